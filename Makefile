@@ -1,0 +1,68 @@
+# Every target works from nothing: it builds its own virtual environment and installs what it needs, once.
+#
+#   make test                      the default python3, environment in .venv
+#   make test PYTHON=python3.12    another interpreter, environment in .venv-3.12
+
+PYTHON ?= python3
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+supported := $(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 11))')
+
+# A named interpreter gets an environment of its own, so that lanes do not overwrite each other.
+ifeq ($(origin PYTHON),file)
+venv := .venv
+else
+venv := .venv-$(version)
+endif
+bin := $(venv)/bin
+
+# The lock file describes one interpreter; the others take the newest packages.
+ifeq ($(version),3.11)
+constraints := constraints.txt
+endif
+pip_install := $(bin)/python -m pip install --quiet $(addprefix --constraint ,$(constraints))
+
+# Extra options, for example `make test ARGS="-x tests/flow"`.
+ARGS ?=
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench docs lint clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 8
+
+demo: $(venv)/.installed ## Simulate, train, predict, evaluate and plot; figures go to demo_output/
+	$(bin)/python examples/demo.py --output demo_output $(ARGS)
+
+test: $(venv)/.installed-test ## Run the tests
+	$(bin)/python -m pytest $(ARGS)
+
+bench: $(venv)/.installed ## Benchmark the flow and its baselines on real cells
+	$(bin)/python benchmarks/real_cells.py $(ARGS)
+
+docs: $(venv)/.installed-doc ## Build the documentation into docs/_build/html
+	$(bin)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going $(ARGS)
+
+lint: $(venv)/.installed-dev ## Check style, formatting and types
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+
+clean: ## Remove the environments and everything that was generated
+	rm -rf .venv .venv-* .coverage* .mypy_cache .pytest_cache .ruff_cache build demo_output dist docs/_build docs/generated
+
+$(bin)/python:
+ifneq ($(supported),True)
+	$(error Expected Python 3.11 or newer, found $(PYTHON) = "$(version)". Name another one: make $(MAKECMDGOALS) PYTHON=python3.12)
+endif
+	$(PYTHON) -m venv $(venv)
+
+$(venv)/.installed: pyproject.toml $(constraints) | $(bin)/python
+	$(bin)/python -m pip install --quiet --upgrade 'pip>=25.1' # the first with --group
+	$(pip_install) --editable .
+	touch $@
+
+$(venv)/.installed-%: $(venv)/.installed
+	$(pip_install) --group $*
+	touch $@

@@ -1,0 +1,178 @@
+"""Who may import whom. The rules are read from the source, so that imports inside functions count too."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+SOURCE = CHECKOUT / "src"
+
+# A layer imports only from lower levels. Modules in the root other than these are helpers.
+LEVEL = {
+    "pp": 4,
+    "tl": 4,
+    "pl": 4,
+    "models": 3,
+    "metrics": 3,
+    "baselines": 3,
+    "datasets": 3,
+    "flow": 1,
+    "dynamics": 1,
+}
+HELPER_LEVEL = 2
+
+NUMERIC = {"numpy", "scipy", "torch"}
+ALLOWED = {"flow": NUMERIC, "dynamics": NUMERIC}
+FORBIDDEN = {"_checks": {"anndata", "scanpy", "scvi"}, "_conditions": {"anndata", "scanpy", "scvi"}}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(source: str, *, module: str, is_package: bool = False) -> list[str]:
+    """Absolute dotted names that ``source`` imports; a name imported from a module is its last part."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = [*base, node.module] if node.module else base
+            names += [".".join([*prefix, alias.name]) for alias in node.names]
+    return names
+
+
+def layer(name: str) -> str:
+    """The part of perturbflow that a dotted name belongs to; empty for the package itself."""
+    return (name.split(".") + [""])[1]
+
+
+def upward_imports(source: str, *, module: str, is_package: bool = False) -> list[str]:
+    """Imports of ``module`` that its place in the package forbids."""
+    own = layer(module)
+    level = LEVEL.get(own, HELPER_LEVEL)
+    wrong = []
+    for name in imported(source, module=module, is_package=is_package):
+        top, other = name.split(".")[0], layer(name)
+        if top == "perturbflow":
+            within = other == own or (own not in LEVEL and other not in LEVEL and other != "")
+            if not within and (other == "" or LEVEL.get(other, HELPER_LEVEL) >= level):
+                wrong.append(name)
+        elif (own in ALLOWED and top not in ALLOWED[own] | sys.stdlib_module_names) or top in FORBIDDEN.get(own, ()):
+            wrong.append(name)
+    return wrong
+
+
+def private_imports(source: str) -> list[str]:
+    """Names with a leading underscore that ``source`` takes from third-party packages."""
+    names = imported(source, module="perturbflow.module")
+    tree = ast.parse(source)
+    # Attributes such as `np._core`, under the full name of the module.
+    modules = {
+        alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            root, _, rest = ast.unparse(node).partition(".")
+            if root in modules:
+                names.append(f"{modules[root]}.{rest}")
+    own = sys.stdlib_module_names | {"perturbflow"}
+    private = re.compile(r"\._(?!_)")
+    return [name for name in names if name.split(".")[0] not in own and private.search(name)]
+
+
+MODULES = sorted((SOURCE / "perturbflow").rglob("*.py"))
+SCRIPTS = sorted(
+    path for folder in ("src", "tests", "benchmarks", "examples") for path in (CHECKOUT / folder).rglob("*.py")
+)
+
+
+# The package itself names every layer.
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path != SOURCE / "perturbflow/__init__.py"], ids=module_name
+)
+def test_layers_import_downwards(path):
+    wrong = upward_imports(path.read_text(), module=module_name(path), is_package=path.name == "__init__.py")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
+def test_nothing_private_of_other_packages(path):
+    assert private_imports(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        pytest.param("metrics._energy", "from perturbflow.tl import evaluate", id="upward"),
+        pytest.param("metrics._energy", "from perturbflow import tl", id="upward_from_package"),
+        pytest.param("metrics._energy", "from ..tl._evaluate import evaluate", id="upward_relative"),
+        pytest.param("metrics._energy", "from .. import tl", id="upward_relative_package"),
+        pytest.param("metrics._energy", "def f():\n    import perturbflow.tl", id="upward_in_function"),
+        pytest.param("tl._evaluate", "from perturbflow.pl import evaluation", id="sideways"),
+        pytest.param("tl._evaluate", "import perturbflow as pf", id="whole_package"),
+        pytest.param("flow._path", "from perturbflow.dynamics import solve", id="flow_dynamics"),
+        pytest.param("dynamics._field", "from perturbflow.flow import solve", id="dynamics_flow"),
+        pytest.param("flow._path", "from perturbflow._checks import check_one_of", id="flow_helper"),
+        pytest.param("flow._path", "import pandas as pd", id="flow_pandas"),
+        pytest.param("flow._path", "from anndata import AnnData", id="flow_anndata"),
+        pytest.param("dynamics._field", "import lightning.pytorch as pl", id="dynamics_lightning"),
+        pytest.param("_checks", "from scvi.data import AnnDataManager", id="helper_scvi"),
+        pytest.param("_conditions", "import anndata", id="helper_anndata"),
+        pytest.param("_fields", "from perturbflow.models import PRiMeFlow", id="helper_upward"),
+    ],
+)
+def test_forbidden_imports_are_found(module, source):
+    assert len(upward_imports(source, module=f"perturbflow.{module}")) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        pytest.param("tl._evaluate", "from perturbflow import metrics\nimport anndata, pandas", id="downward"),
+        pytest.param("tl._evaluate", "from perturbflow._fields import Fields", id="helper"),
+        pytest.param("flow._path", "from ._solver import solve\nimport math, torch\nimport scipy.sparse", id="flow"),
+        pytest.param("_fields", "import anndata\nfrom perturbflow._checks import check_one_of", id="root"),
+    ],
+)
+def test_permitted_imports_pass(module, source):
+    assert upward_imports(source, module=f"perturbflow.{module}") == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from scvi.data._utils import x",
+        "from scvi import _types",
+        "import anndata._core",
+        "import anndata._core.views as v",
+        "import numpy as np\nnp._core.x",
+        "import scipy.sparse\nscipy.sparse._csr",
+    ],
+)
+def test_private_imports_are_found(source):
+    assert private_imports(source) != []
+
+
+def test_public_and_own_imports_pass():
+    source = (
+        "from __future__ import annotations\nimport sys\nsys._getframe()\n"
+        "from perturbflow._checks import x\nfrom ._y import _z\nfrom scvi import __version__\nself._make()"
+    )
+    assert private_imports(source) == []
+
+
+def test_relative_imports_of_a_package_start_in_it():
+    assert imported("from ._x import y", module="perturbflow.tl", is_package=True) == ["perturbflow.tl._x.y"]
+    assert imported("from ._x import y", module="perturbflow.tl.z") == ["perturbflow.tl._x.y"]
