@@ -1,0 +1,37 @@
+"""Metrics: functions of arrays that compare predicted with real cells, and the table of them.
+
+Cells are matrices of cells by genes, dense or sparse, on one scale (log1p-normalised expression); ``x`` is predicted,
+``y`` is real.
+"""
+
+from __future__ import annotations
+
+from perturbflow.metrics._dynamic_range import dynamic_range_fraction, pooled_dynamic_range_fraction, split_half
+from perturbflow.metrics._effects import (
+    cosine_of_log_fold_changes,
+    cosine_of_mean_effects,
+    rmse_mean,
+    rmse_of_log_fold_changes,
+    rmse_of_mean_effects,
+)
+from perturbflow.metrics._energy import energy_distance
+from perturbflow.metrics._mmd import mmd
+from perturbflow.metrics._rank import normalised_rank
+from perturbflow.metrics._registry import METRICS, Metric, register
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "cosine_of_log_fold_changes",
+    "cosine_of_mean_effects",
+    "dynamic_range_fraction",
+    "energy_distance",
+    "mmd",
+    "normalised_rank",
+    "pooled_dynamic_range_fraction",
+    "register",
+    "rmse_mean",
+    "rmse_of_log_fold_changes",
+    "rmse_of_mean_effects",
+    "split_half",
+]

@@ -1,0 +1,56 @@
+"""What every metric accepts: a matrix of cells by genes, dense or sparse."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Cells: TypeAlias = NDArray[np.floating] | sparse.spmatrix | sparse.sparray
+"""Cells by genes (n, G): an array or any SciPy sparse container."""
+
+
+def check_cells(cells: Cells, *, name: str, minimum: int = 1) -> Cells:
+    """Cells as a two-dimensional array or a CSR container, with at least ``minimum`` rows.
+
+    Values are not read here: :func:`gene_means`, which every metric computes anyway, finds those that are not finite.
+    """
+    matrix = cells.tocsr() if not isinstance(cells, np.ndarray) and sparse.issparse(cells) else np.asarray(cells)
+    if matrix.ndim != 2:
+        msg = f"Expected `{name}` to have shape (cells, genes), found {matrix.shape}."
+        raise ValueError(msg)
+    if matrix.dtype.kind not in "fiub":
+        msg = f"Expected `{name}` to hold real numbers, found dtype {matrix.dtype}."
+        raise TypeError(msg)
+    if matrix.shape[0] < minimum or matrix.shape[1] == 0:
+        msg = (
+            f"Expected at least {minimum} cells and 1 gene in `{name}`, found shape {matrix.shape}. "
+            "Leave out conditions with too few cells."
+        )
+        raise ValueError(msg)
+    return matrix
+
+
+def check_same_genes(**named: Cells) -> None:
+    """Refuse matrices with different numbers of genes."""
+    found = {name: cells.shape[1] for name, cells in named.items()}
+    if len(set(found.values())) > 1:
+        msg = f"Expected the same genes in {', '.join(found)}; found these numbers of genes: {found}."
+        raise ValueError(msg)
+
+
+def gene_means(cells: Cells, *, name: str) -> NDArray[np.float64]:
+    """Mean of every gene (G,), summed in float64; a NaN or an infinity anywhere is an error."""
+    n_cells = cells.shape[0]
+    with np.errstate(invalid="ignore"):
+        # SciPy sums float32 matrices in float32; the product with a float64 vector does not.
+        total = cells.sum(axis=0, dtype=np.float64) if isinstance(cells, np.ndarray) else np.ones(n_cells) @ cells
+    bad = np.flatnonzero(~np.isfinite(total))
+    if bad.size:
+        msg = (
+            f"Expected finite values in `{name}`, found NaN or infinity in {bad.size} genes, first in column {bad[0]}."
+        )
+        raise ValueError(msg)
+    return total / n_cells

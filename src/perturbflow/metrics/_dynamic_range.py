@@ -1,0 +1,152 @@
+"""Where a score lies between the controls and the best that the real cells allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from perturbflow.metrics._cells import Cells, check_cells
+
+
+def split_half(
+    cells: Cells, metric: Callable[[Cells, Cells], float], *, n_splits: int = 5, rng: np.random.Generator
+) -> float:
+    """Metric between two random halves of real cells, averaged over splits: the ceiling of a prediction.
+
+    ``mean over splits of metric(half, other half)``; an odd cell goes to the second half.
+
+    With the unbiased energy distance or MMD the expectation is 0 whatever the number of cells, so the ceiling needs no
+    correction for the halves being small. Metrics of means (RMSE, cosine) look worse between halves than between two
+    samples of the full size, so there the ceiling is cautious.
+
+    Parameters
+    ----------
+    cells
+        Real cells of one condition (n, G), at least 4.
+    metric
+        A function of two samples of cells. Fix controls first: ``lambda x, y: cosine_of_mean_effects(x, y, control)``.
+    n_splits
+        Number of random splits.
+    rng
+        Random generator of the splits.
+
+    Returns
+    -------
+    The mean value, with the metric's unit and direction.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 4 cells or no splits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from perturbflow.metrics import energy_distance
+    >>> split_half(np.ones((6, 2)), energy_distance, rng=np.random.default_rng(0))
+    0.0
+    """
+    cells = check_cells(cells, name="cells", minimum=4)
+    if n_splits < 1:
+        msg = f"Expected `n_splits` to be at least 1, found {n_splits}."
+        raise ValueError(msg)
+    n_cells = cells.shape[0]
+    values = []
+    for _ in range(n_splits):
+        order = rng.permutation(n_cells)
+        values.append(metric(cells[order[: n_cells // 2]], cells[order[n_cells // 2 :]]))
+    return float(np.mean(values))
+
+
+def dynamic_range_fraction(model: float, control: float, ceiling: float) -> float:
+    """Share of the way from the controls to the ceiling that a prediction covers, for a metric where lower is better.
+
+    ::
+
+        (control - model) / (control - ceiling)
+
+    *Direction*: higher is better. *Range*: 0 is as far from the real cells as the controls are, 1 is as close as the
+    real cells are to themselves. Below 0 the prediction is worse than predicting no effect; slightly above 1 is noise
+    of the ceiling.
+
+    *Weakness*: explodes where the effect is hardly measurable; do not average it over conditions, but use
+    :func:`pooled_dynamic_range_fraction`.
+
+    Parameters
+    ----------
+    model
+        Score of the prediction against the real cells.
+    control
+        Score of the control cells against the real cells.
+    ceiling
+        Score of the real cells against themselves, see :func:`split_half`.
+
+    Returns
+    -------
+    The fraction; NaN where ``control <= ceiling`` (the effect is not measurable with these cells) or a score is NaN.
+
+    Examples
+    --------
+    >>> dynamic_range_fraction(0.3, 2.1, 0.1)
+    0.9
+    >>> dynamic_range_fraction(0.3, 0.1, 0.1)
+    nan
+    """
+    span = control - ceiling
+    return float((control - model) / span) if span > 0 else float("nan")
+
+
+def pooled_dynamic_range_fraction(models: ArrayLike, controls: ArrayLike, ceilings: ArrayLike) -> float:
+    """Dynamic-range fraction over conditions, as a ratio of means.
+
+    ::
+
+        (mean(controls) - mean(models)) / (mean(controls) - mean(ceilings))
+
+    The mean of the fractions of single conditions would be decided by the conditions with the smallest effects, whose
+    denominators are near 0 with either sign. In the ratio of means every condition counts with the size of its effect
+    and estimation errors of small effects cancel.
+
+    *Direction*: higher is better. *Range* as for :func:`dynamic_range_fraction`. *Weakness*: the largest effects
+    decide.
+
+    Parameters
+    ----------
+    models
+        Scores of the predictions (conditions,).
+    controls
+        Scores of the control cells (conditions,).
+    ceilings
+        Scores of the real cells against themselves (conditions,).
+
+    Returns
+    -------
+    The fraction; NaN where the controls are on average not farther from the real cells than the ceiling.
+
+    Raises
+    ------
+    ValueError
+        If the three are not equally long and non-empty, or hold a value that is not finite.
+
+    Examples
+    --------
+    >>> pooled_dynamic_range_fraction([0.2, 0.4], [2.0, 0.0], [0.0, 0.0])
+    0.7
+    """
+    scores = {
+        name: np.asarray(values, dtype=np.float64)
+        for name, values in (("models", models), ("controls", controls), ("ceilings", ceilings))
+    }
+    shapes = {name: values.shape for name, values in scores.items()}
+    if len(set(shapes.values())) > 1 or scores["models"].ndim != 1 or scores["models"].size == 0:
+        msg = f"Expected one score per condition in each of `models`, `controls` and `ceilings`, found shapes {shapes}."
+        raise ValueError(msg)
+    for name, values in scores.items():
+        if not np.isfinite(values).all():
+            msg = f"Expected finite scores in `{name}`, found {values}. Leave out conditions that could not be scored."
+            raise ValueError(msg)
+    return dynamic_range_fraction(
+        float(scores["models"].mean()), float(scores["controls"].mean()), float(scores["ceilings"].mean())
+    )
