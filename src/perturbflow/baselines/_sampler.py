@@ -1,0 +1,62 @@
+"""What the flow and every baseline have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from perturbflow.flow import CellData
+
+
+class Sampler(Protocol):
+    """Draws perturbed cells for control cells.
+
+    A structural type: whatever has these two methods can be judged beside the flow and the baselines, without
+    inheriting from anything here.
+    """
+
+    def fit(self, cells: CellData) -> Self:
+        """Learn from training cells, controls among them.
+
+        Parameters
+        ----------
+        cells
+            Training cells.
+
+        Returns
+        -------
+        The fitted sampler itself.
+        """
+        ...
+
+    def sample(
+        self,
+        controls: NDArray[np.float32],
+        perturbation: NDArray[np.float32],
+        covariates: NDArray[np.int64],
+        *,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float32]:
+        """Predict perturbed cells of one condition.
+
+        Parameters
+        ----------
+        controls
+            Control cells (n, G) of the context, log1p-normalised.
+        perturbation
+            Dose of every perturbation component (P,).
+        covariates
+            Codes of the covariates (K,), the context.
+        rng
+            Random generator; samplers without randomness ignore it.
+
+        Returns
+        -------
+        As many predicted cells (n, G).
+        """
+        ...

@@ -1,0 +1,108 @@
+"""The common form of the baselines: control cells, moved."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from perturbflow.flow import CellData
+
+
+class ShiftedControls(ABC):
+    """Control cells plus one shift per gene and condition, cut off at zero.
+
+    ``predicted = max(controls + shift(perturbation, covariates), 0)``; the shift of no perturbation is 0. Subclasses
+    implement :meth:`_fit` and :meth:`_shift`. The cells keep the spread and the gene-gene dependence of the controls
+    (but for the cut), so a shift up turns all zeros of a gene into small values.
+    """
+
+    _shape: tuple[int, int, int] | None = None
+
+    def fit(self, cells: CellData) -> Self:
+        """Learn the shifts.
+
+        Parameters
+        ----------
+        cells
+            Training cells, controls of every context among them.
+
+        Returns
+        -------
+        The fitted baseline itself.
+
+        Raises
+        ------
+        ValueError
+            If effects are needed and no context has both perturbed and control cells.
+        """
+        self._fit(cells)
+        self._shape = (cells.n_genes, cells.perturbations.shape[1], cells.covariates.shape[1])
+        return self
+
+    def sample(
+        self,
+        controls: NDArray[np.float32],
+        perturbation: NDArray[np.float32],
+        covariates: NDArray[np.int64],
+        *,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float32]:
+        """Predict perturbed cells of one condition, row by row for the control cells.
+
+        Parameters
+        ----------
+        controls
+            Control cells (n, G) of the context, log1p-normalised.
+        perturbation
+            Dose of every perturbation component (P,).
+        covariates
+            Codes of the covariates (K,).
+        rng
+            Not used: nothing is random here.
+
+        Returns
+        -------
+        The predicted cells (n, G), a new array.
+
+        Raises
+        ------
+        RuntimeError
+            If the baseline is not fitted.
+        ValueError
+            If a shape is not that of the training cells.
+        """
+        if self._shape is None:
+            msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
+            raise RuntimeError(msg)
+        controls = np.asarray(controls, dtype=np.float32)
+        perturbation = np.asarray(perturbation)
+        covariates = np.asarray(covariates)
+        n_genes, n_components, n_covariates = self._shape
+        for name, array, expected in (
+            ("controls", controls, (len(controls) if controls.ndim else 0, n_genes)),
+            ("perturbation", perturbation, (n_components,)),
+            ("covariates", covariates, (n_covariates,)),
+        ):
+            if array.shape != expected:
+                msg = f"Expected `{name}` to have shape {expected}, as in the training cells, found {array.shape}."
+                raise ValueError(msg)
+        if not perturbation.any():
+            return np.maximum(controls, 0)
+        shift = self._shift(perturbation.astype(np.float64), tuple(covariates.tolist()))
+        predicted = controls + shift.astype(np.float32)
+        return np.maximum(predicted, 0, out=predicted)
+
+    @abstractmethod
+    def _fit(self, cells: CellData) -> None:
+        """Learn from training cells whatever :meth:`_shift` needs."""
+
+    @abstractmethod
+    def _shift(self, perturbation: NDArray[np.float64], context: tuple[int, ...]) -> NDArray[np.float64]:
+        """Shift (G,) of a perturbation with at least one dose that is not 0."""

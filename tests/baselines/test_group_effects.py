@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from perturbflow.baselines import AdditiveEffect, ControlCells, CovariateMean, MeanEffect
+from perturbflow.baselines._group_effects import group_effects
+from perturbflow.flow import CellData
+
+#               controls           A        controls  A+B
+X = np.array([[1, 0, 2], [3, 0, 2], [5, 1, 2], [1, 1, 1], [2, 1, 4], [4, 1, 4]], dtype=np.float32)
+PERTURBATIONS = np.array([[0, 0], [0, 0], [1, 0], [0, 0], [2, 1], [2, 1]])
+CONTEXTS = np.array([[0], [0], [0], [1], [1], [1]])
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+def test_effects_are_against_controls_of_the_context(container):
+    groups = group_effects(CellData(container(X), PERTURBATIONS, CONTEXTS))
+    assert groups.contexts == [(0,), (1,)]
+    assert groups.doses.tolist() == [[1, 0], [2, 1]]
+    assert groups.effects.tolist() == [[3, 1, 0], [2, 0, 3]]
+
+
+def test_sparse_cells_are_not_made_dense_whole(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = sparse.csr_matrix(rng.poisson(0.1, (60, 40)))
+    cells = CellData(x, np.arange(60)[:, None] % 3, np.zeros((60, 0), dtype=int))
+    expected = group_effects(CellData(x.toarray(), cells.perturbations, cells.covariates)).effects
+    monkeypatch.setattr(type(cells.x), "toarray", lambda self, *args, **kwargs: only_doses(self))
+
+    def only_doses(matrix):
+        assert matrix.shape[1] == 1
+        return np.array([[matrix.data[0] if matrix.nnz else 0.0]])
+
+    np.testing.assert_allclose(group_effects(cells).effects, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("baseline", [MeanEffect, CovariateMean, AdditiveEffect])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        pytest.param([0, 1, 3], "found 0 perturbed groups and controls in 2 contexts", id="controls_only"),
+        pytest.param([2, 4, 5], "found 2 perturbed groups and controls in 0 contexts", id="no_controls"),
+        pytest.param([0, 4], "found 1 perturbed groups and controls in 1 contexts, none in common", id="other_context"),
+    ],
+)
+def test_effects_need_perturbed_and_control_cells(baseline, rows, message):
+    cells = CellData(X, PERTURBATIONS, CONTEXTS).subset(np.array(rows))
+    with pytest.raises(ValueError, match=message):
+        baseline().fit(cells)
+
+
+def test_groups_without_controls_are_left_out_with_a_warning():
+    cells = CellData(X, PERTURBATIONS, CONTEXTS).subset(np.array([0, 1, 2, 4, 5]))
+    with pytest.warns(UserWarning, match="Left out 1 of 2 perturbed groups, whose contexts .* have no control cells"):
+        groups = group_effects(cells)
+    assert groups.effects.tolist() == [[3, 1, 0]]
+
+
+def test_control_cells_need_no_perturbed_cells():
+    cells = CellData(X, PERTURBATIONS, CONTEXTS).subset(np.array([0, 1]))
+    baseline = ControlCells().fit(cells)
+    predicted = baseline.sample(X[:2], np.ones(2, dtype=np.float32), np.array([0]), rng=np.random.default_rng(0))
+    assert (predicted == X[:2]).all()
