@@ -1,0 +1,75 @@
+"""Conditions as vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ConditionEncoder:
+    """Encode a condition as a presence flag, the sum of its perturbations and one-hot covariates.
+
+    ``Enc(c) = concat(1, sum_p relative dose_p * onehot(p), onehot(covariate_1), ...)``: combinations add, so their
+    order cannot matter; control has an all-zero perturbation part. The null condition of guidance is all zero, and the
+    flag tells it from a control of which nothing else is known.
+
+    Parameters
+    ----------
+    n_components
+        Number of perturbation components P.
+    n_categories
+        Number of categories of every covariate (K,).
+
+    Notes
+    -----
+    PRiMeFlow (arXiv 2604.13986) concatenates the sum of perturbation one-hots with covariate one-hots.
+    """
+
+    n_components: int
+    n_categories: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Length of an encoded condition."""
+        return 1 + self.n_components + sum(self.n_categories)
+
+    def encode(self, perturbations: Tensor, covariates: Tensor) -> Tensor:
+        """Encode relative doses (n, P) and covariate codes (n, K) as (n, size)."""
+        parts = [torch.ones_like(perturbations[:, :1]), perturbations]
+        for k, n in enumerate(self.n_categories):
+            parts.append(functional.one_hot(covariates[:, k], n).to(perturbations.dtype))
+        return torch.cat(parts, dim=1)
+
+    def drop(self, encoded: Tensor, *, whole: float, part: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Drop conditions for training.
+
+        Parameters
+        ----------
+        encoded
+            Encoded conditions (n, size).
+        whole
+            Probability that a condition becomes the null condition (classifier-free guidance).
+        part
+            Probability, for the perturbations and for each covariate apart, that this part becomes all zero.
+        generator
+            Source of randomness, on the CPU.
+
+        Returns
+        -------
+        The conditions (n, size) and which were dropped whole (n,).
+        """
+        n = len(encoded)
+        lengths = torch.tensor([1, self.n_components, *self.n_categories])
+        keep = torch.rand((n, len(lengths)), generator=generator) >= part
+        keep[:, 0] = True
+        dropped = torch.rand(n, generator=generator) < whole
+        keep &= ~dropped[:, None]
+        mask = keep.repeat_interleave(lengths, dim=1).to(encoded)
+        return encoded * mask, dropped.to(encoded.device)

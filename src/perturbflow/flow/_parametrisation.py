@@ -1,0 +1,163 @@
+"""What the output of the velocity network means."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LOWEST_VARIANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class GeneLaw:
+    """Hurdle law of every gene for every cell of a batch; see :class:`perturbflow.flow.HurdleLaw`.
+
+    Parameters
+    ----------
+    expressed
+        Probability that the gene is expressed (n, G).
+    mean
+        Mean of the expressed values (n, G).
+    variance
+        Their variance (n, G) or (G,).
+    """
+
+    expressed: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance over all cells, zeros included."""
+        mean = self.expressed * self.mean
+        second = self.expressed * (self.variance + self.mean**2)
+        return mean, (second - mean**2).clamp_min(_LOWEST_VARIANCE)
+
+
+class Parametrisation(ABC):
+    """How a network's output becomes the velocity of the flow from N(0, I) to cells.
+
+    With x_t = (1 - t) x0 + t x1 the velocity is ``(E[x1 | x_t] - x_t) / (1 - t)``; a parametrisation decides how much
+    of that is written down in closed form from the gene's law and what is left to the network.
+    """
+
+    n_outputs: int
+    """Network outputs per gene."""
+    last_time: float
+    """Where integration stops."""
+
+    @abstractmethod
+    def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
+        """What the network sees (n, G), about unit scale at every time."""
+
+    @abstractmethod
+    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+        """Velocity (n, G) at the points ``x`` (n, G) and times ``t`` (n, 1) for outputs (n, n_outputs * G)."""
+
+    def finish(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+        """Turn the state at the last time into cells (n, G): expression is not negative."""
+        del t, law, output
+        return x.clamp_min(0)
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """Weight (n, 1) of the squared velocity error at time t."""
+        return torch.ones_like(t)
+
+
+class Velocity(Parametrisation):
+    """``v = net(x_t, t, c)``: the plain velocity of PRiMeFlow (arXiv 2604.13986)."""
+
+    n_outputs = 1
+    last_time = 1.0
+
+    def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
+        del t, law
+        return x
+
+    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+        del x, t, law
+        return output
+
+
+class Gaussian(Parametrisation):
+    r"""The exact velocity of an independent Gaussian gene, and a scaled correction.
+
+    With mean mu and variance s^2 of a gene over all cells, V = (1-t)^2 + t^2 s^2 and z = (x_t - t mu) / sqrt(V):
+    ``v = mu + (t s^2 - (1 - t)) / V (x_t - t mu) + s / sqrt(V) net(z, t, c)``. s^2 / V is the residual variance of
+    x1 - x0 given x_t, so the network's target has unit variance at every time (the flow-matching analogue of the
+    preconditioning of Karras et al. 2022, arXiv 2206.00364).
+    """
+
+    n_outputs = 1
+    last_time = 1.0
+
+    def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
+        mean, variance = law.moments()
+        return (x - t * mean) / ((1 - t) ** 2 + t**2 * variance).sqrt()
+
+    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+        mean, variance = law.moments()
+        total = (1 - t) ** 2 + t**2 * variance
+        drift = mean + (t * variance - (1 - t)) / total * (x - t * mean)
+        return drift + (variance / total).sqrt() * output
+
+
+class ZeroInflated(Parametrisation):
+    r"""The exact posterior of a gene that is 0 with probability 1 - p and N(m, s^2) otherwise.
+
+    The network moves the log-odds and the mean: with (a, b) = net(...), m' = m + s b and V = (1-t)^2 + t^2 s^2,
+
+    ``logit q = logit p + a + log N(x_t; t m', V) - log N(x_t; 0, (1-t)^2)``
+    ``E[x1 | x_t] = q (m' + t s^2 / V (x_t - t m'))``, ``v = (E[x1 | x_t] - x_t) / (1 - t)``.
+
+    With the network at zero this is the best model of independent genes. The network sees the closed-form posterior
+    mean, centred and scaled by the gene's moments: nothing at t = 0, the standardised cell at t = 1, and never the
+    condition's own effect, which the law carries; so what it learns in one condition holds in the next.
+    """
+
+    n_outputs = 2
+    last_time = 0.99
+
+    def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
+        mean, variance = law.moments()
+        probability, value = self._posterior(x, t, law, None)
+        return (probability * value - mean) / variance.clamp_min(1e-3).sqrt()
+
+    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+        t = t.clamp(max=self.last_time)
+        probability, value = self._posterior(x, t, law, output)
+        return (probability * value - x) / (1 - t)
+
+    def finish(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+        probability, value = self._posterior(x, t, law, output)
+        return torch.where(probability > 0.5, value.clamp_min(0), torch.zeros((), dtype=x.dtype, device=x.device))
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        # The raw velocity loss would put nearly all weight next to t = 1, where nothing is left to decide.
+        left = (1 - t.clamp(max=self.last_time)) ** 2
+        return left / (left + 0.05)
+
+    def _posterior(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Probability of being expressed and expected value if so, given x_t (n, G)."""
+        t = t.clamp(max=self.last_time)
+        log_odds, mean = torch.logit(law.expressed), law.mean
+        if output is not None:
+            shift, move = output.chunk(2, dim=-1)
+            log_odds, mean = log_odds + shift, mean + law.variance.sqrt() * move
+        left = (1 - t) ** 2
+        total = left + t**2 * law.variance
+        residual = x - t * mean
+        log_odds = log_odds - 0.5 * (total / left).log() - residual**2 / (2 * total) + x**2 / (2 * left)
+        return torch.sigmoid(log_odds.clamp(-30, 30)), mean + t * law.variance / total * residual
+
+
+PARAMETRISATIONS: dict[str, Parametrisation] = {
+    "velocity": Velocity(),
+    "gaussian": Gaussian(),
+    "zero_inflated": ZeroInflated(),
+}

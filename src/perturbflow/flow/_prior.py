@@ -1,0 +1,295 @@
+"""The additive hurdle prior: every gene's distribution in every condition, in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+
+from perturbflow.flow._prior_fit import Pool, fit_hurdle, group_sums, safe_divide, shrink_base, squared_distances
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from perturbflow.flow._data import CellData, Expression
+
+_LOWEST_EXPRESSION = 0.05
+_LOWEST_PROBABILITY = 1e-4
+
+
+@dataclass(frozen=True)
+class HurdleLaw:
+    """A gene is 0 with probability 1 - p and N(m, s^2) otherwise.
+
+    Parameters
+    ----------
+    expressed
+        Probability p that a gene is expressed (..., G).
+    mean
+        Mean m of the expressed values (..., G).
+    variance
+        Variance s^2 of the expressed values (..., G).
+    """
+
+    expressed: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    variance: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The control cells of one covariate row, as the prior sees them.
+
+    Parameters
+    ----------
+    weights
+        How much every training context counts (C,); one-hot for a training context.
+    n_controls
+        Number of control cells.
+    expressed
+        Share of the control cells that express a gene (G,).
+    mean
+        Mean of their expressed values (G,), 0 where there is none.
+    base_log_odds
+        Shrunken log-odds of expression in the controls (G,).
+    base_mean
+        Shrunken mean of the expressed values (G,).
+    """
+
+    weights: NDArray[np.float64]
+    n_controls: float
+    expressed: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    base_log_odds: NDArray[np.float64]
+    base_mean: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AdditiveHurdlePrior:
+    r"""A hurdle model per gene, additive in context and perturbations on the scale of log-odds and means.
+
+    In context c under doses d_j of the components j (relative to each component's largest training dose), a gene has
+
+    ``logit p = base_c + sum_j d_j (shared_c + effect_jc) + interaction``
+
+    and the same for the mean m of its expressed values. ``base`` comes from the context's controls, ``shared`` is the
+    mean effect of a perturbation, ``effect_jc`` what component j adds to it; a component never seen in training adds
+    nothing, so its prediction is the mean effect. Effects are shrunken towards zero and borrowed between contexts
+    whose controls resemble each other (:func:`shrink_effects`). ``interaction`` is what remains in a training
+    condition; it is 0 in conditions never seen.
+
+    Use :meth:`fit`; the fields are plain arrays, C contexts, P components, g training groups, G genes.
+
+    Notes
+    -----
+    The idea that what is known about zeros belongs into the model in closed form, and that effects which transfer
+    should be additive in it, follows the additive baselines of Ahlmann-Eltze et al. (Nature Methods 2025).
+    """
+
+    contexts: NDArray[np.int64]
+    n_controls: NDArray[np.float64]
+    control_expressed: NDArray[np.float32]
+    control_mean: NDArray[np.float32]
+    control_profile: NDArray[np.float32]
+    distance_unit: NDArray[np.float64]
+    pool_expressed: NDArray[np.float32]
+    pool_mean: NDArray[np.float32]
+    all_expressed: NDArray[np.float32]
+    all_mean: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    dose_unit: NDArray[np.float32]
+    trained: NDArray[np.bool_]
+    shared: NDArray[np.float32]
+    effects: NDArray[np.float32]
+    group_doses: NDArray[np.float32]
+    group_contexts: NDArray[np.int64]
+    interactions: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, cells: CellData) -> Self:
+        """Estimate the prior from training cells.
+
+        Parameters
+        ----------
+        cells
+            Training cells; every context needs control cells.
+
+        Returns
+        -------
+        The fitted prior.
+
+        Raises
+        ------
+        ValueError
+            If a context has no control cells.
+        """
+        return cls(**fit_hurdle(cells))
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes G."""
+        return len(self.variance)
+
+    def context(self, covariates: NDArray[np.integer], controls: Expression | None = None) -> Context:
+        """Look up a training context, or place a new one among them by its control cells.
+
+        Parameters
+        ----------
+        covariates
+            Codes of the covariates (K,).
+        controls
+            Control cells (n, G); needed only for a combination of covariates without training controls.
+
+        Returns
+        -------
+        The context.
+
+        Raises
+        ------
+        ValueError
+            If the context is new and no control cells are given.
+        """
+        match = np.flatnonzero((self.contexts == np.asarray(covariates)).all(axis=1))
+        if len(match):
+            c = int(match[0])
+            n, expressed, mean = self.n_controls[c], self.control_expressed[c], self.control_mean[c]
+            weights = np.zeros(len(self.contexts))
+            weights[c] = 1
+        else:
+            if controls is None or controls.shape[0] == 0:
+                msg = (
+                    f"Expected control cells for the new context with covariate codes {list(covariates)}, found none. "
+                    "Pass the control cells to start from."
+                )
+                raise ValueError(msg)
+            rows = np.arange(controls.shape[0])
+            k, total, _ = group_sums(controls, [rows])
+            n, expressed, mean = float(len(rows)), k[0] / len(rows), safe_divide(total, k)[0]
+            profile = total / len(rows)
+            distances = squared_distances(profile, self.control_profile.astype(np.float64))[0] / self.distance_unit[0]
+            weights = np.exp(-(distances - distances.min()) / 0.5)
+            weights /= weights.sum()
+        expressed, mean = expressed.astype(np.float64), mean.astype(np.float64)
+        pool = Pool(self.pool_expressed, self.all_expressed, self.all_mean, self.variance)
+        base_log_odds, base_mean = shrink_base(float(n), expressed * n, expressed * n * mean, pool)
+        return Context(weights, float(n), expressed, mean, base_log_odds, base_mean)
+
+    def law(self, perturbation: NDArray[np.floating], context: Context) -> HurdleLaw:
+        """Distribution of every gene under a perturbation.
+
+        Doses beyond a component's largest training dose count as that dose: no extrapolation is invented.
+
+        Parameters
+        ----------
+        perturbation
+            Dose of every component (P,); all zero is control.
+        context
+            Where it is applied, from :meth:`context`.
+
+        Returns
+        -------
+        The law, arrays (G,).
+        """
+        perturbation = np.asarray(perturbation, dtype=np.float32)
+        if not perturbation.any():
+            n = context.n_controls
+            expressed = (context.expressed * n + expit(context.base_log_odds)) / (n + 1)
+            mean = (context.expressed * n * context.mean + 2 * context.base_mean) / (context.expressed * n + 2)
+            return self._law(expressed, mean)
+        relative = np.minimum(perturbation / self.dose_unit, 1.0)
+        active = np.flatnonzero(relative)
+        change = relative.sum() * np.tensordot(context.weights, self.shared, axes=(0, 1))
+        for j in active:
+            change = change + relative[j] * np.tensordot(context.weights, self.effects[:, j], axes=(0, 1))
+        if context.weights.max() == 1:
+            same = (self.group_contexts == int(context.weights.argmax())) & (self.group_doses == perturbation).all(1)
+            if same.any():
+                change = change + self.interactions[:, int(np.flatnonzero(same)[0])]
+        return self._law(expit(context.base_log_odds + change[0]), context.base_mean + change[1])
+
+    def pooled_law(self) -> HurdleLaw:
+        """Distribution of every gene over all training cells: what is known when the condition is not."""
+        return self._law(self.all_expressed, self.all_mean)
+
+    def _law(self, expressed: NDArray[np.floating], mean: NDArray[np.floating]) -> HurdleLaw:
+        return HurdleLaw(
+            np.clip(expressed, _LOWEST_PROBABILITY, 1 - _LOWEST_PROBABILITY).astype(np.float32),
+            np.maximum(mean, _LOWEST_EXPRESSION).astype(np.float32),
+            self.variance,
+        )
+
+    def sample(self, law: HurdleLaw, n_cells: int, *, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Draw cells with independent genes.
+
+        Parameters
+        ----------
+        law
+            The law, arrays (G,).
+        n_cells
+            Number of cells n.
+        rng
+            Source of randomness.
+
+        Returns
+        -------
+        Cells (n, G).
+        """
+        shape = (n_cells, self.n_genes)
+        expressed = rng.random(shape, dtype=np.float32) < law.expressed
+        return np.where(expressed, self._expressed_values(law, shape, rng), np.float32(0))
+
+    def move(
+        self, controls: NDArray[np.float32], law: HurdleLaw, context: Context, *, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Move control cells to a law, changing as few entries as the marginals ask for.
+
+        Expressed entries of a gene that becomes rarer are switched off with the probability that gives the new share;
+        entries of one that becomes more frequent are switched on; expressed values move with the mean. The dependence
+        between genes that the control cells carry stays, and a law equal to the controls' own leaves them as they are.
+
+        Parameters
+        ----------
+        controls
+            Control cells (n, G).
+        law
+            The law to reach, arrays (G,).
+        context
+            The context of the control cells.
+        rng
+            Source of randomness.
+
+        Returns
+        -------
+        Moved cells (n, G), a new array.
+        """
+        before = context.expressed
+        n_expressing = before * context.n_controls
+        keep = np.minimum(law.expressed / np.maximum(before, 1e-9), 1).astype(np.float32)
+        switch_on = np.maximum((law.expressed - before) / np.maximum(1 - before, 1e-9), 0).astype(np.float32)
+        # The mean of a handful of values says little about where they should move from.
+        trust = n_expressing / (n_expressing + 1)
+        shift = (trust * (law.mean - context.mean)).astype(np.float32)
+        uniform = rng.random(controls.shape, dtype=np.float32)
+        new = self._expressed_values(law, controls.shape, rng)
+        moved = np.where(uniform < keep, np.maximum(controls + shift, np.float32(_LOWEST_EXPRESSION)), np.float32(0))
+        return np.where(controls > 0, moved, np.where(uniform < switch_on, new, np.float32(0)))
+
+    @staticmethod
+    def _expressed_values(
+        law: HurdleLaw, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        values = law.mean + np.sqrt(law.variance) * rng.standard_normal(shape, dtype=np.float32)
+        return np.maximum(values, np.float32(_LOWEST_EXPRESSION))
+
+    def to_arrays(self) -> dict[str, NDArray]:
+        """The prior as named arrays."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
+        """Rebuild the prior from :meth:`to_arrays`."""
+        return cls(**{field.name: np.asarray(arrays[field.name]) for field in fields(cls)})

@@ -1,0 +1,254 @@
+"""Estimating the additive hurdle prior from training cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+from scipy.special import expit, logit
+
+from perturbflow.flow._shrinkage import context_covariances, shrink_effects
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.flow._data import CellData, Expression, Group
+
+_CONTEXT_PSEUDO_CELLS = 2.0  # of the controls of all contexts, added to each context's controls
+_PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expressed values is estimated
+_PSEUDO_COUNT = 0.5
+_LOG_ODDS_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+_MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
+_SPLIT_PENALTY = 0.03
+
+
+def fit_hurdle(cells: CellData) -> dict[str, NDArray]:
+    """Arrays of an :class:`AdditiveHurdlePrior`, by the name of its fields.
+
+    Raises
+    ------
+    ValueError
+        If a context has no control cells.
+    """
+    groups = cells.groups()
+    controls = [group for group in groups if not group.perturbation.any()]
+    perturbed = [group for group in groups if group.perturbation.any()]
+    context_of = {tuple(group.covariates.tolist()): i for i, group in enumerate(controls)}
+    for group in perturbed:
+        if tuple(group.covariates.tolist()) not in context_of:
+            msg = (
+                f"Expected control cells in every context, found none with covariate codes "
+                f"{group.covariates.tolist()}. Add controls of that context or leave its cells out of training."
+            )
+            raise ValueError(msg)
+    n_expressing, total, squares = group_sums(cells.x, groups)
+    n_cells = np.array([len(group.rows) for group in groups], dtype=np.float64)
+    is_control = np.array([not group.perturbation.any() for group in groups])
+
+    pool = _pool(n_cells, n_expressing, total, squares, is_control)
+    base = [
+        shrink_base(n_cells[i], n_expressing[i], total[i], pool) for i in np.flatnonzero(is_control)
+    ]
+    control_n, control_k = n_cells[is_control], n_expressing[is_control]
+    profile = total[is_control] / control_n[:, None]
+    distances = squared_distances(profile, profile)
+    unit = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
+
+    doses = np.array([group.perturbation for group in perturbed]).reshape(len(perturbed), -1)
+    n_components = cells.perturbations.shape[1]
+    doses = doses.reshape(len(perturbed), n_components).astype(np.float64)
+    dose_unit = np.where(doses.any(axis=0), doses.max(axis=0, initial=0), 1.0)
+    design = doses / dose_unit
+    which = np.array([context_of[tuple(group.covariates.tolist())] for group in perturbed], dtype=np.int64)
+
+    log_odds, mean = _measured_effects(
+        n_cells[~is_control], n_expressing[~is_control], total[~is_control], control_n, base, which, pool
+    )
+    covariances = context_covariances(distances / unit)
+    fits = [
+        _fit_additive(effect, variance, design, which, covariances, scales)
+        for (effect, variance), scales in ((log_odds, _LOG_ODDS_SCALES), (mean, _MEAN_SCALES))
+    ]
+    shared, effects, interactions = (np.stack(parts).astype(np.float32) for parts in zip(*fits, strict=True))
+    return dict(
+        contexts=np.array([group.covariates for group in controls], dtype=np.int64).reshape(len(controls), -1),
+        n_controls=control_n,
+        control_expressed=(control_k / control_n[:, None]).astype(np.float32),
+        control_mean=safe_divide(total[is_control], control_k).astype(np.float32),
+        control_profile=profile.astype(np.float32),
+        distance_unit=np.array([unit]),
+        pool_expressed=pool.control_expressed.astype(np.float32),
+        pool_mean=pool.mean.astype(np.float32),
+        all_expressed=pool.expressed.astype(np.float32),
+        all_mean=pool.mean.astype(np.float32),
+        variance=pool.variance.astype(np.float32),
+        dose_unit=dose_unit.astype(np.float32),
+        trained=doses.any(axis=0),
+        shared=shared,
+        effects=effects,
+        group_doses=doses.astype(np.float32),
+        group_contexts=which,
+        interactions=interactions,
+    )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What all contexts share: frequency among controls and all cells, mean and variance of expressed values (G,)."""
+
+    control_expressed: NDArray[np.floating]
+    expressed: NDArray[np.floating]
+    mean: NDArray[np.floating]
+    variance: NDArray[np.floating]
+
+
+def _pool(
+    n_cells: NDArray[np.float64],
+    n_expressing: NDArray[np.float64],
+    total: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    is_control: NDArray[np.bool_],
+) -> Pool:
+    n, k, s, q = n_cells.sum(), n_expressing.sum(0), total.sum(0), squares.sum(0)
+    expressed = (k + 0.5) / (n + 1)
+    grand_mean = s.sum() / max(k.sum(), 1)
+    mean = (s + 2 * grand_mean) / (k + 2)
+    variance = np.maximum(safe_divide(q, k) - safe_divide(s, k) ** 2, 0)
+    typical = float(np.median(variance[k > 5])) if (k > 5).any() else 0.1
+    variance = np.maximum((variance * k + 5 * typical) / (k + 5), 1e-4)
+    control_expressed = (n_expressing[is_control].sum(0) + expressed) / (n_cells[is_control].sum() + 1)
+    return Pool(control_expressed, expressed, mean, variance)
+
+
+def shrink_base(
+    n: float, n_expressing: NDArray[np.float64], total: NDArray[np.float64], pool: Pool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shrunken log-odds and mean of the expressed values of one context's controls."""
+    expressed = (n_expressing + _CONTEXT_PSEUDO_CELLS * pool.control_expressed) / (n + _CONTEXT_PSEUDO_CELLS)
+    mean = (total + _PSEUDO_EXPRESSING_CELLS * pool.mean) / (n_expressing + _PSEUDO_EXPRESSING_CELLS)
+    return logit(np.clip(expressed, 1e-9, 1 - 1e-9)), mean
+
+
+def _measured_effects(
+    n_cells: NDArray[np.float64],
+    n_expressing: NDArray[np.float64],
+    total: NDArray[np.float64],
+    n_controls: NDArray[np.float64],
+    base: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    which: NDArray[np.int64],
+    pool: Pool,
+) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Change of log-odds and of means in every perturbed group (g, G), each with its sampling variance.
+
+    Pseudo-counts are proportional to the group sizes: a gene that no cell expresses then has no effect.
+    """
+    base_log_odds = np.array([b for b, _ in base]).reshape(len(base), -1)[which]
+    base_mean = np.array([m for _, m in base]).reshape(len(base), -1)[which]
+    n0 = (n_controls[which] + _CONTEXT_PSEUDO_CELLS)[:, None]
+    n1 = n_cells[:, None]
+    mean_size = (n0 + n1) / 2
+    pseudo0, pseudo1 = _PSEUDO_COUNT * n0 / mean_size, _PSEUDO_COUNT * n1 / mean_size
+    k0 = n0 * expit(base_log_odds)
+    on, off = n_expressing + pseudo1, n1 - n_expressing + pseudo1
+    log_odds = np.log(on / off) - np.log((k0 + pseudo0) / (n0 - k0 + pseudo0))
+    mean = np.where(n_expressing > 0, safe_divide(total, n_expressing) - base_mean, 0.0)
+    return (log_odds, 1 / on + 1 / off), (mean, pool.variance / np.maximum(n_expressing, 0.1))
+
+
+def _fit_additive(
+    measured: NDArray[np.float64],
+    variances: NDArray[np.float64],
+    design: NDArray[np.float64],
+    which: NDArray[np.int64],
+    covariances: NDArray[np.float64],
+    scales: tuple[float, ...],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Split measured effects (g, G) into shared (C, G), component (P, C, G) and interaction (g, G) parts.
+
+    The shared part first; then a ridge solution, which divides an effect evenly between components that were only seen
+    together; then each component is shrunken in turn given the others. Further passes would let a component that
+    comes early take what belongs to its partners.
+    """
+    n_groups, n_genes = measured.shape
+    n_contexts, n_components = covariances.shape[1], design.shape[1]
+    shared = np.zeros((n_contexts, n_genes))
+    effects = np.zeros((n_components, n_contexts, n_genes))
+    if n_groups == 0:
+        return shared, effects, np.zeros((0, n_genes))
+    amount = design.sum(axis=1, keepdims=True)
+    seen = np.flatnonzero(design.any(axis=0))
+    remaining = measured.copy()
+    if len(seen) > 1:
+        shared = _shrink(measured / amount, variances / amount**2, which, covariances, scales, between=True)
+        remaining -= amount * shared[which]
+        gram = design[:, seen].T @ design[:, seen] + _SPLIT_PENALTY * np.eye(len(seen))
+        start = np.linalg.solve(gram, design[:, seen].T @ remaining)
+        effects[seen] = start[:, None]
+        remaining -= design[:, seen] @ start
+    for j in seen:
+        rows = np.flatnonzero(design[:, j])
+        dose = design[rows, j, None]
+        partial = remaining[rows] / dose + effects[j][which[rows]]
+        new = _shrink(partial, variances[rows] / dose**2, which[rows], covariances, scales, between=False)
+        remaining[rows] += dose * (effects[j] - new)[which[rows]]
+        effects[j] = new
+    alone = np.ones((1, 1, 1))
+    interactions = np.stack([
+        shrink_effects(rest[:, None], variance[:, None], observed=[0], covariances=alone, scales=scales)[:, 0]
+        for rest, variance in zip(remaining, variances, strict=True)
+    ])
+    return shared, effects, interactions
+
+
+def _shrink(
+    partial: NDArray[np.float64],
+    variances: NDArray[np.float64],
+    which: NDArray[np.int64],
+    covariances: NDArray[np.float64],
+    scales: tuple[float, ...],
+    *,
+    between: bool,
+) -> NDArray[np.float64]:
+    """Average the groups of each context by precision, then shrink.
+
+    With ``between`` the true effects of the groups differ: the weights allow for it, the noise of their mean does not,
+    because the mean over just these groups is wanted.
+    """
+    observed = np.unique(which)
+    effects, noise = np.empty((2, partial.shape[1], len(observed)))
+    for i, context in enumerate(observed):
+        rows = which == context
+        scatter = 0.0
+        if between and rows.sum() > 1:
+            scatter = np.maximum(partial[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0), 0)
+        weights = 1 / (variances[rows] + scatter)
+        effects[:, i] = (weights * partial[rows]).sum(axis=0) / weights.sum(axis=0)
+        noise[:, i] = 1 / (1 / variances[rows]).sum(axis=0)
+    return shrink_effects(effects, noise, observed=observed.tolist(), covariances=covariances, scales=scales).T
+
+
+def group_sums(
+    x: Expression, groups: list[Group] | list[NDArray[np.intp]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Number of expressing cells, sum and sum of squares of every gene in every group (g, G)."""
+    rows = [group if isinstance(group, np.ndarray) else group.rows for group in groups]
+    lengths = [len(r) for r in rows]
+    columns = np.concatenate(rows) if rows else np.zeros(0, dtype=np.intp)
+    indicator = sparse.csr_matrix(
+        (np.ones(len(columns)), (np.repeat(np.arange(len(rows)), lengths), columns)), shape=(len(rows), x.shape[0])
+    )
+    is_sparse = sparse.issparse(x)
+    parts = (x > 0, x, x.multiply(x) if is_sparse else np.square(x, dtype=np.float64))
+    sums = [indicator @ part.astype(np.float64) for part in parts]
+    count, total, squares = (s.toarray() if sparse.issparse(s) else np.asarray(s) for s in sums)
+    return count, total, squares
+
+
+def squared_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.square(x[:, None] - y[None]).sum(axis=-1)
+
+
+def safe_divide(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(np.shape(a), np.shape(b))), where=b > 0)

@@ -1,0 +1,272 @@
+"""Training a flow: conditional flow matching, EMA weights, early stopping on held-out conditions."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from perturbflow.flow._parametrisation import GeneLaw
+from perturbflow.flow._path import point_on_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from perturbflow.flow._data import CellData
+    from perturbflow.flow._model import ConditionalFlow
+
+_EMA_DECAY = 0.995
+_LOSS_SMOOTHING = 0.98
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a flow is trained.
+
+    Parameters
+    ----------
+    max_steps
+        Number of optimiser steps.
+    max_minutes
+        Stop after this time even if steps remain; no limit if None. Two runs are then no longer identical.
+    batch_size
+        Cells a step.
+    learning_rate
+        Peak of the schedule: linear warm-up, then cosine to a hundredth.
+    weight_decay
+        Of AdamW.
+    warmup_steps
+        Length of the warm-up.
+    gradient_clip
+        Largest norm of the gradient.
+    condition_dropout
+        Probability that the whole condition is dropped, for guidance.
+    part_dropout
+        Probability that the network is not told the perturbations, and each covariate, apart.
+    validate_every
+        Steps between validations.
+    patience
+        Validations without improvement before training stops.
+    seed
+        Of batches, noise and dropout.
+    """
+
+    max_steps: int = 600
+    max_minutes: float | None = None
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    gradient_clip: float = 1.0
+    condition_dropout: float = 0.2
+    part_dropout: float = 0.3
+    validate_every: int = 50
+    patience: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "validate_every", "patience"):
+            if getattr(self, name) < 1:
+                msg = f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        for name in ("condition_dropout", "part_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                msg = f"Expected `{name}` to be at least 0 and below 1, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        for name in ("learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                msg = f"Expected `{name}` to be above 0, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+
+
+class FlowTrainer:
+    """Trains the network of a flow; iterate over it, or call :meth:`run`.
+
+    Parameters
+    ----------
+    flow
+        The flow; its prior is fitted, its network is trained in place.
+    cells
+        Training cells.
+    settings
+        How to train.
+    """
+
+    def __init__(self, flow: ConditionalFlow, cells: CellData, settings: TrainingSettings) -> None:
+        self.flow, self.settings = flow, settings
+        self.batches = _Batches(flow, cells)
+        self.optimiser = torch.optim.AdamW(
+            flow.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        )
+        self.average = AveragedModel(flow.network, avg_fn=_moving_average)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.step = 0
+        self.loss = math.nan
+        self.best: dict[str, Tensor] | None = None
+        self.best_score = math.inf
+        self.seconds = 0.0
+        self.interrupted = False
+        self.history: dict[str, list[float]] = {
+            name: [] for name in ("step", "loss", "learning_rate", "seconds", "valid_step", "valid_energy")
+        }
+
+    def run(
+        self,
+        *,
+        validate: Callable[[ConditionalFlow], float] | None = None,
+        on_step: Callable[[FlowTrainer], None] | None = None,
+        on_validation: Callable[[FlowTrainer], None] | None = None,
+    ) -> dict[str, NDArray[np.float64]]:
+        """Train until the steps, the time or the patience are used up, or the user interrupts.
+
+        Afterwards the flow holds the averaged weights: those of the best validation, or the last where there is none.
+
+        Parameters
+        ----------
+        validate
+            Score of a flow on held-out conditions, lower is better.
+        on_step
+            Called after every step.
+        on_validation
+            Called after every validation (every ``validate_every`` steps also without one), for example to write a
+            checkpoint.
+
+        Returns
+        -------
+        History: named arrays.
+        """
+        started = time.monotonic() - self.seconds
+        limit = math.inf if self.settings.max_minutes is None else 60 * self.settings.max_minutes
+        waited = 0
+        try:
+            while self.step < self.settings.max_steps and waited < self.settings.patience:
+                self._train_step()
+                self.seconds = time.monotonic() - started
+                out_of_time = self.seconds > limit
+                last = self.step == self.settings.max_steps or out_of_time
+                if self.step % self.settings.validate_every == 0 or last:
+                    self._record()
+                    if validate is not None:
+                        waited = 0 if self._validate(validate) else waited + 1
+                    if on_validation is not None:
+                        on_validation(self)
+                if on_step is not None:
+                    on_step(self)
+                if out_of_time:
+                    break
+        except KeyboardInterrupt:
+            self.interrupted = True
+        if self.best is None and self.step:
+            self.best = self._averaged_weights()
+        if self.best is not None:
+            self.flow.network.load_state_dict(self.best)
+        self.flow.eval()
+        return {name: np.array(values, dtype=np.float64) for name, values in self.history.items()}
+
+    def _train_step(self) -> None:
+        settings = self.settings
+        self.flow.train()
+        warmup = min(1.0, (self.step + 1) / settings.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / settings.max_steps))
+        rate = settings.learning_rate * warmup * (0.01 + 0.99 * cosine)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss = self._loss()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.flow.network.parameters(), settings.gradient_clip)
+        self.optimiser.step()
+        self.average.update_parameters(self.flow.network)
+        self.step += 1
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            msg = f"Expected a finite loss, found {value} at step {self.step}. Lower `learning_rate`."
+            raise FloatingPointError(msg)
+        self.loss = value if math.isnan(self.loss) else _LOSS_SMOOTHING * self.loss + (1 - _LOSS_SMOOTHING) * value
+
+    def _loss(self) -> Tensor:
+        """Conditional flow-matching loss of one batch, eq. 3 of PRiMeFlow with the parametrisation's weight."""
+        settings, flow, generator = self.settings, self.flow, self.generator
+        x1, law, condition = self.batches.draw(
+            settings.batch_size, generator, whole=settings.condition_dropout, part=settings.part_dropout
+        )
+        t = torch.rand((len(x1), 1), generator=generator).to(x1.device)
+        # Beyond the last time of integration nothing is asked of the network.
+        t = t.clamp(max=0.99)
+        x0 = torch.randn(x1.shape, generator=generator).to(x1.device)
+        predicted = flow.velocity(point_on_path(x0, x1, t), t, law, condition)
+        return (flow.parametrisation.loss_weight(t) * (predicted - (x1 - x0)).square()).mean()
+
+    def _record(self) -> None:
+        entry = (self.step, self.loss, self.optimiser.param_groups[0]["lr"], self.seconds)
+        for name, value in zip(("step", "loss", "learning_rate", "seconds"), entry, strict=True):
+            self.history[name].append(float(value))
+
+    def _validate(self, validate: Callable[[ConditionalFlow], float]) -> bool:
+        """Score the averaged weights; True if they are the best so far."""
+        current = {name: tensor.clone() for name, tensor in self.flow.network.state_dict().items()}
+        averaged = self._averaged_weights()
+        self.flow.network.load_state_dict(averaged)
+        self.flow.eval()
+        try:
+            score = validate(self.flow)
+        finally:
+            self.flow.network.load_state_dict(current)
+        self.history["valid_step"].append(float(self.step))
+        self.history["valid_energy"].append(float(score))
+        if score < self.best_score:
+            self.best_score, self.best = score, averaged
+            return True
+        return False
+
+    def _averaged_weights(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self.average.module.state_dict().items()}
+
+
+class _Batches:
+    """Random batches of training cells with their laws and encoded conditions, looked up by group."""
+
+    def __init__(self, flow: ConditionalFlow, cells: CellData) -> None:
+        groups = cells.groups()
+        prior = flow.prior
+        laws = [prior.law(group.perturbation, prior.context(group.covariates)) for group in groups]
+        laws.append(prior.pooled_law())
+        self.expressed = torch.as_tensor(np.stack([law.expressed for law in laws]), device=flow.device)
+        self.mean = torch.as_tensor(np.stack([law.mean for law in laws]), device=flow.device)
+        self.variance = torch.as_tensor(prior.variance, device=flow.device)
+        self.conditions = flow.encode(
+            np.stack([group.perturbation for group in groups]), np.stack([group.covariates for group in groups])
+        )
+        self.group = torch.empty(len(cells), dtype=torch.long)
+        for i, group in enumerate(groups):
+            self.group[torch.as_tensor(group.rows)] = i
+        self.x = cells.x
+        self.encoder, self.device = flow.encoder, flow.device
+
+    def draw(
+        self, n: int, generator: torch.Generator, *, whole: float, part: float
+    ) -> tuple[Tensor, GeneLaw, Tensor]:
+        """Cells (n, G), their laws and their conditions, some dropped."""
+        rows = torch.randint(len(self.group), (n,), generator=generator)
+        picked = self.x[rows.numpy()]
+        x = torch.as_tensor(picked.toarray() if sparse.issparse(picked) else picked, device=self.device)
+        group = self.group[rows].to(self.device)
+        condition, dropped = self.encoder.drop(self.conditions[group], whole=whole, part=part, generator=generator)
+        which = torch.where(dropped, len(self.expressed) - 1, group)
+        return x, GeneLaw(self.expressed[which], self.mean[which], self.variance), condition
+
+
+def _moving_average(average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
+    """Exponential moving average whose memory grows with the number of steps, so that it forgets the start."""
+    n = int(n_averaged)
+    return average.lerp(current, 1 - min(_EMA_DECAY, (1 + n) / (10 + n)))
