@@ -7,12 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 from perturbflow.baselines._additive_effect import AdditiveEffect
+from perturbflow.baselines._additive_hurdle import AdditiveHurdle, MovedControls
 from perturbflow.baselines._control_cells import ControlCells
 from perturbflow.baselines._covariate_mean import CovariateMean
 from perturbflow.baselines._mean_effect import MeanEffect
 from perturbflow.baselines._sampler import Sampler
 
-__all__ = ["BASELINES", "AdditiveEffect", "ControlCells", "CovariateMean", "MeanEffect", "Sampler"]
+__all__ = ["BASELINES", "AdditiveEffect", "AdditiveHurdle", "ControlCells", "CovariateMean", "MeanEffect", "MovedControls", "Sampler"]
 
 BASELINES: Mapping[str, type[Any]] = MappingProxyType(
     {
@@ -20,6 +21,8 @@ BASELINES: Mapping[str, type[Any]] = MappingProxyType(
         "mean effect": MeanEffect,
         "covariate mean": CovariateMean,
         "additive effect": AdditiveEffect,
+        "additive hurdle": AdditiveHurdle,
+        "moved controls": MovedControls,
     }
 )
 """All baselines by the name that they have in tables and plots, a read-only view."""

@@ -50,6 +50,8 @@ class Parametrisation(ABC):
     """Network outputs per gene."""
     last_time: float
     """Where integration stops."""
+    uses_law: bool = True
+    """Whether the velocity is that of the prior where the network says nothing."""
 
     @abstractmethod
     def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
@@ -74,6 +76,7 @@ class Velocity(Parametrisation):
 
     n_outputs = 1
     last_time = 1.0
+    uses_law = False
 
     def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
         del t, law

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -115,6 +115,7 @@ class FlowTrainer:
         self.best: dict[str, Tensor] | None = None
         self.best_score = math.inf
         self.seconds = 0.0
+        self.waited = 0
         self.interrupted = False
         self.history: dict[str, list[float]] = {
             name: [] for name in ("step", "loss", "learning_rate", "seconds", "valid_step", "valid_energy")
@@ -147,9 +148,8 @@ class FlowTrainer:
         """
         started = time.monotonic() - self.seconds
         limit = math.inf if self.settings.max_minutes is None else 60 * self.settings.max_minutes
-        waited = 0
         try:
-            while self.step < self.settings.max_steps and waited < self.settings.patience:
+            while self.step < self.settings.max_steps and self.waited < self.settings.patience:
                 self._train_step()
                 self.seconds = time.monotonic() - started
                 out_of_time = self.seconds > limit
@@ -157,7 +157,7 @@ class FlowTrainer:
                 if self.step % self.settings.validate_every == 0 or last:
                     self._record()
                     if validate is not None:
-                        waited = 0 if self._validate(validate) else waited + 1
+                        self.waited = 0 if self._validate(validate) else self.waited + 1
                     if on_validation is not None:
                         on_validation(self)
                 if on_step is not None:
@@ -172,6 +172,43 @@ class FlowTrainer:
             self.flow.network.load_state_dict(self.best)
         self.flow.eval()
         return {name: np.array(values, dtype=np.float64) for name, values in self.history.items()}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything needed to continue: tensors, and plain values."""
+        parts = {
+            "network": self.flow.network.state_dict(),
+            "average": self.average.state_dict(),
+            "best": self.best or {},
+            "moments": {
+                f"{i}.{name}": value
+                for i, entry in self.optimiser.state_dict()["state"].items()
+                for name, value in entry.items()
+            },
+            "generator": {"state": self.generator.get_state()},
+        }
+        tensors = {
+            f"{part}/{name}": tensor.detach().cpu().clone() for part, named in parts.items() for name, tensor in named.items()
+        }
+        values = {name: getattr(self, name) for name in ("step", "loss", "best_score", "seconds", "waited", "history")}
+        return tensors, values
+
+    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` gave."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition("/")
+            parts.setdefault(part, {})[key] = tensor
+        self.flow.network.load_state_dict(parts["network"])
+        self.average.load_state_dict(parts["average"])
+        self.best = parts.get("best")
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts.get("moments", {}).items():
+            place, _, key = name.partition(".")
+            moments.setdefault(int(place), {})[key] = tensor
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
+        self.generator.set_state(parts["generator"]["state"])
+        for name, value in values.items():
+            setattr(self, name, value)
 
     def _train_step(self) -> None:
         settings = self.settings

@@ -1,0 +1,160 @@
+"""Checks of what users hand in, and the wording of errors: what was expected, what was found, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from difflib import SequenceMatcher
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LARGEST_LOGGED = 20.0  # log1p of 5e8: no count of a cell is as large
+
+
+def listing(items: Iterable[Any], *, limit: int = 10) -> str:
+    """Write items as a list that stays readable: ``['a', 'b'] and 7 more``."""
+    items = list(items)
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return f"{items[:limit]}{rest}"
+
+
+def nearest(word: str, options: Iterable[str], *, n: int | None = None) -> list[str]:
+    """Sort options by similarity to a word, whatever the case; the first n of them."""
+    target = word.casefold()
+    ratio = {option: SequenceMatcher(None, target, option.casefold()).ratio() for option in options}
+    return sorted(ratio, key=lambda option: (-ratio[option], option))[:n]
+
+
+def check_type(value: object, kind: type | tuple[type, ...], *, name: str, expected: str) -> None:
+    """Raise TypeError unless ``value`` is an instance of ``kind``."""
+    if not isinstance(value, kind):
+        msg = f"Expected `{name}` to be {expected}, found {value!r} of type {type(value).__name__}."
+        raise TypeError(msg)
+
+
+def check_text(value: object, *, name: str) -> None:
+    """Raise unless ``value`` is a string with something in it."""
+    check_type(value, str, name=name, expected="a string")
+    if value == "":
+        msg = f"Expected `{name}` to be a string of at least one character, found ''."
+        raise ValueError(msg)
+
+
+def check_one_of(value: object, options: Collection[str], *, name: str) -> None:
+    """Raise ValueError unless ``value`` is one of the options."""
+    if value not in options:
+        msg = f"Expected `{name}` to be one of {sorted(options)}, found {value!r}."
+        raise ValueError(msg)
+
+
+def check_whole_number(value: object, *, name: str, least: int = 0) -> None:
+    """Raise unless ``value`` is an integer of at least ``least``."""
+    check_type(value, () if isinstance(value, bool) else Integral, name=name, expected="a whole number")
+    if value < least:  # type: ignore[operator]
+        msg = f"Expected `{name}` to be at least {least}, found {value!r}."
+        raise ValueError(msg)
+
+
+def check_between(value: object, low: float, high: float, *, name: str) -> None:
+    """Raise unless ``value`` is a number from ``low`` to ``high``, both included."""
+    check_type(value, () if isinstance(value, bool) else Real, name=name, expected="a number")
+    if not low <= value <= high:  # type: ignore[operator]
+        msg = f"Expected `{name}` to be from {low:g} to {high:g}, found {value!r}."
+        raise ValueError(msg)
+
+
+def check_key(key: str, available: Iterable[object], *, where: str, hint: str = "") -> None:
+    """Raise KeyError unless ``key`` is available in ``where``, which is for example ``adata.obs``."""
+    names = [name for name in available if isinstance(name, str)]  # `None` stands for X among the layers
+    if key not in names:
+        msg = f"Expected {key!r} in `{where}`, found {listing(nearest(key, names))}. {hint}".rstrip()
+        raise KeyError(msg)
+
+
+def check_no_slash(names: Iterable[str], *, what: str, hint: str) -> None:
+    """Raise ValueError if a name contains the separator of paths within h5ad and zarr files."""
+    wrong = [name for name in names if "/" in name]
+    if wrong:
+        msg = f"Expected {what} without '/', which h5ad and zarr files read as a folder, found {listing(wrong)}. {hint}"
+        raise ValueError(msg)
+
+
+def check_unique_names(names: Sequence[str], *, what: str, hint: str) -> None:
+    """Raise ValueError if a name occurs twice."""
+    values, counts = np.unique(np.asarray(names, dtype=str), return_counts=True)
+    if (counts > 1).any():
+        repeated = listing(values[counts > 1].tolist())
+        msg = f"Expected {what} to be unique, found repeated {repeated}. {hint}"
+        raise ValueError(msg)
+
+
+def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> None:
+    """Raise unless the values of a matrix can be log1p-normalised expression; time is linear in the stored values.
+
+    Parameters
+    ----------
+    x
+        Array or CSR or CSC matrix or array (n, G).
+    where
+        How the message calls it, for example ``adata.X``.
+    layer
+        Layer that the calls in the message should name.
+
+    Raises
+    ------
+    TypeError
+        If it is no such matrix or does not hold real numbers.
+    ValueError
+        If it is empty, has negative or non-finite values, only zeros, only whole numbers (raw counts), or values above
+        20, which no logarithm of counts reaches.
+    """
+    is_matrix = isinstance(x, np.ndarray) or (sparse.issparse(x) and x.format in {"csr", "csc"})
+    if not is_matrix or x.dtype.kind not in "fiu":
+        found = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
+        msg = (
+            f"Expected `{where}` to be a NumPy array or a SciPy CSR or CSC matrix of numbers in memory, found {found}. "
+            "Convert it first."
+        )
+        raise TypeError(msg)
+    if 0 in x.shape:
+        msg = f"Expected at least one cell and one gene in `{where}`, found shape {x.shape}."
+        raise ValueError(msg)
+
+    values = x.data if sparse.issparse(x) else np.asarray(x)
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    argument = "" if layer is None else f", layer={layer!r}"
+    log1p = f"`sc.pp.log1p(adata{argument})`"
+    calls = f"`sc.pp.normalize_total(adata, target_sum=1e4{argument})` and {log1p}"
+    if not (np.isfinite(low) and np.isfinite(high)):
+        found, advice = "NaN or infinite values", "Remove or replace them"
+    elif low < 0:
+        found, advice = (
+            f"negative values down to {low:g}",
+            f"Start from counts, run {calls}, and do not scale or correct them",
+        )
+    elif high == 0:
+        found, advice = "only zeros", "Name the layer with the expression in `layer`"
+    elif _only_whole_numbers(values):
+        found, advice = f"raw counts (only whole numbers, up to {high:g})", f"Run {calls} first"
+    elif high > LARGEST_LOGGED:
+        found, advice = (
+            f"values up to {high:g}, which look un-logged",
+            f"Run {log1p} first (after `sc.pp.normalize_total`, if the counts are not normalised either)",
+        )
+    else:
+        return
+    msg = f"Expected log1p-normalised expression in `{where}`, found {found}. {advice}."
+    raise ValueError(msg)
+
+
+def _only_whole_numbers(values: NDArray[Any], *, block: int = 4096) -> bool:
+    """Whether all values are whole; block by block, since the first few tell for most data."""
+    if values.dtype.kind in "iu":
+        return True
+    blocks = (values[start : start + block] for start in range(0, len(values), block))
+    return all((part == np.rint(part)).all() for part in blocks)

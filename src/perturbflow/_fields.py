@@ -1,0 +1,489 @@
+"""The one place that knows the keys of AnnData: writes them, reads them, says what to run when one is missing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from perturbflow._checks import check_key, check_unique_names, listing
+from perturbflow._conditions import Vocabulary, parse_label
+from perturbflow.flow import CellData
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+FIELDS_KEY = "perturbation_fields"
+FEATURES_KEY = "perturbation_features"
+SPLITS = ("train", "valid", "test")
+
+_SETUP = "Run `pf.pp.setup_perturbation(adata, ...)` first."
+
+
+@dataclass(frozen=True)
+class PerturbationFields:
+    """Where an AnnData says what was done to its cells.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``obs`` with the label of the perturbation.
+    vocabulary
+        Components and covariates, with the control label and the separator.
+    covariate_keys
+        Columns of ``obs`` that make the context of a cell.
+    dose_key, batch_key, perturbation_type_key
+        Columns of ``obs`` with the dose, the batch and the type of the perturbation.
+    layer
+        Layer with the expression; None for ``X``.
+    """
+
+    perturbation_key: str
+    vocabulary: Vocabulary
+    covariate_keys: tuple[str, ...] = ()
+    dose_key: str | None = None
+    batch_key: str | None = None
+    perturbation_type_key: str | None = None
+    layer: str | None = None
+
+    @property
+    def control(self) -> str:
+        """Label of control cells."""
+        return self.vocabulary.control
+
+    @property
+    def separator(self) -> str:
+        """What stands between the components of a label."""
+        return self.vocabulary.separator
+
+    @property
+    def context_keys(self) -> tuple[str, ...]:
+        """Covariates and, last, the batch."""
+        return self.covariate_keys if self.batch_key is None else (*self.covariate_keys, self.batch_key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for AnnData and JSON; what is not set is left out."""
+        options = ("dose_key", "batch_key", "perturbation_type_key", "layer")
+        return {
+            "perturbation_key": self.perturbation_key,
+            "covariate_keys": list(self.covariate_keys),
+            **{name: getattr(self, name) for name in options if getattr(self, name) is not None},
+            "vocabulary": self.vocabulary.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        options = ("dose_key", "batch_key", "perturbation_type_key", "layer")
+        return cls(
+            perturbation_key=str(values["perturbation_key"]),
+            vocabulary=Vocabulary.from_dict(values["vocabulary"]),
+            covariate_keys=tuple(map(str, values["covariate_keys"])),
+            **{name: str(values[name]) for name in options if name in values},
+        )
+
+
+def writable(adata: AnnData, *, copy: bool) -> AnnData:
+    """Return what a function should write to: a copy, or ``adata`` itself.
+
+    A view cannot be written to: it becomes a copy of its own in place, with a warning that says so.
+    """
+    if copy:
+        return adata.copy()
+    if adata.is_view:
+        from anndata import ImplicitModificationWarning
+
+        msg = (
+            "`adata` is a view of another AnnData: it has become a copy, and the original has not changed. "
+            "Pass `adata.copy()` to do without this warning."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImplicitModificationWarning)
+            adata.obs = adata.obs.copy()  # any assignment makes a view actual
+    return adata
+
+
+def write_fields(adata: AnnData, fields: PerturbationFields) -> None:
+    """Write ``uns["perturbation_fields"]`` and the doses of all components, ``obsm["perturbation_features"]``."""
+    features = encode_perturbations(adata, fields)
+    adata.obsm[FEATURES_KEY] = features
+    adata.uns[FIELDS_KEY] = fields.to_dict()
+
+
+def read_fields(adata: AnnData) -> PerturbationFields:
+    """Read the registered fields; KeyError if there are none."""
+    check_key(FIELDS_KEY, adata.uns, where="adata.uns", hint=_SETUP)
+    return PerturbationFields.from_dict(adata.uns[FIELDS_KEY])
+
+
+def expression(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X`` or a layer, as it is stored."""
+    if layer is not None:
+        check_key(layer, adata.layers, where="adata.layers")
+        return adata.layers[layer]
+    if adata.X is None:
+        msg = "Expected expression in `adata.X`, found none. Name a layer in `layer`."
+        raise ValueError(msg)
+    return adata.X
+
+
+def text_column(adata: AnnData, key: str, *, missing: str | None = None) -> NDArray[np.object_]:
+    """Values of a column of ``obs`` as strings (n,).
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    key
+        The column; not of floating-point numbers, whose text is no safe name.
+    missing
+        What to put where there is no value; by default this is an error.
+
+    Returns
+    -------
+    Strings.
+    """
+    check_key(key, adata.obs.columns, where="adata.obs")
+    column = adata.obs[key].astype("category")
+    if column.cat.categories.dtype.kind == "f" and len(column.cat.categories):
+        msg = (
+            f"Expected categories in `adata.obs[{key!r}]`, found floating-point numbers. "
+            f"If they are categories, run `adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)`."
+        )
+        raise ValueError(msg)
+    codes = column.cat.codes.to_numpy()
+    if missing is None and (codes < 0).any():
+        cells = adata.obs_names[codes < 0]
+        msg = (
+            f"Expected a value for every cell in `adata.obs[{key!r}]`, found none in {len(cells)} cells: "
+            f"{listing(cells, limit=3)}. Fill in the values or remove these cells."
+        )
+        raise ValueError(msg)
+    return np.array([*map(str, column.cat.categories), missing], dtype=object)[codes]
+
+
+def perturbation_columns(
+    adata: AnnData, fields: PerturbationFields
+) -> tuple[NDArray[np.object_], NDArray[np.object_] | None, NDArray[np.object_] | None]:
+    """Label, dose and type of the perturbation of every cell (n,); None for a column that is not registered."""
+    labels = text_column(adata, fields.perturbation_key)
+    doses = types = None
+    if fields.dose_key is not None:
+        check_key(fields.dose_key, adata.obs.columns, where="adata.obs")
+        doses = adata.obs[fields.dose_key].to_numpy(dtype=object)
+    if fields.perturbation_type_key is not None:  # control cells may have none
+        types = text_column(adata, fields.perturbation_type_key, missing="")
+    return labels, doses, types
+
+
+def encode_perturbations(
+    adata: AnnData, fields: PerturbationFields, *, vocabulary: Vocabulary | None = None
+) -> sparse.csr_matrix:
+    """Dose of every component in every cell: CSR (n, P) of float32."""
+    return (vocabulary or fields.vocabulary).encode_perturbations(*perturbation_columns(adata, fields))
+
+
+def read_cells(
+    adata: AnnData,
+    *,
+    genes: Sequence[str] | None = None,
+    fields: PerturbationFields | None = None,
+    vocabulary: Vocabulary | None = None,
+    rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
+) -> CellData:
+    """Encode the cells; their values are copied only where the format or the type of numbers has to change.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    genes
+        Genes that are wanted, in this order; by default all.
+    fields
+        Where to look; by default the registered fields. The fields of a fitted flow make registration unnecessary.
+    vocabulary
+        Numbers of components and covariates; by default those of the fields. A fitted flow has its own.
+    rows
+        Indices of cells, or one boolean per cell; by default all.
+
+    Returns
+    -------
+    Expression (array or CSR, float32), doses and covariate codes.
+
+    Raises
+    ------
+    KeyError
+        If fields, columns or the layer are missing.
+    ValueError
+        If genes are missing or repeated, or if a perturbation or covariate is unknown.
+    """
+    fields = read_fields(adata) if fields is None else fields
+    vocabulary = fields.vocabulary if vocabulary is None else vocabulary
+    if rows is not None:
+        adata = adata[np.asarray(rows)]
+    perturbations = encode_perturbations(adata, fields, vocabulary=vocabulary)
+    columns = {key: text_column(adata, key) for key, _ in vocabulary.covariates}
+    covariates = vocabulary.encode_covariates(columns, n_cells=adata.n_obs)
+
+    x = expression(adata, fields.layer)
+    x = sparse.csr_matrix(x) if sparse.issparse(x) else np.asarray(x)
+    if genes is not None:
+        places = _find_genes(adata, genes)
+        if not np.array_equal(places, np.arange(adata.n_vars)):
+            x = x[:, places]
+    return CellData(x, perturbations, covariates)
+
+
+def _find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:
+    """Places of genes in ``adata``."""
+    check_unique_names(adata.var_names, what="`adata.var_names`", hint="Run `adata.var_names_make_unique()` first.")
+    places = adata.var_names.get_indexer(list(genes))
+    missing = [gene for gene, place in zip(genes, places, strict=True) if place < 0]
+    if missing:
+        msg = (
+            f"Expected {len(genes)} genes in `adata.var_names`, found that {len(missing)} are missing: "
+            f"{listing(missing)}. Check that the names are of the same kind (symbols or identifiers)."
+        )
+        raise ValueError(msg)
+    return places
+
+
+def condition_frame(
+    adata: AnnData, *, fields: PerturbationFields | None = None, with_batch: bool = True
+) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+    """List the distinct conditions: perturbation, dose and context.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    fields
+        Where to look; by default the registered fields.
+    with_batch
+        Whether the batch is a part of the condition.
+
+    Returns
+    -------
+    Table with one row a condition and the columns ``perturbation`` (canonical label), ``dose`` (text in the order of
+    the label; only where a dose is registered), one column a covariate, ``is_control`` and ``n_cells``; controls come
+    first, then alphabetical order, whatever the order of the cells. And the row of the table of every cell (n,).
+    """
+    fields = read_fields(adata) if fields is None else fields
+    vocabulary = fields.vocabulary
+    encoded, codes = vocabulary.encode_distinct(*perturbation_columns(adata, fields))
+    distinct = [encoded[[row]].toarray()[0] for row in range(encoded.shape[0])]
+    cells = {"perturbation": np.array([vocabulary.label(row) for row in distinct], dtype=object)[codes]}
+    if fields.dose_key is not None:
+        cells["dose"] = np.array([vocabulary.dose_label(row) for row in distinct], dtype=object)[codes]
+    for key in fields.context_keys if with_batch else fields.covariate_keys:
+        cells[key] = text_column(adata, key)
+
+    table = pd.DataFrame(cells)
+    conditions = table.value_counts(sort=False).rename("n_cells").reset_index()
+    conditions.insert(len(cells), "is_control", conditions["perturbation"] == fields.control)
+    conditions = conditions.sort_values(["is_control", *cells], ascending=[False] + [True] * len(cells))
+    conditions = conditions.reset_index(drop=True)
+    places = pd.MultiIndex.from_frame(conditions[list(cells)]).get_indexer(pd.MultiIndex.from_frame(table))
+    return conditions, places
+
+
+def split_identity(fields: PerturbationFields) -> dict[str, Any]:
+    """Which fields give conditions their names; a split is good for these."""
+    names = {
+        "perturbation_key": fields.perturbation_key,
+        "control": fields.control,
+        "separator": fields.separator,
+        "covariate_keys": list(fields.covariate_keys),
+    }
+    kind = fields.perturbation_type_key
+    return names if kind is None else {**names, "perturbation_type_key": kind}
+
+
+def read_split(adata: AnnData, key: str = "split") -> NDArray[np.str_]:
+    """Read the split of every cell: "train", "valid" or "test"."""
+    hint = f"Run `pf.pp.split_perturbations(adata, ..., key_added={key!r})` first."
+    check_key(key, adata.obs.columns, where="adata.obs", hint=hint)
+    split = text_column(adata, key).astype(str)
+    wrong = sorted(set(split.tolist()) - set(SPLITS))
+    if wrong:
+        msg = f"Expected 'train', 'valid' or 'test' in `adata.obs[{key!r}]`, found {listing(wrong)}. {hint}"
+        raise ValueError(msg)
+    return split
+
+
+def check_no_leakage(adata: AnnData, split_key: str = "split") -> None:
+    """Raise if cells of held-out conditions are where a fit would see them.
+
+    Cells of test conditions must all be "test", cells of validation conditions "valid" or "test". Conditions are
+    compared by their canonical labels: the order of the components does not matter, nor does the dose. A split that
+    ``pf.pp.split_perturbations`` has not written has no list of held-out conditions, and passes.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    split_key
+        Column of ``obs`` with the split, and entry of ``uns`` with the held-out conditions.
+
+    Raises
+    ------
+    ValueError
+        If conditions leak, or if the fields were registered differently when the split was made.
+    """
+    split = read_split(adata, split_key)
+    record = adata.uns.get(split_key)
+    if not isinstance(record, Mapping) or "held_out" not in record:
+        return
+    fields = read_fields(adata)
+    again = f"Run `pf.pp.split_perturbations(adata, ..., key_added={split_key!r})` again."
+    made_for = {name: value if isinstance(value, str) else list(value) for name, value in record["fields"].items()}
+    if made_for != split_identity(fields):
+        msg = f"Expected a split for the registered fields {split_identity(fields)}, found one for {made_for}. {again}"
+        raise ValueError(msg)
+
+    # Elsewhere a perturbation is held out in all contexts, also in those of cells that were added later.
+    names = ["perturbation", *(fields.covariate_keys if record["task"] == "covariate_transfer" else ())]
+    held_out = record["held_out"].drop_duplicates(names)
+    conditions, codes = condition_frame(adata, fields=fields, with_batch=False)
+    recorded = pd.MultiIndex.from_frame(held_out[names].astype(object))
+    places = recorded.get_indexer(pd.MultiIndex.from_frame(conditions[names].astype(object)))
+    # The last entry is for conditions that are not held out, whose place is -1.
+    least = np.array([*map(SPLITS.index, held_out["split"]), SPLITS.index("train")])[places][codes]
+    leaking = pd.Index(SPLITS).get_indexer(split) < least
+    if leaking.any():
+        found = conditions.loc[np.unique(codes[leaking]), names].agg(" in ".join, axis=1)
+        msg = (
+            f"Expected no cells of held-out conditions in training, found {leaking.sum()} cells of "
+            f"{listing(found)} in {sorted(set(split[leaking].tolist()))}. {again}"
+        )
+        raise ValueError(msg)
+
+
+PREDICTED_SOURCE = "predicted"
+
+
+@dataclass(frozen=True, eq=False)
+class ControlCells:
+    """Control cells to predict from.
+
+    Parameters
+    ----------
+    rows
+        Their rows in the AnnData (n,).
+    x
+        Their expression (n, G), an array or CSR.
+    covariates
+        Codes of their covariates (n, K).
+    types
+        Type that a perturbation has in every cell (n,), "" where not stated; None where types are not registered.
+    """
+
+    rows: NDArray[np.intp]
+    x: Any
+    covariates: NDArray[np.int64]
+    types: NDArray[np.object_] | None
+
+    def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Dense expression of some of the cells (m, G)."""
+        x = self.x[members]
+        return np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float32)
+
+    def contexts(self) -> list[tuple[NDArray[np.int64], str | None, NDArray[np.intp]]]:
+        """Covariate codes (K,), type and members (places among these cells) of every context."""
+        kinds = np.zeros(len(self.rows), dtype=np.int64)
+        names: list[str | None] = [None]
+        if self.types is not None:
+            distinct, kinds = np.unique(self.types.astype(str), return_inverse=True)
+            names = [str(name) or None for name in distinct]
+        keys, inverse = np.unique(np.column_stack([self.covariates, kinds]), axis=0, return_inverse=True)
+        members = [np.flatnonzero(inverse.ravel() == i) for i in range(len(keys))]
+        return [(key[:-1], names[key[-1]], each) for key, each in zip(keys, members, strict=True)]
+
+
+def control_cells(
+    adata: AnnData,
+    fields: PerturbationFields,
+    *,
+    genes: Sequence[str],
+    covariates: Mapping[str, str] | None = None,
+) -> ControlCells:
+    """Find the control cells of ``adata``, which need not be registered.
+
+    Parameters
+    ----------
+    adata
+        Cells. Without the perturbation column all are controls.
+    fields
+        The fields of a fitted flow.
+    genes
+        Genes that are wanted, in this order.
+    covariates
+        Values that the cells must have; a covariate without a column gets this value.
+
+    Returns
+    -------
+    The control cells.
+
+    Raises
+    ------
+    KeyError
+        If a covariate is missing.
+    ValueError
+        If genes are missing, a covariate is unknown, or no control cells are left.
+    """
+    wanted = {name: str(value) for name, value in (covariates or {}).items()}
+    known = [name for name, _ in fields.vocabulary.covariates]
+    for name in wanted:
+        check_key(name, known, where="the covariates of the fitted flow")
+    places = _find_genes(adata, genes)
+    keep = np.ones(adata.n_obs, dtype=bool)
+    if fields.perturbation_key in adata.obs:
+        labels = text_column(adata, fields.perturbation_key)
+        is_control = {label: not parse_label(label, control=fields.control, separator=fields.separator) for label in set(labels.tolist())}
+        keep &= np.array([is_control[label] for label in labels], dtype=bool)
+    columns = {}
+    for name in known:
+        if name in adata.obs or name not in wanted:
+            hint = f"Add the column, or pass `covariates={{{name!r}: ...}}`."
+            check_key(name, adata.obs.columns, where="adata.obs", hint=hint)
+            columns[name] = text_column(adata, name, missing="")
+            if name in wanted:
+                keep &= columns[name] == wanted[name]
+        else:
+            columns[name] = np.full(adata.n_obs, wanted[name], dtype=object)
+    rows = np.flatnonzero(keep)
+    for name, categories in fields.vocabulary.covariates:
+        if name in wanted and wanted[name] not in categories:
+            msg = f"Expected {name!r} to be one of {listing(categories)}, found {wanted[name]!r}."
+            raise ValueError(msg)
+    if not len(rows):
+        msg = (
+            f"Expected control cells ({fields.control!r} in `adata.obs[{fields.perturbation_key!r}]`)"
+            f"{f' with {wanted}' if wanted else ''}, found none among {adata.n_obs} cells. Add control cells."
+        )
+        raise ValueError(msg)
+    codes = fields.vocabulary.encode_covariates({name: c[rows] for name, c in columns.items()}, n_cells=len(rows))
+    x = expression(adata, fields.layer)
+    x = sparse.csr_matrix(x) if sparse.issparse(x) else np.asarray(x)
+    x = x[rows]
+    if not np.array_equal(places, np.arange(adata.n_vars)):
+        x = x[:, places]
+    types = None
+    if fields.perturbation_type_key is not None:
+        key = fields.perturbation_type_key
+        types = text_column(adata, key, missing="")[rows] if key in adata.obs else np.full(len(rows), "", dtype=object)
+    return ControlCells(rows, x, codes, types)
+
+
+def predicted_keys(labels: Sequence[str], *, key_added: str) -> dict[str, str]:
+    """Name of the ``obsm`` entry of every predicted perturbation: one has ``key_added`` for itself."""
+    if len(labels) == 1:
+        return {labels[0]: key_added}
+    return {label: f"{key_added}_{label}".replace("/", "|") for label in labels}

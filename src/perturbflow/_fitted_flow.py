@@ -1,0 +1,171 @@
+"""A fitted flow: weights, prior and everything needed to predict, as plain arrays and values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturbflow._fields import PerturbationFields
+from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from perturbflow._conditions import Vocabulary
+
+FORMAT = 1
+_ARRAYS_FILE, _VALUES_FILE = "flow.safetensors", "flow.json"
+
+
+@dataclass(eq=False)
+class FittedFlow:
+    """A flow that is ready to predict, and how it came about.
+
+    Parameters
+    ----------
+    flow
+        The flow, with its prior.
+    genes
+        Names of the genes, in the order of all arrays.
+    fields
+        The fields it was fitted with, among them the vocabulary of perturbations and covariates.
+    history
+        Training history: named arrays.
+    fitted_splits
+        Splits whose cells the flow has seen: ``("train",)``, or ``("train", "valid")`` where the prior was
+        estimated anew on both after every choice was made.
+    settings
+        How it was trained, plain values.
+    """
+
+    flow: ConditionalFlow
+    genes: tuple[str, ...]
+    fields: PerturbationFields
+    history: dict[str, NDArray[np.float64]]
+    fitted_splits: tuple[str, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Perturbation components and covariates with a number."""
+        return self.fields.vocabulary
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Shape and settings of the flow, plain values."""
+        return self.flow.config.to_dict()
+
+    def sample(
+        self,
+        controls: NDArray[np.float32],
+        perturbation: NDArray[np.floating],
+        covariates: NDArray[np.integer],
+        *,
+        rng: np.random.Generator,
+        guidance: float = 1.0,
+        n_steps: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Predict perturbed cells of one condition; see :meth:`perturbflow.flow.ConditionalFlow.sample`."""
+        return self.flow.sample(controls, perturbation, covariates, rng=rng, guidance=guidance, n_steps=n_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as nested dictionaries of arrays and plain values, which h5ad and zarr can hold."""
+        weights = {name: tensor.cpu().numpy() for name, tensor in self.flow.network.state_dict().items()}
+        return {
+            "format": FORMAT,
+            "config": self.config,
+            "settings": dict(self.settings),
+            "fields": self.fields.to_dict(),
+            "fitted_splits": list(self.fitted_splits),
+            "genes": np.array(self.genes, dtype=object),
+            "history": dict(self.history),
+            "prior": self.flow.prior.to_arrays(),
+            "weights": weights,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild what :meth:`to_dict` gave, also after a file has turned lists into arrays.
+
+        Raises
+        ------
+        ValueError
+            If it was written by a later version in a format that this one does not know.
+        """
+        import torch
+
+        if int(values["format"]) > FORMAT:
+            msg = (
+                f"Expected a fitted flow of format {FORMAT} or earlier, found {int(values['format'])}. "
+                "Update perturbflow."
+            )
+            raise ValueError(msg)
+        config = {name: _plain(value) for name, value in values["config"].items()}
+        prior = AdditiveHurdlePrior.from_arrays(values["prior"])
+        flow = ConditionalFlow(FlowConfig(**config), prior)
+        flow.network.load_state_dict({name: torch.tensor(np.asarray(a)) for name, a in values["weights"].items()})
+        flow.eval()
+        return cls(
+            flow=flow,
+            genes=tuple(map(str, values["genes"])),
+            fields=PerturbationFields.from_dict(values["fields"]),
+            history={name: np.asarray(array) for name, array in values["history"].items()},
+            fitted_splits=tuple(map(str, values["fitted_splits"])),
+            settings={name: _plain(value) for name, value in values["settings"].items()},
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write a directory: arrays as safetensors, values as JSON; nothing in it runs code when it is read."""
+        from safetensors.numpy import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = self.to_dict()
+        arrays = {
+            f"{part}/{name}": np.ascontiguousarray(array)
+            for part in ("history", "prior", "weights")
+            for name, array in values.pop(part).items()
+        }
+        values["genes"] = list(self.genes)
+        save_file(arrays, folder / _ARRAYS_FILE)
+        (folder / _VALUES_FILE).write_text(json.dumps(values, indent=1))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a directory that :meth:`save` has written.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the directory holds no flow.
+        """
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        if not (folder / _VALUES_FILE).is_file() or not (folder / _ARRAYS_FILE).is_file():
+            msg = (
+                f"Expected `{_VALUES_FILE}` and `{_ARRAYS_FILE}` in {str(folder)!r}, found no fitted flow. "
+                "If the directory has moved, set the `store` entry of the flow in `adata.uns` to its new place."
+            )
+            raise FileNotFoundError(msg)
+        values = json.loads((folder / _VALUES_FILE).read_text())
+        for part in ("history", "prior", "weights"):
+            values[part] = {}
+        for name, array in load_file(folder / _ARRAYS_FILE).items():
+            part, _, key = name.partition("/")
+            values[part][key] = array
+        return cls.from_dict(values)
+
+
+def _plain(value: Any) -> Any:
+    """Turn what a file has made of a plain value back into one."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,47 @@
+"""Where fitted flows are kept in AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perturbflow._checks import check_key
+from perturbflow._fitted_flow import FittedFlow
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_STORE = "store"
+
+
+def write_flow(adata: AnnData, fitted: FittedFlow, *, key: str = "flow", store: str | Path | None = None) -> None:
+    """Write a fitted flow to ``uns[key]``, or to a directory that ``uns[key]`` then names."""
+    if store is None:
+        adata.uns[key] = fitted.to_dict()
+        return
+    fitted.save(store)
+    adata.uns[key] = {_STORE: str(Path(store).resolve())}
+
+
+def read_flow(adata: AnnData, key: str = "flow") -> FittedFlow:
+    """Read a fitted flow from ``uns[key]``, or from the directory that it names.
+
+    Raises
+    ------
+    KeyError
+        If there is none, with the function to run first.
+    ValueError
+        If the entry is not a fitted flow.
+    """
+    check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_flow(adata, key_added={key!r})` first.")
+    entry = adata.uns[key]
+    if isinstance(entry, Mapping) and _STORE in entry:
+        return FittedFlow.load(str(entry[_STORE]))
+    if not isinstance(entry, Mapping) or not {"format", "config", "weights", "prior"} <= set(entry):
+        msg = (
+            f"Expected a fitted flow in `adata.uns[{key!r}]`, found something else. "
+            f"Run `pf.tl.fit_flow(adata, key_added=...)` with a key of its own."
+        )
+        raise ValueError(msg)
+    return FittedFlow.from_dict(entry)

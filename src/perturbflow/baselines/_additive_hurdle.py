@@ -1,0 +1,121 @@
+"""The flow's own prior as baselines: what is left of the flow when its network says nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from perturbflow.flow import AdditiveHurdlePrior, CellData, Context, HurdleLaw
+
+
+class AdditiveHurdle:
+    """Cells drawn gene by gene from the additive hurdle prior (:class:`perturbflow.flow.AdditiveHurdlePrior`).
+
+    Right in every marginal that is additive in context and perturbations, without any dependence between genes: the
+    flow from noise with its network at zero.
+    """
+
+    _prior: AdditiveHurdlePrior | None = None
+
+    def fit(self, cells: CellData) -> Self:
+        """Estimate the prior.
+
+        Parameters
+        ----------
+        cells
+            Training cells, controls of every context among them.
+
+        Returns
+        -------
+        The fitted baseline itself.
+
+        Raises
+        ------
+        ValueError
+            If a context has no control cells.
+        """
+        from perturbflow.flow import AdditiveHurdlePrior  # here, because it loads torch
+
+        self._prior = AdditiveHurdlePrior.fit(cells)
+        return self
+
+    def sample(
+        self,
+        controls: NDArray[np.float32],
+        perturbation: NDArray[np.float32],
+        covariates: NDArray[np.int64],
+        *,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float32]:
+        """Predict perturbed cells of one condition.
+
+        Parameters
+        ----------
+        controls
+            Control cells (n, G) of the context.
+        perturbation
+            Dose of every component (P,).
+        covariates
+            Codes of the covariates (K,).
+        rng
+            Source of randomness.
+
+        Returns
+        -------
+        The predicted cells (n, G).
+
+        Raises
+        ------
+        RuntimeError
+            If the baseline is not fitted.
+        ValueError
+            If the number of genes or components is not that of the training cells.
+        """
+        if self._prior is None:
+            msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
+            raise RuntimeError(msg)
+        controls = np.asarray(controls, dtype=np.float32)
+        expected = (self._prior.n_genes, len(self._prior.dose_unit))
+        if controls.ndim != 2 or (controls.shape[1], np.size(perturbation)) != expected:
+            msg = (
+                f"Expected controls of {expected[0]} genes and {expected[1]} components, as in the training cells, "
+                f"found shapes {controls.shape} and {np.shape(perturbation)}."
+            )
+            raise ValueError(msg)
+        context = self._prior.context(covariates, controls)
+        return self._draw(self._prior, controls, self._prior.law(perturbation, context), context, rng)
+
+    @staticmethod
+    def _draw(
+        prior: AdditiveHurdlePrior,
+        controls: NDArray[np.float32],
+        law: HurdleLaw,
+        context: Context,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float32]:
+        del context
+        return prior.sample(law, len(controls), rng=rng)
+
+
+class MovedControls(AdditiveHurdle):
+    """Control cells moved to the additive hurdle prior (:meth:`perturbflow.flow.AdditiveHurdlePrior.move`).
+
+    The same marginals, and the dependence between genes of real cells: the control source of the flow with its
+    network at zero. The hardest of the baselines where effects are additive.
+    """
+
+    @staticmethod
+    def _draw(
+        prior: AdditiveHurdlePrior,
+        controls: NDArray[np.float32],
+        law: HurdleLaw,
+        context: Context,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float32]:
+        return prior.move(controls, law, context, rng=rng)

@@ -1,0 +1,145 @@
+"""Fitting a flow: prior, network, and the choices made on held-out conditions."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from perturbflow._fields import check_no_leakage, read_cells, read_fields, read_split
+from perturbflow._fitted_flow import FittedFlow
+from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, FlowTrainer, TrainingSettings
+from perturbflow.models._checkpoint import Checkpoint
+from perturbflow.models._validation import HeldOutConditions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from anndata import AnnData
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    adata: AnnData,
+    *,
+    options: Mapping[str, Any],
+    settings: TrainingSettings,
+    split_key: str = "split",
+    device: str = "auto",
+    checkpoint: str | Path | None = None,
+    progress_bar: bool = True,
+) -> FittedFlow:
+    """Fit a flow to the registered cells.
+
+    The prior is estimated on the training cells; the network is trained on them and stopped early on the validation
+    conditions; there it is also chosen how late the path is entered and how far the network is trusted. Then the
+    prior, whose estimation involves no choice, is estimated anew on training and validation cells together.
+
+    Parameters
+    ----------
+    adata
+        Cells with registered fields.
+    options
+        Settings of :class:`FlowConfig`: parametrisation, network, width, n_blocks, source.
+    settings
+        How to train.
+    split_key
+        Column of ``obs`` with the split; without it all cells are training cells and nothing is chosen.
+    device
+        Torch device; ``"auto"`` takes a GPU where there is one.
+    checkpoint
+        Directory to continue from and to save to at every validation; removed when the fit is complete.
+    progress_bar
+        Whether to show the progress.
+
+    Returns
+    -------
+    The fitted flow, on the CPU.
+    """
+    fields = read_fields(adata)
+    if split_key in adata.obs:
+        check_no_leakage(adata, split_key)
+        split = read_split(adata, split_key)
+    else:
+        logger.warning(
+            "`adata.obs[%r]` not found: all cells are training cells, without early stopping and without choices on "
+            "held-out conditions. Run `pf.pp.split_perturbations(adata, task=...)` first to have both.",
+            split_key,
+        )
+        split = np.full(adata.n_obs, "train")
+    training = read_cells(adata, rows=split == "train")
+    config = FlowConfig(
+        n_genes=adata.n_vars,
+        n_components=len(fields.vocabulary.components),
+        n_categories=tuple(len(categories) for _, categories in fields.vocabulary.covariates),
+        **options,
+    )
+    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(training), seed=settings.seed)
+    flow.to(_device(device))
+
+    held_out = None
+    if (split == "valid").any():
+        held_out = HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=settings.seed)
+        held_out = held_out if len(held_out) else None
+    trainer = FlowTrainer(flow, training, settings)
+    saved = Checkpoint(checkpoint, trainer, training) if checkpoint is not None else None
+    history = _train(trainer, held_out, saved, progress_bar=progress_bar)
+
+    fitted_splits: tuple[str, ...] = ("train",)
+    if held_out is not None:
+        chosen = held_out.choose(flow)
+        flow.configure(start=chosen["start"], trust=chosen["trust"])
+        logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
+        flow.prior = AdditiveHurdlePrior.fit(read_cells(adata, rows=np.isin(split, ("train", "valid"))))
+        fitted_splits = ("train", "valid")
+    if saved is not None and not trainer.interrupted:
+        saved.remove()
+    return FittedFlow(
+        flow=flow.cpu(),
+        genes=tuple(map(str, adata.var_names)),
+        fields=fields,
+        history=history,
+        fitted_splits=fitted_splits,
+        settings={name: value for name, value in asdict(settings).items() if value is not None}
+        | {"split_key": split_key, "interrupted": trainer.interrupted},
+    )
+
+
+def _train(
+    trainer: FlowTrainer, held_out: HeldOutConditions | None, saved: Checkpoint | None, *, progress_bar: bool
+) -> dict[str, Any]:
+    from tqdm.auto import tqdm
+
+    # The whole path from noise is judged: entered late, it would hardly depend on the network.
+    validate = None if held_out is None else lambda flow: held_out.energy(flow, start=0.0, trust=1.0)
+    with tqdm(
+        total=trainer.settings.max_steps, initial=trainer.step, desc="fit flow", unit="step", disable=not progress_bar
+    ) as progress:
+
+        def on_step(trainer: FlowTrainer) -> None:
+            progress.update()
+            if trainer.step % 10 == 0:
+                valid = trainer.history["valid_energy"]
+                progress.set_postfix(loss=f"{trainer.loss:.4f}", **({"held out": f"{valid[-1]:.3f}"} if valid else {}))
+
+        history = trainer.run(
+            validate=validate, on_step=on_step, on_validation=None if saved is None else lambda _: saved.save()
+        )
+    if trainer.interrupted:
+        if not trainer.step:
+            raise KeyboardInterrupt
+        logger.warning("Interrupted at step %d: the best weights so far are kept.", trainer.step)
+        if saved is not None:
+            saved.save()
+    return history
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

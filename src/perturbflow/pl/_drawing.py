@@ -1,0 +1,119 @@
+"""What all plots share: axes, colours, and labels of points that do not overlap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+    from numpy.typing import ArrayLike, NDArray
+
+# Okabe and Ito's palette, which remains distinct under colour blindness; grey is for what others are compared with.
+BLUE, VERMILLION, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
+GREY, DARK = "#9A9A9A", "#333333"
+
+SOURCES: Mapping[str, str] = {"control": GREY, "observed": BLUE, "predicted": VERMILLION}
+EXPRESSION = "expression (log1p)"
+
+
+@contextmanager
+def drawing(ax: Axes | None, *, figsize: tuple[float, float], show: bool | None) -> Iterator[Axes]:
+    """Yield ``ax`` or the Axes of a new figure; show the figure on exit if asked."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=figsize, layout="constrained")
+    yield ax
+    if show:
+        plt.show()
+
+
+@contextmanager
+def drawing_panels(n_panels: int, *, figsize: tuple[float, float], show: bool | None) -> Iterator[NDArray[np.object_]]:
+    """Yield the Axes (n_panels,) of a new figure, side by side; show it on exit if asked."""
+    figure, axes = plt.subplots(1, n_panels, figsize=figsize, layout="constrained", squeeze=False)
+    figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
+    yield axes[0]
+    if show:
+        plt.show()
+
+
+def colors_of(adata: AnnData, key: str, names: Sequence[str], default: Mapping[str, str]) -> dict[str, str]:
+    """Colours of ``names``: ``adata.uns["<key>_colors"]``, by name or in their order, else ``default``."""
+    own = adata.uns.get(f"{key}_colors")
+    if own is None:
+        return {name: default[name] for name in names}
+    if isinstance(own, Mapping):
+        return {name: str(own.get(name, default[name])) for name in names}
+    if len(own) < len(names):
+        msg = f"Expected {len(names)} colours in `adata.uns[{key + '_colors'!r}]`, for {list(names)}, found {len(own)}."
+        raise ValueError(msg)
+    return {name: str(color) for name, color in zip(names, own, strict=False)}
+
+
+def finish(ax: Axes, title: str) -> None:
+    """Write the title and remove the upper and right frame."""
+    ax.set_title(title, loc="left", fontsize="medium")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def label_points(
+    ax: Axes, x: ArrayLike, y: ArrayLike, labels: Sequence[str], *, avoid: Sequence[Bbox] = (), size: float = 7
+) -> list[Annotation]:
+    """Write labels next to points, each at the first free place around its point, with a line to it.
+
+    Greedy, in the given order: places in growing circles are tried until the text covers no other label, nothing of
+    ``avoid`` (in pixels) and not the frame; a label without any place is not written. Fixes the layout first, so call
+    it when everything else is drawn.
+    """
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return []
+    figure.draw_without_rendering()
+    frame = ax.get_window_extent()
+    points = ax.transData.transform(np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)]))
+    taken = [*avoid, *(Bbox.from_bounds(px - 3, py - 3, 6, 6) for px, py in points)]
+    written = []
+    for point, (px, py), label in zip(zip(x, y, strict=True), points, labels, strict=True):  # type: ignore[arg-type]
+        text = ax.annotate(
+            label,
+            point,
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=size,
+            color=DARK,
+            arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2},
+            zorder=5,
+        )
+        box = Text.get_window_extent(text)  # without the line
+        width, height = box.width + 3, box.height + 2
+        for dx, dy in _places(width, height):
+            place = Bbox.from_bounds(px + dx - width / 2, py + dy - height / 2, width, height)
+            inside = frame.x0 < place.x0 and place.x1 < frame.x1 and frame.y0 < place.y0 and place.y1 < frame.y1
+            if inside and not any(place.overlaps(other) for other in taken):
+                text.set_position((dx * 72 / figure.dpi, dy * 72 / figure.dpi))
+                taken.append(place)
+                written.append(text)
+                break
+        else:
+            text.remove()
+    return written
+
+
+def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
+    """Offsets in pixels of the centre of a label of this size, near ones first."""
+    for radius in np.arange(6, 90, 7):
+        for angle in np.arange(16) * (math.pi / 8) + math.pi / 8:
+            c, s = math.cos(angle), math.sin(angle)
+            # The label touches the circle with its side that faces the point.
+            yield c * (radius + width / 2), s * (radius + height / 2)

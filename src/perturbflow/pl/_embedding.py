@@ -1,0 +1,153 @@
+"""Control, observed and predicted cells in two dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish
+from perturbflow.pl._predictions import read_comparison
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+Basis = Literal["pca", "umap"]
+
+N_COMPONENTS = 30  # of the PCA that UMAP starts from
+
+
+def embedding(
+    adata: AnnData,
+    perturbation: str,
+    *,
+    basis: Basis = "pca",
+    covariates: Mapping[str, str] | None = None,
+    key: str = "predicted",
+    n_cells: int = 1000,
+    seed: int = 0,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes:
+    """Control, observed and predicted cells on one PCA or UMAP of the real cells.
+
+    The map is fitted on the drawn control and observed cells only, and the predicted cells are placed on it, so that
+    they cannot shape it. Large circles are the centres of the drawn cells of every context, joined with that of the
+    controls.
+
+    Parameters
+    ----------
+    adata
+        Cells with a prediction (:func:`perturbflow.tl.predict_perturbation`).
+    perturbation
+        The perturbation, its components in any order.
+    basis
+        ``"pca"``: the first two principal components. ``"umap"``: a UMAP of the first 30.
+    covariates
+        Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts,
+        and the map may mostly show what tells these apart.
+    key
+        Where the prediction is.
+    n_cells
+        Draw at most this many cells of each kind, chosen at random.
+    seed
+        Seed of the choice and of the map.
+    ax
+        Axes to draw on; those of a new figure if None.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    KeyError
+        If there is no prediction, with the call that makes it.
+    ValueError
+        If ``basis`` is unknown or there are fewer than 3 real cells.
+    """
+    if basis not in get_args(Basis):
+        msg = f"Expected `basis` to be one of {sorted(get_args(Basis))}, found {basis!r}."
+        raise ValueError(msg)
+    comparison = read_comparison(adata, perturbation, covariates=covariates, key=key)
+    rng = np.random.default_rng(seed)
+    # As many predicted as observed cells: the eye compares how densely they lie.
+    limits = {"predicted": min(n_cells, len(comparison.observed) or n_cells)}
+    drawn = {name: _draw(len(values), limits.get(name, n_cells), rng) for name, values in comparison.sources().items()}
+    points, labels = _coordinates(
+        {name: values[drawn[name]] for name, values in comparison.sources().items()}, basis, seed
+    )
+    colors = colors_of(adata, key, list(SOURCES), SOURCES)
+
+    with drawing(ax, figsize=(4.9, 3.6), show=show) as ax:
+        # Controls lie behind; the cells to be compared are mixed, so that none covers the others.
+        compared = [name for name in points if name != "control"]
+        for names, zorder in ((["control"], 1), (compared, 2)):
+            xy = np.concatenate([points[name] for name in names])
+            shades = np.concatenate([np.full(len(points[name]), colors[name], dtype=object) for name in names])
+            order = rng.permutation(len(xy))
+            ax.scatter(
+                xy[order, 0], xy[order, 1], s=8, c=shades[order].tolist(), alpha=0.5, linewidths=0, zorder=zorder
+            )
+        for _, rows in comparison.contexts():
+            centres = {
+                name: xy[np.isin(drawn[name], rows[name])].mean(axis=0)
+                for name, xy in points.items()
+                if np.isin(drawn[name], rows[name]).any()
+            }
+            for name in compared:
+                if name in centres and "control" in centres:
+                    _draw_shift(ax, centres["control"], centres[name], color=colors[name])
+            for name, centre in centres.items():
+                ax.scatter(centre[0], centre[1], s=60, color=colors[name], edgecolors="white", linewidths=1.2, zorder=5)
+        for name, xy in points.items():
+            ax.scatter([], [], s=40, color=colors[name], label=f"{name} ({len(xy):,} cells)")
+        ax.set(xlabel=labels[0], ylabel=labels[1], xticks=[], yticks=[])
+        finish(ax, comparison.title(covariates))
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small", handletextpad=0.3)
+    return ax
+
+
+def _draw_shift(ax: Axes, start: NDArray[np.floating], end: NDArray[np.floating], *, color: str) -> None:
+    """Draw the line from the centre of the controls to another centre."""
+    xy = np.stack([start, end])
+    ax.plot(xy[:, 0], xy[:, 1], color="white", linewidth=3.2, zorder=3)
+    ax.plot(xy[:, 0], xy[:, 1], color=color, linewidth=1.6, zorder=4)
+
+
+def _draw(n_available: int, n_cells: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Places of at most ``n_cells`` cells."""
+    return np.sort(rng.choice(n_available, min(n_available, n_cells), replace=False))
+
+
+def _coordinates(
+    sources: Mapping[str, NDArray[np.floating]], basis: Basis, seed: int
+) -> tuple[dict[str, NDArray[np.floating]], list[str]]:
+    """Coordinates (n, 2) of every source, and the labels of the axes."""
+    from sklearn.decomposition import PCA
+
+    real = np.concatenate([values for name, values in sources.items() if name != "predicted"])
+    n_components = min(2 if basis == "pca" else N_COMPONENTS, len(real) - 1, real.shape[1])
+    if n_components < 2:
+        msg = f"Expected at least 3 real cells and 2 genes, found {len(real)} and {real.shape[1]}. Widen `covariates`."
+        raise ValueError(msg)
+    pca = PCA(n_components=n_components, random_state=seed).fit(real)
+    components = {name: pca.transform(values) for name, values in sources.items()}
+    if basis == "pca":
+        return components, [
+            f"PC{i + 1} ({share:.1%} of variance)" for i, share in enumerate(pca.explained_variance_ratio_)
+        ]
+
+    from umap import UMAP
+
+    of_real = [name for name in components if name != "predicted"]
+    reducer = UMAP(n_neighbors=min(15, len(real) - 1), random_state=seed, n_jobs=1)
+    reducer.fit(np.concatenate([components[name] for name in of_real]))
+    ends = np.cumsum([len(components[name]) for name in of_real])
+    placed = dict(zip(of_real, np.split(reducer.embedding_, ends[:-1]), strict=True))
+    return {**placed, "predicted": reducer.transform(components["predicted"])}, ["UMAP 1", "UMAP 2"]

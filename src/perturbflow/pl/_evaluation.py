@@ -1,0 +1,227 @@
+"""Scores of the flow beside baselines, floor and ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import check_key, check_one_of
+from perturbflow.baselines import BASELINES
+from perturbflow.metrics import METRICS
+from perturbflow.pl._drawing import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    PURPLE,
+    VERMILLION,
+    colors_of,
+    drawing,
+    drawing_panels,
+    finish,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+FLOOR, CEILING = "control cells", "ceiling"
+BOUNDS = {FLOOR: "control cells (floor)", CEILING: "real halves (ceiling)"}
+OWN_COLORS = (VERMILLION, BLUE, GREEN, PURPLE)
+
+
+@overload
+def evaluation(
+    adata: AnnData,
+    *,
+    key: str = ...,
+    metric: str = ...,
+    split: None = ...,
+    ax: None = ...,
+    show: bool | None = ...,
+) -> NDArray[np.object_]: ...
+
+
+@overload
+def evaluation(
+    adata: AnnData, *, key: str = ..., metric: str = ..., split: str, ax: Axes | None = ..., show: bool | None = ...
+) -> Axes: ...
+
+
+def evaluation(
+    adata: AnnData,
+    *,
+    key: str = "evaluation",
+    metric: str = "energy_distance",
+    split: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes | NDArray[np.object_]:
+    """Scores of every condition, for models, baselines and the two bounds.
+
+    A small point is a condition, the diamond the mean over conditions and the line through it the standard deviation.
+    Vertical lines mark the means of the floor (control cells) and of the ceiling (halves of the real cells); the band
+    between them is the range that a prediction can cover. For the energy distance, the share of it that is covered
+    stands on the right (the dynamic-range fraction). Models that are no baselines are coloured and come first,
+    baselines follow from the best mean to the worst.
+
+    Parameters
+    ----------
+    adata
+        Cells with an evaluation (:func:`perturbflow.tl.evaluate`).
+    key
+        The table in ``adata.uns``. ``adata.uns["<key>_colors"]`` may name colours of models.
+    metric
+        The metric to draw.
+    split
+        Draw this split only; by default one panel for every split.
+    ax
+        Axes to draw on, with ``split`` only.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.
+
+    Raises
+    ------
+    KeyError
+        If there is no evaluation, with the call that makes it.
+    ValueError
+        If metric or split are not in the table, or ``ax`` is given without ``split``.
+    """
+    hint = (
+        f"Run pf.tl.evaluate(adata, key_added={key!r}) first."
+        if key != "evaluation"
+        else "Run pf.tl.evaluate(adata) first."
+    )
+    for name in (key, f"{key}_summary"):
+        check_key(name, adata.uns, where="adata.uns", hint=hint)
+    table: pd.DataFrame = adata.uns[key]
+    check_one_of(metric, set(table["metric"]), name="metric")
+    table = table[table["metric"] == metric]
+    splits = list(dict.fromkeys(table["split"]))
+    if split is not None:
+        check_one_of(split, splits, name="split")
+    elif ax is not None:
+        msg = f"Expected `split` to be one of {splits} when `ax` is given, found None: every split has an Axes of its own."
+        raise ValueError(msg)
+
+    models = _ordered(table)
+    colors = colors_of(adata, key, models, _default_colors(models))
+    fractions = _fractions(adata.uns[f"{key}_summary"]) if metric == "energy_distance" else {}
+    height = 0.9 + 0.36 * len(models)
+    if split is not None:
+        with drawing(ax, figsize=(5.2, height), show=show) as ax:
+            _draw_split(ax, table, split, metric=metric, models=models, colors=colors, fractions=fractions)
+        return ax
+    with drawing_panels(len(splits), figsize=(1.6 + 3.3 * len(splits), height), show=show) as axes:
+        for panel, each in zip(axes, splits, strict=True):
+            _draw_split(panel, table, each, metric=metric, models=models, colors=colors, fractions=fractions)
+        for panel in axes[1:]:
+            panel.tick_params(labelleft=False)
+    return axes
+
+
+def _draw_split(
+    ax: Axes,
+    table: pd.DataFrame,
+    split: str,
+    *,
+    metric: str,
+    models: Sequence[str],
+    colors: Mapping[str, str],
+    fractions: Mapping[tuple[str, str], float],
+) -> None:
+    part = table[table["split"] == split]
+    values = {model: part.loc[part["model"] == model, "value"].dropna().to_numpy() for model in models}
+    rng = np.random.default_rng(0)  # of the jitter
+    bounds = [values[bound].mean() for bound in BOUNDS if bound in values and len(values[bound])]
+    if len(bounds) == len(BOUNDS):
+        ax.axvspan(*sorted(bounds), color="#F1F1F1", linewidth=0, zorder=0)
+    for bound in bounds:
+        ax.axvline(bound, color="#777777", linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
+    for place, model in enumerate(models):
+        scores = values[model]
+        if not len(scores):
+            continue
+        is_own = model not in BASELINES and model != CEILING
+        jitter = rng.uniform(-0.2, 0.2, len(scores))
+        ax.scatter(scores, place + jitter, s=11, color=colors[model], alpha=0.55, linewidths=0, zorder=2)
+        spread = scores.std(ddof=1) if len(scores) > 1 else 0.0
+        ax.errorbar(
+            scores.mean(),
+            place,
+            xerr=spread,
+            fmt="D",
+            color=colors[model] if is_own else DARK,
+            markersize=7 if is_own else 5,
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            elinewidth=1.4 if is_own else 1.0,
+            zorder=4,
+        )
+        if (split, model) in fractions:
+            ax.annotate(
+                f"{fractions[split, model]:.2f}".replace("nan", "–"),
+                (1.02, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize="small",
+                fontweight="bold" if is_own else "normal",
+                color=colors[model] if is_own else DARK,
+            )
+    if any(each == split for each, _ in fractions):
+        ax.annotate(
+            "dynamic\nrange",
+            (1.02, 1.0),
+            xycoords="axes fraction",
+            va="bottom",
+            linespacing=1.0,
+            fontsize="small",
+            color="#555555",
+        )
+    arrow = "higher is better" if METRICS[metric].higher_is_better else "lower is better"
+    n_conditions = len(part.drop(columns=["model", "metric", "value", "n_cells"]).drop_duplicates())
+    ax.set(
+        yticks=range(len(models)),
+        yticklabels=[BOUNDS.get(model, model) for model in models],
+        ylim=(len(models) - 0.4, -0.8),
+        xlabel=f"{metric.replace('_', ' ')} ({arrow})",
+    )
+    for tick, model in zip(ax.get_yticklabels(), models, strict=True):
+        if model not in BASELINES and model != CEILING:
+            tick.set(fontweight="bold", color=colors[model])
+    ax.tick_params(axis="y", length=0)
+    finish(ax, f"{split}: {n_conditions} conditions")
+
+
+def _ordered(table: pd.DataFrame) -> list[str]:
+    """Models, then baselines from best to worst, then floor and ceiling."""
+    present = list(dict.fromkeys(table["model"]))
+    means = table.groupby("model", observed=True)["value"].mean()
+    sign = -1 if METRICS[table["metric"].iloc[0]].higher_is_better else 1
+    own = [model for model in present if model not in BASELINES and model != CEILING]
+    baselines = sorted(
+        (model for model in present if model in BASELINES and model != FLOOR), key=lambda model: sign * means[model]
+    )
+    return [*own, *baselines, *(bound for bound in BOUNDS if bound in present)]
+
+
+def _default_colors(models: Sequence[str]) -> dict[str, str]:
+    own = [model for model in models if model not in BASELINES and model != CEILING]
+    return dict.fromkeys(models, GREY) | {model: OWN_COLORS[place % len(OWN_COLORS)] for place, model in enumerate(own)}
+
+
+def _fractions(summary: pd.DataFrame) -> dict[tuple[str, str], float]:
+    rows = summary[summary["metric"] == "dynamic_range_fraction"]
+    return {
+        (split, model): value for split, model, value in zip(rows["split"], rows["model"], rows["mean"], strict=True)
+    }

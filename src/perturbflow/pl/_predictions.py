@@ -1,0 +1,252 @@
+"""Reads back what :func:`perturbflow.tl.predict_perturbation` wrote, beside the real cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from perturbflow._checks import check_one_of, listing
+from perturbflow._fields import FIELDS_KEY, control_cells, read_cells, read_fields
+from perturbflow._flow_store import read_flow
+from perturbflow._labels import canonical_label, parse_label
+from perturbflow.flow import CellData
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from perturbflow._conditions import Vocabulary
+    from perturbflow._fields import PerturbationFields
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Control, observed and predicted cells of one perturbation.
+
+    Parameters
+    ----------
+    label
+        Canonical label of the perturbation.
+    fields
+        The registered fields.
+    cells
+        All cells of the AnnData, encoded; rows below refer to it.
+    perturbation
+        Dose of every component (P,); None if these cells do not know the perturbation.
+    control, observed
+        Rows of the real cells; ``observed`` may be empty. All sources have the same contexts.
+    predicted_rows
+        Rows (n,) of the control cells that have a prediction.
+    predicted
+        The predicted cells (n, G).
+    genes
+        Names of the genes, those of ``adata`` that the flow knows, in the order of all arrays.
+    dose
+        Dose that was predicted, if it was stated.
+    fitted_splits
+        Splits that the flow has seen.
+    """
+
+    label: str
+    fields: PerturbationFields
+    cells: CellData
+    perturbation: NDArray[np.float32] | None
+    control: NDArray[np.intp]
+    observed: NDArray[np.intp]
+    predicted_rows: NDArray[np.intp]
+    predicted: NDArray[np.float32]
+    genes: pd.Index
+    dose: str | None
+    fitted_splits: tuple[str, ...]
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether there are real cells of this perturbation."""
+        return len(self.observed) > 0
+
+    def title(self, covariates: Mapping[str, str] | None) -> str:
+        """Title of a plot: what was predicted, where, and whether it was observed."""
+        parts = [self.label, *([] if self.dose is None else [f"dose {self.dose}"])]
+        parts += [*(str(value) for value in (covariates or {}).values())]
+        return ", ".join(parts) + ("" if self.is_observed else " (not observed)")
+
+    def sources(self, genes: NDArray[np.integer] | slice = slice(None)) -> dict[str, NDArray[np.floating]]:
+        """Dense cells of "control", "observed" (where there are any) and "predicted"."""
+        found = {"control": dense(self.cells.x[self.control][:, genes])}
+        if self.is_observed:
+            found["observed"] = dense(self.cells.x[self.observed][:, genes])
+        found["predicted"] = self.predicted[:, genes]
+        return found
+
+    def contexts(self) -> list[tuple[NDArray[np.int64], dict[str, NDArray[np.intp]]]]:
+        """Covariate codes (K,) of every context, with the places of its cells within each of :meth:`sources`."""
+        rows = {"control": self.control, "observed": self.observed, "predicted": self.predicted_rows}
+        codes = {name: self.cells.covariates[places] for name, places in rows.items()}
+        # `numpy.unique` takes no rows of length 0.
+        contexts = np.unique(codes["predicted"], axis=0) if codes["predicted"].shape[1] else codes["predicted"][:1]
+        return [
+            (context, {name: np.flatnonzero((each == context).all(axis=1)) for name, each in codes.items()})
+            for context in contexts
+        ]
+
+    def controls(self, places: NDArray[np.intp]) -> NDArray[np.floating]:
+        """Dense control cells at some places of :meth:`contexts`."""
+        return dense(self.cells.x[self.control[places]])
+
+    def mean_effects(self) -> dict[str, NDArray[np.float64]]:
+        """Mean minus the mean of the controls of the same context (G,), averaged over contexts."""
+        effects: dict[str, list[NDArray[np.float64]]] = {"observed": [], "predicted": []}
+        for _, places in self.contexts():
+            control = mean(self.controls(places["control"]))
+            effects["predicted"].append(mean(self.predicted[places["predicted"]]) - control)
+            if self.is_observed:
+                effects["observed"].append(mean(dense(self.cells.x[self.observed[places["observed"]]])) - control)
+        return {name: np.mean(values, axis=0) for name, values in effects.items() if values}
+
+
+def read_comparison(adata: AnnData, perturbation: str, *, covariates: Mapping[str, str] | None, key: str) -> Comparison:
+    """Find the prediction of ``perturbation``, the controls it started from and the real cells, if there are any."""
+    record = adata.uns.get(key, {})
+    fields = _fields(adata, record)
+    label, predicted, dose = _prediction(adata, perturbation, fields=fields, key=key, covariates=covariates)
+    finite = np.isfinite(predicted)
+    has_prediction = finite.any(axis=1)
+    # Genes that the flow does not know are NaN in all cells.
+    is_predicted = finite[has_prediction].all(axis=0)
+    genes = adata.var_names[is_predicted]
+    if fields.perturbation_key in adata.obs:
+        cells = read_cells(adata, genes=genes, fields=fields)
+    else:
+        controls = control_cells(adata, fields, genes=genes, covariates=record["params"].get("covariates"))
+        doses = sparse.csr_matrix((len(controls.rows), len(fields.vocabulary.components)), dtype=np.float32)
+        cells = CellData(controls.x, doses, controls.covariates)
+        predicted, has_prediction = predicted[controls.rows], has_prediction[controls.rows]
+    in_context = _in_context(fields.vocabulary, cells, covariates)
+    is_control = np.diff(cells.perturbations.indptr) == 0
+    has_prediction &= in_context & is_control
+    if not has_prediction.any():
+        msg = (
+            f"Expected control cells with a prediction of {label!r}, found none with {dict(covariates or {})}. "
+            f"{_advice(label, key=key, covariates=covariates)}"
+        )
+        raise ValueError(msg)
+
+    try:
+        vector = fields.vocabulary.encode_perturbations([label], doses=None if dose is None else [dose])
+    except ValueError:
+        # A fitted flow may know perturbations that these cells, such as new controls, have not.
+        vector = None
+    # Compared are the contexts with both real and predicted cells, or all predicted ones if no real cell exists.
+    in_context &= _in_contexts_of(cells, has_prediction)
+    is_observed = _rows_equal(cells.perturbations, vector) & in_context
+    if is_observed.any():
+        in_context &= _in_contexts_of(cells, is_observed)
+        has_prediction &= in_context
+    return Comparison(
+        label=label,
+        fields=fields,
+        cells=cells,
+        perturbation=None if vector is None else vector.toarray()[0],
+        control=np.flatnonzero(is_control & in_context),
+        observed=np.flatnonzero(is_observed),
+        predicted_rows=np.flatnonzero(has_prediction),
+        predicted=np.asarray(predicted[np.ix_(has_prediction, is_predicted)], dtype=np.float32),
+        genes=genes,
+        dose=None if dose is None else str(dose),
+        fitted_splits=_fitted_splits(adata, record),
+    )
+
+
+def dense(cells: NDArray[np.floating] | sparse.csr_matrix) -> NDArray[np.floating]:
+    """Cells as an array."""
+    return cells if isinstance(cells, np.ndarray) else cells.toarray()
+
+
+def mean(cells: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Mean of every gene (G,)."""
+    return cells.mean(axis=0, dtype=np.float64)
+
+
+def _fields(adata: AnnData, record: Mapping[str, Any]) -> PerturbationFields:
+    """Registered fields or, for cells that were only predicted from, those of the flow."""
+    flow_key = record.get("params", {}).get("key")
+    if FIELDS_KEY in adata.uns or flow_key not in adata.uns:
+        return read_fields(adata)
+    return read_flow(adata, flow_key).fields
+
+
+def _fitted_splits(adata: AnnData, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Splits that the flow behind a prediction has seen."""
+    flow_key = record.get("params", {}).get("key")
+    return read_flow(adata, flow_key).fitted_splits if flow_key in adata.uns else ("train",)
+
+
+def _prediction(
+    adata: AnnData,
+    perturbation: str,
+    *,
+    fields: PerturbationFields,
+    key: str,
+    covariates: Mapping[str, str] | None,
+) -> tuple[str, NDArray[np.floating], Any]:
+    """Label, predicted cells (n_obs, G) and dose of a stored prediction."""
+    components = parse_label(perturbation, control=fields.control, separator=fields.separator)
+    labels = {canonical_label(components, control=fields.control, separator=fields.separator)}
+    # With types, "KLF1" may stand for "KLF1:CRISPRa"; an unknown or ambiguous label is only looked up as it is.
+    with suppress(ValueError):
+        labels.add(fields.vocabulary.canonical(perturbation))
+    record = adata.uns.get(key, {})
+    stored = dict(zip(map(str, record.get("perturbations", ())), map(str, record.get("obsm", ())), strict=True))
+    found = sorted(labels & set(stored))
+    if not found or stored[found[0]] not in adata.obsm:
+        msg = (
+            f"Expected the predicted cells of {perturbation!r} in `adata.uns[{key!r}]`, found those of "
+            f"{listing(stored)}. {_advice(min(labels), key=key, covariates=covariates)}"
+        )
+        raise KeyError(msg)
+    doses = dict(zip(stored, record.get("doses", ()), strict=False))
+    dose = doses.get(found[0], record.get("params", {}).get("dose"))
+    return found[0], np.asarray(adata.obsm[stored[found[0]]]), dose
+
+
+def _advice(label: str, *, key: str, covariates: Mapping[str, str] | None) -> str:
+    arguments = [f"[{label!r}]"]
+    if covariates:
+        arguments.append(f"covariates={dict(covariates)!r}")
+    if key != "predicted":
+        arguments.append(f"key_added={key!r}")
+    return f"Run pf.tl.predict_perturbation(adata, {', '.join(arguments)}) first."
+
+
+def _in_context(vocabulary: Vocabulary, cells: CellData, covariates: Mapping[str, str] | None) -> NDArray[np.bool_]:
+    """Whether every cell has the values of some covariates."""
+    found = np.ones(len(cells), dtype=bool)
+    known = {name: (column, categories) for column, (name, categories) in enumerate(vocabulary.covariates)}
+    for name, value in (covariates or {}).items():
+        check_one_of(name, known, name="a key of `covariates`")
+        column, categories = known[name]
+        check_one_of(value, categories, name=f"covariates[{name!r}]")
+        found &= cells.covariates[:, column] == categories.index(value)
+    return found
+
+
+def _in_contexts_of(cells: CellData, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether every cell shares its context with a chosen one."""
+    if not cells.covariates.shape[1]:
+        return np.full(len(cells), chosen.any())
+    _, context = np.unique(cells.covariates, axis=0, return_inverse=True)
+    return np.isin(context.ravel(), context.ravel()[chosen])
+
+
+def _rows_equal(rows: sparse.csr_matrix, vector: sparse.csr_matrix | None) -> NDArray[np.bool_]:
+    """Which rows (n, P) equal one row (1, P); none if it is None."""
+    if vector is None:
+        return np.zeros(rows.shape[0], dtype=bool)
+    differences = rows - vector[np.zeros(rows.shape[0], dtype=int)]
+    return np.asarray(abs(differences).sum(axis=1)).ravel() == 0

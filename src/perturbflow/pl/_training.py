@@ -1,0 +1,73 @@
+"""How the training of a flow went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perturbflow._flow_store import read_flow
+from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+
+def training(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show: bool | None = None) -> Axes:
+    """Training loss and energy distance on held-out conditions over the steps of training.
+
+    The loss is read on the left, the energy distance on the right. The vertical line marks the step with the smallest
+    energy distance, whose weights were kept.
+
+    Parameters
+    ----------
+    adata
+        Cells with a fitted flow (:func:`perturbflow.tl.fit_flow`).
+    key
+        The flow in ``adata.uns``.
+    ax
+        Axes to draw on; those of a new figure if None.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes of the loss. With held-out conditions there is a second one on the same place.
+
+    Raises
+    ------
+    KeyError
+        If there is no fitted flow, with the call that makes it.
+    """
+    history = {name: np.asarray(values) for name, values in read_flow(adata, key).history.items()}
+    steps, energies = history.get("valid_step", np.empty(0)), history.get("valid_energy", np.empty(0))
+    with drawing(ax, figsize=(4.6, 3.0), show=show) as ax:
+        ax.plot(history["step"], history["loss"], color=BLUE, linewidth=1.2, label="training loss")
+        ax.set(xlabel="training step", ylabel="training loss (smoothed)")
+        finish(ax, f"training of {key!r}")
+        if not np.isfinite(energies).any():
+            ax.annotate("no held-out conditions", (0.98, 0.95), xycoords="axes fraction", ha="right", va="top")
+        else:
+            best = int(steps[np.nanargmin(energies)])
+            ax.yaxis.label.set_color(BLUE)
+            other = ax.twinx()
+            other.plot(steps, energies, "o-", color=VERMILLION, linewidth=1.2, markersize=3, label="held-out energy")
+            other.plot(best, np.nanmin(energies), "D", color=VERMILLION, markersize=7, markeredgecolor="white")
+            other.axvline(best, color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
+            other.set_ylabel("energy distance, held-out conditions", color=VERMILLION)
+            other.spines["top"].set_visible(False)
+            upper = other.get_xaxis_transform()
+            is_late = best > 0.6 * max(float(np.max(history["step"])), float(np.max(steps)))
+            other.annotate(
+                f"best: step {best:,}",
+                (best, 1.0),
+                xycoords=upper,
+                xytext=(-4 if is_late else 4, -2),
+                textcoords="offset points",
+                ha="right" if is_late else "left",
+                va="top",
+                fontsize="small",
+                color=DARK,
+            )
+    return ax

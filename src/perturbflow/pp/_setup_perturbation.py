@@ -1,0 +1,283 @@
+"""Register where AnnData says what was done to its cells."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbflow._checks import (
+    check_key,
+    check_log_normalised,
+    check_no_slash,
+    check_text,
+    check_type,
+    check_unique_names,
+    listing,
+    nearest,
+)
+from perturbflow._conditions import Vocabulary, parse_label
+from perturbflow._fields import (
+    PerturbationFields,
+    encode_perturbations,
+    expression,
+    perturbation_columns,
+    text_column,
+    writable,
+    write_fields,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+# Columns of the tables of conditions, beside which covariates stand under their own names.
+RESERVED = ("perturbation", "is_control", "n_cells", "split", "n_components", "n_seen", "seen", "unseen")
+
+
+def setup_perturbation(
+    adata: AnnData,
+    *,
+    perturbation_key: str,
+    control: str,
+    covariate_keys: Sequence[str] = (),
+    dose_key: str | None = None,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    separator: str = "+",
+    perturbation_type_key: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Register where ``adata`` says what was done to its cells, after checking all of it.
+
+    Nothing is written unless everything is right, and the expression is never changed. Another call replaces what was
+    registered; splits and fits that were made with other fields have to be made again.
+
+    Parameters
+    ----------
+    adata
+        Cells with log1p-normalised expression, not scaled: an array or a CSR or CSC matrix. A view becomes a copy, with
+        a warning.
+    perturbation_key
+        Column of ``obs`` with the perturbation of every cell: ``control``, one component ("KLF1") or several
+        ("SET+KLF1"). Their order does not matter.
+    control
+        Label of control cells.
+    covariate_keys
+        Columns of ``obs`` that make the context of a cell, such as its type; one name, or several. Every context needs
+        control cells.
+    dose_key
+        Column of ``obs`` with the dose: a number for all components of a cell, or a string with one a component, in
+        the order of the label ("1+0.5"). A component of dose 0 is like none. Doses of control cells do not count. By
+        default all doses are 1.
+    batch_key
+        Column of ``obs`` with the batch, another part of the context, but not of what splits hold out.
+    layer
+        Layer with the expression; by default ``X``.
+    separator
+        What stands between the components of a label, and between their doses and types.
+    perturbation_type_key
+        Column of ``obs`` with the way of perturbing, where the same label means different things: the component is
+        then "MAPK1:CRISPRa" in one cell and "MAPK1:CRISPRi" in another, two perturbations that share nothing.
+        Does not count in control cells.
+    copy
+        Whether to leave ``adata`` as it is and return a copy.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `adata.uns["perturbation_fields"]`
+        The names above and the vocabulary: components, and categories of the covariates.
+    `adata.obsm["perturbation_features"]` : CSR, float32
+        Dose of every component of the vocabulary (n_obs, P); a row of zeros is a control cell.
+
+    Raises
+    ------
+    KeyError
+        If a column or the layer is missing.
+    TypeError
+        If an argument or the expression is of the wrong type.
+    ValueError
+        If the expression is not log1p-normalised (raw counts, un-logged, negative or non-finite values); genes are
+        repeated; values are missing in a column; there is no control cell, or none in a context; a component is named
+        twice in a label; a dose is wrong, or 0 wherever the component occurs; or a name cannot be stored.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(
+    ...     adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"]
+    ... )
+    >>> adata.obsm["perturbation_features"].shape
+    (600, 4)
+    """
+    check_type(adata, AnnData, name="adata", expected="an AnnData")
+    covariate_keys = _names(covariate_keys, name="covariate_keys")
+    for name, value in {"control": control, "separator": separator}.items():
+        check_text(value, name=name)
+    keys = {"perturbation_key": perturbation_key}
+    options = {"dose_key": dose_key, "batch_key": batch_key, "perturbation_type_key": perturbation_type_key}
+    keys |= {name: key for name, key in options.items() if key is not None}
+    for name, key in keys.items():
+        check_text(key, name=name)
+    _check_columns(adata, [*keys.values(), *covariate_keys])
+    _check_reserved([*covariate_keys, *([] if batch_key is None else [batch_key])], with_dose=dose_key is not None)
+
+    if layer is not None:
+        check_text(layer, name="layer")
+    if adata.isbacked:
+        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
+        raise ValueError(msg)
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    check_log_normalised(expression(adata, layer), where=where, layer=layer)
+    check_unique_names(
+        adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
+    )
+
+    fields = PerturbationFields(
+        perturbation_key=perturbation_key,
+        vocabulary=Vocabulary((), control=control, separator=separator),
+        covariate_keys=covariate_keys,
+        dose_key=dose_key,
+        batch_key=batch_key,
+        perturbation_type_key=perturbation_type_key,
+        layer=layer,
+    )
+    fields = replace(fields, vocabulary=_collect_vocabulary(adata, fields))
+    _check_controls_of_contexts(adata, fields)
+
+    adata = writable(adata, copy=copy)
+    write_fields(adata, fields)
+    logger.info(
+        "Registered %d perturbation components and %d covariates of %d cells.",
+        len(fields.vocabulary.components),
+        len(fields.context_keys),
+        adata.n_obs,
+    )
+    return adata if copy else None
+
+
+def _names(value: Sequence[str], *, name: str) -> tuple[str, ...]:
+    """Return column names, given as one string or several."""
+    names = (value,) if isinstance(value, str) else value
+    check_type(names, Iterable, name=name, expected="a list of column names")
+    names = tuple(names)
+    for entry in names:
+        check_text(entry, name=name)
+    return names
+
+
+def _check_columns(adata: AnnData, keys: Sequence[str]) -> None:
+    """Raise unless every column is there, once, is used once, and can be stored."""
+    columns = adata.obs.columns
+    for key in keys:
+        check_key(key, columns, where="adata.obs")
+    check_unique_names(keys, what="the use of every column of `adata.obs`", hint="Give each column one role.")
+    check_unique_names(
+        [column for column in columns if column in keys],
+        what="columns of `adata.obs`",
+        hint="Remove or rename one of them.",
+    )
+    check_no_slash(keys, what="column names in `adata.obs`", hint="Rename them with `adata.obs.rename(columns=...)`.")
+
+
+def _check_reserved(keys: Sequence[str], *, with_dose: bool) -> None:
+    """Raise if covariates cannot stand under their own names in tables of conditions."""
+    reserved = (*RESERVED, "dose") if with_dose else RESERVED
+    wrong = [key for key in keys if key in reserved]
+    if wrong:
+        msg = (
+            f"Expected names of covariates other than {list(reserved)}, which are columns of the tables of conditions, "
+            f"found {wrong}. Rename these columns of `adata.obs`."
+        )
+        raise ValueError(msg)
+
+
+def _collect_vocabulary(adata: AnnData, fields: PerturbationFields) -> Vocabulary:
+    """Check labels, doses and types of all cells and collect what they name."""
+    key, control, separator = fields.perturbation_key, fields.control, fields.separator
+    values = adata.obs[key].dropna().unique().tolist()
+    wrong = [value for value in values if not isinstance(value, str) or not value.strip()]
+    if wrong:
+        msg = (
+            f"Expected labels in `adata.obs[{key!r}]` to be non-empty strings, found {listing(wrong)}. "
+            "Name every perturbation, and the controls."
+        )
+        raise ValueError(msg)
+    labels, _, types = perturbation_columns(adata, fields)
+    known = sorted(set(labels))
+    components = {label: parse_label(label, control=control, separator=separator) for label in known}
+    if all(components.values()):
+        msg = (
+            f"Expected control cells labelled {control!r} in `adata.obs[{key!r}]`, "
+            f"found the labels {listing(nearest(control, known))}. Name the label of the control cells in `control`."
+        )
+        raise ValueError(msg)
+    if not any(components.values()):
+        msg = f"Expected perturbed cells in `adata.obs[{key!r}]`, found only control cells."
+        raise ValueError(msg)
+    rename = f"Rename them, for example with `adata.obs[{key!r}].str.replace('/', '_')`, or use another separator."
+    check_no_slash([control, separator, *known], what="labels of perturbations", hint=rename)
+
+    if types is not None:
+        perturbed = np.array([bool(components[label]) for label in labels])
+        _check_types(adata, types, perturbed=perturbed, key=fields.perturbation_type_key)
+    vocabulary = Vocabulary.from_labels(
+        labels,
+        control=control,
+        separator=separator,
+        types=types,
+        covariates={key: text_column(adata, key) for key in fields.context_keys},
+    )
+    features = encode_perturbations(adata, fields, vocabulary=vocabulary)
+    never = [
+        token for token, total in zip(vocabulary.components, np.ravel(features.sum(axis=0)), strict=True) if total == 0
+    ]
+    if never:
+        msg = (
+            f"Expected every perturbation at a dose above 0 in some cell, found only 0 for {listing(never)}. "
+            f"Correct `adata.obs[{fields.dose_key!r}]` or label these cells {control!r}."
+        )
+        raise ValueError(msg)
+    return vocabulary
+
+
+def _check_types(adata: AnnData, types: NDArray[np.object_], *, perturbed: NDArray[np.bool_], key: str | None) -> None:
+    """Raise unless every perturbed cell has a type that can be stored."""
+    missing = perturbed & (types == "")
+    if missing.any():
+        msg = (
+            f"Expected the type of the perturbation of every perturbed cell in `adata.obs[{key!r}]`, "
+            f"found none in {missing.sum()} cells: {listing(adata.obs_names[missing], limit=3)}. Fill in the types."
+        )
+        raise ValueError(msg)
+    check_no_slash(
+        sorted(set(types[perturbed])), what="types of perturbations", hint=f"Rename them in `adata.obs[{key!r}]`."
+    )
+
+
+def _check_controls_of_contexts(adata: AnnData, fields: PerturbationFields) -> None:
+    """Raise unless every context has control cells, since effects are measured against these."""
+    if not fields.context_keys:
+        return
+    contexts = pd.DataFrame({key: text_column(adata, key) for key in fields.context_keys})
+    is_control = encode_perturbations(adata, fields).getnnz(axis=1) == 0
+    n_controls = contexts.assign(n=is_control).groupby(list(fields.context_keys), sort=True)["n"].sum()
+    empty = n_controls.index[n_controls == 0]
+    if len(empty):
+        named = [
+            dict(zip(fields.context_keys, row if isinstance(row, tuple) else (row,), strict=True)) for row in empty
+        ]
+        msg = (
+            f"Expected control cells in every context, found none among the cells of {listing(named)}. "
+            "Remove these cells, or name fewer covariates."
+        )
+        raise ValueError(msg)

@@ -1,0 +1,295 @@
+"""Divide cells into training, validation and test, by condition."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbflow._checks import (
+    check_between,
+    check_key,
+    check_no_slash,
+    check_one_of,
+    check_text,
+    check_type,
+    check_unique_names,
+    check_whole_number,
+    listing,
+    nearest,
+)
+from perturbflow._conditions import Vocabulary
+from perturbflow._fields import SPLITS, PerturbationFields, condition_frame, read_fields, split_identity, writable
+from perturbflow.pp._held_out import (
+    Conditions,
+    Wanted,
+    check_training,
+    hold_out_cells,
+    hold_out_combinations,
+    hold_out_components,
+    hold_out_pairs,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+Task = Literal["combination", "covariate_transfer", "unseen_perturbation", "cells"]
+HeldOut: TypeAlias = str | tuple[str, Mapping[str, object]]
+
+_HOLD_OUT = {
+    "combination": hold_out_combinations,
+    "covariate_transfer": hold_out_pairs,
+    "unseen_perturbation": hold_out_components,
+}
+
+
+def split_perturbations(
+    adata: AnnData,
+    *,
+    task: Task,
+    test_fraction: float = 0.3,
+    valid_fraction: float = 0.15,
+    held_out: Sequence[HeldOut] | None = None,
+    seed: int = 0,
+    key_added: str = "split",
+    copy: bool = False,
+) -> AnnData | None:
+    """Divide cells into training, validation and test for one of four questions.
+
+    Test and validation hold out different conditions, each with all its cells: in all doses, and whatever the order of
+    the components in a label. Control cells stay in training, except for ``"cells"``. The split depends on the
+    conditions and the seed, not on the order of the cells.
+
+    Parameters
+    ----------
+    adata
+        Cells with fields registered by :func:`perturbflow.pp.setup_perturbation`.
+    task
+        ``"combination"``: combinations are held out, in all contexts; all single perturbations are in training. Those
+        with all, some and none of their components in training alone are held out in equal shares.
+
+        ``"covariate_transfer"``: pairs of a perturbation and a context (a combination of covariates, without the batch)
+        are held out, evenly over contexts. Every perturbation keeps a context in training, and every context a
+        perturbed condition, unless there is no other way.
+
+        ``"unseen_perturbation"``: components are held out with every condition that contains them; where a component
+        of the test meets one of the validation, the condition is for the test.
+
+        ``"cells"``: random cells of every condition, controls too. Nothing is held out: this measures the fit to known
+        conditions.
+    test_fraction, valid_fraction
+        Fractions of the candidates: of combinations, pairs, components, or the cells of every condition. Unless the
+        fraction is 0 it is at least one, as far as there are enough.
+    held_out
+        What to test on, instead of ``test_fraction``: labels of combinations (``["KLF1+SET"]``), components
+        (``["KLF1"]``), or, for covariate transfer, pairs of a label and covariates (``[("IFN-beta", {"cell_type":
+        "B"})]``); covariates that are not named may have any value. Validation conditions are drawn from the rest.
+    seed
+        Seed of the random choice.
+    key_added
+        Where to write in ``obs`` and ``uns``.
+    copy
+        Whether to leave ``adata`` as it is and return a copy.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `adata.obs["split" | key_added]` : categorical
+        ``"train"``, ``"valid"`` or ``"test"``.
+    `adata.uns["split" | key_added]`
+        ``task``, ``seed``, ``test_fraction`` and ``valid_fraction`` as given; ``fields``, the registered names; and
+        ``held_out``, a table with one row a held-out condition: ``perturbation`` (canonical label), one column a
+        covariate, ``split``, ``n_cells``; for combinations ``n_components``, ``n_seen`` (how many of them are in
+        training alone) and ``seen`` (``"all"``, ``"some"`` or ``"none"``); for unseen perturbations ``unseen``, the
+        components that are held out.
+
+    Raises
+    ------
+    KeyError
+        If no fields are registered.
+    TypeError
+        If an argument is of the wrong type.
+    ValueError
+        If there are too few candidates for the task, no perturbed condition is left for training, ``held_out`` names
+        something that is not there or does not suit the task, or ``key_added`` is taken by something else.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=4)
+    >>> pf.pp.setup_perturbation(
+    ...     adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"]
+    ... )
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> adata.uns["split"]["held_out"][["split", "seen"]].drop_duplicates().to_numpy().tolist()
+    [['test', 'all'], ['valid', 'all']]
+    """
+    check_type(adata, AnnData, name="adata", expected="an AnnData")
+    check_type(task, str, name="task", expected="a string")
+    check_one_of(task, get_args(Task), name="task")
+    check_between(test_fraction, 0, 1, name="test_fraction")
+    check_between(valid_fraction, 0, 1, name="valid_fraction")
+    if test_fraction == 0 or test_fraction + valid_fraction > 1:
+        msg = (
+            "Expected `test_fraction` above 0 and a sum of at most 1 with `valid_fraction`, "
+            f"found {test_fraction!r} and {valid_fraction!r}."
+        )
+        raise ValueError(msg)
+    check_whole_number(seed, name="seed")
+    fields = read_fields(adata)
+    _check_key_added(adata, key_added, fields)
+
+    table, codes = condition_frame(adata, fields=fields, with_batch=False)
+    rng = np.random.default_rng(seed)
+    wanted = Wanted(test_fraction, valid_fraction)
+    if task == "cells":
+        if held_out is not None:
+            msg = f"Expected no `held_out` for task='cells', which holds out no condition, found {held_out!r}."
+            raise ValueError(msg)
+        check_unique_names(
+            adata.obs_names,
+            what="cell names in `adata.obs_names`",
+            hint="Run `adata.obs_names_make_unique()` first.",
+        )
+        split = hold_out_cells(codes, adata.obs_names, wanted, rng=rng)
+        record = table[["perturbation", *fields.covariate_keys]].iloc[:0].assign(split="", n_cells=0)
+    else:
+        split, record = _split_conditions(table, fields, task=task, wanted=wanted, held_out=held_out, rng=rng)
+        split = split[codes]
+    if valid_fraction and not (split == "valid").any():
+        logger.warning(
+            "Found too few candidates for valid_fraction=%g: nothing is held out for validation.", valid_fraction
+        )
+
+    adata = writable(adata, copy=copy)
+    adata.obs[key_added] = pd.Categorical(split, categories=SPLITS)
+    adata.uns[key_added] = {
+        "task": task,
+        "seed": int(seed),
+        "test_fraction": float(test_fraction),
+        "valid_fraction": float(valid_fraction),
+        "fields": split_identity(fields),
+        "held_out": record,
+    }
+    n_cells = {name: int((split == name).sum()) for name in SPLITS}
+    logger.info("Split %d cells for the task %r: %s; %d conditions held out.", adata.n_obs, task, n_cells, len(record))
+    return adata if copy else None
+
+
+def _check_key_added(adata: AnnData, key: str, fields: PerturbationFields) -> None:
+    """Raise if the split would overwrite anything but a split."""
+    check_text(key, name="key_added")
+    check_no_slash([key], what="`key_added`", hint="Choose another name.")
+    own = adata.uns.get(key)
+    is_split = isinstance(own, Mapping) and {"task", "held_out"} <= own.keys()
+    registered = {
+        fields.perturbation_key,
+        *fields.context_keys,
+        *filter(None, (fields.dose_key, fields.perturbation_type_key)),
+    }
+    places = ["adata.uns"] if own is not None else []
+    places += ["adata.obs"] if key in adata.obs else []
+    if key in registered or (places and not is_split):
+        msg = (
+            f"Expected `key_added` to be free or an earlier split, found {key!r} with other content in "
+            f"{' and '.join(f'`{place}`' for place in places)}. Choose another `key_added`, or delete that first."
+        )
+        raise ValueError(msg)
+
+
+def _split_conditions(
+    table: pd.DataFrame,
+    fields: PerturbationFields,
+    *,
+    task: Task,
+    wanted: Wanted,
+    held_out: Sequence[HeldOut] | None,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.str_], pd.DataFrame]:
+    """Split of every row of the table of conditions, and the table of those held out."""
+    names = ["perturbation", *fields.covariate_keys]
+    # Doses of one perturbation stay together.
+    groups = table.groupby(names, sort=False)
+    merged = groups["n_cells"].sum().reset_index()
+    conditions = Conditions(merged[names], fields.covariate_keys, fields.control, fields.separator)
+    if held_out is not None:
+        named = _read_held_out(held_out, conditions, fields.vocabulary, task=task)
+        wanted = Wanted(wanted.test_fraction, wanted.valid_fraction, named)
+    split, more = _HOLD_OUT[task](conditions, wanted, rng=rng)
+    check_training(split, conditions.components)
+
+    record = pd.concat([merged[names], pd.DataFrame({"split": split}), merged[["n_cells"]], more], axis=1)
+    record = record[split != "train"].sort_values(["split", *names])
+    record.index = pd.Index([str(row) for row in range(len(record))])
+    return split[groups.ngroup().to_numpy()], record
+
+
+def _read_held_out(
+    held_out: Sequence[HeldOut], conditions: Conditions, vocabulary: Vocabulary, *, task: Task
+) -> tuple[str | int, ...]:
+    """Find what ``held_out`` names: labels or components, or rows of the conditions for covariate transfer."""
+    entries = [held_out] if isinstance(held_out, str) else held_out
+    check_type(entries, Sequence, name="held_out", expected="a list of labels or of (label, covariates) pairs")
+    if len(entries) == 0:
+        msg = "Expected at least one condition in `held_out`, found none. Leave it out for a random choice."
+        raise ValueError(msg)
+    labels = conditions.table["perturbation"]
+    parts = conditions.components
+    options, kind = {
+        "combination": ({label for label, part in zip(labels, parts, strict=True) if len(part) > 1}, "a combination"),
+        "covariate_transfer": ({label for label, part in zip(labels, parts, strict=True) if part}, "a perturbation"),
+        "unseen_perturbation": ({component for part in parts for component in part}, "a single component"),
+    }[task]
+    named: list[str | int] = []
+    for entry in entries:
+        label, covariates = _label_and_covariates(entry, conditions.covariate_keys, task=task)
+        label = vocabulary.canonical(label)
+        if label not in options:
+            msg = (
+                f"Expected `held_out` to name {kind} in the data for task={task!r}, found {label!r}. "
+                f"The nearest: {nearest(label, options, n=5)}."
+            )
+            raise ValueError(msg)
+        if task != "covariate_transfer":
+            named.append(label)
+            continue
+        is_named = (labels == label).to_numpy()
+        observed = [context for context, here in zip(conditions.contexts, is_named, strict=True) if here]
+        for key, value in covariates.items():
+            is_named = is_named & (conditions.table[key] == str(value)).to_numpy()
+        if not is_named.any():
+            msg = f"Expected cells of {label!r} in {dict(covariates)}, found it only in {listing(observed)}."
+            raise ValueError(msg)
+        named += np.flatnonzero(is_named).tolist()
+    return tuple(dict.fromkeys(named))
+
+
+def _label_and_covariates(
+    entry: HeldOut, covariate_keys: Sequence[str], *, task: Task
+) -> tuple[str, Mapping[str, object]]:
+    """Read one entry of ``held_out``."""
+    if task == "covariate_transfer":
+        is_pair = isinstance(entry, list | tuple) and len(entry) == 2
+        if not (is_pair and isinstance(entry[0], str) and isinstance(entry[1], Mapping) and entry[1]):
+            msg = (
+                "Expected entries of `held_out` such as ('IFN-beta', {'cell_type': 'B'}) for "
+                f"task='covariate_transfer', found {entry!r}."
+            )
+            raise TypeError(msg)
+        for key in entry[1]:
+            check_key(key, covariate_keys, where="covariate_keys", hint="Register it, or name another covariate.")
+        return entry[0], entry[1]
+    if not isinstance(entry, str):
+        msg = (
+            f"Expected entries of `held_out` to be labels for task={task!r}, found {entry!r}. "
+            "Use task='covariate_transfer' to hold out a perturbation in one context."
+        )
+        raise TypeError(msg)
+    return entry, {}

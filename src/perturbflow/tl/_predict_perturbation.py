@@ -1,0 +1,290 @@
+"""Predict perturbed cells."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import check_log_normalised, check_text, check_whole_number, listing
+from perturbflow._fields import (
+    PREDICTED_SOURCE,
+    control_cells,
+    expression,
+    predicted_keys,
+    writable,
+)
+from perturbflow._flow_store import read_flow
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from perturbflow._fields import ControlCells
+    from perturbflow._fitted_flow import FittedFlow
+
+logger = logging.getLogger(__name__)
+
+
+def predict_perturbation(
+    adata: AnnData,
+    perturbations: str | Sequence[str],
+    *,
+    key: str = "flow",
+    covariates: Mapping[str, str] | None = None,
+    dose: float | str | None = None,
+    guidance: float = 1.0,
+    n_cells: int | None = None,
+    n_steps: int | None = None,
+    key_added: str = "predicted",
+    as_anndata: bool = False,
+    seed: int = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    """Predict the cells that perturbations would give, from control cells.
+
+    Only control cells are needed; they may be new ones that the fit has not seen, with the flow copied into
+    ``adata.uns``. Genes are aligned by name. With the control source a prediction is the perturbed counterpart of its
+    control cell; with the noise source it is a sample for that cell's context and shares nothing else with it.
+
+    Parameters
+    ----------
+    adata
+        Control cells, with or without others. Cells without the perturbation column are all taken for controls.
+    perturbations
+        One label or several, such as "KLF1" or "KLF1+SET"; the order of components does not matter.
+    key
+        The fitted flow in ``adata.uns``.
+    covariates
+        Predict only in this context, for example ``{"cell_type": "B"}``. Covariates without a column in ``adata.obs``
+        are set for all cells.
+    dose
+        Dose of the perturbations: a number, or one a component in the order of the label ("1+0.5"). 1 by default.
+    guidance
+        Weight of classifier-free guidance; 1 is the conditional flow itself, larger values exaggerate what sets the
+        condition apart.
+    n_cells
+        With ``as_anndata``: number of cells for every perturbation and context, from control cells drawn at random
+        (without replacement as far as they go). By default one for every control cell.
+    n_steps
+        Steps of the solver; chosen by the flow by default.
+    key_added
+        Where predictions go in ``adata.obsm`` and their description in ``adata.uns``.
+    as_anndata
+        Return the predicted cells as a new AnnData; nothing is written into ``adata``.
+    seed
+        Seed of everything random. The cells of one perturbation do not depend on which others are asked for.
+    copy
+        Return a copy of ``adata`` instead of writing into it.
+
+    Returns
+    -------
+    None, the copy with these entries, or with ``as_anndata`` the predicted cells
+
+    `adata.obsm["predicted" | key_added]` : array of float32 (n_obs, n_vars)
+        Predicted log1p-normalised expression in the rows of control cells, NaN in other rows and for genes that the
+        flow does not know. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
+    `adata.uns["predicted" | key_added]` : dict
+        ``perturbations`` and the names of their ``obsm`` entries, and ``params``.
+
+    The new AnnData has the flow's genes and in ``obs`` the perturbation, its dose (if doses are registered), the
+    covariates, ``source`` ("predicted") and ``source_cell`` (the control cell it started from).
+
+    Raises
+    ------
+    KeyError
+        If there is no fitted flow, or a covariate is missing.
+    ValueError
+        If a perturbation is unknown (the nearest known ones are named), genes are missing, there are no control cells,
+        a covariate is unknown, or the expression is not log1p-normalised.
+
+    Notes
+    -----
+    Conditions are streamed in batches of cells: memory is that of one batch and of the output.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
+    >>> label = adata.obs["perturbation"].cat.categories[0]
+    >>> cells = pf.tl.predict_perturbation(adata, [label], n_cells=30, as_anndata=True)
+    >>> cells.shape
+    (30, 50)
+    """
+    names = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+    check_text(key_added, name="key_added")
+    if not names:
+        msg = "Expected at least one perturbation in `perturbations`, found none."
+        raise ValueError(msg)
+    if n_cells is not None:
+        check_whole_number(n_cells, name="n_cells", least=1)
+        if not as_anndata:
+            msg = (
+                "Expected `n_cells` together with `as_anndata=True`, found it alone: predictions in `obsm` belong to "
+                "the control cells of `adata`, one each."
+            )
+            raise ValueError(msg)
+    flow = read_flow(adata, key)
+    layer = flow.fields.layer
+    check_log_normalised(
+        expression(adata, layer), where="adata.X" if layer is None else f"adata.layers[{layer!r}]", layer=layer
+    )
+    controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=covariates)
+    conditions = _conditions(flow, controls, names, dose)
+    _warn_of_extrapolation(flow, conditions)
+    params = {
+        "key": key,
+        "covariates": dict(covariates or {}),
+        "guidance": guidance,
+        "seed": seed,
+        **({} if dose is None else {"dose": dose}),
+        **({} if n_steps is None else {"n_steps": n_steps}),
+    }
+    sample = _Sampling(flow, controls, guidance=guidance, n_steps=n_steps, seed=seed)
+    if as_anndata:
+        return _new_cells(adata, flow, controls, conditions, sample, n_cells=n_cells, params=params, key_added=key_added)
+
+    labels = list(dict.fromkeys(condition.label for condition in conditions))
+    keys = predicted_keys(labels, key_added=key_added)
+    places = adata.var_names.get_indexer(list(flow.genes))
+    if len(places) < adata.n_vars:
+        logger.warning("%d of %d genes are unknown to the flow: NaN.", adata.n_vars - len(places), adata.n_vars)
+    results = {}
+    for label in labels:
+        predicted = np.full((adata.n_obs, adata.n_vars), np.nan, dtype=np.float32)
+        for condition in conditions:
+            if condition.label == label:
+                predicted[np.ix_(controls.rows[condition.members], places)] = sample(condition, condition.members)
+        results[keys[label]] = predicted
+    adata = writable(adata, copy=copy)
+    for name, predicted in results.items():
+        adata.obsm[name] = predicted
+    adata.uns[key_added] = {"perturbations": labels, "obsm": [keys[label] for label in labels], "params": params}
+    return adata if copy else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Condition:
+    """One perturbation in one context; ``members`` are the places of its control cells among the controls."""
+
+    label: str
+    dose_label: str
+    perturbation: NDArray[np.float32]
+    covariates: NDArray[np.int64]
+    members: NDArray[np.intp]
+
+
+def _conditions(
+    flow: FittedFlow, controls: ControlCells, names: Sequence[str], dose: float | str | None
+) -> list[_Condition]:
+    vocabulary = flow.vocabulary
+    conditions: dict[tuple[Any, ...], _Condition] = {}
+    for name in names:
+        for covariates, kind, members in controls.contexts():
+            encoded = vocabulary.encode_perturbations(
+                [name], None if dose is None else [dose], None if kind is None else [kind]
+            ).toarray()[0]
+            label = vocabulary.label(encoded)
+            conditions.setdefault(
+                (label, *covariates.tolist(), kind),
+                _Condition(label, vocabulary.dose_label(encoded), encoded, covariates, members),
+            )
+    return list(conditions.values())
+
+
+def _warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[_Condition]) -> None:
+    components = np.array(flow.vocabulary.components)
+    prior = flow.flow.prior
+    asked = np.array([condition.perturbation for condition in conditions])
+    unseen = components[asked.any(axis=0) & ~prior.trained]
+    if len(unseen):
+        msg = (
+            f"No training cells of {listing(unseen.tolist())}: the prediction is what perturbations do on average. "
+            "Fit with cells of these perturbations for one of their own."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
+    beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
+    if len(beyond):
+        msg = (
+            f"The dose of {listing(beyond.tolist())} is above the largest in training: it counts as the largest, "
+            "because nothing is known beyond."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampling:
+    flow: FittedFlow
+    controls: ControlCells
+    guidance: float
+    n_steps: int | None
+    seed: int
+
+    def __call__(self, condition: _Condition, members: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Predicted cells (n, G) for some of the control cells."""
+        return self.flow.sample(
+            self.controls.dense(members),
+            condition.perturbation,
+            condition.covariates,
+            rng=self.rng(condition, "flow"),
+            guidance=self.guidance,
+            n_steps=self.n_steps,
+        )
+
+    def rng(self, condition: _Condition, purpose: str) -> np.random.Generator:
+        """Generate randomness that belongs to one condition."""
+        text = f"{purpose}|{condition.label}|{condition.dose_label}"
+        return np.random.default_rng([self.seed, zlib.crc32(text.encode()), *condition.covariates.tolist()])
+
+
+def _new_cells(
+    adata: AnnData,
+    flow: FittedFlow,
+    controls: ControlCells,
+    conditions: Sequence[_Condition],
+    sample: _Sampling,
+    *,
+    n_cells: int | None,
+    params: Mapping[str, Any],
+    key_added: str,
+) -> AnnData:
+    from anndata import AnnData
+
+    drawn = [
+        condition.members if n_cells is None else _draw(condition.members, n_cells, sample.rng(condition, "controls"))
+        for condition in conditions
+    ]
+    x = np.empty((sum(map(len, drawn)), len(flow.genes)), dtype=np.float32)
+    tables, first = [], 0
+    fields, vocabulary = flow.fields, flow.vocabulary
+    for condition, members in zip(conditions, drawn, strict=True):
+        x[first : first + len(members)] = sample(condition, members)
+        first += len(members)
+        columns: dict[str, Any] = {fields.perturbation_key: condition.label}
+        if fields.dose_key is not None:
+            columns[fields.dose_key] = condition.dose_label
+        for (name, categories), code in zip(vocabulary.covariates, condition.covariates, strict=True):
+            columns[name] = categories[code]
+        source = adata.obs_names[controls.rows[members]]
+        tables.append(pd.DataFrame({**columns, "source": PREDICTED_SOURCE, "source_cell": source}))
+    obs = pd.concat(tables, ignore_index=True)
+    for name in obs.columns:
+        if name != "source_cell":
+            obs[name] = obs[name].astype("category")
+    obs.index = [f"predicted_{i}" for i in range(len(obs))]
+    var = adata.var.loc[list(flow.genes)].copy()
+    return AnnData(x, obs=obs, var=var, uns={key_added: {"params": dict(params) | {"n_cells": n_cells or 0}}})
+
+
+def _draw(members: NDArray[np.intp], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Draw n of the members, each as often as any other but for one."""
+    whole = np.tile(members, n // len(members))
+    return np.concatenate([whole, rng.choice(members, n - len(whole), replace=False)])

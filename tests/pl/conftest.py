@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perturbflow._fields import read_cells, read_fields
+from perturbflow.datasets import simulated_perturb_seq
+from perturbflow.pp import setup_perturbation
+
+
+def write_prediction(adata, label, *, key="predicted", cell_types=None):
+    """Write a prediction as the tool does: for every control cell a real cell of the condition."""
+    rng = np.random.default_rng(0)
+    cells: Any = read_cells(adata)
+    vector = read_fields(adata).vocabulary.encode_perturbations([label]).toarray()
+    observed = np.flatnonzero((cells.perturbations.toarray() == vector).all(axis=1))
+    predicted = np.full(adata.shape, np.nan, dtype=np.float32)
+    is_control = (adata.obs["perturbation"] == "control").to_numpy()
+    for cell_type in cell_types or adata.obs["cell_type"].unique():
+        of_type = (adata.obs["cell_type"] == cell_type).to_numpy()
+        rows = np.flatnonzero(is_control & of_type)
+        predicted[rows] = cells.x[rng.choice(observed[of_type[observed]], len(rows))].toarray()
+    adata.obsm[key] = predicted
+    adata.uns[key] = {"perturbations": [label], "obsm": [key], "params": {}}
+
+
+@pytest.fixture(scope="session")
+def screen():
+    adata = simulated_perturb_seq(n_cells=700, n_genes=50, n_perturbations=4, n_combinations=2)
+    setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
+    adata.uns["label"] = next(label for label in sorted(adata.obs["perturbation"].unique()) if "+" in label)
+    adata.obs["split"] = np.where(adata.obs["perturbation"] == adata.uns["label"], "test", "train")
+    write_prediction(adata, adata.uns["label"])
+    return adata
+
+
+@pytest.fixture
+def adata(screen):
+    """A screen with a prediction of the combination ``adata.uns["label"]``, which is held out."""
+    return screen.copy()
+
+
+@pytest.fixture
+def unobserved(adata):
+    """The same without real cells of the combination."""
+    return adata[(adata.obs["perturbation"] != adata.uns["label"]).to_numpy()].copy()
+
+
+@pytest.fixture(autouse=True)
+def _no_change_of_global_state():
+    import matplotlib.pyplot as plt
+
+    before = dict(plt.rcParams)
+    yield
+    assert dict(plt.rcParams) == before

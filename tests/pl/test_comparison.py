@@ -1,0 +1,135 @@
+"""What all plots of a prediction share: finding it, and saying what to run where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from perturbflow import pl
+from perturbflow.pl._predictions import read_comparison
+
+PLOTS = [pl.perturbation_effect, pl.expression, pl.embedding]
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_missing_prediction_names_the_call(adata, plot):
+    with pytest.raises(
+        KeyError, match=r"found those of .*Run pf.tl.predict_perturbation\(adata, \['GENE_999'\]\) first"
+    ):
+        plot(adata, "GENE_999")
+    del adata.uns["predicted"]
+    with pytest.raises(KeyError, match=r"found those of \[\]"):
+        plot(adata, adata.uns["label"])
+
+
+def test_advice_has_the_arguments(adata):
+    with pytest.raises(KeyError, match=r"\(adata, \['A'\], covariates={'cell_type': 'type_1'}, key_added='other'\)"):
+        read_comparison(adata, "A", covariates={"cell_type": "type_1"}, key="other")
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_draws_on_given_axes_and_leaves_no_other_figure(adata, plot):
+    _, (left, right) = plt.subplots(1, 2)
+    assert plot(adata, adata.uns["label"], ax=right) is right
+    assert len(plt.get_fignums()) == 1
+    assert not left.has_data()
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_order_of_components_does_not_matter(adata, plot):
+    label = adata.uns["label"]
+    ax: Any = plot(adata, "+".join(reversed(label.split("+"))))
+    assert ax.get_title(loc="left") == label
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_unobserved_perturbation_is_drawn_and_said(unobserved, plot):
+    ax: Any = plot(unobserved, unobserved.uns["label"])
+    assert ax.get_title(loc="left") == f"{unobserved.uns['label']} (not observed)"
+    legend = " ".join(text.get_text() for text in ax.get_legend().get_texts())
+    assert "predicted" in legend
+    assert "observed" not in legend
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_show(adata, plot, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(True))
+    plot(adata, adata.uns["label"])
+    assert shown == []
+    plot(adata, adata.uns["label"], show=True)
+    assert shown == [True]
+
+
+def test_covariates_restrict_all_sources(adata):
+    label = adata.uns["label"]
+    comparison = read_comparison(adata, label, covariates={"cell_type": "type_2"}, key="predicted")
+    is_type = (adata.obs["cell_type"] == "type_2").to_numpy()
+    is_control = (adata.obs["perturbation"] == "control").to_numpy()
+    np.testing.assert_array_equal(comparison.control, np.flatnonzero(is_type & is_control))
+    np.testing.assert_array_equal(comparison.predicted_rows, comparison.control)
+    expected = np.flatnonzero(is_type & (adata.obs["perturbation"] == label).to_numpy())
+    np.testing.assert_array_equal(comparison.observed, expected)
+    np.testing.assert_array_equal(comparison.predicted, adata.obsm["predicted"][comparison.control])
+
+
+def test_contexts_without_prediction_are_not_compared(adata):
+    is_other = (adata.obs["cell_type"] == "type_1").to_numpy()
+    adata.obsm["predicted"][is_other] = np.nan
+    comparison = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted")
+    for rows in (comparison.control, comparison.observed, comparison.predicted_rows):
+        assert not is_other[rows].any()
+    with pytest.raises(ValueError, match="found none with .*type_1.*Run pf.tl.predict_perturbation"):
+        read_comparison(adata, adata.uns["label"], covariates={"cell_type": "type_1"}, key="predicted")
+
+
+def test_contexts_without_observed_cells_are_not_compared(adata):
+    label = adata.uns["label"]
+    adata = adata[((adata.obs["perturbation"] != label) | (adata.obs["cell_type"] == "type_2")).to_numpy()].copy()
+    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    assert set(adata.obs["cell_type"].iloc[comparison.control]) == {"type_2"}
+    assert set(adata.obs["cell_type"].iloc[comparison.predicted_rows]) == {"type_2"}
+
+
+@pytest.mark.parametrize(
+    ("covariates", "match"),
+    [
+        ({"tissue": "x"}, "a key of `covariates`.*'cell_type'"),
+        ({"cell_type": "type_9"}, r"covariates\['cell_type'\].*type_1"),
+    ],
+)
+def test_unknown_covariates(adata, covariates, match):
+    with pytest.raises(ValueError, match=match):
+        read_comparison(adata, adata.uns["label"], covariates=covariates, key="predicted")
+
+
+def test_effects_are_averaged_over_contexts(adata):
+    label = adata.uns["label"]
+    x = adata.X.toarray().astype(float)
+    observed, predicted = [], []
+    for cell_type in ("type_1", "type_2"):
+        of_type = (adata.obs["cell_type"] == cell_type).to_numpy()
+        control = of_type & (adata.obs["perturbation"] == "control").to_numpy()
+        of_label = of_type & (adata.obs["perturbation"] == label).to_numpy()
+        observed.append(x[of_label].mean(axis=0) - x[control].mean(axis=0))
+        predicted.append(adata.obsm["predicted"][control].mean(axis=0) - x[control].mean(axis=0))
+    effects = read_comparison(adata, label, covariates=None, key="predicted").mean_effects()
+    np.testing.assert_allclose(effects["observed"], np.mean(observed, axis=0), atol=1e-5)
+    np.testing.assert_allclose(effects["predicted"], np.mean(predicted, axis=0), atol=1e-5)
+
+
+def test_one_of_several_predictions_is_found(adata):
+    label = adata.uns["label"]
+    adata.obsm[f"predicted_{label}"] = adata.obsm.pop("predicted")
+    adata.uns["predicted"] = {
+        "perturbations": ["GENE_999", label],
+        "obsm": ["nowhere", f"predicted_{label}"],
+        "params": {},
+    }
+    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    assert comparison.label == label
+    with pytest.raises(KeyError, match="predict_perturbation"):
+        read_comparison(adata, "GENE_999", covariates=None, key="predicted")

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perturbflow.pl import expression
+from perturbflow.pl._expression import STEP
+from perturbflow.pl._predictions import read_comparison
+
+
+def sources_of(adata, genes):
+    comparison = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted")
+    return comparison.sources(adata.var_names.get_indexer(genes))
+
+
+def test_genes_with_the_largest_observed_effects(adata):
+    ax: Any = expression(adata, adata.uns["label"], n_genes=4)
+    effect = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted").mean_effects()["observed"]
+    expected = adata.var_names[np.argsort(-np.abs(effect))[:4]].tolist()
+    assert [text.get_text() for text in ax.get_xticklabels()] == expected
+    assert ax.get_ylabel() == "expression (log1p)"
+
+
+def test_zeros_and_means_are_those_of_the_cells(adata):
+    genes = ["GENE_003", "GENE_001"]
+    ax: Any = expression(adata, adata.uns["label"], genes=genes)
+    sources = sources_of(adata, genes)
+    assert list(sources) == ["control", "observed", "predicted"]
+    zeros = [np.mean(values[:, place] == 0) for values in sources.values() for place in range(2)]
+    means = [values[:, place].mean() for values in sources.values() for place in range(2)]
+    assert [text.get_text() for text in ax.texts] == [f"{100 * share:.0f}" for share in zeros]
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], 0.9 * STEP * np.array(zeros))
+    lines = [line.get_ydata() for line in ax.lines if line.get_color() == "black"]
+    np.testing.assert_allclose([line[0] for line in lines], means, rtol=1e-5)
+
+
+def test_violins_show_expressing_cells_only(adata):
+    gene = adata.var_names[np.asarray((adata.X > 0).sum(axis=0)).argmax()]
+    ax: Any = expression(adata, adata.uns["label"], genes=[gene])
+    for body, values in zip(ax.collections, sources_of(adata, [gene]).values(), strict=True):
+        heights = body.get_paths()[0].vertices[:, 1]
+        assert heights.min() == pytest.approx(values[values > 0].min())
+        assert heights.max() == pytest.approx(values.max())
+
+
+def test_few_expressing_cells_are_points(adata):
+    adata.obsm["predicted"][:, 0] = np.where(np.isnan(adata.obsm["predicted"][:, 0]), np.nan, 0)
+    first = np.flatnonzero(np.isfinite(adata.obsm["predicted"][:, 0]))[:2]
+    adata.obsm["predicted"][first, 0] = [1.5, 2.5]
+    ax: Any = expression(adata, adata.uns["label"], genes=[adata.var_names[0]])
+    points = [line for line in ax.lines if line.get_marker() == "."]
+    assert [line.get_ydata().tolist() for line in points] == [[1.5, 2.5]]
+
+
+def test_legend_counts_cells(adata):
+    ax: Any = expression(adata, adata.uns["label"], n_genes=1)
+    sources = sources_of(adata, [adata.var_names[0]])
+    expected = [f"{name} ({len(values):,} cells)" for name, values in sources.items()]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == expected
+
+
+def test_unknown_gene(adata):
+    with pytest.raises(
+        KeyError, match=r"Expected `genes` from `adata.var_names` that are predicted, found \['nothing'\]"
+    ):
+        expression(adata, adata.uns["label"], genes=["GENE_001", "nothing"])

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+import perturbflow as pf
+from perturbflow._fields import FEATURES_KEY, FIELDS_KEY, condition_frame, read_cells, read_fields
+
+BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
+FORMATS = {
+    "dense": lambda x: x.toarray(),
+    "csr_matrix": sparse.csr_matrix,
+    "csc_matrix": sparse.csc_matrix,
+    "csr_array": sparse.csr_array,
+    "csc_array": sparse.csc_array,
+}
+
+
+def test_what_is_written(make_adata):
+    adata = make_adata([("control", "T"), ("SET+KLF1", "T"), ("KLF1+SET", "T"), ("KLF1", "T")], n_cells=2)
+    assert pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"]) is None
+    features = adata.obsm[FEATURES_KEY]
+    assert isinstance(features, sparse.csr_matrix)
+    assert features.dtype == np.float32
+    assert features.toarray().tolist() == [[0, 0]] * 2 + [[1, 1]] * 4 + [[1, 0]] * 2
+    fields = read_fields(adata)
+    assert fields.vocabulary.components == ("KLF1", "SET")
+    assert fields.vocabulary.covariates == (("cell_type", ("T",)),)
+    assert set(adata.uns[FIELDS_KEY]) == {"perturbation_key", "covariate_keys", "vocabulary"}
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_expression_of_every_format_is_left_alone(make_adata, form, dtype):
+    adata = make_adata()
+    adata.X = form(adata.X.astype(dtype))
+    before, kind = adata.X.copy(), type(adata.X)
+    pf.pp.setup_perturbation(adata, **BASIC)
+    assert type(adata.X) is kind
+    assert adata.X.dtype == dtype
+    difference = abs(adata.X - before)
+    assert difference.max() == 0
+    assert read_cells(adata).x.dtype == np.float32
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_views_become_copies(make_adata, unchanged, form):
+    adata = make_adata()
+    adata.X = form(adata.X)
+    view = adata[(adata.obs["cell_type"] == "T").to_numpy()]
+    with unchanged(adata), pytest.warns(UserWarning, match="`adata` is a view .* it has become a copy") as caught:
+        pf.pp.setup_perturbation(view, **BASIC, covariate_keys=["cell_type"])
+    assert caught[0].filename == __file__
+    assert not view.is_view
+    assert read_fields(view).vocabulary.covariates == (("cell_type", ("T",)),)
+
+
+def test_copy(make_adata, unchanged):
+    adata = make_adata()
+    with unchanged(adata):
+        copied = pf.pp.setup_perturbation(adata, **BASIC, copy=True)
+    assert copied is not None
+    assert FEATURES_KEY in copied.obsm
+    view = adata[3:]
+    with unchanged(view):  # and no warning
+        copied = pf.pp.setup_perturbation(view, **BASIC, copy=True)
+    assert copied is not None
+    assert not copied.is_view
+
+
+def test_again_replaces(make_adata):
+    adata, other = make_adata(), make_adata()
+    pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"])
+    first = read_fields(adata)
+    pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"])
+    assert read_fields(adata) == first
+    adata.layers["log"] = adata.X.copy()
+    other.layers["log"] = other.X.copy()
+    for cells in (adata, other):
+        pf.pp.setup_perturbation(cells, **BASIC, batch_key="cell_type", layer="log", separator=" ")
+    assert read_fields(adata) == read_fields(other) != first
+    assert adata.uns[FIELDS_KEY] == other.uns[FIELDS_KEY]
+    assert adata.obsm[FEATURES_KEY].shape == (48, 7)
+
+
+def test_it_says_what_it_did(make_adata, caplog):
+    with caplog.at_level(logging.INFO, logger="perturbflow"):
+        pf.pp.setup_perturbation(make_adata(), **BASIC, covariate_keys=["cell_type"])
+    assert "Registered 6 perturbation components and 1 covariates of 48 cells." in caplog.text
+
+
+def test_one_covariate_by_name(make_adata):
+    adata = make_adata()
+    pf.pp.setup_perturbation(adata, **BASIC, covariate_keys="cell_type")
+    assert read_fields(adata).covariate_keys == ("cell_type",)
+
+
+def test_the_layer_is_what_is_checked(make_adata):
+    adata = make_adata()
+    adata.layers["log"] = adata.X.copy()
+    adata.X = sparse.csr_matrix(np.ones(adata.shape))
+    pf.pp.setup_perturbation(adata, **BASIC, layer="log")
+    np.testing.assert_array_equal(sparse.csr_matrix(read_cells(adata).x).toarray(), adata.layers["log"].toarray())
+
+
+def test_unused_categories_are_fine(make_adata):
+    adata = make_adata()
+    adata.obs["cell_type"] = adata.obs["cell_type"].cat.add_categories(["B"])
+    adata.obs["perturbation"] = adata.obs["perturbation"].cat.add_categories(["X/Y", ""])
+    adata = pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"], copy=True)
+    assert read_fields(adata).vocabulary.covariates == (("cell_type", ("NK", "T")),)
+
+
+def test_doses(make_adata):
+    adata = make_adata([("control", "T"), ("B+A", "T"), ("A", "T"), ("B", "T")], n_cells=1)
+    adata.obs["dose"] = ["none", "1+0.5", "0", "1e-3"]
+    pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
+    np.testing.assert_array_equal(
+        adata.obsm[FEATURES_KEY].toarray(), np.array([[0, 0], [0.5, 1], [0, 0], [0, 1e-3]], dtype=np.float32)
+    )
+    adata.obs["dose"] = [np.nan, 2.0, 1.0, 1.0]
+    pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
+    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
+
+
+def test_types(make_adata):
+    adata = make_adata([("control", "T"), ("control", "NK"), ("A", "T"), ("A", "NK"), ("B+A", "T")], n_cells=1)
+    adata.obs["type"] = [None, "i", "a", "i", "a"]
+    pf.pp.setup_perturbation(adata, **BASIC, perturbation_type_key="type")
+    assert read_fields(adata).vocabulary.components == ("A:a", "A:i", "B:a")
+    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 1]]
+
+
+def with_obs(**columns):
+    def change(adata):
+        for name, values in columns.items():
+            adata.obs[name] = values(adata) if callable(values) else values
+
+    return change
+
+
+def relabel(old, new):
+    def change(adata):
+        adata.obs["perturbation"] = adata.obs["perturbation"].cat.rename_categories({old: new})
+
+    return change
+
+
+def on_x(change_values):
+    def change(adata):
+        adata.X = change_values(adata.X)
+
+    return change
+
+
+def gap(column):
+    def change(adata):
+        adata.obs.loc["cell_7", column] = None
+
+    return change
+
+
+def repeat_gene(adata):
+    adata.var_names = ["gene_0", "gene_0", "gene_2", "gene_3"]
+
+
+def repeat_column(adata):
+    adata.obs = pd.concat([adata.obs, adata.obs[["cell_type"]]], axis=1)
+
+
+def dose(text):
+    return with_obs(dose=lambda adata: [text if label == "A" else "1" for label in adata.obs["perturbation"]])
+
+
+def kind(text):
+    return with_obs(kind=lambda adata: [text if label == "A" else "i" for label in adata.obs["perturbation"]])
+
+
+def nothing(adata):
+    pass
+
+
+BAD: dict[str, tuple] = {
+    # the expression
+    "counts": (on_x(lambda x: x.ceil()), {}, ValueError, r"in `adata.X`, found raw counts .* Run `sc.pp.normalize_total\(adata, target_sum=1e4\)` and `sc.pp.log1p\(adata\)` first"),
+    "unlogged": (on_x(lambda x: x * 1e3), {}, ValueError, "values up to .*, which look un-logged. Run `sc.pp.log1p"),
+    "negative": (on_x(lambda x: -x), {}, ValueError, "found negative values down to -"),
+    "nan": (on_x(lambda x: x * np.nan), {}, ValueError, "found NaN or infinite values"),
+    "infinite": (on_x(lambda x: x * np.inf), {}, ValueError, "found NaN or infinite values"),
+    "all_zero": (on_x(lambda x: x * 0), {}, ValueError, "found only zeros"),
+    "text": (on_x(lambda x: x.toarray() > 0), {}, TypeError, "matrix of numbers in memory, found ndarray of bool"),
+    "layer_counts": (lambda adata: adata.layers.update(c=adata.X.ceil()), {"layer": "c"}, ValueError, r"in `adata.layers\['c'\]`, found raw counts .*layer='c'"),
+    "layer_missing": (nothing, {"layer": "c"}, KeyError, "Expected 'c' in `adata.layers`, found"),
+    "repeated_gene": (repeat_gene, {}, ValueError, r"gene names in `adata.var_names` to be unique, found repeated \['gene_0'\]. Run `adata.var_names_make_unique"),
+    # the labels
+    "other_control": (nothing, {"control": "Contrl"}, ValueError, r"control cells labelled 'Contrl' in `adata.obs\['perturbation'\]`, found the labels \['control', "),
+    "no_perturbed": (with_obs(perturbation="control"), {}, ValueError, "Expected perturbed cells .* found only control cells"),
+    "label_missing": (gap("perturbation"), {}, ValueError, r"Expected a value for every cell in `adata.obs\['perturbation'\]`, found none in 1 cells: \['cell_7'\]"),
+    "label_empty": (relabel("A", " "), {}, ValueError, r"to be non-empty strings, found \[' '\]"),
+    "label_number": (with_obs(perturbation=lambda adata: np.arange(adata.n_obs) % 3), {}, ValueError, r"to be non-empty strings, found \[0, 1, 2\]"),
+    "label_repeats": (relabel("A+B", "B+B"), {}, ValueError, r"every component once in a perturbation, found 'B\+B'"),
+    "label_slash": (relabel("A+B", "A/B"), {}, ValueError, r"labels of perturbations without '/', .* found \['A/B'\]. Rename them"),
+    "separator_slash": (nothing, {"separator": "/"}, ValueError, r"labels of perturbations without '/'.* found \['/'\]"),
+    "separator_empty": (nothing, {"separator": ""}, ValueError, "Expected `separator` to be a string of at least one character"),
+    # the context
+    "covariate_missing": (gap("cell_type"), {"covariate_keys": ["cell_type"]}, ValueError, r"in `adata.obs\['cell_type'\]`, found none in 1 cells"),
+    "covariate_float": (with_obs(age=0.5), {"covariate_keys": ["age"]}, ValueError, r"found floating-point numbers. .*astype\(str\)"),
+    "covariate_reserved": (with_obs(split="a"), {"covariate_keys": ["split"]}, ValueError, r"names of covariates other than .* found \['split'\]. Rename"),
+    "covariate_dose": (with_obs(dose="1", amount=1), {"covariate_keys": ["dose"], "dose_key": "amount"}, ValueError, r"found \['dose'\]"),
+    "no_control_in_context": (with_obs(cell_type=lambda adata: ["B", *["B" if label == "A" else "T" for label in adata.obs["perturbation"][1:]]]), {"covariate_keys": ["donor", "cell_type"]}, ValueError, r"control cells in every context, found none among the cells of \[{'donor': '2', 'cell_type': 'B'}\]. Remove"),
+    "no_control_in_batch": (nothing, {"batch_key": "plate"}, ValueError, r"found none among the cells of \[{'plate': 'p2'}\]"),
+    # columns
+    "column": (nothing, {"perturbation_key": "Perturbation"}, KeyError, r"Expected 'Perturbation' in `adata.obs`, found \['perturbation', "),
+    "covariate": (nothing, {"covariate_keys": ["celltype"]}, KeyError, r"Expected 'celltype' in `adata.obs`, found \['cell_type', "),
+    "dose_column": (nothing, {"dose_key": "doses"}, KeyError, "Expected 'doses' in `adata.obs`"),
+    "batch_column": (nothing, {"batch_key": "batches"}, KeyError, "Expected 'batches' in `adata.obs`"),
+    "type_column": (nothing, {"perturbation_type_key": "types"}, KeyError, "Expected 'types' in `adata.obs`"),
+    "used_twice": (nothing, {"covariate_keys": ["cell_type"], "batch_key": "cell_type"}, ValueError, r"the use of every column of `adata.obs` to be unique, found repeated \['cell_type'\]"),
+    "listed_twice": (nothing, {"covariate_keys": ["cell_type", "cell_type"]}, ValueError, r"found repeated \['cell_type'\]. Give each column one role"),
+    "column_twice": (repeat_column, {"covariate_keys": ["cell_type"]}, ValueError, r"columns of `adata.obs` to be unique, found repeated \['cell_type'\]"),
+    "column_slash": (with_obs(**{"cell/type": "a"}), {"covariate_keys": ["cell/type"]}, ValueError, r"column names in `adata.obs` without '/'"),
+    # doses
+    "dose_text": (dose("high"), {"dose_key": "dose"}, ValueError, "Expected a dose to be a finite number of at least 0 .* found 'high'"),
+    "dose_negative": (dose("-1"), {"dose_key": "dose"}, ValueError, "found '-1'"),
+    "dose_nan": (dose(np.nan), {"dose_key": "dose"}, ValueError, "found nan"),
+    "dose_none": (dose(None), {"dose_key": "dose"}, ValueError, "Expected a dose to be"),
+    "dose_infinite": (dose("inf"), {"dose_key": "dose"}, ValueError, "found 'inf'"),
+    "dose_count": (dose("1+1"), {"dose_key": "dose"}, ValueError, r"one for each of 1 components, found 2 in dose '1\+1' of 'A'"),
+    "dose_zero": (with_obs(dose=lambda adata: [0 if "E" in label else 1 for label in adata.obs["perturbation"]]), {"dose_key": "dose"}, ValueError, r"a dose above 0 in some cell, found only 0 for \['E', 'F'\]"),
+    # types
+    "type_missing": (kind(None), {"perturbation_type_key": "kind"}, ValueError, r"type of the perturbation of every perturbed cell in `adata.obs\['kind'\]`, found none in 6 cells: \['cell_6', 'cell_7', 'cell_8'\] and 3 more"),
+    "type_mark": (kind("a:b"), {"perturbation_type_key": "kind"}, ValueError, "perturbations and their types without ':'"),
+    "type_slash": (kind("a/b"), {"perturbation_type_key": "kind"}, ValueError, r"types of perturbations without '/'"),
+    "type_count": (kind("a+i"), {"perturbation_type_key": "kind"}, ValueError, r"found 2 in type 'a\+i' of 'A'"),
+    # arguments
+    "key_type": (nothing, {"perturbation_key": 1}, TypeError, "Expected `perturbation_key` to be a string, found 1"),
+    "control_type": (nothing, {"control": None}, TypeError, "Expected `control` to be a string, found None"),
+    "covariates_type": (nothing, {"covariate_keys": 3}, TypeError, "Expected `covariate_keys` to be a list of column names"),
+    "covariates_content": (nothing, {"covariate_keys": [3]}, TypeError, "Expected `covariate_keys` to be a string, found 3"),
+    "layer_type": (nothing, {"layer": 3}, TypeError, "Expected `layer` to be a string"),
+    "dose_type": (nothing, {"dose_key": ["dose"]}, TypeError, "Expected `dose_key` to be a string"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.parametrize(("change", "arguments", "error", "message"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("copy", [False, True])
+def test_bad_input_is_named_and_nothing_is_written(make_adata, unchanged, change, arguments, error, message, copy):
+    adata = make_adata()
+    adata.obs["donor"] = ["1"] + ["2"] * (adata.n_obs - 1)
+    adata.obs["plate"] = pd.Categorical(np.where(np.arange(adata.n_obs) < 30, "p1", "p2"))
+    pf.pp.setup_perturbation(adata, **BASIC)  # an earlier registration stays, too
+    change(adata)
+    with unchanged(adata), pytest.raises(error, match=message):
+        pf.pp.setup_perturbation(adata, **{**BASIC, **arguments}, copy=copy)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(slice(0), slice(None)), (slice(None), slice(0))])
+def test_empty_data_are_refused(make_adata, rows, columns):
+    with pytest.raises(ValueError, match="at least one cell and one gene in `adata.X`"):
+        pf.pp.setup_perturbation(make_adata()[rows, columns].copy(), **BASIC)
+
+
+def test_a_view_with_bad_input_stays_a_view(make_adata, unchanged):
+    view = make_adata()[3:]
+    with unchanged(view), pytest.raises(ValueError, match="control cells labelled 'ctrl'"):
+        pf.pp.setup_perturbation(view, perturbation_key="perturbation", control="ctrl")
+
+
+def test_other_objects_are_refused(make_adata):
+    with pytest.raises(TypeError, match="Expected `adata` to be an AnnData, found"):
+        pf.pp.setup_perturbation(make_adata().obs, **BASIC)
+
+
+def test_backed_data_are_refused(make_adata, tmp_path):
+    make_adata().write_h5ad(tmp_path / "adata.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "adata.h5ad", backed="r")
+    with pytest.raises(ValueError, match=r"Expected `adata` in memory, .* Run `adata = adata.to_memory\(\)` first"):
+        pf.pp.setup_perturbation(backed, **BASIC)
+    backed.file.close()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(["SET", "KLF1", "A"]), st.permutations(["SET", "KLF1", "A"]))
+def test_the_order_of_components_does_not_matter(one, other):
+    cells = [
+        anndata.AnnData(
+            np.full((2, 1), 0.5), obs=pd.DataFrame({"perturbation": ["control", "+".join(order)]}, index=["a", "b"])
+        )
+        for order in (one, other)
+    ]
+    for adata in cells:
+        pf.pp.setup_perturbation(adata, **BASIC)
+    np.testing.assert_array_equal(cells[0].obsm[FEATURES_KEY].toarray(), cells[1].obsm[FEATURES_KEY].toarray())
+    assert condition_frame(cells[0])[0].equals(condition_frame(cells[1])[0])
+
+
+def test_simulated_cells_with_doses():
+    adata = pf.datasets.simulated_perturb_seq(
+        n_cells=800, n_genes=40, n_perturbations=3, n_combinations=2, doses=(0.5, 1)
+    )
+    pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"], dose_key="dose")
+    table, codes = condition_frame(adata)
+    assert len(table) == adata.obs["condition"].nunique() == 2 * (1 + 3 * 2 + 2 * 4)
+    assert pd.DataFrame({"ours": codes, "theirs": adata.obs["condition"].to_numpy()}).drop_duplicates().shape[0] == 30
+
+
+def test_norman_and_mcfaline(data_folder, monkeypatch):
+    monkeypatch.setenv("PERTURBFLOW_DATA", str(data_folder))
+    adata = pf.datasets.norman_mcfaline_subset()
+    columns: dict[str, Any] = {
+        "covariate_keys": ["cell_type"],
+        "dose_key": "dose",
+        "perturbation_type_key": "perturbation_type",
+    }
+    pf.pp.setup_perturbation(adata, **BASIC, **columns)
+    components = read_fields(adata).vocabulary.components
+    assert {"SGK1:CRISPRa", "SGK1:CRISPRi"} <= set(components)
+    table, _ = condition_frame(adata)
+    assert len(table) == adata.obs["condition_cell_type"].nunique() == 64
+    assert table["is_control"].sum() == 4
+    assert table.loc[table["perturbation"] == "KLF1:CRISPRa+SET:CRISPRa", "dose"].tolist() == ["1+1"]
+
+
+def test_kang(data_folder, monkeypatch):
+    monkeypatch.setenv("PERTURBFLOW_DATA", str(data_folder))
+    adata = pf.datasets.kang_ifnb(n_top_genes=None)
+    with pytest.raises(ValueError, match=r"`adata.layers\['counts'\]`, found raw counts"):
+        pf.pp.setup_perturbation(adata, **BASIC, layer="counts")
+    pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"])
+    assert len(condition_frame(adata)[0]) == 12
