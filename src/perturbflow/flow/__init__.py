@@ -6,7 +6,14 @@ from perturbflow.flow._condition import ConditionEncoder
 from perturbflow.flow._data import CellData, Group
 from perturbflow.flow._model import ConditionalFlow, FlowConfig
 from perturbflow.flow._network import NETWORKS, ResidualMLP
-from perturbflow.flow._parametrisation import PARAMETRISATIONS, Gaussian, GeneLaw, Parametrisation, Velocity, ZeroInflated
+from perturbflow.flow._parametrisation import (
+    PARAMETRISATIONS,
+    Gaussian,
+    GeneLaw,
+    Parametrisation,
+    Velocity,
+    ZeroInflated,
+)
 from perturbflow.flow._path import point_on_path
 from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
 from perturbflow.flow._shrinkage import context_covariances, shrink_effects

@@ -41,7 +41,19 @@ class ConditionEncoder:
         return 1 + self.n_components + sum(self.n_categories)
 
     def encode(self, perturbations: Tensor, covariates: Tensor) -> Tensor:
-        """Encode relative doses (n, P) and covariate codes (n, K) as (n, size)."""
+        """Encode conditions.
+
+        Parameters
+        ----------
+        perturbations
+            Relative doses (n, P).
+        covariates
+            Codes of the covariates (n, K).
+
+        Returns
+        -------
+        Encoded conditions (n, size).
+        """
         parts = [torch.ones_like(perturbations[:, :1]), perturbations]
         for k, n in enumerate(self.n_categories):
             parts.append(functional.one_hot(covariates[:, k], n).to(perturbations.dtype))

@@ -16,6 +16,7 @@ from perturbflow.flow._parametrisation import PARAMETRISATIONS, GeneLaw
 from perturbflow.flow._solver import integrate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from numpy.typing import NDArray
@@ -56,6 +57,11 @@ class FlowConfig:
         Time at which a moved control cell enters the path, between 0 (nothing of it is kept) and 1.
     trust
         Factor on the network's output, between 0 (the prior alone) and 1.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown or out of its range.
     """
 
     n_genes: int
@@ -84,7 +90,12 @@ class FlowConfig:
         object.__setattr__(self, "n_categories", tuple(int(n) for n in self.n_categories))
 
     def to_dict(self) -> dict[str, int | float | str | list[int]]:
-        """Plain values, for JSON and ``uns``."""
+        """Plain values, for JSON and ``uns``.
+
+        Returns
+        -------
+        Every setting by name.
+        """
         return asdict(self) | {"n_categories": list(self.n_categories)}
 
 
@@ -106,10 +117,21 @@ class ConditionalFlow(nn.Module):
         The fitted prior.
     seed
         Seed of the initial weights; the global generator is left alone.
+
+    Raises
+    ------
+    ValueError
+        If the prior is of other genes or components than the configuration.
     """
 
     def __init__(self, config: FlowConfig, prior: AdditiveHurdlePrior, *, seed: int = 0) -> None:
         super().__init__()
+        if (config.n_genes, config.n_components) != (prior.n_genes, len(prior.dose_unit)):
+            msg = (
+                f"Expected a prior of {config.n_genes} genes and {config.n_components} components, found one of "
+                f"{prior.n_genes} and {len(prior.dose_unit)}. Fit both to the same cells."
+            )
+            raise ValueError(msg)
         self.config = config
         self.prior = prior
         self.parametrisation = PARAMETRISATIONS[config.parametrisation]
@@ -129,29 +151,115 @@ class ConditionalFlow(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def configure(self, **changes: float | str) -> Self:
-        """Change settings of prediction (``source``, ``start``, ``trust``)."""
-        self.config = replace(self.config, **changes)
+    def configure(
+        self, *, source: Source | None = None, start: float | None = None, trust: float | None = None
+    ) -> Self:
+        """Change settings of prediction.
+
+        Parameters
+        ----------
+        source
+            As in :class:`FlowConfig`, as for all that follow; left as it is if None.
+        start
+            Time at which a moved control cell enters the path.
+        trust
+            Factor on the network's output.
+
+        Returns
+        -------
+        The flow itself.
+        """
+        self.config = self._changed(source, start, trust)
         return self
 
+    def _changed(self, source: Source | None, start: float | None, trust: float | None) -> FlowConfig:
+        return replace(
+            self.config,
+            source=self.config.source if source is None else source,
+            start=self.config.start if start is None else start,
+            trust=self.config.trust if trust is None else trust,
+        )
+
     def encode(self, perturbations: NDArray[np.floating], covariates: NDArray[np.integer]) -> Tensor:
-        """Encode doses (n, P) and covariate codes (n, K) as (n, size), doses relative to the largest in training."""
+        """Encode conditions for the network.
+
+        Parameters
+        ----------
+        perturbations
+            Doses (n, P); they are taken relative to the largest in training.
+        covariates
+            Codes of the covariates (n, K).
+
+        Returns
+        -------
+        Encoded conditions (n, size).
+        """
         relative = np.minimum(np.asarray(perturbations, dtype=np.float32) / self.prior.dose_unit, 1)
         return self.encoder.encode(
             torch.as_tensor(relative, device=self.device), torch.as_tensor(np.asarray(covariates), device=self.device)
         )
 
     def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, condition: Tensor, *, trust: float = 1.0) -> Tensor:
-        """Velocity (..., n, G) at points (..., n, G) and times (..., n, 1); laws and conditions broadcast."""
+        """Velocity of the flow; all arguments broadcast.
+
+        Parameters
+        ----------
+        x
+            Points (..., n, G).
+        t
+            Times (..., n, 1).
+        law
+            Law of every gene (..., n, G).
+        condition
+            Encoded conditions (..., n, size).
+        trust
+            Factor on the network's output.
+
+        Returns
+        -------
+        Velocities (..., n, G).
+        """
         return self.parametrisation.velocity(x, t, law, self._outputs(x, t, law, condition, trust))
 
     def _outputs(self, x: Tensor, t: Tensor, law: GeneLaw, condition: Tensor, trust: float) -> Tensor:
         output = self.network(self.parametrisation.inputs(x, t, law), t, condition)
         return output if trust == 1 else trust * output
 
-    def gene_law(self, laws: HurdleLaw) -> GeneLaw:
-        """A prior's law as tensors on the device."""
-        return GeneLaw(*(torch.as_tensor(a, device=self.device) for a in (laws.expressed, laws.mean, laws.variance)))
+    def gene_law(self, law: HurdleLaw) -> GeneLaw:
+        """A prior's law as tensors on the device.
+
+        Parameters
+        ----------
+        law
+            The law, arrays (..., G).
+
+        Returns
+        -------
+        The law, tensors (..., G).
+        """
+        return GeneLaw(*(torch.as_tensor(a, device=self.device) for a in (law.expressed, law.mean, law.variance)))
+
+    def cell_laws(self, perturbations: NDArray[np.floating], covariates: NDArray[np.integer]) -> GeneLaw:
+        """Laws of cells in training contexts.
+
+        Parameters
+        ----------
+        perturbations
+            Doses (n, P).
+        covariates
+            Codes of the covariates (n, K).
+
+        Returns
+        -------
+        One law per cell (n, G).
+        """
+        prior = self.prior
+        laws = [prior.law(doses, prior.context(codes)) for doses, codes in zip(perturbations, covariates, strict=True)]
+        return GeneLaw(
+            torch.as_tensor(np.stack([law.expressed for law in laws]), device=self.device),
+            torch.as_tensor(np.stack([law.mean for law in laws]), device=self.device),
+            torch.as_tensor(prior.variance, device=self.device),
+        )
 
     @torch.inference_mode()
     def sample(
@@ -197,12 +305,16 @@ class ConditionalFlow(nn.Module):
         Returns
         -------
         Predicted cells (n, G), row by row for the control cells.
+
+        Raises
+        ------
+        ValueError
+            If a setting is out of its range, or the context is new and there is no control cell.
         """
         controls = np.asarray(controls, dtype=np.float32)
         covariates = np.asarray(covariates, dtype=np.int64)
-        source = self.config.source if source is None else source
-        start = 0.0 if source == "noise" else self.config.start if start is None else start
-        trust = self.config.trust if trust is None else trust
+        config = self._changed(source, start, trust)
+        start, trust = 0.0 if config.source == "noise" else config.start, config.trust
         if n_steps is None:
             n_steps = max(_FEWEST_STEPS, math.ceil(_STEPS_FROM_NOISE * (1 - start)))
         context = self.prior.context(covariates, controls)
@@ -226,7 +338,9 @@ class ConditionalFlow(nn.Module):
             predicted[first : first + _CELLS_AT_ONCE] = cells.cpu().numpy()
         return predicted
 
-    def _guided(self, law: GeneLaw, condition: Tensor, guidance: float, trust: float):  # noqa: ANN202
+    def _guided(
+        self, law: GeneLaw, condition: Tensor, guidance: float, trust: float
+    ) -> Callable[[float, Tensor], Tensor]:
         """The velocity field (t, x) -> v of one condition; both halves of the guidance go through in one batch."""
         if guidance == 1:
             return lambda t, x: self.velocity(x, torch.full((1, 1), t, device=x.device), law, condition, trust=trust)

@@ -76,7 +76,21 @@ class ResidualMLP(nn.Module):
         nn.init.zeros_(self.write.bias)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Outputs (n, n_outputs * G) for inputs (n, G), times (n, 1) and encoded conditions (n, n_conditions)."""
+        """Evaluate the network; arguments broadcast.
+
+        Parameters
+        ----------
+        x
+            Inputs (..., n, G) of a parametrisation.
+        t
+            Times (..., n, 1).
+        condition
+            Encoded conditions (..., n, n_conditions).
+
+        Returns
+        -------
+        Outputs (..., n, n_outputs * G).
+        """
         embedding = functional.silu(self.time(encode_time(t)) + self.condition(condition))
         hidden = self.read(x)
         for block in self.blocks:

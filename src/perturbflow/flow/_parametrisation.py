@@ -33,7 +33,12 @@ class GeneLaw:
     variance: Tensor
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance over all cells, zeros included."""
+        """Moments over all cells, zeros included.
+
+        Returns
+        -------
+        Means and variances (n, G).
+        """
         mean = self.expressed * self.mean
         second = self.expressed * (self.variance + self.mean**2)
         return mean, (second - mean**2).clamp_min(_LOWEST_VARIANCE)
@@ -55,19 +60,75 @@ class Parametrisation(ABC):
 
     @abstractmethod
     def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
-        """What the network sees (n, G), about unit scale at every time."""
+        """What the network sees, about unit scale at every time.
+
+        Parameters
+        ----------
+        x
+            Points on the path (n, G).
+        t
+            Times (n, 1).
+        law
+            Law of every gene.
+
+        Returns
+        -------
+        Inputs (n, G).
+        """
 
     @abstractmethod
     def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
-        """Velocity (n, G) at the points ``x`` (n, G) and times ``t`` (n, 1) for outputs (n, n_outputs * G)."""
+        """Velocity for outputs of the network.
+
+        Parameters
+        ----------
+        x
+            Points on the path (n, G).
+        t
+            Times (n, 1).
+        law
+            Law of every gene.
+        output
+            Outputs of the network (n, n_outputs * G).
+
+        Returns
+        -------
+        Velocities (n, G).
+        """
 
     def finish(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
-        """Turn the state at the last time into cells (n, G): expression is not negative."""
+        """Turn the state at the last time into cells: expression is not negative.
+
+        Parameters
+        ----------
+        x
+            States at the last time (n, G).
+        t
+            That time (n, 1).
+        law
+            Law of every gene.
+        output
+            Outputs of the network there (n, n_outputs * G).
+
+        Returns
+        -------
+        Cells (n, G).
+        """
         del t, law, output
         return x.clamp_min(0)
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """Weight (n, 1) of the squared velocity error at time t."""
+        """Weight of the squared velocity error.
+
+        Parameters
+        ----------
+        t
+            Times (n, 1).
+
+        Returns
+        -------
+        Weights (n, 1).
+        """
         return torch.ones_like(t)
 
 

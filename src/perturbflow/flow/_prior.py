@@ -46,6 +46,8 @@ class Context:
 
     Parameters
     ----------
+    index
+        Which training context it is; None for a new one.
     weights
         How much every training context counts (C,); one-hot for a training context.
     n_controls
@@ -60,6 +62,7 @@ class Context:
         Shrunken mean of the expressed values (G,).
     """
 
+    index: int | None
     weights: NDArray[np.float64]
     n_controls: float
     expressed: NDArray[np.float64]
@@ -154,16 +157,16 @@ class AdditiveHurdlePrior:
             If the context is new and no control cells are given.
         """
         match = np.flatnonzero((self.contexts == np.asarray(covariates)).all(axis=1))
-        if len(match):
-            c = int(match[0])
-            n, expressed, mean = self.n_controls[c], self.control_expressed[c], self.control_mean[c]
+        index = int(match[0]) if len(match) else None
+        if index is not None:
+            n, expressed, mean = self.n_controls[index], self.control_expressed[index], self.control_mean[index]
             weights = np.zeros(len(self.contexts))
-            weights[c] = 1
+            weights[index] = 1
         else:
             if controls is None or controls.shape[0] == 0:
                 msg = (
-                    f"Expected control cells for the new context with covariate codes {list(covariates)}, found none. "
-                    "Pass the control cells to start from."
+                    f"Expected control cells for the new context with covariate codes "
+                    f"{np.asarray(covariates).tolist()}, found none. Pass the control cells to start from."
                 )
                 raise ValueError(msg)
             rows = np.arange(controls.shape[0])
@@ -176,7 +179,7 @@ class AdditiveHurdlePrior:
         expressed, mean = expressed.astype(np.float64), mean.astype(np.float64)
         pool = Pool(self.pool_expressed, self.all_expressed, self.all_mean, self.variance)
         base_log_odds, base_mean = shrink_base(float(n), expressed * n, expressed * n * mean, pool)
-        return Context(weights, float(n), expressed, mean, base_log_odds, base_mean)
+        return Context(index, weights, float(n), expressed, mean, base_log_odds, base_mean)
 
     def law(self, perturbation: NDArray[np.floating], context: Context) -> HurdleLaw:
         """Distribution of every gene under a perturbation.
@@ -194,25 +197,30 @@ class AdditiveHurdlePrior:
         -------
         The law, arrays (G,).
         """
-        perturbation = np.asarray(perturbation, dtype=np.float32)
+        perturbation = np.minimum(np.asarray(perturbation, dtype=np.float32), self.dose_unit)
         if not perturbation.any():
             n = context.n_controls
             expressed = (context.expressed * n + expit(context.base_log_odds)) / (n + 1)
             mean = (context.expressed * n * context.mean + 2 * context.base_mean) / (context.expressed * n + 2)
             return self._law(expressed, mean)
-        relative = np.minimum(perturbation / self.dose_unit, 1.0)
+        relative = perturbation / self.dose_unit
         active = np.flatnonzero(relative)
         change = relative.sum() * np.tensordot(context.weights, self.shared, axes=(0, 1))
         for j in active:
             change = change + relative[j] * np.tensordot(context.weights, self.effects[:, j], axes=(0, 1))
-        if context.weights.max() == 1:
-            same = (self.group_contexts == int(context.weights.argmax())) & (self.group_doses == perturbation).all(1)
+        if context.index is not None:
+            same = (self.group_contexts == context.index) & (self.group_doses == perturbation).all(axis=1)
             if same.any():
                 change = change + self.interactions[:, int(np.flatnonzero(same)[0])]
         return self._law(expit(context.base_log_odds + change[0]), context.base_mean + change[1])
 
     def pooled_law(self) -> HurdleLaw:
-        """Distribution of every gene over all training cells: what is known when the condition is not."""
+        """Distribution of every gene over all training cells: what is known when the condition is not.
+
+        Returns
+        -------
+        The law, arrays (G,).
+        """
         return self._law(self.all_expressed, self.all_mean)
 
     def _law(self, expressed: NDArray[np.floating], mean: NDArray[np.floating]) -> HurdleLaw:
@@ -275,21 +283,35 @@ class AdditiveHurdlePrior:
         shift = (trust * (law.mean - context.mean)).astype(np.float32)
         uniform = rng.random(controls.shape, dtype=np.float32)
         new = self._expressed_values(law, controls.shape, rng)
-        moved = np.where(uniform < keep, np.maximum(controls + shift, np.float32(_LOWEST_EXPRESSION)), np.float32(0))
+        lowest = np.minimum(controls, np.float32(_LOWEST_EXPRESSION))
+        moved = np.where(uniform < keep, np.maximum(controls + shift, lowest), np.float32(0))
         return np.where(controls > 0, moved, np.where(uniform < switch_on, new, np.float32(0)))
 
     @staticmethod
-    def _expressed_values(
-        law: HurdleLaw, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    def _expressed_values(law: HurdleLaw, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
         values = law.mean + np.sqrt(law.variance) * rng.standard_normal(shape, dtype=np.float32)
         return np.maximum(values, np.float32(_LOWEST_EXPRESSION))
 
     def to_arrays(self) -> dict[str, NDArray]:
-        """The prior as named arrays."""
+        """The prior as named arrays.
+
+        Returns
+        -------
+        Every field by name.
+        """
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
-        """Rebuild the prior from :meth:`to_arrays`."""
+        """Rebuild the prior from :meth:`to_arrays`.
+
+        Parameters
+        ----------
+        arrays
+            Every field by name.
+
+        Returns
+        -------
+        The prior.
+        """
         return cls(**{field.name: np.asarray(arrays[field.name]) for field in fields(cls)})

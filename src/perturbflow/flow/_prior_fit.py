@@ -48,17 +48,14 @@ def fit_hurdle(cells: CellData) -> dict[str, NDArray]:
     is_control = np.array([not group.perturbation.any() for group in groups])
 
     pool = _pool(n_cells, n_expressing, total, squares, is_control)
-    base = [
-        shrink_base(n_cells[i], n_expressing[i], total[i], pool) for i in np.flatnonzero(is_control)
-    ]
+    base = [shrink_base(n_cells[i], n_expressing[i], total[i], pool) for i in np.flatnonzero(is_control)]
     control_n, control_k = n_cells[is_control], n_expressing[is_control]
     profile = total[is_control] / control_n[:, None]
     distances = squared_distances(profile, profile)
     unit = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
 
-    doses = np.array([group.perturbation for group in perturbed]).reshape(len(perturbed), -1)
     n_components = cells.perturbations.shape[1]
-    doses = doses.reshape(len(perturbed), n_components).astype(np.float64)
+    doses = np.array([group.perturbation for group in perturbed], dtype=np.float64).reshape(-1, n_components)
     dose_unit = np.where(doses.any(axis=0), doses.max(axis=0, initial=0), 1.0)
     design = doses / dose_unit
     which = np.array([context_of[tuple(group.covariates.tolist())] for group in perturbed], dtype=np.int64)
@@ -72,26 +69,26 @@ def fit_hurdle(cells: CellData) -> dict[str, NDArray]:
         for (effect, variance), scales in ((log_odds, _LOG_ODDS_SCALES), (mean, _MEAN_SCALES))
     ]
     shared, effects, interactions = (np.stack(parts).astype(np.float32) for parts in zip(*fits, strict=True))
-    return dict(
-        contexts=np.array([group.covariates for group in controls], dtype=np.int64).reshape(len(controls), -1),
-        n_controls=control_n,
-        control_expressed=(control_k / control_n[:, None]).astype(np.float32),
-        control_mean=safe_divide(total[is_control], control_k).astype(np.float32),
-        control_profile=profile.astype(np.float32),
-        distance_unit=np.array([unit]),
-        pool_expressed=pool.control_expressed.astype(np.float32),
-        pool_mean=pool.mean.astype(np.float32),
-        all_expressed=pool.expressed.astype(np.float32),
-        all_mean=pool.mean.astype(np.float32),
-        variance=pool.variance.astype(np.float32),
-        dose_unit=dose_unit.astype(np.float32),
-        trained=doses.any(axis=0),
-        shared=shared,
-        effects=effects,
-        group_doses=doses.astype(np.float32),
-        group_contexts=which,
-        interactions=interactions,
-    )
+    return {
+        "contexts": np.array([group.covariates for group in controls], dtype=np.int64).reshape(len(controls), -1),
+        "n_controls": control_n,
+        "control_expressed": (control_k / control_n[:, None]).astype(np.float32),
+        "control_mean": safe_divide(total[is_control], control_k).astype(np.float32),
+        "control_profile": profile.astype(np.float32),
+        "distance_unit": np.array([unit]),
+        "pool_expressed": pool.control_expressed.astype(np.float32),
+        "pool_mean": pool.mean.astype(np.float32),
+        "all_expressed": pool.expressed.astype(np.float32),
+        "all_mean": pool.mean.astype(np.float32),
+        "variance": pool.variance.astype(np.float32),
+        "dose_unit": dose_unit.astype(np.float32),
+        "trained": doses.any(axis=0),
+        "shared": shared,
+        "effects": effects,
+        "group_doses": doses.astype(np.float32),
+        "group_contexts": which,
+        "interactions": interactions,
+    }
 
 
 @dataclass(frozen=True)
@@ -195,10 +192,12 @@ def _fit_additive(
         remaining[rows] += dose * (effects[j] - new)[which[rows]]
         effects[j] = new
     alone = np.ones((1, 1, 1))
-    interactions = np.stack([
-        shrink_effects(rest[:, None], variance[:, None], observed=[0], covariances=alone, scales=scales)[:, 0]
-        for rest, variance in zip(remaining, variances, strict=True)
-    ])
+    interactions = np.stack(
+        [
+            shrink_effects(rest[:, None], variance[:, None], observed=[0], covariances=alone, scales=scales)[:, 0]
+            for rest, variance in zip(remaining, variances, strict=True)
+        ]
+    )
     return shared, effects, interactions
 
 
@@ -239,8 +238,8 @@ def group_sums(
     indicator = sparse.csr_matrix(
         (np.ones(len(columns)), (np.repeat(np.arange(len(rows)), lengths), columns)), shape=(len(rows), x.shape[0])
     )
-    is_sparse = sparse.issparse(x)
-    parts = (x > 0, x, x.multiply(x) if is_sparse else np.square(x, dtype=np.float64))
+    squared = np.square(x, dtype=np.float64) if isinstance(x, np.ndarray) else x.multiply(x)
+    parts = (x > 0, x, squared)
     sums = [indicator @ part.astype(np.float64) for part in parts]
     count, total, squares = (s.toarray() if sparse.issparse(s) else np.asarray(s) for s in sums)
     return count, total, squares

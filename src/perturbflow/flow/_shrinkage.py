@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _CONTEXT_KERNELS = ((0.5, 0.3), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5), (0.0, 1.0))
 _NULL_PSEUDO_GENES = 10.0
 _EM_STEPS = 60
+_VALUES_AT_ONCE = 10_000_000
 
 
 def context_covariances(distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,37 +78,60 @@ def shrink_effects(
     """
     n_genes, n_observed = effects.shape
     n_contexts = covariances.shape[1]
-    log_likelihoods = [-0.5 * (np.log(variances) + effects**2 / variances).sum(1)]
-    means = [np.zeros((n_genes, n_contexts))]
-    noise = np.zeros((n_genes, n_observed, n_observed))
-    diagonal = np.arange(n_observed)
-    noise[:, diagonal, diagonal] = variances
-    for covariance in covariances:
-        within, across = covariance[np.ix_(observed, observed)], covariance[:, observed]
-        for scale in scales:
-            factor = np.linalg.cholesky(scale**2 * within + noise)
-            white = np.linalg.solve(factor, effects[..., None])
-            log_determinant = np.log(factor[:, diagonal, diagonal]).sum(1)
-            log_likelihoods.append(-log_determinant - 0.5 * (white[..., 0] ** 2).sum(1))
-            weights = np.linalg.solve(factor.transpose(0, 2, 1), white)[..., 0]
-            means.append(scale**2 * weights @ across.T)
-    responsibilities = _mixture_responsibilities(np.stack(log_likelihoods, axis=1))
-    posterior = np.zeros((n_genes, n_contexts))
-    for k, mean in enumerate(means):
-        posterior += responsibilities[:, k, None] * mean
-    return posterior
+    squared_scales = np.square(scales)
+    # Mixture components (M * S, ...): every covariance at every scale.
+    full = (squared_scales[:, None, None] * covariances[:, None]).reshape(-1, n_contexts, n_contexts)
+    within, across = full[:, observed][:, :, observed], full[:, :, observed]
+    at_once = max(1, _VALUES_AT_ONCE // (len(full) * n_observed**2))
+    chunks = [slice(first, first + at_once) for first in range(0, n_genes, at_once)]
+    null = -0.5 * (np.log(variances) + effects**2 / variances).sum(axis=1)
+    log_likelihoods = np.empty((1 + len(full), n_genes))
+    log_likelihoods[0] = null
+    means = np.empty((len(full), n_contexts, n_genes))
+    for chunk in chunks:
+        log_likelihoods[1:, chunk], weights = _gaussian_evidence(within, variances[chunk].T, effects[chunk].T)
+        means[:, :, chunk] = across @ weights
+    responsibilities = _mixture_responsibilities(log_likelihoods)
+    return np.einsum("mg,mcg->gc", responsibilities[1:], means)
+
+
+def _gaussian_evidence(
+    covariances: NDArray[np.float64], noise: NDArray[np.float64], measured: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log evidence (M, G) and weights ``(K + diag(noise))^-1 y`` (M, O, G) of measurements y (O, G) with noise (O, G).
+
+    A Cholesky decomposition written over whole vectors of genes: matrices of a few contexts are far too small for a
+    call of LAPACK each.
+    """
+    n = len(noise)
+    factor: list[list[NDArray[np.float64]]] = []
+    white: list[NDArray[np.float64]] = []
+    evidence = np.zeros((len(covariances), noise.shape[1]))
+    for i in range(n):
+        row: list[NDArray[np.float64]] = []
+        for j in range(i + 1):
+            entry = covariances[:, i, j, None] + (noise[i] if i == j else 0.0)
+            for k in range(j):
+                entry = entry - row[k] * (row if i == j else factor[j])[k]
+            row.append(np.sqrt(entry) if i == j else entry / factor[j][j])
+        factor.append(row)
+        rest = measured[i] - sum((row[k] * white[k] for k in range(i)), start=np.zeros(()))
+        white.append(rest / row[i])
+        evidence -= np.log(row[i]) + 0.5 * white[i] ** 2
+    weights = np.empty((len(covariances), n, noise.shape[1]))
+    for i in reversed(range(n)):
+        rest = white[i] - sum((factor[k][i] * weights[:, k] for k in range(i + 1, n)), start=np.zeros(()))
+        weights[:, i] = rest / factor[i][i]
+    return evidence, weights
 
 
 def _mixture_responsibilities(log_likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of every mixture component for every gene (G, M), component 0 being the null."""
-    likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=1, keepdims=True))
-    n_components = likelihoods.shape[1]
-    weights = np.full(n_components, 1 / n_components)
+    """Probability of every mixture component for every gene (M, G), component 0 being the null."""
+    likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=0))
+    weights = np.full(len(likelihoods), 1 / len(likelihoods))
     for _ in range(_EM_STEPS):
-        responsibilities = likelihoods * weights
-        responsibilities /= responsibilities.sum(axis=1, keepdims=True)
-        weights = responsibilities.sum(axis=0)
+        weights = weights * (likelihoods @ (1 / (weights @ likelihoods)))
         weights[0] += _NULL_PSEUDO_GENES
         weights /= weights.sum()
-    responsibilities = likelihoods * weights
-    return responsibilities / responsibilities.sum(axis=1, keepdims=True)
+    responsibilities = likelihoods * weights[:, None]
+    return responsibilities / responsibilities.sum(axis=0)

@@ -13,7 +13,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tableau:
-    """Coefficients of an explicit Runge-Kutta method: stage weights ``a``, solution weights ``b``, nodes ``c``."""
+    """Coefficients of an explicit Runge-Kutta method with S stages.
+
+    Parameters
+    ----------
+    order
+        Order of convergence.
+    a
+        Weights of the earlier slopes in every stage (S rows of 0, 1, ... S - 1).
+    b
+        Weights of the slopes in the step (S,).
+    c
+        Time of every stage, in steps (S,).
+    """
 
     order: int
     a: tuple[tuple[float, ...], ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ class TrainingSettings:
     weight_decay
         Of AdamW.
     warmup_steps
-        Length of the warm-up.
+        Length of the warm-up; 1 is none.
     gradient_clip
         Largest norm of the gradient.
     condition_dropout
@@ -59,6 +60,11 @@ class TrainingSettings:
         Validations without improvement before training stops.
     seed
         Of batches, noise and dropout.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range.
     """
 
     max_steps: int = 600
@@ -75,7 +81,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "validate_every", "patience"):
+        for name in ("max_steps", "batch_size", "warmup_steps", "validate_every", "patience"):
             if getattr(self, name) < 1:
                 msg = f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}."
                 raise ValueError(msg)
@@ -145,6 +151,11 @@ class FlowTrainer:
         Returns
         -------
         History: named arrays.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite; the weights are then those of the step before.
         """
         started = time.monotonic() - self.seconds
         limit = math.inf if self.settings.max_minutes is None else 60 * self.settings.max_minutes
@@ -174,7 +185,12 @@ class FlowTrainer:
         return {name: np.array(values, dtype=np.float64) for name, values in self.history.items()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything needed to continue: tensors, and plain values."""
+        """Everything needed to continue, as it is between two steps of :meth:`run`.
+
+        Returns
+        -------
+        Copies: tensors by name, and plain values by name.
+        """
         parts = {
             "network": self.flow.network.state_dict(),
             "average": self.average.state_dict(),
@@ -187,13 +203,23 @@ class FlowTrainer:
             "generator": {"state": self.generator.get_state()},
         }
         tensors = {
-            f"{part}/{name}": tensor.detach().cpu().clone() for part, named in parts.items() for name, tensor in named.items()
+            f"{part}/{name}": tensor.detach().cpu().clone()
+            for part, named in parts.items()
+            for name, tensor in named.items()
         }
         values = {name: getattr(self, name) for name in ("step", "loss", "best_score", "seconds", "waited", "history")}
-        return tensors, values
+        return tensors, deepcopy(values)
 
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` gave."""
+        """Continue from what :meth:`state` gave.
+
+        Parameters
+        ----------
+        tensors
+            Tensors by name.
+        values
+            Plain values by name.
+        """
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             part, _, key = name.partition("/")
@@ -207,7 +233,7 @@ class FlowTrainer:
             moments.setdefault(int(place), {})[key] = tensor
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
         self.generator.set_state(parts["generator"]["state"])
-        for name, value in values.items():
+        for name, value in deepcopy(values).items():
             setattr(self, name, value)
 
     def _train_step(self) -> None:
@@ -219,16 +245,16 @@ class FlowTrainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         loss = self._loss()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            msg = f"Expected a finite loss, found {value} at step {self.step + 1}. Lower `learning_rate`."
+            raise FloatingPointError(msg)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.flow.network.parameters(), settings.gradient_clip)
         self.optimiser.step()
         self.average.update_parameters(self.flow.network)
         self.step += 1
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            msg = f"Expected a finite loss, found {value} at step {self.step}. Lower `learning_rate`."
-            raise FloatingPointError(msg)
         self.loss = value if math.isnan(self.loss) else _LOSS_SMOOTHING * self.loss + (1 - _LOSS_SMOOTHING) * value
 
     def _loss(self) -> Tensor:
@@ -290,9 +316,7 @@ class _Batches:
         self.x = cells.x
         self.encoder, self.device = flow.encoder, flow.device
 
-    def draw(
-        self, n: int, generator: torch.Generator, *, whole: float, part: float
-    ) -> tuple[Tensor, GeneLaw, Tensor]:
+    def draw(self, n: int, generator: torch.Generator, *, whole: float, part: float) -> tuple[Tensor, GeneLaw, Tensor]:
         """Cells (n, G), their laws and their conditions, some dropped."""
         rows = torch.randint(len(self.group), (n,), generator=generator)
         picked = self.x[rows.numpy()]

@@ -1,0 +1,46 @@
+"""Cells of a known hurdle model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from perturbflow.flow import CellData
+
+SD = 0.3
+
+
+class HurdleScreen:
+    """Collects groups of cells with independent genes; means should be far above 0, so that nothing is cut off."""
+
+    def __init__(self, n_genes: int, *, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.log_odds = self.rng.uniform(-2.0, 1.0, n_genes)
+        self.mean = self.rng.uniform(1.5, 3.0, n_genes)
+        self.groups: list[tuple[np.ndarray, tuple, tuple]] = []
+
+    def cells(self, n_cells, log_odds, mean):
+        shape = (n_cells, len(log_odds))
+        expressed = self.rng.random(shape) < expit(log_odds)
+        return np.where(expressed, mean + SD * self.rng.standard_normal(shape), 0).astype(np.float32)
+
+    def add(self, n_cells, doses, codes=(), *, log_odds=0.0, mean=0.0):
+        """Add a group whose law is that of the base moved by ``log_odds`` and ``mean``; returns the cells."""
+        x = self.cells(n_cells, self.log_odds + log_odds, self.mean + mean)
+        self.groups.append((x, tuple(doses), tuple(codes)))
+        return x
+
+    def data(self, container=np.asarray) -> CellData:
+        x, doses, codes = zip(*self.groups, strict=True)
+        sizes = [len(part) for part in x]
+        return CellData(
+            container(np.concatenate(x)),
+            np.repeat(np.array(doses, dtype=np.float32), sizes, axis=0),
+            np.repeat(np.array(codes, dtype=np.int64).reshape(len(codes), -1), sizes, axis=0),
+        )
+
+
+@pytest.fixture
+def hurdle_screen():
+    return HurdleScreen

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.special import logit
+
+from perturbflow.flow import AdditiveHurdlePrior, CellData, HurdleLaw
+
+N_GENES = 60
+CONTAINERS = [np.asarray, sparse.csr_matrix, sparse.csr_array]
+
+
+def law_of(prior, doses, codes=(), controls=None):
+    return prior.law(np.array(doses, dtype=np.float32), prior.context(np.array(codes, dtype=np.int64), controls))
+
+
+def change(prior, doses, codes=(), controls=None):
+    """Change of log-odds and means against the context's base."""
+    context = prior.context(np.array(codes, dtype=np.int64), controls)
+    law = prior.law(np.array(doses, dtype=np.float32), context)
+    return logit(law.expressed.astype(np.float64)) - context.base_log_odds, law.mean - context.base_mean
+
+
+def rmse(x, y):
+    return float(np.sqrt(np.mean(np.square(np.asarray(x) - np.asarray(y)))))
+
+
+def same_law(found, expected, **tolerance):
+    for name in ("expressed", "mean", "variance"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), **tolerance)
+
+
+@pytest.fixture
+def additive(hurdle_screen):
+    """Three perturbations with additive effects, all single and one of the pairs measured in many cells."""
+    screen = hurdle_screen(N_GENES)
+    log_odds, mean = screen.rng.normal(0, 1.0, (3, N_GENES)), screen.rng.normal(0, 0.2, (3, N_GENES))
+    screen.add(4000, [0, 0, 0])
+    for doses in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]):
+        screen.add(4000, doses, log_odds=doses @ log_odds, mean=doses @ mean)
+    return screen, log_odds, mean
+
+
+def test_additive_effects_are_recovered_in_a_combination_never_seen(additive):
+    screen, log_odds, mean = additive
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    found_log_odds, found_mean = change(prior, [0, 1, 1])
+    # The sampling error of the log-odds of a gene expressed in 5 % of 4000 cells is 0.07; three groups enter.
+    assert rmse(found_log_odds, log_odds[1] + log_odds[2]) < 0.12
+    assert rmse(found_mean, mean[1] + mean[2]) < 0.03
+    x = np.ma.masked_equal(np.concatenate([group for group, _, _ in screen.groups]), 0)
+    np.testing.assert_allclose(prior.variance, x.var(axis=0), rtol=0.02)
+
+
+def test_training_conditions_are_fitted_with_their_interactions(additive, hurdle_screen):
+    screen, log_odds, mean = additive
+    odd = np.where(np.arange(N_GENES) < 10, 2.0, 0.0)
+    screen.groups.pop()
+    screen.add(4000, [1, 1, 0], log_odds=log_odds[0] + log_odds[1] + odd, mean=mean[0] + mean[1])
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    without = replace(prior, interactions=np.zeros_like(prior.interactions))
+    truth = log_odds[0] + log_odds[1] + odd
+    assert rmse(change(prior, [1, 1, 0])[0], truth) < 0.12
+    assert rmse(change(without, [1, 1, 0])[0][:10], truth[:10]) > 0.3
+    # Only there: a step away from the training condition nothing of it is left.
+    near = np.array([0.999, 1, 0])
+    same_law(law_of(prior, near), law_of(without, near), rtol=0)
+    same_law(law_of(prior, near), law_of(without, [1, 1, 0]), rtol=0.01)
+
+
+def test_order_of_components_does_not_matter(additive):
+    screen, _, _ = additive
+    cells, order = screen.data(), [2, 0, 1]
+    prior = AdditiveHurdlePrior.fit(cells)
+    swapped = AdditiveHurdlePrior.fit(CellData(cells.x, cells.perturbations[:, order], cells.covariates))
+    for doses in np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 1, 1]]):
+        # Components are shrunken in turn, so not to the last digit.
+        assert rmse(change(prior, doses)[0], change(swapped, doses[order])[0]) < 0.02
+
+
+def test_order_of_cells_does_not_matter(additive):
+    cells = additive[0].data()
+    shuffled = cells.subset(np.random.default_rng(0).permutation(len(cells)))
+    prior, other = AdditiveHurdlePrior.fit(cells), AdditiveHurdlePrior.fit(shuffled)
+    for name, array in prior.to_arrays().items():
+        np.testing.assert_allclose(array, other.to_arrays()[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_sparse_cells_give_the_same_prior(additive, container):
+    screen, _, _ = additive
+    prior, other = AdditiveHurdlePrior.fit(screen.data()), AdditiveHurdlePrior.fit(screen.data(container))
+    for name, array in prior.to_arrays().items():
+        np.testing.assert_allclose(array, other.to_arrays()[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def three_contexts(hurdle_screen, effects, *, n_cells=2000):
+    """Controls of two contexts that resemble each other and of one that does not; one perturbation in 0 and 2."""
+    screen = hurdle_screen(N_GENES)
+    far = screen.rng.normal(0, 1.5, N_GENES)
+    near = screen.rng.normal(0, 0.1, N_GENES)
+    base = [0.0, near, far]
+    for code in range(3):
+        screen.add(n_cells, [0], [code], log_odds=base[code])
+    for code, effect in effects.items():
+        screen.add(n_cells, [1], [code], log_odds=base[code] + effect)
+    return screen, base
+
+
+def test_a_left_out_context_gets_the_effect_of_the_similar_one(hurdle_screen):
+    rng = np.random.default_rng(5)
+    effects = {0: rng.normal(0, 1, N_GENES), 2: rng.normal(0, 1, N_GENES)}
+    prior = AdditiveHurdlePrior.fit(three_contexts(hurdle_screen, effects)[0].data())
+    found = change(prior, [1], [1])[0]
+    assert rmse(found, effects[0]) < 0.4 * rmse(found, effects[2])
+    for code in (0, 2):  # and the others keep their own
+        assert rmse(change(prior, [1], [code])[0], effects[code]) < 0.2
+
+
+def test_a_left_out_context_gets_what_the_others_have_in_common(hurdle_screen):
+    effect = np.random.default_rng(5).normal(0, 1, N_GENES)
+    prior = AdditiveHurdlePrior.fit(three_contexts(hurdle_screen, {0: effect, 2: effect})[0].data())
+    assert rmse(change(prior, [1], [1])[0], effect) < 0.25
+
+
+def test_a_new_context_is_placed_by_its_controls(hurdle_screen):
+    rng = np.random.default_rng(5)
+    effects = {0: rng.normal(0, 1, N_GENES), 2: rng.normal(0, 1, N_GENES)}
+    screen, base = three_contexts(hurdle_screen, effects)
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    controls = screen.cells(500, screen.log_odds + base[2] + 0.1, screen.mean)
+    context = prior.context(np.array([9]), controls)
+    assert context.index is None
+    assert context.weights.sum() == pytest.approx(1)
+    assert context.weights[2] > 0.7
+    np.testing.assert_allclose(context.expressed, (controls > 0).mean(0), rtol=1e-6)
+    found = change(prior, [1], [9], controls)[0]
+    assert rmse(found, effects[2]) < 0.4 * rmse(found, effects[0])
+    for container in (sparse.csr_matrix, sparse.csr_array):
+        same_law(law_of(prior, [1], [9], container(controls)), law_of(prior, [1], [9], controls), rtol=1e-5)
+
+
+def test_a_new_context_without_controls_is_an_error(additive):
+    prior = AdditiveHurdlePrior.fit(additive[0].data())
+    known = replace(prior, contexts=np.array([[0]]))
+    for controls in (None, np.zeros((0, N_GENES), dtype=np.float32)):
+        with pytest.raises(
+            ValueError, match=r"control cells for the new context with covariate codes \[3\], found none"
+        ):
+            known.context(np.array([3]), controls)
+
+
+def test_interactions_stay_in_the_training_context(hurdle_screen):
+    """Also where there is a single training context for a new one to be compared with."""
+    screen = hurdle_screen(N_GENES)
+    odd = np.where(np.arange(N_GENES) < 10, 2.5, 0.0)
+    for doses in ([0, 0], [1, 0], [0, 1]):
+        screen.add(2000, doses, [0])
+    screen.add(2000, [1, 1], [0], log_odds=odd)
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    controls = screen.cells(2000, screen.log_odds, screen.mean)
+    known, new = change(prior, [1, 1], [0])[0], change(prior, [1, 1], [1], controls)[0]
+    without = replace(prior, interactions=np.zeros_like(prior.interactions))
+    assert rmse(known[:10], odd[:10]) < 0.2
+    np.testing.assert_allclose(new, change(without, [1, 1], [1], controls)[0])
+
+
+def test_a_perturbation_that_does_nothing_predicts_controls(hurdle_screen):
+    n = 300
+    screen = hurdle_screen(N_GENES)
+    screen.add(2000, [0, 0, 0])
+    for single in np.eye(3):
+        screen.add(n, single)
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    control = law_of(prior, [0, 0, 0])
+    p = control.expressed
+    for doses in ([1, 0, 0], [1, 1, 0]):
+        law, bound = law_of(prior, doses), 0.5 * sum(doses)  # standard errors of a group; unshrunken it would be 1
+        assert rmse((law.expressed - p) / np.sqrt(p * (1 - p) / n), 0) < bound
+        assert rmse(law.mean, control.mean) < bound * 0.3 / np.sqrt(n * p.mean())
+
+
+def test_dose_zero_is_control(additive):
+    screen, _, _ = additive
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    controls = screen.groups[0][0]
+    law = law_of(prior, [0, 0, 0])
+    np.testing.assert_allclose(law.expressed, (controls > 0).mean(0), atol=1 / len(controls))
+    np.testing.assert_allclose(law.mean, controls.sum(0) / (controls > 0).sum(0), atol=0.02)
+    for j in range(3):
+        # The smallest dose is next to it, up to the few pseudo-cells by which the base is shrunken.
+        tiny = law_of(prior, 1e-6 * np.eye(3)[j])
+        np.testing.assert_allclose(tiny.expressed, law.expressed, atol=2 / len(controls))
+
+
+def test_doses_scale_and_do_not_extrapolate(hurdle_screen):
+    screen = hurdle_screen(N_GENES)
+    effect = screen.rng.normal(0, 1, N_GENES)
+    screen.add(3000, [0, 0])
+    for dose in (1, 2, 4):
+        screen.add(3000, [dose, 0], log_odds=dose / 4 * effect)
+    screen.add(3000, [0, 1])
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    assert prior.dose_unit.tolist() == [4, 1]
+    for dose in (1, 2, 3, 4):  # 3 was not measured
+        assert rmse(change(prior, [dose, 0])[0], dose / 4 * effect) < 0.15
+    without = replace(prior, interactions=np.zeros_like(prior.interactions))
+    np.testing.assert_allclose(change(without, [3, 0])[0], 0.75 * change(without, [4, 0])[0], atol=1e-4)
+    for fitted in (prior, without):
+        same_law(law_of(fitted, [400, 0]), law_of(fitted, [4, 0]), rtol=0)
+
+
+def test_an_unseen_component_has_the_mean_effect(hurdle_screen):
+    screen = hurdle_screen(N_GENES)
+    effects = screen.rng.normal(0, 0.8, N_GENES) + screen.rng.normal(0, 0.4, (6, N_GENES))
+    screen.add(3000, np.zeros(7))
+    for j in range(6):
+        screen.add(3000, np.eye(7)[j], log_odds=effects[j])
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    assert prior.trained.tolist() == [True] * 6 + [False]
+    found = change(prior, np.eye(7)[6])[0]
+    assert rmse(found, effects.mean(0)) < 0.1
+    np.testing.assert_allclose(found, prior.shared[0, 0], atol=1e-4)
+
+
+def test_the_mean_effect_is_that_of_one_component(hurdle_screen):
+    """Also where components were only seen in pairs, with twice the effect."""
+    screen = hurdle_screen(N_GENES)
+    effect = screen.rng.normal(0, 0.8, N_GENES)
+    screen.add(3000, np.zeros(5))
+    for pair in ([1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 1, 1, 0, 0]):
+        screen.add(3000, pair, log_odds=2 * effect)
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    assert rmse(change(prior, np.eye(5)[4])[0], effect) < 0.1
+
+
+def test_small_doses_say_little_about_the_effect(hurdle_screen):
+    screen = hurdle_screen(N_GENES)
+    effect = screen.rng.normal(0, 1, N_GENES)
+    screen.add(3000, [0])
+    screen.add(300, [10], log_odds=effect)
+    alone = AdditiveHurdlePrior.fit(screen.data())
+    screen.add(300, [1], log_odds=0.1 * effect)
+    both = AdditiveHurdlePrior.fit(screen.data())
+    errors = [rmse(change(prior, [9])[0], 0.9 * effect) for prior in (alone, both)]  # at a dose without interaction
+    assert errors[1] < 1.1 * errors[0]
+
+
+def test_only_controls(hurdle_screen):
+    screen = hurdle_screen(N_GENES)
+    screen.add(100, [0, 0])
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    for values in change(prior, [1, 1]):
+        np.testing.assert_allclose(values, 0, atol=1e-4)
+
+
+def test_genes_that_nobody_expresses(hurdle_screen):
+    screen = hurdle_screen(N_GENES)
+    screen.log_odds[:5] = -np.inf
+    screen.add(100, [0, 0])
+    for doses in ([1, 0], [0, 1], [1, 1]):
+        screen.add(100, doses, log_odds=2.0)
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    for doses in ([0, 0], [1, 0], [1, 1]):
+        law = law_of(prior, doses)
+        assert (law.expressed[:5] < 0.01).all()
+        assert all(np.isfinite(a).all() and (a > 0).all() for a in (law.expressed, law.mean, law.variance))
+
+
+def test_a_context_without_controls_is_an_error(hurdle_screen):
+    screen = hurdle_screen(4)
+    screen.add(10, [0], [0, 0])
+    screen.add(10, [1], [0, 0])
+    screen.add(10, [1], [0, 1])
+    with pytest.raises(ValueError, match=r"control cells in every context, found none with covariate codes \[0, 1\]"):
+        AdditiveHurdlePrior.fit(screen.data())
+
+
+def test_pooled_law_is_that_of_all_cells(additive):
+    cells = additive[0].data()
+    law = AdditiveHurdlePrior.fit(cells).pooled_law()
+    expressed = (cells.x > 0).mean(0)
+    np.testing.assert_allclose(law.expressed, expressed, atol=1e-4)
+    np.testing.assert_allclose(law.mean, cells.x.sum(0) / (cells.x > 0).sum(0), atol=1e-2)
+
+
+def test_sampled_cells_follow_the_law(additive):
+    n = 5000
+    prior = AdditiveHurdlePrior.fit(additive[0].data())
+    law = law_of(prior, [1, 0, 1])
+    cells = prior.sample(law, n, rng=np.random.default_rng(0))
+    assert cells.shape == (n, N_GENES)
+    assert cells.dtype == np.float32
+    assert_marginals(cells, law, law.variance)
+    correlation = np.asarray(np.corrcoef(cells.T))[np.triu_indices(N_GENES, 1)]
+    assert correlation.std() == pytest.approx(1 / np.sqrt(n), rel=0.1)
+
+
+def assert_marginals(cells, law, variance):
+    """Within 5 standard errors in 2 * 60 genes."""
+    n, n_expressing = len(cells), (cells > 0).sum(0)
+    p = law.expressed
+    assert (np.abs((cells > 0).mean(0) - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-9).all()
+    mean = cells.sum(0) / n_expressing
+    assert (np.abs(mean - law.mean) < 5 * np.sqrt(variance / n_expressing)).all()
+
+
+def correlated_controls(rng, n):
+    """Half the genes follow one hidden state of the cell, the others its opposite."""
+    state = rng.random(n) < 0.5
+    active = np.where(np.arange(N_GENES) < N_GENES // 2, state[:, None], ~state[:, None])
+    expressed = rng.random((n, N_GENES)) < np.where(active, 0.8, 0.2)
+    return np.where(expressed, rng.normal(2.0, 0.3, (n, N_GENES)), 0).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def correlated():
+    rng = np.random.default_rng(0)
+    controls = correlated_controls(rng, 5000)
+    x = np.concatenate([controls, controls[:200]])
+    cells = CellData(x, np.arange(len(x))[:, None] >= 5000, np.zeros((len(x), 0), dtype=int))
+    prior = AdditiveHurdlePrior.fit(cells)
+    return prior, prior.context(np.zeros(0, dtype=int)), controls
+
+
+def test_moving_to_their_own_law_leaves_cells_as_they_are(correlated):
+    prior, context, controls = correlated
+    controls = controls.copy()
+    controls[0, 0], controls[1, 0] = 0.01, 9.0  # values that no law would give
+    law = HurdleLaw(context.expressed.astype(np.float32), context.mean.astype(np.float32), prior.variance)
+    before = controls.copy()
+    moved = prior.move(controls, law, context, rng=np.random.default_rng(0))
+    assert (moved == controls).all()
+    assert moved is not controls
+    moved[:] = 0
+    assert (controls == before).all()
+
+
+def test_moved_cells_have_the_marginals_of_the_law(correlated):
+    prior, context, controls = correlated
+    rng = np.random.default_rng(0)
+    law = HurdleLaw(
+        rng.uniform(0.05, 0.95, N_GENES).astype(np.float32),
+        rng.uniform(1.5, 3.0, N_GENES).astype(np.float32),
+        prior.variance,
+    )
+    moved = prior.move(controls, law, context, rng=rng)
+    assert moved.dtype == np.float32
+    assert_marginals(moved, law, prior.variance)
+
+
+def test_moved_cells_change_only_one_way(correlated):
+    prior, context, controls = correlated
+    for factor in (0.5, 1.5):
+        law = HurdleLaw(
+            (context.expressed * factor).astype(np.float32), context.mean.astype(np.float32), prior.variance
+        )
+        moved = prior.move(controls, law, context, rng=np.random.default_rng(0))
+        more, less = (moved > 0) & (controls == 0), (moved == 0) & (controls > 0)
+        assert more.any() == (factor > 1)
+        assert less.any() == (factor < 1)
+        both = (moved > 0) & (controls > 0)
+        assert (moved[both] == controls[both]).all()
+
+
+def test_moved_cells_keep_the_dependence_of_controls(correlated):
+    prior, context, controls = correlated
+    law = prior.law(np.ones(1, dtype=np.float32), context)  # of a perturbation that does nothing
+    truth = np.corrcoef(controls.T)
+    moved = np.corrcoef(prior.move(controls, law, context, rng=np.random.default_rng(0)).T)
+    drawn = np.corrcoef(prior.sample(law, len(controls), rng=np.random.default_rng(0)).T)
+    assert rmse(moved, truth) < 0.03
+    assert rmse(drawn, truth) > 0.25
+
+
+def test_round_trip_through_arrays(additive):
+    prior = AdditiveHurdlePrior.fit(additive[0].data())
+    arrays = prior.to_arrays()
+    assert all(isinstance(array, np.ndarray) for array in arrays.values())
+    rebuilt = AdditiveHurdlePrior.from_arrays(arrays)
+    for doses in ([0, 0, 0], [1, 1, 0], [0.5, 0, 1]):
+        same_law(law_of(rebuilt, doses), law_of(prior, doses), rtol=0)
+    for name, array in rebuilt.to_arrays().items():
+        assert array.dtype == arrays[name].dtype

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from perturbflow.flow import _shrinkage as shrinkage_module
+from perturbflow.flow import context_covariances, shrink_effects
+
+SCALES = (0.25, 0.5, 1.0, 2.0)
+# Contexts 0 and 1 resemble each other, 2 is far from both.
+DISTANCES = np.array([[0, 0.05, 1.5], [0.05, 0, 1.4], [1.5, 1.4, 0]])
+ALONE = np.ones((1, 1, 1))
+
+
+def shrink_alone(effects, variances):
+    return shrink_effects(effects[:, None], variances[:, None], observed=[0], covariances=ALONE, scales=SCALES)[:, 0]
+
+
+def brute_force(effects, variances, observed, covariances, n_steps=60, null_genes=10.0):
+    """The same model gene by gene through densities of scipy and explicit inverses."""
+    components = [np.zeros_like(covariances[0])] + [s**2 * k for k in covariances for s in SCALES]
+    likelihood = np.array(
+        [
+            [
+                stats.multivariate_normal.pdf(e, np.zeros(len(e)), k[np.ix_(observed, observed)] + np.diag(v))
+                for k in components
+            ]
+            for e, v in zip(effects, variances, strict=True)
+        ]
+    )
+    weights = np.full(len(components), 1 / len(components))
+
+    def responsibilities():
+        joint = likelihood * weights
+        return joint / joint.sum(1, keepdims=True)
+
+    for _ in range(n_steps):
+        weights = responsibilities().sum(0)
+        weights[0] += null_genes
+        weights /= weights.sum()
+    means = np.array(
+        [
+            [k[:, observed] @ np.linalg.inv(k[np.ix_(observed, observed)] + np.diag(v)) @ e for k in components]
+            for e, v in zip(effects, variances, strict=True)
+        ]
+    )
+    return (responsibilities()[..., None] * means).sum(1)
+
+
+@pytest.mark.parametrize("observed", [[0, 1, 2], [2, 0], [1]])
+def test_posterior_equals_an_independent_computation(observed):
+    rng = np.random.default_rng(0)
+    variances = rng.uniform(0.01, 0.5, (12, len(observed)))
+    effects = rng.normal(0, 1, (12, len(observed))) * rng.integers(0, 2, (12, 1))
+    covariances = context_covariances(DISTANCES)
+    found = shrink_effects(effects, variances, observed=observed, covariances=covariances, scales=SCALES)
+    np.testing.assert_allclose(found, brute_force(effects, variances, observed, covariances), rtol=1e-6, atol=1e-9)
+
+
+def test_covariances_are_valid_and_fall_with_distance():
+    covariances = context_covariances(DISTANCES)
+    for covariance in covariances:
+        assert (np.linalg.eigvalsh(covariance) > 0).all()
+        np.testing.assert_allclose(np.diag(covariance), 1, atol=1e-5)
+        np.testing.assert_allclose(covariance, covariance.T)
+        assert covariance[0, 1] > covariance[0, 2]
+    assert (context_covariances(np.zeros((1, 1))) == ALONE).all()
+
+
+def test_without_noise_the_measured_effect_is_kept():
+    effects = np.random.default_rng(0).normal(0, 1, 50)
+    np.testing.assert_allclose(shrink_alone(effects, np.full(50, 1e-8)), effects, atol=1e-3)
+
+
+def test_pure_noise_is_taken_away():
+    effects = np.random.default_rng(0).normal(0, 1, 50)
+    assert np.abs(shrink_alone(effects, np.full(50, 1e6))).max() < 1e-4
+
+
+def test_null_data_is_shrunken_to_nothing():
+    rng = np.random.default_rng(0)
+    variances = rng.uniform(0.01, 0.3, 500)
+    noise = rng.normal(0, np.sqrt(variances))
+    kept = shrink_alone(noise, variances)
+    assert np.sqrt(np.mean(kept**2)) < 0.05 * np.sqrt(np.mean(noise**2))
+
+
+def test_shrinkage_lowers_the_error():
+    rng = np.random.default_rng(0)
+    truth = np.where(rng.random(500) < 0.2, rng.normal(0, 1.0, 500), 0)
+    variances = rng.uniform(0.05, 0.5, 500)
+    measured = truth + rng.normal(0, np.sqrt(variances))
+    assert np.mean((shrink_alone(measured, variances) - truth) ** 2) < 0.4 * np.mean((measured - truth) ** 2)
+
+
+def test_stronger_effects_stay_stronger_and_keep_their_sign():
+    rng = np.random.default_rng(0)
+    effects = np.sort(np.concatenate([rng.normal(0, 1, 99), np.zeros(1)]))
+    kept = shrink_alone(effects, np.full(100, 0.2))
+    assert (np.diff(kept) > 0).all()
+    assert (np.sign(kept) == np.sign(effects)).all()
+    assert (np.abs(kept) <= np.abs(effects)).all()
+
+
+def test_signs_and_gene_order_carry_over():
+    rng = np.random.default_rng(0)
+    effects, variances = rng.normal(0, 1, (30, 2)), rng.uniform(0.1, 0.5, (30, 2))
+
+    def shrink(e, v):
+        return shrink_effects(e, v, observed=[0, 2], covariances=context_covariances(DISTANCES), scales=SCALES)
+
+    kept, order = shrink(effects, variances), rng.permutation(30)
+    np.testing.assert_allclose(shrink(-effects, variances), -kept)
+    np.testing.assert_allclose(shrink(effects[order], variances[order]), kept[order])
+
+
+def test_an_unobserved_context_follows_the_one_it_resembles():
+    rng = np.random.default_rng(0)
+    effects = rng.normal(0, 1, (200, 2))  # of contexts 0 and 2, with nothing in common
+    kept = shrink_effects(
+        effects,
+        np.full((200, 2), 0.01),
+        observed=[0, 2],
+        covariances=context_covariances(DISTANCES),
+        scales=SCALES,
+    )
+    assert np.corrcoef(kept[:, 1], effects[:, 0])[0, 1] > 0.9
+    assert abs(np.corrcoef(kept[:, 1], effects[:, 1])[0, 1]) < 0.4
+
+
+def test_what_contexts_have_in_common_reaches_all():
+    common = np.random.default_rng(0).normal(0, 1, (200, 1))
+    kept = shrink_effects(
+        np.repeat(common, 2, axis=1),
+        np.full((200, 2), 0.01),
+        observed=[0, 2],
+        covariances=context_covariances(DISTANCES),
+        scales=SCALES,
+    )
+    for context in range(3):
+        assert np.polyfit(common[:, 0], kept[:, context], 1)[0] == pytest.approx(1, abs=0.15)
+
+
+def test_a_second_measurement_counts():
+    """Two noisy contexts that agree are believed more than one."""
+    rng = np.random.default_rng(0)
+    common, variances = rng.normal(0, 1, (300, 1)), np.full((300, 2), 0.5)
+    measured = common + rng.normal(0, np.sqrt(0.5), (300, 2))
+    covariances = context_covariances(DISTANCES)[:, :2, :2]
+    both = shrink_effects(measured, variances, observed=[0, 1], covariances=covariances, scales=SCALES)[:, 0]
+    one = shrink_effects(measured[:, :1], variances[:, :1], observed=[0], covariances=covariances, scales=SCALES)[:, 0]
+    assert np.mean((both - common[:, 0]) ** 2) < 0.8 * np.mean((one - common[:, 0]) ** 2)
+
+
+def test_genes_go_through_in_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    effects, variances = rng.normal(0, 1, (30, 2)), rng.uniform(0.1, 0.5, (30, 2))
+
+    def shrink():
+        return shrink_effects(
+            effects, variances, observed=[0, 2], covariances=context_covariances(DISTANCES), scales=SCALES
+        )
+
+    whole = shrink()
+    for n_values in (1, 600):
+        monkeypatch.setattr(shrinkage_module, "_VALUES_AT_ONCE", n_values)
+        np.testing.assert_allclose(shrink(), whole, rtol=1e-12)
