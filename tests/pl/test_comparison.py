@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from perturbflow import pl
+from perturbflow._fields import read_fields
 from perturbflow.pl._predictions import read_comparison
+from perturbflow.pp import setup_perturbation
 
 PLOTS = [pl.perturbation_effect, pl.expression, pl.embedding]
 
@@ -133,3 +136,42 @@ def test_one_of_several_predictions_is_found(adata):
     assert comparison.label == label
     with pytest.raises(KeyError, match="predict_perturbation"):
         read_comparison(adata, "GENE_999", covariates=None, key="predicted")
+
+
+def test_genes_that_the_flow_does_not_know_are_left_out(adata):
+    label = adata.uns["label"]
+    whole = read_comparison(adata, label, covariates=None, key="predicted")
+    adata.obsm["predicted"][:, [0, 7]] = np.nan
+    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    kept = np.setdiff1d(np.arange(adata.n_vars), [0, 7])
+    assert comparison.genes.tolist() == adata.var_names[kept].tolist()
+    for name, effect in comparison.mean_effects().items():
+        np.testing.assert_allclose(effect, whole.mean_effects()[name][kept])
+
+
+def test_new_control_cells_have_the_fields_of_the_flow(adata, monkeypatch):
+    label, fields = adata.uns["label"], read_fields(adata)
+    controls = adata[(adata.obs["perturbation"] == "control").to_numpy()].copy()
+    controls.obs = controls.obs.drop(columns="perturbation")
+    del controls.uns["perturbation_fields"]
+    controls.uns["flow"] = {}
+    controls.uns["predicted"]["params"] = {"key": "flow", "covariates": {}}
+    flow = SimpleNamespace(fields=fields, fitted_splits=("train",))
+    monkeypatch.setattr("perturbflow.pl._predictions.read_flow", lambda adata, key: flow)
+    comparison = read_comparison(controls, label, covariates={"cell_type": "type_2"}, key="predicted")
+    is_type = (controls.obs["cell_type"] == "type_2").to_numpy()
+    assert not comparison.is_observed
+    np.testing.assert_array_equal(comparison.predicted, controls.obsm["predicted"][is_type])
+    np.testing.assert_array_equal(comparison.sources()["control"], controls.X[np.flatnonzero(is_type)].toarray())
+
+
+def test_dose_selects_the_observed_cells(adata):
+    label = adata.uns["label"]
+    of_label = (adata.obs["perturbation"] == label).to_numpy()
+    adata.obs["dose"] = np.where(of_label & (np.arange(adata.n_obs) % 2 == 0), "0.5+1", "1")
+    keys: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control", "dose_key": "dose"}
+    setup_perturbation(adata, covariate_keys=["cell_type"], **keys)
+    adata.uns["predicted"]["params"] = {"dose": "0.5+1"}
+    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    np.testing.assert_array_equal(comparison.observed, np.flatnonzero(of_label & (adata.obs["dose"] == "0.5+1")))
+    assert comparison.title(None) == f"{label}, dose 0.5+1"

@@ -116,7 +116,7 @@ def _train(
     from tqdm.auto import tqdm
 
     # The whole path from noise is judged: entered late, it would hardly depend on the network.
-    validate = None if held_out is None else lambda flow: held_out.energy(flow, start=0.0, trust=1.0)
+    validate = None if held_out is None else lambda flow: float(held_out.energies(flow, start=0.0, trust=1.0).mean())
     with tqdm(
         total=trainer.settings.max_steps, initial=trainer.step, desc="fit flow", unit="step", disable=not progress_bar
     ) as progress:

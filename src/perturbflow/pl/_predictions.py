@@ -12,7 +12,8 @@ import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import check_one_of, listing
-from perturbflow._fields import FIELDS_KEY, control_cells, read_cells, read_fields
+from perturbflow._controls import control_cells
+from perturbflow._fields import FIELDS_KEY, read_cells, read_fields
 from perturbflow._flow_store import read_flow
 from perturbflow._labels import canonical_label, parse_label
 from perturbflow.flow import CellData

@@ -57,17 +57,5 @@ def training(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show:
             other.axvline(best, color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
             other.set_ylabel("energy distance, held-out conditions", color=VERMILLION)
             other.spines["top"].set_visible(False)
-            upper = other.get_xaxis_transform()
-            is_late = best > 0.6 * max(float(np.max(history["step"])), float(np.max(steps)))
-            other.annotate(
-                f"best: step {best:,}",
-                (best, 1.0),
-                xycoords=upper,
-                xytext=(-4 if is_late else 4, -2),
-                textcoords="offset points",
-                ha="right" if is_late else "left",
-                va="top",
-                fontsize="small",
-                color=DARK,
-            )
+            ax.set_title(f"best: step {best:,}", loc="right", fontsize="small", color=DARK)
     return ax

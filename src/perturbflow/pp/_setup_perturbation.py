@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Columns of the tables of conditions, beside which covariates stand under their own names.
-RESERVED = ("perturbation", "is_control", "n_cells", "split", "n_components", "n_seen", "seen", "unseen")
+RESERVED = (
+    *("perturbation", "is_control", "n_cells", "split", "n_components", "n_seen", "seen", "unseen"),
+    *("model", "metric", "value", "reason", "source", "source_cell"),
+)
 
 
 def setup_perturbation(

@@ -51,7 +51,8 @@ def evaluate(
     mean over five random halvings (the ceiling, model "ceiling").
 
     The rank of a prediction is that of the RMSE of its mean effect among the predictions of all conditions of the same
-    context and split. For the unbiased energy distance and MMD a value around 0, also a negative one, means that two
+    context and split. Scores on splits that were fitted on are those of a fit to these very cells and can therefore be
+    better than the ceiling. For the unbiased energy distance and MMD a value around 0, also a negative one, means that two
     samples cannot be told apart; halves have half the cells, so for RMSE, cosine and rank the ceiling is cautious.
 
     Parameters

@@ -91,7 +91,8 @@ def predict_perturbation(
         Predicted log1p-normalised expression in the rows of control cells, NaN in other rows and for genes that the
         flow does not know. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
     `adata.uns["predicted" | key_added]` : dict
-        ``perturbations`` and the names of their ``obsm`` entries, and ``params``.
+        ``perturbations``, their ``doses`` (if doses are registered or given), the names of their entries in ``obsm``, and
+        ``params``.
 
     The new AnnData has the flow's genes and in ``obs`` the perturbation, its dose (if doses are registered), the
     covariates, ``source`` ("predicted") and ``source_cell`` (the control cell it started from).
@@ -167,7 +168,11 @@ def predict_perturbation(
     adata = writable(adata, copy=copy)
     for name, predicted in results.items():
         adata.obsm[name] = predicted
-    adata.uns[key_added] = {"perturbations": labels, "obsm": [keys[label] for label in labels], "params": params}
+    record = {"perturbations": labels, "obsm": [keys[label] for label in labels], "params": params}
+    if flow.fields.dose_key is not None or dose is not None:
+        doses = {condition.label: condition.dose_label for condition in conditions}
+        record["doses"] = [doses[label] for label in labels]
+    adata.uns[key_added] = record
     return adata if copy else None
 
 

@@ -1,0 +1,401 @@
+"""PRiMeFlow as a scvi-tools model."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import CategoricalJointObsField, CategoricalObsField, LayerField, ObsmField
+from scvi.model.base import BaseModelClass
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+
+from perturbflow._fields import FEATURES_KEY, FIELDS_KEY, control_cells, read_fields
+from perturbflow._fitted_flow import FittedFlow
+from perturbflow.flow import TrainingSettings, point_on_path
+from perturbflow.models._fit import fit
+from perturbflow.pp import setup_perturbation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_PERTURBATIONS = "perturbations"
+
+
+class FlowModule(BaseModuleClass):
+    """The network of a fitted flow in the form that scvi-tools expects of a module; empty before training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flow: Any = None
+
+    def on_load(self, model: PRiMeFlow, **kwargs: Any) -> None:
+        """Rebuild the flow before its weights are read; called by ``load``."""
+        del kwargs
+        self.flow = FittedFlow.from_dict(model.fitted_).flow
+
+    def _get_inference_input(self, tensors: Mapping[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
+        return {"x": tensors[REGISTRY_KEYS.X_KEY], _PERTURBATIONS: tensors[_PERTURBATIONS]} | (
+            {"covariates": tensors[REGISTRY_KEYS.CAT_COVS_KEY]} if REGISTRY_KEYS.CAT_COVS_KEY in tensors else {}
+        )
+
+    def _get_generative_input(self, tensors: Any, inference_outputs: Any, **_: Any) -> dict[str, Any]:
+        del tensors
+        return dict(inference_outputs)
+
+    @auto_move_data
+    def inference(
+        self, x: torch.Tensor, perturbations: torch.Tensor, covariates: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Put every cell (n, G) at a random point of its path."""
+        import torch
+
+        t = torch.rand((len(x), 1), device=x.device).clamp(max=0.99)
+        x0 = torch.randn_like(x)
+        codes = torch.zeros((len(x), 0), dtype=torch.long) if covariates is None else covariates.long()
+        return {
+            "x0": x0,
+            "x1": x,
+            "t": t,
+            "point": point_on_path(x0, x, t),
+            _PERTURBATIONS: perturbations,
+            "covariates": codes,
+        }
+
+    @auto_move_data
+    def generative(
+        self,
+        x0: torch.Tensor,
+        x1: torch.Tensor,
+        t: torch.Tensor,
+        point: torch.Tensor,
+        perturbations: torch.Tensor,
+        covariates: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Velocity of every cell at its point."""
+        flow = self.flow
+        doses, codes = perturbations.cpu().numpy(), covariates.cpu().numpy()
+        law = flow.cell_laws(doses, codes)
+        return {"velocity": flow.velocity(point, t, law, flow.encode(doses, codes)), "target": x1 - x0, "t": t}
+
+    def loss(
+        self, tensors: Any, inference_outputs: Any, generative_outputs: Mapping[str, torch.Tensor], **kwargs: Any
+    ) -> LossOutput:
+        """Conditional flow-matching loss of a minibatch."""
+        del tensors, inference_outputs, kwargs
+        error = (generative_outputs["velocity"] - generative_outputs["target"]).square().mean(-1)
+        per_cell = self.flow.parametrisation.loss_weight(generative_outputs["t"])[:, 0] * error
+        return LossOutput(loss=per_cell.mean(), reconstruction_loss=per_cell)
+
+    def sample(self, *args: Any, **kwargs: Any) -> NDArray[np.float32]:
+        """Predict cells; see :meth:`perturbflow.flow.ConditionalFlow.sample`."""
+        return self.flow.sample(*args, **kwargs)
+
+
+class PRiMeFlow(BaseModelClass):
+    """Conditional flow matching in gene-expression space, as a scvi-tools model.
+
+    The same fit as :func:`perturbflow.tl.fit_flow`, for those who work with model classes: registration, ``train``,
+    ``predict``, ``save`` and ``load`` are those of scvi-tools. Training is perturbflow's own loop and not Lightning's,
+    because early stopping generates cells of held-out conditions. ``load`` unpickles a file, as in every scvi-tools
+    model, and so runs code: open only files that you trust, or use the ``store`` of :func:`perturbflow.tl.fit_flow`.
+
+    Parameters
+    ----------
+    adata
+        Cells that were registered with :meth:`setup_anndata` or :func:`perturbflow.pp.setup_perturbation`.
+    registry
+        Registry of a saved model that is loaded without cells.
+    parametrisation
+        What the network's output means: "zero_inflated", "gaussian" or "velocity".
+    source
+        What a prediction starts from: "control" or "noise".
+    network
+        Name of the velocity network.
+    width
+        Hidden width of the network.
+    n_blocks
+        Number of its residual blocks.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.models.PRiMeFlow.setup_anndata(adata, perturbation_key="perturbation", control="control")
+    >>> model = pf.models.PRiMeFlow(adata)
+    >>> model.train(max_steps=20, progress_bar=False)
+    >>> label = adata.obs["perturbation"].cat.categories[0]
+    >>> model.predict(label, seed=1).shape == (int((adata.obs["perturbation"] == "control").sum()), 50)
+    True
+    """
+
+    _module_cls = FlowModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict | None = None,
+        *,
+        parametrisation: str = "zero_inflated",
+        source: str = "control",
+        network: str = "mlp",
+        width: int = 256,
+        n_blocks: int = 2,
+    ) -> None:
+        try:
+            super().__init__(adata, registry)
+        except ValueError:
+            # pp.setup_perturbation does without scvi-tools, which takes seconds to import.
+            if adata is None or FIELDS_KEY not in adata.uns:
+                raise
+            self._register(adata)
+            super().__init__(adata, registry)
+        self.options = {
+            "parametrisation": parametrisation,
+            "source": source,
+            "network": network,
+            "width": width,
+            "n_blocks": n_blocks,
+        }
+        self.module = self._module_cls()
+        self._model_summary_string = "PRiMeFlow with " + ", ".join(f"{k}={v}" for k, v in self.options.items())
+        self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        perturbation_key: str,
+        control: str,
+        covariate_keys: Sequence[str] = (),
+        dose_key: str | None = None,
+        batch_key: str | None = None,
+        layer: str | None = None,
+        separator: str = "+",
+        perturbation_type_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register the fields of ``adata``: :func:`perturbflow.pp.setup_perturbation`, and the manager of scvi-tools.
+
+        Parameters
+        ----------
+        adata
+            Cells with log1p-normalised expression.
+        perturbation_key
+            See :func:`perturbflow.pp.setup_perturbation`, as for all that follow.
+        control
+            Label of control cells.
+        covariate_keys
+            Columns of ``obs`` that make the context of a cell.
+        dose_key
+            Column of ``obs`` with the dose.
+        batch_key
+            Column of ``obs`` with the batch.
+        layer
+            Layer with the expression.
+        separator
+            What stands between the components of a label.
+        perturbation_type_key
+            Column of ``obs`` with the way of perturbing.
+        **kwargs
+            What scvi-tools passes when a saved model is loaded.
+        """
+        setup_perturbation(
+            adata,
+            perturbation_key=perturbation_key,
+            control=control,
+            covariate_keys=covariate_keys,
+            dose_key=dose_key,
+            batch_key=batch_key,
+            layer=layer,
+            separator=separator,
+            perturbation_type_key=perturbation_type_key,
+        )
+        cls._register(adata, **kwargs)
+
+    @classmethod
+    def _register(cls, adata: AnnData, **kwargs: Any) -> None:
+        fields = read_fields(adata)
+        where = adata.layers if fields.layer is not None else None
+        x = adata.X if where is None else where[fields.layer]
+        if isinstance(x, sparse.sparray):
+            logger.warning("The sparse array has become a CSR matrix: scvi-tools does not take sparse arrays.")
+            matrix = sparse.csr_matrix(x)
+            if where is None:
+                adata.X = matrix
+            else:
+                where[fields.layer] = matrix
+        setup_args = {
+            "perturbation_key": fields.perturbation_key,
+            "control": fields.control,
+            "covariate_keys": list(fields.covariate_keys),
+            "dose_key": fields.dose_key,
+            "batch_key": fields.batch_key,
+            "layer": fields.layer,
+            "separator": fields.separator,
+            "perturbation_type_key": fields.perturbation_type_key,
+        }
+        columns = [LayerField(REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False)]
+        columns.append(ObsmField(_PERTURBATIONS, FEATURES_KEY))
+        if fields.context_keys:
+            columns.append(CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, list(fields.context_keys)))
+        if fields.batch_key is not None:
+            columns.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, fields.batch_key))
+        manager = AnnDataManager(
+            fields=columns,
+            setup_method_args={"model_name": cls.__name__, "setup_args": setup_args},
+        )
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def train(
+        self,
+        max_steps: int = 600,
+        *,
+        max_minutes: float | None = None,
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        condition_dropout: float = 0.2,
+        patience: int = 6,
+        split_key: str = "split",
+        seed: int = 0,
+        accelerator: str = "auto",
+        checkpoint: str | Path | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """Fit the model; see :func:`perturbflow.tl.fit_flow` for what is done and for the parameters.
+
+        Parameters
+        ----------
+        max_steps
+            Number of optimiser steps.
+        max_minutes
+            Stop training after this many minutes.
+        batch_size
+            Cells a step.
+        learning_rate
+            Peak learning rate of AdamW.
+        weight_decay
+            Weight decay of AdamW.
+        condition_dropout
+            Probability that the whole condition is dropped in training.
+        patience
+            Validations without improvement before training stops.
+        split_key
+            Column of ``adata.obs`` with the split.
+        seed
+            Seed of everything random.
+        accelerator
+            Torch device; "auto" takes a GPU where there is one.
+        checkpoint
+            Directory for checkpoints.
+        progress_bar
+            Whether to show a progress bar.
+        """
+        settings = TrainingSettings(
+            max_steps=max_steps,
+            max_minutes=max_minutes,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            condition_dropout=condition_dropout,
+            patience=patience,
+            seed=seed,
+        )
+        fitted = fit(
+            self.adata,
+            options=self.options,
+            settings=settings,
+            split_key=split_key,
+            device=accelerator,
+            checkpoint=checkpoint,
+            progress_bar=progress_bar,
+        )
+        # Plain arrays and values: what `save` keeps, and what `load` rebuilds the module from.
+        self.fitted_ = fitted.to_dict()
+        self.module.flow = fitted.flow
+        self.history_ = {
+            name: pd.DataFrame({name: fitted.history[name]}, index=pd.Index(fitted.history[steps], name="step"))
+            for steps, name in (("step", "loss"), ("step", "learning_rate"), ("valid_step", "valid_energy"))
+        }
+        self.is_trained_ = True
+        self.module.eval()
+
+    @property
+    def fitted(self) -> FittedFlow:
+        """The fitted flow, independent of AnnData and scvi-tools."""
+        self._check_if_trained(warn=False)
+        fitted = FittedFlow.from_dict(self.fitted_)
+        fitted.flow = self.module.flow
+        return fitted
+
+    def predict(
+        self,
+        perturbation: str,
+        adata: AnnData | None = None,
+        *,
+        covariates: Mapping[str, str] | None = None,
+        dose: float | str | None = None,
+        guidance: float = 1.0,
+        n_steps: int | None = None,
+        seed: int = 0,
+    ) -> NDArray[np.float32]:
+        """Predict the perturbed counterparts of control cells.
+
+        Parameters
+        ----------
+        perturbation
+            One label; the order of components does not matter.
+        adata
+            Control cells, with or without others; by default those of the model.
+        covariates
+            Predict only in this context.
+        dose
+            Dose of the perturbation; 1 by default.
+        guidance
+            Weight of classifier-free guidance.
+        n_steps
+            Steps of the solver; chosen by the flow by default.
+        seed
+            Seed of everything random.
+
+        Returns
+        -------
+        Predicted cells (number of control cells, G), in the order of the control cells and of the fitted genes.
+
+        Raises
+        ------
+        ValueError
+            If the perturbation is unknown, genes are missing or there are no control cells.
+        """
+        fitted = self.fitted
+        controls = control_cells(
+            self.adata if adata is None else adata, fitted.fields, genes=fitted.genes, covariates=covariates
+        )
+        predicted = np.empty((len(controls.rows), len(fitted.genes)), dtype=np.float32)
+        for i, (codes, kind, members) in enumerate(controls.contexts()):
+            encoded = fitted.vocabulary.encode_perturbations(
+                [perturbation], None if dose is None else [dose], None if kind is None else [kind]
+            ).toarray()[0]
+            predicted[members] = fitted.sample(
+                controls.dense(members),
+                encoded,
+                codes,
+                rng=np.random.default_rng([seed, i]),
+                guidance=guidance,
+                n_steps=n_steps,
+            )
+        return predicted
