@@ -102,7 +102,9 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     floor, ceiling = energy["control cells"], energy["ceiling"]
     fraction = energy.rsub(floor, axis=0).div(floor - ceiling, axis=0).stack().rename("value").reset_index()
     means = pd.concat([means, fraction.assign(metric="dynamic_range_fraction")], ignore_index=True)
-    return means.groupby(["set", "conditions", "model", "metric"], sort=False)["value"].agg(["mean", "std"]).reset_index()
+    return (
+        means.groupby(["set", "conditions", "model", "metric"], sort=False)["value"].agg(["mean", "std"]).reset_index()
+    )
 
 
 def main() -> None:
@@ -135,13 +137,21 @@ def main() -> None:
     print(f"\nMean ± s.d. over {arguments.seeds} seeds\n")
     print(markdown(table))
     print("\nWall-clock and choices, mean ± s.d. over runs\n")
-    choices = infos.groupby("set", sort=False)[["fit seconds", "judge seconds", "steps", "start", "trust"]].agg(["mean", "std"]).round(2)
+    choices = (
+        infos.groupby("set", sort=False)[["fit seconds", "judge seconds", "steps", "start", "trust"]]
+        .agg(["mean", "std"])
+        .round(2)
+    )
     choices.columns = [" ".join(column) for column in choices.columns]
     print(markdown(choices))
 
     energy = scores[scores["metric"] == ENERGY]
-    print("\nHeld-out energy distance of every run, mean over conditions and seeds; * marks the lowest but the ceiling\n")
-    held_out = energy[energy["conditions"] == HELD_OUT].pivot_table(index="run", columns="model", values="value", sort=False)
+    print(
+        "\nHeld-out energy distance of every run, mean over conditions and seeds; * marks the lowest but the ceiling\n"
+    )
+    held_out = energy[energy["conditions"] == HELD_OUT].pivot_table(
+        index="run", columns="model", values="value", sort=False
+    )
     best = held_out.drop(columns="ceiling").idxmin(axis=1)
     shown = held_out.map("{:.4f}".format)
     for run, model in best.items():
@@ -162,10 +172,15 @@ def verdicts(summary: pd.DataFrame, held_out: pd.DataFrame) -> None:
     print("\nTargets\n")
     fraction = summary[(summary["metric"] == "dynamic_range_fraction") & (summary["model"] == "flow")]
     for _, row in fraction[fraction["conditions"] == SEEN].iterrows():
-        print(f"{row['set']}: dynamic-range fraction on training conditions {row['mean']:.3f} ± {row['std']:.3f} (>= 0.9)")
+        print(
+            f"{row['set']}: dynamic-range fraction on training conditions {row['mean']:.3f} ± {row['std']:.3f} (>= 0.9)"
+        )
     prior = {"additive hurdle", "moved controls"}
     models = [model for model in held_out.columns if model not in {"flow", "ceiling"}]
-    for label, names in (("simple baselines", [m for m in models if m not in prior]), ("all, with the flow's own prior", models)):
+    for label, names in (
+        ("simple baselines", [m for m in models if m not in prior]),
+        ("all, with the flow's own prior", models),
+    ):
         lowest = held_out[names].min(axis=1)
         below = held_out["flow"] < lowest
         kang = below[below.index.str.startswith("kang")]

@@ -21,12 +21,14 @@ def main() -> None:
     """Run the demonstration and save its table and figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
-    parser.add_argument("--max-steps", type=int, default=600)
+    parser.add_argument("--max-steps", type=int, default=1500)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
 
     adata = pf.datasets.simulated_perturb_seq(seed=0)
-    print(f"Simulated {adata.n_obs} cells x {adata.n_vars} genes, {adata.obs['perturbation'].nunique() - 1} perturbations")
+    print(
+        f"Simulated {adata.n_obs} cells x {adata.n_vars} genes, {adata.obs['perturbation'].nunique() - 1} perturbations"
+    )
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
     pf.pp.split_perturbations(adata, task="combination", test_fraction=0.4, valid_fraction=0.2, seed=0)
 

@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -26,3 +35,86 @@ def _close_figures() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+def _dense(x):
+    return x.toarray() if sparse.issparse(x) else np.array(x)
+
+
+def _contents(adata: AnnData) -> dict:
+    """Everything in ``adata``, copied."""
+    return {
+        "is_view": adata.is_view,
+        "type": type(adata.X),
+        "obs": adata.obs.copy(),
+        "var": adata.var.copy(),
+        "uns": deepcopy(dict(adata.uns)),
+        "X": _dense(adata.X),
+        "layers": {key: _dense(adata.layers[key]) for key in adata.layers if key is not None},
+        "obsm": {key: _dense(adata.obsm[key]) for key in adata.obsm},
+    }
+
+
+def _assert_same(found, expected) -> None:
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            _assert_same(found[key], expected[key])
+    elif isinstance(expected, pd.DataFrame):
+        pd.testing.assert_frame_equal(found, expected)
+    elif isinstance(expected, np.ndarray):
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert found == expected
+
+
+@pytest.fixture
+def unchanged() -> Callable[[AnnData], AbstractContextManager[None]]:
+    """Context in which an AnnData must stay what it is, down to its last entry."""
+
+    @contextmanager
+    def guard(adata: AnnData) -> Iterator[None]:
+        before = _contents(adata)
+        yield
+        _assert_same(_contents(adata), before)
+
+    return guard
+
+
+@pytest.fixture(scope="session")
+def _registered() -> AnnData:
+    from perturbflow.datasets import simulated_perturb_seq
+    from perturbflow.pp import setup_perturbation, split_perturbations
+
+    adata = simulated_perturb_seq(n_cells=600, n_genes=40, n_perturbations=4, n_combinations=2)
+    labels = adata.obs["perturbation"].astype(str)
+    singles = sorted(label for label in set(labels) - {"control"} if "+" not in label)
+    for single, letter in zip(singles, "ABCD", strict=True):
+        labels = labels.str.replace(single, letter)
+    adata.obs["perturbation"] = labels.astype("category")
+    setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
+    split_perturbations(adata, task="combination", test_fraction=0.5, valid_fraction=0.5)
+    return adata
+
+
+@pytest.fixture(scope="session")
+def _fitted(_registered: AnnData) -> AnnData:
+    from perturbflow.tl import fit_flow
+
+    adata = _registered.copy()
+    fit_flow(adata, width=16, n_blocks=1, max_steps=10, batch_size=32, learning_rate=0.01, progress_bar=False)
+    # What validation chooses after so few steps is the prior alone; here the network is to have a say.
+    adata.uns["flow"]["config"] |= {"start": 0.5, "trust": 1.0}
+    return adata
+
+
+@pytest.fixture
+def registered(_registered: AnnData) -> AnnData:
+    """600 cells of 40 genes and two types: control, A to D, and B+D and C+D, of which one is for validation, one for test."""
+    return _registered.copy()
+
+
+@pytest.fixture
+def fitted(_fitted: AnnData) -> AnnData:
+    """The same cells with a flow."""
+    return _fitted.copy()

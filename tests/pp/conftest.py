@@ -1,58 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from copy import deepcopy
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
-
-
-def _dense(x):
-    return x.toarray() if sparse.issparse(x) else np.array(x)
-
-
-def _contents(adata: AnnData) -> dict:
-    """Everything in ``adata``, copied."""
-    return {
-        "is_view": adata.is_view,
-        "type": type(adata.X),
-        "obs": adata.obs.copy(),
-        "var": adata.var.copy(),
-        "uns": deepcopy(dict(adata.uns)),
-        "X": _dense(adata.X),
-        "layers": {key: _dense(adata.layers[key]) for key in adata.layers if key is not None},
-        "obsm": {key: _dense(adata.obsm[key]) for key in adata.obsm},
-    }
-
-
-def _assert_same(found, expected) -> None:
-    if isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        for key in expected:
-            _assert_same(found[key], expected[key])
-    elif isinstance(expected, pd.DataFrame):
-        pd.testing.assert_frame_equal(found, expected)
-    elif isinstance(expected, np.ndarray):
-        np.testing.assert_array_equal(found, expected)
-    else:
-        assert found == expected
-
-
-@pytest.fixture
-def unchanged() -> Callable[[AnnData], AbstractContextManager[None]]:
-    """Context in which an AnnData must stay what it is, down to its last entry."""
-
-    @contextmanager
-    def guard(adata: AnnData) -> Iterator[None]:
-        before = _contents(adata)
-        yield
-        _assert_same(_contents(adata), before)
-
-    return guard
 
 
 @pytest.fixture

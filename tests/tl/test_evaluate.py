@@ -156,6 +156,14 @@ def test_ranks_compare_conditions_of_one_context_and_split(judged):
     assert summarised(judged, "test", "oracle", "normalised_rank")["n_conditions"] == 0
 
 
+def test_rank_of_the_ceiling_compares_different_cells():
+    adata = screen(n_cells=20)
+    rng = np.random.default_rng(0)
+    adata.X = adata.X[rng.permutation(adata.n_obs)]  # no perturbation has an effect
+    evaluate(adata, key=None, metrics=["normalised_rank"], progress_bar=False)
+    assert (values(adata, model="ceiling", split="train") > 0).any()
+
+
 def test_summary_is_that_of_the_table(judged):
     row = summarised(judged, "train", "oracle", "mmd")
     scores = values(judged, split="train", model="oracle", metric="mmd")

@@ -13,7 +13,16 @@ from perturbflow.baselines._covariate_mean import CovariateMean
 from perturbflow.baselines._mean_effect import MeanEffect
 from perturbflow.baselines._sampler import Sampler
 
-__all__ = ["BASELINES", "AdditiveEffect", "AdditiveHurdle", "ControlCells", "CovariateMean", "MeanEffect", "MovedControls", "Sampler"]
+__all__ = [
+    "BASELINES",
+    "AdditiveEffect",
+    "AdditiveHurdle",
+    "ControlCells",
+    "CovariateMean",
+    "MeanEffect",
+    "MovedControls",
+    "Sampler",
+]
 
 BASELINES: Mapping[str, type[Any]] = MappingProxyType(
     {

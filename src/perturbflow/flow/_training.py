@@ -67,7 +67,7 @@ class TrainingSettings:
         If a setting is out of its range.
     """
 
-    max_steps: int = 600
+    max_steps: int = 1500
     max_minutes: float | None = None
     batch_size: int = 256
     learning_rate: float = 1e-3
@@ -76,8 +76,8 @@ class TrainingSettings:
     gradient_clip: float = 1.0
     condition_dropout: float = 0.2
     part_dropout: float = 0.3
-    validate_every: int = 50
-    patience: int = 6
+    validate_every: int = 100
+    patience: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
     from perturbflow.flow import CellData, FlowTrainer
 
-_ARRAYS_FILE, _VALUES_FILE = "training.safetensors", "training.json"
+_FILE = "training.safetensors"
 
 
 class Checkpoint:
@@ -30,7 +32,9 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        If the checkpoint belongs to a fit of other cells or with other settings.
+        If the checkpoint belongs to a fit of other cells or with other settings, or is none.
+    NotADirectoryError
+        If the folder is a file.
     """
 
     def __init__(self, folder: str | Path, trainer: FlowTrainer, cells: CellData) -> None:
@@ -41,32 +45,44 @@ class Checkpoint:
             "settings": asdict(trainer.settings),
             "n_cells": len(cells),
             "sum": float(cells.x.sum(dtype="float64")),
+            "conditions": zlib.crc32(cells.perturbations.toarray().tobytes() + cells.covariates.tobytes()),
         }
-        if (self.folder / _VALUES_FILE).is_file():
-            values = json.loads((self.folder / _VALUES_FILE).read_text())
-            if values["fit"] != self.fit:
-                different = sorted(name for name in self.fit if values["fit"].get(name) != self.fit[name])
+        if self.folder.exists() and not self.folder.is_dir():
+            msg = f"Expected `checkpoint` to be a directory or free, found the file {str(folder)!r}. Choose another."
+            raise NotADirectoryError(msg)
+        if self.path.is_file():
+            try:
+                with safe_open(self.path, framework="pt") as file:
+                    metadata = file.metadata()
+            except SafetensorError as error:
+                msg = f"Expected a checkpoint in {str(self.path)!r}, found another file ({error}). Delete it."
+                raise ValueError(msg) from error
+            saved = json.loads(metadata["fit"])
+            if saved != self.fit:
+                different = sorted(name for name in self.fit if saved.get(name) != self.fit[name])
                 msg = (
                     f"Expected the checkpoint in {str(self.folder)!r} to be of this fit, found another: different "
                     f"{different}. Use the same cells and settings, or another `checkpoint`."
                 )
                 raise ValueError(msg)
-            trainer.load_state(load_file(self.folder / _ARRAYS_FILE), values["state"])
+            trainer.load_state(load_file(self.path), json.loads(metadata["state"]))
+
+    @property
+    def path(self) -> Path:
+        """The one file: tensors, and the values as JSON in its header."""
+        return self.folder / _FILE
 
     def save(self) -> None:
         """Write the state; an interruption leaves either the old checkpoint or the new one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors, values = self.trainer.state()
-        arrays, text = self.folder / _ARRAYS_FILE, self.folder / _VALUES_FILE
-        fresh_arrays, fresh_text = arrays.with_suffix(".new"), text.with_suffix(".new")
-        save_file(tensors, fresh_arrays)
-        fresh_text.write_text(json.dumps({"fit": self.fit, "state": values}))
-        fresh_arrays.replace(arrays)
-        fresh_text.replace(text)
+        fresh = self.path.with_suffix(".new")
+        save_file(tensors, fresh, metadata={"fit": json.dumps(self.fit), "state": json.dumps(values)})
+        fresh.replace(self.path)
 
     def remove(self) -> None:
         """Remove the checkpoint, and its directory if nothing else is in it."""
-        for name in (_ARRAYS_FILE, _VALUES_FILE):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in (self.path, self.path.with_suffix(".new")):
+            path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from perturbflow._fields import check_no_leakage, read_cells, read_fields, read_split
+from perturbflow._checks import check_between, check_whole_number
+from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields, read_split
 from perturbflow._fitted_flow import FittedFlow
 from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, FlowTrainer, TrainingSettings
 from perturbflow.models._checkpoint import Checkpoint
@@ -61,7 +63,9 @@ def fit(
     -------
     The fitted flow, on the CPU.
     """
+    _check_settings(settings, options)
     fields = read_fields(adata)
+    check_expression(adata, fields.layer)
     if split_key in adata.obs:
         check_no_leakage(adata, split_key)
         split = read_split(adata, split_key)
@@ -72,7 +76,11 @@ def fit(
             split_key,
         )
         split = np.full(adata.n_obs, "train")
+    if not (split == "train").any():
+        msg = f"Expected training cells, found no 'train' in `adata.obs[{split_key!r}]`. Split the cells again."
+        raise ValueError(msg)
     training = read_cells(adata, rows=split == "train")
+    target = _device(device)
     config = FlowConfig(
         n_genes=adata.n_vars,
         n_components=len(fields.vocabulary.components),
@@ -80,7 +88,7 @@ def fit(
         **options,
     )
     flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(training), seed=settings.seed)
-    flow.to(_device(device))
+    flow.to(target)
 
     held_out = None
     if (split == "valid").any():
@@ -133,13 +141,28 @@ def _train(
     if trainer.interrupted:
         if not trainer.step:
             raise KeyboardInterrupt
+        # The checkpoint stays that of the last validation: an interruption may have left a step half done.
         logger.warning("Interrupted at step %d: the best weights so far are kept.", trainer.step)
-        if saved is not None:
-            saved.save()
     return history
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        msg = f"Expected a torch device that is present, such as 'cpu' or 'cuda', found {name!r} ({error})."
+        raise ValueError(msg) from error
+
+
+def _check_settings(settings: TrainingSettings, options: Mapping[str, Any]) -> None:
+    """Raise unless numbers are of the right type and in their range."""
+    for name in ("max_steps", "batch_size", "patience", "seed"):
+        check_whole_number(getattr(settings, name), name=name, least=0 if name == "seed" else 1)
+    for name in ("width", "n_blocks"):
+        if name in options:
+            check_whole_number(options[name], name=name, least=1)
+    check_between(settings.weight_decay, 0, math.inf, name="weight_decay")
+    if settings.max_minutes is not None:
+        check_between(settings.max_minutes, 0, math.inf, name="max_minutes")

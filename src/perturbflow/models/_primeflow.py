@@ -12,95 +12,25 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalJointObsField, CategoricalObsField, LayerField, ObsmField
 from scvi.model.base import BaseModelClass
-from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 
-from perturbflow._fields import FEATURES_KEY, FIELDS_KEY, control_cells, read_fields
+from perturbflow._checks import check_text
+from perturbflow._controls import control_cells
+from perturbflow._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
 from perturbflow._fitted_flow import FittedFlow
-from perturbflow.flow import TrainingSettings, point_on_path
+from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation
+from perturbflow.flow import TrainingSettings
 from perturbflow.models._fit import fit
+from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
 from perturbflow.pp import setup_perturbation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import torch
     from anndata import AnnData
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
-
-_PERTURBATIONS = "perturbations"
-
-
-class FlowModule(BaseModuleClass):
-    """The network of a fitted flow in the form that scvi-tools expects of a module; empty before training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flow: Any = None
-
-    def on_load(self, model: PRiMeFlow, **kwargs: Any) -> None:
-        """Rebuild the flow before its weights are read; called by ``load``."""
-        del kwargs
-        self.flow = FittedFlow.from_dict(model.fitted_).flow
-
-    def _get_inference_input(self, tensors: Mapping[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
-        return {"x": tensors[REGISTRY_KEYS.X_KEY], _PERTURBATIONS: tensors[_PERTURBATIONS]} | (
-            {"covariates": tensors[REGISTRY_KEYS.CAT_COVS_KEY]} if REGISTRY_KEYS.CAT_COVS_KEY in tensors else {}
-        )
-
-    def _get_generative_input(self, tensors: Any, inference_outputs: Any, **_: Any) -> dict[str, Any]:
-        del tensors
-        return dict(inference_outputs)
-
-    @auto_move_data
-    def inference(
-        self, x: torch.Tensor, perturbations: torch.Tensor, covariates: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Put every cell (n, G) at a random point of its path."""
-        import torch
-
-        t = torch.rand((len(x), 1), device=x.device).clamp(max=0.99)
-        x0 = torch.randn_like(x)
-        codes = torch.zeros((len(x), 0), dtype=torch.long) if covariates is None else covariates.long()
-        return {
-            "x0": x0,
-            "x1": x,
-            "t": t,
-            "point": point_on_path(x0, x, t),
-            _PERTURBATIONS: perturbations,
-            "covariates": codes,
-        }
-
-    @auto_move_data
-    def generative(
-        self,
-        x0: torch.Tensor,
-        x1: torch.Tensor,
-        t: torch.Tensor,
-        point: torch.Tensor,
-        perturbations: torch.Tensor,
-        covariates: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """Velocity of every cell at its point."""
-        flow = self.flow
-        doses, codes = perturbations.cpu().numpy(), covariates.cpu().numpy()
-        law = flow.cell_laws(doses, codes)
-        return {"velocity": flow.velocity(point, t, law, flow.encode(doses, codes)), "target": x1 - x0, "t": t}
-
-    def loss(
-        self, tensors: Any, inference_outputs: Any, generative_outputs: Mapping[str, torch.Tensor], **kwargs: Any
-    ) -> LossOutput:
-        """Conditional flow-matching loss of a minibatch."""
-        del tensors, inference_outputs, kwargs
-        error = (generative_outputs["velocity"] - generative_outputs["target"]).square().mean(-1)
-        per_cell = self.flow.parametrisation.loss_weight(generative_outputs["t"])[:, 0] * error
-        return LossOutput(loss=per_cell.mean(), reconstruction_loss=per_cell)
-
-    def sample(self, *args: Any, **kwargs: Any) -> NDArray[np.float32]:
-        """Predict cells; see :meth:`perturbflow.flow.ConditionalFlow.sample`."""
-        return self.flow.sample(*args, **kwargs)
 
 
 class PRiMeFlow(BaseModelClass):
@@ -248,7 +178,7 @@ class PRiMeFlow(BaseModelClass):
             "perturbation_type_key": fields.perturbation_type_key,
         }
         columns = [LayerField(REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False)]
-        columns.append(ObsmField(_PERTURBATIONS, FEATURES_KEY))
+        columns.append(ObsmField(PERTURBATIONS_KEY, FEATURES_KEY))
         if fields.context_keys:
             columns.append(CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, list(fields.context_keys)))
         if fields.batch_key is not None:
@@ -257,19 +187,25 @@ class PRiMeFlow(BaseModelClass):
             fields=columns,
             setup_method_args={"model_name": cls.__name__, "setup_args": setup_args},
         )
-        manager.register_fields(adata, **kwargs)
+        scvi_logger = logging.getLogger("scvi")
+        level = scvi_logger.level
+        scvi_logger.setLevel(logging.WARNING)  # it informs that features have no names, which nobody asked for
+        try:
+            manager.register_fields(adata, **kwargs)
+        finally:
+            scvi_logger.setLevel(level)
         cls.register_manager(manager)
 
     def train(
         self,
-        max_steps: int = 600,
+        max_steps: int = 1500,
         *,
         max_minutes: float | None = None,
         batch_size: int = 256,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         condition_dropout: float = 0.2,
-        patience: int = 6,
+        patience: int = 8,
         split_key: str = "split",
         seed: int = 0,
         accelerator: str = "auto",
@@ -374,28 +310,28 @@ class PRiMeFlow(BaseModelClass):
 
         Returns
         -------
-        Predicted cells (number of control cells, G), in the order of the control cells and of the fitted genes.
+        Predicted cells (number of control cells, G), in the order of the control cells and of the fitted genes: the
+        same cells that :func:`perturbflow.tl.predict_perturbation` predicts with the same flow and seed.
 
         Raises
         ------
         ValueError
-            If the perturbation is unknown, genes are missing or there are no control cells.
+            If the perturbation is unknown, genes are missing, there are no control cells, or their expression is not
+            log1p-normalised.
         """
+        check_text(perturbation, name="perturbation")
         fitted = self.fitted
-        controls = control_cells(
-            self.adata if adata is None else adata, fitted.fields, genes=fitted.genes, covariates=covariates
-        )
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            msg = "Expected control cells in `adata`, found none: the model was loaded without cells."
+            raise ValueError(msg)
+        check_expression(adata, fitted.fields.layer)
+        controls = control_cells(adata, fitted.fields, genes=fitted.genes, covariates=covariates)
+        sampler = ConditionSampler(fitted, controls, guidance=guidance, n_steps=n_steps, seed=seed)
+        conditions = conditions_to_predict(fitted, controls, [perturbation], dose)
+        warn_of_extrapolation(fitted, conditions)
         predicted = np.empty((len(controls.rows), len(fitted.genes)), dtype=np.float32)
-        for i, (codes, kind, members) in enumerate(controls.contexts()):
-            encoded = fitted.vocabulary.encode_perturbations(
-                [perturbation], None if dose is None else [dose], None if kind is None else [kind]
-            ).toarray()[0]
-            predicted[members] = fitted.sample(
-                controls.dense(members),
-                encoded,
-                codes,
-                rng=np.random.default_rng([seed, i]),
-                guidance=guidance,
-                n_steps=n_steps,
-            )
+        for condition in conditions:
+            for batch, cells in sampler.batches(condition, condition.members):
+                predicted[condition.members[batch]] = cells
         return predicted

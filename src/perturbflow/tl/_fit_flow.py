@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from perturbflow._checks import check_text
 from perturbflow._fields import writable
-from perturbflow._flow_store import write_flow
+from perturbflow._flow_store import check_flow_key, write_flow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +21,13 @@ def fit_flow(
     network: Literal["mlp"] = "mlp",
     width: int = 256,
     n_blocks: int = 2,
-    max_steps: int = 600,
+    max_steps: int = 1500,
     max_minutes: float | None = None,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
     weight_decay: float = 0.01,
     condition_dropout: float = 0.2,
-    patience: int = 6,
+    patience: int = 8,
     split_key: str = "split",
     seed: int = 0,
     device: str = "auto",
@@ -75,7 +74,7 @@ def fit_flow(
     condition_dropout
         Probability that the whole condition is dropped in training, for classifier-free guidance.
     patience
-        Validations (one every 50 steps) without improvement before training stops.
+        Validations (one every 100 steps) without improvement before training stops.
     split_key
         Column of ``adata.obs`` with the split. Without it all cells are training cells.
     seed
@@ -107,7 +106,8 @@ def fit_flow(
         If the fields are not registered.
     ValueError
         If a setting is wrong, cells of held-out conditions are among the training cells, a context has no training
-        controls, or a checkpoint belongs to another fit.
+        controls, the expression is not log1p-normalised, a checkpoint belongs to another fit, or ``key_added`` names
+        something else than an earlier flow.
 
     Notes
     -----
@@ -128,7 +128,7 @@ def fit_flow(
     from perturbflow.flow import TrainingSettings  # here, because it loads torch
     from perturbflow.models import fit
 
-    check_text(key_added, name="key_added")
+    check_flow_key(adata, key_added, store=store)
     settings = TrainingSettings(
         max_steps=max_steps,
         max_minutes=max_minutes,

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import logging
-import warnings
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_log_normalised, check_text, check_whole_number, listing
-from perturbflow._fields import (
-    PREDICTED_SOURCE,
-    control_cells,
-    expression,
-    predicted_keys,
-    writable,
-)
+from perturbflow._checks import check_no_slash, check_text, check_type, check_whole_number, listing
+from perturbflow._controls import PREDICTED_SOURCE, control_cells, predicted_keys
+from perturbflow._fields import check_expression, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from perturbflow._fields import ControlCells
+    from perturbflow._controls import ControlCells
     from perturbflow._fitted_flow import FittedFlow
+    from perturbflow._prediction import PredictedCondition
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +98,12 @@ def predict_perturbation(
         If there is no fitted flow, or a covariate is missing.
     ValueError
         If a perturbation is unknown (the nearest known ones are named), genes are missing, there are no control cells,
-        a covariate is unknown, or the expression is not log1p-normalised.
+        a covariate is unknown, the expression is not log1p-normalised, or ``key_added`` names something else.
 
     Notes
     -----
-    Conditions are streamed in batches of cells: memory is that of one batch and of the output.
+    Conditions are streamed in batches of cells: memory is that of one batch and of the output. Only the control cells
+    of a context without training controls are one batch, whatever their number.
 
     Examples
     --------
@@ -120,8 +116,12 @@ def predict_perturbation(
     >>> cells.shape
     (30, 50)
     """
-    names = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+    names = [perturbations] if isinstance(perturbations, str | Real) else list(perturbations)
+    check_type(
+        next((name for name in names if not isinstance(name, str)), ""), str, name="perturbations", expected="labels"
+    )
     check_text(key_added, name="key_added")
+    check_no_slash([key_added], what="`key_added`", hint="Choose another name.")
     if not names:
         msg = "Expected at least one perturbation in `perturbations`, found none."
         raise ValueError(msg)
@@ -134,13 +134,11 @@ def predict_perturbation(
             )
             raise ValueError(msg)
     flow = read_flow(adata, key)
-    layer = flow.fields.layer
-    check_log_normalised(
-        expression(adata, layer), where="adata.X" if layer is None else f"adata.layers[{layer!r}]", layer=layer
-    )
+    check_expression(adata, flow.fields.layer)
     controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=covariates)
-    conditions = _conditions(flow, controls, names, dose)
-    _warn_of_extrapolation(flow, conditions)
+    sampler = ConditionSampler(flow, controls, guidance=guidance, n_steps=n_steps, seed=seed)
+    conditions = conditions_to_predict(flow, controls, names, dose)
+    warn_of_extrapolation(flow, conditions)
     params = {
         "key": key,
         "covariates": dict(covariates or {}),
@@ -149,12 +147,14 @@ def predict_perturbation(
         **({} if dose is None else {"dose": dose}),
         **({} if n_steps is None else {"n_steps": n_steps}),
     }
-    sample = _Sampling(flow, controls, guidance=guidance, n_steps=n_steps, seed=seed)
     if as_anndata:
-        return _new_cells(adata, flow, controls, conditions, sample, n_cells=n_cells, params=params, key_added=key_added)
+        return _new_cells(
+            adata, flow, controls, conditions, sampler, n_cells=n_cells, params=params, key_added=key_added
+        )
 
     labels = list(dict.fromkeys(condition.label for condition in conditions))
     keys = predicted_keys(labels, key_added=key_added)
+    _check_free(adata, key_added, obsm=keys.values())
     places = adata.var_names.get_indexer(list(flow.genes))
     if len(places) < adata.n_vars:
         logger.warning("%d of %d genes are unknown to the flow: NaN.", adata.n_vars - len(places), adata.n_vars)
@@ -163,7 +163,9 @@ def predict_perturbation(
         predicted = np.full((adata.n_obs, adata.n_vars), np.nan, dtype=np.float32)
         for condition in conditions:
             if condition.label == label:
-                predicted[np.ix_(controls.rows[condition.members], places)] = sample(condition, condition.members)
+                rows = controls.rows[condition.members]
+                for batch, cells in sampler.batches(condition, condition.members):
+                    predicted[np.ix_(rows[batch], places)] = cells
         results[keys[label]] = predicted
     adata = writable(adata, copy=copy)
     for name, predicted in results.items():
@@ -176,86 +178,27 @@ def predict_perturbation(
     return adata if copy else None
 
 
-@dataclass(frozen=True, eq=False)
-class _Condition:
-    """One perturbation in one context; ``members`` are the places of its control cells among the controls."""
-
-    label: str
-    dose_label: str
-    perturbation: NDArray[np.float32]
-    covariates: NDArray[np.int64]
-    members: NDArray[np.intp]
-
-
-def _conditions(
-    flow: FittedFlow, controls: ControlCells, names: Sequence[str], dose: float | str | None
-) -> list[_Condition]:
-    vocabulary = flow.vocabulary
-    conditions: dict[tuple[Any, ...], _Condition] = {}
-    for name in names:
-        for covariates, kind, members in controls.contexts():
-            encoded = vocabulary.encode_perturbations(
-                [name], None if dose is None else [dose], None if kind is None else [kind]
-            ).toarray()[0]
-            label = vocabulary.label(encoded)
-            conditions.setdefault(
-                (label, *covariates.tolist(), kind),
-                _Condition(label, vocabulary.dose_label(encoded), encoded, covariates, members),
-            )
-    return list(conditions.values())
-
-
-def _warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[_Condition]) -> None:
-    components = np.array(flow.vocabulary.components)
-    prior = flow.flow.prior
-    asked = np.array([condition.perturbation for condition in conditions])
-    unseen = components[asked.any(axis=0) & ~prior.trained]
-    if len(unseen):
+def _check_free(adata: AnnData, key: str, *, obsm: Iterable[str]) -> None:
+    """Raise ValueError if something other than an earlier prediction would be overwritten."""
+    own = adata.uns.get(key)
+    if isinstance(own, Mapping) and {"perturbations", "obsm", "params"} <= own.keys():
+        return
+    places = [] if own is None else [f"adata.uns[{key!r}]"]
+    places += [f"adata.obsm[{name!r}]" for name in obsm if name in adata.obsm]
+    if places:
         msg = (
-            f"No training cells of {listing(unseen.tolist())}: the prediction is what perturbations do on average. "
-            "Fit with cells of these perturbations for one of their own."
+            f"Expected `key_added` to be free or an earlier prediction, found other content in {listing(places)}. "
+            "Choose another `key_added`, or delete that first."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
-    beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
-    if len(beyond):
-        msg = (
-            f"The dose of {listing(beyond.tolist())} is above the largest in training: it counts as the largest, "
-            "because nothing is known beyond."
-        )
-        warnings.warn(msg, UserWarning, stacklevel=3)
-
-
-@dataclass(frozen=True, eq=False)
-class _Sampling:
-    flow: FittedFlow
-    controls: ControlCells
-    guidance: float
-    n_steps: int | None
-    seed: int
-
-    def __call__(self, condition: _Condition, members: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Predicted cells (n, G) for some of the control cells."""
-        return self.flow.sample(
-            self.controls.dense(members),
-            condition.perturbation,
-            condition.covariates,
-            rng=self.rng(condition, "flow"),
-            guidance=self.guidance,
-            n_steps=self.n_steps,
-        )
-
-    def rng(self, condition: _Condition, purpose: str) -> np.random.Generator:
-        """Generate randomness that belongs to one condition."""
-        text = f"{purpose}|{condition.label}|{condition.dose_label}"
-        return np.random.default_rng([self.seed, zlib.crc32(text.encode()), *condition.covariates.tolist()])
+        raise ValueError(msg)
 
 
 def _new_cells(
     adata: AnnData,
     flow: FittedFlow,
     controls: ControlCells,
-    conditions: Sequence[_Condition],
-    sample: _Sampling,
+    conditions: Sequence[PredictedCondition],
+    sampler: ConditionSampler,
     *,
     n_cells: int | None,
     params: Mapping[str, Any],
@@ -264,15 +207,16 @@ def _new_cells(
     from anndata import AnnData
 
     drawn = [
-        condition.members if n_cells is None else _draw(condition.members, n_cells, sample.rng(condition, "controls"))
+        condition.members if n_cells is None else _draw(condition.members, n_cells, sampler.rng(condition, "controls"))
         for condition in conditions
     ]
     x = np.empty((sum(map(len, drawn)), len(flow.genes)), dtype=np.float32)
     tables, first = [], 0
     fields, vocabulary = flow.fields, flow.vocabulary
     for condition, members in zip(conditions, drawn, strict=True):
-        x[first : first + len(members)] = sample(condition, members)
-        first += len(members)
+        for _, cells in sampler.batches(condition, members):
+            x[first : first + len(cells)] = cells
+            first += len(cells)
         columns: dict[str, Any] = {fields.perturbation_key: condition.label}
         if fields.dose_key is not None:
             columns[fields.dose_key] = condition.dose_label

@@ -1,0 +1,184 @@
+"""Predicting conditions from control cells, for the tool and for the model class alike."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perturbflow._checks import check_type, check_whole_number, listing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow._controls import ControlCells
+    from perturbflow._fitted_flow import FittedFlow
+
+CELLS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedCondition:
+    """One perturbation in one context.
+
+    Parameters
+    ----------
+    label
+        Canonical label.
+    dose_label
+        Doses in the order of the label.
+    perturbation
+        Dose of every component (P,).
+    covariates
+        Codes of the covariates (K,).
+    members
+        Places of its control cells among the controls (n,).
+    """
+
+    label: str
+    dose_label: str
+    perturbation: NDArray[np.float32]
+    covariates: NDArray[np.int64]
+    members: NDArray[np.intp]
+
+
+def conditions_to_predict(
+    flow: FittedFlow, controls: ControlCells, names: Sequence[str], dose: float | str | None
+) -> list[PredictedCondition]:
+    """List every perturbation in every context of the control cells, each once.
+
+    Raises
+    ------
+    ValueError
+        If a perturbation is unknown or a dose is wrong.
+    """
+    vocabulary = flow.vocabulary
+    found: dict[tuple[str, tuple[int, ...]], tuple[NDArray[np.float32], list[NDArray[np.intp]]]] = {}
+    for covariates, kind, members in controls.contexts():
+        rows: dict[str, NDArray[np.float32]] = {}
+        for name in names:
+            row = vocabulary.encode_perturbations(
+                [name], None if dose is None else [dose], None if kind is None else [kind]
+            ).toarray()[0]
+            label = vocabulary.label(row)
+            if not np.array_equal(rows.setdefault(label, row), row):
+                doses = [vocabulary.dose_label(each) for each in (rows[label], row)]
+                msg = f"Expected one dose of {label!r}, found {doses}. Predict them one after the other."
+                raise ValueError(msg)
+        for label, row in rows.items():
+            # Contexts that differ only in the type written beside their control cells are one.
+            found.setdefault((label, tuple(covariates.tolist())), (row, []))[1].append(members)
+    order = {label: place for place, label in enumerate(dict.fromkeys(label for label, _ in found))}
+    return [
+        PredictedCondition(
+            label, vocabulary.dose_label(row), row, np.array(codes, dtype=np.int64), np.sort(np.concatenate(members))
+        )
+        for (label, codes), (row, members) in sorted(found.items(), key=lambda item: order[item[0][0]])
+    ]
+
+
+def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondition], *, stacklevel: int = 3) -> None:
+    """Warn of components without training cells and of doses above those in training."""
+    components = np.array(flow.vocabulary.components, dtype=object)
+    prior = flow.flow.prior
+    asked = np.array([condition.perturbation for condition in conditions])
+    unseen = components[asked.any(axis=0) & ~prior.trained]
+    if len(unseen):
+        msg = (
+            f"No training cells of {listing(unseen.tolist())}: the prediction is what perturbations do on average. "
+            "Fit with cells of these perturbations for one of their own."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+    beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
+    if len(beyond):
+        msg = (
+            f"The dose of {listing(beyond.tolist())} is above the largest in training: it counts as the largest, "
+            "because nothing is known beyond."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionSampler:
+    """Predicts cells of a condition from control cells, a batch at a time.
+
+    Parameters
+    ----------
+    flow
+        The fitted flow.
+    controls
+        The control cells.
+    guidance
+        Weight of classifier-free guidance.
+    n_steps
+        Steps of the solver; chosen by the flow if None.
+    seed
+        Seed of everything random. What a condition gets from it does not depend on other conditions.
+
+    Raises
+    ------
+    TypeError
+        If a setting is not a number.
+    ValueError
+        If a setting is out of its range.
+    """
+
+    flow: FittedFlow
+    controls: ControlCells
+    guidance: float
+    n_steps: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_whole_number(self.seed, name="seed")
+        if self.n_steps is not None:
+            check_whole_number(self.n_steps, name="n_steps", least=1)
+        is_bool = isinstance(self.guidance, bool)
+        check_type(self.guidance, () if is_bool else Real, name="guidance", expected="a number")
+        if not np.isfinite(self.guidance):
+            msg = f"Expected `guidance` to be finite, found {self.guidance!r}."
+            raise ValueError(msg)
+
+    def batches(
+        self, condition: PredictedCondition, members: NDArray[np.intp]
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Predict cells from control cells.
+
+        Parameters
+        ----------
+        condition
+            What to predict.
+        members
+            Places of the control cells to start from (n,).
+
+        Yields
+        ------
+        Where a batch is among the ``members``, and its predicted cells (m, G).
+        """
+        # A context without training controls is known by its control cells alone: they have to stay together.
+        is_known = (self.flow.flow.prior.contexts == condition.covariates).all(axis=1).any()
+        size = CELLS_AT_ONCE if is_known else len(members)
+        rng = self.rng(condition, "flow")
+        for first in range(0, len(members), size):
+            batch = slice(first, min(first + size, len(members)))
+            yield (
+                batch,
+                self.flow.sample(
+                    self.controls.dense(members[batch]),
+                    condition.perturbation,
+                    condition.covariates,
+                    rng=rng,
+                    guidance=self.guidance,
+                    n_steps=self.n_steps,
+                ),
+            )
+
+    def rng(self, condition: PredictedCondition, purpose: str) -> np.random.Generator:
+        """Generate randomness that belongs to one condition."""
+        text = f"{purpose}|{condition.label}|{condition.dose_label}"
+        return np.random.default_rng([self.seed, zlib.crc32(text.encode()), *condition.covariates.tolist()])

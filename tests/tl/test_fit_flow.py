@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from perturbflow._fields import read_cells, read_fields
+from perturbflow._flow_store import read_flow
+from perturbflow.flow import AdditiveHurdlePrior, FlowTrainer
+from perturbflow.models._validation import STARTS, TRUSTS
+from perturbflow.pp import setup_perturbation
+from perturbflow.tl import fit_flow, predict_perturbation
+
+QUICK = {"width": 16, "n_blocks": 1, "max_steps": 6, "batch_size": 32, "progress_bar": False}
+ALL = {**QUICK, "split_key": "none"}  # all cells: no validation, which takes most of the time of a short fit
+
+
+def fitted_arrays(adata, key="flow"):
+    """Weights and prior of a fitted flow by name."""
+    flow = adata.uns[key]
+    return {f"{part}/{name}": array for part in ("weights", "prior") for name, array in flow[part].items()}
+
+
+def assert_same_flow(first, second):
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name], err_msg=name)
+
+
+def leaves(value):
+    """Everything within nested dictionaries and lists."""
+    if isinstance(value, dict):
+        assert all(isinstance(key, str) and "/" not in key for key in value)
+        value = list(value.values())
+    return [leaf for part in value for leaf in leaves(part)] if isinstance(value, list) else [value]
+
+
+def test_flow_is_plain_arrays_and_values(fitted):
+    flow = fitted.uns["flow"]
+    assert set(flow) == {
+        "format", "config", "settings", "fields", "fitted_splits", "genes", "history", "prior", "weights",
+    }  # fmt: skip
+    assert {type(leaf) for leaf in leaves(flow)} <= {np.ndarray, str, int, float, bool}
+    assert flow["genes"].tolist() == list(fitted.var_names)
+    assert {array.dtype for array in flow["weights"].values()} == {np.dtype(np.float32)}
+    assert any(array.any() for name, array in flow["weights"].items() if name.startswith("write"))
+    assert flow["settings"]["max_steps"] == 10
+    assert flow["settings"]["interrupted"] is False
+    assert flow["settings"]["split_key"] == "split"
+    assert flow["history"]["step"].tolist() == flow["history"]["valid_step"].tolist() == [10]
+    assert np.isfinite(flow["history"]["loss"]).all()
+
+
+def test_one_seed_gives_one_flow_and_global_generators_are_left_alone(registered):
+    states = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()  # noqa: NPY002
+    fit_flow(registered, **QUICK, key_added="a")
+    np.random.seed(5)  # noqa: NPY002
+    torch.manual_seed(5)
+    fit_flow(registered, **QUICK, key_added="b")
+    assert_same_flow(fitted_arrays(registered, "a"), fitted_arrays(registered, "b"))
+    assert registered.uns["a"]["config"] == registered.uns["b"]["config"]
+
+    np.random.set_state(("MT19937", states[0], 624, 0.0, 0.0))  # noqa: NPY002
+    torch.set_rng_state(states[1])
+    fit_flow(registered, **ALL, seed=1, key_added="c")
+    np.testing.assert_array_equal(np.random.get_state()[1], states[0])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert random.getstate() == states[2]
+    fit_flow(registered, **ALL, seed=2, key_added="d")
+    assert (registered.uns["c"]["weights"]["read.weight"] != registered.uns["d"]["weights"]["read.weight"]).any()
+
+
+def test_test_cells_are_never_looked_at(registered):
+    other = registered.copy()
+    is_test = (other.obs["split"] == "test").to_numpy()
+    x = other.X.toarray()
+    x[is_test] = x[is_test][:, ::-1] * 0.7
+    other.X = sparse.csr_matrix(x)
+    fit_flow(registered, **QUICK)
+    fit_flow(other, **QUICK)
+    assert_same_flow(fitted_arrays(registered), fitted_arrays(other))
+    assert registered.uns["flow"]["config"] == other.uns["flow"]["config"]
+    assert registered.uns["flow"]["history"]["valid_energy"] == other.uns["flow"]["history"]["valid_energy"]
+
+
+def test_validation_cells_choose_and_then_join_the_prior(registered):
+    seen = registered.obs["split"].isin(["train", "valid"]).to_numpy()
+    fit_flow(registered, **QUICK)
+    flow = read_flow(registered)
+    assert flow.fitted_splits == ("train", "valid")
+    assert flow.config["start"] in STARTS
+    assert flow.config["trust"] in TRUSTS
+    expected = AdditiveHurdlePrior.fit(read_cells(registered, rows=seen)).to_arrays()
+    assert_same_flow(flow.flow.prior.to_arrays(), expected)
+    only_training = AdditiveHurdlePrior.fit(
+        read_cells(registered, rows=(registered.obs["split"] == "train").to_numpy())
+    )
+    assert len(only_training.group_doses) < len(expected["group_doses"])
+
+
+def test_without_split_all_cells_train_and_the_log_says_so(registered, caplog):
+    with caplog.at_level(logging.WARNING, logger="perturbflow"):
+        fit_flow(registered, **ALL)
+    assert "`adata.obs['none']` not found: all cells are training cells" in caplog.text
+    flow = read_flow(registered)
+    assert flow.fitted_splits == ("train",)
+    assert flow.history["valid_energy"].size == 0
+    assert_same_flow(flow.flow.prior.to_arrays(), AdditiveHurdlePrior.fit(read_cells(registered)).to_arrays())
+
+
+def test_split_without_validation_conditions_has_no_choices(registered):
+    registered.obs["split"] = registered.obs["split"].astype(str).replace("valid", "test")
+    fit_flow(registered, **QUICK)
+    assert read_flow(registered).fitted_splits == ("train",)
+    assert read_flow(registered).history["valid_step"].size == 0
+
+
+@pytest.mark.parametrize("source", ["control", "noise"])
+@pytest.mark.parametrize("parametrisation", ["zero_inflated", "gaussian", "velocity"])
+def test_every_parametrisation_and_source_fits_and_predicts(registered, parametrisation, source):
+    fit_flow(registered, **ALL, parametrisation=parametrisation, source=source)
+    assert registered.uns["flow"]["config"]["parametrisation"] == parametrisation
+    predict_perturbation(registered, "B+D")
+    predicted = registered.obsm["predicted"][(registered.obs["perturbation"] == "control").to_numpy()]
+    assert np.isfinite(predicted).all()
+    assert (predicted >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "container",
+    [sparse.csc_matrix, sparse.csr_array, sparse.csc_array, lambda x: x.toarray().astype(np.float64)],
+    ids=["csc", "csr_array", "csc_array", "dense_float64"],
+)
+def test_container_of_the_expression_does_not_matter(registered, container):
+    fit_flow(registered, **ALL)
+    other = registered.copy()
+    other.X = container(registered.X)
+    fit_flow(other, **ALL)
+    # Sums over cells may run in another order.
+    for name, array in fitted_arrays(registered).items():
+        np.testing.assert_allclose(fitted_arrays(other)[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert type(other.X) is type(container(registered.X))
+    for adata in (registered, other):
+        adata.uns["flow"] = registered.uns["flow"]
+        predict_perturbation(adata, "A")
+    np.testing.assert_array_equal(registered.obsm["predicted"], other.obsm["predicted"])
+
+
+def test_layer_is_used_instead_of_x(registered):
+    fit_flow(registered, **ALL)
+    layered = registered.copy()
+    layered.layers["logged"] = layered.X.copy()
+    layered.X = sparse.csr_matrix(np.expm1(layered.X.toarray()).round())
+    setup_perturbation(
+        layered, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"], layer="logged"
+    )
+    fit_flow(layered, **ALL)
+    assert_same_flow(fitted_arrays(registered), fitted_arrays(layered))
+    for adata in (registered, layered):
+        predict_perturbation(adata, "A")
+    np.testing.assert_array_equal(registered.obsm["predicted"], layered.obsm["predicted"])
+
+
+def test_copy_leaves_the_original_alone(registered, unchanged):
+    with unchanged(registered):
+        copy = fit_flow(registered, **ALL, copy=True)
+    assert copy is not None
+    assert read_flow(copy).genes == tuple(registered.var_names)
+
+
+def test_view_becomes_a_copy_of_its_own(registered, unchanged):
+    view = registered[(registered.obs["perturbation"] != "B+D").to_numpy()]
+    with unchanged(registered), pytest.warns(UserWarning, match="`adata` is a view of another AnnData"):
+        fit_flow(view, **ALL)
+    assert not view.is_view
+    assert "flow" in view.uns
+
+
+def test_interruption_keeps_the_weights_so_far(registered, monkeypatch, caplog):
+    step = FlowTrainer._train_step
+
+    def interrupted(trainer):
+        if trainer.step == 4:
+            raise KeyboardInterrupt
+        step(trainer)
+
+    monkeypatch.setattr(FlowTrainer, "_train_step", interrupted)
+    fit_flow(registered, **QUICK)
+    assert "Interrupted at step 4" in caplog.text
+    assert registered.uns["flow"]["settings"]["interrupted"] is True
+    assert any(array.any() for name, array in registered.uns["flow"]["weights"].items() if name.startswith("write"))
+    predict_perturbation(registered, "A")
+    assert np.isfinite(registered.obsm["predicted"]).any()
+
+
+def test_interruption_before_the_first_step_writes_nothing(registered, monkeypatch, unchanged):
+    def interrupted(trainer):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FlowTrainer, "_train_step", interrupted)
+    with unchanged(registered), pytest.raises(KeyboardInterrupt):
+        fit_flow(registered, **QUICK)
+
+
+def test_time_limit_ends_training(registered):
+    fit_flow(registered, **(ALL | {"max_steps": 1000}), max_minutes=0)
+    assert registered.uns["flow"]["history"]["step"].tolist() == [1]
+    assert registered.uns["flow"]["settings"]["interrupted"] is False
+
+
+def leak(adata):
+    adata.obs["split"] = adata.obs["split"].astype(str).replace("test", "train")
+
+
+def forget_fields(adata):
+    del adata.uns["perturbation_fields"]
+
+
+def no_training_cells(adata):
+    adata.obs["split"] = "valid"
+    del adata.uns["split"]
+
+
+def unknown_split(adata):
+    adata.obs["split"] = "held out"
+
+
+def no_training_controls(adata):
+    wanted = (adata.obs["perturbation"] == "control") & (adata.obs["cell_type"] == "type_1")
+    adata.obs["split"] = np.where(wanted, "test", "train")
+    del adata.uns["split"]
+
+
+def raw_counts(adata):
+    adata.X = sparse.csr_matrix(np.expm1(adata.X.toarray()).round())
+
+
+def not_finite(adata):
+    adata.X.data[3] = np.nan
+
+
+def missing_column(adata):
+    del adata.obs["cell_type"]
+
+
+def unknown_label(adata):
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("A", "AA")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (leak, ValueError, r"Expected no cells of held-out conditions in training, found 80 cells of .*in \['train'\]"),
+        (forget_fields, KeyError, r"Run `pf\.pp\.setup_perturbation\(adata, \.\.\.\)` first"),
+        (no_training_cells, ValueError, "Expected training cells, found no 'train' in `adata.obs\\['split'\\]`"),
+        (unknown_split, ValueError, "Expected 'train', 'valid' or 'test' in `adata.obs\\['split'\\]`, found"),
+        (no_training_controls, ValueError, "control"),
+        (raw_counts, ValueError, "Expected log1p-normalised expression in `adata.X`, found raw counts"),
+        (not_finite, ValueError, "found NaN or infinite values"),
+        (missing_column, KeyError, "Expected 'cell_type' in `adata.obs`"),
+        (unknown_label, ValueError, "Expected a known perturbation, found 'AA'"),
+    ],
+)
+def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged, change, error, message):
+    change(registered)
+    with unchanged(registered), pytest.raises(error, match=message):
+        fit_flow(registered, **(QUICK | {"max_steps": 1}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"parametrisation": "poisson"}, ValueError, "Expected `parametrisation` to be one of"),
+        ({"source": "cells"}, ValueError, "Expected `source` to be 'control' or 'noise', found 'cells'"),
+        ({"network": "unet"}, ValueError, r"Expected `network` to be one of \['mlp'\], found 'unet'"),
+        ({"width": 0}, ValueError, "Expected `width` to be at least 1, found 0"),
+        ({"width": 16.5}, TypeError, "Expected `width` to be a whole number"),
+        ({"n_blocks": -1}, ValueError, "Expected `n_blocks` to be at least 1"),
+        ({"max_steps": 0}, ValueError, "Expected `max_steps` to be at least 1, found 0"),
+        ({"max_steps": 2.5}, TypeError, "Expected `max_steps` to be a whole number"),
+        ({"batch_size": 0}, ValueError, "Expected `batch_size` to be at least 1"),
+        ({"patience": 0}, ValueError, "Expected `patience` to be at least 1"),
+        ({"learning_rate": 0.0}, ValueError, "Expected `learning_rate` to be above 0"),
+        ({"weight_decay": -0.1}, ValueError, "Expected `weight_decay` to be from 0"),
+        ({"condition_dropout": 1.0}, ValueError, "Expected `condition_dropout` to be at least 0 and below 1"),
+        ({"max_minutes": -1.0}, ValueError, "Expected `max_minutes` to be from 0"),
+        ({"seed": -1}, ValueError, "Expected `seed` to be at least 0, found -1"),
+        ({"device": "abacus"}, ValueError, "Expected a torch device that is present, .* found 'abacus'"),
+        ({"key_added": ""}, ValueError, "Expected `key_added` to be a string of at least one character"),
+        ({"key_added": "my/flow"}, ValueError, "Expected `key_added` without '/'"),
+        ({"key_added": "split"}, ValueError, "found 'split' with other content in `adata.uns`"),
+        ({"key_added": "perturbation_fields"}, ValueError, "Choose another `key_added`"),
+    ],
+    ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_bad_settings_are_refused_before_anything_is_written(registered, unchanged, settings, error, message):
+    with unchanged(registered), pytest.raises(error, match=message):
+        fit_flow(registered, **(QUICK | settings))
+
+
+def test_places_to_write_to_are_checked_before_the_fit(registered, unchanged, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("not a directory")
+    for name in ("store", "checkpoint"):
+        with unchanged(registered), pytest.raises(NotADirectoryError, match=f"Expected `{name}` to be a directory"):
+            fit_flow(registered, **QUICK, **{name: file})
+    assert file.read_text() == "not a directory"
+
+
+def test_earlier_flow_is_replaced(fitted):
+    fit_flow(fitted, **ALL)
+    assert fitted.uns["flow"]["settings"]["max_steps"] == 6
+    assert read_flow(fitted).fields == read_fields(fitted)

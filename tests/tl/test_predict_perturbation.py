@@ -1,0 +1,475 @@
+from __future__ import annotations
+
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from scipy.special import expit
+
+from perturbflow import _prediction
+from perturbflow._controls import control_cells
+from perturbflow._fitted_flow import FittedFlow
+from perturbflow._flow_store import read_flow
+from perturbflow.pp import setup_perturbation
+from perturbflow.tl import fit_flow, predict_perturbation
+
+QUICK = {"width": 16, "n_blocks": 1, "max_steps": 3, "batch_size": 32, "split_key": "none", "progress_bar": False}
+
+
+def is_control(adata):
+    return (adata.obs["perturbation"] == "control").to_numpy()
+
+
+def predicted(adata, perturbation, *, warns=None, **options):
+    """Predicted cells (controls, G) of one perturbation; ``adata`` stays as it is."""
+    with warnings.catch_warnings() if warns is None else pytest.warns(UserWarning, match=warns):
+        copy = predict_perturbation(adata, perturbation, copy=True, **options)
+    assert copy is not None
+    assert "predicted" not in adata.obsm
+    values = copy.obsm["predicted"]
+    return values[np.isfinite(values).any(axis=1)]
+
+
+def new_cells(adata, perturbations, **options):
+    cells = predict_perturbation(adata, perturbations, as_anndata=True, **options)
+    assert cells is not None
+    return cells
+
+
+def new_controls(adata, *, genes=None):
+    """Control cells with nothing but cell types, genes and the flow."""
+    cells = adata[is_control(adata), adata.var_names if genes is None else genes]
+    x = np.asarray(cells.X.toarray())
+    return AnnData(
+        x, obs=cells.obs[["cell_type"]].copy(), var=pd.DataFrame(index=cells.var_names), uns={"flow": adata.uns["flow"]}
+    )
+
+
+def test_rows_of_control_cells_are_filled(fitted):
+    assert predict_perturbation(fitted, "B+D") is None
+    values = fitted.obsm["predicted"]
+    assert values.shape == fitted.shape
+    assert values.dtype == np.float32
+    assert np.isfinite(values[is_control(fitted)]).all()
+    assert np.isnan(values[~is_control(fitted)]).all()
+    assert (values[is_control(fitted)] >= 0).all()
+    assert fitted.uns["predicted"] == {
+        "perturbations": ["B+D"],
+        "obsm": ["predicted"],
+        "params": {"key": "flow", "covariates": {}, "guidance": 1.0, "seed": 0},
+    }
+
+
+def test_several_perturbations_have_an_entry_each_and_do_not_depend_on_each_other(fitted):
+    alone = {label: predicted(fitted, label) for label in ("A", "B+D", "C")}
+    predict_perturbation(fitted, ["C", "D+B", "A", "B+D"], key_added="p")
+    assert fitted.uns["p"]["perturbations"] == ["C", "B+D", "A"]
+    assert fitted.uns["p"]["obsm"] == ["p_C", "p_B+D", "p_A"]
+    assert set(fitted.obsm) == {"perturbation_features", "p_C", "p_B+D", "p_A"}
+    for label, values in alone.items():
+        np.testing.assert_array_equal(fitted.obsm[f"p_{label}"][is_control(fitted)], values)
+    assert (alone["A"] != alone["C"]).any()
+
+
+def test_order_of_components_does_not_matter(fitted):
+    np.testing.assert_array_equal(predicted(fitted, "B+D"), predicted(fitted, " D + B "))
+    np.testing.assert_array_equal(predicted(fitted, "B+D", dose="1+0.5"), predicted(fitted, "D+B", dose="0.5+1"))
+    assert (predicted(fitted, "B+D", dose="1+0.5") != predicted(fitted, "B+D", dose="0.5+1")).any()
+
+
+def test_seed_decides(fitted):
+    np.testing.assert_array_equal(predicted(fitted, "A", seed=3), predicted(fitted, "A", seed=3))
+    assert (predicted(fitted, "A", seed=3) != predicted(fitted, "A", seed=4)).any()
+
+
+def test_prediction_follows_the_prior_of_its_condition(fitted):
+    fitted.uns["flow"]["config"] |= {"trust": 0.0, "start": 0.0}
+    flow = read_flow(fitted).flow
+    cells = new_cells(fitted, "B+D", n_cells=4000, covariates={"cell_type": "type_2"})
+    law = flow.prior.law(np.array([0, 1, 0, 1]), flow.prior.context(np.array([1])))
+    # Four standard errors of a share among 4000 cells, and what ten solver steps add.
+    np.testing.assert_allclose((cells.X > 0).mean(axis=0), law.expressed, atol=0.032 + 0.03)
+
+
+@pytest.mark.parametrize("option", [{"guidance": 3.0}, {"n_steps": 7}])
+def test_options_of_the_solver_change_cells_and_are_recorded(fitted, option):
+    assert (predicted(fitted, "A") != predicted(fitted, "A", **option)).any()
+    predict_perturbation(fitted, "A", **option)
+    assert fitted.uns["predicted"]["params"].items() >= option.items()
+
+
+def test_dose_zero_and_the_control_label_are_the_law_of_controls(fitted):
+    control = predicted(fitted, "control")
+    np.testing.assert_array_equal(predicted(fitted, "A", dose=0), control)
+    predict_perturbation(fitted, "B+D", dose="0+0")
+    assert fitted.uns["predicted"]["perturbations"] == ["control"]
+    assert fitted.uns["predicted"]["doses"] == ["0"]
+    # With the prior alone and late entry a control cell hardly changes.
+    fitted.uns["flow"]["config"] |= {"start": 0.99, "trust": 0.0}
+    x = fitted.X.toarray()[is_control(fitted)]
+    assert np.abs(predicted(fitted, "control") - x).mean() < np.abs(predicted(fitted, "B+D") - x).mean()
+
+
+def test_dose_beyond_the_largest_counts_as_the_largest_with_a_warning(fitted):
+    predicted(fitted, "A", dose=2, warns=r"The dose of \['A'\] is above the largest in training")
+    flow, x = read_flow(fitted), fitted.X.toarray()[is_control(fitted)]
+    samples = [
+        flow.sample(x, np.array([dose, 0, 0, 0]), np.array([0]), rng=np.random.default_rng(0)) for dose in (1.0, 2.0)
+    ]
+    np.testing.assert_array_equal(*samples)
+
+
+def test_component_without_training_cells_has_the_mean_effect(registered):
+    registered.obs["split"] = np.where(registered.obs["perturbation"].isin(["A", "B", "B+D"]), "test", "train")
+    del registered.uns["split"]
+    fit_flow(registered, **(QUICK | {"split_key": "split"}))
+    predicted(registered, "A", warns=r"No training cells of \['A'\]: .* what perturbations do on average")
+    flow = read_flow(registered)
+    context = flow.flow.prior.context(np.array([1]))
+    laws = [flow.flow.prior.law(row, context) for row in np.eye(4)[:2]]
+    shared = context.weights @ flow.flow.prior.shared[0]
+    for law in laws:
+        np.testing.assert_allclose(law.expressed, expit(context.base_log_odds + shared), rtol=1e-3, atol=2e-4)
+    np.testing.assert_array_equal(laws[0].mean, laws[1].mean)
+
+
+def test_context_restricts_the_cells_and_changes_nothing_else(fitted):
+    everywhere = predicted(fitted, "A")
+    of_type = (fitted.obs["cell_type"] == "type_2").to_numpy()
+    predict_perturbation(fitted, "A", covariates={"cell_type": "type_2"})
+    filled = np.isfinite(fitted.obsm["predicted"]).all(axis=1)
+    np.testing.assert_array_equal(filled, is_control(fitted) & of_type)
+    np.testing.assert_array_equal(fitted.obsm["predicted"][filled], everywhere[of_type[is_control(fitted)]])
+
+
+def test_new_control_cells_without_registration(fitted):
+    adata = new_controls(fitted)
+    predict_perturbation(adata, "B+D")
+    np.testing.assert_array_equal(adata.obsm["predicted"], predicted(fitted, "B+D"))
+
+
+def test_covariate_without_a_column_is_set_for_all_cells(fitted):
+    adata = new_controls(fitted)
+    del adata.obs["cell_type"]
+    with pytest.raises(KeyError, match=r"Expected 'cell_type' in `adata.obs`.*pass `covariates=\{'cell_type': ...\}`"):
+        predict_perturbation(adata, "A")
+    predict_perturbation(adata, "A", covariates={"cell_type": "type_1"})
+    adata.obs["cell_type"] = "type_1"
+    np.testing.assert_array_equal(adata.obsm.pop("predicted"), predicted(adata, "A"))
+
+
+def test_genes_are_aligned_by_name(fitted):
+    expected = predicted(fitted, "A")
+    order = np.random.default_rng(0).permutation(fitted.n_vars)
+    adata = new_controls(fitted, genes=fitted.var_names[order])
+    predict_perturbation(adata, "A")
+    np.testing.assert_array_equal(adata.obsm["predicted"], expected[:, order])
+    cells = new_cells(adata, "A")
+    assert list(cells.var_names) == list(fitted.var_names)
+    np.testing.assert_array_equal(cells.X, expected)
+
+
+def test_genes_that_the_flow_does_not_know_are_nan(fitted, caplog):
+    known = new_controls(fitted)
+    extra = AnnData(np.full((known.n_obs, 2), 0.5), obs=known.obs, var=pd.DataFrame(index=["x1", "x2"]))
+    adata = anndata.concat([extra, known], axis=1, merge="same")
+    adata.uns["flow"] = known.uns["flow"]
+    predict_perturbation(adata, "A")
+    assert "2 of 42 genes are unknown to the flow: NaN." in caplog.text
+    assert np.isnan(adata.obsm["predicted"][:, :2]).all()
+    np.testing.assert_array_equal(adata.obsm["predicted"][:, 2:], predicted(fitted, "A"))
+
+
+def test_new_cells_say_what_they_are(fitted):
+    cells = new_cells(fitted, ["A", "D+B"], n_cells=20, seed=1)
+    assert cells.shape == (80, 40)
+    assert cells.X.dtype == np.float32
+    assert (cells.X >= 0).all()
+    assert list(cells.obs) == ["perturbation", "cell_type", "source", "source_cell"]
+    assert cells.obs.groupby(["perturbation", "cell_type"], observed=True).size().to_dict() == dict.fromkeys(
+        [(label, kind) for label in ("A", "B+D") for kind in ("type_1", "type_2")], 20
+    )
+    assert [cells.obs[name].dtype for name in ("perturbation", "cell_type", "source")] == ["category"] * 3
+    assert set(cells.obs["source"]) == {"predicted"}
+    sources = fitted.obs.loc[cells.obs["source_cell"]]
+    assert (sources["perturbation"] == "control").all()
+    assert sources["cell_type"].tolist() == cells.obs["cell_type"].tolist()
+    pd.testing.assert_frame_equal(cells.var, fitted.var)
+    assert cells.obs_names.is_unique
+    assert cells.uns["predicted"]["params"] == {
+        "key": "flow", "covariates": {}, "guidance": 1.0, "seed": 1, "n_cells": 20,
+    }  # fmt: skip
+
+
+def test_new_cells_draw_controls_evenly(fitted):
+    n_controls = (fitted.obs.loc[is_control(fitted), "cell_type"] == "type_1").sum()
+    n_cells = int(2 * n_controls + 7)
+    cells = new_cells(fitted, "A", covariates={"cell_type": "type_1"}, n_cells=n_cells)
+    counts = cells.obs["source_cell"].value_counts()
+    assert (len(cells), len(counts)) == (n_cells, n_controls)
+    assert set(counts) == {2, 3}
+    assert new_cells(fitted, "A", n_cells=5).obs["source_cell"].is_unique
+    # Cells from one control cell are different draws.
+    assert not pd.DataFrame(cells.X).duplicated().any()
+
+
+def test_new_cells_without_number_are_those_of_the_control_cells(fitted):
+    cells = new_cells(fitted, "A")
+    rows = fitted.obs_names.get_indexer(cells.obs["source_cell"])
+    assert sorted(rows) == np.flatnonzero(is_control(fitted)).tolist()
+    predict_perturbation(fitted, "A")
+    np.testing.assert_array_equal(cells.X, fitted.obsm["predicted"][rows])
+
+
+def test_predictions_can_be_written(fitted, tmp_path):
+    cells = new_cells(fitted, ["A", "B+D"], n_cells=5)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    assert anndata.read_h5ad(tmp_path / "cells.h5ad").obs["perturbation"].tolist() == cells.obs["perturbation"].tolist()
+    predict_perturbation(fitted, ["A", "B+D"], dose="0.5", n_steps=4)
+    fitted.write_h5ad(tmp_path / "predicted.h5ad")
+    again = anndata.read_h5ad(tmp_path / "predicted.h5ad")
+    assert list(again.uns["predicted"]["obsm"]) == ["predicted_A", "predicted_B+D"]
+    assert list(again.uns["predicted"]["doses"]) == ["0.5", "0.5+0.5"]
+    np.testing.assert_array_equal(again.obsm["predicted_A"], fitted.obsm["predicted_A"])
+    predict_perturbation(again, "A")  # over the earlier prediction
+
+
+def test_noise_source_is_a_sample_of_the_context(registered):
+    fit_flow(registered, **QUICK, source="noise")
+    cells = new_controls(registered)
+    cells = cells[(cells.obs["cell_type"] == "type_1").to_numpy()].copy()
+    shuffled = cells[::-1].copy()
+    np.testing.assert_array_equal(predicted(cells, "A"), predicted(shuffled, "A"))
+
+
+def test_control_source_starts_from_its_control_cell(fitted):
+    fitted.uns["flow"]["config"]["start"] = 0.9
+    x = fitted.X.toarray()[is_control(fitted)]
+    values = predicted(fitted, "A")
+    matched = np.corrcoef((x - x.mean(axis=0)).ravel(), (values - values.mean(axis=0)).ravel())[0, 1]
+    mixed = np.corrcoef((x - x.mean(axis=0)).ravel(), (values - values.mean(axis=0))[::-1].ravel())[0, 1]
+    assert matched > 0.5 > abs(mixed) + 0.3
+
+
+def test_view_becomes_a_copy_of_its_own(fitted, unchanged):
+    view = fitted[is_control(fitted)]
+    with unchanged(fitted), pytest.warns(UserWarning, match="`adata` is a view of another AnnData"):
+        predict_perturbation(view, "A")
+    assert not view.is_view
+    np.testing.assert_array_equal(view.obsm["predicted"], predicted(fitted, "A"))
+
+
+def test_as_anndata_and_copy_write_nothing(fitted, unchanged):
+    with unchanged(fitted):
+        new_cells(fitted, "A")
+        copy = predict_perturbation(fitted, "A", copy=True)
+    assert copy is not None
+    assert "predicted" in copy.obsm
+    view = fitted[is_control(fitted)]
+    with unchanged(view):
+        new_cells(view, "A")
+
+
+@pytest.mark.parametrize(
+    "container",
+    [sparse.csc_matrix, sparse.csr_array, sparse.csc_array, lambda x: x.toarray().astype(np.float64)],
+    ids=["csc", "csr_array", "csc_array", "dense_float64"],
+)
+def test_container_of_the_expression_does_not_matter(fitted, container):
+    expected = predicted(fitted, "A")
+    fitted.X = container(fitted.X)
+    np.testing.assert_array_equal(predicted(fitted, "A"), expected)
+
+
+def test_batches_bound_the_memory_and_change_nothing(fitted, monkeypatch):
+    adata = new_controls(fitted)
+    adata = anndata.concat([adata] * 40, index_unique="-")
+    adata.uns["flow"] = fitted.uns["flow"]
+    sizes = []
+    sample = FittedFlow.sample
+
+    def recorded(self, controls, *args, **options):
+        sizes.append(len(controls))
+        return sample(self, controls, *args, **options)
+
+    monkeypatch.setattr(FittedFlow, "sample", recorded)
+    predict_perturbation(adata, "A")
+    assert max(sizes) == _prediction.CELLS_AT_ONCE
+    assert sum(sizes) == adata.n_obs > 2 * _prediction.CELLS_AT_ONCE
+
+    flow = read_flow(adata)
+    cells = control_cells(adata, flow.fields, genes=flow.genes, covariates={"cell_type": "type_2"})
+    conditions = _prediction.conditions_to_predict(flow, cells, ["A"], None)
+    sampler = _prediction.ConditionSampler(flow, cells, guidance=1.0, n_steps=None, seed=0)
+    everything = np.arange(len(cells.rows))
+    rng = sampler.rng(conditions[0], "flow")
+    whole = flow.sample(cells.dense(everything), np.array([1, 0, 0, 0]), np.array([1]), rng=rng)
+    np.testing.assert_array_equal(adata.obsm["predicted"][cells.rows], whole)
+
+    sizes.clear()
+    new_cells(adata, ["A", "C"], n_cells=5000)
+    assert max(sizes) == _prediction.CELLS_AT_ONCE
+    assert sum(sizes) == 4 * 5000
+
+
+def typed_screen():
+    """Gene g0 perturbed by activation in line T, where g0 rises, and by inhibition in line U, where it falls."""
+    rng = np.random.default_rng(0)
+    obs, x = [], []
+    for line, kind, change in (("T", "CRISPRa", 2.0), ("U", "CRISPRi", -2.0)):
+        for label in ("control", "g0", "g1"):
+            block = rng.normal(4, 0.3, (60, 5))
+            block[:, 0] += change * (label == "g0")
+            x.append(block)
+            obs += [{"perturbation": label, "line": line, "kind": kind}] * 60
+    adata = AnnData(
+        np.vstack(x).astype(np.float32),
+        obs=pd.DataFrame(obs, index=[f"cell{i}" for i in range(len(obs))]),
+        var=pd.DataFrame(index=[f"g{i}" for i in range(5)]),
+    )
+    setup_perturbation(
+        adata, perturbation_key="perturbation", control="control", covariate_keys=["line"], perturbation_type_key="kind"
+    )
+    fit_flow(adata, **QUICK)
+    return adata
+
+
+def test_type_of_a_perturbation_is_that_of_the_control_cells():
+    adata = typed_screen()
+    predict_perturbation(adata, "g0")
+    assert adata.uns["predicted"]["perturbations"] == ["g0:CRISPRa", "g0:CRISPRi"]
+    level = adata.X[is_control(adata), 0].mean()
+    of_line = {line: (adata.obs["line"] == line).to_numpy() & is_control(adata) for line in "TU"}
+    raised, lowered = (adata.obsm[f"predicted_g0:{kind}"] for kind in ("CRISPRa", "CRISPRi"))
+    assert raised[of_line["T"], 0].mean() > level + 1
+    assert lowered[of_line["U"], 0].mean() < level - 1
+    assert np.isnan(raised[of_line["U"]]).all()
+    assert np.isnan(lowered[of_line["T"]]).all()
+    assert len(new_cells(adata, "g0", covariates={"line": "T"}, n_cells=9)) == 9
+
+
+def test_type_can_be_named_and_must_be_where_cells_do_not_tell():
+    adata = typed_screen()
+    adata.obs["kind"] = adata.obs["kind"].astype(object).where(~is_control(adata), None)
+    with pytest.raises(ValueError, match=r"which is any of \['g0:CRISPRa', 'g0:CRISPRi'\]. Name one of them"):
+        predict_perturbation(adata, "g0")
+    predict_perturbation(adata, "g0:CRISPRi")
+    assert np.isfinite(adata.obsm["predicted"][is_control(adata)]).all()
+    # Types beside the control cells are no contexts of their own where the label says the type.
+    half = np.arange(adata.n_obs) % 2 == 0
+    adata.obs["kind"] = np.where(half, "CRISPRa", "CRISPRi")
+    assert len(new_cells(adata, "g0:CRISPRi", n_cells=9)) == 18
+
+
+def test_doses_and_batches_are_in_the_new_cells(registered):
+    registered.obs["dose"] = np.where(is_control(registered), 0, 1.5)
+    registered.obs["plate"] = np.where(np.arange(registered.n_obs) % 2, "p1", "p2")
+    setup_perturbation(
+        registered,
+        perturbation_key="perturbation",
+        control="control",
+        covariate_keys=["cell_type"],
+        dose_key="dose",
+        batch_key="plate",
+    )
+    fit_flow(registered, **QUICK)
+    cells = new_cells(registered, "B+D", dose="1.5+1", n_cells=3)
+    assert list(cells.obs) == ["perturbation", "dose", "cell_type", "plate", "source", "source_cell"]
+    assert cells.obs["dose"].unique().tolist() == ["1.5+1"]
+    assert cells.obs.groupby(["cell_type", "plate"], observed=True).size().tolist() == [3] * 4
+    predict_perturbation(registered, "A", dose=0.5, covariates={"plate": "p1"})
+    filled = np.isfinite(registered.obsm["predicted"]).all(axis=1)
+    np.testing.assert_array_equal(filled, is_control(registered) & (registered.obs["plate"] == "p1").to_numpy())
+    assert registered.uns["predicted"]["doses"] == ["0.5"]
+
+
+def test_no_covariates_at_all(registered):
+    setup_perturbation(registered, perturbation_key="perturbation", control="control")
+    fit_flow(registered, **QUICK)
+    assert predicted(registered, "B+D").shape == (is_control(registered).sum(), 40)
+    assert list(new_cells(registered, "A", n_cells=4).obs) == ["perturbation", "source", "source_cell"]
+
+
+def test_context_without_training_controls_is_predicted_from_its_own_controls(registered):
+    registered.obs["split"] = np.where(registered.obs["cell_type"] == "type_2", "test", "train")
+    del registered.uns["split"]
+    fit_flow(registered, **(QUICK | {"split_key": "split"}))
+    values = predicted(registered, "A", covariates={"cell_type": "type_2"})
+    assert np.isfinite(values).all()
+    assert len(values) == (is_control(registered) & (registered.obs["cell_type"] == "type_2")).sum()
+
+
+def no_flow(adata):
+    del adata.uns["flow"]
+
+
+def other_entry(adata):
+    adata.uns["flow"] = {"a": 1}
+
+
+def later_format(adata):
+    adata.uns["flow"]["format"] = 99
+
+
+def raw_counts(adata):
+    adata.X = sparse.csr_matrix(np.expm1(adata.X.toarray()).round())
+
+
+def no_controls(adata):
+    adata.obs["perturbation"] = "A"
+
+
+def unknown_cell_type(adata):
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace("type_2", "type_9")
+
+
+def other_genes(adata):
+    adata.var_names = ["z1", *adata.var_names[1:-1], "z2"]
+
+
+def repeated_genes(adata):
+    adata.var_names = ["z1", "z1", *adata.var_names[2:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        (no_flow, {}, KeyError, r"Run `pf\.tl\.fit_flow\(adata, key_added='flow'\)` first"),
+        (other_entry, {}, ValueError, r"Expected a fitted flow in `adata.uns\['flow'\]`, found something else"),
+        (later_format, {}, ValueError, "Expected a fitted flow of format 1 or earlier, found 99. Update perturbflow"),
+        (raw_counts, {}, ValueError, "Expected log1p-normalised expression in `adata.X`, found raw counts"),
+        (no_controls, {}, ValueError, r"Expected control cells \('control' in .* found none among 600 cells"),
+        (unknown_cell_type, {}, ValueError, r"Expected 'cell_type' to be one of .*, found \['type_9'\]"),
+        (other_genes, {}, ValueError, r"found that 2 are missing: \['GENE_000', 'GENE_039'\]"),
+        (repeated_genes, {}, ValueError, r"found repeated \['z1'\]"),
+        (None, {"perturbations": "AB"}, ValueError, r"found 'AB'. The most similar of 4 known ones are \['A', 'B', 'C'\]"),
+        (None, {"perturbations": ["A", "B+x"]}, ValueError, "Expected a known perturbation, found 'x'"),
+        (None, {"perturbations": "A+A"}, ValueError, "Expected every component once in a perturbation"),
+        (None, {"perturbations": []}, ValueError, "Expected at least one perturbation in `perturbations`, found none"),
+        (None, {"perturbations": ["A", 3]}, TypeError, "Expected `perturbations` to be labels"),
+        (None, {"perturbations": 3}, TypeError, "Expected `perturbations` to be labels"),
+        (None, {"perturbations": ["B+D", "D+B"], "dose": "1+0.5"}, ValueError, r"one dose of 'B\+D', found \['1\+0.5', '0.5\+1'\]"),
+        (None, {"covariates": {"cell_typ": "type_1"}}, KeyError, "Expected 'cell_typ' in `the covariates of the fitted flow`"),
+        (None, {"covariates": {"cell_type": "T"}}, ValueError, "Expected 'cell_type' to be one of .*, found 'T'"),
+        (None, {"n_cells": 5}, ValueError, "Expected `n_cells` together with `as_anndata=True`"),
+        (None, {"n_cells": 0, "as_anndata": True}, ValueError, "Expected `n_cells` to be at least 1"),
+        (None, {"dose": -1}, ValueError, "Expected a dose to be a finite number"),
+        (None, {"dose": "1+2"}, ValueError, "found 2 in dose '1\\+2' of 'A'"),
+        (None, {"n_steps": 0}, ValueError, "Expected `n_steps` to be at least 1"),
+        (None, {"guidance": None}, TypeError, "Expected `guidance` to be a number"),
+        (None, {"guidance": np.nan}, ValueError, "Expected `guidance` to be finite"),
+        (None, {"seed": -1}, ValueError, "Expected `seed` to be at least 0"),
+        (None, {"key_added": "a/b"}, ValueError, "Expected `key_added` without '/'"),
+        (None, {"key_added": "flow"}, ValueError, r"found other content in \[\"adata.uns\['flow'\]\"\]"),
+        (None, {"key_added": "perturbation_features"}, ValueError, "Choose another `key_added`"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_and_nothing_written(fitted, unchanged, change, options, error, message):
+    if change is not None:
+        change(fitted)
+    with unchanged(fitted), pytest.raises(error, match=message):
+        predict_perturbation(fitted, **({"perturbations": "A"} | options))
