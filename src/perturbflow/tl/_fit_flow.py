@@ -84,7 +84,8 @@ def fit_flow(
     store
         Directory for the fitted flow (safetensors and JSON), which ``adata.uns`` then only names: for large models.
     checkpoint
-        Directory for checkpoints. A fit that was cut short continues from it; it is removed when the fit is complete.
+        Directory for checkpoints, written at every validation (or as often without one). A fit that was cut short
+        continues from the last, with the same result as without a break; it is removed when the fit is complete.
     progress_bar
         Whether to show a progress bar.
     key_added

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,10 +115,10 @@ def predict_perturbation(
     >>> cells.shape
     (30, 50)
     """
-    names = [perturbations] if isinstance(perturbations, str | Real) else list(perturbations)
-    check_type(
-        next((name for name in names if not isinstance(name, str)), ""), str, name="perturbations", expected="labels"
-    )
+    is_several = isinstance(perturbations, Iterable) and not isinstance(perturbations, str)
+    names: list[Any] = list(perturbations) if is_several else [perturbations]
+    for name in names:
+        check_type(name, str, name="perturbations", expected="a label, or several")
     check_text(key_added, name="key_added")
     check_no_slash([key_added], what="`key_added`", hint="Choose another name.")
     if not names:

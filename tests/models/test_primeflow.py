@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+from perturbflow._flow_store import read_flow, write_flow
+from perturbflow.models import PRiMeFlow
+from perturbflow.tl import fit_flow, predict_perturbation
+
+SMALL: Any = {"width": 16, "n_blocks": 1}
+QUICK: Any = {"max_steps": 6, "batch_size": 32, "progress_bar": False}
+FIELDS: Any = {"perturbation_key": "perturbation", "control": "control", "covariate_keys": ["cell_type"]}
+
+
+def trained(adata, *, split_key="none", **options):
+    model = PRiMeFlow(adata, **SMALL, **options)
+    model.train(**QUICK, split_key=split_key)
+    return model
+
+
+def is_control(adata):
+    return (adata.obs["perturbation"] == "control").to_numpy()
+
+
+def test_same_fit_and_same_cells_as_the_functions(registered):
+    adata = registered.copy()
+    PRiMeFlow.setup_anndata(adata, **FIELDS)
+    model = trained(adata, split_key="split")
+    fit_flow(registered, **SMALL, **QUICK)
+    flow, same = model.fitted, read_flow(registered)
+    assert flow.config == same.config
+    assert flow.fitted_splits == same.fitted_splits == ("train", "valid")
+    for name, tensor in same.flow.network.state_dict().items():
+        assert torch.equal(tensor, flow.flow.network.state_dict()[name]), name
+    requests: list[dict[str, Any]] = [
+        {},
+        {"seed": 3, "guidance": 1.5, "n_steps": 3, "covariates": {"cell_type": "type_2"}},
+    ]
+    for options in requests:
+        predict_perturbation(registered, "D+B", **options)
+        expected = registered.obsm["predicted"]
+        expected = expected[np.isfinite(expected).all(axis=1)]
+        np.testing.assert_array_equal(model.predict("B+D", **options), expected)
+
+
+def test_fitted_flow_can_go_into_anndata(registered):
+    model = trained(registered)
+    write_flow(registered, model.fitted)
+    predict_perturbation(registered, "A", seed=2)
+    np.testing.assert_array_equal(registered.obsm["predicted"][is_control(registered)], model.predict("A", seed=2))
+
+
+def test_registration_by_the_function_is_enough(registered):
+    before = registered.uns["perturbation_fields"]
+    model = trained(registered)
+    assert model.is_trained
+    assert registered.uns["perturbation_fields"] is before
+    assert model.adata_manager.adata is registered
+
+
+def test_history_is_tables_by_step(registered):
+    history = trained(registered, split_key="split").history
+    assert set(history) == {"loss", "learning_rate", "valid_energy"}
+    for name, table in history.items():
+        assert isinstance(table, pd.DataFrame)
+        assert (list(table.columns), table.index.name, table.index.tolist()) == ([name], "step", [6])
+        assert np.isfinite(table[name]).all()
+
+
+@pytest.mark.parametrize("with_adata", [True, False])
+def test_saved_model_predicts_the_same(registered, tmp_path, with_adata):
+    model = trained(registered, source="noise" if with_adata else "control")
+    expected = model.predict("B+D", seed=5)
+    model.save(str(tmp_path / "model"))
+    again = PRiMeFlow.load(str(tmp_path / "model"), adata=registered.copy() if with_adata else False)
+    assert again.is_trained
+    assert again.options == model.options
+    assert again.fitted.settings == model.fitted.settings
+    np.testing.assert_array_equal(again.predict("B+D", None if with_adata else registered, seed=5), expected)
+    pd.testing.assert_frame_equal(again.history["loss"], model.history["loss"])
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(tensor, again.module.state_dict()[name]), name
+
+
+def test_model_without_cells_asks_for_control_cells(registered, tmp_path):
+    trained(registered).save(str(tmp_path / "model"))
+    model = PRiMeFlow.load(str(tmp_path / "model"), adata=False)
+    with pytest.raises(ValueError, match="Expected control cells in `adata`, found none"):
+        model.predict("A")
+
+
+def test_new_control_cells_need_no_registration(registered):
+    model = trained(registered)
+    cells = registered[is_control(registered), registered.var_names[::-1]].copy()
+    adata = AnnData(cells.X.toarray(), obs=cells.obs[["cell_type"]].copy(), var=cells.var[[]].copy())
+    np.testing.assert_array_equal(model.predict("A", adata), model.predict("A"))
+    assert list(adata.uns) == list(adata.obsm) == []
+
+
+def test_sparse_array_becomes_a_matrix_with_a_log(registered, caplog):
+    expected = trained(registered.copy()).predict("A")
+    registered.X = sparse.csr_array(registered.X)
+    model = trained(registered)
+    assert "The sparse array has become a CSR matrix" in caplog.text
+    assert isinstance(registered.X, sparse.csr_matrix)
+    np.testing.assert_allclose(model.predict("A"), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_layer_and_batch_are_registered(registered):
+    expected = registered.X.toarray()
+    registered.layers["logged"] = sparse.csr_array(registered.X)
+    registered.X = sparse.csr_matrix(np.expm1(expected).round())
+    registered.obs["plate"] = np.where(np.arange(registered.n_obs) % 2, "p1", "p2")
+    del registered.uns["split"]
+    PRiMeFlow.setup_anndata(registered, **FIELDS, layer="logged", batch_key="plate")
+    model = trained(registered)
+    np.testing.assert_array_equal(model.adata_manager.get_from_registry("X").toarray(), expected)
+    assert model.fitted.fields.context_keys == ("cell_type", "plate")
+    assert model.predict("A", covariates={"plate": "p1"}).shape[0] < is_control(registered).sum()
+
+
+@pytest.mark.parametrize("covariate_keys", [(), ("cell_type",)])
+@pytest.mark.parametrize("source", ["control", "noise"])
+def test_loss_of_the_module_is_that_of_its_cells(registered, source, covariate_keys):
+    del registered.uns["split"]
+    PRiMeFlow.setup_anndata(registered, **(FIELDS | {"covariate_keys": covariate_keys}))
+    model = trained(registered, source=source)
+    dataset = model.adata_manager.create_torch_dataset()
+    batch = {
+        name: torch.as_tensor(values.toarray() if sparse.issparse(values) else np.asarray(values))
+        for name, values in dataset[np.arange(0, 600, 17)].items()
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inference, generative, output = model.module(batch)
+    assert generative["velocity"].shape == (36, 40)
+    weight = model.module.flow.parametrisation.loss_weight(inference["t"])
+    error = weight * (generative["velocity"] - (inference["x1"] - inference["x0"])) ** 2
+    per_cell = error.mean(dim=1)
+    torch.testing.assert_close(output.loss, per_cell.mean())
+    (recorded,) = output.reconstruction_loss.values()
+    torch.testing.assert_close(recorded, per_cell)
+    output.loss.backward()
+    assert any(weight.grad is not None and weight.grad.any() for weight in model.module.parameters())
+
+    # One cell by hand: its law and condition are those of the flow.
+    flow = model.module.flow
+    doses = batch["perturbations"][:1].numpy()
+    codes = inference["covariates"][:1].numpy()
+    law = flow.gene_law(flow.prior.law(doses[0], flow.prior.context(codes[0])))
+    alone = flow.velocity(inference["point"][:1], inference["t"][:1], law, flow.encode(doses, codes))
+    torch.testing.assert_close(alone, generative["velocity"][:1], rtol=1e-4, atol=1e-4)
+
+
+def test_module_samples_like_the_flow(registered):
+    model = trained(registered)
+    x = registered.X.toarray()[is_control(registered)]
+    ask = (x, np.array([1.0, 0, 0, 0]), np.array([0]))
+    np.testing.assert_array_equal(
+        model.module.sample(*ask, rng=np.random.default_rng(1)),
+        model.fitted.sample(*ask, rng=np.random.default_rng(1)),
+    )
+
+
+def test_summary_names_the_settings(registered, capsys):
+    print(repr(PRiMeFlow(registered, **SMALL, source="noise")))  # noqa: T201
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "PRiMeFlow with" in printed
+    assert "source=noise" in printed
+    assert "Training status: Not Trained" in printed
+
+
+def test_deregistered_cells_are_forgotten(registered):
+    model = PRiMeFlow(registered, **SMALL)
+    assert model.get_anndata_manager(registered) is model.adata_manager
+    model.deregister_manager(registered)
+    assert model.get_anndata_manager(registered) is None
+    PRiMeFlow(registered, **SMALL).train(**QUICK, split_key="none")
+
+
+def test_cells_without_registration_are_refused(registered, unchanged):
+    for name in ("perturbation_fields", "split"):
+        del registered.uns[name]
+    with unchanged(registered), pytest.raises(ValueError, match="setup_anndata"):
+        PRiMeFlow(registered)
+
+
+def test_prediction_needs_training(registered):
+    with pytest.raises(RuntimeError, match="train"):
+        PRiMeFlow(registered, **SMALL).predict("A")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"perturbation": "AX"}, ValueError, "Expected a known perturbation, found 'AX'"),
+        ({"perturbation": ["A", "B"]}, TypeError, "Expected `perturbation` to be a string"),
+        ({"dose": "1+2"}, ValueError, "found 2 in dose"),
+        ({"covariates": {"cell_type": "T"}}, ValueError, "Expected 'cell_type' to be one of"),
+        ({"seed": 0.5}, TypeError, "Expected `seed` to be a whole number"),
+        ({"guidance": "2"}, TypeError, "Expected `guidance` to be a number"),
+    ],
+)
+def test_bad_requests_are_refused(registered, unchanged, options, error, message):
+    model = trained(registered)
+    with unchanged(registered), pytest.raises(error, match=message):
+        model.predict(**({"perturbation": "A"} | options))
+
+
+def test_extrapolation_warns_as_the_function_does(registered):
+    model = trained(registered)
+    with pytest.warns(UserWarning, match=r"The dose of \['A'\] is above the largest in training") as caught:
+        model.predict("A", dose=3)
+    assert caught[0].filename == __file__
+
+
+def test_raw_counts_are_refused(registered, unchanged):
+    model = trained(registered)
+    counts = registered.copy()
+    counts.X = counts.layers["counts"]
+    with unchanged(counts), pytest.raises(ValueError, match="Expected log1p-normalised expression in `adata.X`"):
+        model.predict("A", counts)
+    with unchanged(counts), pytest.raises(ValueError, match="Expected log1p-normalised expression in `adata.X`"):
+        PRiMeFlow.setup_anndata(counts, **FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        ({"source": "cells"}, {}, "Expected `source` to be 'control' or 'noise'"),
+        ({"width": 0}, {}, "Expected `width` to be at least 1"),
+        ({}, {"max_steps": 0}, "Expected `max_steps` to be at least 1"),
+        ({}, {"accelerator": "abacus"}, "Expected a torch device that is present"),
+    ],
+)
+def test_bad_settings_are_refused(registered, options, settings, message):
+    with pytest.raises(ValueError, match=message):
+        PRiMeFlow(registered, **(SMALL | options)).train(**(QUICK | settings), split_key="none")
+
+
+def test_failed_training_leaves_the_model_untrained(registered):
+    model = PRiMeFlow(registered, **SMALL)
+    registered.obs["split"] = "train"
+    with pytest.raises(ValueError, match="Expected no cells of held-out conditions in training"):
+        model.train(**QUICK)
+    assert not model.is_trained
