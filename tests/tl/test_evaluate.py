@@ -13,6 +13,7 @@ from scipy import sparse
 
 from perturbflow._fields import read_cells, read_fields
 from perturbflow.baselines import BASELINES, ControlCells
+from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.metrics import METRICS, energy_distance, rmse_of_mean_effects
 from perturbflow.pp import setup_perturbation
 from perturbflow.tl._evaluate import evaluate
@@ -357,3 +358,12 @@ def test_tables_survive_files(judged, tmp_path, suffix):
         pd.testing.assert_frame_equal(read.uns[name], judged.uns[name], check_dtype=False, check_index_type=False)
     assert list(read.uns["evaluation_params"]["models"]) == ["oracle"]
     assert len(read.uns["evaluation_params"]["left_out"]) == 0
+
+
+def test_a_failing_call_leaves_a_view_a_view():
+    adata = simulated_perturb_seq(n_cells=600, n_genes=40, n_perturbations=4, n_combinations=2)
+    setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    view = adata[:300]
+    with pytest.raises(KeyError, match="fit_flow"):
+        evaluate(view)
+    assert view.is_view

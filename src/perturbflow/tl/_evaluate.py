@@ -133,7 +133,6 @@ def evaluate(
     >>> adata.uns["evaluation_summary"]["model"].unique().tolist()[:2]
     ['control cells', 'mean effect']
     """
-    adata = writable(adata, copy=copy)
     flow = None if key is None else read_flow(adata, key)
     fields = read_fields(adata) if flow is None else flow.fields
     vocabulary = fields.vocabulary
@@ -193,6 +192,7 @@ def evaluate(
         **{"fitted_splits": list(fitted_splits), "models": [name for name in samplers if name not in names]},
         "left_out": left_out,
     }
+    adata = writable(adata, copy=copy)
     adata.uns[key_added] = table
     adata.uns[f"{key_added}_summary"] = summary_table(table)
     # Files of anndata before 0.12 have no None.
