@@ -128,7 +128,7 @@ def simulated_perturb_seq(
     `adata.uns["true_network"]`
         ``edges``: the same as a table with the columns source, target, weight.
     `adata.uns["true_effects"]`
-        Table, conditions ("perturbation|cell_type", followed by "|dose=..." and "|time=..." where there are several)
+        Table, conditions (``"perturbation|cell_type"``, then ``"|dose=..."`` and ``"|time=..."`` where there are several)
         by genes: the noise-free effect
         :math:`\log(1 + T e_g x_g / M_c) - \log(1 + T e_g x^0_g / M_c)` with the levels :math:`x, x^0` of the average
         cell (:math:`a_g = 1`) with and without the perturbation, the target sum :math:`T`, and

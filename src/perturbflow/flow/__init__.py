@@ -5,9 +5,10 @@ from __future__ import annotations
 from perturbflow.flow._condition import ConditionEncoder
 from perturbflow.flow._data import CellData, Group
 from perturbflow.flow._model import ConditionalFlow, FlowConfig
-from perturbflow.flow._network import NETWORKS, ResidualMLP
+from perturbflow.flow._network import NETWORKS as NETWORKS
+from perturbflow.flow._network import ResidualMLP
+from perturbflow.flow._parametrisation import PARAMETRISATIONS as PARAMETRISATIONS
 from perturbflow.flow._parametrisation import (
-    PARAMETRISATIONS,
     Gaussian,
     GeneLaw,
     Parametrisation,
@@ -17,13 +18,11 @@ from perturbflow.flow._parametrisation import (
 from perturbflow.flow._path import point_on_path
 from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
 from perturbflow.flow._shrinkage import context_covariances, shrink_effects
-from perturbflow.flow._solver import TABLEAUS, Tableau, integrate
+from perturbflow.flow._solver import TABLEAUS as TABLEAUS
+from perturbflow.flow._solver import Tableau, integrate
 from perturbflow.flow._training import FlowTrainer, TrainingSettings
 
 __all__ = [
-    "NETWORKS",
-    "PARAMETRISATIONS",
-    "TABLEAUS",
     "AdditiveHurdlePrior",
     "CellData",
     "ConditionEncoder",
