@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from perturbflow._conditions import Vocabulary
 
 FORMAT = 1
+_ARRAY_PARTS = ("guidance_curve", "history", "prior", "weights")
 _ARRAYS_FILE, _VALUES_FILE = "flow.safetensors", "flow.json"
 
 
@@ -43,6 +44,11 @@ class FittedFlow:
         estimated anew on both after every choice was made.
     settings
         How it was trained, plain values.
+    guidance_curve
+        What the weight of guidance trades on validation conditions: ``weight``, ``energy_distance``, ``recall`` and
+        the standard errors of both (w,); empty without validation conditions.
+    init
+        What a fit took over from an earlier one, plain values; empty for a fit from scratch.
     """
 
     flow: ConditionalFlow
@@ -51,6 +57,8 @@ class FittedFlow:
     history: dict[str, NDArray[np.float64]]
     fitted_splits: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    guidance_curve: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -69,11 +77,10 @@ class FittedFlow:
         covariates: NDArray[np.integer],
         *,
         rng: np.random.Generator,
-        guidance: float = 1.0,
-        n_steps: int | None = None,
+        **changes: Any,
     ) -> NDArray[np.float32]:
         """Predict perturbed cells of one condition; see :meth:`perturbflow.flow.ConditionalFlow.sample`."""
-        return self.flow.sample(controls, perturbation, covariates, rng=rng, guidance=guidance, n_steps=n_steps)
+        return self.flow.sample(controls, perturbation, covariates, rng=rng, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as nested dictionaries of arrays and plain values, which h5ad and zarr can hold."""
@@ -85,7 +92,9 @@ class FittedFlow:
             "fields": self.fields.to_dict(),
             "fitted_splits": list(self.fitted_splits),
             "genes": np.array(self.genes, dtype=object),
+            "guidance_curve": dict(self.guidance_curve),
             "history": dict(self.history),
+            "init": dict(self.init),
             "prior": self.flow.prior.to_arrays(),
             "weights": weights,
         }
@@ -107,9 +116,8 @@ class FittedFlow:
                 "Update perturbflow."
             )
             raise ValueError(msg)
-        config = {name: _plain(value) for name, value in values["config"].items()}
         prior = AdditiveHurdlePrior.from_arrays(values["prior"])
-        flow = ConditionalFlow(FlowConfig(**config), prior)
+        flow = ConditionalFlow(FlowConfig.from_dict(values["config"]), prior)
         flow.network.load_state_dict({name: torch.tensor(np.asarray(a)) for name, a in values["weights"].items()})
         flow.eval()
         return cls(
@@ -119,6 +127,8 @@ class FittedFlow:
             history={name: np.asarray(array) for name, array in values["history"].items()},
             fitted_splits=tuple(map(str, values["fitted_splits"])),
             settings={name: _plain(value) for name, value in values["settings"].items()},
+            guidance_curve={name: np.asarray(array) for name, array in values["guidance_curve"].items()},
+            init={name: _plain(value) for name, value in values["init"].items()},
         )
 
     def save(self, folder: str | Path) -> None:
@@ -130,7 +140,7 @@ class FittedFlow:
         values = self.to_dict()
         arrays = {
             f"{part}/{name}": np.ascontiguousarray(array)
-            for part in ("history", "prior", "weights")
+            for part in _ARRAY_PARTS
             for name, array in values.pop(part).items()
         }
         values["genes"] = list(self.genes)
@@ -156,7 +166,7 @@ class FittedFlow:
             )
             raise FileNotFoundError(msg)
         values = json.loads((folder / _VALUES_FILE).read_text())
-        for part in ("history", "prior", "weights"):
+        for part in _ARRAY_PARTS:
             values[part] = {}
         for name, array in load_file(folder / _ARRAYS_FILE).items():
             part, _, key = name.partition("/")

@@ -114,7 +114,7 @@ class ConditionSampler:
     controls
         The control cells.
     guidance
-        Weight of classifier-free guidance.
+        Weight of classifier-free guidance; the one chosen by the fit if None.
     n_steps
         Steps of the solver; chosen by the flow if None.
     seed
@@ -130,7 +130,7 @@ class ConditionSampler:
 
     flow: FittedFlow
     controls: ControlCells
-    guidance: float
+    guidance: float | None
     n_steps: int | None
     seed: int
 
@@ -138,11 +138,18 @@ class ConditionSampler:
         check_whole_number(self.seed, name="seed")
         if self.n_steps is not None:
             check_whole_number(self.n_steps, name="n_steps", least=1)
-        is_bool = isinstance(self.guidance, bool)
-        check_type(self.guidance, () if is_bool else Real, name="guidance", expected="a number")
-        if not np.isfinite(self.guidance):
-            msg = f"Expected `guidance` to be finite, found {self.guidance!r}."
-            raise ValueError(msg)
+        if self.guidance is not None:
+            is_bool = isinstance(self.guidance, bool)
+            check_type(self.guidance, () if is_bool else Real, name="guidance", expected="a number")
+            if not np.isfinite(self.guidance):
+                msg = f"Expected `guidance` to be finite, found {self.guidance!r}."
+                raise ValueError(msg)
+
+    @property
+    def changes(self) -> dict[str, float | int]:
+        """Settings of prediction that differ from those of the fit."""
+        chosen = {"guidance": self.guidance, "n_steps": self.n_steps}
+        return {name: value for name, value in chosen.items() if value is not None}
 
     def batches(
         self, condition: PredictedCondition, members: NDArray[np.intp]
@@ -173,8 +180,7 @@ class ConditionSampler:
                     condition.perturbation,
                     condition.covariates,
                     rng=rng,
-                    guidance=self.guidance,
-                    n_steps=self.n_steps,
+                    **self.changes,
                 ),
             )
 

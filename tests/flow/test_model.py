@@ -138,11 +138,16 @@ def test_a_prediction_belongs_to_its_control_cell(screen, prior):
 def test_a_late_start_is_the_moved_control_cell(prior, controls):
     predicted = sample(flow_of(prior, trained=False), controls, start=0.99)
     rng, context = np.random.default_rng(0), prior.context(CODES)
-    rng.standard_normal(controls.shape, dtype=np.float32)
     moved = prior.move(controls, prior.law(DOSES, context), context, rng=rng)
     assert not np.array_equal(moved > 0, controls > 0)
     assert ((predicted > 0) == (moved > 0)).all()
     np.testing.assert_allclose(predicted, moved, atol=0.06)  # six s.d. of the noise that is left
+
+
+def test_the_latest_start_is_the_moved_control_cell_itself(prior, controls):
+    context = prior.context(CODES)
+    moved = prior.move(controls, prior.law(DOSES, context), context, rng=np.random.default_rng(0))
+    assert (sample(flow_of(prior), controls, start=1.0) == moved).all()
 
 
 def test_control_source_without_a_start_is_the_noise_source(prior, controls):
@@ -264,11 +269,14 @@ def test_configuration_survives_json():
 
 
 BAD_SETTINGS = [
-    ({"source": "cells"}, r"`source` to be 'control' or 'noise', found 'cells'"),
-    ({"start": 1.0}, r"`start` between 0 and 0.99, found 1.0"),
-    ({"start": -0.1}, r"`start` between 0 and 0.99, found -0.1"),
+    ({"source": "cells"}, r"`source` to be one of \['control', 'noise'\], found 'cells'"),
+    ({"start": 1.1}, r"`start` between 0 and 1, found 1.1"),
+    ({"start": -0.1}, r"`start` between 0 and 1, found -0.1"),
     ({"trust": 1.5}, r"`trust` between 0 and 1, found 1.5"),
     ({"trust": float("nan")}, r"`trust` between 0 and 1, found nan"),
+    ({"guidance": float("inf")}, r"`guidance` to be finite, found inf"),
+    ({"method": "leapfrog"}, r"`method` to be one of \[.*'midpoint'.*\], found 'leapfrog'"),
+    ({"n_steps": 0}, r"`n_steps` to be None or at least 1, found 0"),
 ]
 
 

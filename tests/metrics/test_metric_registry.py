@@ -22,9 +22,9 @@ def test_entries_are_public_and_documented(name):
 def test_best_value_and_direction(name):
     metric = METRICS[name]
     rng = np.random.default_rng(0)
-    control = rng.gamma(0.5, size=(200, 30))
-    shift = rng.gamma(0.5, size=30)
-    y, same_law, no_effect = (rng.gamma(0.5, size=(200, 30)) + s for s in (shift, shift, 0.0))
+    control = rng.gamma(0.5, size=(200, 120))
+    shift = rng.gamma(0.5, size=120)
+    y, same_law, no_effect = (rng.gamma(0.5, size=(200, 120)) + s for s in (shift, shift, 0.0))
 
     def call(x):
         return metric.function(x, y, control) if metric.kind == "effect" else metric.function(x, y)

@@ -217,11 +217,9 @@ def test_sabotaged_network_is_not_trusted(registered):
     held_out, flow = held_out_of(registered)
     torch.nn.init.normal_(flow.network.write.weight, std=30.0, generator=torch.Generator().manual_seed(0))
     chosen = held_out.choose(flow)
-    assert chosen["trust"] == 0.0
-    np.testing.assert_allclose(
-        chosen["energy"], held_out.energies(flow, start=chosen["start"], trust=0.0, n_draws=3).mean()
-    )
-    assert chosen["energy"] < held_out.energies(flow, start=chosen["start"], trust=1.0, n_draws=3).mean()
+    assert chosen["trust"] == 0.0 or chosen["start"] == 1.0
+    kept = held_out.energies(flow, **chosen, n_draws=3).mean()
+    assert kept < held_out.energies(flow, start=0.7, trust=1.0, n_draws=3).mean()
 
 
 def test_clear_winner_is_chosen(registered, monkeypatch):
@@ -231,7 +229,7 @@ def test_clear_winner_is_chosen(registered, monkeypatch):
     assert (chosen["start"], chosen["trust"]) == (0.3, 1.0)
 
 
-@pytest.mark.parametrize(("noise", "expected"), [(0.0, (0.3, 1.0)), (4.0, (0.85, 1.0))])
+@pytest.mark.parametrize(("noise", "expected"), [(0.0, (0.3, 1.0)), (4.0, (1.0, 1.0))])
 def test_latest_start_wins_within_one_standard_error(registered, monkeypatch, noise, expected):
     held_out, flow = held_out_of(registered)
     # The difference of 0.3 is within the standard error of the paired difference only where there is noise; the noise
@@ -277,7 +275,7 @@ def test_only_what_matters_is_chosen(registered, monkeypatch):
 def test_early_stopping_keeps_the_best_validation(registered, monkeypatch):
     scores = iter([5.0, 3.0, 4.0, 6.0, 1.0])
     monkeypatch.setattr(HeldOutConditions, "energies", lambda self, flow, **options: np.array([next(scores)]))
-    monkeypatch.setattr(HeldOutConditions, "choose", lambda self, flow: {"start": 0.3, "trust": 0.5, "energy": 1.0})
+    monkeypatch.setattr(HeldOutConditions, "choose", lambda self, flow: {"start": 0.3, "trust": 0.5})
     stopped = fitted(registered, max_steps=40, patience=2)
     assert stopped.history["valid_energy"].tolist() == [5.0, 3.0, 4.0, 6.0]
     assert stopped.history["valid_step"].tolist() == [5, 10, 15, 20]

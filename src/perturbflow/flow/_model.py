@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from perturbflow.flow._condition import ConditionEncoder
 from perturbflow.flow._network import NETWORKS
 from perturbflow.flow._parametrisation import PARAMETRISATIONS, GeneLaw
+from perturbflow.flow._path import point_on_path
 from perturbflow.flow._solver import integrate
 
 if TYPE_CHECKING:
@@ -22,81 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from perturbflow.flow._prior import AdditiveHurdlePrior, HurdleLaw
+    from perturbflow.flow._config import FlowConfig
+    from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
 
-Source = Literal["control", "noise"]
-
-_STEPS_FROM_NOISE = 10
-_FEWEST_STEPS = 2
+PREDICTION_SETTINGS = frozenset({"source", "start", "trust", "guidance", "method", "n_steps"})
 _CELLS_AT_ONCE = 2048
-
-
-@dataclass(frozen=True)
-class FlowConfig:
-    """Everything that shapes a flow, as plain values.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes G.
-    n_components
-        Number of perturbation components P.
-    n_categories
-        Number of categories of every covariate (K,).
-    parametrisation
-        What the network's output means: ``"zero_inflated"``, ``"gaussian"`` or ``"velocity"``.
-    network
-        Name of the velocity network.
-    width
-        Hidden width.
-    n_blocks
-        Number of residual blocks.
-    source
-        What a prediction starts from: control cells moved by the prior, or noise.
-    start
-        Time at which a moved control cell enters the path, between 0 (nothing of it is kept) and 1.
-    trust
-        Factor on the network's output, between 0 (the prior alone) and 1.
-
-    Raises
-    ------
-    ValueError
-        If a setting is unknown or out of its range.
-    """
-
-    n_genes: int
-    n_components: int
-    n_categories: tuple[int, ...]
-    parametrisation: str = "zero_inflated"
-    network: str = "mlp"
-    width: int = 256
-    n_blocks: int = 2
-    source: Source = "control"
-    start: float = 0.7
-    trust: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, options in (("parametrisation", PARAMETRISATIONS), ("network", NETWORKS)):
-            if getattr(self, name) not in options:
-                msg = f"Expected `{name}` to be one of {sorted(options)}, found {getattr(self, name)!r}."
-                raise ValueError(msg)
-        if self.source not in ("control", "noise"):
-            msg = f"Expected `source` to be 'control' or 'noise', found {self.source!r}."
-            raise ValueError(msg)
-        for name, low, high in (("start", 0.0, 0.99), ("trust", 0.0, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                msg = f"Expected `{name}` between {low:g} and {high:g}, found {getattr(self, name)!r}."
-                raise ValueError(msg)
-        object.__setattr__(self, "n_categories", tuple(int(n) for n in self.n_categories))
-
-    def to_dict(self) -> dict[str, int | float | str | list[int]]:
-        """Plain values, for JSON and ``uns``.
-
-        Returns
-        -------
-        Every setting by name.
-        """
-        return asdict(self) | {"n_categories": list(self.n_categories)}
 
 
 class ConditionalFlow(nn.Module):
@@ -124,6 +54,9 @@ class ConditionalFlow(nn.Module):
         If the prior is of other genes or components than the configuration.
     """
 
+    mixed_precision: bool = False
+    """Whether the network's matrix products are in bfloat16."""
+
     def __init__(self, config: FlowConfig, prior: AdditiveHurdlePrior, *, seed: int = 0) -> None:
         super().__init__()
         if (config.n_genes, config.n_components) != (prior.n_genes, len(prior.dose_unit)):
@@ -142,8 +75,7 @@ class ConditionalFlow(nn.Module):
                 config.n_genes,
                 self.parametrisation.n_outputs,
                 self.encoder.size,
-                width=config.width,
-                n_blocks=config.n_blocks,
+                **config.network_settings,
             )
 
     @property
@@ -151,34 +83,35 @@ class ConditionalFlow(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def configure(
-        self, *, source: Source | None = None, start: float | None = None, trust: float | None = None
-    ) -> Self:
+    def configure(self, **changes: Any) -> Self:
         """Change settings of prediction.
 
         Parameters
         ----------
-        source
-            As in :class:`FlowConfig`, as for all that follow; left as it is if None.
-        start
-            Time at which a moved control cell enters the path.
-        trust
-            Factor on the network's output.
+        **changes
+            New values of ``source``, ``start``, ``trust``, ``guidance``, ``method`` or ``n_steps``; see
+            :class:`FlowConfig`.
 
         Returns
         -------
         The flow itself.
+
+        Raises
+        ------
+        TypeError
+            If a setting is none of prediction.
+        ValueError
+            If a value is out of its range.
         """
-        self.config = self._changed(source, start, trust)
+        self.config = self._changed(changes)
         return self
 
-    def _changed(self, source: Source | None, start: float | None, trust: float | None) -> FlowConfig:
-        return replace(
-            self.config,
-            source=self.config.source if source is None else source,
-            start=self.config.start if start is None else start,
-            trust=self.config.trust if trust is None else trust,
-        )
+    def _changed(self, changes: dict[str, Any]) -> FlowConfig:
+        fixed = sorted(changes.keys() - PREDICTION_SETTINGS)
+        if fixed:
+            msg = f"Expected settings of prediction, {sorted(PREDICTION_SETTINGS)}, found {fixed}. Fit a new flow."
+            raise TypeError(msg)
+        return replace(self.config, **changes)
 
     def encode(self, perturbations: NDArray[np.floating], covariates: NDArray[np.integer]) -> Tensor:
         """Encode conditions for the network.
@@ -222,7 +155,10 @@ class ConditionalFlow(nn.Module):
         return self.parametrisation.velocity(x, t, law, self._outputs(x, t, law, condition, trust))
 
     def _outputs(self, x: Tensor, t: Tensor, law: GeneLaw, condition: Tensor, trust: float) -> Tensor:
-        output = self.network(self.parametrisation.inputs(x, t, law), t, condition)
+        inputs = self.parametrisation.inputs(x, t, law)
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision):
+            output = self.network(inputs, t, condition)
+        output = output.to(inputs.dtype)
         return output if trust == 1 else trust * output
 
     def gene_law(self, law: HurdleLaw) -> GeneLaw:
@@ -269,12 +205,7 @@ class ConditionalFlow(nn.Module):
         covariates: NDArray[np.integer],
         *,
         rng: np.random.Generator,
-        guidance: float = 1.0,
-        n_steps: int | None = None,
-        method: str = "midpoint",
-        source: Source | None = None,
-        start: float | None = None,
-        trust: float | None = None,
+        **changes: Any,
     ) -> NDArray[np.float32]:
         """Predict perturbed cells of one condition.
 
@@ -288,19 +219,9 @@ class ConditionalFlow(nn.Module):
             Codes of the covariates (K,).
         rng
             Source of randomness.
-        guidance
-            Weight w of classifier-free guidance, ``v = v(null) + w (v(condition) - v(null))``; 1 is the conditional
-            flow itself.
-        n_steps
-            Number of solver steps; by default 10 for the whole path and proportionally fewer for a later start.
-        method
-            Solver, see :func:`integrate`.
-        source
-            As in the configuration unless given.
-        start
-            As in the configuration unless given.
-        trust
-            As in the configuration unless given.
+        **changes
+            Settings that differ from the configuration, as in :meth:`configure`. Guidance is ``v = v(null) + w
+            (v(condition) - v(null))``.
 
         Returns
         -------
@@ -313,30 +234,56 @@ class ConditionalFlow(nn.Module):
         """
         controls = np.asarray(controls, dtype=np.float32)
         covariates = np.asarray(covariates, dtype=np.int64)
-        config = self._changed(source, start, trust)
-        start, trust = 0.0 if config.source == "noise" else config.start, config.trust
-        if n_steps is None:
-            n_steps = max(_FEWEST_STEPS, math.ceil(_STEPS_FROM_NOISE * (1 - start)))
+        config = self._changed(changes)
         context = self.prior.context(covariates, controls)
         law = self.prior.law(perturbation, context)
         gene_law = self.gene_law(law)
         condition = self.encode(np.asarray(perturbation)[None], covariates[None])
-        field = self._guided(gene_law, condition, guidance, trust)
-        stop = self.parametrisation.last_time
+        field = self._guided(gene_law, condition, config.guidance, config.trust)
 
         predicted = np.empty_like(controls)
         for first in range(0, len(controls), _CELLS_AT_ONCE):
             chunk = controls[first : first + _CELLS_AT_ONCE]
-            x = rng.standard_normal(chunk.shape, dtype=np.float32)
-            if start > 0:
-                x = (1 - start) * x + start * self.prior.move(chunk, law, context, rng=rng)
-            state = torch.as_tensor(x, dtype=torch.float32, device=self.device)
-            state = integrate(field, state, start=start, stop=stop, n_steps=n_steps, method=method)
-            time = torch.full((1, 1), stop, device=self.device)
-            output = self._outputs(state, time, gene_law, condition, trust) if stop < 1 else state
-            cells = self.parametrisation.finish(state, time, gene_law, output)
-            predicted[first : first + _CELLS_AT_ONCE] = cells.cpu().numpy()
+            x = self._entry(chunk, law, context, config, rng)
+            if config.entry < 1:
+                x = self._follow(x, field, gene_law, condition, config)
+            predicted[first : first + _CELLS_AT_ONCE] = x
         return predicted
+
+    def _entry(
+        self,
+        controls: NDArray[np.float32],
+        law: HurdleLaw,
+        context: Context,
+        config: FlowConfig,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float32]:
+        """Points of the path where cells (n, G) enter it."""
+        if config.entry == 0:
+            return rng.standard_normal(controls.shape, dtype=np.float32)
+        moved = self.prior.move(controls, law, context, rng=rng)
+        if config.entry == 1:
+            return moved
+        return point_on_path(rng.standard_normal(controls.shape, dtype=np.float32), moved, np.float32(config.entry))
+
+    def _follow(
+        self,
+        x: NDArray[np.float32],
+        field: Callable[[float, Tensor], Tensor],
+        law: GeneLaw,
+        condition: Tensor,
+        config: FlowConfig,
+    ) -> NDArray[np.float32]:
+        """Cells (n, G) at the end of the path from their points of entry."""
+        stop = self.parametrisation.last_time
+        state = torch.as_tensor(x, dtype=torch.float32, device=self.device)
+        if config.entry < stop:
+            state = integrate(
+                field, state, start=config.entry, stop=stop, n_steps=config.solver_steps, method=config.method
+            )
+        time = torch.full((1, 1), stop, device=self.device)
+        output = self._outputs(state, time, law, condition, config.trust) if stop < 1 else state
+        return self.parametrisation.finish(state, time, law, output).cpu().numpy()
 
     def _guided(
         self, law: GeneLaw, condition: Tensor, guidance: float, trust: float

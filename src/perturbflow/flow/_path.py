@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
+Values = TypeVar("Values", "Tensor", "NDArray[np.float32]")
 
-def point_on_path(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+
+def point_on_path(x0: Values, x1: Values, t: Any) -> Values:
     """Straight path ``x_t = (1 - t) x0 + t x1`` of conditional flow matching, velocity ``x1 - x0``.
 
     Parameters

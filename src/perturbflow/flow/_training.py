@@ -6,15 +6,14 @@ import math
 import time
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from perturbflow.flow._parametrisation import GeneLaw
+from perturbflow.flow._batches import Batches
 from perturbflow.flow._path import point_on_path
 
 if TYPE_CHECKING:
@@ -54,6 +53,11 @@ class TrainingSettings:
         Probability that the whole condition is dropped, for guidance.
     part_dropout
         Probability that the network is not told the perturbations, and each covariate, apart.
+    precision
+        ``"full"``, ``"bfloat16"`` (mixed: the network's matrix products in bfloat16, weights, laws and loss in full), or
+        ``"auto"``: mixed on a GPU that has it, full elsewhere.
+    compile_network
+        Whether ``torch.compile`` translates the network: pays in long fits on a GPU.
     validate_every
         Steps between validations.
     patience
@@ -76,6 +80,8 @@ class TrainingSettings:
     gradient_clip: float = 1.0
     condition_dropout: float = 0.2
     part_dropout: float = 0.3
+    precision: Literal["auto", "full", "bfloat16"] = "auto"
+    compile_network: bool = False
     validate_every: int = 100
     patience: int = 8
     seed: int = 0
@@ -89,6 +95,9 @@ class TrainingSettings:
             if not 0 <= getattr(self, name) < 1:
                 msg = f"Expected `{name}` to be at least 0 and below 1, found {getattr(self, name)!r}."
                 raise ValueError(msg)
+        if self.precision not in ("auto", "full", "bfloat16"):
+            msg = f"Expected `precision` to be 'auto', 'full' or 'bfloat16', found {self.precision!r}."
+            raise ValueError(msg)
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 msg = f"Expected `{name}` to be above 0, found {getattr(self, name)!r}."
@@ -110,12 +119,21 @@ class FlowTrainer:
 
     def __init__(self, flow: ConditionalFlow, cells: CellData, settings: TrainingSettings) -> None:
         self.flow, self.settings = flow, settings
-        self.batches = _Batches(flow, cells)
+        self.batches = Batches(flow, cells)
         self.optimiser = torch.optim.AdamW(
             flow.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
         )
         self.average = AveragedModel(flow.network, avg_fn=_moving_average)
         self.generator = torch.Generator().manual_seed(settings.seed)
+        # Noise is drawn where it is needed: at 18,000 genes copying it would take longer than the network.
+        on_cpu = flow.device.type == "cpu"
+        self.noise = self.generator if on_cpu else torch.Generator(flow.device).manual_seed(settings.seed)
+        if settings.precision == "auto":
+            flow.mixed_precision = not on_cpu and torch.cuda.is_bf16_supported()
+        else:
+            flow.mixed_precision = settings.precision == "bfloat16"
+        if settings.compile_network:
+            flow.network.compile()
         self.step = 0
         self.loss = math.nan
         self.best: dict[str, Tensor] | None = None
@@ -200,7 +218,7 @@ class FlowTrainer:
                 for i, entry in self.optimiser.state_dict()["state"].items()
                 for name, value in entry.items()
             },
-            "generator": {"state": self.generator.get_state()},
+            "generator": {"state": self.generator.get_state(), "noise": self.noise.get_state()},
         }
         tensors = {
             f"{part}/{name}": tensor.detach().cpu().clone()
@@ -232,6 +250,7 @@ class FlowTrainer:
             place, _, key = name.partition(".")
             moments.setdefault(int(place), {})[key] = tensor
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
+        self.noise.set_state(parts["generator"]["noise"])
         self.generator.set_state(parts["generator"]["state"])
         for name, value in deepcopy(values).items():
             setattr(self, name, value)
@@ -263,10 +282,10 @@ class FlowTrainer:
         x1, law, condition = self.batches.draw(
             settings.batch_size, generator, whole=settings.condition_dropout, part=settings.part_dropout
         )
-        t = torch.rand((len(x1), 1), generator=generator).to(x1.device)
+        t = torch.rand((len(x1), 1), generator=self.noise, device=x1.device)
         # Beyond the last time of integration nothing is asked of the network.
         t = t.clamp(max=0.99)
-        x0 = torch.randn(x1.shape, generator=generator).to(x1.device)
+        x0 = torch.randn(x1.shape, generator=self.noise, device=x1.device)
         predicted = flow.velocity(point_on_path(x0, x1, t), t, law, condition)
         return (flow.parametrisation.loss_weight(t) * (predicted - (x1 - x0)).square()).mean()
 
@@ -294,37 +313,6 @@ class FlowTrainer:
 
     def _averaged_weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.average.module.state_dict().items()}
-
-
-class _Batches:
-    """Random batches of training cells with their laws and encoded conditions, looked up by group."""
-
-    def __init__(self, flow: ConditionalFlow, cells: CellData) -> None:
-        groups = cells.groups()
-        prior = flow.prior
-        laws = [prior.law(group.perturbation, prior.context(group.covariates)) for group in groups]
-        laws.append(prior.pooled_law())
-        self.expressed = torch.as_tensor(np.stack([law.expressed for law in laws]), device=flow.device)
-        self.mean = torch.as_tensor(np.stack([law.mean for law in laws]), device=flow.device)
-        self.variance = torch.as_tensor(prior.variance, device=flow.device)
-        self.conditions = flow.encode(
-            np.stack([group.perturbation for group in groups]), np.stack([group.covariates for group in groups])
-        )
-        self.group = torch.empty(len(cells), dtype=torch.long)
-        for i, group in enumerate(groups):
-            self.group[torch.as_tensor(group.rows)] = i
-        self.x = cells.x
-        self.encoder, self.device = flow.encoder, flow.device
-
-    def draw(self, n: int, generator: torch.Generator, *, whole: float, part: float) -> tuple[Tensor, GeneLaw, Tensor]:
-        """Cells (n, G), their laws and their conditions, some dropped."""
-        rows = torch.randint(len(self.group), (n,), generator=generator)
-        picked = self.x[rows.numpy()]
-        x = torch.as_tensor(picked.toarray() if sparse.issparse(picked) else picked, device=self.device)
-        group = self.group[rows].to(self.device)
-        condition, dropped = self.encoder.drop(self.conditions[group], whole=whole, part=part, generator=generator)
-        which = torch.where(dropped, len(self.expressed) - 1, group)
-        return x, GeneLaw(self.expressed[which], self.mean[which], self.variance), condition
 
 
 def _moving_average(average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:

@@ -6,6 +6,7 @@ Cells are matrices of cells by genes, dense or sparse, on one scale (log1p-norma
 
 from __future__ import annotations
 
+from perturbflow.metrics._differential import recall_of_top_genes
 from perturbflow.metrics._dynamic_range import dynamic_range_fraction, pooled_dynamic_range_fraction, split_half
 from perturbflow.metrics._effects import (
     cosine_of_log_fold_changes,
@@ -29,6 +30,7 @@ __all__ = [
     "mmd",
     "normalised_rank",
     "pooled_dynamic_range_fraction",
+    "recall_of_top_genes",
     "register",
     "rmse_mean",
     "rmse_of_log_fold_changes",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from perturbflow.metrics._differential import recall_of_top_genes
 from perturbflow.metrics._effects import (
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
@@ -139,6 +140,14 @@ for _metric in (
         higher_is_better=True,
         best=1.0,
         description="Cosine of the log2 fold changes over genes",
+    ),
+    Metric(
+        "recall_of_top_genes",
+        recall_of_top_genes,
+        kind="effect",
+        higher_is_better=True,
+        best=1.0,
+        description="Share of the 50 most changed genes that are among those predicted",
     ),
     Metric(
         "normalised_rank",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def fit(
     *,
     options: Mapping[str, Any],
     settings: TrainingSettings,
+    guidance: float | Literal["auto"] = "auto",
     split_key: str = "split",
     device: str = "auto",
     checkpoint: str | Path | None = None,
@@ -47,9 +49,11 @@ def fit(
     adata
         Cells with registered fields.
     options
-        Settings of :class:`FlowConfig`: parametrisation, network, width, n_blocks, source.
+        Settings of :class:`FlowConfig`, without its numbers of genes, components and categories.
     settings
         How to train.
+    guidance
+        Weight of classifier-free guidance, or "auto" to choose it on the validation conditions.
     split_key
         Column of ``obs`` with the split; without it all cells are training cells and nothing is chosen.
     device
@@ -99,9 +103,16 @@ def fit(
     history = _train(trainer, held_out, saved, progress_bar=progress_bar)
 
     fitted_splits: tuple[str, ...] = ("train",)
+    curve: dict[str, NDArray[np.float64]] = {}
+    if guidance != "auto":
+        flow.configure(guidance=float(guidance))
     if held_out is not None:
         chosen = held_out.choose(flow)
-        flow.configure(start=chosen["start"], trust=chosen["trust"])
+        flow.configure(**chosen)
+        weight, curve = held_out.guidance_curve(flow)
+        if guidance == "auto":
+            flow.configure(guidance=weight)
+        chosen["guidance"] = flow.config.guidance
         logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
         flow.prior = AdditiveHurdlePrior.fit(read_cells(adata, rows=np.isin(split, ("train", "valid"))))
         fitted_splits = ("train", "valid")
@@ -115,6 +126,7 @@ def fit(
         fitted_splits=fitted_splits,
         settings={name: value for name, value in asdict(settings).items() if value is not None}
         | {"split_key": split_key, "interrupted": trainer.interrupted},
+        guidance_curve=curve,
     )
 
 
@@ -161,7 +173,7 @@ def _check_settings(settings: TrainingSettings, options: Mapping[str, Any]) -> N
     for name in ("max_steps", "batch_size", "patience", "seed"):
         check_whole_number(getattr(settings, name), name=name, least=0 if name == "seed" else 1)
     for name in ("width", "n_blocks"):
-        if name in options:
+        if options.get(name) is not None:
             check_whole_number(options[name], name=name, least=1)
     check_between(settings.weight_decay, 0, math.inf, name="weight_decay")
     if settings.max_minutes is not None:

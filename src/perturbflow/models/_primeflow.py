@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,9 @@ from perturbflow._controls import control_cells
 from perturbflow._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
 from perturbflow._fitted_flow import FittedFlow
 from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation
-from perturbflow.flow import TrainingSettings
 from perturbflow.models._fit import fit
 from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
+from perturbflow.models._presets import resolve
 from perturbflow.pp import setup_perturbation
 
 if TYPE_CHECKING:
@@ -47,16 +47,20 @@ class PRiMeFlow(BaseModelClass):
         Cells that were registered with :meth:`setup_anndata` or :func:`perturbflow.pp.setup_perturbation`.
     registry
         Registry of a saved model that is loaded without cells.
+    preset
+        See :func:`perturbflow.tl.fit_flow`, as for all that follow.
     parametrisation
-        What the network's output means: "zero_inflated", "gaussian" or "velocity".
+        What the network's output means.
     source
-        What a prediction starts from: "control" or "noise".
+        What a prediction starts from.
     network
         Name of the velocity network.
     width
-        Hidden width of the network.
+        Width of the network.
     n_blocks
         Number of its residual blocks.
+    network_options
+        Further options of the network.
 
     Examples
     --------
@@ -77,11 +81,13 @@ class PRiMeFlow(BaseModelClass):
         adata: AnnData | None = None,
         registry: dict | None = None,
         *,
-        parametrisation: str = "zero_inflated",
-        source: str = "control",
-        network: str = "mlp",
-        width: int = 256,
-        n_blocks: int = 2,
+        preset: str = "default",
+        parametrisation: str | None = None,
+        source: str | None = None,
+        network: str | None = None,
+        width: int | None = None,
+        n_blocks: int | None = None,
+        network_options: Mapping[str, Any] | None = None,
     ) -> None:
         try:
             super().__init__(adata, registry)
@@ -91,15 +97,18 @@ class PRiMeFlow(BaseModelClass):
                 raise
             self._register(adata)
             super().__init__(adata, registry)
-        self.options = {
+        self.preset = preset
+        self.choices = {
             "parametrisation": parametrisation,
             "source": source,
             "network": network,
             "width": width,
             "n_blocks": n_blocks,
+            "network_options": network_options,
         }
+        options, _ = resolve(preset, self.choices)
         self.module = self._module_cls()
-        self._model_summary_string = "PRiMeFlow with " + ", ".join(f"{k}={v}" for k, v in self.options.items())
+        self._model_summary_string = "PRiMeFlow with " + ", ".join(f"{k}={v}" for k, v in options.items())
         self.init_params_ = self._get_init_params(locals())
 
     @classmethod
@@ -198,14 +207,17 @@ class PRiMeFlow(BaseModelClass):
 
     def train(
         self,
-        max_steps: int = 1500,
+        max_steps: int | None = None,
         *,
+        guidance: float | Literal["auto"] = "auto",
         max_minutes: float | None = None,
-        batch_size: int = 256,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        condition_dropout: float = 0.2,
-        patience: int = 8,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        condition_dropout: float | None = None,
+        patience: int | None = None,
+        precision: Literal["auto", "full", "bfloat16"] = "auto",
+        compile_network: bool = False,
         split_key: str = "split",
         seed: int = 0,
         accelerator: str = "auto",
@@ -218,6 +230,8 @@ class PRiMeFlow(BaseModelClass):
         ----------
         max_steps
             Number of optimiser steps.
+        guidance
+            Weight of classifier-free guidance in predictions, or "auto".
         max_minutes
             Stop training after this many minutes.
         batch_size
@@ -230,6 +244,10 @@ class PRiMeFlow(BaseModelClass):
             Probability that the whole condition is dropped in training.
         patience
             Validations without improvement before training stops.
+        precision
+            Precision of the network's matrix products.
+        compile_network
+            Translate the network with ``torch.compile``.
         split_key
             Column of ``adata.obs`` with the split.
         seed
@@ -241,20 +259,27 @@ class PRiMeFlow(BaseModelClass):
         progress_bar
             Whether to show a progress bar.
         """
-        settings = TrainingSettings(
-            max_steps=max_steps,
-            max_minutes=max_minutes,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            condition_dropout=condition_dropout,
-            patience=patience,
-            seed=seed,
+        options, settings = resolve(
+            self.preset,
+            self.choices
+            | {
+                "max_steps": max_steps,
+                "max_minutes": max_minutes,
+                "batch_size": batch_size,
+                "learning_rate": learning_rate,
+                "weight_decay": weight_decay,
+                "condition_dropout": condition_dropout,
+                "patience": patience,
+                "precision": precision,
+                "compile_network": compile_network,
+                "seed": seed,
+            },
         )
         fitted = fit(
             self.adata,
-            options=self.options,
+            options=options,
             settings=settings,
+            guidance=guidance,
             split_key=split_key,
             device=accelerator,
             checkpoint=checkpoint,
@@ -285,7 +310,7 @@ class PRiMeFlow(BaseModelClass):
         *,
         covariates: Mapping[str, str] | None = None,
         dose: float | str | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         n_steps: int | None = None,
         seed: int = 0,
     ) -> NDArray[np.float32]:
@@ -302,7 +327,7 @@ class PRiMeFlow(BaseModelClass):
         dose
             Dose of the perturbation; 1 by default.
         guidance
-            Weight of classifier-free guidance.
+            Weight of classifier-free guidance; the one chosen by the fit by default.
         n_steps
             Steps of the solver; chosen by the flow by default.
         seed

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
+from perturbflow.metrics import recall_of_top_genes
 from perturbflow.metrics._energy import energy_distance_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from perturbflow.flow import CellData, ConditionalFlow
 
+Choice = TypeVar("Choice")
+
 MAX_CONDITIONS = 16
 MAX_CELLS = 128
 MIN_CELLS = 5
-STARTS = (0.0, 0.3, 0.5, 0.7, 0.85)
+STARTS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
 TRUSTS = (0.0, 0.5, 1.0)
+GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 N_DRAWS = 3
 
 
@@ -31,6 +35,7 @@ class _Condition:
     controls: NDArray[np.float32]
     perturbation: NDArray[np.float32]
     covariates: NDArray[np.int64]
+    real: NDArray[np.float32]
     energy: Callable[[NDArray[np.float32]], float]
 
 
@@ -62,37 +67,42 @@ class HeldOutConditions:
         ]
         if len(usable) > MAX_CONDITIONS:
             usable = [usable[i] for i in np.sort(rng.choice(len(usable), MAX_CONDITIONS, replace=False))]
-        self.conditions = [
-            _Condition(
-                controls=_draw(training, controls[tuple(group.covariates.tolist())], rng),
-                perturbation=group.perturbation,
-                covariates=group.covariates,
-                energy=energy_distance_to(_draw(held_out, group.rows, rng)),
+        self.conditions = []
+        for group in usable:
+            real = _draw(held_out, group.rows, rng)
+            members = controls[tuple(group.covariates.tolist())]
+            self.conditions.append(
+                _Condition(
+                    controls=_draw(training, members, rng),
+                    perturbation=group.perturbation,
+                    covariates=group.covariates,
+                    real=real,
+                    energy=energy_distance_to(real),
+                )
             )
-            for group in usable
-        ]
 
     def __len__(self) -> int:
         return len(self.conditions)
 
-    def energies(self, flow: ConditionalFlow, *, start: float, trust: float, n_draws: int = 1) -> NDArray[np.float64]:
-        """Unbiased energy distance between predicted and real cells, (n_draws * conditions,)."""
-        return np.array(
-            [
-                condition.energy(
-                    flow.sample(
-                        condition.controls,
-                        condition.perturbation,
-                        condition.covariates,
-                        rng=np.random.default_rng([self.seed, draw]),
-                        start=start,
-                        trust=trust,
-                    )
+    def predictions(
+        self, flow: ConditionalFlow, *, n_draws: int = 1, **changes: Any
+    ) -> Iterator[tuple[_Condition, NDArray[np.float32]]]:
+        """Every condition with its predicted cells, ``n_draws`` times."""
+        for draw in range(n_draws):
+            for condition in self.conditions:
+                rng = np.random.default_rng([self.seed, draw])
+                yield (
+                    condition,
+                    flow.sample(condition.controls, condition.perturbation, condition.covariates, rng=rng, **changes),
                 )
-                for draw in range(n_draws)
-                for condition in self.conditions
-            ]
-        )
+
+    def energies(self, flow: ConditionalFlow, *, n_draws: int = 1, **changes: Any) -> NDArray[np.float64]:
+        """Unbiased energy distance between predicted and real cells, (n_draws * conditions,).
+
+        ``changes`` are settings of prediction, see :meth:`perturbflow.flow.ConditionalFlow.sample`.
+        """
+        pairs = self.predictions(flow, n_draws=n_draws, **changes)
+        return np.array([condition.energy(cells) for condition, cells in pairs])
 
     def choose(self, flow: ConditionalFlow) -> dict[str, float]:
         """Choose how much of the control cell to keep and how far to trust the network.
@@ -103,22 +113,58 @@ class HeldOutConditions:
 
         Returns
         -------
-        The chosen ``start`` and ``trust``, and the mean ``energy`` they reach.
+        The chosen ``start`` and ``trust``.
         """
         starts = STARTS if flow.config.source == "control" else (0.0,)
         # Without a prior in its velocity a flow is nothing but its network.
         trusts = TRUSTS if flow.parametrisation.uses_law else (1.0,)
+        pairs = [(start, trust) for start, trust in product(starts, trusts) if start < 1 or trust == 1]
         scores = {
-            (start, trust): self.energies(flow, start=start, trust=trust, n_draws=N_DRAWS)
-            for start, trust in product(starts, trusts)
+            (start, trust): self.energies(flow, start=start, trust=trust, n_draws=N_DRAWS) for start, trust in pairs
         }
-        best = min(scores, key=lambda pair: scores[pair].mean())
-        for pair in sorted(scores, reverse=True):
-            difference = scores[pair] - scores[best]
-            if difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)):
-                best = pair
-                break
-        return {"start": best[0], "trust": best[1], "energy": float(scores[best].mean())}
+        start, trust = _one_standard_error(scores, sorted(scores, reverse=True))
+        return {"start": start, "trust": trust}
+
+    def guidance_curve(
+        self, flow: ConditionalFlow, weights: Sequence[float] = GUIDANCES
+    ) -> tuple[float, dict[str, NDArray[np.float64]]]:
+        """Choose the weight of guidance, and trace what it trades.
+
+        The lowest mean energy distance wins, unless a smaller weight is within one standard error of it.
+
+        Returns
+        -------
+        The chosen weight; and by name, for every weight (w,): ``weight``, ``energy_distance`` and ``recall`` (of the 50
+        most changed genes), means over conditions, with the standard error of each, ``..._se``.
+        """
+        energies, recalls = {}, {}
+        for weight in weights:
+            pairs = list(self.predictions(flow, n_draws=N_DRAWS, guidance=weight))
+            energies[weight] = np.array([condition.energy(cells) for condition, cells in pairs])
+            recalls[weight] = np.array(
+                [recall_of_top_genes(cells, condition.real, condition.controls) for condition, cells in pairs]
+            )
+        curve = {"weight": np.array(weights, dtype=np.float64)}
+        for name, scores in (("energy_distance", energies), ("recall", recalls)):
+            curve[name] = np.array([scores[weight].mean() for weight in weights])
+            # Draws of one condition are no independent conditions.
+            by_condition = [scores[weight].reshape(N_DRAWS, -1).mean(axis=0) for weight in weights]
+            curve[f"{name}_se"] = np.array([_standard_error(values) for values in by_condition])
+        return _one_standard_error(energies, sorted(energies)), curve
+
+
+def _one_standard_error(scores: Mapping[Choice, NDArray[np.float64]], preferred: Sequence[Choice]) -> Choice:
+    """First of the choices, in the order of preference, that is not told apart from the best one."""
+    best = min(scores, key=lambda choice: scores[choice].mean())
+    for choice in preferred:
+        difference = scores[choice] - scores[best]
+        if difference.mean() <= _standard_error(difference):
+            return choice
+    return best
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def _draw(cells: CellData, rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float32]:

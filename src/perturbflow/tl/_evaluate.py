@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def evaluate(
     splits: Sequence[str] = ("train", "valid", "test"),
     n_cells: int | None = None,
     min_cells: int = 10,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     n_steps: int | None = None,
     seed: int = 0,
     key_added: str = "evaluation",
@@ -81,7 +80,7 @@ def evaluate(
         Conditions with fewer real cells, and contexts with fewer controls, are left out, with a warning and an entry
         in ``left_out``. At least 4.
     guidance
-        Strength of classifier-free guidance of the flow.
+        Weight of classifier-free guidance of the flow; the one chosen by the fit if None.
     n_steps
         Steps of the flow's solver; its own default if None.
     seed
@@ -172,7 +171,9 @@ def evaluate(
         )
         raise ValueError(msg)
 
-    samplers: dict[str, Any] = {} if flow is None else {str(key): _Guided(flow, guidance=guidance, n_steps=n_steps)}
+    samplers: dict[str, Any] = (
+        {} if flow is None else {str(key): _WithSettings(flow, guidance=guidance, n_steps=n_steps)}
+    )
     samplers |= dict(models or {})
     training_cells = cells.subset(fitted)
     samplers |= {name: BASELINES[name]().fit(training_cells) for name in names}
@@ -200,13 +201,12 @@ def evaluate(
     return adata if copy else None
 
 
-@dataclass(frozen=True)
-class _Guided:
-    """A flow with its sampling options, called like a baseline."""
+class _WithSettings:
+    """A flow with settings of prediction, called like a baseline."""
 
-    flow: FittedFlow
-    guidance: float
-    n_steps: int | None
+    def __init__(self, flow: FittedFlow, **changes: float | None) -> None:
+        self.flow = flow
+        self.changes = {name: value for name, value in changes.items() if value is not None}
 
     def sample(
         self,
@@ -216,9 +216,7 @@ class _Guided:
         *,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        return self.flow.sample(
-            controls, perturbation, covariates, rng=rng, guidance=self.guidance, n_steps=self.n_steps
-        )
+        return self.flow.sample(controls, perturbation, covariates, rng=rng, **self.changes)
 
 
 def _split(adata: AnnData, split_key: str) -> NDArray[np.str_]:

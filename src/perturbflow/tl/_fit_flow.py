@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from perturbflow._fields import writable
 from perturbflow._flow_store import check_flow_key, write_flow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from anndata import AnnData
+
+    from perturbflow._fitted_flow import FittedFlow
 
 
 def fit_flow(
     adata: AnnData,
     *,
-    parametrisation: Literal["zero_inflated", "gaussian", "velocity"] = "zero_inflated",
-    source: Literal["control", "noise"] = "control",
-    network: Literal["mlp"] = "mlp",
-    width: int = 256,
-    n_blocks: int = 2,
-    max_steps: int = 1500,
+    preset: Literal["default", "primeflow"] = "default",
+    parametrisation: Literal["zero_inflated", "gaussian", "velocity"] | None = None,
+    source: Literal["control", "noise"] | None = None,
+    network: str | None = None,
+    width: int | None = None,
+    n_blocks: int | None = None,
+    network_options: Mapping[str, Any] | None = None,
+    guidance: float | Literal["auto"] = "auto",
+    max_steps: int | None = None,
     max_minutes: float | None = None,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.01,
-    condition_dropout: float = 0.2,
-    patience: int = 8,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    condition_dropout: float | None = None,
+    patience: int | None = None,
+    precision: Literal["auto", "full", "bfloat16"] = "auto",
+    compile_network: bool = False,
+    init_from: str | Path | AnnData | FittedFlow | None = None,
     split_key: str = "split",
     seed: int = 0,
     device: str = "auto",
@@ -50,17 +59,27 @@ def fit_flow(
     adata
         Cells with registered fields (:func:`perturbflow.pp.setup_perturbation`) and, for early stopping, a split
         (:func:`perturbflow.pp.split_perturbations`).
+    preset
+        The recipe that gives every choice left at None. "default": the additive hurdle prior with a correction by a
+        network, from control cells. "primeflow": the paper whole, with a U-Net over the gene axis that gives the
+        velocity from noise, condition dropout 0.2, averaged weights and Dopri5.
     parametrisation
         What the network's output means: the correction of the exact velocity of independent zero-inflated genes, the
         same for Gaussian genes, or the velocity itself as in the paper.
     source
         What a prediction starts from: control cells, moved by the prior, or noise as in the paper.
     network
-        The velocity network: a residual multilayer perceptron.
+        The velocity network, a name in ``perturbflow.flow.NETWORKS``.
     width
-        Hidden width of the network.
+        Hidden width of the network; for a U-Net the channels of its first level.
     n_blocks
-        Number of its residual blocks.
+        Number of its residual blocks; for a U-Net those of every level.
+    network_options
+        Further options of the network, for example ``{"multipliers": [1, 2, 4]}``; see its class in
+        ``perturbflow.flow``.
+    guidance
+        Weight of classifier-free guidance in predictions. "auto" chooses it on the validation conditions (the lowest
+        energy distance, in doubt the smaller weight); without any it is 1.
     max_steps
         Number of optimiser steps.
     max_minutes
@@ -75,6 +94,15 @@ def fit_flow(
         Probability that the whole condition is dropped in training, for classifier-free guidance.
     patience
         Validations (one every 100 steps) without improvement before training stops.
+    precision
+        "full", "bfloat16" (mixed), or "auto": mixed on a GPU that has it.
+    compile_network
+        Translate the network with ``torch.compile``: pays in long fits on a GPU.
+    init_from
+        An earlier flow whose network this one starts from, also over another panel of genes and other conditions: a key
+        of ``adata.uns``, another AnnData with ``uns["flow"]``, the directory of a ``store``, or a
+        :class:`perturbflow.models.FittedFlow`. Genes, perturbations and covariates are matched by name; new genes start
+        from known ones of similar statistics. The prior is always that of the new cells.
     split_key
         Column of ``adata.obs`` with the split. Without it all cells are training cells.
     seed
@@ -98,7 +126,8 @@ def fit_flow(
     None, or the copy with the entry
 
     `adata.uns["flow" | key_added]` : dict
-        Configuration, weights, prior, genes, fields and history, as plain arrays and values; or the name of the
+        Configuration, weights, prior, genes, fields, history and ``guidance_curve`` (:func:`perturbflow.pl.guidance`),
+        as plain arrays and values, with ``init`` for what was taken over from an earlier flow; or the name of the
         directory given as ``store``.
 
     Raises
@@ -126,31 +155,36 @@ def fit_flow(
     >>> adata.uns["flow"]["config"]["parametrisation"]
     'zero_inflated'
     """
-    from perturbflow.flow import TrainingSettings  # here, because it loads torch
-    from perturbflow.models import fit
+    from perturbflow.models import fit  # here, because it loads torch
+    from perturbflow.models._presets import resolve
 
     check_flow_key(adata, key_added, store=store)
-    settings = TrainingSettings(
-        max_steps=max_steps,
-        max_minutes=max_minutes,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        condition_dropout=condition_dropout,
-        patience=patience,
-        seed=seed,
+    options, settings = resolve(
+        preset,
+        {
+            "parametrisation": parametrisation,
+            "source": source,
+            "network": network,
+            "width": width,
+            "n_blocks": n_blocks,
+            "network_options": network_options,
+            "max_steps": max_steps,
+            "max_minutes": max_minutes,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "condition_dropout": condition_dropout,
+            "patience": patience,
+            "precision": precision,
+            "compile_network": compile_network,
+            "seed": seed,
+        },
     )
-    options = {
-        "parametrisation": parametrisation,
-        "source": source,
-        "network": network,
-        "width": width,
-        "n_blocks": n_blocks,
-    }
     fitted = fit(
         adata,
         options=options,
         settings=settings,
+        guidance=guidance,
         split_key=split_key,
         device=device,
         checkpoint=checkpoint,
