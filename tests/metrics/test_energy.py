@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import norm
 
 from perturbflow.metrics import _energy, energy_distance
 from perturbflow.metrics._distances import pair_sum_within
 from perturbflow.metrics._energy import energy_distance_to
+from perturbflow.metrics._mmd import mmd_to
 
 
 def naive(x, y, *, unbiased):
@@ -136,3 +138,37 @@ def test_unbiased_estimate_needs_two_cells(n, m, name):
     with pytest.raises(ValueError, match=rf"Expected at least 2 cells and 1 gene in `{name}`, found shape \(1, 3\)"):
         energy_distance(np.zeros((n, 3)), np.ones((m, 3)))
     assert energy_distance(np.zeros((n, 3)), np.ones((m, 3)), unbiased=False) == pytest.approx(2 * math.sqrt(3))
+
+
+@pytest.mark.parametrize("metric_to", [energy_distance_to, mmd_to])
+def test_a_prediction_that_repeats_itself_is_judged_as_one(metric_to):
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(12, 4)), rng.normal(1.0, size=(9, 4))
+    metric = metric_to(y)
+    np.testing.assert_allclose(metric(x, x), metric(x), rtol=1e-12)
+    again = rng.normal(size=(12, 4))
+    np.testing.assert_allclose(metric(x, again), metric(again, x), rtol=1e-12)
+
+
+def test_stratified_cells_gain_nothing():
+    rng = np.random.default_rng(6)
+    n = 10
+
+    def stratified():
+        u = (rng.permuted(np.tile(np.arange(n), (8, 1)), axis=1).T + rng.random((n, 8))) / n
+        return norm.ppf(u)
+
+    alone, twice = [], []
+    for _ in range(300):
+        metric, x = energy_distance_to(rng.normal(size=(40, 8))), stratified()
+        alone.append(metric(x))
+        twice.append(metric(x, stratified()))
+    error = np.std(twice) / np.sqrt(len(twice))
+    assert abs(np.mean(twice)) < 4 * error
+    assert np.mean(alone) < -8 * error  # what judging one prediction alone would give away
+
+
+def test_two_predictions_have_to_be_of_the_same_cells():
+    metric = energy_distance_to(np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="two predictions from the same cells, found 4 and 5"):
+        metric(np.ones((4, 2)), np.ones((5, 2)))

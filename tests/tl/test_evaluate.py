@@ -185,7 +185,8 @@ def test_every_sampler_gets_the_training_controls_of_the_context():
     adata.obs.iloc[rows[:15], adata.obs.columns.get_loc("split")] = "test"
     oracle = Oracle(adata)
     evaluate(adata, models={"oracle": oracle}, splits=["test"], **ENERGY)
-    assert oracle.asked == [((40, GENES), (1, 1, 0), (0,)), ((25, GENES), (1, 1, 0), (1,))]
+    first, second = ((40, GENES), (1, 1, 0), (0,)), ((25, GENES), (1, 1, 0), (1,))
+    assert oracle.asked == [first, first, second, second]
 
 
 def test_baselines_are_fitted_on_training_cells_only(judged):

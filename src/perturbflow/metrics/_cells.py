@@ -41,6 +41,20 @@ def check_same_genes(**named: Cells) -> None:
         raise ValueError(msg)
 
 
+def check_predictions(x: Cells, again: Cells | None, y: Cells, *, minimum: int) -> list[Cells]:
+    """Check a prediction, and a second one from the same source cells if there is one, against the reference ``y``."""
+    predictions = [check_cells(x, name="x", minimum=minimum)]
+    if again is not None:
+        predictions.append(check_cells(again, name="again", minimum=2))
+        if predictions[0].shape[0] != predictions[1].shape[0]:
+            msg = f"Expected two predictions from the same cells, found {x.shape[0]} and {again.shape[0]} cells."
+            raise ValueError(msg)
+    for prediction in predictions:
+        check_same_genes(x=prediction, y=y)
+        gene_means(prediction, name="x")
+    return predictions
+
+
 def gene_means(cells: Cells, *, name: str) -> NDArray[np.float64]:
     """Mean of every gene (G,), summed in float64; a NaN or an infinity anywhere is an error."""
     n_cells = cells.shape[0]

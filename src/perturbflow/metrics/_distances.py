@@ -57,6 +57,22 @@ def pair_sum_within(kernel: Kernel, x: Cells, *, centre: NDArray[np.float64], bl
     return total
 
 
+def mean_again(kernel: Kernel, x: Cells, again: Cells, *, centre: NDArray[np.float64]) -> float:
+    """Mean over i != j of ``kernel(|x_i - x'_j|^2)`` for two predictions (n, G) from the same n cells.
+
+    Where the cells of one prediction depend on each other, as in stratified sampling, pairs within it are no pairs of
+    independent cells; those between two predictions are, but for cells that come from the same one.
+    """
+    same = np.concatenate(
+        [
+            np.square(_centred(x, rows, centre) - _centred(again, rows, centre)).sum(axis=1)
+            for rows in _row_blocks(x, None)
+        ]
+    )
+    n_cells = x.shape[0]
+    return (pair_sum(kernel, x, again, centre=centre) - float(kernel(same).sum())) / (n_cells * (n_cells - 1))
+
+
 def distances_within(x: Cells, *, centre: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances of all unordered pairs of cells, (n (n - 1) / 2,): O(n^2) memory, for small n."""
     everything = _centred(x, slice(0, x.shape[0]), centre)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
-from perturbflow.metrics._distances import pair_sum, pair_sum_within
+from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
+from perturbflow.metrics._distances import mean_again, pair_sum, pair_sum_within
 
 
 def energy_distance(x: Cells, y: Cells, *, unbiased: bool = True) -> float:
@@ -67,22 +67,27 @@ def energy_distance(x: Cells, y: Cells, *, unbiased: bool = True) -> float:
     return energy_distance_to(y, unbiased=unbiased)(x)
 
 
-def energy_distance_to(y: Cells, *, unbiased: bool = True) -> Callable[[Cells], float]:
+def energy_distance_to(y: Cells, *, unbiased: bool = True) -> Callable[..., float]:
     """Return the function ``x -> energy_distance(x, y)``, with the term of the reference cells computed once.
 
-    Judging k predictions against one reference this way computes k + 1 within-sample terms instead of 2 k.
+    Judging k predictions against one reference this way computes k + 1 within-sample terms instead of 2 k. The function
+    also takes a second, independent prediction from the same source cells, ``(x, again)``: the distances within the
+    prediction are then those between the two (cells of different source), which is unbiased even where the cells of one
+    prediction depend on each other, and both are compared with the reference.
     """
     minimum = 2 if unbiased else 1
     y = check_cells(y, name="y", minimum=minimum)
     centre = gene_means(y, name="y")
     within_y = _mean_within(y, centre, unbiased)
 
-    def energy_distance_from(x: Cells) -> float:
-        x = check_cells(x, name="x", minimum=minimum)
-        check_same_genes(x=x, y=y)
-        gene_means(x, name="x")
-        between = pair_sum(_root, x, y, centre=centre) / (x.shape[0] * y.shape[0])
-        return 2.0 * between - _mean_within(x, centre, unbiased) - within_y
+    def energy_distance_from(x: Cells, again: Cells | None = None) -> float:
+        predictions = check_predictions(x, again, y, minimum=minimum)
+        between = np.mean([pair_sum(_root, p, y, centre=centre) / (p.shape[0] * y.shape[0]) for p in predictions])
+        if again is None:
+            within = _mean_within(predictions[0], centre, unbiased)
+        else:
+            within = mean_again(_root, *predictions, centre=centre)
+        return float(2.0 * between - within - within_y)
 
     return energy_distance_from
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
-from perturbflow.metrics._distances import distances_within, pair_sum, pair_sum_within
+from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
+from perturbflow.metrics._distances import distances_within, mean_again, pair_sum, pair_sum_within
 
 BANDWIDTH_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MAX_MEDIAN_CELLS = 2000
@@ -72,8 +72,11 @@ def mmd(x: Cells, y: Cells, *, bandwidths: Sequence[float] | None = None, unbias
     return mmd_to(y, bandwidths=bandwidths, unbiased=unbiased)(x)
 
 
-def mmd_to(y: Cells, *, bandwidths: Sequence[float] | None = None, unbiased: bool = True) -> Callable[[Cells], float]:
-    """Return the function ``x -> mmd(x, y)``, with bandwidths and the term of the reference cells computed once."""
+def mmd_to(y: Cells, *, bandwidths: Sequence[float] | None = None, unbiased: bool = True) -> Callable[..., float]:
+    """Return the function ``x -> mmd(x, y)``, with bandwidths and the term of the reference cells computed once.
+
+    It also takes a second, independent prediction, ``(x, again)``; see :func:`energy_distance_to`.
+    """
     minimum = 2 if unbiased else 1
     y = check_cells(y, name="y", minimum=minimum)
     centre = gene_means(y, name="y")
@@ -96,12 +99,14 @@ def mmd_to(y: Cells, *, bandwidths: Sequence[float] | None = None, unbiased: boo
 
     within_y = mean_within(y)
 
-    def mmd_from(x: Cells) -> float:
-        x = check_cells(x, name="x", minimum=minimum)
-        check_same_genes(x=x, y=y)
-        gene_means(x, name="x")
-        between = pair_sum(kernel, x, y, centre=centre) / (x.shape[0] * y.shape[0])
-        return mean_within(x) + within_y - 2.0 * between
+    def mmd_from(x: Cells, again: Cells | None = None) -> float:
+        predictions = check_predictions(x, again, y, minimum=minimum)
+        between = np.mean([pair_sum(kernel, p, y, centre=centre) / (p.shape[0] * y.shape[0]) for p in predictions])
+        if again is None:
+            within = mean_within(predictions[0])
+        else:
+            within = mean_again(kernel, *predictions, centre=centre)
+        return float(within + within_y - 2.0 * between)
 
     return mmd_from
 

@@ -36,7 +36,7 @@ class _Condition:
     perturbation: NDArray[np.float32]
     covariates: NDArray[np.int64]
     real: NDArray[np.float32]
-    energy: Callable[[NDArray[np.float32]], float]
+    energy: Callable[..., float]
 
 
 class HeldOutConditions:
@@ -101,8 +101,7 @@ class HeldOutConditions:
 
         ``changes`` are settings of prediction, see :meth:`perturbflow.flow.ConditionalFlow.sample`.
         """
-        pairs = self.predictions(flow, n_draws=n_draws, **changes)
-        return np.array([condition.energy(cells) for condition, cells in pairs])
+        return _energies(list(self.predictions(flow, n_draws=n_draws, **changes)), n_draws)
 
     def choose(self, flow: ConditionalFlow) -> dict[str, float]:
         """Choose how much of the control cell to keep and how far to trust the network.
@@ -140,7 +139,7 @@ class HeldOutConditions:
         energies, recalls = {}, {}
         for weight in weights:
             pairs = list(self.predictions(flow, n_draws=N_DRAWS, guidance=weight))
-            energies[weight] = np.array([condition.energy(cells) for condition, cells in pairs])
+            energies[weight] = _energies(pairs, N_DRAWS)
             recalls[weight] = np.array(
                 [recall_of_top_genes(cells, condition.real, condition.controls) for condition, cells in pairs]
             )
@@ -151,6 +150,17 @@ class HeldOutConditions:
             by_condition = [scores[weight].reshape(N_DRAWS, -1).mean(axis=0) for weight in weights]
             curve[f"{name}_se"] = np.array([_standard_error(values) for values in by_condition])
         return _one_standard_error(energies, sorted(energies)), curve
+
+
+def _energies(pairs: Sequence[tuple[_Condition, NDArray[np.float32]]], n_draws: int) -> NDArray[np.float64]:
+    """Energy distance of every prediction, the next draw of its condition being the independent one if there is one."""
+    if n_draws == 1:
+        return np.array([condition.energy(cells) for condition, cells in pairs])
+    n = len(pairs) // n_draws
+    following = [*pairs[n:], *pairs[:n]]
+    return np.array(
+        [condition.energy(cells, again) for (condition, cells), (_, again) in zip(pairs, following, strict=True)]
+    )
 
 
 def _one_standard_error(scores: Mapping[Choice, NDArray[np.float64]], preferred: Sequence[Choice]) -> Choice:

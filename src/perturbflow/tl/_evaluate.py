@@ -49,6 +49,10 @@ def evaluate(
     scores: the controls themselves (the floor, model "control cells") and the real cells against themselves, as the
     mean over five random halvings (the ceiling, model "ceiling").
 
+    Every model predicts twice from the same controls. Effects are those of both predictions together; the distances
+    within a prediction, which energy distance and MMD subtract, are those between the two, so that a model gains nothing
+    from making the cells of one prediction depend on each other.
+
     The rank of a prediction is that of the RMSE of its mean effect among the predictions of all conditions of the same
     context and split. Scores on splits that were fitted on are those of a fit to these very cells and can therefore be
     better than the ceiling. For the unbiased energy distance and MMD a value around 0, also a negative one, means that two

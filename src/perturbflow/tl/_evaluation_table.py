@@ -26,9 +26,10 @@ FLOOR = "control cells"
 CEILING = "ceiling"
 FRACTION = "dynamic_range_fraction"
 N_HALVINGS = 5
+N_PREDICTIONS = 2
 
 # What a metric knows of the real cells is computed once for all models.
-AGAINST: Mapping[str, Callable[..., Callable[[Any], float]]] = {"energy_distance": energy_distance_to, "mmd": mmd_to}
+AGAINST: Mapping[str, Callable[..., Callable[..., float]]] = {"energy_distance": energy_distance_to, "mmd": mmd_to}
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,15 @@ def _score(
     values: dict[tuple[str, str], float] = {}
     means = {}
     for model, sampler in samplers.items():
-        predicted = sampler.sample(controls, condition.perturbation, condition.covariates, rng=_rng(seed, place))
-        _check_prediction(predicted, cells.n_genes, model=model, labels=condition.labels)
-        values |= {(model, metric): value for metric, value in judge.scores(predicted)}
-        means[model] = gene_means(predicted, name=model)
+        rng = _rng(seed, place)
+        draws = [
+            sampler.sample(controls, condition.perturbation, condition.covariates, rng=rng)
+            for _ in range(N_PREDICTIONS)
+        ]
+        for predicted in draws:
+            _check_prediction(predicted, cells.n_genes, model=model, labels=condition.labels)
+        values |= {(model, metric): value for metric, value in judge.scores(*draws)}
+        means[model] = gene_means(np.concatenate(draws), name=model)
     # Every metric starts from the same state and so sees the same halves.
     values |= {(CEILING, metric): value for metric, value in judge.ceilings(lambda: _rng(seed, place))}
     means[CEILING] = _half_means(real, _rng(seed, place))
@@ -190,15 +196,16 @@ class Judge:
         self._metrics = [METRICS[name] for name in metrics if METRICS[name].kind != "rank"]
         self._against = {metric.name: AGAINST[metric.name](real) for metric in self._metrics if metric.name in AGAINST}
 
-    def scores(self, predicted: NDArray[np.floating]) -> Iterator[tuple[str, float]]:
-        """Every metric of the predicted cells (n, G)."""
+    def scores(self, predicted: NDArray[np.floating], again: NDArray[np.floating]) -> Iterator[tuple[str, float]]:
+        """Every metric of two predictions (n, G) from the same control cells."""
+        both = np.concatenate([predicted, again])
         for metric in self._metrics:
             if metric.name in self._against:
-                yield metric.name, self._against[metric.name](predicted)
+                yield metric.name, self._against[metric.name](predicted, again)
             elif metric.kind == "effect":
-                yield metric.name, float(metric.function(predicted, self._real, self._controls))
+                yield metric.name, float(metric.function(both, self._real, self._controls))
             else:
-                yield metric.name, float(metric.function(predicted, self._real))
+                yield metric.name, float(np.mean([metric.function(cells, self._real) for cells in (predicted, again)]))
 
     def ceilings(self, new_rng: Callable[[], np.random.Generator]) -> Iterator[tuple[str, float]]:
         """Every metric between halves of the real cells."""

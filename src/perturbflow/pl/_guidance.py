@@ -1,0 +1,74 @@
+"""What the weight of guidance trades."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perturbflow._flow_store import read_flow
+from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+
+def guidance(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show: bool | None = None) -> Axes:
+    """Recall of the most changed genes against the energy distance, for every weight of classifier-free guidance.
+
+    A larger weight exaggerates what sets a condition apart: the genes that change most may become easier to find, while
+    the cells become less like the real ones. Every point is a weight, with standard errors over the validation
+    conditions; the diamond is the weight that predictions use.
+
+    Parameters
+    ----------
+    adata
+        Cells with a flow that was fitted with validation conditions (:func:`perturbflow.tl.fit_flow`).
+    key
+        The flow in ``adata.uns``.
+    ax
+        Axes to draw on; those of a new figure if None.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    KeyError
+        If there is no fitted flow, with the call that makes it.
+    ValueError
+        If the flow was fitted without validation conditions.
+    """
+    flow = read_flow(adata, key)
+    curve = flow.guidance_curve
+    if not curve:
+        msg = (
+            f"Expected a flow with a guidance curve in `adata.uns[{key!r}]`, found one fitted without validation "
+            "conditions. Run `pf.pp.split_perturbations(adata, ...)` and fit again."
+        )
+        raise ValueError(msg)
+    weights, energies, recalls = curve["weight"], curve["energy_distance"], curve["recall"]
+    chosen = flow.flow.config.guidance
+    with drawing(ax, figsize=(4.2, 3.2), show=show) as ax:
+        ax.errorbar(
+            energies,
+            recalls,
+            xerr=curve["energy_distance_se"],
+            yerr=curve["recall_se"],
+            fmt="o-",
+            color=BLUE,
+            ecolor="0.8",
+            elinewidth=0.8,
+            linewidth=1.2,
+            markersize=4,
+        )
+        for weight, energy, recall in zip(weights, energies, recalls, strict=True):
+            if weight == chosen:
+                ax.plot(energy, recall, "D", color=VERMILLION, markersize=8, markeredgecolor="white", zorder=3)
+            ax.annotate(f"{weight:g}", (energy, recall), xytext=(5, 5), textcoords="offset points", color=DARK)
+        ax.set(xlabel="energy distance (lower is better)", ylabel="recall of the top 50 genes")
+        finish(ax, f"guidance of {key!r}")
+        ax.set_title(f"used: {chosen:g}", loc="right", fontsize="small", color=DARK)
+    return ax
