@@ -27,7 +27,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench docs lint clean
+.PHONY: help demo test bench ablation speed docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 8
@@ -40,6 +40,12 @@ test: $(venv)/.installed-test ## Run the tests
 
 bench: $(venv)/.installed ## Benchmark the flow and its baselines on real cells
 	$(bin)/python benchmarks/real_cells.py $(ARGS)
+
+ablation: $(venv)/.installed ## Compare networks, parametrisations and sources of the flow at equal time
+	$(bin)/python benchmarks/flow_ablation.py $(ARGS)
+
+speed: $(venv)/.installed ## Measure speed, memory and scaling of the flow
+	$(bin)/python benchmarks/flow_speed.py $(ARGS)
 
 docs: $(venv)/.installed-doc ## Build the documentation into docs/_build/html
 	$(bin)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going $(ARGS)

@@ -17,32 +17,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _common import ENERGY, SETS, markdown, registered, split_options
 
 import perturbflow as pf
 
 SEEN, FRESH, HELD_OUT = "training conditions, seen cells", "training conditions, fresh cells", "held-out conditions"
 FRESH_FRACTION = 0.2
-ENERGY = "energy_distance"
 
 
 def runs(sets: list[str]):
     """Yield name of the set, name of the run, cells with registered fields, and how to split them."""
-    for part in ("norman", "mcfaline"):
-        if part in sets:
-            cells = pf.datasets.norman_mcfaline_subset(part)
-            pf.pp.setup_perturbation(
-                cells, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"]
-            )
-            task = "combination" if part == "norman" else "covariate_transfer"
-            yield part, part, cells, {"task": task, "test_fraction": 0.4, "valid_fraction": 0.2}
-    if "kang" in sets:
-        cells = pf.datasets.kang_ifnb(n_top_genes=2000)
-        pf.pp.setup_perturbation(
-            cells, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"]
-        )
+    for name in SETS:
+        if name not in sets:
+            continue
+        cells = registered(name)
+        if name != "kang":
+            yield name, name, cells, split_options(name)
+            continue
         for cell_type in cells.obs["cell_type"].cat.categories:
-            held_out = [("IFN-beta", {"cell_type": cell_type})]
-            yield "kang", f"kang, {cell_type}", cells.copy(), {"task": "covariate_transfer", "held_out": held_out}
+            yield name, f"kang, {cell_type}", cells.copy(), split_options(name, cell_type=cell_type)
 
 
 def keep_fresh_cells(cells, *, seed: int) -> None:
@@ -111,7 +104,7 @@ def main() -> None:
     """Run everything and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--sets", nargs="+", default=["norman", "mcfaline", "kang"])
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--max-steps", type=int)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
@@ -158,13 +151,6 @@ def main() -> None:
         shown.loc[run, model] += " *"
     print(markdown(shown))
     verdicts(summary, held_out)
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Write a table the way documentation pages take it."""
-    flat = table.reset_index().astype(str)
-    rows = [list(flat.columns), ["---"] * flat.shape[1], *flat.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
 def verdicts(summary: pd.DataFrame, held_out: pd.DataFrame) -> None:

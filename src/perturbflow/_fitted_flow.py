@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturbflow._fields import PerturbationFields
-from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig
+from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig
 
 if TYPE_CHECKING:
     from typing import Self
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perturbflow._conditions import Vocabulary
 
 FORMAT = 1
-_ARRAY_PARTS = ("guidance_curve", "history", "prior", "weights")
+_ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "weights")
 _ARRAYS_FILE, _VALUES_FILE = "flow.safetensors", "flow.json"
 
 
@@ -47,6 +47,8 @@ class FittedFlow:
     guidance_curve
         What the weight of guidance trades on validation conditions: ``weight``, ``energy_distance``, ``recall`` and
         the standard errors of both (w,); empty without validation conditions.
+    calibration
+        How large the errors of predicted means are.
     init
         What a fit took over from an earlier one, plain values; empty for a fit from scratch.
     """
@@ -58,6 +60,7 @@ class FittedFlow:
     fitted_splits: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     guidance_curve: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration.uncalibrated)
     init: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -92,6 +95,7 @@ class FittedFlow:
             "fields": self.fields.to_dict(),
             "fitted_splits": list(self.fitted_splits),
             "genes": np.array(self.genes, dtype=object),
+            "calibration": self.calibration.to_arrays(),
             "guidance_curve": dict(self.guidance_curve),
             "history": dict(self.history),
             "init": dict(self.init),
@@ -128,6 +132,7 @@ class FittedFlow:
             fitted_splits=tuple(map(str, values["fitted_splits"])),
             settings={name: _plain(value) for name, value in values["settings"].items()},
             guidance_curve={name: np.asarray(array) for name, array in values["guidance_curve"].items()},
+            calibration=Calibration.from_arrays(values["calibration"]),
             init={name: _plain(value) for name, value in values["init"].items()},
         )
 

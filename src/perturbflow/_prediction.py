@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from perturbflow._fitted_flow import FittedFlow
 
 CELLS_AT_ONCE = 2048
+FAR = 2.0  # distances in units of those between nearest perturbations in training
+LEAST_FRACTION = 0.05  # of the variance of effects that features have to explain
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +89,9 @@ def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondit
     components = np.array(flow.vocabulary.components, dtype=object)
     prior = flow.flow.prior
     asked = np.array([condition.perturbation for condition in conditions])
-    unseen = components[asked.any(axis=0) & ~prior.trained]
+    unseen = np.flatnonzero(asked.any(axis=0) & ~prior.trained)
     if len(unseen):
-        msg = (
-            f"No training cells of {listing(unseen.tolist())}: the prediction is what perturbations do on average. "
-            "Fit with cells of these perturbations for one of their own."
-        )
-        warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+        warnings.warn(_unseen_message(flow, unseen), UserWarning, stacklevel=stacklevel)
     beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
     if len(beyond):
         msg = (
@@ -101,6 +99,31 @@ def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondit
             "because nothing is known beyond."
         )
         warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+
+
+def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:
+    """What predictions of components without training cells rest on."""
+    prior = flow.flow.prior
+    names = listing([flow.vocabulary.components[j] for j in unseen])
+    on_average = f"No training cells of {names}: the prediction is what perturbations do on average"
+    if not prior.features.shape[1]:
+        return (
+            f"{on_average}. Fit with cells of these perturbations for one of their own, or register features of "
+            "perturbations with `pf.pp.perturbation_features`."
+        )
+    if prior.fraction.max() < LEAST_FRACTION:
+        return f"{on_average}, because their features explain nothing of the effects in training. Use other features."
+    distances = {flow.vocabulary.components[j]: prior.feature_distance(int(j)) for j in unseen}
+    far = {name: distance for name, distance in distances.items() if distance > FAR}
+    text = f"No training cells of {names}: the prediction rests on their features"
+    if not far:
+        return f"{text}, whose nearest perturbation in training is as near as those in training are to each other."
+    shown = listing([f"{name} ({distance:.1f})" for name, distance in far.items()])
+    return (
+        f"{text}. The nearest perturbation in training is further than {FAR:g} times what is usual among those in "
+        f"training for {shown}: expect little more than the mean effect. See `feature_distance` in the record of the "
+        "prediction."
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,3 +70,44 @@ def test_parts_are_dropped_as_one():
     for where in (PERTURBATIONS, *COVARIATES):
         unchanged, gone = (kept[:, where] == conditions[:, where]).all(1), (kept[:, where] == 0).all(1)
         assert (unchanged ^ gone).all()
+
+
+FEATURES = np.array([[3.0, 0.0], [0.0, 4.0], [3.0, 4.0]])
+FEATURED = ConditionEncoder(3, (2, 4), features=FEATURES)
+
+
+def test_components_have_a_one_hot_and_their_features():
+    assert FEATURED.size == 12
+    scaled = FEATURES / np.sqrt((9 + 16 + 25) / 3)  # norm 1 on average, like a one-hot
+    for j, one_hot in enumerate(np.eye(3).tolist()):
+        found = encode(one_hot, encoder=FEATURED)
+        assert found[1:4].tolist() == one_hot
+        np.testing.assert_allclose(found[4:6], scaled[j], rtol=1e-6)
+        assert found[6:].tolist() == [0, 1, 0, 0, 1, 0]
+
+
+def test_features_of_combinations_add_and_scale():
+    control, a, c, both = (encode(d, encoder=FEATURED) for d in ([0, 0, 0], [1, 0, 0], [0, 0, 1], [1, 0, 1]))
+    assert (control[1:6] == 0).all()
+    torch.testing.assert_close(both - control, (a - control) + (c - control))
+    torch.testing.assert_close(encode([0, 0, 0.25], encoder=FEATURED) - control, 0.25 * (c - control))
+
+
+def test_features_are_dropped_with_the_one_hots():
+    conditions = encode([1, 1, 0.5], encoder=FEATURED).repeat(300, 1)
+    kept, _ = FEATURED.drop(conditions, whole=0.1, part=0.5, generator=torch.Generator().manual_seed(0))
+    perturbation, gone = kept[:, 1:6], (kept[:, 1:6] == 0).all(dim=1)
+    assert 0 < gone.sum() < 300
+    assert (perturbation[~gone] == conditions[0, 1:6]).all()
+    assert (kept[:, 6:] != 0).any()
+
+
+def test_without_features_nothing_changes():
+    none = ConditionEncoder(3, (2, 4), features=np.zeros((3, 0)))
+    assert none.size == ENCODER.size
+    assert (encode([1, 0.5, 0], encoder=none) == encode([1, 0.5, 0])).all()
+
+
+def test_features_of_other_components_are_an_error():
+    with pytest.raises(ValueError, match="`features` with one row for each of 3 perturbation components, found 2"):
+        ConditionEncoder(3, (), features=np.ones((2, 1)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from perturbflow._fields import read_cells
 from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, FlowTrainer, TrainingSettings
 from perturbflow.models import fit
-from perturbflow.models._validation import MIN_CELLS, STARTS, TRUSTS, HeldOutConditions
+from perturbflow.models._validation import GUIDANCES, MIN_CELLS, STARTS, TRUSTS, HeldOutConditions
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
 
@@ -222,54 +223,62 @@ def test_sabotaged_network_is_not_trusted(registered):
     assert kept < held_out.energies(flow, start=0.7, trust=1.0, n_draws=3).mean()
 
 
+def scored(held_out, monkeypatch, table, *, noise=0.0, cosines=None):
+    """Let choices have these energies, 1 elsewhere, and cosines, 0 elsewhere."""
+    energies = Scores(table, noise=noise)
+    asked = []
+
+    def scores(flow, *, start, trust):
+        asked.append((start, trust))
+        return energies(flow, start=start, trust=trust), (cosines or {}).get((start, trust), 0.0)
+
+    monkeypatch.setattr(held_out, "scores", scores, raising=False)
+    return asked
+
+
 def test_clear_winner_is_chosen(registered, monkeypatch):
     held_out, flow = held_out_of(registered)
-    monkeypatch.setattr(held_out.__class__, "energies", Scores({(0.3, 1.0): 0.0}, noise=0.3).__call__)
-    chosen = held_out.choose(flow)
-    assert (chosen["start"], chosen["trust"]) == (0.3, 1.0)
+    scored(held_out, monkeypatch, {(0.3, 1.0): 0.0}, noise=0.3, cosines={(0.85, 1.0): 1.0})
+    assert held_out.choose(flow) == {"start": 0.3, "trust": 1.0}
 
 
-@pytest.mark.parametrize(("noise", "expected"), [(0.0, (0.3, 1.0)), (4.0, (1.0, 1.0))])
-def test_latest_start_wins_within_one_standard_error(registered, monkeypatch, noise, expected):
+@pytest.mark.parametrize(("noise", "expected"), [(0.0, 0.3), (4.0, 0.85)])
+def test_cosine_decides_within_one_standard_error(registered, monkeypatch, noise, expected):
     held_out, flow = held_out_of(registered)
     # The difference of 0.3 is within the standard error of the paired difference only where there is noise; the noise
     # that all choices share is larger still and must not count.
-    monkeypatch.setattr(held_out.__class__, "energies", Scores({(0.3, 1.0): 0.7}, noise=noise).__call__)
-    chosen = held_out.choose(flow)
-    assert (chosen["start"], chosen["trust"]) == expected
-
-
-@pytest.mark.parametrize(
-    ("best", "expected"),
-    [
-        ([(0.85, 0.0), (0.3, 1.0)], (0.85, 0.0)),  # a later start counts for more than the whole network
-        ([(0.3, 0.0), (0.3, 0.5)], (0.3, 0.5)),  # of one start, the one closer to the whole network
-        ([(0.0, 0.0)], (0.0, 0.0)),
-    ],
-)
-def test_order_of_choices_that_are_as_good(registered, monkeypatch, best, expected):
-    held_out, flow = held_out_of(registered)
-    monkeypatch.setattr(held_out.__class__, "energies", Scores(dict.fromkeys(best, 0.0)).__call__)
-    chosen = held_out.choose(flow)
-    assert (chosen["start"], chosen["trust"]) == expected
+    scored(held_out, monkeypatch, {(0.3, 1.0): 0.7}, noise=noise, cosines={(0.85, 1.0): 0.5})
+    assert held_out.choose(flow) == {"start": expected, "trust": 1.0}
 
 
 def test_only_what_matters_is_chosen(registered, monkeypatch):
-    asked = []
     held_out, flow = held_out_of(registered, source="noise")
-    scores = Scores({})
-
-    def energies(flow, *, start, trust, n_draws):
-        asked.append((start, trust))
-        return scores(flow, start=start, trust=trust)
-
-    monkeypatch.setattr(held_out, "energies", energies, raising=False)
+    asked = scored(held_out, monkeypatch, {})
     held_out.choose(flow)
     assert asked == [(0.0, trust) for trust in TRUSTS]
     asked.clear()
     config = FlowConfig(n_genes=40, n_components=4, n_categories=(2,), parametrisation="velocity", **OPTIONS)
     held_out.choose(ConditionalFlow(config, flow.prior))
     assert asked == [(start, 1.0) for start in STARTS]
+    asked.clear()
+    held_out.choose(ConditionalFlow(replace(config, parametrisation="zero_inflated"), flow.prior))
+    # A cell that is left as it was moved never meets the network.
+    assert [trust for start, trust in asked if start == 1.0] == [1.0]
+
+
+def test_guidance_is_the_smallest_that_is_not_told_apart(registered, monkeypatch):
+    held_out, flow = held_out_of(registered)
+    flow.configure(start=0.0)
+    weight, curve = held_out.guidance_curve(flow)
+    assert weight in GUIDANCES
+    assert curve["weight"].tolist() == list(GUIDANCES)
+    assert all(np.isfinite(curve[name]).all() and curve[name].shape == (len(GUIDANCES),) for name in curve)
+    assert ((curve["recall"] >= 0) & (curve["recall"] <= 1)).all()
+    # The network is untrained and the laws differ: only the law of the condition itself fits.
+    assert weight == 1.0
+    np.testing.assert_allclose(
+        curve["energy_distance"][0], held_out.energies(flow, guidance=1.0).mean()
+    )
 
 
 def test_early_stopping_keeps_the_best_validation(registered, monkeypatch):

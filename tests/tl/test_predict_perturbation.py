@@ -15,6 +15,7 @@ from perturbflow import _prediction
 from perturbflow._controls import control_cells
 from perturbflow._fitted_flow import FittedFlow
 from perturbflow._flow_store import read_flow
+from perturbflow._output_space import to_challenge
 from perturbflow.pp import setup_perturbation
 from perturbflow.tl import fit_flow, predict_perturbation
 
@@ -61,7 +62,7 @@ def test_rows_of_control_cells_are_filled(fitted):
     assert fitted.uns["predicted"] == {
         "perturbations": ["B+D"],
         "obsm": ["predicted"],
-        "params": {"key": "flow", "covariates": {}, "guidance": 1.0, "seed": 0},
+        "params": {"key": "flow", "covariates": {}, "seed": 0},
     }
 
 
@@ -203,7 +204,7 @@ def test_new_cells_say_what_they_are(fitted):
     pd.testing.assert_frame_equal(cells.var, fitted.var)
     assert cells.obs_names.is_unique
     assert cells.uns["predicted"]["params"] == {
-        "key": "flow", "covariates": {}, "guidance": 1.0, "seed": 1, "n_cells": 20,
+        "key": "flow", "covariates": {}, "seed": 1, "n_cells": 20,
     }  # fmt: skip
 
 
@@ -316,6 +317,56 @@ def test_batches_bound_the_memory_and_change_nothing(fitted, monkeypatch):
     new_cells(adata, ["A", "C"], n_cells=5000)
     assert max(sizes) == _prediction.CELLS_AT_ONCE
     assert sum(sizes) == 4 * 5000
+
+
+def test_counts_are_whole_and_as_deep_as_their_control_cell(fitted):
+    log_normalised = new_cells(fitted, "B+D")
+    cells = new_cells(fitted, "B+D", output="counts")
+    np.testing.assert_array_equal(cells.X, np.rint(cells.X))
+    assert cells.X.dtype == np.float32
+    assert cells.obs["source_cell"].tolist() == log_normalised.obs["source_cell"].tolist()
+    # The predicted cell and its control cell have the same counts to a unit of normalised expression.
+    totals = fitted[cells.obs["source_cell"]].layers["counts"].sum(axis=1)
+    expected = np.expm1(log_normalised.X) * np.asarray(totals).reshape(-1, 1) / 1e4
+    assert np.abs(cells.X - expected).max() < 1 + 1e-3
+    assert np.abs((cells.X - expected).mean(axis=0)).max() < 4 * 0.5 / np.sqrt(len(cells))
+    assert cells.uns["predicted"]["params"]["output"] == "counts"
+
+
+def test_counts_of_a_given_total(fitted):
+    counts = predicted(fitted, "A", output="counts", target_total=2000)
+    np.testing.assert_allclose(counts.sum(axis=1), 2000, atol=4 * np.sqrt(fitted.n_vars / 4))
+    np.testing.assert_array_equal(counts, predicted(fitted, "A", output="counts", target_total=2000))
+    assert (counts != predicted(fitted, "A", output="counts", target_total=2000, seed=1)).any()
+
+
+def test_challenge_recipe_is_applied_to_the_prediction(fitted):
+    fitted.var_names = ["D", "A", *fitted.var_names[2:]]
+    fitted.uns["flow"]["genes"] = list(fitted.var_names)
+    plain = predicted(fitted, "A")
+    cells = predicted(fitted, "A", output="challenge", target_total=300)
+    np.testing.assert_array_equal(cells, to_challenge(plain, 300, targets=[1]))
+    assert (cells[:, 0] > 0).any()
+    predict_perturbation(fitted, ["A", "B+D"], output="challenge", target_total=300)
+    np.testing.assert_array_equal(fitted.obsm["predicted_A"][is_control(fitted)], cells)
+    assert (fitted.obsm["predicted_B+D"][is_control(fitted), 0] == 0).all()
+    assert fitted.uns["predicted"]["params"].items() >= {"output": "challenge", "target_total": 300.0}.items()
+
+
+def test_challenge_scales_to_the_median_of_the_control_cells(fitted):
+    predict_perturbation(fitted, "A", output="challenge")
+    totals = np.asarray(fitted.layers["counts"][is_control(fitted)].sum(axis=1))
+    assert fitted.uns["predicted"]["params"]["target_total"] == pytest.approx(np.median(totals), rel=1e-4)
+
+
+def test_only_types_that_repress_set_their_gene_to_zero():
+    adata = typed_screen()
+    predict_perturbation(adata, "g0", output="challenge", target_total=5000)
+    for kind, is_zero in (("CRISPRa", False), ("CRISPRi", True)):
+        values = adata.obsm[f"predicted_g0:{kind}"]
+        values = values[np.isfinite(values).all(axis=1)]
+        assert (values[:, 0] == 0).all() == is_zero
+        assert (values[:, 1:] > 0).mean() > 0.9
 
 
 def typed_screen():
@@ -437,6 +488,10 @@ def repeated_genes(adata):
     adata.var_names = ["z1", "z1", *adata.var_names[2:]]
 
 
+def shifted(adata):
+    adata.X = adata.X.toarray() + np.linspace(0, 0.5, adata.n_vars)
+
+
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
@@ -462,8 +517,12 @@ def repeated_genes(adata):
         (None, {"dose": -1}, ValueError, "Expected a dose to be a finite number"),
         (None, {"dose": "1+2"}, ValueError, "found 2 in dose '1\\+2' of 'A'"),
         (None, {"n_steps": 0}, ValueError, "Expected `n_steps` to be at least 1"),
-        (None, {"guidance": None}, TypeError, "Expected `guidance` to be a number"),
+        (None, {"guidance": "1"}, TypeError, "Expected `guidance` to be a number"),
         (None, {"guidance": np.nan}, ValueError, "Expected `guidance` to be finite"),
+        (None, {"output": "tpm"}, ValueError, r"Expected `output` to be one of .*, found 'tpm'"),
+        (None, {"target_total": 1e4}, ValueError, "Expected `target_total` together with `output` 'counts' or 'challenge'"),
+        (None, {"output": "counts", "target_total": -1}, ValueError, "Expected `target_total` to be from 1"),
+        (shifted, {"output": "counts"}, ValueError, "not whole multiples of one number. Name the total"),
         (None, {"seed": -1}, ValueError, "Expected `seed` to be at least 0"),
         (None, {"key_added": "a/b"}, ValueError, "Expected `key_added` without '/'"),
         (None, {"key_added": "flow"}, ValueError, r"found other content in \[\"adata.uns\['flow'\]\"\]"),

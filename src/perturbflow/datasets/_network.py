@@ -16,6 +16,7 @@ FloatArray = NDArray[np.floating]
 
 HILL_EXPONENT = 2.0  # many transcription factors bind as dimers
 FRACTION_ACTIVATING = 0.6
+FRACTION_OF_PATHWAY = 0.8
 MAX_LOOP_GAIN = 0.8
 MAX_ITERATIONS = 200  # 0.8^200 is below the resolution of float64
 TIME_STEP = 0.2  # mRNA lifetimes
@@ -99,12 +100,17 @@ class GeneNetwork:
         n_cell_types: int,
         mean_regulators: float,
         effect_strength: float,
+        n_pathways: int | None = None,
         rng: np.random.Generator,
     ) -> GeneNetwork:
         """Draw a network of hub and minor regulators, with cascades and feedback loops.
 
         A gene has a Poisson number of regulators, drawn in proportion to their log-normal propensities, never itself;
         regulators have a quarter as many, so that a perturbation does not reach everything.
+
+        With ``n_pathways``, regulators are divided evenly among pathways, each with signed targets of its own. Four
+        fifths of the edges of a regulator, and of the absent ones, are those of its pathway times a factor of either
+        sign and an absolute value between 0.5 and 1.5; the others are drawn as above.
 
         Weights between regulators are scaled down until the spectral radius of ``|w| h / 4`` is at most 0.8. This
         bounds the log-log gain of every feedback loop, because ``|d log p_g / d log x_r| <= |w_rg| h / 4``, so that
@@ -122,6 +128,8 @@ class GeneNetwork:
         sign = np.where(rng.random(score.shape) < FRACTION_ACTIVATING, 1.0, -1.0)
         magnitude = effect_strength * rng.lognormal(sigma=0.3, size=score.shape)
         weights = np.where(chosen, sign * magnitude, 0.0)
+        if n_pathways is not None:
+            weights = _follow_pathways(weights, regulators, mean_incoming, effect_strength, n_pathways, rng)
 
         gain = np.abs(weights[:, regulators]) * HILL_EXPONENT / 4
         loop_gain = np.abs(np.linalg.eigvals(gain)).max()
@@ -233,3 +241,24 @@ class GeneNetwork:
         produced = self._open(levels, cells, slice(None))
         produced[:, self.regulators] *= cells.state * cells.factor
         return produced
+
+
+def _follow_pathways(
+    weights: FloatArray,
+    regulators: NDArray[np.intp],
+    mean_incoming: FloatArray,
+    effect_strength: float,
+    n_pathways: int,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Replace most weights (R, G) by those of pathways; the mean number of regulators of a gene stays the same."""
+    n_regulators, n_genes = weights.shape
+    pathway = rng.permutation(np.resize(np.arange(n_pathways), n_regulators))
+    chosen = rng.random((n_pathways, n_genes)) < mean_incoming / n_regulators
+    sign = np.where(rng.random(chosen.shape) < FRACTION_ACTIVATING, 1.0, -1.0)
+    common = np.where(chosen, sign * effect_strength * rng.lognormal(sigma=0.3, size=chosen.shape), 0.0)
+    factor = rng.choice([-1.0, 1.0], n_regulators) * rng.uniform(0.5, 1.5, n_regulators)
+    follows = rng.random(weights.shape) < FRACTION_OF_PATHWAY
+    weights = np.where(follows, factor[:, None] * common[pathway], weights)
+    weights[np.arange(n_regulators), regulators] = 0.0
+    return weights

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow.datasets._counts import BurstyGenes
+from perturbflow.datasets._embedding import perturbation_embedding
 from perturbflow.datasets._network import Cells, FloatArray, GeneNetwork
 from perturbflow.datasets._parameters import check_parameters
 from perturbflow.datasets._screen import Screen
@@ -35,6 +36,9 @@ def simulated_perturb_seq(
     n_regulators: int | None = None,
     mean_regulators: float = 4.0,
     effect_strength: float = 5.0,
+    n_pathways: int | None = None,
+    embedding_size: int = 16,
+    embedding_noise: float = 0.3,
     cell_state_sd: float = 0.4,
     mean_library_size: float | None = None,
     library_size_sd: float = 0.35,
@@ -94,6 +98,13 @@ def simulated_perturb_seq(
         Mean number of regulators of a gene; regulators have a quarter as many.
     effect_strength
         Typical absolute weight of an edge, in units of the log-odds of an open promoter.
+    n_pathways
+        Number of pathways among which the regulators are divided evenly: those of one share most targets. By default
+        regulators choose their targets independently of each other.
+    embedding_size
+        Length of the vectors in ``adata.uns["perturbation_embedding"]``.
+    embedding_noise
+        Noise of these vectors, relative to their root mean square.
     cell_state_sd
         Standard deviation of the log production of a regulator among the cells of a condition.
     mean_library_size
@@ -127,6 +138,10 @@ def simulated_perturb_seq(
         Signed weights :math:`w`; row regulates column.
     `adata.uns["true_network"]`
         ``edges``: the same as a table with the columns source, target, weight.
+    `adata.uns["perturbation_embedding"]`
+        Table, regulators by ``embedding_size``: a noisy random projection of the linear effect of a regulator on all
+        genes downstream, with the sign of its mode (of the first mode, where it is not perturbed). Where regulators
+        share targets, features from which a perturbation can be predicted that has no cells.
     `adata.uns["true_effects"]`
         Table, conditions (``"perturbation|cell_type"``, then ``"|dose=..."`` and ``"|time=..."`` where there are several)
         by genes: the noise-free effect
@@ -161,7 +176,7 @@ def simulated_perturb_seq(
     mean_library_size = 1.5 * n_genes if mean_library_size is None else mean_library_size
     parameters = dict(locals())
     check_parameters(parameters)
-    network_rng, screen_rng, cell_rng = np.random.default_rng(seed).spawn(3)
+    network_rng, screen_rng, cell_rng, embedding_rng = np.random.default_rng(seed).spawn(4)
 
     genes = _numbered("GENE", n_genes, min_digits=3)
     network = GeneNetwork.random(
@@ -170,6 +185,7 @@ def simulated_perturb_seq(
         n_cell_types=cell_types,
         mean_regulators=mean_regulators,
         effect_strength=effect_strength,
+        n_pathways=n_pathways,
         rng=network_rng,
     )
     bursty = BurstyGenes.random(n_genes, rng=network_rng)
@@ -186,6 +202,14 @@ def simulated_perturb_seq(
         time_points=time_points,
         control_fraction=control_fraction,
         rng=screen_rng,
+    )
+    regulators = genes[network.regulators]
+    embedding = perturbation_embedding(
+        network,
+        [screen.modes.get(regulator, modes[0]) for regulator in regulators.tolist()],
+        size=embedding_size,
+        noise=embedding_noise,
+        rng=embedding_rng,
     )
     effects, control_total = _true_effects(network, screen, bursty, target_sum=target_sum)
 
@@ -220,9 +244,10 @@ def simulated_perturb_seq(
         varp={"true_network": network.adjacency()},
         uns={
             "true_network": {"edges": network.edges(genes)},
+            "perturbation_embedding": pd.DataFrame(embedding, regulators, _numbered("dimension", embedding_size)),
             "true_effects": pd.DataFrame(effects, index=screen.conditions.index.to_numpy(), columns=genes),
             "simulation": {
-                **parameters,
+                **{name: value for name, value in parameters.items() if value is not None},
                 "modes": list(modes),
                 "doses": list(doses),
                 "time_points": list(time_points),

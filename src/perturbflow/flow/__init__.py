@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from perturbflow.flow._calibration import Calibration
 from perturbflow.flow._condition import ConditionEncoder
+from perturbflow.flow._config import FlowConfig
 from perturbflow.flow._data import CellData, Group
-from perturbflow.flow._model import ConditionalFlow, FlowConfig
+from perturbflow.flow._denoiser_solver import follow_expectation
+from perturbflow.flow._embedding import VelocityNetwork
+from perturbflow.flow._gene_order import coexpression_order
+from perturbflow.flow._law_uncertainty import LawUncertainty
+from perturbflow.flow._model import ConditionalFlow
 from perturbflow.flow._network import NETWORKS as NETWORKS
 from perturbflow.flow._network import ResidualMLP
 from perturbflow.flow._parametrisation import PARAMETRISATIONS as PARAMETRISATIONS
@@ -18,15 +24,23 @@ from perturbflow.flow._parametrisation import (
 from perturbflow.flow._path import point_on_path
 from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
 from perturbflow.flow._shrinkage import context_covariances, shrink_effects
+from perturbflow.flow._solver import ADAPTIVE_METHODS as ADAPTIVE_METHODS
+from perturbflow.flow._solver import METHODS as METHODS
 from perturbflow.flow._solver import TABLEAUS as TABLEAUS
-from perturbflow.flow._solver import Tableau, integrate
+from perturbflow.flow._solver import CountedField, Tableau, integrate
+from perturbflow.flow._token_unet import TokenUNet
 from perturbflow.flow._training import FlowTrainer, TrainingSettings
+from perturbflow.flow._uncertainty import KINDS as KINDS
+from perturbflow.flow._uncertainty import condition_kind, mean_expression
+from perturbflow.flow._unet import UNet
 
 __all__ = [
     "AdditiveHurdlePrior",
+    "Calibration",
     "CellData",
     "ConditionEncoder",
     "ConditionalFlow",
+    "CountedField",
     "Context",
     "FlowConfig",
     "FlowTrainer",
@@ -34,14 +48,22 @@ __all__ = [
     "GeneLaw",
     "Group",
     "HurdleLaw",
+    "LawUncertainty",
     "Parametrisation",
     "ResidualMLP",
     "Tableau",
+    "TokenUNet",
     "TrainingSettings",
+    "UNet",
     "Velocity",
+    "VelocityNetwork",
     "ZeroInflated",
+    "coexpression_order",
+    "condition_kind",
     "context_covariances",
+    "follow_expectation",
     "integrate",
+    "mean_expression",
     "point_on_path",
     "shrink_effects",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 class ConditionEncoder:
     """Encode a condition as a presence flag, the sum of its perturbations and one-hot covariates.
 
-    ``Enc(c) = concat(1, sum_p relative dose_p * onehot(p), onehot(covariate_1), ...)``: combinations add, so their
-    order cannot matter; control has an all-zero perturbation part. The null condition of guidance is all zero, and the
-    flag tells it from a control of which nothing else is known.
+    ``Enc(c) = concat(1, sum_p relative dose_p * concat(onehot(p), features(p)), onehot(covariate_1), ...)``:
+    combinations add, so their order cannot matter; control has an all-zero perturbation part. The networks start with
+    zeros for all conditions, so that the one-hot of a component without training cells says nothing to them: it is told
+    apart by its features. The null condition of guidance is all zero, and the flag tells it from a control of which nothing else is known.
 
     Parameters
     ----------
@@ -26,6 +29,14 @@ class ConditionEncoder:
         Number of perturbation components P.
     n_categories
         Number of categories of every covariate (K,).
+    features
+        Features of every component (P, F); they are scaled so that their norm is 1 on average, like that of a one-hot.
+        By default none.
+
+    Raises
+    ------
+    ValueError
+        If the features are not those of as many components.
 
     Notes
     -----
@@ -34,11 +45,29 @@ class ConditionEncoder:
 
     n_components: int
     n_categories: tuple[int, ...]
+    features: NDArray[np.floating] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.features is None:
+            return
+        if len(self.features) != self.n_components:
+            msg = (
+                f"Expected `features` with one row for each of {self.n_components} perturbation components, found "
+                f"{len(self.features)}. Take them from the prior of the same cells."
+            )
+            raise ValueError(msg)
+        norm = float(np.sqrt(np.square(self.features).sum(axis=1).mean())) if self.n_components else 0.0
+        object.__setattr__(self, "features", (self.features / (norm or 1.0)).astype(np.float32))
+
+    @property
+    def n_features(self) -> int:
+        """Number of features F of a component."""
+        return 0 if self.features is None else self.features.shape[1]
 
     @property
     def size(self) -> int:
         """Length of an encoded condition."""
-        return 1 + self.n_components + sum(self.n_categories)
+        return 1 + self.n_components + self.n_features + sum(self.n_categories)
 
     def encode(self, perturbations: Tensor, covariates: Tensor) -> Tensor:
         """Encode conditions.
@@ -55,6 +84,8 @@ class ConditionEncoder:
         Encoded conditions (n, size).
         """
         parts = [torch.ones_like(perturbations[:, :1]), perturbations]
+        if self.features is not None:
+            parts.append(perturbations @ torch.as_tensor(self.features).to(perturbations))
         for k, n in enumerate(self.n_categories):
             parts.append(functional.one_hot(covariates[:, k], n).to(perturbations.dtype))
         return torch.cat(parts, dim=1)
@@ -78,7 +109,7 @@ class ConditionEncoder:
         The conditions (n, size) and which were dropped whole (n,).
         """
         n = len(encoded)
-        lengths = torch.tensor([1, self.n_components, *self.n_categories])
+        lengths = torch.tensor([1, self.n_components + self.n_features, *self.n_categories])
         keep = torch.rand((n, len(lengths)), generator=generator) >= part
         keep[:, 0] = True
         dropped = torch.rand(n, generator=generator) < whole

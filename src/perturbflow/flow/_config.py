@@ -49,6 +49,9 @@ class FlowConfig:
         Factor on the network's output, between 0 (the prior alone) and 1.
     guidance
         Weight of classifier-free guidance; 1 is the conditional flow itself.
+    stratified
+        Whether the noise of a batch of predictions is spread evenly over its cells, gene by gene, so that the means of
+        few cells are those of the flow rather than those of luck. Each cell is as random as without.
     method
         Solver, see :func:`integrate`.
     n_steps
@@ -73,6 +76,7 @@ class FlowConfig:
     start: float = 0.7
     trust: float = 1.0
     guidance: float = 1.0
+    stratified: bool = True
     method: str = "midpoint"
     n_steps: int | None = None
 

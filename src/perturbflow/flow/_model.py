@@ -14,6 +14,7 @@ from perturbflow.flow._network import NETWORKS
 from perturbflow.flow._parametrisation import PARAMETRISATIONS, GeneLaw
 from perturbflow.flow._path import point_on_path
 from perturbflow.flow._solver import integrate
+from perturbflow.flow._stratified import stratified_normals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from perturbflow.flow._config import FlowConfig
     from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
 
-PREDICTION_SETTINGS = frozenset({"source", "start", "trust", "guidance", "method", "n_steps"})
+PREDICTION_SETTINGS = frozenset({"source", "start", "trust", "guidance", "stratified", "method", "n_steps"})
 _CELLS_AT_ONCE = 2048
 
 
@@ -68,7 +69,8 @@ class ConditionalFlow(nn.Module):
         self.config = config
         self.prior = prior
         self.parametrisation = PARAMETRISATIONS[config.parametrisation]
-        self.encoder = ConditionEncoder(config.n_components, config.n_categories)
+        features = prior.features if prior.features.shape[1] else None
+        self.encoder = ConditionEncoder(config.n_components, config.n_categories, features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = NETWORKS[config.network](
@@ -89,7 +91,7 @@ class ConditionalFlow(nn.Module):
         Parameters
         ----------
         **changes
-            New values of ``source``, ``start``, ``trust``, ``guidance``, ``method`` or ``n_steps``; see
+            New values of ``source``, ``start``, ``trust``, ``guidance``, ``stratified``, ``method`` or ``n_steps``; see
             :class:`FlowConfig`.
 
         Returns
@@ -259,12 +261,15 @@ class ConditionalFlow(nn.Module):
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
         """Points of the path where cells (n, G) enter it."""
-        if config.entry == 0:
-            return rng.standard_normal(controls.shape, dtype=np.float32)
-        moved = self.prior.move(controls, law, context, rng=rng)
         if config.entry == 1:
-            return moved
-        return point_on_path(rng.standard_normal(controls.shape, dtype=np.float32), moved, np.float32(config.entry))
+            return self.prior.move(controls, law, context, rng=rng)
+        if config.stratified:
+            noise = stratified_normals(controls.shape, rng=rng)
+        else:
+            noise = rng.standard_normal(controls.shape, dtype=np.float32)
+        if config.entry == 0:
+            return noise
+        return point_on_path(noise, self.prior.move(controls, law, context, rng=rng), np.float32(config.entry))
 
     def _follow(
         self,

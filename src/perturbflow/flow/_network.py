@@ -1,29 +1,22 @@
-"""Velocity networks: from a noisy cell, a time and a condition to the outputs a parametrisation needs."""
+"""The velocity networks by name, and the plainest of them."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 from torch.nn import functional
+
+from perturbflow.flow._embedding import VelocityNetwork
+from perturbflow.flow._token_unet import TokenUNet
+from perturbflow.flow._unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-_N_FREQUENCIES = 32
-_LONGEST_PERIOD = 10_000.0
-_TIME_SCALE = 1000.0
-
-
-def encode_time(t: Tensor) -> Tensor:
-    """Sinusoidal encoding of times in [0, 1] (n, 1), stretched to the 0..1000 the wavelengths are made for: (n, 64)."""
-    exponents = torch.arange(_N_FREQUENCIES, dtype=t.dtype, device=t.device) / _N_FREQUENCIES
-    angles = _TIME_SCALE * t * torch.exp(-math.log(_LONGEST_PERIOD) * exponents)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+    from perturbflow.flow._embedding import Axis
 
 
 class ResidualBlock(nn.Module):
@@ -46,7 +39,7 @@ class ResidualBlock(nn.Module):
         return hidden + self.narrow(functional.silu(self.widen(modulated)))
 
 
-class ResidualMLP(nn.Module):
+class ResidualMLP(VelocityNetwork):
     """Residual multilayer perceptron over all genes, modulated by time and condition.
 
     Parameters
@@ -64,14 +57,11 @@ class ResidualMLP(nn.Module):
     """
 
     def __init__(self, n_genes: int, n_outputs: int, n_conditions: int, *, width: int = 256, n_blocks: int = 2) -> None:
-        super().__init__()
-        self.time = nn.Sequential(nn.Linear(2 * _N_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.condition = nn.Linear(n_conditions, width, bias=False)
+        super().__init__(n_conditions, width)
         self.read = nn.Linear(n_genes, width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
         self.write = nn.Linear(width, n_outputs * n_genes)
-        nn.init.zeros_(self.condition.weight)
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
 
@@ -91,11 +81,19 @@ class ResidualMLP(nn.Module):
         -------
         Outputs (..., n, n_outputs * G).
         """
-        embedding = functional.silu(self.time(encode_time(t)) + self.condition(condition))
+        embedding = self.embed(t, condition)
         hidden = self.read(x)
         for block in self.blocks:
             hidden = block(hidden, embedding)
         return self.write(self.norm(hidden))
 
+    def axes(self) -> dict[str, tuple[tuple[int, Axis], ...]]:
+        return {
+            "condition.weight": ((1, "condition"),),
+            "read.weight": ((1, "gene"),),
+            "write.weight": ((0, "output"),),
+            "write.bias": ((0, "output"),),
+        }
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": ResidualMLP}
+
+NETWORKS: dict[str, Callable[..., VelocityNetwork]] = {"mlp": ResidualMLP, "unet": UNet, "token_unet": TokenUNet}

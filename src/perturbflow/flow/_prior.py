@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
+from perturbflow.flow._feature_effects import nearest_distances
+from perturbflow.flow._hurdle_law import Context, HurdleLaw
+from perturbflow.flow._law_uncertainty import LawUncertainty, law_uncertainty
 from perturbflow.flow._prior_fit import Pool, fit_hurdle, group_sums, safe_divide, shrink_base, squared_distances
+from perturbflow.flow._stratified import stratified_uniforms
 
 if TYPE_CHECKING:
     from typing import Self
@@ -17,58 +21,10 @@ if TYPE_CHECKING:
 
     from perturbflow.flow._data import CellData, Expression
 
+__all__ = ["AdditiveHurdlePrior", "Context", "HurdleLaw"]
+
 _LOWEST_EXPRESSION = 0.05
 _LOWEST_PROBABILITY = 1e-4
-
-
-@dataclass(frozen=True)
-class HurdleLaw:
-    """A gene is 0 with probability 1 - p and N(m, s^2) otherwise.
-
-    Parameters
-    ----------
-    expressed
-        Probability p that a gene is expressed (..., G).
-    mean
-        Mean m of the expressed values (..., G).
-    variance
-        Variance s^2 of the expressed values (..., G).
-    """
-
-    expressed: NDArray[np.float32]
-    mean: NDArray[np.float32]
-    variance: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Context:
-    """The control cells of one covariate row, as the prior sees them.
-
-    Parameters
-    ----------
-    index
-        Which training context it is; None for a new one.
-    weights
-        How much every training context counts (C,); one-hot for a training context.
-    n_controls
-        Number of control cells.
-    expressed
-        Share of the control cells that express a gene (G,).
-    mean
-        Mean of their expressed values (G,), 0 where there is none.
-    base_log_odds
-        Shrunken log-odds of expression in the controls (G,).
-    base_mean
-        Shrunken mean of the expressed values (G,).
-    """
-
-    index: int | None
-    weights: NDArray[np.float64]
-    n_controls: float
-    expressed: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    base_log_odds: NDArray[np.float64]
-    base_mean: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +36,11 @@ class AdditiveHurdlePrior:
     ``logit p = base_c + sum_j d_j (shared_c + effect_jc) + interaction``
 
     and the same for the mean m of its expressed values. ``base`` comes from the context's controls, ``shared`` is the
-    mean effect of a perturbation, ``effect_jc`` what component j adds to it; a component never seen in training adds
-    nothing, so its prediction is the mean effect. Effects are shrunken towards zero and borrowed between contexts
-    whose controls resemble each other (:func:`shrink_effects`). ``interaction`` is what remains in a training
-    condition; it is 0 in conditions never seen.
+    mean effect of a perturbation, ``effect_jc`` what component j adds to it. Effects are shrunken towards what the
+    features of the component say, or zero without any (:func:`regress_effects`), and borrowed between contexts whose
+    controls resemble each other (:func:`shrink_effects`); a component never seen in training has the effect that its
+    features say, and without any the mean effect. ``interaction`` is what remains in a training condition; it is 0 in
+    conditions never seen.
 
     Use :meth:`fit`; the fields are plain arrays, C contexts, P components, g training groups, G genes.
 
@@ -110,16 +67,25 @@ class AdditiveHurdlePrior:
     effects: NDArray[np.float32]
     group_doses: NDArray[np.float32]
     group_contexts: NDArray[np.int64]
+    group_cells: NDArray[np.float64]
     interactions: NDArray[np.float32]
+    effect_variances: NDArray[np.float32]
+    interaction_variances: NDArray[np.float32]
+    context_variances: NDArray[np.float32]
+    features: NDArray[np.float32]
+    fraction: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, cells: CellData) -> Self:
+    def fit(cls, cells: CellData, *, features: NDArray[np.floating] | None = None) -> Self:
         """Estimate the prior from training cells.
 
         Parameters
         ----------
         cells
             Training cells; every context needs control cells.
+        features
+            Features of all components (P, F), also of those without cells, whose effects are then predicted from them.
+            Rotations of the features make no difference, scales of its columns do.
 
         Returns
         -------
@@ -128,9 +94,9 @@ class AdditiveHurdlePrior:
         Raises
         ------
         ValueError
-            If a context has no control cells.
+            If a context has no control cells, or features are not finite or not of as many components.
         """
-        return cls(**fit_hurdle(cells))
+        return cls(**fit_hurdle(cells, features))
 
     @property
     def n_genes(self) -> int:
@@ -162,6 +128,7 @@ class AdditiveHurdlePrior:
             n, expressed, mean = self.n_controls[index], self.control_expressed[index], self.control_mean[index]
             weights = np.zeros(len(self.contexts))
             weights[index] = 1
+            distances = self._distances(self.control_profile[[index]])
         else:
             if controls is None or controls.shape[0] == 0:
                 msg = (
@@ -172,14 +139,17 @@ class AdditiveHurdlePrior:
             rows = np.arange(controls.shape[0])
             k, total, _ = group_sums(controls, [rows])
             n, expressed, mean = float(len(rows)), k[0] / len(rows), safe_divide(total, k)[0]
-            profile = total / len(rows)
-            distances = squared_distances(profile, self.control_profile.astype(np.float64))[0] / self.distance_unit[0]
+            distances = self._distances(total / len(rows))
             weights = np.exp(-(distances - distances.min()) / 0.5)
             weights /= weights.sum()
         expressed, mean = expressed.astype(np.float64), mean.astype(np.float64)
         pool = Pool(self.pool_expressed, self.all_expressed, self.all_mean, self.variance)
         base_log_odds, base_mean = shrink_base(float(n), expressed * n, expressed * n * mean, pool)
-        return Context(index, weights, float(n), expressed, mean, base_log_odds, base_mean)
+        return Context(index, weights, distances, float(n), expressed, mean, base_log_odds, base_mean)
+
+    def _distances(self, profile: NDArray[np.floating]) -> NDArray[np.float64]:
+        known = self.control_profile.astype(np.float64)
+        return squared_distances(profile.astype(np.float64), known)[0] / self.distance_unit[0]
 
     def law(self, perturbation: NDArray[np.floating], context: Context) -> HurdleLaw:
         """Distribution of every gene under a perturbation.
@@ -213,6 +183,50 @@ class AdditiveHurdlePrior:
             if same.any():
                 change = change + self.interactions[:, int(np.flatnonzero(same)[0])]
         return self._law(expit(context.base_log_odds + change[0]), context.base_mean + change[1])
+
+    def law_sd(self, perturbation: NDArray[np.floating], context: Context) -> LawUncertainty:
+        """How well the law of a condition is known, gene by gene.
+
+        The variances of these parts add up:
+
+        - sampling of the controls;
+        - for every component with cells, what shrinkage leaves of the sampling of its effect;
+        - for every component without, the spread of effects that neither the mean effect nor features explain;
+        - in a context where a component was not seen, the variance of effects between contexts, the more the less the
+          context resembles those where it was;
+        - for a combination of k components, k - 1 times the variance of interactions, estimated where the training
+          combinations tell, and otherwise a tenth of the mean square of an effect. A combination with cells is known
+          from these as well.
+
+        Doses enter as in :meth:`law`: effects are linear in them, up to the largest in training.
+
+        Parameters
+        ----------
+        perturbation
+            Dose of every component (P,); all zero is control.
+        context
+            Where it is applied, from :meth:`context`.
+
+        Returns
+        -------
+        Standard deviations, arrays (G,). They are the model's own and not calibrated on held-out conditions.
+        """
+        return law_uncertainty(self, perturbation, context)
+
+    def feature_distance(self, component: int) -> float:
+        """How far a component is from the nearest other one with training cells, by its features.
+
+        Parameters
+        ----------
+        component
+            Number of the component.
+
+        Returns
+        -------
+        Euclidean distance in units of its median over the components with training cells; NaN without features, or
+        where fewer than two components have training cells.
+        """
+        return float(nearest_distances(self.features, self.trained)[component])
 
     def pooled_law(self) -> HurdleLaw:
         """Distribution of every gene over all training cells: what is known when the condition is not.
@@ -258,6 +272,8 @@ class AdditiveHurdlePrior:
         Expressed entries of a gene that becomes rarer are switched off with the probability that gives the new share;
         entries of one that becomes more frequent are switched on; expressed values move with the mean. The dependence
         between genes that the control cells carry stays, and a law equal to the controls' own leaves them as they are.
+        Which entries are switched is random, how many is not (but for rounding): the shares of a few cells are then
+        those of the law and not of luck.
 
         Parameters
         ----------
@@ -281,11 +297,12 @@ class AdditiveHurdlePrior:
         # The mean of a handful of values says little about where they should move from.
         trust = n_expressing / (n_expressing + 1)
         shift = (trust * (law.mean - context.mean)).astype(np.float32)
-        uniform = rng.random(controls.shape, dtype=np.float32)
+        is_on = controls > 0
+        uniform = stratified_uniforms(is_on, rng=rng)
         new = self._expressed_values(law, controls.shape, rng)
         lowest = np.minimum(controls, np.float32(_LOWEST_EXPRESSION))
         moved = np.where(uniform < keep, np.maximum(controls + shift, lowest), np.float32(0))
-        return np.where(controls > 0, moved, np.where(uniform < switch_on, new, np.float32(0)))
+        return np.where(is_on, moved, np.where(uniform < switch_on, new, np.float32(0)))
 
     @staticmethod
     def _expressed_values(law: HurdleLaw, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 from scipy.special import expit, logit
 
-from perturbflow.flow._shrinkage import context_covariances, shrink_effects
+from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
+from perturbflow.flow._shrinkage import context_covariances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,17 +22,18 @@ _PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expr
 _PSEUDO_COUNT = 0.5
 _LOG_ODDS_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 _MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
-_SPLIT_PENALTY = 0.03
 
 
-def fit_hurdle(cells: CellData) -> dict[str, NDArray]:
-    """Arrays of an :class:`AdditiveHurdlePrior`, by the name of its fields.
+def fit_hurdle(cells: CellData, features: NDArray[np.floating] | None = None) -> dict[str, NDArray]:
+    """Arrays of an :class:`AdditiveHurdlePrior`, by the name of its fields; see its method ``fit``.
 
     Raises
     ------
     ValueError
-        If a context has no control cells.
+        If a context has no control cells, or features do not fit the components.
     """
+    n_components = cells.perturbations.shape[1]
+    features = _checked_features(features, n_components)
     groups = cells.groups()
     controls = [group for group in groups if not group.perturbation.any()]
     perturbed = [group for group in groups if group.perturbation.any()]
@@ -54,7 +56,6 @@ def fit_hurdle(cells: CellData) -> dict[str, NDArray]:
     distances = squared_distances(profile, profile)
     unit = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
 
-    n_components = cells.perturbations.shape[1]
     doses = np.array([group.perturbation for group in perturbed], dtype=np.float64).reshape(-1, n_components)
     dose_unit = np.where(doses.any(axis=0), doses.max(axis=0, initial=0), 1.0)
     design = doses / dose_unit
@@ -65,10 +66,21 @@ def fit_hurdle(cells: CellData) -> dict[str, NDArray]:
     )
     covariances = context_covariances(distances / unit)
     fits = [
-        _fit_additive(effect, variance, design, which, covariances, scales)
+        fit_additive(
+            effect,
+            variance,
+            design=design,
+            which=which,
+            covariances=covariances,
+            features=features,
+            scales=scales,
+        )
         for (effect, variance), scales in ((log_odds, _LOG_ODDS_SCALES), (mean, _MEAN_SCALES))
     ]
-    shared, effects, interactions = (np.stack(parts).astype(np.float32) for parts in zip(*fits, strict=True))
+    parts = {
+        field.name: np.stack([getattr(fit, field.name) for fit in fits]).astype(np.float32)
+        for field in fields(AdditiveFit)
+    }
     return {
         "contexts": np.array([group.covariates for group in controls], dtype=np.int64).reshape(len(controls), -1),
         "n_controls": control_n,
@@ -83,12 +95,29 @@ def fit_hurdle(cells: CellData) -> dict[str, NDArray]:
         "variance": pool.variance.astype(np.float32),
         "dose_unit": dose_unit.astype(np.float32),
         "trained": doses.any(axis=0),
-        "shared": shared,
-        "effects": effects,
         "group_doses": doses.astype(np.float32),
         "group_contexts": which,
-        "interactions": interactions,
+        "group_cells": n_cells[~is_control],
+        "features": features.astype(np.float32),
+        **parts,
     }
+
+
+def _checked_features(features: NDArray[np.floating] | None, n_components: int) -> NDArray[np.floating]:
+    """Features (P, F); F is 0 where there are none."""
+    if features is None:
+        return np.zeros((n_components, 0))
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or len(features) != n_components:
+        msg = (
+            f"Expected `features` with one row for each of {n_components} perturbation components, "
+            f"found shape {features.shape}."
+        )
+        raise ValueError(msg)
+    if not np.isfinite(features).all():
+        msg = "Expected `features` to be finite, found NaN or infinite values. Fill them in or leave their columns out."
+        raise ValueError(msg)
+    return features
 
 
 @dataclass(frozen=True)
@@ -152,80 +181,6 @@ def _measured_effects(
     log_odds = np.log(on / off) - np.log((k0 + pseudo0) / (n0 - k0 + pseudo0))
     mean = np.where(n_expressing > 0, safe_divide(total, n_expressing) - base_mean, 0.0)
     return (log_odds, 1 / on + 1 / off), (mean, pool.variance / np.maximum(n_expressing, 0.1))
-
-
-def _fit_additive(
-    measured: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    design: NDArray[np.float64],
-    which: NDArray[np.int64],
-    covariances: NDArray[np.float64],
-    scales: tuple[float, ...],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Split measured effects (g, G) into shared (C, G), component (P, C, G) and interaction (g, G) parts.
-
-    The shared part first; then a ridge solution, which divides an effect evenly between components that were only seen
-    together; then each component is shrunken in turn given the others. Further passes would let a component that
-    comes early take what belongs to its partners.
-    """
-    n_groups, n_genes = measured.shape
-    n_contexts, n_components = covariances.shape[1], design.shape[1]
-    shared = np.zeros((n_contexts, n_genes))
-    effects = np.zeros((n_components, n_contexts, n_genes))
-    if n_groups == 0:
-        return shared, effects, np.zeros((0, n_genes))
-    amount = design.sum(axis=1, keepdims=True)
-    seen = np.flatnonzero(design.any(axis=0))
-    remaining = measured.copy()
-    if len(seen) > 1:
-        shared = _shrink(measured / amount, variances / amount**2, which, covariances, scales, between=True)
-        remaining -= amount * shared[which]
-        gram = design[:, seen].T @ design[:, seen] + _SPLIT_PENALTY * np.eye(len(seen))
-        start = np.linalg.solve(gram, design[:, seen].T @ remaining)
-        effects[seen] = start[:, None]
-        remaining -= design[:, seen] @ start
-    for j in seen:
-        rows = np.flatnonzero(design[:, j])
-        dose = design[rows, j, None]
-        partial = remaining[rows] / dose + effects[j][which[rows]]
-        new = _shrink(partial, variances[rows] / dose**2, which[rows], covariances, scales, between=False)
-        remaining[rows] += dose * (effects[j] - new)[which[rows]]
-        effects[j] = new
-    alone = np.ones((1, 1, 1))
-    interactions = np.stack(
-        [
-            shrink_effects(rest[:, None], variance[:, None], observed=[0], covariances=alone, scales=scales)[:, 0]
-            for rest, variance in zip(remaining, variances, strict=True)
-        ]
-    )
-    return shared, effects, interactions
-
-
-def _shrink(
-    partial: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    which: NDArray[np.int64],
-    covariances: NDArray[np.float64],
-    scales: tuple[float, ...],
-    *,
-    between: bool,
-) -> NDArray[np.float64]:
-    """Average the groups of each context by precision, then shrink.
-
-    With ``between`` the true effects of the groups differ: the weights allow for it, the noise of their mean does not,
-    because the mean over just these groups is wanted.
-    """
-    observed = np.unique(which)
-    effects, noise = np.empty((2, partial.shape[1], len(observed)))
-    for i, context in enumerate(observed):
-        rows = which == context
-        scatter = 0.0
-        if between and rows.sum() > 1:
-            scatter = np.maximum(partial[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0), 0)
-        weights = 1 / (variances[rows] + scatter)
-        effects[:, i] = (weights * partial[rows]).sum(axis=0) / weights.sum(axis=0)
-        noise[:, i] = 1 / (1 / variances[rows]).sum(axis=0)
-    return shrink_effects(effects, noise, observed=observed.tolist(), covariances=covariances, scales=scales).T
 
 
 def group_sums(

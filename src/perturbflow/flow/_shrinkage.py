@@ -76,6 +76,28 @@ def shrink_effects(
     Multivariate adaptive shrinkage (Stephens, Biostatistics 2017; Urbut et al., Nature Genetics 2019). Costs
     G * O^3 for every mixture component.
     """
+    return posterior_effects(effects, variances, observed=observed, covariances=covariances, scales=scales)[0]
+
+
+def posterior_effects(
+    effects: NDArray[np.float64],
+    variances: NDArray[np.float64],
+    *,
+    observed: Sequence[int],
+    covariances: NDArray[np.float64],
+    scales: Sequence[float],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Posterior mean of an effect in every context and its posterior variance in the observed ones.
+
+    Parameters
+    ----------
+    effects, variances, observed, covariances, scales
+        As in :func:`shrink_effects`.
+
+    Returns
+    -------
+    Posterior means (G, C) and variances (G, O).
+    """
     n_genes, n_observed = effects.shape
     n_contexts = covariances.shape[1]
     squared_scales = np.square(scales)
@@ -88,20 +110,27 @@ def shrink_effects(
     log_likelihoods = np.empty((1 + len(full), n_genes))
     log_likelihoods[0] = null
     means = np.empty((len(full), n_contexts, n_genes))
+    spreads = np.empty((len(full), n_observed, n_genes))
     for chunk in chunks:
-        log_likelihoods[1:, chunk], weights = _gaussian_evidence(within, variances[chunk].T, effects[chunk].T)
+        noise = variances[chunk].T
+        log_likelihoods[1:, chunk], weights, precision = _gaussian_evidence(within, noise, effects[chunk].T)
         means[:, :, chunk] = across @ weights
-    responsibilities = _mixture_responsibilities(log_likelihoods)
-    return np.einsum("mg,mcg->gc", responsibilities[1:], means)
+        # K - K (K + D)^-1 K = D - D (K + D)^-1 D
+        spreads[:, :, chunk] = np.maximum(noise - noise**2 * precision, 0)
+    responsibilities = mixture_responsibilities(log_likelihoods)[1:]
+    mean = np.einsum("mg,mcg->gc", responsibilities, means)
+    second = np.einsum("mg,mog->go", responsibilities, spreads + means[:, observed] ** 2)
+    return mean, np.maximum(second - mean[:, observed] ** 2, 0)
 
 
 def _gaussian_evidence(
     covariances: NDArray[np.float64], noise: NDArray[np.float64], measured: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Log evidence (M, G) and weights ``(K + diag(noise))^-1 y`` (M, O, G) of measurements y (O, G) with noise (O, G).
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Evidence of measurements y (O, G) with noise (O, G) under covariances K (M, O, O).
 
-    A Cholesky decomposition written over whole vectors of genes: matrices of a few contexts are far too small for a
-    call of LAPACK each.
+    Returns the log evidence (M, G), the weights ``(K + diag(noise))^-1 y`` (M, O, G) and the diagonal of the inverse
+    ``(K + diag(noise))^-1`` (M, O, G). A Cholesky decomposition written over whole vectors of genes: matrices of a few
+    contexts are far too small for a call of LAPACK each.
     """
     n = len(noise)
     factor: list[list[NDArray[np.float64]]] = []
@@ -122,10 +151,22 @@ def _gaussian_evidence(
     for i in reversed(range(n)):
         rest = white[i] - sum((factor[k][i] * weights[:, k] for k in range(i + 1, n)), start=np.zeros(()))
         weights[:, i] = rest / factor[i][i]
-    return evidence, weights
+    return evidence, weights, _inverse_diagonal(factor)
 
 
-def _mixture_responsibilities(log_likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
+def _inverse_diagonal(factor: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """Diagonal of ``(L L^T)^-1`` (M, O, G) from the rows of L, whose entries are (M, G)."""
+    n = len(factor)
+    diagonal = np.zeros((len(factor[0][0]), n, factor[0][0].shape[1]))
+    for j in range(n):  # column j of the inverse of L
+        column = {j: 1 / factor[j][j]}
+        for i in range(j + 1, n):
+            column[i] = -sum((factor[i][k] * column[k] for k in range(j, i)), start=np.zeros(())) / factor[i][i]
+        diagonal[:, j] = sum(entry**2 for entry in column.values())
+    return diagonal
+
+
+def mixture_responsibilities(log_likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability of every mixture component for every gene (M, G), component 0 being the null."""
     likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=0))
     weights = np.full(len(likelihoods), 1 / len(likelihoods))

@@ -1,14 +1,24 @@
-"""Explicit Runge-Kutta methods with fixed steps."""
+"""Solvers of the flow behind one function: Runge-Kutta with given or chosen steps, and a multistep method."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from perturbflow.flow._denoiser_solver import follow_expectation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    Field = Callable[[float, Tensor], Tensor]
+
+_SAFETY = 0.9
+_LEAST_FACTOR = 0.2
+_LARGEST_FACTOR = 10.0
+_LARGEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,16 @@ class Tableau:
         Weights of the slopes in the step (S,).
     c
         Time of every stage, in steps (S,).
+    error
+        Weights of the slopes, and of the slope at the end of the step, in the estimate of the step's error (S + 1,);
+        None where a method has none.
     """
 
     order: int
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
     c: tuple[float, ...]
+    error: tuple[float, ...] | None = None
 
 
 TABLEAUS = {
@@ -38,19 +52,62 @@ TABLEAUS = {
     "midpoint": Tableau(2, ((), (0.5,)), (0.0, 1.0), (0.0, 0.5)),
     "heun": Tableau(2, ((), (1.0,)), (0.5, 0.5), (0.0, 1.0)),
     "rk4": Tableau(4, ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0.0, 0.5, 0.5, 1.0)),
+    # Dormand and Prince 1980; Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, table II.5.2.
+    "dopri5": Tableau(
+        5,
+        (
+            (),
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        ),
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+        (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
+        (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    ),
 }
+MULTISTEP = "multistep"
+METHODS = (*TABLEAUS, MULTISTEP)
+ADAPTIVE_METHODS = frozenset(name for name, tableau in TABLEAUS.items() if tableau.error is not None)
+
+
+class CountedField:
+    """A velocity field that counts its evaluations.
+
+    Parameters
+    ----------
+    velocity
+        The field, called with time and state.
+    """
+
+    n_evaluations: int
+    """How often the field has been evaluated, whatever the number of cells in the state."""
+
+    def __init__(self, velocity: Field) -> None:
+        self.velocity = velocity
+        self.n_evaluations = 0
+
+    def __call__(self, t: float, x: Tensor) -> Tensor:
+        self.n_evaluations += 1
+        return self.velocity(t, x)
 
 
 def integrate(
-    velocity: Callable[[float, Tensor], Tensor],
+    velocity: Field,
     x: Tensor,
     *,
     start: float,
     stop: float,
-    n_steps: int,
+    n_steps: int | None,
     method: str = "midpoint",
+    spacing: Literal["uniform", "sine"] = "uniform",
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    max_evaluations: int = 1000,
 ) -> Tensor:
-    """Integrate ``dx/dt = velocity(t, x)`` from ``start`` to ``stop`` in equal steps.
+    """Integrate ``dx/dt = velocity(t, x)`` from ``start`` to ``stop``, which may lie before it.
 
     Parameters
     ----------
@@ -63,9 +120,21 @@ def integrate(
     stop
         Last time.
     n_steps
-        Number of steps; each costs as many evaluations as the method has stages.
+        Number of steps; each costs as many evaluations as the method has stages, one for "multistep". None for steps as
+        long as the tolerance permits, which needs a method that estimates its error ("dopri5").
     method
-        Name of a method in ``TABLEAUS``.
+        Name of a method in ``METHODS``: a Runge-Kutta method of ``TABLEAUS``, or "multistep", see
+        :func:`follow_expectation`, for the flow along straight paths between the times 0 and 1 only.
+    spacing
+        How long the ``n_steps`` steps are: "uniform", or "sine" for the times ``start + (stop - start) sin(pi i / (2
+        n_steps))``, which lie closer where the values of a cell are decided, towards the end.
+    rtol
+        Error that a step may have, relative to the state. Only without ``n_steps``, as what follows.
+    atol
+        Error that a step may have in addition. The default of both is far below the spread of log-expression between
+        cells, and far above the rounding of float32, which would make steps fail for nothing.
+    max_evaluations
+        Number of evaluations after which to give up.
 
     Returns
     -------
@@ -74,26 +143,155 @@ def integrate(
     Raises
     ------
     ValueError
-        If the method is unknown or there is no step.
+        If the method or the spacing is unknown, there is no step, a method without an estimate of its error is to
+        choose its steps, a tolerance is not positive, or "multistep" is to leave the times between 0 and 1 or go back.
+    RuntimeError
+        If the tolerance takes more evaluations than permitted, or cannot be met by any step.
+
+    Notes
+    -----
+    The error of an adaptive step is the root mean square over the whole state of ``error / (atol + rtol max(|x|,
+    |x_next|))``: all cells of a batch take the same steps. A step is accepted below 1, and the next is ``0.9
+    error^(-1/5)`` times as long, but between a fifth and ten times, not longer after a rejection, and never more than a
+    fifth of the whole way: on a path from noise to cells the estimate of a step over most of it can vanish by chance.
+    The slope at the end of a step is the first of the next one: 6 evaluations a step. The first step follows Hairer, Norsett and Wanner,
+    Solving Ordinary Differential Equations I, section II.4.
     """
-    if method not in TABLEAUS:
-        msg = f"Expected `method` to be one of {sorted(TABLEAUS)}, found {method!r}."
-        raise ValueError(msg)
-    if n_steps < 1:
-        msg = f"Expected at least one step, found `n_steps` {n_steps}."
-        raise ValueError(msg)
+    _check(method, n_steps, rtol, atol)
+    if n_steps is None:
+        return _adaptive(TABLEAUS[method], velocity, x, start, stop, rtol, atol, max_evaluations)
+    times = _times(start, stop, n_steps, spacing)
+    if method == MULTISTEP:
+        if not 0 <= start <= stop <= 1:
+            msg = (
+                f"Expected times that rise between 0 and 1 for the method {MULTISTEP!r}, which knows the path there, found "
+                f"{start:g} to {stop:g}. Take a Runge-Kutta method."
+            )
+            raise ValueError(msg)
+        return follow_expectation(velocity, x, times) if start < stop else x
     tableau = TABLEAUS[method]
-    step = (stop - start) / n_steps
-    for i in range(n_steps):
-        t = start + i * step
-        slopes: list[Tensor] = []
-        for weights, node in zip(tableau.a, tableau.c, strict=True):
-            stage = x
-            for weight, slope in zip(weights, slopes, strict=True):
-                if weight:
-                    stage = stage + (step * weight) * slope
-            slopes.append(velocity(t + node * step, stage))
-        for weight, slope in zip(tableau.b, slopes, strict=True):
-            if weight:
-                x = x + (step * weight) * slope
+    for t, following in zip(times, times[1:], strict=False):
+        step = following - t
+        x = _combine(x, step, tableau.b, _slopes(tableau, velocity, t, step, x, velocity(t, x)))
     return x
+
+
+def _check(method: str, n_steps: int | None, rtol: float, atol: float) -> None:
+    if method not in METHODS:
+        msg = f"Expected `method` to be one of {sorted(METHODS)}, found {method!r}."
+        raise ValueError(msg)
+    if n_steps is not None:
+        if n_steps < 1:
+            msg = f"Expected at least one step, found `n_steps` {n_steps}."
+            raise ValueError(msg)
+        return
+    if method not in ADAPTIVE_METHODS:
+        msg = (
+            f"Expected `n_steps` for the method {method!r}, which does not choose its steps, found None. Name a number "
+            'of steps, or take the method "dopri5".'
+        )
+        raise ValueError(msg)
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not 0 < value < math.inf:
+            msg = f"Expected `{name}` to be positive and finite, found {value!r}."
+            raise ValueError(msg)
+
+
+def _times(start: float, stop: float, n_steps: int, spacing: str) -> list[float]:
+    if spacing not in ("uniform", "sine"):
+        msg = f"Expected `spacing` to be 'uniform' or 'sine', found {spacing!r}."
+        raise ValueError(msg)
+    shares = [i / n_steps for i in range(n_steps + 1)]
+    if spacing == "sine":
+        shares = [math.sin(math.pi / 2 * share) for share in shares]
+    return [start + (stop - start) * share for share in shares[:-1]] + [stop]
+
+
+def _combine(x: Tensor, step: float, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    """``x + step * (weights . slopes)``."""
+    for weight, slope in zip(weights, slopes, strict=True):
+        if weight:
+            x = x + (step * weight) * slope
+    return x
+
+
+def _slopes(tableau: Tableau, velocity: Field, t: float, step: float, x: Tensor, first: Tensor) -> list[Tensor]:
+    """Slopes of all stages of a step from x at t, of which the first is known."""
+    slopes = [first]
+    for weights, node in zip(tableau.a[1:], tableau.c[1:], strict=True):
+        slopes.append(velocity(t + node * step, _combine(x, step, weights, slopes)))
+    return slopes
+
+
+def _adaptive(
+    tableau: Tableau,
+    velocity: Field,
+    x: Tensor,
+    start: float,
+    stop: float,
+    rtol: float,
+    atol: float,
+    max_evaluations: int,
+) -> Tensor:
+    field = CountedField(velocity)
+    error_weights = tableau.error or ()
+    exponent = -1 / tableau.order
+    t, span = start, stop - start
+    if span == 0:
+        return x
+    longest = _LARGEST_SHARE * abs(span)
+    slope = field(t, x)
+    step = _first_step(field, x, slope, start, span, rtol, atol, exponent)
+    rejected = False
+    while True:
+        step = math.copysign(min(abs(step), longest), span)
+        is_last = abs(step) >= abs(stop - t) * (1 - 1e-9)
+        step = stop - t if is_last else step
+        if field.n_evaluations + len(tableau.b) > max_evaluations:
+            msg = (
+                f"Expected to reach t = {stop:g} within {max_evaluations} evaluations, found t = {t:.6g} after "
+                f"{field.n_evaluations}. Raise `rtol` and `atol` or `max_evaluations`, or name a number of steps in "
+                "`n_steps`."
+            )
+            raise RuntimeError(msg)
+        if t + step == t:
+            msg = (
+                f"Expected a field that can be followed to the tolerance, found no step short enough at t = {t:.6g}. "
+                "Check that the field is finite there, or raise `rtol` and `atol`."
+            )
+            raise RuntimeError(msg)
+        slopes = _slopes(tableau, field, t, step, x, slope)
+        following = _combine(x, step, tableau.b, slopes)
+        end_slope = field(t + step, following)
+        scale = atol + rtol * x.abs().maximum(following.abs())
+        error = _norm(_combine(x.new_zeros(()), step, error_weights, [*slopes, end_slope]) / scale)
+        factor = max(_LEAST_FACTOR, _SAFETY * error**exponent) if error > 0 else _LARGEST_FACTOR
+        if not error <= 1:  # also if it is not a number
+            step *= min(1.0, factor) if math.isfinite(error) else _LEAST_FACTOR
+            rejected = True
+            continue
+        if is_last:
+            return following
+        t, x, slope = t + step, following, end_slope
+        step *= min(1.0 if rejected else _LARGEST_FACTOR, factor)
+        rejected = False
+
+
+def _norm(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+def _first_step(
+    field: Field, x: Tensor, slope: Tensor, start: float, span: float, rtol: float, atol: float, exponent: float
+) -> float:
+    """Length of the first step, with its sign."""
+    scale = atol + rtol * x.abs()
+    size, speed = _norm(x / scale), _norm(slope / scale)
+    guess = 0.01 * size / speed if min(size, speed) > 1e-5 else 1e-6
+    guess = math.copysign(min(guess, abs(span)), span)
+    bend = _norm((field(start + guess, x + guess * slope) - slope) / scale) / abs(guess)
+    largest = max(speed, bend)
+    refined = (0.01 / largest) ** -exponent if largest > 1e-15 else max(1e-6, abs(guess) * 1e-3)
+    if not math.isfinite(refined):
+        refined = abs(guess)
+    return math.copysign(min(100 * abs(guess), refined, abs(span)), span)

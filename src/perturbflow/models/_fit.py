@@ -11,10 +11,19 @@ import numpy as np
 import torch
 
 from perturbflow._checks import check_between, check_whole_number
+from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields, read_split
 from perturbflow._fitted_flow import FittedFlow
-from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, FlowTrainer, TrainingSettings
+from perturbflow.flow import (
+    AdditiveHurdlePrior,
+    Calibration,
+    ConditionalFlow,
+    FlowConfig,
+    FlowTrainer,
+    TrainingSettings,
+)
 from perturbflow.models._checkpoint import Checkpoint
+from perturbflow.models._transfer import transfer_weights
 from perturbflow.models._validation import HeldOutConditions
 
 if TYPE_CHECKING:
@@ -33,6 +42,7 @@ def fit(
     options: Mapping[str, Any],
     settings: TrainingSettings,
     guidance: float | Literal["auto"] = "auto",
+    init_from: FittedFlow | None = None,
     split_key: str = "split",
     device: str = "auto",
     checkpoint: str | Path | None = None,
@@ -54,6 +64,8 @@ def fit(
         How to train.
     guidance
         Weight of classifier-free guidance, or "auto" to choose it on the validation conditions.
+    init_from
+        A fitted flow whose network this one starts from.
     split_key
         Column of ``obs`` with the split; without it all cells are training cells and nothing is chosen.
     device
@@ -91,7 +103,13 @@ def fit(
         n_categories=tuple(len(categories) for _, categories in fields.vocabulary.covariates),
         **options,
     )
-    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(training), seed=settings.seed)
+    features = read_feature_table(adata, vocabulary=fields.vocabulary)
+    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(training, features=features), seed=settings.seed)
+    init = {}
+    if init_from is not None:
+        report = transfer_weights(init_from, flow, list(map(str, adata.var_names)), fields.vocabulary)
+        logger.info("%s", report)
+        init = report.to_dict()
     flow.to(target)
 
     held_out = None
@@ -114,8 +132,10 @@ def fit(
             flow.configure(guidance=weight)
         chosen["guidance"] = flow.config.guidance
         logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
-        flow.prior = AdditiveHurdlePrior.fit(read_cells(adata, rows=np.isin(split, ("train", "valid"))))
+        training = read_cells(adata, rows=np.isin(split, ("train", "valid")))
+        flow.prior = AdditiveHurdlePrior.fit(training, features=features)
         fitted_splits = ("train", "valid")
+    calibration = Calibration.fit(training, features=features, seed=settings.seed)
     if saved is not None and not trainer.interrupted:
         saved.remove()
     return FittedFlow(
@@ -127,6 +147,8 @@ def fit(
         settings={name: value for name, value in asdict(settings).items() if value is not None}
         | {"split_key": split_key, "interrupted": trainer.interrupted},
         guidance_curve=curve,
+        calibration=calibration,
+        init=init,
     )
 
 

@@ -51,6 +51,7 @@ PRESETS: Mapping[str, Preset] = {
             "network": "unet",
             "width": 16,
             "n_blocks": 2,
+            "stratified": False,
             "method": "dopri5",
         },
         settings={

@@ -7,6 +7,7 @@ from perturbflow.pl._evaluation import evaluation
 from perturbflow.pl._expression import expression
 from perturbflow.pl._guidance import guidance
 from perturbflow.pl._perturbation_effect import perturbation_effect
+from perturbflow.pl._ranked_perturbations import ranked_perturbations
 from perturbflow.pl._training import training
 
-__all__ = ["embedding", "evaluation", "expression", "guidance", "perturbation_effect", "training"]
+__all__ = ["embedding", "evaluation", "expression", "guidance", "perturbation_effect", "ranked_perturbations", "training"]

@@ -157,6 +157,7 @@ def fit_flow(
     """
     from perturbflow.models import fit  # here, because it loads torch
     from perturbflow.models._presets import resolve
+    from perturbflow.models._transfer import resolve_init
 
     check_flow_key(adata, key_added, store=store)
     options, settings = resolve(
@@ -185,6 +186,7 @@ def fit_flow(
         options=options,
         settings=settings,
         guidance=guidance,
+        init_from=None if init_from is None else resolve_init(init_from, adata),
         split_key=split_key,
         device=device,
         checkpoint=checkpoint,

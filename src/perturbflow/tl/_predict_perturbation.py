@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_no_slash, check_text, check_type, check_whole_number, listing
+from perturbflow._conditions import TYPE_MARK
 from perturbflow._controls import PREDICTED_SOURCE, control_cells, predicted_keys
 from perturbflow._fields import check_expression, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._output_space import OutputSpace, repressed_genes
 from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -33,9 +37,11 @@ def predict_perturbation(
     key: str = "flow",
     covariates: Mapping[str, str] | None = None,
     dose: float | str | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     n_cells: int | None = None,
     n_steps: int | None = None,
+    output: Literal["log_normalised", "counts", "challenge"] = "log_normalised",
+    target_total: float | None = None,
     key_added: str = "predicted",
     as_anndata: bool = False,
     seed: int = 0,
@@ -62,12 +68,20 @@ def predict_perturbation(
         Dose of the perturbations: a number, or one a component in the order of the label ("1+0.5"). 1 by default.
     guidance
         Weight of classifier-free guidance; 1 is the conditional flow itself, larger values exaggerate what sets the
-        condition apart.
+        condition apart. By default the one chosen by the fit.
     n_cells
         With ``as_anndata``: number of cells for every perturbation and context, from control cells drawn at random
         (without replacement as far as they go). By default one for every control cell.
     n_steps
         Steps of the solver; chosen by the flow by default.
+    output
+        Units of the predicted cells. "log_normalised": those of the fitted cells. "counts": whole counts at the depth
+        of each cell's control cell, rounded at random so that expectations are kept. "challenge": the recipe for the
+        Virtual Cell Challenge, see Notes.
+    target_total
+        Total of the counts of a cell over the genes of the flow: with "counts" of every predicted cell, with
+        "challenge" what cells are scaled to. By default it is told from the control cells, whose log1p-normalised
+        values are whole multiples of that of a single count: their own total each, or the median of all.
     key_added
         Where predictions go in ``adata.obsm`` and their description in ``adata.uns``.
     as_anndata
@@ -82,8 +96,8 @@ def predict_perturbation(
     None, the copy with these entries, or with ``as_anndata`` the predicted cells
 
     `adata.obsm["predicted" | key_added]` : array of float32 (n_obs, n_vars)
-        Predicted log1p-normalised expression in the rows of control cells, NaN in other rows and for genes that the
-        flow does not know. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
+        Predicted expression, log1p-normalised or counts, in the rows of control cells, NaN in other rows and for genes
+        that the flow does not know. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
     `adata.uns["predicted" | key_added]` : dict
         ``perturbations``, their ``doses`` (if doses are registered or given), the names of their entries in ``obsm``, and
         ``params``.
@@ -97,12 +111,18 @@ def predict_perturbation(
         If there is no fitted flow, or a covariate is missing.
     ValueError
         If a perturbation is unknown (the nearest known ones are named), genes are missing, there are no control cells,
-        a covariate is unknown, the expression is not log1p-normalised, or ``key_added`` names something else.
+        a covariate is unknown, the expression is not log1p-normalised, counts are wanted that the control cells do not
+        tell, or ``key_added`` names something else.
 
     Notes
     -----
     Conditions are streamed in batches of cells: memory is that of one batch and of the output. Only the control cells
     of a context without training controls are one batch, whatever their number.
+
+    With ``output="challenge"`` the logarithm is undone, every cell is scaled to ``target_total``, rounded to whole
+    counts, scaled again and taken the log1p of, and the gene that is knocked down is set to 0 (arXiv 2604.13986). That
+    is the gene with the name of the component; where the fields name the type of a perturbation, only for types that
+    repress, such as "CRISPRi". The challenge gives the median total of its cells: pass it as ``target_total``.
 
     Examples
     --------
@@ -136,19 +156,20 @@ def predict_perturbation(
     check_expression(adata, flow.fields.layer)
     controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=covariates)
     sampler = ConditionSampler(flow, controls, guidance=guidance, n_steps=n_steps, seed=seed)
+    space = OutputSpace.from_controls(output, controls.x, total=target_total)
     conditions = conditions_to_predict(flow, controls, names, dose)
     warn_of_extrapolation(flow, conditions)
     params = {
         "key": key,
         "covariates": dict(covariates or {}),
-        "guidance": guidance,
         "seed": seed,
+        **sampler.changes,
         **({} if dose is None else {"dose": dose}),
-        **({} if n_steps is None else {"n_steps": n_steps}),
+        **({} if output == "log_normalised" else {"output": output, "target_total": space.total}),
     }
     if as_anndata:
         return _new_cells(
-            adata, flow, controls, conditions, sampler, n_cells=n_cells, params=params, key_added=key_added
+            adata, flow, controls, conditions, sampler, space, n_cells=n_cells, params=params, key_added=key_added
         )
 
     labels = list(dict.fromkeys(condition.label for condition in conditions))
@@ -163,7 +184,7 @@ def predict_perturbation(
         for condition in conditions:
             if condition.label == label:
                 rows = controls.rows[condition.members]
-                for batch, cells in sampler.batches(condition, condition.members):
+                for batch, cells in _batches(sampler, space, condition, condition.members):
                     predicted[np.ix_(rows[batch], places)] = cells
         results[keys[label]] = predicted
     adata = writable(adata, copy=copy)
@@ -175,6 +196,18 @@ def predict_perturbation(
         record["doses"] = [doses[label] for label in labels]
     adata.uns[key_added] = record
     return adata if copy else None
+
+
+def _batches(
+    sampler: ConditionSampler, space: OutputSpace, condition: PredictedCondition, members: NDArray[np.intp]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Predict from control cells as :meth:`ConditionSampler.batches` does, in the units that are wanted."""
+    flow, rng = sampler.flow, sampler.rng(condition, "rounding")
+    vocabulary = flow.vocabulary
+    components = [vocabulary.components[place] for place in np.flatnonzero(condition.perturbation)]
+    targets = repressed_genes(components, flow.genes, type_mark=TYPE_MARK if vocabulary.has_types else None)
+    for batch, cells in sampler.batches(condition, members):
+        yield batch, space.convert(cells, members=members[batch], targets=targets, rng=rng)
 
 
 def _check_free(adata: AnnData, key: str, *, obsm: Iterable[str]) -> None:
@@ -198,6 +231,7 @@ def _new_cells(
     controls: ControlCells,
     conditions: Sequence[PredictedCondition],
     sampler: ConditionSampler,
+    space: OutputSpace,
     *,
     n_cells: int | None,
     params: Mapping[str, Any],
@@ -213,7 +247,7 @@ def _new_cells(
     tables, first = [], 0
     fields, vocabulary = flow.fields, flow.vocabulary
     for condition, members in zip(conditions, drawn, strict=True):
-        for _, cells in sampler.batches(condition, members):
+        for _, cells in _batches(sampler, space, condition, members):
             x[first : first + len(cells)] = cells
             first += len(cells)
         columns: dict[str, Any] = {fields.perturbation_key: condition.label}

@@ -1,0 +1,166 @@
+"""Training at a budget of seconds: networks by name, the clock of a training, and the flow between principal components."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.decomposition import PCA
+
+from perturbflow.flow import (
+    AdditiveHurdlePrior,
+    CellData,
+    ConditionalFlow,
+    FlowConfig,
+    FlowTrainer,
+    TrainingSettings,
+    Velocity,
+)
+from perturbflow.models._presets import PRESETS, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+BEST_UNET = "token_unet"
+# Name in tables: preset whose training settings are taken, and what differs from it.
+NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "U-Net": ("primeflow", {}),
+    "best U-Net": ("default", {"network": BEST_UNET}),
+    "MLP": ("default", {}),
+}
+# Where moved control cells enter the path, unless validation has chosen.
+START = 0.7
+SAMPLING = ("method", "n_steps", "stratified")
+N_PRINCIPAL_COMPONENTS = 50
+_LONGEST_WARM_UP = 50
+
+
+def recipe(network: str, parametrisation: str, *, seed: int) -> tuple[dict[str, Any], TrainingSettings]:
+    """Settings of the flow and of its training, for a network of the table."""
+    preset, changes = NETWORKS[network]
+    return resolve(preset, {**changes, "parametrisation": parametrisation, "seed": seed})
+
+
+def new_flow(cells: CellData, prior: AdditiveHurdlePrior, options: Mapping[str, Any], *, seed: int) -> ConditionalFlow:
+    """An untrained flow for the conditions of some cells, always sampled with the solver of the default."""
+    default = PRESETS["default"].options
+    of_sampling = {name: default[name] for name in SAMPLING if name in default}
+    options = {name: value for name, value in options.items() if name not in SAMPLING} | of_sampling
+    n_categories = tuple(int(n) for n in cells.covariates.max(axis=0) + 1)
+    config = FlowConfig(
+        n_genes=cells.n_genes,
+        n_components=cells.perturbations.shape[1],
+        n_categories=n_categories,
+        **options,
+    )
+    return ConditionalFlow(config, prior, seed=seed)
+
+
+class Budget:
+    """Ends a training when its seconds are used up, and plans its schedule to end there.
+
+    Called after every step, it plans the number of steps anew from the seconds that a step has taken so far: the cosine
+    decay then ends with the budget, and the warm-up takes at most a tenth of it. What is done at the points in between is
+    not counted.
+
+    Parameters
+    ----------
+    seconds
+        The budget.
+    clock
+        Seconds of this process.
+    used
+        Seconds that are used already, for example to fit a prior.
+    points
+        Seconds at which to look at the flow, ascending.
+    look
+        Called there with the trainer, whose flow has the averaged weights, and the seconds used.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        clock: Callable[[], float],
+        used: float = 0.0,
+        points: Sequence[float] = (),
+        look: Callable[[FlowTrainer, float], None] | None = None,
+    ) -> None:
+        self.seconds, self.clock, self.points, self.look = seconds, clock, list(points), look
+        self.started = clock() - used
+        self.first = 0.0
+
+    @property
+    def used(self) -> float:
+        """Seconds used so far."""
+        return self.clock() - self.started
+
+    def __call__(self, trainer: FlowTrainer) -> None:
+        used = self.used
+        if trainer.step == 1:
+            self.first = used  # memory is allocated in the first step: it says little about the next
+        per_step = (used - self.first) / (trainer.step - 1) if trainer.step > 1 else 0.0
+        left = int((self.seconds - used) / per_step) if per_step else int(used < self.seconds)
+        n_steps = trainer.step + max(0, left)
+        warmup = max(1, min(_LONGEST_WARM_UP, n_steps // 10))
+        trainer.settings = replace(trainer.settings, max_steps=n_steps, warmup_steps=warmup)
+        if self.points and (used >= self.points[0] or n_steps == trainer.step):
+            self.points = [point for point in self.points if point > used and n_steps > trainer.step]
+            self.look_at(trainer)
+
+    def look_at(self, trainer: FlowTrainer) -> None:
+        """Look at the flow with its averaged weights; the clock stands still."""
+        if self.look is None:
+            return
+        used, flow = self.used, trainer.flow
+        network, flow.network = flow.network, trainer.average.module
+        flow.eval()
+        self.look(trainer, used)
+        flow.network = network
+        self.started += self.used - used
+
+
+@dataclass(frozen=True, eq=False)
+class PCAFlow:
+    """The paper's ablation: a plain-velocity flow from noise to standardised principal components of the cells.
+
+    ``scores`` are the training cells by components (n, 50), whitened; predictions are mapped back, and clipped at 0.
+    """
+
+    pca: PCA
+    scores: CellData
+    flow: ConditionalFlow
+
+    @classmethod
+    def untrained(cls, cells: CellData, options: Mapping[str, Any], *, seed: int) -> PCAFlow:
+        """Fit the components to training cells."""
+        pca = PCA(min(N_PRINCIPAL_COMPONENTS, *(size - 1 for size in cells.x.shape)), whiten=True, random_state=seed)
+        x = pca.fit_transform(_dense(cells.x)).astype(np.float32)
+        scores = CellData(x, cells.perturbations, cells.covariates)
+        # The plain velocity knows no law: of this prior only the dose units are used.
+        flow = new_flow(scores, AdditiveHurdlePrior.fit(scores), {**options, "source": "noise"}, seed=seed)
+        flow.parametrisation = _OfScores()
+        return cls(pca, scores, flow)
+
+    def sample(
+        self, controls: np.ndarray, perturbation: np.ndarray, covariates: np.ndarray, *, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Predict perturbed cells (n, G); of the controls only their number matters."""
+        blank = np.zeros((len(controls), self.scores.n_genes), dtype=np.float32)
+        drawn = self.flow.sample(blank, perturbation, covariates, rng=rng)
+        return np.clip(self.pca.inverse_transform(drawn), 0, None).astype(np.float32)
+
+
+class _OfScores(Velocity):
+    """A velocity of what may be negative."""
+
+    def finish(self, x: Tensor, *_: Any) -> Tensor:
+        return x
+
+
+def _dense(x: Any) -> np.ndarray:
+    return x.toarray() if sparse.issparse(x) else np.asarray(x)

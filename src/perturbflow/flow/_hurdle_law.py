@@ -1,0 +1,63 @@
+"""The law of a gene in a condition, and the context that it applies to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class HurdleLaw:
+    """A gene is 0 with probability 1 - p and N(m, s^2) otherwise.
+
+    Parameters
+    ----------
+    expressed
+        Probability p that a gene is expressed (..., G).
+    mean
+        Mean m of the expressed values (..., G).
+    variance
+        Variance s^2 of the expressed values (..., G).
+    """
+
+    expressed: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    variance: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The control cells of one covariate row, as the prior sees them.
+
+    Parameters
+    ----------
+    index
+        Which training context it is; None for a new one.
+    weights
+        How much every training context counts (C,); one-hot for a training context.
+    distances
+        Squared distance to every training context (C,), in units of their median.
+    n_controls
+        Number of control cells.
+    expressed
+        Share of the control cells that express a gene (G,).
+    mean
+        Mean of their expressed values (G,), 0 where there is none.
+    base_log_odds
+        Shrunken log-odds of expression in the controls (G,).
+    base_mean
+        Shrunken mean of the expressed values (G,).
+    """
+
+    index: int | None
+    weights: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    n_controls: float
+    expressed: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    base_log_odds: NDArray[np.float64]
+    base_mean: NDArray[np.float64]

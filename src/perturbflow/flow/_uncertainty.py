@@ -1,0 +1,69 @@
+"""How far a prediction is from training, and how uncertain a gene's mean expression is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.flow._prior import AdditiveHurdlePrior, Context
+
+KINDS = ("seen", "combination", "new context", "unseen")  # in the order of how much has to be inferred
+
+
+def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating], context: Context) -> str:
+    """What a prediction has to rest on.
+
+    Parameters
+    ----------
+    prior
+        The fitted prior.
+    perturbation
+        Dose of every component (P,).
+    context
+        Where it is applied.
+
+    Returns
+    -------
+    "unseen" if a component has no training cells at all; "new context" if one has none in this context, or the context
+    itself has none; "seen" for a training condition and for controls of a training context; else "combination": known
+    components together, or at doses, as they have not been.
+    """
+    perturbation = np.minimum(np.asarray(perturbation, dtype=np.float32), prior.dose_unit)
+    active = perturbation > 0
+    if (active & ~prior.trained).any():
+        return "unseen"
+    here = prior.group_contexts == context.index if context.index is not None else np.zeros(0, dtype=bool)
+    doses = prior.group_doses[np.flatnonzero(here)]
+    if context.index is None or (active & ~doses.any(axis=0)).any():
+        return "new context"
+    return "seen" if not active.any() or (doses == perturbation).all(axis=1).any() else "combination"
+
+
+def mean_expression(
+    prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating], context: Context
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    r"""Mean expression of every gene in a condition, with the standard deviation that the prior states.
+
+    The mean is ``p m``, with the probability p of expression and the mean m of the expressed values. By the delta
+    method its variance is :math:`(m\, p (1 - p)\, \sigma_\text{log-odds})^2 + (p\, \sigma_m)^2`.
+
+    Parameters
+    ----------
+    prior
+        The fitted prior.
+    perturbation
+        Dose of every component (P,).
+    context
+        Where it is applied.
+
+    Returns
+    -------
+    Means and standard deviations (G,).
+    """
+    law, sd = prior.law(perturbation, context), prior.law_sd(perturbation, context)
+    expressed, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)
+    return expressed * mean, np.hypot(mean * expressed * (1 - expressed) * sd.log_odds, expressed * sd.mean)

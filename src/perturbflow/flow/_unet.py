@@ -1,0 +1,200 @@
+"""The U-Net over the gene axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from perturbflow.flow._embedding import VelocityNetwork
+from perturbflow.flow._unet_body import UNetBody, group_norm, zero
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+    from perturbflow.flow._embedding import Axis
+
+
+class UNet(VelocityNetwork):
+    r"""Convolutional U-Net over genes in a fixed order, each with an embedding of its own.
+
+    Gene g enters as the token ``W x[g] + e[g] + b`` and leaves through a read-out that sees ``e[g]`` again. The
+    embedding is essential: convolutions, normalisation and attention without positions commute with shifts of the gene
+    axis by multiples of the total stride, and so does the law of the noise. Without ``e`` all genes of one residue
+    modulo the stride therefore get the same marginal distribution, however long the training, but for those near the
+    ends, which the zero padding of the convolutions tells apart (so that a panel of a few dozen genes hides the trap).
+
+    The order of the genes is arbitrary unless ``gene_order`` makes neighbours of genes that vary together; see
+    :func:`coexpression_order`.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes G.
+    n_outputs
+        Outputs per gene.
+    n_conditions
+        Length of the encoded condition; see :class:`perturbflow.flow.ConditionEncoder`.
+    width
+        Channels of a gene; ``width * patch``, the channels of the first level, is a multiple of 4.
+    n_blocks
+        Residual blocks a level.
+    multipliers
+        Channels of every level, relative to the first.
+    patch
+        Genes in a row that share a position, with the channels of all of them: that many times fewer positions.
+    attention_levels
+        Levels with attention, counted from 0; the middle always has it.
+    n_heads
+        Heads of the attention.
+    dropout
+        Probability of dropout within the blocks.
+    gene_embedding
+        False leaves ``e`` out; only good to show what it is for.
+    gene_features
+        Start of the embedding (G, F), for example of a protein language model: its standardised columns through a
+        random linear map. Only the start; what is learned is part of the weights.
+    gene_order
+        Gene at every position, a permutation of 0..G-1; inputs and outputs keep their order.
+
+    Raises
+    ------
+    ValueError
+        If the settings do not make a network.
+
+    Notes
+    -----
+    The paper's network (PRiMeFlow, arXiv 2604.13986) in the form of Dhariwal and Nichol (2021, arXiv 2105.05233).
+    """
+
+    order: Tensor | None
+    place: Tensor | None
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_outputs: int,
+        n_conditions: int,
+        *,
+        width: int = 16,
+        n_blocks: int = 2,
+        multipliers: Sequence[int] = (1, 2, 4, 8),
+        patch: int = 1,
+        attention_levels: Sequence[int] = (),
+        n_heads: int = 1,
+        dropout: float = 0.0,
+        gene_embedding: bool = True,
+        gene_features: ArrayLike | None = None,
+        gene_order: Sequence[int] | None = None,
+    ) -> None:
+        if patch < 1:
+            msg = f"Expected `patch` to be at least 1, found {patch}."
+            raise ValueError(msg)
+        channels = width * patch
+        body = UNetBody(
+            channels,
+            4 * channels,
+            multipliers=multipliers,
+            n_blocks=n_blocks,
+            attention_levels=attention_levels,
+            n_heads=n_heads,
+            dropout=dropout,
+        )
+        super().__init__(n_conditions, 4 * channels)
+        self.patch, self.body = patch, body
+        self.n_padding = -n_genes % (patch * self.body.stride)
+        order = _permutation(gene_order, n_genes)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("place", None if order is None else order.argsort(), persistent=False)
+        self.token = nn.Linear(1, width)
+        self.genes = nn.Parameter(_first_embedding(gene_features, n_genes, width)) if gene_embedding else None
+        self.norm = group_norm(self.body.out_channels)
+        self.gene_modulation = nn.Linear(width, 2 * width) if gene_embedding else None
+        self.write = zero(nn.Conv1d(self.body.out_channels // patch, n_outputs, 1))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Evaluate the network; arguments broadcast.
+
+        Parameters
+        ----------
+        x
+            Inputs (..., n, G) of a parametrisation.
+        t
+            Times (..., n, 1).
+        condition
+            Encoded conditions (..., n, n_conditions).
+
+        Returns
+        -------
+        Outputs (..., n, n_outputs * G).
+        """
+        x, embedding, cells = self.flatten(x, t, condition)
+        n_genes = x.shape[-1]
+        genes = self.genes
+        if self.order is not None:
+            x = x[:, self.order]
+            genes = None if genes is None else genes[self.order]
+        hidden = self._tokens(x, genes)
+        hidden = self._unfold(functional.silu(self.norm(self.body(self._fold(hidden), embedding))))[..., :n_genes]
+        if genes is not None and self.gene_modulation is not None:
+            scale, shift = self.gene_modulation(genes).T.chunk(2)
+            hidden = torch.addcmul(shift, hidden, 1 + scale)
+        output = self.write(hidden)
+        if self.place is not None:
+            output = output[..., self.place]
+        return output.flatten(1).unflatten(0, cells)
+
+    def axes(self) -> dict[str, tuple[tuple[int, Axis], ...]]:
+        named: dict[str, tuple[tuple[int, Axis], ...]] = {"condition.weight": ((1, "condition"),)}
+        return named if self.genes is None else named | {"genes": ((0, "gene"),)}
+
+    def _tokens(self, x: Tensor, genes: Tensor | None) -> Tensor:
+        """One token per gene, and zeros up to a whole number of strides: (n, width, G + padding)."""
+        own = self.token.bias[:, None].expand(-1, x.shape[-1])
+        own = own if genes is None else own + genes.T
+        x, own = functional.pad(x, (0, self.n_padding)), functional.pad(own, (0, self.n_padding))
+        return torch.addcmul(own, x[:, None], self.token.weight)
+
+    def _fold(self, hidden: Tensor) -> Tensor:
+        """From (n, width, genes) to (n, width * patch, genes / patch)."""
+        if self.patch == 1:
+            return hidden
+        return hidden.unflatten(-1, (-1, self.patch)).transpose(2, 3).flatten(1, 2)
+
+    def _unfold(self, hidden: Tensor) -> Tensor:
+        """From (n, width * patch, genes / patch) to (n, width, genes)."""
+        if self.patch == 1:
+            return hidden
+        return hidden.unflatten(1, (-1, self.patch)).transpose(2, 3).flatten(2)
+
+
+def _permutation(gene_order: Sequence[int] | None, n_genes: int) -> Tensor | None:
+    if gene_order is None:
+        return None
+    order = np.asarray(gene_order)
+    if order.shape != (n_genes,) or (np.sort(order) != np.arange(n_genes)).any():
+        msg = f"Expected `gene_order` to be a permutation of 0..{n_genes - 1}, found {order.size} entries that are not."
+        raise ValueError(msg)
+    return torch.as_tensor(order, dtype=torch.long)
+
+
+def _first_embedding(gene_features: ArrayLike | None, n_genes: int, width: int) -> Tensor:
+    """Standard normal embeddings (G, width): independent, or a random linear map of standardised features."""
+    if gene_features is None:
+        return torch.randn(n_genes, width)
+    features = torch.as_tensor(np.asarray(gene_features, dtype=np.float32))
+    if features.ndim != 2 or len(features) != n_genes or not features.isfinite().all():
+        msg = (
+            f"Expected finite `gene_features` with {n_genes} rows, one per gene, found shape {tuple(features.shape)}."
+            " Order and fill them to match the genes."
+        )
+        raise ValueError(msg)
+    spread = features.std(dim=0, correction=0)
+    features = (features[:, spread > 0] - features[:, spread > 0].mean(dim=0)) / spread[spread > 0]
+    return features @ torch.randn(features.shape[1], width) / max(1, features.shape[1]) ** 0.5

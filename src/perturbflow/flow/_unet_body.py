@@ -1,0 +1,228 @@
+"""The U-Net of guided diffusion in one dimension: channels in, channels out, at every position."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_MOST_GROUPS = 32
+_CHANNELS_OF_A_GROUP = 4
+
+
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    """Normalise over positions and groups of at least four channels.
+
+    With a channel a group, as 32 groups would be in a narrow network, the mean of every channel over the genes would
+    be lost.
+    """
+    return nn.GroupNorm(math.gcd(_MOST_GROUPS, channels // _CHANNELS_OF_A_GROUP), channels, affine=affine)
+
+
+def zero(layer: nn.Module) -> nn.Module:
+    """Set all weights of a layer to zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class ResidualConvolutions(nn.Module):
+    """Two convolutions of three positions with a skip, modulated by the embedding (FiLM); starts as the skip alone."""
+
+    def __init__(self, channels: int, out_channels: int, embedding_width: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first_norm = group_norm(channels)
+        self.first = nn.Conv1d(channels, out_channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding_width, 2 * out_channels)
+        self.second_norm = group_norm(out_channels, affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.second = zero(nn.Conv1d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if channels == out_channels else nn.Conv1d(channels, out_channels, 1)
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Refine the hidden state (n, channels, positions) given the embedding (n, width) or (1, width)."""
+        scale, shift = self.modulation(embedding)[..., None].chunk(2, dim=1)
+        inner = self.first(functional.silu(self.first_norm(hidden)))
+        inner = torch.addcmul(shift, self.second_norm(inner), 1 + scale)
+        return self.skip(hidden) + self.second(self.dropout(functional.silu(inner)))
+
+
+class SelfAttention(nn.Module):
+    """Attention between all positions; starts as the identity."""
+
+    def __init__(self, channels: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm = group_norm(channels)
+        self.queries_keys_values = nn.Conv1d(channels, 3 * channels, 1)
+        self.project = zero(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Refine the hidden state (n, channels, positions); the embedding has no part in it."""
+        del embedding
+        # One head is a block of channels: (n, 3, heads, positions, channels of a head).
+        split = self.queries_keys_values(self.norm(hidden)).unflatten(1, (3, self.n_heads, -1)).transpose(-1, -2)
+        mixed = functional.scaled_dot_product_attention(*split.unbind(1))
+        return hidden + self.project(mixed.transpose(-1, -2).flatten(1, 2))
+
+
+class Modulated(nn.ModuleList):
+    """Layers in a row that all take the embedding."""
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Apply the layers to the hidden state (n, channels, positions)."""
+        for layer in self:
+            hidden = layer(hidden, embedding)
+        return hidden
+
+
+class UNetBody(nn.Module):
+    """Down over the levels, through the middle and up again, with the states on the way down concatenated.
+
+    The network of Dhariwal and Nichol (2021, arXiv 2105.05233) in one dimension: residual blocks with FiLM, stride-2
+    convolutions down, nearest neighbours and a convolution up, ``n_blocks + 1`` blocks a level on the way up, attention
+    at chosen levels and in the middle.
+
+    Parameters
+    ----------
+    channels
+        Channels of the first level, of the input and of the output; a multiple of 4.
+    embedding_width
+        Length of the embedding.
+    multipliers
+        Channels of every level, relative to the first; between two levels the positions are halved.
+    n_blocks
+        Residual blocks a level on the way down.
+    attention_levels
+        Levels with attention after every block, counted from 0.
+    n_heads
+        Heads of the attention.
+    dropout
+        Probability of dropout within the blocks.
+
+    Raises
+    ------
+    ValueError
+        If the settings do not make a network.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        embedding_width: int,
+        *,
+        multipliers: Sequence[int] = (1, 2, 4, 8),
+        n_blocks: int = 2,
+        attention_levels: Sequence[int] = (),
+        n_heads: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check(channels, multipliers, n_blocks, attention_levels, n_heads, dropout)
+        self.stride = 2 ** (len(multipliers) - 1)
+
+        def block(width: int, out_width: int, level: int) -> Modulated:
+            layers: list[nn.Module] = [ResidualConvolutions(width, out_width, embedding_width, dropout=dropout)]
+            if level in attention_levels:
+                layers.append(SelfAttention(out_width, n_heads))
+            return Modulated(layers)
+
+        widths = [channels * multiplier for multiplier in multipliers]
+        width, kept = channels, [channels]
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        for level, out_width in enumerate(widths):
+            blocks = nn.ModuleList()
+            for _ in range(n_blocks):
+                blocks.append(block(width, out_width, level))
+                width = out_width
+                kept.append(width)
+            self.down.append(blocks)
+            if level < len(widths) - 1:
+                self.shrink.append(nn.Conv1d(width, width, 3, stride=2, padding=1))
+                kept.append(width)
+        self.middle = Modulated(
+            [
+                ResidualConvolutions(width, width, embedding_width, dropout=dropout),
+                SelfAttention(width, n_heads),
+                ResidualConvolutions(width, width, embedding_width, dropout=dropout),
+            ]
+        )
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for level, out_width in reversed(list(enumerate(widths))):
+            blocks = nn.ModuleList()
+            for _ in range(n_blocks + 1):
+                blocks.append(block(width + kept.pop(), out_width, level))
+                width = out_width
+            self.up.append(blocks)
+            if level:
+                self.grow.append(nn.Conv1d(width, width, 3, padding=1))
+        self.out_channels = width
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Apply the network.
+
+        Parameters
+        ----------
+        hidden
+            States (n, channels, positions); the positions are a multiple of ``stride``.
+        embedding
+            Embeddings (n, embedding_width), or (1, embedding_width) for all.
+
+        Returns
+        -------
+        States (n, out_channels, positions).
+        """
+        kept = [hidden]
+        for level, blocks in enumerate(self.down):
+            for block in blocks:
+                hidden = block(hidden, embedding)
+                kept.append(hidden)
+            if level < len(self.shrink):
+                hidden = self.shrink[level](hidden)
+                kept.append(hidden)
+        hidden = self.middle(hidden, embedding)
+        for step, blocks in enumerate(self.up):
+            for block in blocks:
+                hidden = block(torch.cat([hidden, kept.pop()], dim=1), embedding)
+            if step < len(self.grow):
+                hidden = self.grow[step](hidden.repeat_interleave(2, dim=-1))
+        return hidden
+
+
+def _check(
+    channels: int,
+    multipliers: Sequence[int],
+    n_blocks: int,
+    attention_levels: Sequence[int],
+    n_heads: int,
+    dropout: float,
+) -> None:
+    if channels < 1 or channels % _CHANNELS_OF_A_GROUP:
+        msg = f"Expected a positive multiple of {_CHANNELS_OF_A_GROUP} channels, found {channels}. Change `width`."
+        raise ValueError(msg)
+    if not multipliers or min(multipliers) < 1:
+        msg = f"Expected `multipliers` to be at least one positive number, found {list(multipliers)}."
+        raise ValueError(msg)
+    if n_blocks < 1:
+        msg = f"Expected `n_blocks` to be at least 1, found {n_blocks}."
+        raise ValueError(msg)
+    absent = sorted(set(attention_levels) - set(range(len(multipliers))))
+    if absent:
+        msg = f"Expected `attention_levels` between 0 and {len(multipliers) - 1}, found {absent}."
+        raise ValueError(msg)
+    attended = {channels * multipliers[level] for level in (*attention_levels, len(multipliers) - 1)}
+    undivided = sorted(width for width in attended if n_heads < 1 or width % n_heads)
+    if undivided:
+        msg = f"Expected `n_heads` to divide {undivided} channels, found {n_heads}. Change it or `width`."
+        raise ValueError(msg)
+    if not 0 <= dropout < 1:
+        msg = f"Expected `dropout` to be at least 0 and below 1, found {dropout}."
+        raise ValueError(msg)

@@ -1,0 +1,73 @@
+"""The perturbations that lead nearest to a target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import check_key, check_whole_number
+from perturbflow.pl._drawing import BLUE, GREEN, GREY, ORANGE, VERMILLION, drawing, finish
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+_COLORS = {"seen": BLUE, "combination": GREEN, "new context": ORANGE, "unseen": VERMILLION}
+
+
+def ranked_perturbations(
+    adata: AnnData,
+    *,
+    n_top: int = 20,
+    key: str = "ranked_perturbations",
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes:
+    """Scores of the best perturbations with their intervals, best on top.
+
+    The colour says what the prediction rests on; the vertical lines mark no move (0) and the target (1).
+
+    Parameters
+    ----------
+    adata
+        Cells with a ranking (:func:`perturbflow.tl.rank_perturbations`).
+    n_top
+        How many perturbations to draw.
+    key
+        The ranking in ``adata.uns``.
+    ax
+        Axes to draw on; those of a new figure if None.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    KeyError
+        If there is no ranking, with the call that makes it.
+    """
+    hint = f"Run `pf.tl.rank_perturbations(adata, target, key_added={key!r})` first."
+    check_key(key, adata.uns, where="adata.uns", hint=hint)
+    check_whole_number(n_top, name="n_top", least=1)
+    table: pd.DataFrame = adata.uns[key].iloc[:n_top]
+    level = float(adata.uns[f"{key}_params"]["level"])
+    places = np.arange(len(table))
+    with drawing(ax, figsize=(4.6, 1.0 + 0.22 * len(table)), show=show) as ax:
+        for value in (0.0, 1.0):
+            ax.axvline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        for kind, color in _COLORS.items():
+            rows = np.flatnonzero(table["kind"].astype(str) == kind)
+            if len(rows):
+                part = table.iloc[rows]
+                ax.hlines(places[rows], part["lower"], part["upper"], color=color, linewidth=1.2)
+                ax.scatter(part["score"], places[rows], color=color, s=18, zorder=3, label=kind)
+        ax.set(xlabel=f"share of the squared distance removed ({level:.0%} interval)", ylim=(len(table) - 0.5, -0.5))
+        ax.set_yticks(places, table["perturbation"].astype(str).tolist(), fontsize="small")
+        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        finish(ax, "perturbations toward the target")
+    return ax

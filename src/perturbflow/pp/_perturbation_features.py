@@ -1,0 +1,285 @@
+"""Describe perturbations by features, so that those without cells can be predicted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbflow._checks import (
+    check_key,
+    check_no_slash,
+    check_one_of,
+    check_text,
+    check_type,
+    check_unique_names,
+    check_whole_number,
+    listing,
+)
+from perturbflow._conditions import TYPE_MARK, Vocabulary, parse_label
+from perturbflow._feature_table import FEATURE_TABLE_KEY, write_feature_table
+from perturbflow._fields import PerturbationFields, read_fields, text_column, writable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("table", "genes", "smiles")
+_FINGERPRINT_RADIUS, _FINGERPRINT_BITS = 2, 2048
+
+
+def perturbation_features(
+    adata: AnnData,
+    features: pd.DataFrame | pd.Series | Mapping[str, str] | str,
+    *,
+    kind: Literal["table", "genes", "smiles"] = "table",
+    components: Sequence[str] | None = None,
+    missing: Literal["error", "mean"] = "error",
+    max_features: int = 50,
+    key_added: str = FEATURE_TABLE_KEY,
+    copy: bool = False,
+) -> AnnData | None:
+    """Register features of the perturbations, from which :func:`perturbflow.tl.fit_flow` predicts those without cells.
+
+    Every perturbation component gets one vector. Columns are centred, constant ones are dropped, and those of a table
+    are scaled to variance 1, since they may have different units; embeddings and fingerprints keep the proportions of
+    their columns and are scaled as a whole. Where there are then more columns than components or than
+    ``max_features``, their principal component scores take their place. Nothing is written unless all is right.
+
+    Parameters
+    ----------
+    adata
+        Cells that were registered with :func:`perturbflow.pp.setup_perturbation`.
+    features
+        With kind "table" a DataFrame of numbers, one row a component. With "genes" the name of an entry of
+        ``adata.varm``, or a DataFrame with one row a gene: a component has the vector of the gene of its name. With
+        "smiles" the SMILES of every component, as a Series or dictionary, or the column of ``adata.obs`` that has it:
+        a component has the Morgan fingerprint (radius 2, 2,048 bits) of its molecule.
+    kind
+        What ``features`` are.
+    components
+        Components without cells that are to become predictable. By default all that ``features`` name; with "genes"
+        none.
+    missing
+        What happens where a component has no features: "error", or it gets the "mean" of the others.
+    max_features
+        Largest number of features F.
+    key_added
+        Entry of ``adata.uns``.
+    copy
+        Whether to leave ``adata`` as it is and return a copy.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `adata.uns[key_added]`
+        Table of the features, components by F.
+    `adata.uns["perturbation_fields"]`
+        The vocabulary, with the components that have no cells.
+    `adata.obsm["perturbation_features"]` : CSR, float32
+        Dose of every component of that vocabulary.
+
+    Raises
+    ------
+    ImportError
+        If SMILES are given and RDKit is not installed.
+    KeyError
+        If fields are not registered, or the entry of ``varm`` or column of ``obs`` is missing.
+    TypeError
+        If an argument is of the wrong type.
+    ValueError
+        If components have no features, values are no finite numbers, all columns are constant, a SMILES cannot be
+        read, or the name of a component without cells is no name of a component.
+
+    Notes
+    -----
+    Where components name their type ("MAPK1:CRISPRa"), rows may do so too. A row without a type counts for all types,
+    each in columns of its own, because the two types of a perturbation share nothing; components without cells need
+    their type.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.perturbation_features(adata, adata.uns["perturbation_embedding"])
+    >>> adata.uns["perturbation_feature_table"].shape
+    (5, 4)
+    """
+    check_type(adata, AnnData, name="adata", expected="an AnnData")
+    check_one_of(kind, KINDS, name="kind")
+    check_one_of(missing, ("error", "mean"), name="missing")
+    check_whole_number(max_features, name="max_features", least=1)
+    check_text(key_added, name="key_added")
+    check_no_slash([key_added], what="`key_added`", hint="Choose another name.")
+    fields = read_fields(adata)
+    vectors = _VECTORS[kind](adata, features, fields)
+    check_unique_names([str(name) for name in vectors.index], what="names of `features`", hint="Keep one row each.")
+    vectors.index = vectors.index.astype(str)
+    if components is None:
+        components = [] if kind == "genes" else _nameable(vectors.index, fields.vocabulary)
+    vocabulary = _extended(fields.vocabulary, components)
+    table = _vectors_of(vectors, vocabulary, missing=missing)
+    table = _standardised(table, scale_columns=kind == "table", max_features=max_features)
+
+    adata = writable(adata, copy=copy)
+    write_feature_table(adata, table, replace(fields, vocabulary=vocabulary), key=key_added)
+    logger.info(
+        "Registered %d features of %d perturbation components, %d of them without cells before.",
+        table.shape[1],
+        len(table),
+        len(vocabulary.components) - len(fields.vocabulary.components),
+    )
+    return adata if copy else None
+
+
+def _table(adata: AnnData, features: object, fields: PerturbationFields) -> pd.DataFrame:
+    check_type(features, pd.DataFrame, name="features", expected="a DataFrame with one row a component")
+    return _numbers(features)
+
+
+def _genes(adata: AnnData, features: object, fields: PerturbationFields) -> pd.DataFrame:
+    check_type(features, (str, pd.DataFrame), name="features", expected="a key of `adata.varm` or a DataFrame")
+    if isinstance(features, str):
+        check_key(features, adata.varm, where="adata.varm")
+        entry = adata.varm[features]
+        features = entry if isinstance(entry, pd.DataFrame) else pd.DataFrame(np.asarray(entry), adata.var_names)
+    return _numbers(features)
+
+
+def _numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as float64, or an error that names its columns without numbers."""
+    wrong = [str(column) for column, dtype in table.dtypes.items() if dtype.kind not in "fiub"]
+    if wrong:
+        msg = f"Expected numbers in all columns of `features`, found others in {listing(wrong)}. Drop or encode these."
+        raise ValueError(msg)
+    return table.astype(np.float64)
+
+
+def _smiles(adata: AnnData, features: object, fields: PerturbationFields) -> pd.DataFrame:
+    expected = "a Series or dictionary of SMILES or a column of `adata.obs`"
+    check_type(features, (str, Mapping, pd.Series), name="features", expected=expected)
+    if isinstance(features, str):
+        features = _smiles_of_cells(adata, features, fields)
+    molecules = {str(name): str(text) for name, text in features.items()}  # type: ignore[attr-defined]
+    return pd.DataFrame(_fingerprints(molecules), index=list(molecules))
+
+
+def _smiles_of_cells(adata: AnnData, key: str, fields: PerturbationFields) -> dict[str, str]:
+    """SMILES of every component that stands alone in some cell."""
+    labels, values = text_column(adata, fields.perturbation_key), text_column(adata, key, missing="")
+    found: dict[str, str] = {}
+    for label, value in sorted(set(zip(labels.tolist(), values.tolist(), strict=True))):
+        parts = parse_label(label, control=fields.control, separator=fields.separator)
+        if len(parts) == 1 and value and found.setdefault(parts[0], value) != value:
+            msg = (
+                f"Expected one SMILES a perturbation in `adata.obs[{key!r}]`, found {found[parts[0]]!r} and {value!r} "
+                f"of {parts[0]!r}. Correct the column."
+            )
+            raise ValueError(msg)
+    return found
+
+
+def _fingerprints(molecules: Mapping[str, str]) -> NDArray[np.float64]:
+    """Morgan fingerprints (n, bits)."""
+    try:
+        from rdkit import Chem, rdBase
+        from rdkit.Chem import rdFingerprintGenerator
+    except ImportError as error:
+        error.add_note("Fingerprints of SMILES need RDKit: `pip install 'perturbflow[chemistry]'`.")
+        raise
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=_FINGERPRINT_RADIUS, fpSize=_FINGERPRINT_BITS)
+    with rdBase.BlockLogs():  # RDKit would print what the error below says
+        parsed = {name: Chem.MolFromSmiles(text) if text else None for name, text in molecules.items()}
+    wrong = [f"{molecules[name]} ({name})" for name, molecule in parsed.items() if molecule is None]
+    if wrong:
+        msg = f"Expected valid SMILES, found {listing(wrong)}. Correct them."
+        raise ValueError(msg)
+    bits = [generator.GetFingerprintAsNumPy(molecule) for molecule in parsed.values()]
+    return np.array(bits, dtype=np.float64).reshape(len(bits), _FINGERPRINT_BITS)
+
+
+_VECTORS = {"table": _table, "genes": _genes, "smiles": _smiles}
+
+
+def _nameable(names: pd.Index, vocabulary: Vocabulary) -> list[str]:
+    """Names of rows that a component can have: with a type where components have one, and not that of the control."""
+    with_type = [name for name in names if not vocabulary.has_types or TYPE_MARK in name]
+    return [name for name in with_type if name != vocabulary.control]
+
+
+def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
+    """The vocabulary with further components."""
+    check_type(names, (list, tuple, pd.Index, np.ndarray), name="components", expected="a list of names")
+    for name in names:
+        check_text(name, name="components")
+    check_no_slash(names, what="components", hint="Rename them.")
+    new = set(names) - set(vocabulary.components)
+    wrong = [
+        name
+        for name in sorted(new)
+        if parse_label(name, control=vocabulary.control, separator=vocabulary.separator) != (name,)
+        or (vocabulary.has_types and name.count(TYPE_MARK) != 1)
+    ]
+    if wrong:
+        kind = f", each with its type as in 'MAPK1{TYPE_MARK}CRISPRa'" if vocabulary.has_types else ""
+        msg = (
+            f"Expected names of single perturbations other than {vocabulary.control!r} and without "
+            f"{vocabulary.separator!r}{kind}, found {listing(wrong)}. Name those to predict in `components`."
+        )
+        raise ValueError(msg)
+    return replace(vocabulary, components=tuple(sorted({*vocabulary.components, *new})))
+
+
+def _vectors_of(vectors: pd.DataFrame, vocabulary: Vocabulary, *, missing: str) -> pd.DataFrame:
+    """Vector of every component: that of its full name, or that of its name without the type in columns of the type."""
+    components = list(vocabulary.components)
+    base = [name.split(TYPE_MARK)[0] if vocabulary.has_types else name for name in components]
+    rows = [full if full in vectors.index else name for full, name in zip(components, base, strict=True)]
+    absent = [component for component, row in zip(components, rows, strict=True) if row not in vectors.index]
+    if len(absent) == len(components) or (absent and missing == "error"):
+        msg = (
+            f"Expected features of all {len(components)} perturbation components, found none of {listing(absent)}. "
+            "Add rows for them, check that names are of the same kind, or pass `missing='mean'`."
+        )
+        raise ValueError(msg)
+    values = vectors.reindex(rows).to_numpy()
+    present = np.array([row in vectors.index for row in rows])
+    if not np.isfinite(values[present]).all():
+        wrong = [c for c, row, ok in zip(components, values, present, strict=True) if ok and not np.isfinite(row).all()]
+        msg = f"Expected finite features, found NaN or infinite values of {listing(wrong)}. Fill them in."
+        raise ValueError(msg)
+    values = np.where(present[:, None], values, values[present].mean(axis=0))
+    untyped = [full != row for full, row in zip(components, rows, strict=True)]
+    types = [name.split(TYPE_MARK)[-1] if flag else "" for name, flag in zip(components, untyped, strict=True)]
+    if len(set(types)) > 1:
+        values = np.hstack([np.where(np.array(types)[:, None] == kind, values, 0.0) for kind in sorted(set(types))])
+    return pd.DataFrame(values, index=components)
+
+
+def _standardised(table: pd.DataFrame, *, scale_columns: bool, max_features: int) -> pd.DataFrame:
+    """Centred columns of variance 1, each or on average; principal component scores where there are too many."""
+    values = table.to_numpy() - table.to_numpy().mean(axis=0)
+    sd = values.std(axis=0)
+    varies = sd > 1e-9 * np.abs(table.to_numpy()).max(axis=0, initial=0)
+    if not varies.any():
+        msg = (
+            f"Expected features that differ between perturbations, found {table.shape[1]} constant columns of "
+            f"{len(table)} components. Pass others."
+        )
+        raise ValueError(msg)
+    values = values[:, varies] / (sd[varies] if scale_columns else np.sqrt(np.mean(sd[varies] ** 2)))
+    if values.shape[1] > min(len(values), max_features):
+        left, singular, _ = np.linalg.svd(values, full_matrices=False)
+        kept = singular > 1e-9 * singular[0]
+        scores = (left * singular)[:, kept][:, :max_features]
+        values = scores * np.sign(scores[np.abs(scores).argmax(axis=0), np.arange(scores.shape[1])])
+    names = [f"feature_{number}" for number in range(1, values.shape[1] + 1)]
+    return pd.DataFrame(values, index=table.index, columns=names)

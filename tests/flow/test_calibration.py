@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm, t
+
+from perturbflow._fields import read_cells
+from perturbflow.datasets import simulated_perturb_seq
+from perturbflow.flow import KINDS, AdditiveHurdlePrior, Calibration, condition_kind, mean_expression
+from perturbflow.flow._calibration import _DEGREES, _SCALES, _WIDTHS, _estimate, _quantiles, _t_mixtures
+from perturbflow.flow._cross_validation import HeldOutPrediction, cross_validate
+from perturbflow.pp import setup_perturbation
+
+LEVELS = (0.5, 0.8, 0.9)
+
+
+def screen(seed, n_cells, **options):
+    settings = {"n_genes": 100, "n_perturbations": 16, "n_combinations": 20, "control_fraction": 0.15} | options
+    adata = simulated_perturb_seq(n_cells=n_cells, seed=seed, **settings)
+    setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
+    return read_cells(adata)
+
+
+def predictions(n, *, scale, rng, noise=1.0, offset=0.0, n_genes=400):
+    """Errors that are normal with ``scale`` times the stated deviation around ``offset``, seen through noise."""
+    made = []
+    for condition in range(n):
+        sd = rng.uniform(0.5, 2.0, n_genes)
+        predicted = rng.uniform(5, 6, n_genes)
+        truth = predicted + sd * (offset + scale * rng.standard_normal(n_genes))
+        observed = truth + np.sqrt(noise) * rng.standard_normal(n_genes)
+        made.append(HeldOutPrediction("unseen", condition, 0, observed, np.full(n_genes, noise), predicted, sd))
+    return made
+
+
+def calibration(made):
+    by_kind = {kind: [each for each in made if each.kind == kind] for kind in KINDS}
+    return Calibration(**_estimate(by_kind, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.4, 0.0), (3.0, 0.0), (1.0, 1.0)])
+def test_size_of_errors_is_found_through_the_noise(scale, offset):
+    found = calibration(predictions(20, scale=scale, offset=offset, rng=np.random.default_rng(0)))
+    sd = np.array([0.6, 1.0, 1.9])
+    np.testing.assert_allclose(found.factor("unseen", sd), np.hypot(scale, offset), rtol=0.15)
+    lower, upper = found.interval(np.full(3, 50.0), sd, kind="unseen", level=0.9)
+    np.testing.assert_allclose((lower + upper) / 2, 50 + offset * sd, atol=0.2 * max(scale, 1) * sd.max())
+    np.testing.assert_allclose(upper - lower, 2 * norm.ppf(0.95) * scale * sd, rtol=0.2)
+
+
+def test_independent_errors_have_no_codependence_and_common_ones_have():
+    rng = np.random.default_rng(1)
+    made = predictions(30, scale=1.0, rng=rng)
+    assert calibration(made).codependence[KINDS.index("unseen")] < 1.5
+    common = []
+    for each in made:
+        shift = each.sd * rng.standard_normal() * np.sign(each.predicted - 5.5)  # one error for all genes
+        observed = each.predicted + shift + 0.1 * rng.standard_normal(len(each.sd))
+        noise = np.full(len(each.sd), 0.01)
+        common.append(HeldOutPrediction("unseen", each.condition, 0, observed, noise, each.predicted, each.sd))
+    assert calibration(common).codependence[KINDS.index("unseen")] > 5
+
+
+def test_without_conditions_the_prior_is_believed():
+    mean, sd = np.full(3, 10.0), np.array([0.1, 0.5, 1.0])
+    for kind in KINDS:
+        lower, upper = Calibration.uncalibrated().interval(mean, sd, kind=kind, level=0.95)
+        np.testing.assert_allclose(upper - mean, norm.ppf(0.975) * sd, rtol=1e-6)
+        np.testing.assert_allclose(mean - lower, norm.ppf(0.975) * sd, rtol=1e-6)
+
+
+def test_a_kind_without_conditions_takes_the_next_harder_one():
+    made = predictions(10, scale=3.0, rng=np.random.default_rng(0))
+    found = calibration(made)
+    assert found.n_conditions.tolist() == [0, 0, 0, 10]
+    np.testing.assert_array_equal(found.weights[0], found.weights[3])
+    easier = [HeldOutPrediction("seen", e.condition, 0, e.observed, e.noise, e.predicted, e.sd) for e in made]
+    np.testing.assert_array_equal(calibration(easier).weights[3], calibration(easier).weights[0])
+
+
+def test_mixtures_are_t_distributions():
+    families = _t_mixtures().reshape(len(_WIDTHS), len(_DEGREES), -1)
+    np.testing.assert_allclose(families.sum(axis=-1), 1)
+    for level in LEVELS:
+        found = _quantiles(families[len(_WIDTHS) // 2], _SCALES, level)  # width 1
+        np.testing.assert_allclose(found[1:], t.ppf((1 + level) / 2, _DEGREES)[1:], rtol=0.03)
+
+
+def test_quantiles_are_those_of_the_mixture():
+    weights, scales = np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([1.0, 3.0])
+    found = _quantiles(weights, scales, 0.8)
+    assert found[0] == pytest.approx(norm.ppf(0.9))
+    assert 0.5 * (norm.cdf(found[1]) + norm.cdf(found[1] / 3)) == pytest.approx(0.9)
+
+
+def test_bounds_are_ordered_nested_and_not_negative():
+    found = calibration(predictions(10, scale=1.0, rng=np.random.default_rng(0)))
+    mean, sd = np.array([0.0, 1.0, 5.0]), np.array([0.5, 1.0, 2.0])
+    narrow, wide = (found.interval(mean, sd, kind="unseen", level=level) for level in (0.5, 0.95))
+    assert (wide[0] <= narrow[0]).all()
+    assert (narrow[0] <= narrow[1]).all()
+    assert (narrow[1] < wide[1]).all()
+    assert (wide[0] >= 0).all()
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 1.5])
+def test_level_must_be_a_probability(level):
+    with pytest.raises(ValueError, match=r"Expected `level` to be between 0 and 1"):
+        Calibration.uncalibrated().interval(np.ones(2), np.ones(2), kind="seen", level=level)
+
+
+def test_at_least_two_folds():
+    with pytest.raises(ValueError, match=r"Expected `n_folds` to be at least 2, found 1"):
+        Calibration.fit(screen(0, 1500), n_folds=1)
+
+
+def test_arrays_and_back():
+    found = Calibration.fit(screen(0, 1500), n_folds=2)
+    arrays = found.to_arrays()
+    again = Calibration.from_arrays(arrays)
+    assert all(np.array_equal(array, again.to_arrays()[name]) for name, array in arrays.items())
+    assert (found.n_conditions > 0).all()
+
+
+def test_cross_validation_judges_every_condition_and_leaves_no_cell_of_it_in_the_fit():
+    cells = screen(0, 1500)
+    n_conditions = sum(group.perturbation.any() for group in cells.groups())
+    made = list(cross_validate(cells, features=None, n_folds=3, rng=np.random.default_rng(0)))
+    assert {each.kind for each in made} == set(KINDS)
+    assert {each.condition for each in made if each.kind == "seen"} == set(range(n_conditions))
+    assert {each.condition for each in made if each.kind == "unseen"} == set(range(n_conditions))
+    assert all((each.noise > 0).all() for each in made)
+
+
+@pytest.fixture(scope="module")
+def coverage():
+    """Share of genes and left-out conditions whose true mean is within the interval, and mean relative widths."""
+    inside: dict = {}
+    widths: dict = {}
+    for seed in range(3):
+        cells, many = screen(seed, 3500), screen(seed, 30_000)
+        truth = {
+            (g.perturbation.tobytes(), g.covariates.tobytes()): np.asarray(many.x[g.rows].mean(axis=0)).ravel()
+            for g in many.groups()
+        }
+        rng = np.random.default_rng(seed)
+        perturbed = [group for group in cells.groups() if group.perturbation.any()]
+        pairs = sorted({g.perturbation.tobytes() for g in perturbed if (g.perturbation > 0).sum() == 2})
+        unseen = rng.permutation(16)[:3]
+        left_out = {pairs[i] for i in rng.permutation(len(pairs))[:5]}
+        keep = np.ones(len(cells), dtype=bool)
+        for group in perturbed:
+            if group.perturbation.tobytes() in left_out or group.perturbation[unseen].any():
+                keep[group.rows] = False
+        training = cells.subset(keep)
+        prior, found = AdditiveHurdlePrior.fit(training), Calibration.fit(training, seed=seed)
+        for group in perturbed:
+            context = prior.context(group.covariates)
+            kind = condition_kind(prior, group.perturbation, context)
+            mean, sd = mean_expression(prior, group.perturbation, context)
+            true = truth[group.perturbation.tobytes(), group.covariates.tobytes()]
+            for level in LEVELS:
+                lower, upper = found.interval(mean, sd, kind=kind, level=level)
+                inside.setdefault((kind, level), []).append(((lower <= true) & (true <= upper)).mean())
+            widths.setdefault(kind, []).append(np.sqrt(np.mean((found.factor(kind, sd) * sd) ** 2)))
+    return {pair: np.mean(each) for pair, each in inside.items()}, {kind: np.mean(w) for kind, w in widths.items()}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["combination", "unseen"])
+def test_intervals_hold_as_often_as_they_say(coverage, kind, level):
+    assert coverage[0][kind, level] == pytest.approx(level, abs=0.05)
+
+
+def test_what_is_less_known_is_stated_so(coverage):
+    widths = coverage[1]
+    assert widths["seen"] < widths["combination"] < 0.7 * widths["unseen"]

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from perturbflow import pl
+from perturbflow.tl import rank_perturbations
+
+
+def test_points_and_intervals_are_those_of_the_table(fitted):
+    rank_perturbations(fitted, {"cell_type": "type_2"}, combinations=True)
+    table = fitted.uns["ranked_perturbations"]
+    ax = pl.ranked_perturbations(fitted, n_top=6)
+    points = np.concatenate(
+        [c.get_offsets() for c in ax.collections if len(c.get_offsets()) and c.get_label()[0] != "_"]
+    )
+    points = points[np.argsort(points[:, 1])]
+    np.testing.assert_allclose(points, np.column_stack([table["score"][:6], np.arange(6)]))
+    assert [label.get_text() for label in ax.get_yticklabels()] == table["perturbation"][:6].tolist()
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the best on top
+
+
+def test_given_axes_are_drawn_on(fitted):
+    rank_perturbations(fitted, {"cell_type": "type_2"}, key_added="r")
+    _, ax = plt.subplots()
+    assert pl.ranked_perturbations(fitted, key="r", ax=ax) is ax
+
+
+def test_without_a_ranking(fitted):
+    with pytest.raises(KeyError, match="pf.tl.rank_perturbations"):
+        pl.ranked_perturbations(fitted)
