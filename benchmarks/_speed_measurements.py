@@ -19,14 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, FlowTrainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SPARSITY = 10
 SOURCES = {
     f"default (control cells, start {START})": {"source": "control", "start": START},
     "noise": {"source": "noise"},
 }
-STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 200)
 N_STEPS = 2
 N_CONDITIONS = 8
 LONG_STEP = 5.0
@@ -157,7 +156,7 @@ def resident() -> float:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def evaluations_against_energy(name: str, n_steps: int) -> list[dict[str, Any]]:
+def evaluations_against_energy(name: str, n_steps: int, solver_steps: Sequence[int]) -> list[dict[str, Any]]:
     """Energy distance on held-out conditions, and evaluations of the network, by the steps of the default's solver."""
     one_thread()
     problem = Problem.make(name, 0, max_conditions=N_CONDITIONS)
@@ -173,7 +172,7 @@ def evaluations_against_energy(name: str, n_steps: int) -> list[dict[str, Any]]:
 
     flow.network.register_forward_hook(count)
     for source, changes in SOURCES.items():
-        for steps in STEPS:
+        for steps in solver_steps:
             n_evaluations, started = 0, time.monotonic()
             sampler = with_settings(flow, **changes, n_steps=steps)
             energies = problem.energies(sampler, n_cells=128, max_conditions=N_CONDITIONS, splits=["test"])

@@ -126,6 +126,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--set", default="norman", choices=[*SETS, "simulated"], help="cells for the last table")
     parser.add_argument("--steps", type=int, default=600, help="steps of training for the last table")
+    parser.add_argument("--solver-steps", type=int, nargs="+", default=[1, 2, 3, 5, 10, 20, 50, 100, 200])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args()
 
@@ -137,7 +138,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     genes = by_genes(options)
     sizes = by_size(options)
-    evaluations = pd.DataFrame(apart(evaluations_against_energy, options.set, options.steps))
+    evaluations = pd.DataFrame(apart(evaluations_against_energy, options.set, options.steps, options.solver_steps))
     for name, table in {"genes": genes, "sizes": sizes, "evaluations": evaluations}.items():
         table.to_csv(options.output / f"flow_speed_{name}.csv", index=False)
     print_speed(genes, apart(peak_of_matrix_products))

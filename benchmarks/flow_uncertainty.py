@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ UNSEEN, PAIRS = 6, 8
 CELLS_OF_TRUTH = 12  # times as many as in the screen
 
 
-def screen(seed: int, *, n_cells: int, n_genes: int):
+def screen(seed: int, *, n_cells: int, n_genes: int) -> Any:
     """Cells of one simulated screen; more cells are of the same network and conditions."""
     adata = pf.datasets.simulated_perturb_seq(
         n_cells=n_cells,
@@ -48,7 +49,7 @@ def screen(seed: int, *, n_cells: int, n_genes: int):
     return adata
 
 
-def feature_sets(adata, *, rng: np.random.Generator) -> dict[str, np.ndarray | None]:
+def feature_sets(adata: Any, *, rng: np.random.Generator) -> dict[str, np.ndarray | None]:
     """Features of the components: as they are, shuffled, none."""
     components = list(read_fields(adata).vocabulary.components)
     table = adata.uns["perturbation_embedding"].loc[components].to_numpy(dtype=np.float64)
@@ -60,8 +61,8 @@ def one_seed(seed: int, *, n_cells: int, n_genes: int) -> tuple[pd.DataFrame, pd
     """Coverage and errors of every left-out condition."""
     rng = np.random.default_rng(seed)
     adata = screen(seed, n_cells=n_cells, n_genes=n_genes)
-    cells = read_cells(adata)
-    many = read_cells(screen(seed, n_cells=CELLS_OF_TRUTH * n_cells, n_genes=n_genes))
+    cells: Any = read_cells(adata)
+    many: Any = read_cells(screen(seed, n_cells=CELLS_OF_TRUTH * n_cells, n_genes=n_genes))
     truth = {group.perturbation.tobytes(): many.x[group.rows] for group in many.groups()}
     perturbed = [group for group in cells.groups() if group.perturbation.any()]
     unseen = rng.permutation(N_PERTURBATIONS)[:UNSEEN]

@@ -95,7 +95,7 @@ def test_speed_counts_evaluations_and_finds_how_time_grows(tmp_path):
     output = run(
         str(CHECKOUT / "benchmarks/flow_speed.py"),
         *("--networks", "MLP", "--genes", "50", "800", "--cells", "200", "400", "--conditions", "5", "50"),
-        *("--set", "simulated", "--steps", "10", "--output", "out"),
+        *("--set", "simulated", "--steps", "10", "--solver-steps", "1", "2", "20", "--output", "out"),
         cwd=tmp_path,
     )
     genes = pd.read_csv(tmp_path / "out/flow_speed_genes.csv", index_col="genes")

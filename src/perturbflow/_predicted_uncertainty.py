@@ -58,7 +58,7 @@ def predicted_uncertainty(
     Parameters
     ----------
     fitted
-        The fitted flow; without a calibration the prior is believed.
+        The fitted flow.
     perturbation
         Dose of every component (P,).
     context
@@ -105,7 +105,7 @@ def uncertainty_tables(
     -------
     Table with one row a condition and the columns ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and
     ``rms_sd`` (root mean squares over genes of the predicted effect on the mean expression and of its standard
-    deviation); and standard deviations, genes by perturbations, of the mean over contexts, whose errors are taken to
+    deviation) and ``feature_distance`` (the largest of its components without training cells); and standard deviations, genes by perturbations, of the mean over contexts, whose errors are taken to
     go together.
     """
     contexts: dict[tuple[int, ...], Context] = {}
@@ -127,11 +127,19 @@ def uncertainty_tables(
                 "kind": predicted.kind,
                 "rms_effect": float(np.sqrt(np.mean(predicted.effect**2))),
                 "rms_sd": float(np.sqrt(np.mean(predicted.sd**2))),
+                "feature_distance": _feature_distance(fitted, condition.perturbation),
             }
         )
         sds.setdefault(condition.label, []).append((len(condition.members), predicted.sd))
     means = {
-        label: np.average([sd for _, sd in parts], axis=0, weights=[n for n, _ in parts])
+        # Files read a slash as a folder.
+        label.replace("/", "|"): np.average([sd for _, sd in parts], axis=0, weights=[n for n, _ in parts])
         for label, parts in sds.items()
     }
     return pd.DataFrame(rows), pd.DataFrame(means, index=list(fitted.genes))
+
+
+def _feature_distance(fitted: FittedFlow, perturbation: NDArray[np.floating]) -> float:
+    prior = fitted.flow.prior
+    unseen = np.flatnonzero((np.asarray(perturbation) != 0) & ~prior.trained)
+    return max((prior.feature_distance(int(j)) for j in unseen), default=np.nan)

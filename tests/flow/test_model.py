@@ -62,6 +62,8 @@ def by_hand(flow, n, field, *, n_steps=10):
             start=0.0,
             stop=stop,
             n_steps=n_steps,
+            method="multistep",
+            spacing="sine",
         )
         time = torch.full((1, 1), stop)
         output = flow.network(flow.parametrisation.inputs(x, time, law), time, condition)
@@ -239,9 +241,9 @@ def test_steps_follow_the_start(prior, controls, monkeypatch):
     sample(flow, controls, start=0.98)
     sample(flow, controls, start=0.5, n_steps=7, method="heun")
     assert asked == [
-        (0.0, 10, "midpoint"),
-        (0.5, 5, "midpoint"),
-        (0.98, 2, "midpoint"),
+        (0.0, 10, "multistep"),
+        (0.5, 5, "multistep"),
+        (0.98, 4, "multistep"),
         (0.5, 7, "heun"),
     ]
 

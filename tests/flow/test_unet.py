@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from perturbflow.flow import UNet, point_on_path
 
-SMALL = {"width": 8, "multipliers": (1, 2), "n_blocks": 1}
+SMALL: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "n_blocks": 1}
 
 
 def unet(n_genes=16, n_outputs=2, n_conditions=3, *, trained=True, seed=0, **options):
@@ -28,58 +30,6 @@ def batch(n=5, n_genes=16, n_conditions=3):
         torch.rand((n, 1), generator=generator),
         torch.randn((n, n_conditions), generator=generator),
     )
-
-
-VARIANTS = pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"multipliers": (1, 2, 4, 8), "n_blocks": 2},
-        {"attention_levels": (0, 1), "n_heads": 2},
-        {"width": 2, "patch": 2},
-        {"gene_order": list(range(15, -1, -1))},
-    ],
-    ids=["small", "deep", "attention", "patch", "order"],
-)
-
-
-@VARIANTS
-def test_untrained_network_says_nothing(options):
-    output = unet(trained=False, **options)(*batch())
-    assert output.shape == (5, 32)
-    assert (output == 0).all()
-
-
-@VARIANTS
-def test_broadcasting_is_expansion(options):
-    network, (x, t, condition) = unet(**options), batch()
-    both = network(x[None], t[:1, None], condition[:2, None])
-    assert both.shape == (2, 5, 32)
-    for i in range(2):
-        torch.testing.assert_close(both[i], network(x, t[:1].expand(5, 1), condition[i : i + 1].expand(5, 3)))
-    torch.testing.assert_close(network(x, t[:1], condition[:1]), both[0])
-
-
-@VARIANTS
-def test_cells_do_not_see_each_other(options):
-    network, (x, t, condition) = unet(**options), batch()
-    alone = torch.cat([network(x[i : i + 1], t[i : i + 1], condition[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(network(x, t, condition), alone)
-
-
-@pytest.mark.parametrize("argument", [0, 1, 2], ids=["cell", "time", "condition"])
-def test_every_argument_matters(argument):
-    arguments, others = list(batch()), list(batch())
-    others[argument] = 1 - others[argument]
-    network = unet()
-    assert ((network(*arguments) - network(*others)).abs() > 1e-4).any(dim=1).all()
-
-
-@VARIANTS
-def test_every_weight_learns(options):
-    network = unet(**options)
-    network(*batch()).square().sum().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 def bump(position, n_genes=128):
@@ -192,16 +142,16 @@ def test_settings_that_make_no_network(options, message):
         unet(**options)
 
 
-def generated(network, cells, *, n_steps=250, seed=0):
+def generated(network, cells, *, n_steps=160, seed=0):
     """Train the velocity of an unconditional flow and follow it from noise: as many new cells."""
     generator = torch.Generator().manual_seed(seed)
     condition = torch.zeros((1, 1))
     optimiser = torch.optim.Adam(network.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-2, total_steps=n_steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-2, total_steps=n_steps)
     network.train()
     for _ in range(n_steps):
-        x1 = cells[torch.randint(len(cells), (16,), generator=generator)]
-        x0, t = torch.randn(x1.shape, generator=generator), torch.rand((16, 1), generator=generator)
+        x1 = cells[torch.randint(len(cells), (8,), generator=generator)]
+        x0, t = torch.randn(x1.shape, generator=generator), torch.rand((8, 1), generator=generator)
         loss = (network(point_on_path(x0, x1, t), t, condition) - (x1 - x0)).square().mean()
         optimiser.zero_grad()
         loss.backward()
@@ -209,8 +159,8 @@ def generated(network, cells, *, n_steps=250, seed=0):
         schedule.step()
     with torch.inference_mode():
         x = torch.randn(cells.shape, generator=generator)
-        for step in range(12):
-            x = x + network(x, torch.full((1, 1), step / 12), condition) / 12
+        for step in range(10):
+            x = x + network(x, torch.full((1, 1), step / 10), condition) / 10
     return x
 
 
@@ -221,7 +171,7 @@ def marginals():
     Genes near the ends are left out: what the network sees of the padding there tells them apart.
     """
     rng = np.random.default_rng(0)
-    n_genes, interior = 128, slice(36, 92)
+    n_genes, interior = 112, slice(32, 80)
     expressed = rng.random((256, n_genes)) < rng.uniform(0.1, 0.9, n_genes)
     values = rng.uniform(1.5, 3.0, n_genes) + 0.2 * rng.standard_normal(expressed.shape)
     cells = torch.as_tensor(np.where(expressed, values, 0), dtype=torch.float32)
@@ -241,13 +191,5 @@ def test_without_embedding_all_genes_are_one(marginals):
     assert max(marginals[False]) < 0.5
 
 
-def test_axes_are_those_of_genes_and_conditions():
-    network, other = unet(16, n_conditions=3), unet(24, n_conditions=5)
-    found = {
-        name: tuple(axis for axis, (a, b) in enumerate(zip(weight.shape, other.state_dict()[name].shape)) if a != b)
-        for name, weight in network.state_dict().items()
-    }
-    assert network.axes() == other.axes()
-    named = {name: tuple(axis for axis, _ in pairs) for name, pairs in network.axes().items()}
-    assert {name: axes for name, axes in found.items() if axes} == named
+def test_without_embedding_no_weight_is_a_genes():
     assert unet(gene_embedding=False).axes() == {"condition.weight": ((1, "condition"),)}

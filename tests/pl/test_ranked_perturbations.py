@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -12,9 +14,8 @@ def test_points_and_intervals_are_those_of_the_table(fitted):
     rank_perturbations(fitted, {"cell_type": "type_2"}, combinations=True)
     table = fitted.uns["ranked_perturbations"]
     ax = pl.ranked_perturbations(fitted, n_top=6)
-    points = np.concatenate(
-        [c.get_offsets() for c in ax.collections if len(c.get_offsets()) and c.get_label()[0] != "_"]
-    )
+    drawn: list[Any] = [c for c in ax.collections if not str(c.get_label()).startswith("_")]
+    points = np.concatenate([np.asarray(c.get_offsets()) for c in drawn])
     points = points[np.argsort(points[:, 1])]
     np.testing.assert_allclose(points, np.column_stack([table["score"][:6], np.arange(6)]))
     assert [label.get_text() for label in ax.get_yticklabels()] == table["perturbation"][:6].tolist()

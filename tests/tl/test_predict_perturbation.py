@@ -59,11 +59,23 @@ def test_rows_of_control_cells_are_filled(fitted):
     assert np.isfinite(values[is_control(fitted)]).all()
     assert np.isnan(values[~is_control(fitted)]).all()
     assert (values[is_control(fitted)] >= 0).all()
-    assert fitted.uns["predicted"] == {
+    record = dict(fitted.uns["predicted"])
+    uncertainty, sds = record.pop("uncertainty"), fitted.varm["predicted_sd"]
+    assert record == {
         "perturbations": ["B+D"],
         "obsm": ["predicted"],
         "params": {"key": "flow", "covariates": {}, "seed": 0},
     }
+    assert uncertainty[["perturbation", "cell_type", "kind"]].to_numpy().tolist() == [
+        ["B+D", "type_1", "combination"],
+        ["B+D", "type_2", "combination"],
+    ]
+    assert uncertainty["feature_distance"].isna().all()  # both components have training cells
+    assert list(sds.columns) == ["B+D"]
+    assert sds.index.equals(fitted.var_names)
+    assert (sds.to_numpy() > 0).all()
+    # Control cells are half of each type: the mean over contexts is nearly that of the genes of both.
+    assert 0.5 * uncertainty["rms_sd"].min() < np.sqrt((sds["B+D"] ** 2).mean()) < 1.5 * uncertainty["rms_sd"].max()
 
 
 def test_several_perturbations_have_an_entry_each_and_do_not_depend_on_each_other(fitted):

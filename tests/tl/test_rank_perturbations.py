@@ -9,8 +9,8 @@ import pytest
 
 from perturbflow._controls import control_cells
 from perturbflow._flow_store import read_flow
-from perturbflow._prediction import conditions_to_predict
 from perturbflow._predicted_uncertainty import predicted_uncertainty, uncertainty_tables
+from perturbflow._prediction import conditions_to_predict
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.pp import setup_perturbation, split_perturbations
 from perturbflow.tl import fit_flow, rank_perturbations

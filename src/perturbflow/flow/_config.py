@@ -9,13 +9,13 @@ from typing import Any, Literal, get_args
 
 from perturbflow.flow._network import NETWORKS
 from perturbflow.flow._parametrisation import PARAMETRISATIONS
-from perturbflow.flow._solver import TABLEAUS
+from perturbflow.flow._solver import ADAPTIVE_METHODS, METHODS
 
 Source = Literal["control", "noise"]
 SOURCES = get_args(Source)
 
 _STEPS_OF_WHOLE_PATH = 10
-_FEWEST_STEPS = 2
+_FEWEST_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class FlowConfig:
     trust: float = 1.0
     guidance: float = 1.0
     stratified: bool = True
-    method: str = "midpoint"
+    method: str = "multistep"
     n_steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class FlowConfig:
             "parametrisation": PARAMETRISATIONS,
             "network": NETWORKS,
             "source": SOURCES,
-            "method": TABLEAUS,
+            "method": METHODS,
         }
         for name, options in choices.items():
             if getattr(self, name) not in options:
@@ -118,7 +118,7 @@ class FlowConfig:
     @property
     def solver_steps(self) -> int | None:
         """Steps of the solver from the entry on; None where the method chooses them."""
-        if self.n_steps is not None or TABLEAUS[self.method].error is not None:
+        if self.n_steps is not None or self.method in ADAPTIVE_METHODS:
             return self.n_steps
         return max(_FEWEST_STEPS, math.ceil(_STEPS_OF_WHOLE_PATH * (1 - self.entry)))
 

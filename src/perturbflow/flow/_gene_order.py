@@ -78,7 +78,7 @@ def _correlation_embedding(x: Expression) -> tuple[NDArray[np.float64], NDArray[
     n, n_genes = x.shape
     x = x.astype(np.float64)
     mean = np.asarray(x.mean(axis=0)).ravel()
-    square = np.asarray((x.multiply(x) if sparse.issparse(x) else x * x).mean(axis=0)).ravel()
+    square = np.asarray((sparse.csr_array(x).power(2) if sparse.issparse(x) else x**2).mean(axis=0)).ravel()
     variance = square - mean**2
     varies = variance > 1e-10 * square
     scale = np.zeros(n_genes)

@@ -284,7 +284,13 @@ class ConditionalFlow(nn.Module):
         state = torch.as_tensor(x, dtype=torch.float32, device=self.device)
         if config.entry < stop:
             state = integrate(
-                field, state, start=config.entry, stop=stop, n_steps=config.solver_steps, method=config.method
+                field,
+                state,
+                start=config.entry,
+                stop=stop,
+                n_steps=config.solver_steps,
+                method=config.method,
+                spacing="sine",
             )
         time = torch.full((1, 1), stop, device=self.device)
         output = self._outputs(state, time, law, condition, config.trust) if stop < 1 else state

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from perturbflow.flow._embedding import VelocityNetwork
+from perturbflow.flow._gene_networks import GeneNetworks
 from perturbflow.flow._token_unet import TokenUNet
 from perturbflow.flow._unet import UNet
 
@@ -54,9 +55,20 @@ class ResidualMLP(VelocityNetwork):
         Hidden width.
     n_blocks
         Number of residual blocks.
+    gene_width
+        Channels of a small network of its own for every gene, see :class:`GeneNetworks`; none if 0.
     """
 
-    def __init__(self, n_genes: int, n_outputs: int, n_conditions: int, *, width: int = 256, n_blocks: int = 2) -> None:
+    def __init__(
+        self,
+        n_genes: int,
+        n_outputs: int,
+        n_conditions: int,
+        *,
+        width: int = 256,
+        n_blocks: int = 2,
+        gene_width: int = 0,
+    ) -> None:
         super().__init__(n_conditions, width)
         self.read = nn.Linear(n_genes, width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(n_blocks))
@@ -64,6 +76,7 @@ class ResidualMLP(VelocityNetwork):
         self.write = nn.Linear(width, n_outputs * n_genes)
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
+        self.genes = GeneNetworks(n_genes, n_outputs, width, width, width=gene_width) if gene_width else None
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Evaluate the network; arguments broadcast.
@@ -85,7 +98,9 @@ class ResidualMLP(VelocityNetwork):
         hidden = self.read(x)
         for block in self.blocks:
             hidden = block(hidden, embedding)
-        return self.write(self.norm(hidden))
+        hidden = self.norm(hidden)
+        output = self.write(hidden)
+        return output if self.genes is None else output + self.genes(x, hidden, embedding)
 
     def axes(self) -> dict[str, tuple[tuple[int, Axis], ...]]:
         return {
@@ -93,6 +108,7 @@ class ResidualMLP(VelocityNetwork):
             "read.weight": ((1, "gene"),),
             "write.weight": ((0, "output"),),
             "write.bias": ((0, "output"),),
+            **({} if self.genes is None else self.genes.axes("genes.")),
         }
 
 

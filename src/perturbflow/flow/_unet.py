@@ -136,7 +136,7 @@ class UNet(VelocityNetwork):
         """
         x, embedding, cells = self.flatten(x, t, condition)
         n_genes = x.shape[-1]
-        genes = self.genes
+        genes: Tensor | None = self.genes
         if self.order is not None:
             x = x[:, self.order]
             genes = None if genes is None else genes[self.order]

@@ -74,6 +74,32 @@ class SelfAttention(nn.Module):
         return hidden + self.project(mixed.transpose(-1, -2).flatten(1, 2))
 
 
+class Shrink(nn.Module):
+    """Half the positions, by a convolution of stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Shrink the hidden state (n, channels, positions); the embedding has no part in it."""
+        del embedding
+        return self.convolution(hidden)
+
+
+class Grow(nn.Module):
+    """Twice the positions, each repeated, and a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(channels, channels, 3, padding=1)
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Grow the hidden state (n, channels, positions); the embedding has no part in it."""
+        del embedding
+        return self.convolution(hidden.repeat_interleave(2, dim=-1))
+
+
 class Modulated(nn.ModuleList):
     """Layers in a row that all take the embedding."""
 
@@ -129,41 +155,34 @@ class UNetBody(nn.Module):
         _check(channels, multipliers, n_blocks, attention_levels, n_heads, dropout)
         self.stride = 2 ** (len(multipliers) - 1)
 
-        def block(width: int, out_width: int, level: int) -> Modulated:
-            layers: list[nn.Module] = [ResidualConvolutions(width, out_width, embedding_width, dropout=dropout)]
-            if level in attention_levels:
-                layers.append(SelfAttention(out_width, n_heads))
-            return Modulated(layers)
+        def layers(width: int, out_width: int, level: int) -> list[nn.Module]:
+            block = ResidualConvolutions(width, out_width, embedding_width, dropout=dropout)
+            return [block, SelfAttention(out_width, n_heads)] if level in attention_levels else [block]
 
         widths = [channels * multiplier for multiplier in multipliers]
         width, kept = channels, [channels]
-        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        down, up = [], []
         for level, out_width in enumerate(widths):
-            blocks = nn.ModuleList()
             for _ in range(n_blocks):
-                blocks.append(block(width, out_width, level))
+                down.append(Modulated(layers(width, out_width, level)))
                 width = out_width
                 kept.append(width)
-            self.down.append(blocks)
             if level < len(widths) - 1:
-                self.shrink.append(nn.Conv1d(width, width, 3, stride=2, padding=1))
+                down.append(Modulated([Shrink(width)]))
                 kept.append(width)
-        self.middle = Modulated(
-            [
-                ResidualConvolutions(width, width, embedding_width, dropout=dropout),
-                SelfAttention(width, n_heads),
-                ResidualConvolutions(width, width, embedding_width, dropout=dropout),
-            ]
-        )
-        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        middle = [
+            ResidualConvolutions(width, width, embedding_width, dropout=dropout),
+            SelfAttention(width, n_heads),
+            ResidualConvolutions(width, width, embedding_width, dropout=dropout),
+        ]
         for level, out_width in reversed(list(enumerate(widths))):
-            blocks = nn.ModuleList()
-            for _ in range(n_blocks + 1):
-                blocks.append(block(width + kept.pop(), out_width, level))
+            for block in range(n_blocks + 1):
+                steps = layers(width + kept.pop(), out_width, level)
+                if level and block == n_blocks:
+                    steps.append(Grow(out_width))
+                up.append(Modulated(steps))
                 width = out_width
-            self.up.append(blocks)
-            if level:
-                self.grow.append(nn.Conv1d(width, width, 3, padding=1))
+        self.down, self.middle, self.up = nn.ModuleList(down), Modulated(middle), nn.ModuleList(up)
         self.out_channels = width
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
@@ -181,19 +200,12 @@ class UNetBody(nn.Module):
         States (n, out_channels, positions).
         """
         kept = [hidden]
-        for level, blocks in enumerate(self.down):
-            for block in blocks:
-                hidden = block(hidden, embedding)
-                kept.append(hidden)
-            if level < len(self.shrink):
-                hidden = self.shrink[level](hidden)
-                kept.append(hidden)
+        for step in self.down:
+            hidden = step(hidden, embedding)
+            kept.append(hidden)
         hidden = self.middle(hidden, embedding)
-        for step, blocks in enumerate(self.up):
-            for block in blocks:
-                hidden = block(torch.cat([hidden, kept.pop()], dim=1), embedding)
-            if step < len(self.grow):
-                hidden = self.grow[step](hidden.repeat_interleave(2, dim=-1))
+        for step in self.up:
+            hidden = step(torch.cat([hidden, kept.pop()], dim=1), embedding)
         return hidden
 
 

@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Preset] = {
             "parametrisation": "zero_inflated",
             "source": "control",
             "network": "mlp",
-            "method": "midpoint",
+            "method": "multistep",
         },
         settings={
             "max_steps": 1500,

@@ -90,7 +90,7 @@ class HeldOutConditions:
         A solver that chooses its steps is replaced by one with few: choices do not need its accuracy.
         """
         if flow.config.solver_steps is None:
-            changes = {"method": "midpoint"} | changes
+            changes = {"method": "multistep"} | changes
         for draw in range(n_draws):
             for condition in self.conditions:
                 rng = np.random.default_rng([self.seed, draw])

@@ -10,4 +10,12 @@ from perturbflow.pl._perturbation_effect import perturbation_effect
 from perturbflow.pl._ranked_perturbations import ranked_perturbations
 from perturbflow.pl._training import training
 
-__all__ = ["embedding", "evaluation", "expression", "guidance", "perturbation_effect", "ranked_perturbations", "training"]
+__all__ = [
+    "embedding",
+    "evaluation",
+    "expression",
+    "guidance",
+    "perturbation_effect",
+    "ranked_perturbations",
+    "training",
+]

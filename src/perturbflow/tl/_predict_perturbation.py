@@ -15,6 +15,7 @@ from perturbflow._controls import PREDICTED_SOURCE, control_cells, predicted_key
 from perturbflow._fields import check_expression, writable
 from perturbflow._flow_store import read_flow
 from perturbflow._output_space import OutputSpace, repressed_genes
+from perturbflow._predicted_uncertainty import uncertainty_tables
 from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from perturbflow._controls import ControlCells
     from perturbflow._fitted_flow import FittedFlow
-    from perturbflow._prediction import PredictedCondition
+    from perturbflow._predicted_uncertainty import uncertainty_tables
+from perturbflow._prediction import PredictedCondition
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +101,17 @@ def predict_perturbation(
         Predicted expression, log1p-normalised or counts, in the rows of control cells, NaN in other rows and for genes
         that the flow does not know. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
     `adata.uns["predicted" | key_added]` : dict
-        ``perturbations``, their ``doses`` (if doses are registered or given), the names of their entries in ``obsm``, and
-        ``params``.
+        ``perturbations``, their ``doses`` (if doses are registered or given), the names of their entries in ``obsm``,
+        ``params``, and ``uncertainty``: a table with one row a perturbation and context, with the ``kind`` of the
+        condition ("seen", "combination", "new context", "unseen"), the root mean squares over genes of the predicted
+        effect on the mean expression and of its calibrated standard deviation (``rms_effect``, ``rms_sd``), and
+        ``feature_distance``, how far perturbations without training cells are from the nearest in training (1 is usual
+        among those in training; NaN without features).
+    `adata.varm["predicted_sd" | key_added + "_sd"]` : DataFrame (n_vars, perturbations)
+        Standard deviation of the error of the predicted mean of every gene (log1p-normalised); NaN for genes that the
+        flow does not know.
 
-    The new AnnData has the flow's genes and in ``obs`` the perturbation, its dose (if doses are registered), the
+    The new AnnData has the same two entries, the flow's genes and in ``obs`` the perturbation, its dose (if doses are registered), the
     covariates, ``source`` ("predicted") and ``source_cell`` (the control cell it started from).
 
     Raises
@@ -178,6 +187,7 @@ def predict_perturbation(
     places = adata.var_names.get_indexer(list(flow.genes))
     if len(places) < adata.n_vars:
         logger.warning("%d of %d genes are unknown to the flow: NaN.", adata.n_vars - len(places), adata.n_vars)
+    uncertainty, sds = uncertainty_tables(flow, controls, conditions)
     results = {}
     for label in labels:
         predicted = np.full((adata.n_obs, adata.n_vars), np.nan, dtype=np.float32)
@@ -190,7 +200,13 @@ def predict_perturbation(
     adata = writable(adata, copy=copy)
     for name, predicted in results.items():
         adata.obsm[name] = predicted
-    record = {"perturbations": labels, "obsm": [keys[label] for label in labels], "params": params}
+    adata.varm[f"{key_added}_sd"] = sds.reindex(adata.var_names)
+    record = {
+        "perturbations": labels,
+        "obsm": [keys[label] for label in labels],
+        "params": params,
+        "uncertainty": uncertainty,
+    }
     if flow.fields.dose_key is not None or dose is not None:
         doses = {condition.label: condition.dose_label for condition in conditions}
         record["doses"] = [doses[label] for label in labels]
@@ -217,6 +233,7 @@ def _check_free(adata: AnnData, key: str, *, obsm: Iterable[str]) -> None:
         return
     places = [] if own is None else [f"adata.uns[{key!r}]"]
     places += [f"adata.obsm[{name!r}]" for name in obsm if name in adata.obsm]
+    places += [f"adata.varm[{name!r}]" for name in (f"{key}_sd",) if name in adata.varm]
     if places:
         msg = (
             f"Expected `key_added` to be free or an earlier prediction, found other content in {listing(places)}. "
@@ -263,7 +280,9 @@ def _new_cells(
             obs[name] = obs[name].astype("category")
     obs.index = [f"predicted_{i}" for i in range(len(obs))]
     var = adata.var.loc[list(flow.genes)].copy()
-    return AnnData(x, obs=obs, var=var, uns={key_added: {"params": dict(params) | {"n_cells": n_cells or 0}}})
+    uncertainty, sds = uncertainty_tables(flow, controls, conditions)
+    record = {"params": dict(params) | {"n_cells": n_cells or 0}, "uncertainty": uncertainty}
+    return AnnData(x, obs=obs, var=var, uns={key_added: record}, varm={f"{key_added}_sd": sds})
 
 
 def _draw(members: NDArray[np.intp], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
