@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from _ablation_report import CONTROL_SUFFIX, NOISE_SUFFIX, PCA_MODEL, PRESET_OF, report
 from _common import FLOOR, SETS, Problem, clock, one_thread, with_settings
-from _training import NETWORKS, START, Budget, PCAFlow, new_flow, recipe
+from _training import NETWORKS, START, UNET_WIDTH, Budget, PCAFlow, new_flow, recipe
 
 import perturbflow as pf
 from perturbflow._flow_store import read_flow
@@ -121,12 +121,13 @@ class Ablation:
 
     def preset(self, preset: str, *, max_steps: int) -> None:
         """Fit a preset as a user would; judge it."""
-        options: dict[str, Any] = {"guidance": 1.0} if preset == "primeflow" else {}
+        options: dict[str, Any] = {"guidance": 1.0, "width": UNET_WIDTH} if preset == "primeflow" else {}
         started = self.clock()
         pf.tl.fit_flow(
             self.problem.adata,
             preset=preset,
             max_steps=max_steps,
+            calibrate=False,
             seed=self.problem.seed,
             device=self.options.device,
             progress_bar=False,

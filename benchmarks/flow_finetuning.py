@@ -149,8 +149,14 @@ class Judge:
         for i in np.unique(np.linspace(0, len(groups) - 1, ENERGY_CONDITIONS).astype(int)):
             group = groups[i]
             start = _dense(training.x[controls[tuple(group.covariates)][:ENERGY_CELLS]])
+            # Stratified noise would not give the independent cells that the unbiased distance is made for.
             predicted = flow.sample(
-                start, group.perturbation, group.covariates, rng=np.random.default_rng([self.seed, i]), source="noise"
+                start,
+                group.perturbation,
+                group.covariates,
+                rng=np.random.default_rng([self.seed, i]),
+                source="noise",
+                stratified=False,
             )
             distances.append(energy_distance(predicted, _dense(cells.x[group.rows[:ENERGY_CELLS]])))
         return float(np.mean(distances))

@@ -46,7 +46,7 @@ class FittedFlow:
         How it was trained, plain values.
     guidance_curve
         What the weight of guidance trades on validation conditions: ``weight``, ``energy_distance``, ``recall`` and
-        the standard errors of both (w,); empty without validation conditions.
+        the standard errors of both (w,); empty without validation conditions, or where the weight was given.
     calibration
         How large the errors of predicted means are.
     init

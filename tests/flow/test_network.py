@@ -115,6 +115,24 @@ def test_axes_are_those_of_genes_and_conditions(kind):
     assert {name: axes for name, axes in found.items() if axes} == built.axes() == other.axes()
 
 
+def test_genes_have_no_networks_unless_asked():
+    assert [name for name, _ in network("mlp").named_parameters() if name.startswith("genes.")] == []
+    with pytest.raises(ValueError, match="`gene_width` to be at least 1, found -1"):
+        ResidualMLP(6, 2, 4, gene_width=-1)
+
+
+def test_narrow_perceptron_cannot_carry_every_gene_but_gene_networks_can():
+    # The velocity next to t = 1 asks for a copy of the noise; the rank of the perceptron's map is at most its width.
+    x, t, condition = torch.eye(40), torch.ones((1, 1)), torch.zeros((1, 4))
+    for gene_width, full in ((0, False), (1, True)):
+        built = ResidualMLP(40, 1, 4, width=8, n_blocks=1, gene_width=gene_width)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in built.parameters():
+            torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+        rank = torch.linalg.matrix_rank(built(x, t, condition) - built(0 * x, t, condition))
+        assert (rank == 40) == full
+
+
 def test_blocks_start_as_the_identity():
     hidden, embedding = torch.randn((2, 3, 8), generator=torch.Generator().manual_seed(0))
     assert (ResidualBlock(8)(hidden, embedding) == hidden).all()

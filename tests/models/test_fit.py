@@ -25,6 +25,7 @@ def fitted(adata, *, options=None, checkpoint=None, split_key="split", **changes
     return fit(
         adata,
         options=OPTIONS | (options or {}),
+        calibrate=False,
         settings=settings(**changes),
         split_key=split_key,
         checkpoint=checkpoint,

@@ -14,7 +14,7 @@ from perturbflow.models import PRiMeFlow
 from perturbflow.tl import fit_flow, predict_perturbation
 
 SMALL: Any = {"width": 16, "n_blocks": 1}
-QUICK: Any = {"max_steps": 6, "batch_size": 32, "progress_bar": False}
+QUICK: Any = {"calibrate": False, "max_steps": 6, "batch_size": 32, "progress_bar": False}
 FIELDS: Any = {"perturbation_key": "perturbation", "control": "control", "covariate_keys": ["cell_type"]}
 
 

@@ -16,7 +16,7 @@ from perturbflow.models._validation import STARTS, TRUSTS
 from perturbflow.pp import setup_perturbation
 from perturbflow.tl import fit_flow, predict_perturbation
 
-QUICK: Any = {"width": 16, "n_blocks": 1, "max_steps": 6, "batch_size": 32, "progress_bar": False}
+QUICK: Any = {"calibrate": False, "width": 16, "n_blocks": 1, "max_steps": 6, "batch_size": 32, "progress_bar": False}
 ALL: Any = {**QUICK, "split_key": "none"}  # all cells: no validation, which takes most of the time of a short fit
 
 

@@ -8,6 +8,7 @@ from perturbflow.flow._config import FlowConfig
 from perturbflow.flow._data import CellData, Group
 from perturbflow.flow._denoiser_solver import follow_expectation
 from perturbflow.flow._embedding import VelocityNetwork
+from perturbflow.flow._gene_networks import GeneNetworks
 from perturbflow.flow._gene_order import coexpression_order
 from perturbflow.flow._law_uncertainty import LawUncertainty
 from perturbflow.flow._model import ConditionalFlow
@@ -46,6 +47,7 @@ __all__ = [
     "FlowTrainer",
     "Gaussian",
     "GeneLaw",
+    "GeneNetworks",
     "Group",
     "HurdleLaw",
     "LawUncertainty",

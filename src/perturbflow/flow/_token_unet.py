@@ -67,7 +67,7 @@ class TokenUNet(VelocityNetwork):
         n_blocks: int = 1,
         n_tokens: int = 8,
         gene_width: int = 2,
-        multipliers: Sequence[int] = (1, 2),
+        multipliers: Sequence[int] = (1, 1),
         attention_levels: Sequence[int] = (),
         n_heads: int = 1,
         dropout: float = 0.0,

@@ -42,6 +42,7 @@ def fit(
     options: Mapping[str, Any],
     settings: TrainingSettings,
     guidance: float | Literal["auto"] = "auto",
+    calibrate: bool = True,
     init_from: FittedFlow | None = None,
     split_key: str = "split",
     device: str = "auto",
@@ -64,6 +65,8 @@ def fit(
         How to train.
     guidance
         Weight of classifier-free guidance, or "auto" to choose it on the validation conditions.
+    calibrate
+        Whether to cross-validate the prior, so that stated uncertainties are calibrated.
     init_from
         A fitted flow whose network this one starts from.
     split_key
@@ -127,15 +130,16 @@ def fit(
     if held_out is not None:
         chosen = held_out.choose(flow)
         flow.configure(**chosen)
-        weight, curve = held_out.guidance_curve(flow)
         if guidance == "auto":
-            flow.configure(guidance=weight)
-        chosen["guidance"] = flow.config.guidance
+            chosen["guidance"], curve = held_out.guidance_curve(flow)
+            flow.configure(guidance=chosen["guidance"])
         logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
         training = read_cells(adata, rows=np.isin(split, ("train", "valid")))
         flow.prior = AdditiveHurdlePrior.fit(training, features=features)
         fitted_splits = ("train", "valid")
-    calibration = Calibration.fit(training, features=features, seed=settings.seed)
+    calibration = Calibration.uncalibrated()
+    if calibrate:
+        calibration = Calibration.fit(training, features=features, seed=settings.seed)
     if saved is not None and not trainer.interrupted:
         saved.remove()
     return FittedFlow(

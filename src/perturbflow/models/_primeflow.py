@@ -218,6 +218,8 @@ class PRiMeFlow(BaseModelClass):
         patience: int | None = None,
         precision: Literal["auto", "full", "bfloat16"] = "auto",
         compile_network: bool = False,
+        calibrate: bool = True,
+        init_from: FittedFlow | None = None,
         split_key: str = "split",
         seed: int = 0,
         accelerator: str = "auto",
@@ -248,6 +250,10 @@ class PRiMeFlow(BaseModelClass):
             Precision of the network's matrix products.
         compile_network
             Translate the network with ``torch.compile``.
+        calibrate
+            Cross-validate the prior, so that stated uncertainties are calibrated.
+        init_from
+            An earlier flow whose network this one starts from, such as the ``fitted`` of another model.
         split_key
             Column of ``adata.obs`` with the split.
         seed
@@ -280,6 +286,8 @@ class PRiMeFlow(BaseModelClass):
             options=options,
             settings=settings,
             guidance=guidance,
+            calibrate=calibrate,
+            init_from=init_from,
             split_key=split_key,
             device=accelerator,
             checkpoint=checkpoint,

@@ -39,14 +39,14 @@ def guidance(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show:
     KeyError
         If there is no fitted flow, with the call that makes it.
     ValueError
-        If the flow was fitted without validation conditions.
+        If the flow was fitted without validation conditions, or with a fixed weight.
     """
     flow = read_flow(adata, key)
     curve = flow.guidance_curve
     if not curve:
         msg = (
             f"Expected a flow with a guidance curve in `adata.uns[{key!r}]`, found one fitted without validation "
-            "conditions. Run `pf.pp.split_perturbations(adata, ...)` and fit again."
+            "conditions or with a fixed `guidance`. Run `pf.pp.split_perturbations(adata, ...)` and fit again."
         )
         raise ValueError(msg)
     weights, energies, recalls = curve["weight"], curve["energy_distance"], curve["recall"]

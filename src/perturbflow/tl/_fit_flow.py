@@ -36,6 +36,7 @@ def fit_flow(
     patience: int | None = None,
     precision: Literal["auto", "full", "bfloat16"] = "auto",
     compile_network: bool = False,
+    calibrate: bool = True,
     init_from: str | Path | AnnData | FittedFlow | None = None,
     split_key: str = "split",
     seed: int = 0,
@@ -98,6 +99,9 @@ def fit_flow(
         "full", "bfloat16" (mixed), or "auto": mixed on a GPU that has it.
     compile_network
         Translate the network with ``torch.compile``: pays in long fits on a GPU.
+    calibrate
+        Cross-validate the prior (about twenty fits of it, in closed form), so that the uncertainties that predictions
+        state are calibrated; otherwise they are those of the prior's posterior.
     init_from
         An earlier flow whose network this one starts from, also over another panel of genes and other conditions: a key
         of ``adata.uns``, another AnnData with ``uns["flow"]``, the directory of a ``store``, or a
@@ -186,6 +190,7 @@ def fit_flow(
         options=options,
         settings=settings,
         guidance=guidance,
+        calibrate=calibrate,
         init_from=None if init_from is None else resolve_init(init_from, adata),
         split_key=split_key,
         device=device,
