@@ -47,6 +47,12 @@ def main() -> None:
     print(table.to_string())
     table.to_csv(arguments.output / "evaluation.csv")
 
+    pf.tl.rank_perturbations(adata, {"perturbation": combination}, combinations=True)
+    ranked = adata.uns["ranked_perturbations"]
+    print(f"\nWhich perturbation makes cells like those of {combination}? The first five of {len(ranked)}\n")
+    columns = ["perturbation", "score", "lower", "upper", "probability_best", "kind"]
+    print(ranked[columns].head().round(2).to_string(index=False))
+
     context = {"cell_type": adata.obs["cell_type"].cat.categories[0]}
     figures = {
         "perturbation_effect": lambda ax: pf.pl.perturbation_effect(adata, combination, ax=ax),
@@ -54,6 +60,8 @@ def main() -> None:
         "embedding": lambda ax: pf.pl.embedding(adata, combination, covariates=context, ax=ax),
         "evaluation": lambda ax: pf.pl.evaluation(adata, split="test", ax=ax),
         "training": lambda ax: pf.pl.training(adata, ax=ax),
+        "guidance": lambda ax: pf.pl.guidance(adata, ax=ax),
+        "ranked_perturbations": lambda ax: pf.pl.ranked_perturbations(adata, ax=ax),
     }
     for name, draw in figures.items():
         figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")

@@ -42,7 +42,7 @@ def assert_same(first: FittedFlow, second: FittedFlow) -> None:
     """Every value and its type is the same."""
     one, other = first.to_dict(), second.to_dict()
     assert first.fields == second.fields
-    for part in ("history", "prior", "weights"):
+    for part in ("calibration", "guidance_curve", "history", "prior", "weights"):
         assert one[part].keys() == other[part].keys()
         for name, array in one.pop(part).items():
             found = other[part][name]
@@ -133,7 +133,7 @@ def test_store_is_safetensors_and_json_and_uns_only_names_it(registered, tmp_pat
     values = json.loads((folder / "flow.json").read_text())
     assert values["genes"] == list(registered.var_names)
     arrays = load_file(folder / "flow.safetensors")
-    assert {name.split("/")[0] for name in arrays} == {"history", "prior", "weights"}
+    assert {name.split("/")[0] for name in arrays} == {"calibration", "history", "prior", "weights"}
     monkeypatch.chdir("/")
     predict_perturbation(registered, "A")
 

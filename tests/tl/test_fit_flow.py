@@ -44,6 +44,7 @@ def test_flow_is_plain_arrays_and_values(fitted):
     flow = fitted.uns["flow"]
     assert set(flow) == {
         "format", "config", "settings", "fields", "fitted_splits", "genes", "history", "prior", "weights",
+        "calibration", "guidance_curve", "init",
     }  # fmt: skip
     assert {type(leaf) for leaf in leaves(flow)} <= {np.ndarray, str, int, float, bool}
     assert flow["genes"].tolist() == list(fitted.var_names)
@@ -279,8 +280,11 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
     ("settings", "error", "message"),
     [
         ({"parametrisation": "poisson"}, ValueError, "Expected `parametrisation` to be one of"),
-        ({"source": "cells"}, ValueError, "Expected `source` to be 'control' or 'noise', found 'cells'"),
-        ({"network": "unet"}, ValueError, r"Expected `network` to be one of \['mlp'\], found 'unet'"),
+        ({"source": "cells"}, ValueError, r"Expected `source` to be one of \['control', 'noise'\], found 'cells'"),
+        ({"network": "lstm"}, ValueError, r"Expected `network` to be one of \['mlp', 'token_unet', 'unet'\], found 'lstm'"),
+        ({"preset": "paper"}, ValueError, r"Expected `preset` to be one of \['default', 'primeflow'\], found 'paper'"),
+        ({"precision": "double"}, ValueError, "Expected `precision` to be 'auto', 'full' or 'bfloat16'"),
+        ({"network_options": {"gene_width": -1}}, ValueError, "gene_width"),
         ({"width": 0}, ValueError, "Expected `width` to be at least 1, found 0"),
         ({"width": 16.5}, TypeError, "Expected `width` to be a whole number"),
         ({"n_blocks": -1}, ValueError, "Expected `n_blocks` to be at least 1"),

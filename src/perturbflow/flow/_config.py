@@ -131,7 +131,9 @@ class FlowConfig:
         """
         values = asdict(self) | {"n_categories": list(self.n_categories)}
         values = {name: value for name, value in values.items() if value is not None}
-        return values | {"network_options": _plain(self.network_options)}
+        # Features of genes only set the first weights, which are fitted by the time that they are stored.
+        options = {name: value for name, value in self.network_options.items() if name != "gene_features"}
+        return values | {"network_options": _plain(options)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FlowConfig:

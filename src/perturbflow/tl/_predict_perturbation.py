@@ -233,7 +233,6 @@ def _check_free(adata: AnnData, key: str, *, obsm: Iterable[str]) -> None:
         return
     places = [] if own is None else [f"adata.uns[{key!r}]"]
     places += [f"adata.obsm[{name!r}]" for name in obsm if name in adata.obsm]
-    places += [f"adata.varm[{name!r}]" for name in (f"{key}_sd",) if name in adata.varm]
     if places:
         msg = (
             f"Expected `key_added` to be free or an earlier prediction, found other content in {listing(places)}. "
