@@ -107,7 +107,16 @@ def test_flow_without_covariates_survives(registered, tmp_path):
 
     del registered.uns["split"]
     setup_perturbation(registered, perturbation_key="perturbation", control="control")
-    fit_flow(registered, width=8, n_blocks=1, max_steps=1, batch_size=8, split_key="none", calibrate=False, progress_bar=False)
+    fit_flow(
+        registered,
+        width=8,
+        n_blocks=1,
+        max_steps=1,
+        batch_size=8,
+        split_key="none",
+        calibrate=False,
+        progress_bar=False,
+    )
     flow = read_flow(registered)
     registered.write_h5ad(tmp_path / "cells.h5ad")
     assert_same(read_flow(anndata.read_h5ad(tmp_path / "cells.h5ad")), flow)

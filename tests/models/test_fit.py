@@ -277,9 +277,7 @@ def test_guidance_is_the_smallest_that_is_not_told_apart(registered, monkeypatch
     assert ((curve["recall"] >= 0) & (curve["recall"] <= 1)).all()
     # The network is untrained and the laws differ: only the law of the condition itself fits.
     assert weight == 1.0
-    np.testing.assert_allclose(
-        curve["energy_distance"][0], held_out.energies(flow, guidance=1.0).mean()
-    )
+    np.testing.assert_allclose(curve["energy_distance"][0], held_out.energies(flow, guidance=1.0).mean())
 
 
 def test_early_stopping_keeps_the_best_validation(registered, monkeypatch):

@@ -281,7 +281,11 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
     [
         ({"parametrisation": "poisson"}, ValueError, "Expected `parametrisation` to be one of"),
         ({"source": "cells"}, ValueError, r"Expected `source` to be one of \['control', 'noise'\], found 'cells'"),
-        ({"network": "lstm"}, ValueError, r"Expected `network` to be one of \['mlp', 'token_unet', 'unet'\], found 'lstm'"),
+        (
+            {"network": "lstm"},
+            ValueError,
+            r"Expected `network` to be one of \['mlp', 'token_unet', 'unet'\], found 'lstm'",
+        ),
         ({"preset": "paper"}, ValueError, r"Expected `preset` to be one of \['default', 'primeflow'\], found 'paper'"),
         ({"precision": "double"}, ValueError, "Expected `precision` to be 'auto', 'full' or 'bfloat16'"),
         ({"network_options": {"gene_width": -1}}, ValueError, "gene_width"),
@@ -323,3 +327,63 @@ def test_earlier_flow_is_replaced(fitted):
     fit_flow(fitted, **ALL)
     assert fitted.uns["flow"]["settings"]["max_steps"] == 6
     assert read_flow(fitted).fields == read_fields(fitted)
+
+
+# --- presets, guidance, earlier flows
+
+
+def test_preset_is_fitted_and_predicts(registered):
+    fit_flow(registered, preset="primeflow", **(ALL | {"width": 4, "max_steps": 2}))
+    config = registered.uns["flow"]["config"]
+    assert (config["network"], config["parametrisation"], config["source"]) == ("unet", "velocity", "noise")
+    predict_perturbation(registered, "B+D")
+    is_control = (registered.obs["perturbation"] == "control").to_numpy()
+    predicted = registered.obsm["predicted"][is_control]
+    assert np.isfinite(predicted).all()
+    assert (predicted >= 0).all()
+
+
+def test_guidance_is_chosen_or_given(registered):
+    fit_flow(registered, **QUICK)
+    curve = registered.uns["flow"]["guidance_curve"]
+    assert registered.uns["flow"]["config"]["guidance"] in curve["weight"]
+    fit_flow(registered, **QUICK, guidance=2.5)
+    assert registered.uns["flow"]["config"]["guidance"] == 2.5
+    assert registered.uns["flow"]["guidance_curve"] == {}
+    predict_perturbation(registered, "B+D")
+    first = registered.obsm["predicted"]
+    predict_perturbation(registered, "B+D", guidance=2.5)
+    np.testing.assert_array_equal(registered.obsm["predicted"], first)
+
+
+def test_earlier_flow_is_where_a_fit_starts(registered):
+    fit_flow(registered, **ALL, key_added="first")
+    fit_flow(registered, **(ALL | {"max_steps": 1, "learning_rate": 1e-12}), init_from="first", key_added="second")
+    first, second = (registered.uns[key]["weights"] for key in ("first", "second"))
+    for name, array in first.items():
+        np.testing.assert_allclose(second[name], array, rtol=1e-4, atol=1e-6)
+    init = registered.uns["second"]["init"]
+    assert (init["n_shared_genes"], init["new_genes"]) == (registered.n_vars, [])
+    assert registered.uns["first"]["init"] == {}
+
+
+def test_earlier_flow_of_another_network_is_an_error(registered, unchanged):
+    fit_flow(registered, **ALL)
+    with unchanged(registered), pytest.raises(ValueError, match="width"):
+        fit_flow(registered, **(ALL | {"width": 8}), init_from="flow", key_added="other")
+
+
+def test_half_precision_is_close_to_full(registered):
+    fit_flow(registered, **ALL, key_added="full")
+    fit_flow(registered, **ALL, precision="bfloat16", key_added="mixed")
+    full, mixed = (registered.uns[key]["history"]["loss"][-1] for key in ("full", "mixed"))
+    assert full != mixed
+    np.testing.assert_allclose(mixed, full, rtol=0.02)
+
+
+def test_calibration_is_stored_with_the_flow(registered):
+    fit_flow(registered, **(ALL | {"calibrate": True}))
+    flow = read_flow(registered)
+    assert flow.calibration.n_conditions.sum() > 0
+    fit_flow(registered, **ALL)
+    assert read_flow(registered).calibration.n_conditions.sum() == 0

@@ -13,7 +13,15 @@ from perturbflow._output_space import renormalised
 from perturbflow.pp import setup_perturbation
 from perturbflow.tl import fit_flow, predict_perturbation, write_cell_eval
 
-QUICK: Any = {"calibrate": False, "width": 16, "n_blocks": 1, "max_steps": 3, "batch_size": 32, "split_key": "none", "progress_bar": False}
+QUICK: Any = {
+    "calibrate": False,
+    "width": 16,
+    "n_blocks": 1,
+    "max_steps": 3,
+    "batch_size": 32,
+    "split_key": "none",
+    "progress_bar": False,
+}
 
 
 def is_control(adata):
