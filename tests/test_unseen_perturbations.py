@@ -65,3 +65,32 @@ def test_informative_features_beat_the_mean_effect_and_shuffled_ones_do_not(scre
     assert uninformed[0] < mean_effect[0] + 0.02
     assert uninformed[1] == pytest.approx(mean_effect[1], rel=0.02)
     assert uninformed[2] > 1.03 * informed[2]
+
+
+def predicted_uncertainty(screen, table, warns):
+    """Fit and predict through the tools; the row of uncertainty and mean stated sd of a perturbation without cells."""
+    adata, held_out, _ = screen
+    training = adata[~np.isin(adata.obs["perturbation"].astype(str), held_out)].copy()
+    pf.pp.setup_perturbation(training, perturbation_key="perturbation", control="control")
+    pf.pp.perturbation_features(training, table)
+    pf.tl.fit_flow(training, width=16, n_blocks=1, max_steps=2, progress_bar=False)
+    with pytest.warns(UserWarning, match=warns):
+        pf.tl.predict_perturbation(training, held_out[0])
+    assert np.isfinite(training.obsm["predicted"][(training.obs["perturbation"] == "control").to_numpy()]).all()
+    return training.uns["predicted"]["uncertainty"].iloc[0], training.varm["predicted_sd"][held_out[0]].mean()
+
+
+def test_tools_predict_from_features_and_say_how_far_and_how_sure(screen):
+    table = screen[2]
+    informed, sd = predicted_uncertainty(
+        screen, table, "No training cells of .*: the prediction rests on their features"
+    )
+    assert informed["kind"] == "unseen"
+    assert 0 < informed["feature_distance"] < 10
+    shuffled = pd.DataFrame(np.random.default_rng(1).permutation(table.to_numpy()), table.index, table.columns)
+    _, uninformed_sd = predicted_uncertainty(screen, shuffled, "on average, because their features explain nothing")
+    assert uninformed_sd > sd
+    # Ten times as far from everything: little more than the mean effect.
+    far = table.copy()
+    far.loc[screen[1][0]] *= 10
+    predicted_uncertainty(screen, far, r"further than 2 times what is usual .*\(\d+\.\d\)'\]")

@@ -367,6 +367,15 @@ def test_earlier_flow_is_where_a_fit_starts(registered):
     assert registered.uns["first"]["init"] == {}
 
 
+def test_network_of_an_earlier_flow_is_inherited(registered):
+    fit_flow(registered, **(ALL | {"width": 24}), parametrisation="velocity", key_added="first")
+    quick = {name: value for name, value in ALL.items() if name not in ("width", "n_blocks")}
+    fit_flow(registered, **quick, init_from="first", key_added="second")
+    first, second = (registered.uns[key]["config"] for key in ("first", "second"))
+    assert (second["width"], second["n_blocks"], second["parametrisation"]) == (24, 1, "velocity")
+    assert first == second
+
+
 def test_earlier_flow_of_another_network_is_an_error(registered, unchanged):
     fit_flow(registered, **ALL)
     with unchanged(registered), pytest.raises(ValueError, match="width"):

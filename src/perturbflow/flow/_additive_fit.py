@@ -241,7 +241,7 @@ def _gene_variances(squares: NDArray[np.float64], scale: NDArray[np.float64], *,
     no estimates the proportion is ``share``.
     """
     n = len(squares)
-    if n == 0:
+    if n == 0 or not scale.any():
         return share * scale
     common = max(float(squares.mean()), 0.0) / float(scale.mean()) * scale
     return np.maximum((squares.sum(axis=0) + _PSEUDO_MEASUREMENTS * common) / (n + _PSEUDO_MEASUREMENTS), 0)

@@ -6,7 +6,7 @@ import json
 import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -28,6 +28,8 @@ class Checkpoint:
         The trainer.
     cells
         Its training cells.
+    init
+        What it took over from an earlier flow, plain values.
 
     Raises
     ------
@@ -37,7 +39,7 @@ class Checkpoint:
         If the folder is a file.
     """
 
-    def __init__(self, folder: str | Path, trainer: FlowTrainer, cells: CellData) -> None:
+    def __init__(self, folder: str | Path, trainer: FlowTrainer, cells: CellData, *, init: dict[str, Any]) -> None:
         self.folder = Path(folder)
         self.trainer = trainer
         self.fit = {
@@ -45,6 +47,7 @@ class Checkpoint:
             "settings": asdict(trainer.settings),
             "n_cells": len(cells),
             "sum": float(cells.x.sum(dtype="float64")),
+            "init": init,
             "conditions": zlib.crc32(cells.perturbations.toarray().tobytes() + cells.covariates.tobytes()),
         }
         if self.folder.exists() and not self.folder.is_dir():

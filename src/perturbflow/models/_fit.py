@@ -120,7 +120,7 @@ def fit(
         held_out = HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=settings.seed)
         held_out = held_out if len(held_out) else None
     trainer = FlowTrainer(flow, training, settings)
-    saved = Checkpoint(checkpoint, trainer, training) if checkpoint is not None else None
+    saved = Checkpoint(checkpoint, trainer, training, init=init) if checkpoint is not None else None
     history = _train(trainer, held_out, saved, progress_bar=progress_bar)
 
     fitted_splits: tuple[str, ...] = ("train",)

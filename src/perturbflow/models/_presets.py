@@ -65,7 +65,9 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def resolve(preset: str, choices: Mapping[str, Any]) -> tuple[dict[str, Any], TrainingSettings]:
+def resolve(
+    preset: str, choices: Mapping[str, Any], *, inherited: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], TrainingSettings]:
     """Settings of a preset, with a user's own choices in their place.
 
     Parameters
@@ -74,6 +76,8 @@ def resolve(preset: str, choices: Mapping[str, Any]) -> tuple[dict[str, Any], Tr
         Name in :data:`PRESETS`.
     choices
         Settings of the configuration and of training by name; None stands for the preset's.
+    inherited
+        Settings of the network that an earlier flow has, in place of the preset's; there None stands for the network's.
 
     Returns
     -------
@@ -86,7 +90,9 @@ def resolve(preset: str, choices: Mapping[str, Any]) -> tuple[dict[str, Any], Tr
     """
     check_one_of(preset, PRESETS, name="preset")
     chosen = {name: value for name, value in choices.items() if value is not None}
-    base = dict(PRESETS[preset].options)
+    base = dict(PRESETS[preset].options) | dict(inherited or {})
+    if "network_options" in chosen and inherited:
+        chosen["network_options"] = {**inherited["network_options"], **chosen["network_options"]}
     if chosen.get("network", base["network"]) != base["network"]:
         # The sizes of one network say nothing about another.
         base = {name: value for name, value in base.items() if name not in ("width", "n_blocks", "network_options")}

@@ -21,6 +21,7 @@ from perturbflow._prediction import ConditionSampler, conditions_to_predict, war
 from perturbflow.models._fit import fit
 from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
 from perturbflow.models._presets import resolve
+from perturbflow.models._transfer import inherited_options
 from perturbflow.pp import setup_perturbation
 
 if TYPE_CHECKING:
@@ -280,6 +281,7 @@ class PRiMeFlow(BaseModelClass):
                 "compile_network": compile_network,
                 "seed": seed,
             },
+            inherited=None if init_from is None else inherited_options(init_from, list(map(str, self.adata.var_names))),
         )
         fitted = fit(
             self.adata,

@@ -106,7 +106,8 @@ def fit_flow(
         An earlier flow whose network this one starts from, also over another panel of genes and other conditions: a key
         of ``adata.uns``, another AnnData with ``uns["flow"]``, the directory of a ``store``, or a
         :class:`perturbflow.models.FittedFlow`. Genes, perturbations and covariates are matched by name; new genes start
-        from known ones of similar statistics. The prior is always that of the new cells.
+        from known ones of similar statistics. The network and its parametrisation are those of the earlier flow; the
+        prior is always that of the new cells.
     split_key
         Column of ``adata.obs`` with the split. Without it all cells are training cells.
     seed
@@ -161,9 +162,10 @@ def fit_flow(
     """
     from perturbflow.models import fit  # here, because it loads torch
     from perturbflow.models._presets import resolve
-    from perturbflow.models._transfer import resolve_init
+    from perturbflow.models._transfer import inherited_options, resolve_init
 
     check_flow_key(adata, key_added, store=store)
+    source_flow = None if init_from is None else resolve_init(init_from, adata)
     options, settings = resolve(
         preset,
         {
@@ -184,6 +186,7 @@ def fit_flow(
             "compile_network": compile_network,
             "seed": seed,
         },
+        inherited=None if source_flow is None else inherited_options(source_flow, list(map(str, adata.var_names))),
     )
     fitted = fit(
         adata,
@@ -191,7 +194,7 @@ def fit_flow(
         settings=settings,
         guidance=guidance,
         calibrate=calibrate,
-        init_from=None if init_from is None else resolve_init(init_from, adata),
+        init_from=source_flow,
         split_key=split_key,
         device=device,
         checkpoint=checkpoint,
