@@ -107,3 +107,21 @@ def test_speed_counts_evaluations_and_finds_how_time_grows(tmp_path):
     assert (evaluations["evaluations"] >= evaluations["steps"]).all()
     for of in ("genes", "cells", "conditions"):
         assert f"| MLP | {of} |" in output
+
+
+def test_uncertainty_benchmark_prints_coverage(tmp_path):
+    script = str(CHECKOUT / "benchmarks/flow_uncertainty.py")
+    output = run(script, "--seeds", "1", "--cells", "2500", "--genes", "60", cwd=tmp_path)
+    assert "informative features" in output
+    assert "mean effect baseline" in output
+
+
+def test_fine_tuning_benchmark_prints_its_tables(tmp_path, data_folder):
+    output = run(
+        str(CHECKOUT / "benchmarks/flow_finetuning.py"),
+        *("--sets", "norman", "--seeds", "1", "--steps", "6", "--pretraining-steps", "4"),
+        cwd=tmp_path,
+        PERTURBFLOW_DATA=str(data_folder),
+    )
+    assert "fine-tuned, half of the cells, N/3 steps" in output
+    assert "334 of 417 genes shared" in output

@@ -67,7 +67,7 @@ def guidance(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show:
         for weight, energy, recall in zip(weights, energies, recalls, strict=True):
             if weight == chosen:
                 ax.plot(energy, recall, "D", color=VERMILLION, markersize=8, markeredgecolor="white", zorder=3)
-            ax.annotate(f"{weight:g}", (energy, recall), xytext=(5, 5), textcoords="offset points", color=DARK)
+            ax.annotate(f"{weight:g}", (energy, recall), xytext=(8, 8), textcoords="offset points", color=DARK)
         ax.set(xlabel="energy distance (lower is better)", ylabel="recall of the top 50 genes")
         finish(ax, f"guidance of {key!r}")
         ax.set_title(f"used: {chosen:g}", loc="right", fontsize="small", color=DARK)
