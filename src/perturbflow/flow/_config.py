@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -100,6 +101,11 @@ class FlowConfig:
             raise ValueError(msg)
         if self.n_steps is not None and self.n_steps < 1:
             msg = f"Expected `n_steps` to be None or at least 1, found {self.n_steps!r}."
+            raise ValueError(msg)
+        known = list(inspect.signature(NETWORKS[self.network]).parameters)[3:]  # after genes, outputs and conditions
+        unknown = sorted(set(self.network_options) - set(known))
+        if unknown:
+            msg = f"Expected `network_options` of {self.network!r} to be among {known}, found {unknown}."
             raise ValueError(msg)
         object.__setattr__(self, "n_categories", tuple(int(n) for n in self.n_categories))
         object.__setattr__(self, "network_options", dict(self.network_options))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import asdict
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from perturbflow._checks import check_between, check_whole_number
+from perturbflow._checks import check_between, check_type, check_whole_number
 from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields, read_split
 from perturbflow._fitted_flow import FittedFlow
@@ -82,7 +83,7 @@ def fit(
     -------
     The fitted flow, on the CPU.
     """
-    _check_settings(settings, options)
+    _check_settings(settings, options, guidance)
     fields = read_fields(adata)
     check_expression(adata, fields.layer)
     if split_key in adata.obs:
@@ -104,6 +105,7 @@ def fit(
         n_genes=adata.n_vars,
         n_components=len(fields.vocabulary.components),
         n_categories=tuple(len(categories) for _, categories in fields.vocabulary.covariates),
+        guidance=1.0 if guidance == "auto" else float(guidance),
         **options,
     )
     features = read_feature_table(adata, vocabulary=fields.vocabulary)
@@ -125,8 +127,6 @@ def fit(
 
     fitted_splits: tuple[str, ...] = ("train",)
     curve: dict[str, NDArray[np.float64]] = {}
-    if guidance != "auto":
-        flow.configure(guidance=float(guidance))
     if held_out is not None:
         chosen = held_out.choose(flow)
         flow.configure(**chosen)
@@ -194,7 +194,7 @@ def _device(name: str) -> torch.device:
         raise ValueError(msg) from error
 
 
-def _check_settings(settings: TrainingSettings, options: Mapping[str, Any]) -> None:
+def _check_settings(settings: TrainingSettings, options: Mapping[str, Any], guidance: object) -> None:
     """Raise unless numbers are of the right type and in their range."""
     for name in ("max_steps", "batch_size", "patience", "seed"):
         check_whole_number(getattr(settings, name), name=name, least=0 if name == "seed" else 1)
@@ -204,3 +204,5 @@ def _check_settings(settings: TrainingSettings, options: Mapping[str, Any]) -> N
     check_between(settings.weight_decay, 0, math.inf, name="weight_decay")
     if settings.max_minutes is not None:
         check_between(settings.max_minutes, 0, math.inf, name="max_minutes")
+    if guidance != "auto":
+        check_type(guidance, () if isinstance(guidance, bool) else Real, name="guidance", expected='"auto" or a number')
