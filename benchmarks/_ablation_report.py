@@ -136,7 +136,7 @@ def baseline_comparison(means: pd.Series) -> list[str]:
         return []
     lines = []
     for metric in JUDGED_ON_HELD_OUT:
-        others = means.loc[(list(BASELINES), "test", metric)].droplevel(["split", "metric"])
+        others = means.xs(("test", metric), level=("split", "metric")).reindex(list(BASELINES))
         own = means["default", "test", metric]
         if np.isnan(own) or others.isna().all():
             lines.append(f"held-out {SHORT[metric]}: not defined, one condition a context")
