@@ -1,4 +1,4 @@
-"""Predict perturbed single cells with conditional flow matching."""
+"""Predict perturbed single cells with flow matching, and which gene drives which with sparse neural ODEs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from perturbflow import baselines, datasets, flow, metrics, models, pl, pp, tl
+    from perturbflow import baselines, datasets, dynamics, flow, metrics, models, pl, pp, tl
 
-__all__ = ["baselines", "datasets", "flow", "metrics", "models", "pl", "pp", "tl"]
+__all__ = ["baselines", "datasets", "dynamics", "flow", "metrics", "models", "pl", "pp", "tl"]
 
 
 def __getattr__(name: str) -> ModuleType:

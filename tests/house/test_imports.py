@@ -27,7 +27,7 @@ LEVEL = {
 HELPER_LEVEL = 2
 
 NUMERIC = {"numpy", "scipy", "torch"}
-ALLOWED = {"flow": NUMERIC, "dynamics": NUMERIC}
+ALLOWED = {"flow": NUMERIC, "dynamics": NUMERIC | {"torchdiffeq"}}
 FORBIDDEN = {"_checks": {"anndata", "scanpy", "scvi"}, "_conditions": {"anndata", "scanpy", "scvi"}}
 
 

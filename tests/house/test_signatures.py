@@ -10,7 +10,7 @@ from itertools import zip_longest
 import pytest
 
 LAYERS = ("pp", "tl", "pl")
-DOCUMENTED = ("metrics", "baselines", "datasets", "models", "flow")
+DOCUMENTED = ("metrics", "baselines", "datasets", "models", "flow", "dynamics")
 
 # Functions whose first parameter is not an AnnData, with the name that it has instead.
 FIRST_PARAMETER: dict[str, str] = {}

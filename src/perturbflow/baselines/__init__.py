@@ -1,4 +1,9 @@
-"""Baselines with the interface of the flow: simple predictions that a model has to beat."""
+"""Baselines: simple predictions that a model has to beat.
+
+Those of perturbed cells have the interface of the flow (:data:`BASELINES`), those of trajectories are functions of
+training trajectories and a test trajectory (:data:`TRAJECTORY_BASELINES`), those of networks return scores (d, d), row
+regulates column.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,32 @@ from perturbflow.baselines._additive_effect import AdditiveEffect
 from perturbflow.baselines._additive_hurdle import AdditiveHurdle, MovedControls
 from perturbflow.baselines._control_cells import ControlCells
 from perturbflow.baselines._covariate_mean import CovariateMean
+from perturbflow.baselines._graphs import (
+    correlation_graph,
+    degree_graph,
+    derivative_ridge_graph,
+    expression_level_graph,
+    partial_correlation_graph,
+    random_graph,
+)
 from perturbflow.baselines._mean_effect import MeanEffect
 from perturbflow.baselines._sampler import Sampler
+from perturbflow.baselines._trajectories import (
+    FLOORS,
+    TRAJECTORY_BASELINES,
+    TrajectoryBaseline,
+    hold_start,
+    leave_one_out_smoother,
+    own_mean,
+    predict_zero,
+    training_curve,
+    training_mean,
+)
 
 __all__ = [
     "BASELINES",
+    "FLOORS",
+    "TRAJECTORY_BASELINES",
     "AdditiveEffect",
     "AdditiveHurdle",
     "ControlCells",
@@ -22,6 +48,19 @@ __all__ = [
     "MeanEffect",
     "MovedControls",
     "Sampler",
+    "TrajectoryBaseline",
+    "correlation_graph",
+    "degree_graph",
+    "derivative_ridge_graph",
+    "expression_level_graph",
+    "hold_start",
+    "leave_one_out_smoother",
+    "own_mean",
+    "partial_correlation_graph",
+    "predict_zero",
+    "random_graph",
+    "training_curve",
+    "training_mean",
 ]
 
 BASELINES: Mapping[str, type[Any]] = MappingProxyType(
@@ -34,4 +73,4 @@ BASELINES: Mapping[str, type[Any]] = MappingProxyType(
         "moved controls": MovedControls,
     }
 )
-"""All baselines by the name that they have in tables and plots, a read-only view."""
+"""All baselines of perturbed cells by the name that they have in tables and plots, a read-only view."""

@@ -1,9 +1,11 @@
-"""Preparation: say where AnnData keeps what was done to the cells and what it was, and divide them into splits."""
+"""Preparation: say where AnnData keeps what was done to the cells and when they were seen, divide and bin them."""
 
 from __future__ import annotations
 
+from perturbflow.pp._bin_pseudotime import bin_pseudotime
 from perturbflow.pp._perturbation_features import perturbation_features
+from perturbflow.pp._setup_dynamics import setup_dynamics
 from perturbflow.pp._setup_perturbation import setup_perturbation
 from perturbflow.pp._split_perturbations import split_perturbations
 
-__all__ = ["perturbation_features", "setup_perturbation", "split_perturbations"]
+__all__ = ["bin_pseudotime", "perturbation_features", "setup_dynamics", "setup_perturbation", "split_perturbations"]

@@ -1,0 +1,183 @@
+"""Time courses of random gene networks with known signed edges and interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import numpy as np
+from anndata import AnnData
+
+from perturbflow._checks import check_type, check_whole_number
+from perturbflow.datasets._hill_system import MAX_START, HillNetwork
+from perturbflow.datasets._time_courses import (
+    CONTROL,
+    Runs,
+    as_anndata,
+    check_grid,
+    check_labels,
+    check_positive,
+    held_genes,
+)
+
+
+def hill_network(
+    *,
+    n_genes: int = 20,
+    n_trajectories: int = 12,
+    n_times: int = 60,
+    step: float = 0.1,
+    noise: float = 0.05,
+    irregular: bool = False,
+    max_regulators: int = 3,
+    knockouts: Sequence[str] | int = 0,
+    overexpressions: Sequence[str] | int = 0,
+    n_knockout_trajectories: int = 3,
+    n_overexpression_trajectories: int = 3,
+    seed: int = 0,
+) -> AnnData:
+    r"""Simulate time courses of a random gene network, :class:`HillNetwork`, without and with interventions.
+
+    Every gene has 1 to 3 regulators of random sign, whose effects multiply; production is at most 1.5, decay 1, the
+    Hill exponent 3, thresholds lie between 0.3 and 0.7, and levels start uniformly between 0 and 1.2. Every gene is a
+    candidate regulator.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    n_trajectories
+        Number of runs without intervention.
+    n_times
+        Number of times of a run.
+    step
+        Time between two of them, in mean lifetimes of the product; the first is 0.
+    noise
+        Standard deviation of additive normal noise, as a fraction of that of all values without intervention.
+        Observed levels may be negative.
+    irregular
+        Draw the times of every run uniformly between 0 and the last time of the grid instead.
+    max_regulators
+        Highest number of regulators of a gene.
+    knockouts
+        Genes that are held at 0 in further runs, such as ``["gene3", "gene3+gene7"]`` ("+" for both at once), or a
+        number of genes, which are drawn from those that regulate others.
+    overexpressions
+        The same for genes that are held at 1.5, the highest level that lasts. Numbers of knock-outs and
+        over-expressions draw different genes as long as there are enough.
+    n_knockout_trajectories, n_overexpression_trajectories
+        Number of runs of every intervention, from starts of their own.
+    seed
+        Seed of all random numbers. Network, starts, times and noise have streams of their own: interventions leave the
+        other runs as they are, up to the tolerance of the solver.
+
+    Returns
+    -------
+    AnnData with
+
+    `adata.X`, `adata.layers["noise_free"]`
+        Levels with and without noise, float32. A held level is known: it has no noise.
+    `adata.obs`
+        ``time``, ``trajectory`` ("0", "1", ...), ``perturbation`` ("control" or the genes held), and with
+        interventions ``held_at``, the level at which they are held (NaN in controls).
+    `adata.var["is_regulator"]`
+        True: every gene is a candidate.
+    `adata.varp["true_graph"]` : CSR, float32
+        Signs; row regulates column. There are no self edges; decay is not one.
+    `adata.uns["true_edges"]`
+        The same as a table: ``source``, ``target``, ``sign``.
+    `adata.uns["simulation"]`
+        The parameters, and those of the kinetics: ``threshold`` (in the order of the edges), ``exponent``,
+        ``production``. :meth:`HillNetwork.from_anndata` makes the network of them, to simulate interventions that are
+        not in the data.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter has the wrong type or is out of range, or a gene is unknown.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=2, n_times=10, knockouts=["gene1"])
+    >>> adata.shape
+    (50, 5)
+    >>> adata.obs["perturbation"].cat.categories.tolist()
+    ['control', 'gene1']
+    """
+    check_grid(n_trajectories, n_times, noise)
+    check_positive(step, name="step")
+    check_type(irregular, bool, name="irregular", expected="True or False")
+    check_whole_number(n_knockout_trajectories, name="n_knockout_trajectories", least=1)
+    check_whole_number(n_overexpression_trajectories, name="n_overexpression_trajectories", least=1)
+
+    network_rng, start_rng, time_rng, noise_rng, gene_rng = np.random.default_rng(seed).spawn(5)
+    network = HillNetwork.random(n_genes, network_rng, max_regulators=max_regulators)
+    genes = [f"gene{number}" for number in range(n_genes)]
+    drawn = [genes[regulator] for regulator in gene_rng.permutation(np.unique(network.source))]
+    removed = _labels(knockouts, drawn, name="knockouts")
+    added = _labels(overexpressions, drawn[::-1], name="overexpressions")
+    # One row a kind of run: how it is called, which genes it holds and where, and how many there are.
+    labels = [CONTROL, *removed, *added]
+    held = np.concatenate(
+        [
+            np.zeros((1, n_genes), dtype=bool),
+            held_genes(removed, genes, parameter="knockouts"),
+            held_genes(added, genes, parameter="overexpressions"),
+        ]
+    )
+    level = np.repeat([0.0, network.production], [1 + len(removed), len(added)])
+    n_runs = np.repeat(
+        [n_trajectories, n_knockout_trajectories, n_overexpression_trajectories], [1, len(removed), len(added)]
+    )
+    kind = np.repeat(np.arange(len(labels)), n_runs)
+    held = held[kind]
+
+    start = np.where(held, level[kind][:, None], start_rng.uniform(0.0, MAX_START, held.shape))
+    times = np.tile(step * np.arange(n_times), (len(kind), 1))
+    if irregular:
+        times = np.sort(time_rng.uniform(0.0, times[0, -1], times.shape), axis=1)
+    runs = Runs(
+        times=times,
+        values=network.solve(start, times if irregular else times[0], held),
+        perturbation=[labels[number] for number in kind],
+        held=held,
+    )
+    return as_anndata(
+        runs,
+        genes,
+        noise=noise,
+        rng=noise_rng,
+        is_regulator=np.ones(n_genes, dtype=bool),
+        graph=network.adjacency(),
+        simulation={
+            "n_genes": n_genes,
+            "n_trajectories": n_trajectories,
+            "n_times": n_times,
+            "step": step,
+            "irregular": irregular,
+            "max_regulators": max_regulators,
+            "knockouts": removed,
+            "overexpressions": added,
+            "n_knockout_trajectories": n_knockout_trajectories,
+            "n_overexpression_trajectories": n_overexpression_trajectories,
+            "seed": seed,
+            "threshold": network.threshold[np.lexsort((network.target, network.source))],
+            "exponent": network.exponent,
+            "production": network.production,
+        },
+    )
+
+
+def _labels(asked: Sequence[str] | int, drawn: Sequence[str], *, name: str) -> list[str]:
+    """Return the interventions that are asked for: as named, or the first of those drawn."""
+    if not isinstance(asked, Integral) or isinstance(asked, bool):
+        check_labels(asked, name=name)
+        return list(asked)  # type: ignore[arg-type]
+    number = int(asked)
+    if not 0 <= number <= len(drawn):
+        msg = (
+            f"Expected `{name}` to be from 0 to {len(drawn)}, the number of genes that regulate others, found {asked}."
+        )
+        raise ValueError(msg)
+    return list(drawn[:number])

@@ -1,0 +1,234 @@
+"""Vector fields: how fast every gene changes, given the levels of all."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "elu": functional.elu,
+    "identity": lambda x: x,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """What a vector field is made of.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes d.
+    regulators
+        Positions of the genes that may regulate others, shape (R,).
+    structure
+        "per_target": a small network for every gene; "linear": a linear function for every gene; "dense": one network
+        for all genes, as in the papers.
+    hidden
+        Widths of the hidden layers.
+    activation
+        Nonlinearity, a name in ``ACTIVATIONS``.
+    order
+        1: the network gives the rate of change. 2: it gives the acceleration, from levels and rates.
+    decay
+        Whether a gene decays at a positive rate of its own, besides what the network produces.
+    production
+        "bounded": between 0 and a learned maximum, through a logistic function; "free": any number.
+    self_regulation
+        Whether a gene may regulate itself, besides its decay.
+    skip
+        Whether inputs also act linearly, next to the network (LassoNet).
+    """
+
+    n_genes: int
+    regulators: tuple[int, ...]
+    structure: Literal["per_target", "linear", "dense"] = "per_target"
+    hidden: tuple[int, ...] = (10,)
+    activation: str = "elu"
+    order: Literal[1, 2] = 1
+    decay: bool = True
+    production: Literal["bounded", "free"] = "bounded"
+    self_regulation: bool = False
+    skip: bool = False
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs of a network: the levels of the regulators and, in second order, their rates."""
+        return self.order * len(self.regulators)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"regulators": list(self.regulators), "hidden": list(self.hidden)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        plain = {name: value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else value
+                 for name, value in values.items()}
+        lists = {name: tuple(int(v) for v in plain[name]) for name in ("regulators", "hidden")}
+        return cls(**(plain | lists))
+
+
+class VectorField(nn.Module, ABC):
+    """Rates of change of genes as a function of the state, with weights that can be replaced.
+
+    ``forward`` takes the weights of the layers as an argument, so that gates are drawn once and then held through a
+    whole solve. States are in units of each gene's spread, times in units of the data's time scale.
+
+    Parameters
+    ----------
+    config
+        What it is made of.
+    targets
+        Genes whose mechanisms these are, shape (K,).
+    seed
+        Seed of the initial weights.
+    """
+
+    targets: Tensor
+    inputs: Tensor
+    centre: Tensor
+    allowed: Tensor
+
+    def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = torch.Generator().manual_seed(seed)
+        regulators = torch.tensor(config.regulators, dtype=torch.long)
+        offsets = torch.arange(config.order).repeat_interleave(len(regulators)) * config.n_genes
+        self.register_buffer("targets", torch.tensor(list(targets), dtype=torch.long))
+        self.register_buffer("inputs", regulators.repeat(config.order) + offsets)
+        self.register_buffer("centre", torch.zeros(config.n_inputs))
+        allowed = torch.ones(len(self.targets), config.n_inputs)
+        if not config.self_regulation:
+            allowed[self.targets[:, None] == (self.inputs % config.n_genes)[None, :]] = 0.0
+        self.register_buffer("allowed", allowed)
+        self.raw_decay = nn.Parameter(torch.full((len(self.targets),), math.log(math.expm1(1.0))))
+        self.raw_range = nn.Parameter(torch.full((len(self.targets),), 1.0))
+
+    @abstractmethod
+    def weights(self) -> tuple[Tensor, ...]:
+        """Return the matrices of the layers, from the first to the last, without what is not allowed."""
+
+    @abstractmethod
+    def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """Return the output of the networks for centred inputs (B, n_inputs), shape (K, B)."""
+
+    def decay_rates(self) -> Tensor:
+        """Return the positive rates of decay, shape (K,)."""
+        return functional.softplus(self.raw_decay)
+
+    def highest_rates(self, state: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the highest derivative of every target, shape (B, K).
+
+        Parameters
+        ----------
+        state
+            Levels and, in second order, rates (B, order * d).
+        weights
+            Weights of the layers; the field's own by default.
+        """
+        inputs = state[:, self.inputs] - self.centre
+        output = self.network(inputs, self.weights() if weights is None else weights)
+        if self.config.production == "bounded":
+            output = functional.softplus(self.raw_range)[:, None] * torch.sigmoid(output)
+        if self.config.decay:
+            output = output - self.decay_rates()[:, None] * state.T[self.targets]
+        return output.T
+
+    def forward(self, state: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the time derivative of the state, shape (B, order * d)."""
+        highest = self.highest_rates(state, weights)
+        if self.config.order == 1:
+            return highest
+        return torch.cat([state[:, self.config.n_genes :], highest], dim=1)
+
+    def _normal(self, *shape: int, scale: float) -> nn.Parameter:
+        return nn.Parameter(scale * torch.randn(shape, generator=self.generator))
+
+
+class TargetField(VectorField):
+    """A network of its own for every target; a linear function without hidden layers.
+
+    Several mechanisms of one target can stand side by side: all are evaluated by the same matrix products.
+    """
+
+    def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
+        super().__init__(config, targets, seed=seed)
+        n_heads, sizes = len(self.targets), (config.n_inputs, *config.hidden, 1)
+        self.matrices = nn.ParameterList(
+            self._normal(n_heads, n_out, n_in, scale=1 / math.sqrt(n_in))
+            for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+        )
+        self.biases = nn.ParameterList(
+            self._normal(n_heads, n_out, scale=0.0 if n_out == 1 else 0.5) for n_out in sizes[1:]
+        )
+        if config.skip:
+            self.linear = self._normal(n_heads, 1, config.n_inputs, scale=0.1)
+
+    def weights(self) -> tuple[Tensor, ...]:
+        first, *others = self.matrices
+        allowed = self.allowed[:, None, :]
+        return (first * allowed, *others, *([self.linear * allowed] if self.config.skip else []))
+
+    def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        layers = weights[: len(self.matrices)]
+        n_heads, width, n_in = layers[0].shape
+        # The first layer of all targets is one matrix product.
+        values = (layers[0].reshape(-1, n_in) @ inputs.T).view(n_heads, width, -1) + self.biases[0][..., None]
+        for layer, bias in zip(layers[1:], list(self.biases)[1:], strict=True):
+            values = torch.baddbmm(bias[..., None], layer, ACTIVATIONS[self.config.activation](values))
+        values = values[:, 0]
+        if self.config.skip:
+            values = values + weights[-1][:, 0] @ inputs.T
+        return values
+
+    def select(self, heads: Tensor) -> TargetField:
+        """Return a field of some of the mechanisms, in this order and possibly repeated, with their weights."""
+        chosen = TargetField(self.config, self.targets[heads].tolist())
+        chosen.to(self.centre.device, self.centre.dtype)
+        state = self.state_dict()
+        per_head = {name for name, _ in self.named_parameters()} | {"targets", "allowed"}
+        chosen.load_state_dict({name: v[heads] if name in per_head else v for name, v in state.items()})
+        return chosen
+
+
+class DenseField(VectorField):
+    """One network for all targets, as in the papers: an activation after the first layer only, if so configured.
+
+    Self-regulation cannot be excluded, and a regulator is one for every target.
+    """
+
+    def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
+        super().__init__(config, targets, seed=seed)
+        sizes = (config.n_inputs, *config.hidden, len(self.targets))
+        self.matrices = nn.ParameterList(
+            self._normal(n_out, n_in, scale=1 / math.sqrt(n_in)) for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+        )
+        self.biases = nn.ParameterList(self._normal(n_out, scale=0.0) for n_out in sizes[1:])
+
+    def weights(self) -> tuple[Tensor, ...]:
+        return tuple(self.matrices)
+
+    def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        values = inputs
+        last = len(weights) - 1
+        for k, (layer, bias) in enumerate(zip(weights, self.biases, strict=True)):
+            values = functional.linear(values, layer, bias)
+            values = ACTIVATIONS[self.config.activation](values) if k < last else values
+        return values.T
+
+
+def build_field(config: FieldConfig, *, seed: int = 0) -> VectorField:
+    """Return a new vector field of all genes."""
+    kind = DenseField if config.structure == "dense" else TargetField
+    return kind(config, range(config.n_genes), seed=seed)

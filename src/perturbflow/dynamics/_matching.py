@@ -1,0 +1,180 @@
+"""Integral matching: vector fields fitted to smoothed curves without solving an equation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perturbflow.dynamics._field import VectorField
+from perturbflow.dynamics._smoothing import Smoothed
+from perturbflow.dynamics._trajectory import Trajectory
+
+FINE_POINTS = 60  # of a trajectory, at least
+CHUNK_POINTS = 120  # at most; longer trajectories are cut, so that a step has bounded memory
+CHUNKS_A_STEP = 24
+SMALLEST_ERROR = 1e-4  # relative; what a square-root loss takes for perfect
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Smoothed curves on fine grids, in C pieces of L points.
+
+    Attributes
+    ----------
+    state
+        States on the grid, scaled, shape (C, L, order * d).
+    step
+        Steps of the grid, scaled; 0 after the end of a shorter piece, shape (C, L - 1).
+    start, end
+        First and last point of every window, positions in the grid, shape (W,).
+    valid
+        Whether a window lies within a piece, shape (C, W).
+    weight
+        Weight of a piece for every gene; 0 where an intervention holds the gene, shape (C, d).
+    trajectory
+        The trajectory that a piece belongs to, shape (C,).
+    """
+
+    state: Tensor
+    step: Tensor
+    start: Tensor
+    end: Tensor
+    valid: Tensor
+    weight: Tensor
+    trajectory: Tensor
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def pieces(self, chosen: Tensor) -> Self:
+        """Return some of the pieces."""
+        per_piece = ("state", "step", "valid", "weight", "trajectory")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in per_piece})
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the chunks on a device."""
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def make_chunks(
+    trajectories: Sequence[Trajectory],
+    curves: Sequence[Smoothed],
+    *,
+    scale: NDArray[np.float64],
+    time_scale: float,
+    order: int,
+    window: float = 1 / 6,
+) -> Chunks:
+    """Cut smoothed trajectories into pieces of equal length.
+
+    Parameters
+    ----------
+    trajectories
+        The trajectories.
+    curves
+        Their smooth curves.
+    scale
+        Unit of every gene, shape (d,).
+    time_scale
+        Unit of time.
+    order
+        1 or 2: whether states also have rates.
+    window
+        Length of the windows over which rates are integrated, a share of the number of observations.
+
+    Returns
+    -------
+    The pieces.
+    """
+    counts = [len(t.time) for t in trajectories]
+    typical = float(np.median(counts))
+    fine = max(1, math.ceil(FINE_POINTS / typical))
+    span = fine * max(1, round(window * min(typical, CHUNK_POINTS / fine)))
+    longest = min(max((n - 1) * fine + 1 for n in counts), CHUNK_POINTS + span)
+    grids, owners = [], []
+    for k, trajectory in enumerate(trajectories):
+        position = np.linspace(0, len(trajectory.time) - 1, (len(trajectory.time) - 1) * fine + 1)
+        grid = np.interp(position, np.arange(len(trajectory.time)), trajectory.time)
+        n_pieces = max(1, math.ceil((len(grid) - span) / (longest - span)))
+        for first in np.linspace(0, max(len(grid) - longest, 0), n_pieces).astype(int):
+            grids.append(grid[first : first + longest])
+            owners.append(k)
+    states, steps, valid, weight = [], [], [], []
+    starts = np.arange(longest - span) if longest > span else np.array([0])
+    ends = np.minimum(starts + span, longest - 1)
+    for grid, k in zip(grids, owners, strict=True):
+        curve, n = curves[k], len(grid)
+        state = curve(grid) / scale
+        if order == 2:
+            state = np.concatenate([state, curve.derivative(grid) * time_scale / scale], axis=1)
+        states.append(np.concatenate([state, np.repeat(state[-1:], longest - n, axis=0)]))
+        steps.append(np.concatenate([np.diff(grid) / time_scale, np.zeros(longest - n)]))
+        # A trajectory that is shorter than a window is one window.
+        inside = ends < n
+        inside[0] = True
+        valid.append(inside)
+        weight.append(~trajectories[k].clamped)
+    return Chunks(
+        state=torch.tensor(np.stack(states), dtype=torch.float32),
+        step=torch.tensor(np.stack(steps), dtype=torch.float32),
+        start=torch.tensor(starts),
+        end=torch.tensor(ends),
+        valid=torch.tensor(np.stack(valid)),
+        weight=torch.tensor(np.stack(weight), dtype=torch.float32),
+        trajectory=torch.tensor(owners),
+    )
+
+
+def relative_errors(
+    field: VectorField, chunks: Chunks, *, weights: Sequence[Tensor] | None = None, by_piece: bool = False
+) -> tuple[Tensor, Tensor]:
+    r"""Return by how much the field misses the changes of its targets over windows, relative to how much they change.
+
+    For a window from a to b of length h, the miss of target i is
+    :math:`(x_i(b) - x_i(a) - \int_a^b f_i(x(s))\,ds) / h`, with the smoothed curve x and the trapezoidal rule.
+    Integral matching; Dattner and Klaassen (2015), *Electron. J. Stat.* 9, 1939.
+
+    Parameters
+    ----------
+    field
+        Mechanisms of K targets.
+    chunks
+        The curves.
+    weights
+        Weights of the layers; those of the field by default.
+    by_piece
+        Return sums of squares of every piece (C, K) instead of sums over pieces (K,).
+
+    Returns
+    -------
+    Weighted sums of the squared misses, and of the squared changes per time: their ratio is the relative error.
+    """
+    n_pieces, n_points, n_state = chunks.state.shape
+    rates = field.highest_rates(chunks.state.reshape(-1, n_state), weights).view(n_pieces, n_points, -1)
+    areas = (rates[:, 1:] + rates[:, :-1]) / 2 * chunks.step[..., None]
+    integral = torch.nn.functional.pad(areas.cumsum(dim=1), (0, 0, 1, 0))
+    highest = field.targets + (field.config.order - 1) * field.config.n_genes
+    level = chunks.state[..., highest]
+    time = torch.nn.functional.pad(chunks.step.cumsum(dim=1), (1, 0))
+    duration = (time[:, chunks.end] - time[:, chunks.start]).clamp(min=1e-12)[..., None]
+    change = (level[:, chunks.end] - level[:, chunks.start]) / duration
+    predicted = (integral[:, chunks.end] - integral[:, chunks.start]) / duration
+    weight = chunks.valid[..., None] * chunks.weight[:, None, field.targets]
+    miss, size = (weight * (change - predicted) ** 2).sum(dim=1), (weight * change**2).sum(dim=1)
+    return (miss, size) if by_piece else (miss.sum(dim=0), size.sum(dim=0))
+
+
+def root_error(miss: Tensor, size: Tensor) -> Tensor:
+    r"""Return the root of the relative error of every target.
+
+    Its sum over targets is the loss of the square-root lasso (Belloni, Chernozhukov and Wang, 2011): a strength of
+    sparsity then suits targets of any noise.
+    """
+    return (miss / size.clamp(min=1e-12) + SMALLEST_ERROR**2).sqrt()

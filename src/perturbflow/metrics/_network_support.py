@@ -1,0 +1,192 @@
+"""Agreement of the support of a network with a known one, and all network metrics at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perturbflow.metrics._edge_pairs import Network, edge_pairs
+from perturbflow.metrics._network import auroc, average_precision, early_precision, sign_accuracy
+
+
+def structural_hamming_distance(
+    edge_scores: Network,
+    truth: Network,
+    *,
+    candidates: NDArray[np.bool_] | None = None,
+    threshold: float = 0.0,
+) -> int:
+    """Number of pairs on which the predicted and the known network disagree.
+
+    ``#{(|s| > threshold) != (truth != 0)}``, missing edges plus superfluous ones. The two directions between two genes
+    are two pairs, so a reversed edge counts twice.
+
+    *Direction*: lower is better. *Range*: 0 to the number of candidates.
+
+    *Weakness*: depends on the threshold, and rewards caution: in a sparse network, predicting no edge at all leaves only
+    the number of edges. Blind to signs.
+
+    Parameters
+    ----------
+    edge_scores
+        Scores (r, d).
+    truth
+        Known network (r, d), signed or not.
+    candidates
+        Pairs that count (r, d).
+    threshold
+        A pair is predicted to be an edge if its absolute score is larger.
+
+    Returns
+    -------
+    The number.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, values are not finite, or the threshold is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = np.array([[0, 1, 0], [0, 0, -1], [0, 0, 0]])
+    >>> structural_hamming_distance(np.array([[0, 3.0, 1.0], [0, 0, -0.5], [0, 0, 0]]), truth, threshold=0.8)
+    2
+    """
+    pairs = edge_pairs(edge_scores, truth, candidates)
+    return int((pairs.predicted(threshold) != pairs.is_edge).sum())
+
+
+def support_error(
+    edge_scores: Network,
+    truth: Network,
+    *,
+    candidates: NDArray[np.bool_] | None = None,
+    threshold: float = 0.0,
+) -> float:
+    """Structural Hamming distance relative to the number of true edges.
+
+    ``(missing edges + superfluous edges) / (true edges)``, with an edge predicted where ``|s| > threshold``.
+
+    *Direction*: lower is better. *Range*: 0 (the support is exact) to infinity; a network without any edge has 1.
+
+    *Weakness*: that of :func:`structural_hamming_distance`.
+
+    Parameters
+    ----------
+    edge_scores
+        Scores (r, d).
+    truth
+        Known network (r, d), signed or not.
+    candidates
+        Pairs that count (r, d).
+    threshold
+        A pair is predicted to be an edge if its absolute score is larger.
+
+    Returns
+    -------
+    The error.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, values are not finite, the threshold is negative, or there is no edge or no non-edge.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = np.array([[0, 1, 0], [0, 0, -1], [0, 0, 0]])
+    >>> support_error(np.array([[0, 3.0, 1.0], [0, 0, -0.5], [0, 0, 0]]), truth)
+    0.5
+    """
+    pairs = edge_pairs(edge_scores, truth, candidates)
+    pairs.check_both_kinds()
+    return float((pairs.predicted(threshold) != pairs.is_edge).sum() / pairs.is_edge.sum())
+
+
+def edge_density(truth: Network, *, candidates: NDArray[np.bool_] | None = None) -> float:
+    """Share of the candidate pairs that are edges: the prevalence, and the chance level of precision.
+
+    ``#{truth != 0} / #candidates``. *Range*: 0 to 1. Not a score; also what to call on a predicted network to learn how
+    dense it is.
+
+    Parameters
+    ----------
+    truth
+        Network (r, d), signed or not.
+    candidates
+        Pairs that count (r, d).
+
+    Returns
+    -------
+    The share.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or values are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> edge_density(np.array([[0, 1, 0], [0, 0, -1], [0, 0, 0]])).__round__(6)
+    0.333333
+    """
+    return float(edge_pairs(truth, truth, candidates).is_edge.mean())
+
+
+def network_scores(
+    edge_scores: Network,
+    truth: Network,
+    *,
+    candidates: NDArray[np.bool_] | None = None,
+    threshold: float = 0.0,
+) -> dict[str, float]:
+    """All metrics of a scored network at once.
+
+    Parameters
+    ----------
+    edge_scores
+        Scores (r, d).
+    truth
+        Known network (r, d), signed or not.
+    candidates
+        Pairs that count (r, d).
+    threshold
+        Absolute score above which a pair is predicted to be an edge; enters ``structural_hamming_distance``,
+        ``support_error`` and ``n_edges`` only.
+
+    Returns
+    -------
+    By name: ``auroc``, ``average_precision``, ``early_precision``, ``sign_accuracy``, ``structural_hamming_distance``,
+    ``support_error``, ``edge_density`` (chance of the two precisions), and the numbers ``n_edges`` (predicted),
+    ``n_true_edges`` and ``n_candidates``.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, values are not finite, the threshold is negative, or there is no edge or no non-edge.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = np.array([[0, 1, 0], [0, 0, -1], [0, 0, 0]])
+    >>> scores = network_scores(truth, truth)
+    >>> scores["auroc"], scores["average_precision"], scores["sign_accuracy"], scores["structural_hamming_distance"]
+    (1.0, 1.0, 1.0, 0)
+    """
+    pairs = edge_pairs(edge_scores, truth, candidates)
+    return {
+        "auroc": auroc(edge_scores, truth, candidates=candidates),
+        "average_precision": average_precision(edge_scores, truth, candidates=candidates),
+        "early_precision": early_precision(edge_scores, truth, candidates=candidates),
+        "sign_accuracy": sign_accuracy(edge_scores, truth, candidates=candidates),
+        "structural_hamming_distance": structural_hamming_distance(
+            edge_scores, truth, candidates=candidates, threshold=threshold
+        ),
+        "support_error": support_error(edge_scores, truth, candidates=candidates, threshold=threshold),
+        "edge_density": float(pairs.is_edge.mean()),
+        "n_edges": int(pairs.predicted(threshold).sum()),
+        "n_true_edges": int(pairs.is_edge.sum()),
+        "n_candidates": len(pairs.is_edge),
+    }

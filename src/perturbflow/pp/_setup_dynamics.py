@@ -1,0 +1,315 @@
+"""Register where AnnData keeps what dynamics are fitted to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from perturbflow._checks import check_key, check_text, check_type, check_unique_names, listing, nearest
+from perturbflow._dynamics_fields import (
+    DynamicsFields,
+    clamped_genes,
+    finite_expression,
+    time_column,
+    trajectory_groups,
+    write_dynamics_fields,
+)
+from perturbflow._fields import writable
+from perturbflow.pp._setup_perturbation import _check_columns
+
+if TYPE_CHECKING:
+    from networkx import DiGraph
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+MIN_TIMES = 3  # with two, no change of the derivative can be seen
+
+
+def setup_dynamics(
+    adata: AnnData,
+    *,
+    time_key: str,
+    trajectory_key: str | None = None,
+    regulators: Sequence[str] | str | None = None,
+    prior: pd.DataFrame | DiGraph | None = None,
+    perturbation_key: str | None = None,
+    control: str = "control",
+    separator: str = "+",
+    layer: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Register where ``adata`` keeps what dynamics are fitted to, after checking all of it.
+
+    Nothing is written unless everything is right, and neither expression nor times are changed. The order of the cells
+    does not matter. Another call replaces what was registered.
+
+    Parameters
+    ----------
+    adata
+        Cells, or means of cells (see :func:`~perturbflow.pp.bin_pseudotime`), with finite expression of any scale: an
+        array or a CSR or CSC matrix. A view becomes a copy, with a warning.
+    time_key
+        Column of ``obs`` with the time or pseudotime, in one unit for all cells: numbers, or text or categories that
+        are numbers ("0", "6", "12"). Cells of equal time are replicates: they are averaged.
+    trajectory_key
+        Column of ``obs`` with the trajectory of every cell: a donor, a lineage, a well. By default all cells are of one.
+        Every trajectory, and under every perturbation, needs three distinct times.
+    regulators
+        Genes that may regulate others: their names, or the name of a boolean column of ``var``. By default all genes.
+    prior
+        Network that is known beforehand: a table with the columns ``source`` (regulator), ``target`` and, where wanted,
+        ``weight`` (finite, not 0, by default 1; its sign is that of the regulation), or a directed graph of networkx
+        with such weights at its edges. Edges from genes that are no ``regulators`` are left out, and logged.
+    perturbation_key
+        Column of ``obs`` with the intervention on every cell: ``control``, or the genes that it holds at the level
+        that was observed ("GATA1", "GATA1+SPI1"), in any order. What regulates such a gene is not fitted there. By
+        default there are no interventions.
+    control
+        Label of cells without intervention.
+    separator
+        What stands between the genes of a label.
+    layer
+        Layer with the expression; by default ``X``.
+    copy
+        Whether to leave ``adata`` as it is and return a copy.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `adata.uns["dynamics_fields"]`
+        The names above, and the regulators in the order of ``var_names``.
+    `adata.varp["dynamics_prior"]` : CSR, float32
+        Weights of the prior network, row regulates column; only if there is one.
+
+    Raises
+    ------
+    KeyError
+        If a column, the layer or a column of the prior is missing.
+    TypeError
+        If an argument or the expression is of the wrong type.
+    ValueError
+        If times are missing, infinite, no numbers or all the same, or a trajectory has fewer than three; a trajectory
+        or a perturbation is missing; a perturbation, a regulator or an edge of the prior names what is no gene;
+        regulators or edges are repeated; the expression is not finite, or genes are repeated.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd, perturbflow as pf
+    >>> time = np.tile([0.0, 1.0, 2.0, 4.0], 2)
+    >>> adata = anndata.AnnData(
+    ...     np.exp(-np.outer(time, [0.5, 1.0])),
+    ...     obs=pd.DataFrame({"time": time, "donor": ["a"] * 4 + ["b"] * 4}, index=[f"cell_{i}" for i in range(8)]),
+    ...     var=pd.DataFrame(index=["GATA1", "SPI1"]),
+    ... )
+    >>> prior = pd.DataFrame({"source": ["GATA1"], "target": ["SPI1"], "weight": [-1.0]})
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="donor", regulators=["GATA1"], prior=prior)
+    >>> adata.varp["dynamics_prior"].toarray()
+    array([[ 0., -1.],
+           [ 0.,  0.]], dtype=float32)
+    """
+    fields = DynamicsFields(
+        time_key=time_key,
+        trajectory_key=trajectory_key,
+        perturbation_key=perturbation_key,
+        control=control,
+        separator=separator,
+        layer=layer,
+    )
+    check_fields(adata, fields)
+    check_unique_names(
+        adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
+    )
+    finite_expression(adata, layer)
+    genes = _regulators(adata, regulators)
+    network = None if prior is None else _prior(adata, prior, regulators=genes)
+    fields = replace(fields, regulators=genes, has_prior=network is not None)
+    n_trajectories = _check_times(adata, fields)
+
+    adata = writable(adata, copy=copy)
+    write_dynamics_fields(adata, fields, network)
+    logger.info(
+        "Registered %d trajectories of %d cells, with %d regulators of %d genes.",
+        n_trajectories,
+        adata.n_obs,
+        len(genes),
+        adata.n_vars,
+    )
+    return adata if copy else None
+
+
+def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
+    """Raise unless names are text, columns are there and have one role each, and the cells are in memory."""
+    check_type(adata, AnnData, name="adata", expected="an AnnData")
+    optional = ("trajectory_key", "perturbation_key", "layer")
+    for name in ("time_key", *optional, "control", "separator"):
+        if getattr(fields, name) is not None or name not in optional:
+            check_text(getattr(fields, name), name=name)
+    if adata.isbacked:
+        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
+        raise ValueError(msg)
+    keys = (fields.time_key, fields.trajectory_key, fields.perturbation_key)
+    _check_columns(adata, [key for key in keys if key is not None])
+
+
+def check_distinct_times(
+    time: NDArray[np.float64], names: pd.Series, codes: NDArray[np.intp], *, least: int, advice: str
+) -> None:
+    """Raise unless every trajectory has at least so many distinct times.
+
+    Parameters
+    ----------
+    time, codes
+        Time of every cell and number of its trajectory (n,).
+    names
+        Names of the trajectories.
+    least
+        How many are needed.
+    advice
+        What to do next.
+    """
+    n_times = pd.Series(time).groupby(codes).nunique().to_numpy()
+    few = n_times < least
+    if few.any():
+        n_cells = np.bincount(codes, minlength=len(names))
+        found = [
+            f"{name}: {times} ({cells} cells)"
+            for name, times, cells in zip(names[few], n_times[few], n_cells[few], strict=True)
+        ]
+        msg = (
+            f"Expected at least {least} distinct times in every trajectory, and under every perturbation, found fewer "
+            f"in {few.sum()} of {len(names)}: {listing(found)}. {advice}"
+        )
+        raise ValueError(msg)
+
+
+def _check_times(adata: AnnData, fields: DynamicsFields) -> int:
+    """Raise unless labels name genes and every trajectory has enough times; return the number of trajectories."""
+    time = time_column(adata, fields.time_key)
+    groups, codes = trajectory_groups(adata, fields)
+    clamped_genes(adata, groups["perturbation"].tolist(), fields)
+    if (time == time[0]).all():
+        msg = (
+            f"Expected times that differ in `adata.obs[{fields.time_key!r}]`, found {time[0]:g} in all {len(time)} "
+            "cells. Name the column with the time in `time_key`."
+        )
+        raise ValueError(msg)
+    advice = "Remove these cells, or join trajectories in `trajectory_key`."
+    check_distinct_times(time, groups["name"], codes, least=MIN_TIMES, advice=advice)
+    return len(groups)
+
+
+def _regulators(adata: AnnData, regulators: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Return the names of the regulators, in the order of the genes."""
+    if regulators is None:
+        return tuple(map(str, adata.var_names))
+    if isinstance(regulators, str):
+        hint = "Name a boolean column, or give the names of the genes in a list."
+        check_key(regulators, adata.var.columns, where="adata.var", hint=hint)
+        column = adata.var[regulators]
+        if not pd.api.types.is_bool_dtype(column) or column.isna().any():
+            msg = f"Expected booleans in `adata.var[{regulators!r}]`, found values of type {column.dtype}. {hint}"
+            raise TypeError(msg)
+        chosen = set(adata.var_names[column.to_numpy(dtype=bool)])
+    else:
+        check_type(regulators, Iterable, name="regulators", expected="names of genes, or a column of `adata.var`")
+        names = list(regulators)
+        for name in names:
+            check_type(name, str, name="regulators", expected="names of genes, or a column of `adata.var`")
+        check_unique_names(names, what="`regulators`", hint="Name every gene once.")
+        _check_genes(
+            adata, names, what="regulators", hint="Leave them out: `[g for g in regulators if g in adata.var_names]`."
+        )
+        chosen = set(names)
+    if not chosen:
+        msg = "Expected at least one regulator in `regulators`, found none. Leave it out to let every gene regulate."
+        raise ValueError(msg)
+    return tuple(gene for gene in map(str, adata.var_names) if gene in chosen)
+
+
+def _check_genes(adata: AnnData, names: Iterable[str], *, what: str, hint: str) -> None:
+    """Raise unless all names are genes."""
+    unknown = [name for name in dict.fromkeys(names) if name not in adata.var_names]
+    if unknown:
+        msg = (
+            f"Expected {what} to be genes in `adata.var_names`, found {len(unknown)} that are not: {listing(unknown)}. "
+            f"The most similar genes to {unknown[0]!r} are {nearest(unknown[0], adata.var_names, n=3)}. {hint}"
+        )
+        raise ValueError(msg)
+
+
+def _prior(adata: AnnData, prior: pd.DataFrame | DiGraph, *, regulators: tuple[str, ...]) -> sparse.csr_matrix:
+    """Weights of a prior network (d, d), row regulates column."""
+    edges = _edges(prior)
+    ends = ["source", "target"]
+    for end in ends:
+        wrong = [name for name in edges[end] if not isinstance(name, str)]
+        if wrong:
+            msg = f"Expected names of genes in `prior[{end!r}]`, found {listing(wrong)}. Remove or name them."
+            raise TypeError(msg)
+    known = "`prior[prior['source'].isin(adata.var_names) & prior['target'].isin(adata.var_names)]`"
+    hint = (
+        f"Keep the edges between genes, {known}, if the names are of the same kind."
+        if isinstance(prior, pd.DataFrame)
+        else "Keep the genes, `prior.subgraph(adata.var_names)`, if the names are of the same kind."
+    )
+    _check_genes(adata, edges[ends].to_numpy().ravel(), what="sources and targets of `prior`", hint=hint)
+    again = edges.duplicated(ends)
+    if again.any():
+        repeated = list(dict.fromkeys(edges.loc[again, ends].itertuples(index=False, name=None)))
+        msg = (
+            f"Expected every edge of `prior` once, found repeated {listing(repeated)}. Combine them, for example with "
+            "`prior.groupby(['source', 'target'], as_index=False)['weight'].mean()`."
+        )
+        raise ValueError(msg)
+    weight = pd.to_numeric(edges["weight"], errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(weight) | (weight == 0)
+    if bad.any():
+        found = edges.loc[bad, [*ends, "weight"]].itertuples(index=False, name=None)
+        msg = (
+            f"Expected weights of `prior` to be finite numbers other than 0, found {bad.sum()} that are not: "
+            f"{listing(found, limit=3)}. Remove these edges or correct their weights."
+        )
+        raise ValueError(msg)
+
+    allowed = edges["source"].isin(regulators).to_numpy()
+    if not allowed.any():
+        msg = (
+            f"Expected edges from the {len(regulators)} regulators in `prior`, found none among {len(edges)} edges. "
+            "Name their sources in `regulators`, or leave `prior` out."
+        )
+        raise ValueError(msg)
+    if not allowed.all():
+        logger.info(
+            "Left out %d of %d edges of the prior, whose sources are no regulators.", (~allowed).sum(), len(edges)
+        )
+    source, target = (adata.var_names.get_indexer(edges.loc[allowed, end]) for end in ends)
+    values = weight[allowed].astype(np.float32)
+    return sparse.csr_matrix((values, (source, target)), shape=(adata.n_vars, adata.n_vars))
+
+
+def _edges(prior: pd.DataFrame | DiGraph) -> pd.DataFrame:
+    """Return the edges of a prior as a table with the columns source, target and weight."""
+    if isinstance(prior, pd.DataFrame):
+        for column in ("source", "target"):
+            check_key(column, prior.columns, where="prior", hint="Rename the columns of `prior`.")
+        edges = prior.reset_index(drop=True)
+        edges = edges if "weight" in edges else edges.assign(weight=1.0)
+        edges = edges[["source", "target", "weight"]]
+    else:
+        import networkx as nx
+
+        check_type(prior, nx.DiGraph, name="prior", expected="a DataFrame or a directed graph of networkx")
+        edges = pd.DataFrame(list(prior.edges.data("weight", default=1.0)), columns=["source", "target", "weight"])
+    if edges.empty:
+        msg = "Expected at least one edge in `prior`, found none. Leave `prior` out."
+        raise ValueError(msg)
+    return edges

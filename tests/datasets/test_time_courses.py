@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perturbflow.datasets._time_courses import Runs, check_times, edge_table, held_genes, integrate, signed_graph
+
+START = np.array([[1.0, 2.0], [0.5, 3.0]])
+
+
+def decay(x):
+    return -np.array([1.0, 0.3]) * x
+
+
+def test_exponential_decay():
+    times = np.array([0.0, 0.4, 2.0])
+    expected = START[:, None] * np.exp(-np.array([1.0, 0.3]) * times[:, None])
+    np.testing.assert_allclose(integrate(decay, START, times), expected, rtol=1e-7)
+
+
+def test_times_of_its_own_for_every_run():
+    times = np.array([[0.1, 2.0], [0.7, 1.0]])
+    separate = [integrate(decay, START, row)[run] for run, row in enumerate(times)]
+    np.testing.assert_allclose(integrate(decay, START, times), np.stack(separate), rtol=1e-7)
+
+
+def test_held_variables_stay_exactly():
+    held = np.array([[True, False], [False, True]])
+    values = integrate(decay, START, np.linspace(0.0, 3.0, 7), held=held)
+    assert (values[0, :, 0] == 1.0).all()
+    assert (values[1, :, 1] == 3.0).all()
+    np.testing.assert_allclose(values[0, -1, 1], 2.0 * np.exp(-0.9), rtol=1e-7)
+
+
+def test_growth_without_bound_is_an_error():
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(RuntimeError, match="bounded levels up to time 2"):
+        integrate(lambda x: x**2, START, np.array([0.0, 2.0]))  # ends at time 1/3
+
+
+def runs(held):
+    values = np.random.default_rng(0).normal(2.0, 3.0, size=(2, 4000, 2))
+    values[1] *= 100.0  # an intervention, which does not count
+    values[:, :, 0] = np.where(held[:, [0]], 0.5, values[:, :, 0])
+    times = np.tile(np.arange(4000.0), (2, 1))
+    return Runs(times=times, values=values, perturbation=["control", "a"], held=held)
+
+
+def test_noise_is_relative_to_the_runs_without_intervention():
+    course = runs(np.zeros((2, 2), dtype=bool))
+    deviations = course.observed(0.1, np.random.default_rng(1)) - course.values
+    # 8,000 draws a run: the standard error of a standard deviation is 0.8 %.
+    np.testing.assert_allclose(deviations.std(axis=(1, 2)), 0.1 * course.values[0].std(), rtol=0.04)
+    assert course.noise_sd(0.1) == pytest.approx(0.1 * course.values[0].std())
+    assert np.isnan(course.held_at()).all()
+
+
+def test_held_levels_have_no_noise():
+    course = runs(np.array([[False, False], [True, False]]))
+    observed = course.observed(0.1, np.random.default_rng(1))
+    assert (observed[1, :, 0] == 0.5).all()
+    assert (observed[:, :, 1] != course.values[:, :, 1]).all()
+    np.testing.assert_array_equal(course.held_at(), [np.nan, 0.5])
+
+
+def test_edges_of_a_graph():
+    graph = signed_graph(np.array([[0.0, -0.3], [7.0, 2.0]]))
+    assert graph.dtype == np.float32
+    np.testing.assert_array_equal(graph.toarray(), [[0, -1], [1, 1]])
+    table = edge_table(graph, np.array(["a", "b"], dtype=object))
+    assert table.to_numpy().tolist() == [["a", "b", -1], ["b", "a", 1], ["b", "b", 1]]
+
+
+def test_genes_that_labels_hold():
+    held = held_genes(["b", "a+c"], ["a", "b", "c"], parameter="knockouts")
+    np.testing.assert_array_equal(held, [[False, True, False], [True, False, True]])
+    assert held_genes([], ["a", "b"], parameter="knockouts").shape == (0, 2)
+    with pytest.raises(ValueError, match=r"`knockouts` to name genes, found 'B1'. Similar: \['b1'"):
+        held_genes(["a1+B1"], ["a1", "b1"], parameter="knockouts")
+
+
+@pytest.mark.parametrize("times", [[0.0], [0.0, np.nan], [[[0.0, 1.0]]]])
+def test_too_few_times(times):
+    with pytest.raises(ValueError, match="`times` to be at least two finite numbers"):
+        check_times(np.array(times))
+
+
+@pytest.mark.parametrize("times", [[0.0, 0.0], [1.0, 0.5], [-1.0, 0.0], [[0.0, 1.0], [1.0, 0.0]]])
+def test_times_must_ascend(times):
+    with pytest.raises(ValueError, match="`times` to ascend from 0 or later"):
+        check_times(np.array(times))
