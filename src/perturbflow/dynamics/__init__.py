@@ -2,6 +2,47 @@
 
 from __future__ import annotations
 
+from perturbflow.dynamics._elimination import Elimination, eliminate
+from perturbflow.dynamics._field import ACTIVATIONS, DenseField, FieldConfig, TargetField, VectorField, build_field
+from perturbflow.dynamics._fitted import FittedDynamics
+from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
+from perturbflow.dynamics._integrate import rk4_step, solve_adaptive, solve_rk4
+from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
+from perturbflow.dynamics._paths import path_product, path_weights
+from perturbflow.dynamics._penalties import SPARSITIES
+from perturbflow.dynamics._problem import Problem, Units
+from perturbflow.dynamics._smoothing import Smoothed, smooth
+from perturbflow.dynamics._sparsity import Sparsity
+from perturbflow.dynamics._training import DynamicsSettings, DynamicsTrainer
 from perturbflow.dynamics._trajectory import Trajectory
 
-__all__ = ["Trajectory"]
+__all__ = [
+    "ACTIVATIONS",
+    "SPARSITIES",
+    "DenseField",
+    "DynamicsSettings",
+    "DynamicsTrainer",
+    "Elimination",
+    "FieldConfig",
+    "FittedDynamics",
+    "MeanJacobian",
+    "Problem",
+    "Smoothed",
+    "Sparsity",
+    "TargetField",
+    "Trajectory",
+    "Units",
+    "VectorField",
+    "build_field",
+    "eliminate",
+    "expected_gates",
+    "mean_jacobian",
+    "open_probability",
+    "path_product",
+    "path_weights",
+    "rk4_step",
+    "sample_gates",
+    "smooth",
+    "solve_adaptive",
+    "solve_rk4",
+]

@@ -34,7 +34,7 @@ class FieldConfig:
         "per_target": a small network for every gene; "linear": a linear function for every gene; "dense": one network
         for all genes, as in the papers.
     hidden
-        Widths of the hidden layers.
+        Widths of the hidden layers; a linear function has none.
     activation
         Nonlinearity, a name in ``ACTIVATIONS``.
     order
@@ -72,8 +72,10 @@ class FieldConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
-        plain = {name: value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else value
-                 for name, value in values.items()}
+        plain = {
+            name: value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else value
+            for name, value in values.items()
+        }
         lists = {name: tuple(int(v) for v in plain[name]) for name in ("regulators", "hidden")}
         return cls(**(plain | lists))
 
@@ -164,7 +166,8 @@ class TargetField(VectorField):
 
     def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
         super().__init__(config, targets, seed=seed)
-        n_heads, sizes = len(self.targets), (config.n_inputs, *config.hidden, 1)
+        hidden = () if config.structure == "linear" else config.hidden
+        n_heads, sizes = len(self.targets), (config.n_inputs, *hidden, 1)
         self.matrices = nn.ParameterList(
             self._normal(n_heads, n_out, n_in, scale=1 / math.sqrt(n_in))
             for n_in, n_out in zip(sizes, sizes[1:], strict=False)
@@ -203,7 +206,7 @@ class TargetField(VectorField):
 
 
 class DenseField(VectorField):
-    """One network for all targets, as in the papers: an activation after the first layer only, if so configured.
+    """One network for all targets, as in the papers, with an activation after every hidden layer.
 
     Self-regulation cannot be excluded, and a regulator is one for every target.
     """
@@ -215,9 +218,15 @@ class DenseField(VectorField):
             self._normal(n_out, n_in, scale=1 / math.sqrt(n_in)) for n_in, n_out in zip(sizes, sizes[1:], strict=False)
         )
         self.biases = nn.ParameterList(self._normal(n_out, scale=0.0) for n_out in sizes[1:])
+        for k, matrix in enumerate(self.matrices):
+            self.register_buffer(f"mask{k}", torch.ones_like(matrix.data))
+
+    def masks(self) -> list[Tensor]:
+        """Return which weights may differ from 0, a matrix a layer."""
+        return [self.get_buffer(f"mask{k}") for k in range(len(self.matrices))]
 
     def weights(self) -> tuple[Tensor, ...]:
-        return tuple(self.matrices)
+        return tuple(matrix * mask for matrix, mask in zip(self.matrices, self.masks(), strict=True))
 
     def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
         values = inputs

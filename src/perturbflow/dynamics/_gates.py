@@ -42,5 +42,5 @@ def open_probability(log_alpha: Tensor) -> Tensor:
 
 
 def initial_log_alpha(shape: torch.Size | tuple[int, ...], *, drop_rate: float, like: Tensor) -> Tensor:
-    """Return parameters of gates whose median is open with probability ``1 - drop_rate``."""
+    """Return parameters of gates that exceed one half with probability ``1 - drop_rate``."""
     return torch.full(tuple(shape), math.log(1 - drop_rate) - math.log(drop_rate), dtype=like.dtype, device=like.device)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perturbflow.dynamics._field import VectorField
 from perturbflow.dynamics._l1 import soft_threshold
@@ -41,9 +41,8 @@ def hierarchical_proximal(theta: Tensor, weights: Tensor, amount: Tensor, hierar
     bound = hierarchy * soft_threshold(theta.abs()[..., None] + hierarchy * sums, amount[..., None])
     bound = bound / (1 + count * hierarchy**2)
     lower = torch.cat([magnitude, torch.zeros_like(magnitude[..., :1])], dim=-1)
-    upper = torch.cat([torch.full_like(magnitude[..., :1], torch.inf), magnitude], dim=-1)
-    inside = (bound >= lower) & (bound <= upper)
-    chosen = bound.gather(-1, inside.to(torch.int8).argmax(dim=-1, keepdim=True))
+    # The first count whose bound is no less than the next magnitude; with the last, 0, there is always one.
+    chosen = bound.gather(-1, (bound >= lower).to(torch.int8).argmax(dim=-1, keepdim=True))
     sign = torch.where(theta >= 0, 1.0, -1.0)
     return sign * chosen[..., 0] / hierarchy, torch.sign(weights) * torch.minimum(weights.abs(), chosen)
 
@@ -63,10 +62,9 @@ class LassoNet(Sparsity):
         self.hierarchy = hierarchy
 
     def proximal_(self, field: VectorField, strength: float, steps: Mapping[str, Tensor]) -> None:
-        matrix, linear = first_layer(field), field.linear
-        amount = steps["linear"][:, 0] * self.factors * strength / len(self.factors)  # type: ignore[index]
-        theta, weights = hierarchical_proximal(
-            linear.data[:, 0], matrix.data.transpose(1, 2), amount, self.hierarchy  # type: ignore[union-attr, index]
-        )
-        linear.data[:, 0] = theta  # type: ignore[union-attr, index]
+        matrix = first_layer(field)
+        linear: nn.Parameter = field.linear  # type: ignore[assignment]
+        amount = steps["linear"][:, 0] * self.factors * strength / len(self.factors)
+        theta, weights = hierarchical_proximal(linear.data[:, 0], matrix.data.transpose(1, 2), amount, self.hierarchy)
+        linear.data[:, 0] = theta
         matrix.data.copy_(weights.transpose(1, 2))

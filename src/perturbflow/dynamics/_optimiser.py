@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class ProximalAdam:
         Learning rate at the first step; it falls along a half cosine to a twentieth.
     n_steps
         Number of steps of the schedule.
-    support
-        Masks of the matrices by name, for a refit: what is 0 there stays 0.
+    extra
+        Parameters besides those of the field that move with its learning rate.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ProximalAdam:
         extra: list[nn.Parameter] | None = None,
     ) -> None:
         self.field, self.sparsity = field, sparsity
-        groups = [{"params": [*field.parameters(), *(extra or [])]}]
+        groups: list[dict[str, Any]] = [{"params": [*field.parameters(), *(extra or [])]}]
         gates = list(sparsity.parameters())
         if gates:
             groups.append({"params": gates, "lr": GATE_LEARNING_RATE * learning_rate})
@@ -57,7 +58,7 @@ class ProximalAdam:
     def step(self, loss: Tensor, *, strength: float) -> None:
         """Take a gradient step, and a proximal one with the given strength of sparsity."""
         self.adam.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.adam.step()
         if strength > 0:
             with torch.no_grad():

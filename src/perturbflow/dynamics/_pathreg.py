@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,12 @@ class PathReg(Sparsity):
     def penalty(self, weights: Weights) -> Tensor:
         chain, _ = self.split(weights)
         gates = path_product([z.expand_as(w) for z, w in zip(self.drawn, chain, strict=True)])
-        return total_paths(*self.split(weights), self.factors) + GATE_RATIO * (self.factors * gates).sum() / len(self.factors)
+        open_paths = (self.factors * gates).sum() / len(self.factors)
+        return total_paths(*self.split(weights), self.factors) + GATE_RATIO * open_paths
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Drawn gates belong to the graph of one step, of which torch makes no copies.
+        return self.__dict__ | {"drawn": [gates.detach() for gates in self.drawn]}
 
     def _gated(self, weights: Weights, gates: list[Tensor]) -> tuple[Tensor, ...]:
         chain, skip = self.split(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ FloatArray = NDArray[np.float64]
 
 N_PENALTIES = 80
 COST_OF_FREEDOM = 1.4  # Cummins, Filloon and Nychka (2001): plain cross-validation (1) often follows the noise
+
+TOO_CLOSE = 1e-3  # of the mean step: what is closer is one time
+ROUNDING = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,16 @@ class Smoothed:
 
     def __call__(self, time: FloatArray) -> FloatArray:
         """Return the levels at some times, shape (..., d)."""
-        return self.curve(time)
+        inside = self._inside(time)
+        return self.curve(inside) + self.curve(inside, 1) * np.asarray(time - inside)[..., None]
 
     def derivative(self, time: FloatArray) -> FloatArray:
         """Return the time derivatives at some times, shape (..., d)."""
-        return self.curve(time, 1)
+        return self.curve(self._inside(time), 1)
+
+    def _inside(self, time: FloatArray) -> FloatArray:
+        # `CubicSpline` itself goes on with the cubic of the last interval.
+        return np.clip(time, self.curve.x[0], self.curve.x[-1])
 
 
 def smooth(trajectory: Trajectory, *, cost_of_freedom: float = COST_OF_FREEDOM) -> Smoothed:
@@ -61,18 +70,22 @@ def smooth(trajectory: Trajectory, *, cost_of_freedom: float = COST_OF_FREEDOM) 
     -------
     The curves, with the noise about them.
     """
-    time, y = trajectory.time, trajectory.values
+    time, y, weight = _apart(trajectory)
     n = len(time)
     if n < 5:
         curve = CubicSpline(time, y, bc_type="natural") if n > 2 else _line(time, y)
         return Smoothed(curve, np.zeros(y.shape[1]), np.full(y.shape[1], float(n)))
-    root = np.sqrt(trajectory.weight / trajectory.weight.mean())
+    root = np.sqrt(weight / weight.mean())
     eigenvalues, basis = np.linalg.eigh(_roughness(time) / np.outer(root, root))
     # The null space, constants and lines, is known; rounding must not give it roughness.
     eigenvalues = np.where(np.arange(n) < 2, 0.0, np.maximum(eigenvalues, 0.0))
     coefficients = basis.T @ (root[:, None] * y)
     penalties = np.logspace(-3, 3, N_PENALTIES) / np.median(eigenvalues[2:])
-    penalties = np.concatenate([penalties[0] * np.logspace(-6, -0.1, N_PENALTIES // 4), penalties])
+    # Up to where nothing but a straight line is left, which takes ever more decades the more times there are.
+    decades = max(np.log10(np.median(eigenvalues[2:]) / max(eigenvalues[2], ROUNDING * eigenvalues[-1])), 0.0)
+    rougher = penalties[0] * np.logspace(-6, -0.1, N_PENALTIES // 4)
+    smoother = penalties[-1] * np.logspace(0, decades, 1 + math.ceil(decades * N_PENALTIES / 6))[1:]
+    penalties = np.concatenate([rougher, penalties, smoother])
     removed = 1 - 1 / (1 + penalties[:, None] * eigenvalues)
     rss = removed**2 @ coefficients**2
     freedom = n - removed.sum(axis=1)
@@ -82,8 +95,20 @@ def smooth(trajectory: Trajectory, *, cost_of_freedom: float = COST_OF_FREEDOM) 
     best = gcv.argmin(axis=0)
     fitted = basis @ ((1 - removed[best].T) * coefficients) / root[:, None]
     genes = np.arange(y.shape[1])
-    noise = np.sqrt(rss[best, genes] / (n - freedom[best]) * trajectory.weight.mean())
+    noise = np.sqrt(rss[best, genes] / (n - freedom[best]) * weight.mean())
     return Smoothed(CubicSpline(time, fitted, bc_type="natural"), noise, freedom[best])
+
+
+def _apart(trajectory: Trajectory) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return times, values and weights with what is too close in time averaged: rounding would grow with step^-3."""
+    time, weight = trajectory.time, trajectory.weight
+    far = np.diff(time) > TOO_CLOSE * (time[-1] - time[0]) / (len(time) - 1)
+    if far.all():
+        return time, trajectory.values, weight
+    first = np.concatenate([[0], 1 + np.flatnonzero(far)])
+    total = np.add.reduceat(weight, first)
+    time = np.add.reduceat(weight * time, first) / total
+    return time, np.add.reduceat(weight[:, None] * trajectory.values, first) / total[:, None], total
 
 
 def _line(time: FloatArray, y: FloatArray) -> CubicSpline:

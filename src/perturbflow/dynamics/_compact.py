@@ -1,0 +1,90 @@
+"""Networks that see only a few candidate regulators each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from perturbflow.dynamics._field import ACTIVATIONS, TargetField
+
+
+class CompactField(TargetField):
+    """Mechanisms of targets of which each has k inputs of its own, so that cost does not grow with the regulators.
+
+    Parameters
+    ----------
+    field
+        Where the weights come from.
+    heads
+        Mechanisms of the field, shape (K,).
+    candidates
+        Inputs of each, positions among those of the field, shape (K, k).
+    allowed
+        Which of them count, shape (K, k).
+    """
+
+    candidates: Tensor
+
+    def __init__(self, field: TargetField, heads: Tensor, candidates: Tensor, allowed: Tensor) -> None:
+        chosen = field.select(heads)
+        super().__init__(field.config, chosen.targets.tolist())
+        self.load_state_dict(chosen.state_dict())
+        self.register_buffer("candidates", candidates)
+        self.allowed = allowed.to(chosen.allowed.dtype)
+        self.matrices[0] = self._own(chosen.matrices[0])
+        if self.config.skip:
+            self.linear = self._own(chosen.linear)
+
+    def _own(self, whole: Tensor) -> nn.Parameter:
+        index = self.candidates[:, None, :].expand(-1, whole.shape[1], -1)
+        return nn.Parameter(whole.detach().gather(2, index))
+
+    def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        own = inputs.T[self.candidates]  # (K, k, B)
+        layers = weights[: len(self.matrices)]
+        values = torch.baddbmm(self.biases[0][..., None], layers[0], own)
+        for layer, bias in zip(layers[1:], list(self.biases)[1:], strict=True):
+            values = torch.baddbmm(bias[..., None], layer, ACTIVATIONS[self.config.activation](values))
+        values = values[:, 0]
+        if self.config.skip:
+            values = values + torch.bmm(weights[-1], own)[:, 0]
+        return values
+
+    def select(self, heads: Tensor) -> CompactField:
+        """Return some of the mechanisms, in this order and possibly repeated."""
+        chosen = object.__new__(CompactField)
+        nn.Module.__init__(chosen)
+        chosen.config = self.config
+        for name, buffer in self.named_buffers():
+            chosen.register_buffer(name, buffer[heads] if name in _PER_HEAD else buffer)
+        chosen.matrices = nn.ParameterList(nn.Parameter(m.data[heads]) for m in self.matrices)
+        chosen.biases = nn.ParameterList(nn.Parameter(b.data[heads]) for b in self.biases)
+        chosen.raw_decay = nn.Parameter(self.raw_decay.data[heads])
+        chosen.raw_range = nn.Parameter(self.raw_range.data[heads])
+        if self.config.skip:
+            chosen.linear = nn.Parameter(self.linear.data[heads])
+        return chosen
+
+    def expand(self) -> TargetField:
+        """Return the mechanisms with all inputs, those that do not count at weight 0 and no longer allowed."""
+        field = TargetField(self.config, self.targets.tolist())
+        with torch.no_grad():
+            field.centre.copy_(self.centre)
+            field.allowed.zero_().scatter_(1, self.candidates, self.allowed)
+            index = self.candidates[:, None, :]
+            pairs = [(field.matrices[0], self.matrices[0] * self.allowed[:, None])]
+            pairs += [(field.linear, self.linear * self.allowed[:, None])] if self.config.skip else []
+            for whole, part in pairs:
+                whole.zero_().scatter_(2, index.expand(-1, whole.shape[1], -1), part)
+            for mine, other in zip([*field.matrices][1:], [*self.matrices][1:], strict=True):
+                mine.copy_(other)
+            for mine, other in zip(field.biases, self.biases, strict=True):
+                mine.copy_(other)
+            field.raw_decay.copy_(self.raw_decay)
+            field.raw_range.copy_(self.raw_range)
+        return field
+
+
+_PER_HEAD = {"targets", "allowed", "candidates"}

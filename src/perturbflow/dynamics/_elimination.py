@@ -1,0 +1,172 @@
+"""Backward elimination of edges, with the evidence for each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perturbflow.dynamics._compact import CompactField
+from perturbflow.dynamics._field import TargetField
+from perturbflow.dynamics._match import CHUNKS_A_STEP
+from perturbflow.dynamics._matching import Chunks, relative_errors, root_error
+from perturbflow.dynamics._optimiser import ProximalAdam
+from perturbflow.dynamics._sparsity import Sparsity
+
+DECAY_OF_WEIGHTS = 1e-4
+HEADS_AT_ONCE = 1024
+THRESHOLDS = torch.logspace(-2.5, 0.5, 31)
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """What backward elimination found.
+
+    Attributes
+    ----------
+    steps
+        The field and position of every target's mechanism with 0, 1, ... inputs.
+    evidence
+        By how much the error of a target grows without an input: log ratio of mean squares at its elimination; 0 for
+        inputs that were no candidates, shape (d, n_inputs).
+    errors, held_out
+        Relative error of every target with 0, 1, ..., k inputs, on the curves that were fitted and on others; infinite
+        where there were fewer candidates, shape (d, k + 1).
+    """
+
+    steps: tuple[dict[int, tuple[CompactField, int]], ...]
+    evidence: Tensor
+    errors: Tensor
+    held_out: Tensor
+
+    def sizes(self, threshold: float) -> Tensor:
+        """Return how many inputs every target keeps if each must have evidence of at least the threshold, shape (d,)."""
+        cost = 2 * (self.errors[:, :-1] / self.errors[:, 1:]).log()
+        cost = torch.where(self.errors[:, 1:].isfinite(), cost, -torch.inf)
+        number = torch.arange(1, cost.shape[1] + 1)
+        return torch.where(cost >= threshold, number, 0).amax(dim=1)
+
+    def field(self, threshold: float) -> TargetField:
+        """Return the mechanisms with the inputs that have enough evidence; others are no longer allowed."""
+        sizes = self.sizes(threshold).tolist()
+        return _gather([steps[size] for steps, size in zip(self.steps, sizes, strict=True)]).expand()
+
+    def choose_threshold(self) -> float:
+        """Return the largest threshold whose held-out error, mean logarithm over targets, is within 1 % of the best."""
+        targets = torch.arange(len(self.errors))
+        errors = torch.stack([self.held_out[targets, self.sizes(float(t))].log().mean() for t in THRESHOLDS])
+        return float(THRESHOLDS[int(torch.nonzero(errors <= errors.min() + 0.01)[-1])])
+
+
+def eliminate(
+    field: TargetField,
+    importance: Tensor,
+    train: Chunks,
+    valid: Chunks | None,
+    *,
+    n_candidates: int,
+    n_steps: int,
+    learning_rate: float,
+    generator: torch.Generator,
+) -> Elimination:
+    """Remove one input of every target after the other, each time that whose removal costs least.
+
+    From the candidates of largest importance, every model with one input less is trained from the weights at hand, all
+    targets and all removals side by side, until no input is left.
+
+    Parameters
+    ----------
+    field
+        The fitted mechanisms of all genes.
+    importance
+        Importance of the inputs, 0 for those that are not in the support, shape (d, n_inputs).
+    train, valid
+        Smoothed curves to fit, and others to choose with; the former if there are none.
+    n_candidates
+        Largest number of inputs of a target to begin with.
+    n_steps
+        Training steps after a removal.
+    learning_rate
+        Their learning rate at first.
+    generator
+        Of the pieces of a step.
+
+    Returns
+    -------
+    The mechanisms of all sizes and the evidence.
+    """
+    d, n_inputs = importance.shape
+    width = max(1, min(n_candidates, n_inputs, int((importance > 0).sum(dim=1).max())))
+    order = importance.argsort(dim=1, descending=True)[:, :width]
+    allowed = (importance.gather(1, order) > 0).to(importance.dtype)
+    everyone = torch.arange(d)
+    now = CompactField(field, everyone, order, allowed)
+    _train(now, train, n_steps=2 * n_steps, learning_rate=learning_rate, generator=generator)
+    judged = train if valid is None else valid
+    evidence = torch.zeros(d, n_inputs)
+    errors, held_out = torch.full((2, d, width + 1), torch.inf)
+    sizes = now.allowed.sum(dim=1).long()
+    errors[everyone, sizes], held_out[everyone, sizes] = _errors(now, train), _errors(now, judged)
+    steps: list[dict[int, tuple[CompactField, int]]] = [{int(size): (now, i)} for i, size in enumerate(sizes)]
+    while bool((now.allowed > 0).any()):
+        heads, column = torch.nonzero(now.allowed, as_tuple=True)
+        trained, costs, outside = [], [], []
+        for part in torch.arange(len(heads)).split(HEADS_AT_ONCE):
+            without = now.select(heads[part])
+            without.allowed[torch.arange(len(part)), column[part]] = 0
+            _train(without, train, n_steps=n_steps, learning_rate=learning_rate, generator=generator)
+            trained.append(without)
+            costs.append(_errors(without, train))
+            outside.append(_errors(without, judged))
+        cost, cost_outside = torch.cat(costs), torch.cat(outside)
+        following = []
+        for i in range(d):
+            mine = torch.nonzero(heads == i)[:, 0]
+            if len(mine) == 0:
+                following.append((now, i))
+                continue
+            head, size = int(mine[cost[mine].argmin()]), len(mine) - 1
+            evidence[i, order[i, column[head]]] = 2 * (cost[head] / errors[i, size + 1]).log()
+            errors[i, size], held_out[i, size] = cost[head], cost_outside[head]
+            following.append((trained[head // HEADS_AT_ONCE], head % HEADS_AT_ONCE))
+            steps[i][size] = following[-1]
+        now = _gather(following)
+    return Elimination(tuple(steps), evidence.clamp(min=0), errors, held_out)
+
+
+def _gather(chosen: list[tuple[CompactField, int]]) -> CompactField:
+    """Return the mechanisms of several fields as one, in this order."""
+    parts = [field.select(torch.tensor([position])) for field, position in chosen]
+    merged = parts[0].select(torch.zeros(len(parts), dtype=torch.long))
+    with torch.no_grad():
+        for name, parameter in merged.named_parameters():
+            parameter.copy_(torch.cat([part.get_parameter(name) for part in parts]))
+        for name in ("targets", "allowed", "candidates"):
+            merged.get_buffer(name).copy_(torch.cat([part.get_buffer(name) for part in parts]))
+    return merged
+
+
+def _train(
+    field: CompactField, chunks: Chunks, *, n_steps: int, learning_rate: float, generator: torch.Generator
+) -> None:
+    """Fit mechanisms by integral matching; the logarithm makes the steps of good and bad ones alike."""
+    optimiser = ProximalAdam(field, Sparsity(field), learning_rate=learning_rate, n_steps=n_steps)
+    for _ in range(n_steps):
+        some = chunks
+        if len(chunks) > CHUNKS_A_STEP:
+            some = chunks.pieces(torch.randperm(len(chunks), generator=generator)[:CHUNKS_A_STEP])
+        loss = root_error(*relative_errors(field, some)).log().sum()
+        loss = loss + DECAY_OF_WEIGHTS * sum((matrix**2).sum() for matrix in field.matrices)
+        optimiser.step(loss, strength=0.0)
+
+
+def _errors(field: CompactField, chunks: Chunks) -> Tensor:
+    """Return the relative error of every mechanism."""
+    with torch.no_grad():
+        miss, size = torch.zeros(len(field.targets)), torch.zeros(len(field.targets))
+        for k in range(0, len(chunks), CHUNKS_A_STEP):
+            part = relative_errors(field, chunks.pieces(torch.arange(k, min(k + CHUNKS_A_STEP, len(chunks)))))
+            miss, size = miss + part[0], size + part[1]
+        return root_error(miss, size)

@@ -1,0 +1,58 @@
+"""What a fit of dynamics is judged on while it is being made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from perturbflow.dynamics._problem import Problem, Units
+from perturbflow.dynamics._smoothing import smooth
+from perturbflow.dynamics._trajectory import Trajectory
+
+SHARE = 0.25
+FEWEST_TRAJECTORIES = 4
+FEWEST_TIMES = 8
+
+
+def hold_out(
+    trajectories: Sequence[Trajectory], *, order: int, seed: int, window: float
+) -> tuple[Problem, Problem | None, str]:
+    """Split trajectories for the choice of settings.
+
+    A quarter of the trajectories is held out if there are at least four; otherwise the last quarter of the times of
+    each; nothing if they have fewer than eight.
+
+    Parameters
+    ----------
+    trajectories
+        The trajectories.
+    order
+        Order of the field.
+    seed
+        Seed of the choice.
+    window
+        Length of the windows of integral matching.
+
+    Returns
+    -------
+    The problem to fit, the one to judge with, and what was held out: "trajectories", "time" or "nothing".
+    """
+    n = len(trajectories)
+    units = Units.of(trajectories, [smooth(t) for t in trajectories])
+    if n >= FEWEST_TRAJECTORIES:
+        chosen = np.random.default_rng(seed).permutation(n)
+        n_held_out = max(1, round(SHARE * n))
+        whole = Problem.of(trajectories, order=order, units=units, window=window)
+        return whole.some(sorted(chosen[n_held_out:])), whole.some(sorted(chosen[:n_held_out])), "trajectories"
+    if min(len(t.time) for t in trajectories) < FEWEST_TIMES:
+        return Problem.of(trajectories, order=order, units=units, window=window), None, "nothing"
+    # Smoothed apart, so that what is held out does not shape the curves that are fitted.
+    cuts = [len(t.time) - max(3, round(SHARE * len(t.time))) for t in trajectories]
+    early = [t.rows(slice(0, cut)) for t, cut in zip(trajectories, cuts, strict=True)]
+    late = [t.rows(slice(cut, None)) for t, cut in zip(trajectories, cuts, strict=True)]
+    return (
+        Problem.of(early, order=order, units=units, window=window),
+        Problem.of(late, order=order, units=units, window=window),
+        "time",
+    )

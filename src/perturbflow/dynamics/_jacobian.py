@@ -1,0 +1,65 @@
+"""How genes act on each other in a fitted field: its Jacobian, averaged over data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perturbflow.dynamics._field import VectorField
+
+
+@dataclass(frozen=True)
+class MeanJacobian:
+    """Averages over states of the derivatives of rates by inputs, all of shape (K, n_inputs).
+
+    Attributes
+    ----------
+    mean
+        Mean of the derivative.
+    magnitude
+        Mean of its absolute value.
+    """
+
+    mean: Tensor
+    magnitude: Tensor
+
+    @property
+    def signed(self) -> Tensor:
+        """Mean absolute value with the sign of the mean."""
+        return torch.sign(self.mean) * self.magnitude
+
+
+def mean_jacobian(field: VectorField, states: Tensor, weights: Sequence[Tensor] | None = None) -> MeanJacobian:
+    """Average the Jacobian of the rates of all targets by all inputs over states, without a gene's own decay.
+
+    One forward-mode product an input: memory does not grow with the number of inputs.
+
+    Parameters
+    ----------
+    field
+        The vector field.
+    states
+        States, shape (B, order * d).
+    weights
+        Weights of the layers; those of the field by default.
+
+    Returns
+    -------
+    The averages.
+    """
+    used = tuple(w.detach() for w in (field.weights() if weights is None else weights))
+    means, magnitudes = [], []
+    with torch.no_grad():
+        for position in field.inputs.tolist():
+            direction = torch.zeros_like(states)
+            direction[:, position] = 1.0
+            _, slope = torch.func.jvp(lambda s: field.highest_rates(s, used), (states,), (direction,))
+            if field.config.decay:
+                own = (field.targets == position).to(slope.dtype)
+                slope = slope + own * field.decay_rates()
+            means.append(slope.mean(dim=0))
+            magnitudes.append(slope.abs().mean(dim=0))
+    return MeanJacobian(mean=torch.stack(means, dim=1), magnitude=torch.stack(magnitudes, dim=1))

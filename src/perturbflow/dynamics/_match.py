@@ -1,0 +1,79 @@
+"""Fitting a vector field by integral matching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from perturbflow.dynamics._field import VectorField
+from perturbflow.dynamics._matching import CHUNKS_A_STEP, Chunks, relative_errors, root_error
+from perturbflow.dynamics._optimiser import ProximalAdam
+from perturbflow.dynamics._sparsity import Sparsity
+
+OnStep = Callable[[float], None]
+
+
+def match(
+    field: VectorField,
+    sparsity: Sparsity,
+    chunks: Chunks,
+    *,
+    strength: float,
+    n_steps: int,
+    learning_rate: float,
+    generator: torch.Generator,
+    n_free_steps: int = 0,
+    on_step: OnStep | None = None,
+) -> None:
+    """Minimise the mean over targets of the relative error plus the penalty, in place.
+
+    Parameters
+    ----------
+    field
+        The vector field.
+    sparsity
+        Its way to sparsity.
+    chunks
+        Smoothed curves.
+    strength
+        Strength of the penalty.
+    n_steps
+        Number of steps.
+    learning_rate
+        Learning rate at the first step.
+    generator
+        Of gates and of the pieces of a step.
+    n_free_steps
+        First steps without penalty.
+    on_step
+        Called with the loss after every step.
+    """
+    optimiser = ProximalAdam(field, sparsity, learning_rate=learning_rate, n_steps=n_steps)
+    for step in range(n_steps):
+        some = chunks
+        if len(chunks) > CHUNKS_A_STEP:
+            some = chunks.pieces(torch.randperm(len(chunks), generator=generator)[:CHUNKS_A_STEP])
+        weights = field.weights()
+        drawn = sparsity.draw(weights, generator=generator)
+        loss = root_error(*relative_errors(field, some, weights=drawn)).mean()
+        now = strength if step >= n_free_steps else 0.0
+        if now > 0:
+            loss = loss + now * sparsity.penalty(weights)
+        optimiser.step(loss, strength=now)
+        if on_step is not None:
+            on_step(loss.item())
+
+
+def matching_error(field: VectorField, sparsity: Sparsity, chunks: Chunks) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the relative error of every target without noise of gates (K,), and its pieces' share of squares (C, K)."""
+    with torch.no_grad():
+        misses, sizes = [], []
+        for k in range(0, len(chunks), CHUNKS_A_STEP):
+            some = chunks.pieces(torch.arange(k, min(k + CHUNKS_A_STEP, len(chunks))))
+            miss, size = relative_errors(field, some, weights=sparsity.expected(field.weights()), by_piece=True)
+            misses.append(miss)
+            sizes.append(size)
+        miss, size = torch.cat(misses), torch.cat(sizes)
+        total = size.sum(dim=0)
+        return root_error(miss.sum(dim=0), total), len(miss) * miss / total.clamp(min=1e-12)

@@ -1,0 +1,137 @@
+"""Solutions compared with observations: short ones from many starts, or whole trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perturbflow.dynamics._field import VectorField
+from perturbflow.dynamics._integrate import held, solve_rk4
+from perturbflow.dynamics._problem import Problem
+
+MAX_STEP = 0.25  # in units of the time scale, in which levels change by about their spread
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Starts, times and observations of S solutions, scaled and padded to m + 1 times.
+
+    Attributes
+    ----------
+    start
+        States at the first times, from the smooth curves, shape (S, order * d).
+    time
+        Times, repeated at the end where a trajectory is over, shape (S, m + 1).
+    observed
+        Observed levels after the start, shape (S, m, d).
+    weight
+        Weights of the observations, 0 where there are none or the gene is held; mean 1 where not 0, shape (S, m, d).
+    clamped
+        What an intervention holds, shape (S, order * d).
+    trajectory
+        The trajectory of each, shape (S,).
+    """
+
+    start: Tensor
+    time: Tensor
+    observed: Tensor
+    weight: Tensor
+    clamped: Tensor
+    trajectory: Tensor
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def some(self, chosen: Tensor) -> Segments:
+        """Return some of the solutions."""
+        names = ("start", "time", "observed", "weight", "clamped", "trajectory")
+        return Segments(**{name: getattr(self, name)[chosen] for name in names})
+
+
+def make_segments(problem: Problem, *, order: int, n_intervals: int | None = None, stride: int = 1) -> Segments:
+    """Cut observations into segments of some intervals, or take whole trajectories.
+
+    Parameters
+    ----------
+    problem
+        Trajectories and their curves.
+    order
+        Order of the field.
+    n_intervals
+        Intervals between observations that a segment spans; None for whole trajectories.
+    stride
+        Observations between the starts of segments.
+
+    Returns
+    -------
+    The segments.
+    """
+    units = problem.units
+    longest = max(len(t.time) for t in problem.trajectories) - 1
+    m = longest if n_intervals is None else min(n_intervals, longest)
+    starts, times, observed, weights, clamped, owners = [], [], [], [], [], []
+    for k, (trajectory, curve) in enumerate(zip(problem.trajectories, problem.curves, strict=True)):
+        n = len(trajectory.time)
+        levels = trajectory.values / units.scale
+        relative = trajectory.weight / trajectory.weight.mean()
+        firsts = [0] if n_intervals is None else range(0, max(n - m, 1), stride)
+        smooth_levels, rates = curve(trajectory.time) / units.scale, curve.derivative(trajectory.time)
+        for first in firsts:
+            rows = np.minimum(np.arange(first, first + m + 1), n - 1)
+            real = (np.arange(first + 1, first + m + 1) < n)[:, None]
+            state = smooth_levels[first]
+            if order == 2:
+                state = np.concatenate([state, rates[first] * units.time / units.scale])
+            starts.append(state)
+            times.append(trajectory.time[rows] / units.time)
+            observed.append(levels[rows[1:]])
+            weights.append(real * ~trajectory.clamped * relative[rows[1:], None])
+            clamped.append(np.tile(trajectory.clamped, order))
+            owners.append(k)
+    return Segments(
+        start=torch.tensor(np.stack(starts), dtype=torch.float32),
+        time=torch.tensor(np.stack(times), dtype=torch.float32),
+        observed=torch.tensor(np.stack(observed), dtype=torch.float32),
+        weight=torch.tensor(np.stack(weights), dtype=torch.float32),
+        clamped=torch.tensor(np.stack(clamped)),
+        trajectory=torch.tensor(owners),
+    )
+
+
+def solution_errors(
+    field: VectorField,
+    segments: Segments,
+    *,
+    weights: Sequence[Tensor] | None = None,
+    start: Tensor | None = None,
+    max_step: float = MAX_STEP,
+) -> Tensor:
+    """Return the mean square error of solutions, in units of each gene's variance, shape (d,).
+
+    Parameters
+    ----------
+    field
+        The vector field.
+    segments
+        What to solve and to compare with.
+    weights
+        Weights of the layers, held through the solve; those of the field by default.
+    start
+        Other starts, shape (S, order * d).
+    max_step
+        Largest step of RK4.
+
+    Returns
+    -------
+    The errors; 0 for a gene without observations.
+    """
+    used = field.weights() if weights is None else tuple(weights)
+    derivative = held(lambda state: field(state, used), segments.clamped)
+    states = solve_rk4(derivative, segments.start if start is None else start, segments.time, max_step=max_step)
+    miss = (states[:, 1:, : field.config.n_genes] - segments.observed) ** 2
+    total = segments.weight.sum(dim=(0, 1))
+    return (segments.weight * miss).sum(dim=(0, 1)) / total.clamp(min=1e-12)

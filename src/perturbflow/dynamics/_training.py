@@ -1,0 +1,313 @@
+"""Fitting a sparse vector field to trajectories, stage by stage."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field as default
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perturbflow.dynamics._elimination import Elimination, eliminate
+from perturbflow.dynamics._field import FieldConfig, TargetField, VectorField, build_field
+from perturbflow.dynamics._fitted import FittedDynamics, keep_support
+from perturbflow.dynamics._held_out import hold_out
+from perturbflow.dynamics._jacobian import mean_jacobian
+from perturbflow.dynamics._match import match, matching_error
+from perturbflow.dynamics._optimiser import ProximalAdam
+from perturbflow.dynamics._penalties import SPARSITIES
+from perturbflow.dynamics._problem import Problem, start_from_data
+from perturbflow.dynamics._shooting import make_segments, solution_errors
+from perturbflow.dynamics._sparsity import Sparsity
+from perturbflow.dynamics._strength import StrengthPath, count_edges
+from perturbflow.dynamics._trajectory import Trajectory
+
+SMALLEST_PATH = 0.01  # share of a target's strongest path below which an input is taken for absent
+SEGMENTS_A_STEP = 96
+STATES_OF_JACOBIAN = 2000
+STRENGTHS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+OnStep = Callable[[str, int, float], None]
+
+
+@dataclass(frozen=True)
+class DynamicsSettings:
+    """How a field is fitted.
+
+    Parameters
+    ----------
+    sparsity
+        A name in ``SPARSITIES``.
+    sparsity_options
+        Further options of its class.
+    strength
+        Strength of sparsity; None to choose it on held-out trajectories or times.
+    strengths
+        Strengths to choose from, ascending.
+    eliminate
+        Whether inputs are then removed one by one, with a network per target.
+    n_candidates
+        Inputs of a target that elimination begins with, at most.
+    matching_steps, path_steps, elimination_steps, shooting_steps, solving_steps
+        Steps of integral matching at the first strength and at each further one, after each removal of an input, of
+        short solutions, and of solutions of whole trajectories.
+    learning_rate
+        Learning rate of Adam.
+    segment
+        Intervals between observations of a short solution.
+    window
+        Length of the windows of integral matching, a share of the number of observations.
+    seed
+        Seed of everything random.
+    """
+
+    sparsity: str = "group_lasso"
+    sparsity_options: Mapping[str, Any] = default(default_factory=dict)
+    strength: float | None = None
+    strengths: tuple[float, ...] = STRENGTHS
+    eliminate: bool = True
+    n_candidates: int = 8
+    matching_steps: int = 1000
+    path_steps: int = 300
+    elimination_steps: int = 150
+    shooting_steps: int = 150
+    solving_steps: int = 50
+    learning_rate: float = 0.01
+    segment: int = 5
+    window: float = 1 / 6
+    seed: int = 0
+
+
+class DynamicsTrainer:
+    """Fits a field in stages, each ready for use when it is done or interrupted.
+
+    Integral matching along the strengths of sparsity, on a part of the data, chooses the strength; matching at that
+    strength on all data and backward elimination give the support; with the support fixed, short solutions from many
+    starts and then whole trajectories fit the observations themselves.
+
+    Parameters
+    ----------
+    trajectories
+        Observations.
+    config
+        What the field is made of.
+    settings
+        How it is fitted.
+    factors
+        How much each input of each target is penalised (d, n_inputs), from a prior.
+    on_step
+        Called with the stage, the step and the loss.
+    """
+
+    def __init__(
+        self,
+        trajectories: Sequence[Trajectory],
+        config: FieldConfig,
+        settings: DynamicsSettings,
+        *,
+        factors: Tensor | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        kind = SPARSITIES[settings.sparsity]
+        if config.structure not in kind.structures:
+            msg = (
+                f"Expected a field of structure {list(kind.structures)} for sparsity {settings.sparsity!r}, found "
+                f"{config.structure!r}. Choose another `field` or `sparsity`."
+            )
+            raise ValueError(msg)
+        self.config, self.settings, self.factors = config, settings, factors
+        self.trajectories = list(trajectories)
+        self.on_step = on_step
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.whole = Problem.of(trajectories, order=config.order, window=settings.window)
+        self.field = build_field(config, seed=settings.seed)
+        self.sparsity = self._sparsity(self.field)
+        self.path = StrengthPath()
+        self.chosen = 0
+        self.threshold: float | None = None
+        self.elimination: Elimination | None = None
+        self.start = self._segments(None).start
+        self.history: dict[str, list] = {"stage": [], "step": [], "loss": []}
+        self.interrupted = False
+
+    def fit(self) -> FittedDynamics:
+        """Run all stages; Ctrl-C ends them with what was learned so far."""
+        try:
+            for stage in (self.choose_strength, self.match, self.eliminate, self.shoot, self.solve):
+                stage()
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return self.result()
+
+    def choose_strength(self) -> None:
+        """Fit along the strengths on a part of the data, and judge on the rest."""
+        settings = self.settings
+        strengths = settings.strengths if settings.strength is None else (settings.strength,)
+        train, valid, _ = hold_out(self.trajectories, order=self.config.order, seed=settings.seed, window=settings.window)
+        start_from_data(self.field, self.whole.chunks)
+        states = []
+        for k, strength in enumerate(strengths):
+            self._match(
+                train, strength, n_steps=settings.matching_steps if k == 0 else settings.path_steps,
+                learning_rate=settings.learning_rate * (1.0 if k == 0 else 0.5), fresh=k == 0, stage="path",
+            )
+            error, _ = matching_error(self.field, self.sparsity, train.chunks)
+            outside = None if valid is None else matching_error(self.field, self.sparsity, valid.chunks)[0]
+            expected = self.sparsity.expected(self.field.weights())
+            n_edges = count_edges(*self.sparsity.split(expected), smallest=SMALLEST_PATH)
+            self.path.add(strength, error, outside, n_edges)
+            states.append((copy.deepcopy(self.field.state_dict()), copy.deepcopy(self.sparsity.state_dict())))
+            # Elimination makes it sparse: what it begins with should lack nothing.
+            self.chosen = self.path.best() if self._eliminates else self.path.choose()
+        field_state, sparsity_state = states[self.chosen]
+        self.field.load_state_dict(field_state)
+        self.sparsity.load_state_dict(sparsity_state)
+        if self._eliminates and valid is not None:
+            self.threshold = self._eliminate(train, valid).choose_threshold()
+
+    @property
+    def _eliminates(self) -> bool:
+        return self.settings.eliminate and isinstance(self.field, TargetField)
+
+    @property
+    def strength(self) -> float:
+        """The strength that was chosen, or given."""
+        return self.path.strengths[self.chosen] if self.path.strengths else 0.0
+
+    def match(self) -> None:
+        """Fit all data at the chosen strength."""
+        self._match(
+            self.whole, self.strength, n_steps=self.settings.matching_steps // 2,
+            learning_rate=self.settings.learning_rate, fresh=False, stage="matching",
+        )
+
+    def eliminate(self) -> None:
+        """Fix the support: by elimination, or as the penalty left it."""
+        if self._eliminates:
+            self.elimination = self._eliminate(self.whole, None)
+            field = self.elimination.field(0.05 if self.threshold is None else self.threshold)
+            self.field.load_state_dict(field.state_dict())
+        else:
+            keep_support(self.field, self.sparsity.expected(self.field.weights()), smallest=SMALLEST_PATH)
+        self.sparsity = Sparsity(self.field)
+
+    def shoot(self) -> None:
+        """Fit short solutions from starts on the smooth curves to the observations."""
+        segments = self._segments(self.settings.segment)
+
+        def loss() -> Tensor:
+            chosen = torch.randperm(len(segments), generator=self.generator)[:SEGMENTS_A_STEP]
+            return (solution_errors(self.field, segments.some(chosen)) + 1e-6).sqrt().mean()
+
+        self._descend(loss, n_steps=self.settings.shooting_steps, stage="shooting")
+
+    def solve(self) -> None:
+        """Fit solutions of whole trajectories to the observations, and where they start."""
+        segments = self._segments(None)
+        start = nn.Parameter(self.start.clone())
+
+        def loss() -> Tensor:
+            chosen = torch.randperm(len(segments), generator=self.generator)[:SEGMENTS_A_STEP]
+            errors = solution_errors(self.field, segments.some(chosen), start=start[chosen])
+            # The start is also an observation: the smooth curve there.
+            return (errors + 1e-6).sqrt().mean() + ((start - segments.start) ** 2).mean()
+
+        self._descend(loss, n_steps=self.settings.solving_steps, stage="solving", extra=[start])
+        self.start = start.detach()
+
+    def result(self) -> FittedDynamics:
+        """Return the model as it is now."""
+        if type(self.sparsity) is not Sparsity:  # interrupted before the support was fixed
+            keep_support(self.field, self.sparsity.expected(self.field.weights()), smallest=SMALLEST_PATH)
+        states = self.whole.chunks.state[:, :-1][self.whole.chunks.step > 0]
+        if len(states) > STATES_OF_JACOBIAN:
+            states = states[torch.randperm(len(states), generator=self.generator)[:STATES_OF_JACOBIAN]]
+        field = copy.deepcopy(self.field).requires_grad_(False)
+        return FittedDynamics(
+            field=field,
+            units=self.whole.units,
+            names=tuple(t.name for t in self.trajectories),
+            start=self.start.double().numpy(),
+            span=np.array([[t.time[0], t.time[-1]] for t in self.trajectories]),
+            clamped=np.stack([t.clamped for t in self.trajectories]),
+            states=states.numpy(),
+            rates=_usual_rates(states.double().numpy(), self.config),
+            evidence=np.zeros((0, 0), np.float32) if self.elimination is None else self.elimination.evidence.numpy(),
+            path=self.path.to_columns(self.chosen) if self.path.strengths else {},
+            history=self.history,
+            strength=self.strength,
+        )
+
+    def _sparsity(self, field: VectorField) -> Sparsity:
+        kind = SPARSITIES[self.settings.sparsity]
+        return kind(field, factors=self.factors, **self.settings.sparsity_options)
+
+    def _match(self, problem: Problem, strength: float, *, n_steps: int, learning_rate: float, fresh: bool, stage: str) -> None:
+        match(
+            self.field,
+            self.sparsity,
+            problem.chunks,
+            strength=strength,
+            n_steps=n_steps,
+            learning_rate=learning_rate,
+            generator=self.generator,
+            n_free_steps=n_steps // 10 if fresh else 0,
+            on_step=self._recorder(stage),
+        )
+
+    def _eliminate(self, train: Problem, valid: Problem | None) -> Elimination:
+        assert isinstance(self.field, TargetField)
+        settings = self.settings
+        weights = self.sparsity.expected(self.field.weights())
+        states = self.whole.chunks.state[:, :-1][self.whole.chunks.step > 0]
+        states = states[torch.randperm(len(states), generator=self.generator)[:STATES_OF_JACOBIAN]]
+        importance = mean_jacobian(self.field, states, weights).magnitude * self.field.allowed
+        field = copy.deepcopy(self.field)
+        keep_support(field, weights, smallest=0.0)
+        return eliminate(
+            field,
+            importance,
+            train.chunks,
+            None if valid is None else valid.chunks,
+            n_candidates=settings.n_candidates,
+            n_steps=settings.elimination_steps,
+            learning_rate=settings.learning_rate,
+            generator=self.generator,
+        )
+
+    def _segments(self, n_intervals: int | None):
+        return make_segments(self.whole, order=self.config.order, n_intervals=n_intervals)
+
+    def _descend(self, loss: Callable[[], Tensor], *, n_steps: int, stage: str, extra: list | None = None) -> None:
+        """Minimise a loss and keep the support."""
+        optimiser = ProximalAdam(
+            self.field, Sparsity(self.field), learning_rate=0.3 * self.settings.learning_rate, n_steps=n_steps, extra=extra
+        )
+        record = self._recorder(stage)
+        for _ in range(n_steps):
+            value = loss()
+            optimiser.step(value, strength=0.0)
+            record(value.item())
+
+    def _recorder(self, stage: str) -> Callable[[float], None]:
+        def record(loss: float) -> None:
+            step = len(self.history["step"])
+            self.history["stage"].append(stage)
+            self.history["step"].append(step)
+            self.history["loss"].append(loss)
+            if self.on_step is not None:
+                self.on_step(stage, step, loss)
+
+        return record
+
+
+def _usual_rates(states: np.ndarray, config: FieldConfig) -> np.ndarray:
+    """Return the affine regression of rates on levels (d + 1, d), for starts whose rates are not known."""
+    d = config.n_genes
+    if config.order == 1:
+        return np.zeros((0, 0))
+    design = np.column_stack([np.ones(len(states)), states[:, :d]])
+    return np.linalg.lstsq(design, states[:, d:], rcond=None)[0]
