@@ -100,6 +100,9 @@ class VectorField(nn.Module, ABC):
     inputs: Tensor
     centre: Tensor
     allowed: Tensor
+    matrices: nn.ParameterList
+    biases: nn.ParameterList
+    linear: nn.Parameter
 
     def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
         super().__init__()

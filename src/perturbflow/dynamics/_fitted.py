@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field as default
+from dataclasses import dataclass
+from dataclasses import field as default
 from typing import Any, Self
 
 import numpy as np
@@ -51,6 +52,8 @@ class FittedDynamics:
         Stage, step and loss of the fit, columns of a table.
     strength
         The strength used.
+    threshold
+        Evidence that an input needed to stay; None where nothing was held out to choose it.
     """
 
     field: VectorField
@@ -65,6 +68,7 @@ class FittedDynamics:
     path: dict[str, list[Any]] = default(default_factory=dict)
     history: dict[str, list[Any]] = default(default_factory=dict)
     strength: float = 0.0
+    threshold: float | None = None
 
     @property
     def config(self) -> FieldConfig:
@@ -173,7 +177,7 @@ class FittedDynamics:
             "rates": self.rates,
             "evidence": self.evidence,
             "strength": self.strength,
-        }
+        } | ({} if self.threshold is None else {"threshold": self.threshold})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -181,13 +185,15 @@ class FittedDynamics:
         field = build_field(FieldConfig.from_dict(values["config"]))
         state = field.state_dict()
         saved = values["weights"]
-        field.load_state_dict({name: torch.tensor(np.asarray(saved[name.replace(".", "_")])).to(v.dtype)
-                               for name, v in state.items()})
+        field.load_state_dict(
+            {name: torch.tensor(np.asarray(saved[name.replace(".", "_")])).to(v.dtype) for name, v in state.items()}
+        )
         return cls(
             field=field,
             units=Units(scale=np.asarray(values["scale"]), time=float(values["time_scale"])),
             names=tuple(map(str, values["names"])),
             strength=float(values["strength"]),
+            threshold=float(values["threshold"]) if "threshold" in values else None,
             **{name: np.asarray(values[name]) for name in ("start", "span", "clamped", "states", "rates", "evidence")},
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,10 +57,18 @@ def mean_jacobian(field: VectorField, states: Tensor, weights: Sequence[Tensor] 
         for position in field.inputs.tolist():
             direction = torch.zeros_like(states)
             direction[:, position] = 1.0
-            _, slope = torch.func.jvp(lambda s: field.highest_rates(s, used), (states,), (direction,))
+            slope = _slope(lambda s: field.highest_rates(s, used), states, direction)
             if field.config.decay:
                 own = (field.targets == position).to(slope.dtype)
                 slope = slope + own * field.decay_rates()
             means.append(slope.mean(dim=0))
             magnitudes.append(slope.abs().mean(dim=0))
     return MeanJacobian(mean=torch.stack(means, dim=1), magnitude=torch.stack(magnitudes, dim=1))
+
+
+def _slope(function: Callable[[Tensor], Tensor], states: Tensor, direction: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        # The first forward-mode product makes torch load decompositions in a way that it has deprecated itself.
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        _, slope = torch.func.jvp(function, (states,), (direction,))
+    return slope

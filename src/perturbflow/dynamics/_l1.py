@@ -24,6 +24,6 @@ class L1(Sparsity):
 
     def proximal_(self, field: VectorField, strength: float, steps: Mapping[str, Tensor]) -> None:
         factors = self.factors[:, None, :] if field.config.structure != "dense" else self.factors.mean(dim=0)
-        for k, matrix in enumerate(field.matrices):  # type: ignore[arg-type]
+        for k, matrix in enumerate(field.matrices):
             amount = steps[f"matrices.{k}"] * strength / len(self.factors)
             matrix.data.copy_(soft_threshold(matrix.data, amount * factors if k == 0 else amount))

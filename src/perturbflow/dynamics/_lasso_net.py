@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from perturbflow.dynamics._field import VectorField
 from perturbflow.dynamics._l1 import soft_threshold
@@ -62,8 +62,7 @@ class LassoNet(Sparsity):
         self.hierarchy = hierarchy
 
     def proximal_(self, field: VectorField, strength: float, steps: Mapping[str, Tensor]) -> None:
-        matrix = first_layer(field)
-        linear: nn.Parameter = field.linear  # type: ignore[assignment]
+        matrix, linear = first_layer(field), field.linear
         amount = steps["linear"][:, 0] * self.factors * strength / len(self.factors)
         theta, weights = hierarchical_proximal(linear.data[:, 0], matrix.data.transpose(1, 2), amount, self.hierarchy)
         linear.data[:, 0] = theta

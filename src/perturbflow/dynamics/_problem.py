@@ -33,7 +33,9 @@ class Units:
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory], curves: Sequence[Smoothed]) -> Units:
         """Measure the units on trajectories; a gene that an intervention holds does not count there."""
-        levels = np.concatenate([np.where(t.clamped, np.nan, c(t.time)) for t, c in zip(trajectories, curves, strict=True)])
+        levels = np.concatenate(
+            [np.where(t.clamped, np.nan, c(t.time)) for t, c in zip(trajectories, curves, strict=True)]
+        )
         rates = np.concatenate(
             [np.where(t.clamped, np.nan, c.derivative(t.time)) for t, c in zip(trajectories, curves, strict=True)]
         )
@@ -74,9 +76,7 @@ class Problem:
         """Smooth, scale and cut trajectories, in units of their own unless others are given."""
         curves = [smooth(t) for t in trajectories]
         units = units or Units.of(trajectories, curves)
-        chunks = make_chunks(
-            trajectories, curves, scale=units.scale, time_scale=units.time, order=order, window=window
-        )
+        chunks = make_chunks(trajectories, curves, scale=units.scale, time_scale=units.time, order=order, window=window)
         return cls(tuple(trajectories), tuple(curves), chunks, units)
 
     def some(self, chosen: Sequence[int]) -> Problem:

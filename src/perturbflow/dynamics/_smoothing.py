@@ -15,7 +15,6 @@ FloatArray = NDArray[np.float64]
 
 N_PENALTIES = 80
 COST_OF_FREEDOM = 1.4  # Cummins, Filloon and Nychka (2001): plain cross-validation (1) often follows the noise
-
 TOO_CLOSE = 1e-3  # of the mean step: what is closer is one time
 ROUNDING = float(np.finfo(np.float64).eps)
 
@@ -57,7 +56,8 @@ def smooth(trajectory: Trajectory, *, cost_of_freedom: float = COST_OF_FREEDOM) 
 
     Minimises :math:`\sum_k w_k (y_k - g(t_k))^2 + \lambda \int g''^2`. One eigendecomposition serves all genes and
     penalties (Demmler and Reinsch, 1975), so the cost is :math:`O(n^3 + n^2 d)`. The penalty of every gene minimises
-    :math:`RSS / (n - c \cdot df)^2`. With fewer than five times the curve interpolates.
+    :math:`RSS / (n - c \cdot df)^2`. With fewer than five times the curve interpolates. Times closer
+    than a thousandth of the mean step count as one.
 
     Parameters
     ----------

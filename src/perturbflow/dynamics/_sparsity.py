@@ -72,4 +72,4 @@ class Sparsity(nn.Module):
 
 def first_layer(field: VectorField) -> nn.Parameter:
     """Return the matrices of the first layer, (K, H, n_inputs) or (H, n_inputs) for all targets."""
-    return field.matrices[0]  # type: ignore[index, return-value]
+    return field.matrices[0]

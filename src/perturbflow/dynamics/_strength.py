@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field as default
+from dataclasses import dataclass
+from dataclasses import field as default
 
 import torch
 from torch import Tensor
@@ -77,5 +78,3 @@ def count_edges(layers: Sequence[Tensor], skip: Tensor | None, *, smallest: floa
         if skip is not None:
             paths = paths + skip[:, 0].abs()
         return int(((paths > smallest * paths.amax(dim=1, keepdim=True)) & (paths > 0)).sum())
-
-

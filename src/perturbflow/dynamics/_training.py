@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field as default
+from dataclasses import dataclass
+from dataclasses import field as default
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from perturbflow.dynamics._trajectory import Trajectory
 SMALLEST_PATH = 0.01  # share of a target's strongest path below which an input is taken for absent
 SEGMENTS_A_STEP = 96
 STATES_OF_JACOBIAN = 2000
+USUAL_THRESHOLD = 0.1  # of evidence, where nothing is held out
 STRENGTHS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 OnStep = Callable[[str, int, float], None]
@@ -128,31 +130,112 @@ class DynamicsTrainer:
         self.path = StrengthPath()
         self.chosen = 0
         self.threshold: float | None = None
-        self.elimination: Elimination | None = None
+        self.evidence = torch.zeros(0, 0)
+        self.n_done = 0
         self.start = self._segments(None).start
         self.history: dict[str, list] = {"stage": [], "step": [], "loss": []}
         self.interrupted = False
 
-    def fit(self) -> FittedDynamics:
-        """Run all stages; Ctrl-C ends them with what was learned so far."""
+    def fit(self, *, after_stage: Callable[[], None] | None = None) -> FittedDynamics:
+        """Run all stages that are not done; Ctrl-C ends them with what was learned so far.
+
+        Parameters
+        ----------
+        after_stage
+            Called after each stage.
+
+        Returns
+        -------
+        The model.
+        """
+        stages = (self.choose_strength, self.match, self.eliminate, self.shoot, self.solve)
         try:
-            for stage in (self.choose_strength, self.match, self.eliminate, self.shoot, self.solve):
+            for stage in stages[self.n_done :]:
                 stage()
+                self.n_done += 1
+                if after_stage is not None:
+                    after_stage()
         except KeyboardInterrupt:
             self.interrupted = True
         return self.result()
+
+    def fit_support(self, threshold: float | None) -> None:
+        """Find only the support, at the given strength and threshold of evidence, without holding anything out."""
+        self.threshold = threshold
+        start_from_data(self.field, self.whole.chunks)
+        self._match(
+            self.whole,
+            self.settings.strength or 0.0,
+            n_steps=self.settings.matching_steps,
+            learning_rate=self.settings.learning_rate,
+            fresh=True,
+            stage="matching",
+        )
+        self.eliminate()
+
+    def n_steps(self) -> int:
+        """Return the number of steps of all stages, those of elimination not among them."""
+        settings = self.settings
+        n_strengths = len(settings.strengths) if settings.strength is None else 1
+        path = settings.matching_steps + (n_strengths - 1) * settings.path_steps
+        return path + settings.matching_steps // 2 + settings.shooting_steps + settings.solving_steps
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what the next stages need, tensors and plain values."""
+        tensors = {f"field.{name}": v.contiguous() for name, v in self.field.state_dict().items()}
+        tensors |= {f"sparsity.{name}": v.contiguous() for name, v in self.sparsity.state_dict().items()}
+        tensors |= {"start": self.start, "generator": self.generator.get_state(), "evidence": self.evidence}
+        if self.path.strengths:
+            tensors |= {"train": torch.stack(self.path.train), "valid": torch.stack(self.path.valid)}
+        values = {
+            "n_done": self.n_done,
+            "chosen": self.chosen,
+            "threshold": self.threshold,
+            "strengths": self.path.strengths,
+            "n_edges": self.path.n_edges,
+            "history": self.history,
+            "fixed": type(self.sparsity) is Sparsity,
+        }
+        return tensors, values
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state` returned."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+
+        self.field.load_state_dict(part("field."))
+        if values["fixed"]:
+            self.sparsity = Sparsity(self.field)
+        self.sparsity.load_state_dict(part("sparsity."))
+        self.start, self.evidence = tensors["start"], tensors["evidence"]
+        self.generator.set_state(tensors["generator"])
+        self.n_done, self.chosen, self.threshold = values["n_done"], values["chosen"], values["threshold"]
+        self.history = dict(values["history"])
+        self.path = StrengthPath(
+            strengths=list(values["strengths"]),
+            train=list(tensors["train"]) if "train" in tensors else [],
+            valid=list(tensors["valid"]) if "valid" in tensors else [],
+            n_edges=list(values["n_edges"]),
+        )
 
     def choose_strength(self) -> None:
         """Fit along the strengths on a part of the data, and judge on the rest."""
         settings = self.settings
         strengths = settings.strengths if settings.strength is None else (settings.strength,)
-        train, valid, _ = hold_out(self.trajectories, order=self.config.order, seed=settings.seed, window=settings.window)
+        train, valid, _ = hold_out(
+            self.trajectories, order=self.config.order, seed=settings.seed, window=settings.window
+        )
         start_from_data(self.field, self.whole.chunks)
         states = []
         for k, strength in enumerate(strengths):
             self._match(
-                train, strength, n_steps=settings.matching_steps if k == 0 else settings.path_steps,
-                learning_rate=settings.learning_rate * (1.0 if k == 0 else 0.5), fresh=k == 0, stage="path",
+                train,
+                strength,
+                n_steps=settings.matching_steps if k == 0 else settings.path_steps,
+                learning_rate=settings.learning_rate * (1.0 if k == 0 else 0.5),
+                fresh=k == 0,
+                stage="path",
             )
             error, _ = matching_error(self.field, self.sparsity, train.chunks)
             outside = None if valid is None else matching_error(self.field, self.sparsity, valid.chunks)[0]
@@ -180,15 +263,20 @@ class DynamicsTrainer:
     def match(self) -> None:
         """Fit all data at the chosen strength."""
         self._match(
-            self.whole, self.strength, n_steps=self.settings.matching_steps // 2,
-            learning_rate=self.settings.learning_rate, fresh=False, stage="matching",
+            self.whole,
+            self.strength,
+            n_steps=self.settings.matching_steps // 2,
+            learning_rate=self.settings.learning_rate,
+            fresh=False,
+            stage="matching",
         )
 
     def eliminate(self) -> None:
         """Fix the support: by elimination, or as the penalty left it."""
         if self._eliminates:
-            self.elimination = self._eliminate(self.whole, None)
-            field = self.elimination.field(0.05 if self.threshold is None else self.threshold)
+            elimination = self._eliminate(self.whole, None)
+            self.evidence = elimination.evidence
+            field = elimination.field(USUAL_THRESHOLD if self.threshold is None else self.threshold)
             self.field.load_state_dict(field.state_dict())
         else:
             keep_support(self.field, self.sparsity.expected(self.field.weights()), smallest=SMALLEST_PATH)
@@ -235,17 +323,20 @@ class DynamicsTrainer:
             clamped=np.stack([t.clamped for t in self.trajectories]),
             states=states.numpy(),
             rates=_usual_rates(states.double().numpy(), self.config),
-            evidence=np.zeros((0, 0), np.float32) if self.elimination is None else self.elimination.evidence.numpy(),
+            evidence=self.evidence.numpy(),
             path=self.path.to_columns(self.chosen) if self.path.strengths else {},
             history=self.history,
             strength=self.strength,
+            threshold=self.threshold,
         )
 
     def _sparsity(self, field: VectorField) -> Sparsity:
         kind = SPARSITIES[self.settings.sparsity]
         return kind(field, factors=self.factors, **self.settings.sparsity_options)
 
-    def _match(self, problem: Problem, strength: float, *, n_steps: int, learning_rate: float, fresh: bool, stage: str) -> None:
+    def _match(
+        self, problem: Problem, strength: float, *, n_steps: int, learning_rate: float, fresh: bool, stage: str
+    ) -> None:
         match(
             self.field,
             self.sparsity,
@@ -284,7 +375,11 @@ class DynamicsTrainer:
     def _descend(self, loss: Callable[[], Tensor], *, n_steps: int, stage: str, extra: list | None = None) -> None:
         """Minimise a loss and keep the support."""
         optimiser = ProximalAdam(
-            self.field, Sparsity(self.field), learning_rate=0.3 * self.settings.learning_rate, n_steps=n_steps, extra=extra
+            self.field,
+            Sparsity(self.field),
+            learning_rate=0.3 * self.settings.learning_rate,
+            n_steps=n_steps,
+            extra=extra,
         )
         record = self._recorder(stage)
         for _ in range(n_steps):

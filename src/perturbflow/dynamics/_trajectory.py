@@ -42,7 +42,7 @@ class Trajectory:
                 f"found {self.time.shape}, {self.weight.shape} and {self.clamped.shape}."
             )
             raise ValueError(msg)
-        if n < 2 or (np.diff(self.time) <= 0).any():
+        if n < 2 or not (np.diff(self.time) > 0).all():
             msg = f"Expected at least two times, strictly increasing, in trajectory {self.name!r}, found {n} rows."
             raise ValueError(msg)
 
@@ -54,3 +54,29 @@ class Trajectory:
     def rows(self, chosen: NDArray[np.bool_] | slice) -> Trajectory:
         """Return the trajectory of some of its times."""
         return replace(self, time=self.time[chosen], values=self.values[chosen], weight=self.weight[chosen])
+
+    def binned(self, n_bins: int) -> Trajectory:
+        """Return means over consecutive times, in as many bins of nearly equal numbers of cells.
+
+        Parameters
+        ----------
+        n_bins
+            Number of bins; with no more times than that, the trajectory is returned as it is.
+
+        Returns
+        -------
+        The trajectory of the bins, at their mean times, with their numbers of cells as weights.
+        """
+        if len(self.time) <= n_bins:
+            return self
+        share = (np.cumsum(self.weight) - self.weight / 2) / self.weight.sum()
+        bins = np.unique(np.minimum((share * n_bins).astype(int), n_bins - 1), return_inverse=True)[1]
+        weight = np.bincount(bins, self.weight).astype(np.float64)
+        values = np.zeros((len(weight), self.n_genes))
+        np.add.at(values, bins, self.weight[:, None] * self.values)
+        return replace(
+            self,
+            time=np.bincount(bins, self.weight * self.time) / weight,
+            values=values / weight[:, None],
+            weight=weight,
+        )

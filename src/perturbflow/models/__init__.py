@@ -6,18 +6,24 @@ from typing import TYPE_CHECKING
 
 from perturbflow._fitted_flow import FittedFlow
 from perturbflow.models._fit import fit
+from perturbflow.models._fit_dynamics import DynamicsOptions, fit_dynamics
 
 if TYPE_CHECKING:
     from perturbflow.models._primeflow import PRiMeFlow
+    from perturbflow.models._sparse_node import SparseNODE
 
-__all__ = ["FittedFlow", "PRiMeFlow", "fit"]
+__all__ = ["DynamicsOptions", "FittedFlow", "PRiMeFlow", "SparseNODE", "fit", "fit_dynamics"]
 
 
 def __getattr__(name: str) -> object:
-    # scvi-tools takes seconds to import, and only the class needs it.
+    # scvi-tools takes seconds to import, and only the classes need it.
     if name == "PRiMeFlow":
         from perturbflow.models._primeflow import PRiMeFlow
 
         return PRiMeFlow
+    if name == "SparseNODE":
+        from perturbflow.models._sparse_node import SparseNODE
+
+        return SparseNODE
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from perturbflow.tl._evaluate import evaluate
+from perturbflow.tl._fit_dynamics import fit_dynamics
 from perturbflow.tl._fit_flow import fit_flow
+from perturbflow.tl._forecast import forecast
+from perturbflow.tl._infer_graph import infer_graph
 from perturbflow.tl._predict_perturbation import predict_perturbation
 from perturbflow.tl._rank_perturbations import rank_perturbations
+from perturbflow.tl._simulate_knockout import simulate_knockout
 from perturbflow.tl._write_cell_eval import write_cell_eval
 
-__all__ = ["evaluate", "fit_flow", "predict_perturbation", "rank_perturbations", "write_cell_eval"]
+__all__ = [
+    "evaluate",
+    "fit_dynamics",
+    "fit_flow",
+    "forecast",
+    "infer_graph",
+    "predict_perturbation",
+    "rank_perturbations",
+    "simulate_knockout",
+    "write_cell_eval",
+]

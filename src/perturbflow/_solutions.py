@@ -1,0 +1,50 @@
+"""Starts and times of solutions of fitted dynamics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perturbflow._checks import check_between
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
+
+    from perturbflow._dynamics_store import StoredDynamics
+
+BEYOND = 0.25  # of the observed time, how far a forecast goes unless asked otherwise
+
+
+def check_until(until: float | None, *, first: float, last: float) -> float:
+    """Return the last time of a solution, after the first observed time."""
+    if until is None:
+        return last + BEYOND * (last - first)
+    check_between(until, -np.inf, np.inf, name="until")
+    if not np.isfinite(until) or until <= first:
+        msg = f"Expected `until` to be after the first observed time {first:g}, found {until!r}."
+        raise ValueError(msg)
+    return float(until)
+
+
+def new_starts(
+    adata: AnnData, stored: StoredDynamics, start: ArrayLike, names: Sequence[str] | None
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return levels (K, d) of new starts in the order of the genes of the fit, and their names."""
+    levels = np.asarray(start, dtype=float)
+    levels = levels[None] if levels.ndim == 1 else levels
+    if levels.ndim != 2 or levels.shape[1] != adata.n_vars or len(levels) == 0:
+        msg = f"Expected `start` of shape (number of starts, {adata.n_vars}), found {np.shape(start)}."
+        raise ValueError(msg)
+    if not np.isfinite(levels).all():
+        msg = "Expected `start` to be finite, found NaN or infinite levels. Remove those cells."
+        raise ValueError(msg)
+    if names is None:
+        names = [f"start {k}" for k in range(len(levels))]
+    if len(names) != len(levels) or len(set(names)) != len(names):
+        msg = f"Expected {len(levels)} different names of starts, found {list(names)}."
+        raise ValueError(msg)
+    return levels[:, adata.var_names.get_indexer(stored.genes)], [str(name) for name in names]

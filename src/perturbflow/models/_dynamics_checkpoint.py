@@ -1,0 +1,84 @@
+"""Checkpoints of an unfinished fit of dynamics."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+if TYPE_CHECKING:
+    from perturbflow.dynamics import DynamicsTrainer
+
+_FILE = "dynamics.safetensors"
+
+
+class DynamicsCheckpoint:
+    """Saves a trainer after its stages, and continues one that the same fit saved.
+
+    Parameters
+    ----------
+    folder
+        Where to save. If it holds a checkpoint, the trainer continues from it.
+    trainer
+        The trainer.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint belongs to another fit, or is none.
+    NotADirectoryError
+        If the folder is a file.
+    """
+
+    def __init__(self, folder: str | Path, trainer: DynamicsTrainer) -> None:
+        self.folder, self.trainer = Path(folder), trainer
+        fit = {
+            "config": trainer.config.to_dict(),
+            "settings": asdict(trainer.settings),
+            "trajectories": [[t.name, len(t.time), float(t.values.sum())] for t in trainer.trajectories],
+            "factors": None if trainer.factors is None else float(trainer.factors.sum()),
+        }
+        self.fit = json.loads(json.dumps(fit))
+        if self.folder.exists() and not self.folder.is_dir():
+            msg = f"Expected `checkpoint` to be a directory or free, found the file {str(folder)!r}. Choose another."
+            raise NotADirectoryError(msg)
+        if not self.path.is_file():
+            return
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata()
+        except SafetensorError as error:
+            msg = f"Expected a checkpoint in {str(self.path)!r}, found another file ({error}). Delete it."
+            raise ValueError(msg) from error
+        saved = json.loads(metadata["fit"])
+        if saved != self.fit:
+            different = sorted(name for name in self.fit if saved.get(name) != self.fit[name])
+            msg = (
+                f"Expected the checkpoint in {str(self.folder)!r} to be of this fit, found another: different "
+                f"{different}. Use the same cells and settings, or another `checkpoint`."
+            )
+            raise ValueError(msg)
+        trainer.load_state(load_file(self.path), json.loads(metadata["state"]))
+
+    @property
+    def path(self) -> Path:
+        """The one file: tensors, and the values as JSON in its header."""
+        return self.folder / _FILE
+
+    def save(self) -> None:
+        """Write the state; an interruption leaves either the old checkpoint or the new one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors, values = self.trainer.state()
+        fresh = self.path.with_suffix(".new")
+        save_file(tensors, fresh, metadata={"fit": json.dumps(self.fit), "state": json.dumps(values)})
+        fresh.replace(self.path)
+
+    def remove(self) -> None:
+        """Remove the checkpoint, and its directory if nothing else is in it."""
+        self.path.unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()

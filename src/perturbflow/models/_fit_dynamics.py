@@ -1,0 +1,225 @@
+"""Fitting sparse dynamics to registered cells."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
+from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
+from perturbflow._dynamics_store import StoredDynamics
+from perturbflow.dynamics import (
+    ACTIVATIONS,
+    SPARSITIES,
+    DynamicsSettings,
+    DynamicsTrainer,
+    FieldConfig,
+    Trajectory,
+)
+from perturbflow.models._dynamics_checkpoint import DynamicsCheckpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+logger = logging.getLogger(__name__)
+
+STRUCTURES = ("per_target", "linear", "dense")
+HIDDEN: Mapping[str, tuple[int, ...]] = {"per_target": (10,), "linear": (), "dense": (100, 100)}
+
+
+@dataclass(frozen=True)
+class DynamicsOptions:
+    """What a user chooses of a fit of dynamics; None for what the data decide.
+
+    See :func:`perturbflow.tl.fit_dynamics` for what each of them means.
+    """
+
+    field: str = "per_target"
+    sparsity: str = "group_lasso"
+    strength: float | Literal["auto"] = "auto"
+    strengths: Sequence[float] | None = None
+    hidden: Sequence[int] | None = None
+    activation: str = "elu"
+    order: int = 1
+    decay: bool | None = None
+    production: str | None = None
+    self_regulation: bool | None = None
+    eliminate: bool = True
+    n_candidates: int = 8
+    n_bins: int = 50
+    prior_trust: float = 1.0
+    effort: float = 1.0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise if an option is wrong by itself."""
+        check_one_of(self.field, STRUCTURES, name="field")
+        check_one_of(self.sparsity, SPARSITIES, name="sparsity")
+        check_one_of(self.activation, ACTIVATIONS, name="activation")
+        if self.field not in SPARSITIES[self.sparsity].structures:
+            msg = (
+                f"Expected `field` to be one of {sorted(SPARSITIES[self.sparsity].structures)} with "
+                f"`sparsity={self.sparsity!r}`, found {self.field!r}. Choose another field or sparsity."
+            )
+            raise ValueError(msg)
+        if self.strength != "auto":
+            check_between(self.strength, 0, 1e6, name="strength")
+        if self.strengths is not None:
+            values = list(self.strengths)
+            for value in values:
+                check_between(value, 0, 1e6, name="strengths")
+            if not values or values != sorted(set(values)):
+                msg = f"Expected `strengths` to be ascending numbers, found {values}."
+                raise ValueError(msg)
+        for width in self.hidden or ():
+            check_whole_number(width, name="hidden", least=1)
+        if self.order not in (1, 2):
+            msg = f"Expected `order` to be 1 or 2, found {self.order!r}."
+            raise ValueError(msg)
+        if self.production is not None:
+            check_one_of(self.production, ("bounded", "free"), name="production")
+        check_type(self.eliminate, bool, name="eliminate", expected="True or False")
+        check_whole_number(self.n_candidates, name="n_candidates", least=1)
+        check_whole_number(self.n_bins, name="n_bins", least=5)
+        check_between(self.prior_trust, 0, 1e6, name="prior_trust")
+        check_between(self.effort, 0.01, 100, name="effort")
+        check_whole_number(self.seed, name="seed")
+
+    def config(self, trajectories: Sequence[Trajectory], regulators: Sequence[int]) -> FieldConfig:
+        """Return what the field is made of; expression, which is never negative, is produced and decays."""
+        positive = all((t.values >= 0).all() for t in trajectories)
+        # Noise may make single levels of an expressed gene negative, but not the mean.
+        positive = positive or bool((np.mean([t.values.mean(axis=0) for t in trajectories], axis=0) > 0).all())
+        positive = positive and self.order == 1 and self.field != "linear"
+        decay = positive if self.decay is None else self.decay
+        production = self.production or ("bounded" if decay and positive else "free")
+        own = not decay if self.self_regulation is None else self.self_regulation
+        return FieldConfig(
+            n_genes=trajectories[0].n_genes,
+            regulators=tuple(regulators),
+            structure=self.field,  # type: ignore[arg-type]
+            hidden=tuple(HIDDEN[self.field] if self.hidden is None else self.hidden),
+            activation=self.activation,
+            order=self.order,  # type: ignore[arg-type]
+            decay=decay,
+            production=production,  # type: ignore[arg-type]
+            self_regulation=own,
+            skip=SPARSITIES[self.sparsity].needs_skip,
+        )
+
+    def settings(self) -> DynamicsSettings:
+        """Return how the field is fitted."""
+        default = DynamicsSettings()
+        steps = ("matching_steps", "path_steps", "elimination_steps", "shooting_steps", "solving_steps")
+        return DynamicsSettings(
+            sparsity=self.sparsity,
+            strength=None if self.strength == "auto" else float(self.strength),
+            strengths=default.strengths if self.strengths is None else tuple(map(float, self.strengths)),
+            eliminate=self.eliminate and self.field != "dense",
+            n_candidates=self.n_candidates,
+            seed=self.seed,
+            **{name: max(1, round(self.effort * getattr(default, name))) for name in steps},
+        )
+
+
+def fit_dynamics(
+    adata: AnnData,
+    options: DynamicsOptions,
+    *,
+    checkpoint: str | Path | None = None,
+    progress_bar: bool = True,
+) -> StoredDynamics:
+    """Fit sparse dynamics to registered cells; see :func:`perturbflow.tl.fit_dynamics`.
+
+    Parameters
+    ----------
+    adata
+        Cells registered with :func:`perturbflow.pp.setup_dynamics`.
+    options
+        What was chosen.
+    checkpoint
+        Directory to continue from, and to save to after every stage.
+    progress_bar
+        Whether to show the progress.
+
+    Returns
+    -------
+    The fitted dynamics.
+    """
+    options.check()
+    fields = read_dynamics_fields(adata)
+    genes = list(map(str, adata.var_names))
+    trajectories = [t.binned(options.n_bins) for t in trajectories_of(adata, fields)]
+    check_moves(trajectories)
+    config = options.config(trajectories, [genes.index(name) for name in fields.regulators])
+    factors = None
+    if fields.has_prior:
+        factors = prior_factors(adata.varp[DYNAMICS_PRIOR_KEY], config, trust=options.prior_trust)
+    settings = options.settings()
+    trainer = DynamicsTrainer(trajectories, config, settings, factors=factors)
+    saved = None if checkpoint is None else DynamicsCheckpoint(checkpoint, trainer)
+    with _progress(trainer, show=progress_bar):
+        model = trainer.fit(after_stage=None if saved is None else saved.save)
+    if trainer.interrupted:
+        logger.warning("Interrupted: the dynamics are those of the last completed step.")
+    elif saved is not None:
+        saved.remove()
+    return StoredDynamics(model=model, genes=genes, fields=fields, settings=_plain(options, settings))
+
+
+def check_moves(trajectories: Sequence[Trajectory]) -> None:
+    """Raise if no gene changes along any trajectory."""
+    if all(np.ptp(t.values, axis=0).max() == 0 for t in trajectories):
+        msg = "Expected expression that changes along time, found every gene constant. Check the layer."
+        raise ValueError(msg)
+
+
+def prior_factors(prior: sparse.spmatrix, config: FieldConfig, *, trust: float) -> torch.Tensor:
+    """Return penalty factors (d, n_inputs) from a prior network: 1 / (1 + trust * |weight| / mean |weight|)."""
+    dense = np.abs(prior.toarray())
+    dense = dense / dense[dense > 0].mean()
+    factors = 1 / (1 + trust * dense[list(config.regulators)].T)
+    return torch.tensor(np.tile(factors, (1, config.order)), dtype=torch.float32)
+
+
+def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, Any]:
+    """Return the options and settings that repeat a fit, plain values."""
+    return {
+        "sparsity": options.sparsity,
+        "strengths": np.asarray(settings.strengths, dtype=float),
+        "eliminate": settings.eliminate,
+        "n_candidates": settings.n_candidates,
+        "n_bins": options.n_bins,
+        "prior_trust": float(options.prior_trust),
+        "effort": float(options.effort),
+        "seed": options.seed,
+    }
+
+
+class _progress:
+    """A progress bar over the steps of a fit."""
+
+    def __init__(self, trainer: DynamicsTrainer, *, show: bool) -> None:
+        self.trainer, self.show = trainer, show
+
+    def __enter__(self) -> None:
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(desc="fit dynamics", unit="step", disable=not self.show, total=self.trainer.n_steps())
+        self.trainer.on_step = self._step
+
+    def _step(self, stage: str, step: int, loss: float) -> None:
+        self.bar.update()
+        if step % 50 == 0:
+            self.bar.set_postfix(stage=stage, loss=f"{loss:.4f}")
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()

@@ -1,0 +1,116 @@
+"""Read which gene drives which from fitted dynamics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from scipy import sparse
+
+from perturbflow._checks import check_one_of, check_whole_number
+from perturbflow._dynamics_fields import read_dynamics_fields
+from perturbflow._dynamics_store import check_result_key, read_dynamics
+from perturbflow._fields import writable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def infer_graph(
+    adata: AnnData,
+    *,
+    method: Literal["jacobian", "gates", "correlation", "partial_correlation"] = "jacobian",
+    n_bootstraps: int = 10,
+    n_jobs: int = 1,
+    seed: int = 0,
+    key: str = "dynamics",
+    key_added: str = "dynamics_graph",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Infer the signed gene-dependency graph: which gene drives which, how strongly, and how sure that is.
+
+    The weight of an edge from j to i is :math:`E|\partial f_i / \partial x_j| \cdot s_j / s_i` with the sign of
+    the mean, over the observed states, in units of the genes' spreads s and of the time scale of the fit. Its confidence
+    is the share of fits, to bootstraps of the trajectories and with other seeds, that keep it (stability selection).
+
+    A graph is a statement about the model: j changes the rate of i at the observed levels, given all other regulators.
+    It is no proof of binding, and a regulator that was not measured is blamed on those that go with it.
+
+    Parameters
+    ----------
+    adata
+        Cells with fitted dynamics (:func:`perturbflow.tl.fit_dynamics`).
+    method
+        "jacobian", as above; "gates", the weights of paths times the gates that are open, with the sign of the
+        Jacobian; or a baseline that knows neither time nor the fit: "correlation" and "partial_correlation", whose
+        absolute value is also their confidence.
+    n_bootstraps
+        Number of further fits; 0 takes the edges of the fit itself with confidence 1.
+    n_jobs
+        Fits side by side, as in joblib: -1 for all processors, or the backend of a ``joblib.parallel_config``.
+    seed
+        Seed of the bootstraps.
+    key
+        The dynamics in ``adata.uns``.
+    key_added
+        Where the graph goes in ``adata.varp`` and ``adata.uns``.
+    copy
+        Return a copy of ``adata`` instead of writing into it.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `adata.varp["dynamics_graph" | key_added]` : CSR, float32
+        Signed weights; row regulates column. :func:`networkx.from_scipy_sparse_array` reads it.
+    `adata.varp["dynamics_graph_evidence"]` : CSR, float32
+        What ranks all candidate edges, also those left out.
+    `adata.uns["dynamics_graph" | key_added]` : dict
+        ``edges`` (source, target, weight, sign, confidence, evidence), ``method`` and ``parameters``. For a second-order
+        field the edges also say whether they act through the level or the rate of the source, and
+        ``varp["dynamics_graph_rate"]`` has the latter.
+
+    Raises
+    ------
+    KeyError
+        If there are no fitted dynamics, or, for a baseline, no registered fields.
+    ValueError
+        If a setting is wrong.
+
+    Notes
+    -----
+    Stability selection after Meinshausen and Bühlmann (2010), *J. R. Stat. Soc. B* 72, 417.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.infer_graph(adata, method="partial_correlation")
+    >>> adata.varp["dynamics_graph"].shape
+    (5, 5)
+    """
+    from perturbflow.models._graph import FITTED, STATIC, fitted_graph, static_graph  # here, because it loads torch
+
+    check_one_of(method, (*FITTED, *STATIC), name="method")
+    check_whole_number(n_bootstraps, name="n_bootstraps")
+    check_whole_number(seed, name="seed")
+    check_result_key(key_added)
+    if method in STATIC:
+        graph = static_graph(adata, read_dynamics_fields(adata), method=method)
+        genes, parameters = list(map(str, adata.var_names)), {}
+    else:
+        stored = read_dynamics(adata, key)
+        graph = fitted_graph(adata, stored, method=method, n_bootstraps=n_bootstraps, n_jobs=n_jobs, seed=seed)
+        genes, parameters = stored.genes, {"key": key, "n_bootstraps": n_bootstraps, "seed": seed}
+    adata = writable(adata, copy=copy)
+    position = adata.var_names.get_indexer(genes)
+    place = sparse.csr_matrix(
+        ([1.0] * len(genes), (range(len(genes)), position)), shape=(len(genes), adata.n_vars), dtype="float32"
+    )
+    matrices = {key_added: graph.weight, f"{key_added}_evidence": graph.evidence}
+    if graph.rate_weight is not None:
+        matrices[f"{key_added}_rate"] = graph.rate_weight
+    for name, matrix in matrices.items():
+        adata.varp[name] = (place.T @ sparse.csr_matrix(matrix.astype("float32")) @ place).tocsr()
+    adata.uns[key_added] = {"edges": graph.edges(genes), "method": method, "parameters": parameters}
+    return adata if copy else None
