@@ -52,6 +52,7 @@ def _contents(adata: AnnData) -> dict:
         "X": _dense(adata.X),
         "layers": {key: _dense(adata.layers[key]) for key in adata.layers if key is not None},
         "obsm": {key: _dense(adata.obsm[key]) for key in adata.obsm},
+        "varp": {key: _dense(adata.varp[key]) for key in adata.varp},
     }
 
 
@@ -118,3 +119,34 @@ def registered(_registered: AnnData) -> AnnData:
 def fitted(_fitted: AnnData) -> AnnData:
     """The same cells with a flow."""
     return _fitted.copy()
+
+
+@pytest.fixture(scope="session")
+def _time_courses() -> AnnData:
+    from perturbflow.datasets import hill_network
+    from perturbflow.pp import setup_dynamics
+
+    adata = hill_network(n_genes=5, n_trajectories=4, n_times=15, knockouts=["gene1"], n_knockout_trajectories=1)
+    setup_dynamics(adata, time_key="time", trajectory_key="trajectory", perturbation_key="perturbation")
+    return adata
+
+
+@pytest.fixture(scope="session")
+def _fitted_dynamics(_time_courses: AnnData) -> AnnData:
+    from perturbflow.tl import fit_dynamics
+
+    adata = _time_courses.copy()
+    fit_dynamics(adata, effort=0.05, progress_bar=False)
+    return adata
+
+
+@pytest.fixture
+def time_courses(_time_courses: AnnData) -> AnnData:
+    """Five genes at 15 times in four wild-type runs and one in which gene1 is held at 0; registered."""
+    return _time_courses.copy()
+
+
+@pytest.fixture
+def fitted_dynamics(_fitted_dynamics: AnnData) -> AnnData:
+    """The same cells with fitted dynamics."""
+    return _fitted_dynamics.copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perturbflow.dynamics import FittedDynamics
 
 FORMAT = 1
-_PARTS = {"format", "config", "weights", "genes", "settings"}
+_PARTS = ("config", "weights", "genes", "sparsity_path")
 
 
 @dataclass
@@ -135,20 +135,36 @@ def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = T
 
 def check_dynamics_key(adata: AnnData, key: str) -> None:
     """Raise before a fit if its result could not be written or would overwrite something else."""
-    check_result_key(key)
-    if key in adata.uns and not _is_dynamics(adata.uns[key]):
+    check_result_key(adata, key, parts=_PARTS, what="earlier dynamics")
+
+
+def check_result_key(adata: AnnData, key: str, *, parts: Collection[str], what: str) -> None:
+    """Raise if ``key`` is no name for an entry of AnnData, or ``uns[key]`` is something else than an earlier result.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    key
+        Where the result is to go.
+    parts
+        Some keys that tell such a result from other entries.
+    what
+        How the message calls an earlier one.
+    """
+    check_text(key, name="key_added")
+    check_no_slash([key], what="`key_added`", hint="Choose another name.")
+    if key in adata.uns and not _has(adata.uns[key], parts):
         msg = (
-            f"Expected `key_added` to be free or earlier dynamics, found {key!r} with other content in `adata.uns`. "
+            f"Expected `key_added` to be free or {what}, found {key!r} with other content in `adata.uns`. "
             "Choose another `key_added`, or delete that first."
         )
         raise ValueError(msg)
 
 
-def check_result_key(key: str) -> None:
-    """Raise if ``key`` is no name for an entry of AnnData."""
-    check_text(key, name="key_added")
-    check_no_slash([key], what="`key_added`", hint="Choose another name.")
-
-
 def _is_dynamics(entry: object) -> bool:
-    return isinstance(entry, Mapping) and entry.keys() >= _PARTS
+    return _has(entry, _PARTS)
+
+
+def _has(entry: object, parts: Collection[str]) -> bool:
+    return isinstance(entry, Mapping) and entry.keys() >= set(parts)

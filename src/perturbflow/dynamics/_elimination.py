@@ -53,10 +53,10 @@ class Elimination:
         return _gather([steps[size] for steps, size in zip(self.steps, sizes, strict=True)]).expand()
 
     def choose_threshold(self) -> float:
-        """Return the largest threshold whose held-out error, mean logarithm over targets, is within 1 % of the best."""
+        """Return the threshold whose held-out error, mean logarithm over targets, is the smallest."""
         targets = torch.arange(len(self.errors))
         errors = torch.stack([self.held_out[targets, self.sizes(float(t))].log().mean() for t in THRESHOLDS])
-        return float(THRESHOLDS[int(torch.nonzero(errors <= errors.min() + 0.01)[-1])])
+        return float(THRESHOLDS[int(errors.argmin())])
 
 
 def eliminate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -81,11 +81,12 @@ class Problem:
 
     def some(self, chosen: Sequence[int]) -> Problem:
         """Return the problem of some of the trajectories, in this order and possibly repeated."""
-        pieces = torch.cat([torch.nonzero(self.chunks.trajectory == k)[:, 0] for k in chosen])
+        pieces = [torch.nonzero(self.chunks.trajectory == k)[:, 0] for k in chosen]
+        owners = torch.arange(len(pieces)).repeat_interleave(torch.tensor([len(mine) for mine in pieces]))
         return Problem(
             tuple(self.trajectories[k] for k in chosen),
             tuple(self.curves[k] for k in chosen),
-            self.chunks.pieces(pieces),
+            replace(self.chunks.pieces(torch.cat(pieces)), trajectory=owners),
             self.units,
         )
 

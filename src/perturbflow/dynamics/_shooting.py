@@ -27,9 +27,10 @@ class Segments:
     time
         Times, repeated at the end where a trajectory is over, shape (S, m + 1).
     observed
-        Observed levels after the start, shape (S, m, d).
+        Observed levels at the times, shape (S, m + 1, d).
     weight
-        Weights of the observations, 0 where there are none or the gene is held; mean 1 where not 0, shape (S, m, d).
+        Weights of the observations, relative to the mean of the trajectory; 0 where there are none or the gene is held,
+        and at the start of short solutions, which is given, shape (S, m + 1, d).
     clamped
         What an intervention holds, shape (S, order * d).
     trajectory
@@ -82,14 +83,16 @@ def make_segments(problem: Problem, *, order: int, n_intervals: int | None = Non
         smooth_levels, rates = curve(trajectory.time) / units.scale, curve.derivative(trajectory.time)
         for first in firsts:
             rows = np.minimum(np.arange(first, first + m + 1), n - 1)
-            real = (np.arange(first + 1, first + m + 1) < n)[:, None]
+            real = (np.arange(first, first + m + 1) < n)[:, None]
+            if n_intervals is not None:
+                real[0] = False
             state = smooth_levels[first]
             if order == 2:
                 state = np.concatenate([state, rates[first] * units.time / units.scale])
             starts.append(state)
             times.append(trajectory.time[rows] / units.time)
-            observed.append(levels[rows[1:]])
-            weights.append(real * ~trajectory.clamped * relative[rows[1:], None])
+            observed.append(levels[rows])
+            weights.append(real * ~trajectory.clamped * relative[rows, None])
             clamped.append(np.tile(trajectory.clamped, order))
             owners.append(k)
     return Segments(
@@ -132,6 +135,6 @@ def solution_errors(
     used = field.weights() if weights is None else tuple(weights)
     derivative = held(lambda state: field(state, used), segments.clamped)
     states = solve_rk4(derivative, segments.start if start is None else start, segments.time, max_step=max_step)
-    miss = (states[:, 1:, : field.config.n_genes] - segments.observed) ** 2
+    miss = (states[..., : field.config.n_genes] - segments.observed) ** 2
     total = segments.weight.sum(dim=(0, 1))
     return (segments.weight * miss).sum(dim=(0, 1)) / total.clamp(min=1e-12)

@@ -14,6 +14,7 @@ from perturbflow.dynamics._trajectory import Trajectory
 FloatArray = NDArray[np.float64]
 
 N_PENALTIES = 80
+NEARLY_INTERPOLATING = 0.5  # degrees of freedom a time
 COST_OF_FREEDOM = 1.4  # Cummins, Filloon and Nychka (2001): plain cross-validation (1) often follows the noise
 TOO_CLOSE = 1e-3  # of the mean step: what is closer is one time
 ROUNDING = float(np.finfo(np.float64).eps)
@@ -96,7 +97,9 @@ def smooth(trajectory: Trajectory, *, cost_of_freedom: float = COST_OF_FREEDOM) 
     fitted = basis @ ((1 - removed[best].T) * coefficients) / root[:, None]
     genes = np.arange(y.shape[1])
     noise = np.sqrt(rss[best, genes] / (n - freedom[best]) * weight.mean())
-    return Smoothed(CubicSpline(time, fitted, bc_type="natural"), noise, freedom[best])
+    # Through data without noise, a natural end would bend the curve where a not-a-knot one does not.
+    ends = "not-a-knot" if np.median(freedom[best]) > NEARLY_INTERPOLATING * n else "natural"
+    return Smoothed(CubicSpline(time, fitted, bc_type=ends), noise, freedom[best])
 
 
 def _apart(trajectory: Trajectory) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -18,16 +18,15 @@ from perturbflow.dynamics._fitted import FittedDynamics, keep_support
 from perturbflow.dynamics._held_out import hold_out
 from perturbflow.dynamics._jacobian import mean_jacobian
 from perturbflow.dynamics._match import match, matching_error
-from perturbflow.dynamics._optimiser import ProximalAdam
 from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._problem import Problem, start_from_data
-from perturbflow.dynamics._shooting import make_segments, solution_errors
+from perturbflow.dynamics._polish import shoot, solve
+from perturbflow.dynamics._shooting import make_segments
 from perturbflow.dynamics._sparsity import Sparsity
 from perturbflow.dynamics._strength import StrengthPath, count_edges
 from perturbflow.dynamics._trajectory import Trajectory
 
 SMALLEST_PATH = 0.01  # share of a target's strongest path below which an input is taken for absent
-SEGMENTS_A_STEP = 96
 STATES_OF_JACOBIAN = 2000
 USUAL_THRESHOLD = 0.1  # of evidence, where nothing is held out
 STRENGTHS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -76,7 +75,7 @@ class DynamicsSettings:
     path_steps: int = 300
     elimination_steps: int = 150
     shooting_steps: int = 150
-    solving_steps: int = 50
+    solving_steps: int = 300
     learning_rate: float = 0.01
     segment: int = 5
     window: float = 1 / 6
@@ -132,7 +131,7 @@ class DynamicsTrainer:
         self.threshold: float | None = None
         self.evidence = torch.zeros(0, 0)
         self.n_done = 0
-        self.start = self._segments(None).start
+        self.start = make_segments(self.whole, order=config.order).start
         self.history: dict[str, list] = {"stage": [], "step": [], "loss": []}
         self.interrupted = False
 
@@ -178,7 +177,7 @@ class DynamicsTrainer:
         settings = self.settings
         n_strengths = len(settings.strengths) if settings.strength is None else 1
         path = settings.matching_steps + (n_strengths - 1) * settings.path_steps
-        return path + settings.matching_steps // 2 + settings.shooting_steps + settings.solving_steps
+        return path + settings.matching_steps // 2 + settings.shooting_steps
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what the next stages need, tensors and plain values."""
@@ -284,27 +283,24 @@ class DynamicsTrainer:
 
     def shoot(self) -> None:
         """Fit short solutions from starts on the smooth curves to the observations."""
-        segments = self._segments(self.settings.segment)
-
-        def loss() -> Tensor:
-            chosen = torch.randperm(len(segments), generator=self.generator)[:SEGMENTS_A_STEP]
-            return (solution_errors(self.field, segments.some(chosen)) + 1e-6).sqrt().mean()
-
-        self._descend(loss, n_steps=self.settings.shooting_steps, stage="shooting")
+        shoot(
+            self.field,
+            make_segments(self.whole, order=self.config.order, n_intervals=self.settings.segment),
+            n_steps=self.settings.shooting_steps,
+            learning_rate=0.3 * self.settings.learning_rate,
+            generator=self.generator,
+            on_step=self._recorder("shooting"),
+        )
 
     def solve(self) -> None:
         """Fit solutions of whole trajectories to the observations, and where they start."""
-        segments = self._segments(None)
-        start = nn.Parameter(self.start.clone())
-
-        def loss() -> Tensor:
-            chosen = torch.randperm(len(segments), generator=self.generator)[:SEGMENTS_A_STEP]
-            errors = solution_errors(self.field, segments.some(chosen), start=start[chosen])
-            # The start is also an observation: the smooth curve there.
-            return (errors + 1e-6).sqrt().mean() + ((start - segments.start) ** 2).mean()
-
-        self._descend(loss, n_steps=self.settings.solving_steps, stage="solving", extra=[start])
-        self.start = start.detach()
+        self.start = solve(
+            self.field,
+            make_segments(self.whole, order=self.config.order),
+            start=self.start,
+            n_steps=self.settings.solving_steps,
+            on_step=self._recorder("solving"),
+        )
 
     def result(self) -> FittedDynamics:
         """Return the model as it is now."""
@@ -368,24 +364,6 @@ class DynamicsTrainer:
             learning_rate=settings.learning_rate,
             generator=self.generator,
         )
-
-    def _segments(self, n_intervals: int | None):
-        return make_segments(self.whole, order=self.config.order, n_intervals=n_intervals)
-
-    def _descend(self, loss: Callable[[], Tensor], *, n_steps: int, stage: str, extra: list | None = None) -> None:
-        """Minimise a loss and keep the support."""
-        optimiser = ProximalAdam(
-            self.field,
-            Sparsity(self.field),
-            learning_rate=0.3 * self.settings.learning_rate,
-            n_steps=n_steps,
-            extra=extra,
-        )
-        record = self._recorder(stage)
-        for _ in range(n_steps):
-            value = loss()
-            optimiser.step(value, strength=0.0)
-            record(value.item())
 
     def _recorder(self, stage: str) -> Callable[[float], None]:
         def record(loss: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from perturbflow.dynamics import DynamicsTrainer
 
 _FILE = "dynamics.safetensors"
@@ -39,8 +42,8 @@ class DynamicsCheckpoint:
         fit = {
             "config": trainer.config.to_dict(),
             "settings": asdict(trainer.settings),
-            "trajectories": [[t.name, len(t.time), float(t.values.sum())] for t in trainer.trajectories],
-            "factors": None if trainer.factors is None else float(trainer.factors.sum()),
+            "trajectories": [[t.name, _hash(t.time, t.values, t.weight, t.clamped)] for t in trainer.trajectories],
+            "factors": None if trainer.factors is None else _hash(trainer.factors.numpy()),
         }
         self.fit = json.loads(json.dumps(fit))
         if self.folder.exists() and not self.folder.is_dir():
@@ -54,6 +57,9 @@ class DynamicsCheckpoint:
         except SafetensorError as error:
             msg = f"Expected a checkpoint in {str(self.path)!r}, found another file ({error}). Delete it."
             raise ValueError(msg) from error
+        if not metadata or not metadata.keys() >= {"fit", "state"}:
+            msg = f"Expected a checkpoint in {str(self.path)!r}, found tensors of something else. Delete it."
+            raise ValueError(msg)
         saved = json.loads(metadata["fit"])
         if saved != self.fit:
             different = sorted(name for name in self.fit if saved.get(name) != self.fit[name])
@@ -82,3 +88,8 @@ class DynamicsCheckpoint:
         self.path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def _hash(*arrays: NDArray) -> str:
+    """Return what tells arrays from others of the same names and sums."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

@@ -72,6 +72,9 @@ class DynamicsOptions:
             raise ValueError(msg)
         if self.strength != "auto":
             check_between(self.strength, 0, 1e6, name="strength")
+        for name in ("strengths", "hidden"):
+            if getattr(self, name) is not None:
+                check_type(getattr(self, name), (Sequence, np.ndarray), name=name, expected="a sequence of numbers")
         if self.strengths is not None:
             values = list(self.strengths)
             for value in values:
@@ -79,7 +82,7 @@ class DynamicsOptions:
             if not values or values != sorted(set(values)):
                 msg = f"Expected `strengths` to be ascending numbers, found {values}."
                 raise ValueError(msg)
-        for width in self.hidden or ():
+        for width in () if self.hidden is None else self.hidden:
             check_whole_number(width, name="hidden", least=1)
         if self.order not in (1, 2):
             msg = f"Expected `order` to be 1 or 2, found {self.order!r}."
@@ -87,6 +90,8 @@ class DynamicsOptions:
         if self.production is not None:
             check_one_of(self.production, ("bounded", "free"), name="production")
         check_type(self.eliminate, bool, name="eliminate", expected="True or False")
+        for name in ("decay", "self_regulation"):
+            check_type(getattr(self, name), (bool, type(None)), name=name, expected="True, False or None")
         check_whole_number(self.n_candidates, name="n_candidates", least=1)
         check_whole_number(self.n_bins, name="n_bins", least=5)
         check_between(self.prior_trust, 0, 1e6, name="prior_trust")

@@ -84,6 +84,7 @@ class SparseNODE(BaseModelClass):
         prior: Any = None,
         perturbation_key: str | None = None,
         control: str = "control",
+        separator: str = "+",
         layer: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -105,6 +106,8 @@ class SparseNODE(BaseModelClass):
             Column of ``obs`` with the genes that an intervention holds.
         control
             Label of cells without intervention.
+        separator
+            What stands between the genes of a label.
         layer
             Layer with the expression.
         kwargs
@@ -118,6 +121,7 @@ class SparseNODE(BaseModelClass):
             prior=prior,
             perturbation_key=perturbation_key,
             control=control,
+            separator=separator,
             layer=layer,
         )
         cls._register(adata, **kwargs)

@@ -62,7 +62,8 @@ def forecast(
     KeyError
         If there are no fitted dynamics.
     ValueError
-        If ``until`` is before the observed time begins, or ``start`` has another number of genes or is not finite.
+        If ``until`` is before the observed time begins, ``start`` has another number of genes or is not finite, or
+        ``key_added`` names something else than an earlier forecast.
 
     Examples
     --------
@@ -74,7 +75,7 @@ def forecast(
     >>> adata.uns["forecast"]["values"].shape
     (6, 41, 5)
     """
-    check_result_key(key_added)
+    check_result_key(adata, key_added, parts=("values", "observed_until"), what="an earlier forecast")
     check_whole_number(n_times, name="n_times", least=2)
     stored = read_dynamics(adata, key)
     model = stored.model

@@ -14,6 +14,8 @@ from perturbflow._fields import writable
 if TYPE_CHECKING:
     from anndata import AnnData
 
+SUFFIXES = ("", "_evidence", "_rate")
+
 
 def infer_graph(
     adata: AnnData,
@@ -74,7 +76,7 @@ def infer_graph(
     KeyError
         If there are no fitted dynamics, or, for a baseline, no registered fields.
     ValueError
-        If a setting is wrong.
+        If a setting is wrong, or ``key_added`` names something else than an earlier graph.
 
     Notes
     -----
@@ -94,7 +96,15 @@ def infer_graph(
     check_one_of(method, (*FITTED, *STATIC), name="method")
     check_whole_number(n_bootstraps, name="n_bootstraps")
     check_whole_number(seed, name="seed")
-    check_result_key(key_added)
+    check_result_key(adata, key_added, parts=("edges", "method"), what="an earlier graph")
+    names = [f"{key_added}{suffix}" for suffix in SUFFIXES]
+    taken = [name for name in names if name in adata.varp and key_added not in adata.uns]
+    if taken:
+        msg = (
+            f"Expected `key_added` to be free or an earlier graph, found other content in `adata.varp` at {taken}. "
+            "Choose another `key_added`, or delete that first."
+        )
+        raise ValueError(msg)
     if method in STATIC:
         graph = static_graph(adata, read_dynamics_fields(adata), method=method)
         genes, parameters = list(map(str, adata.var_names)), {}
@@ -107,10 +117,10 @@ def infer_graph(
     place = sparse.csr_matrix(
         ([1.0] * len(genes), (range(len(genes)), position)), shape=(len(genes), adata.n_vars), dtype="float32"
     )
-    matrices = {key_added: graph.weight, f"{key_added}_evidence": graph.evidence}
-    if graph.rate_weight is not None:
-        matrices[f"{key_added}_rate"] = graph.rate_weight
-    for name, matrix in matrices.items():
-        adata.varp[name] = (place.T @ sparse.csr_matrix(matrix.astype("float32")) @ place).tocsr()
+    for name, matrix in zip(names, (graph.weight, graph.evidence, graph.rate_weight), strict=True):
+        if matrix is not None:
+            adata.varp[name] = (place.T @ sparse.csr_matrix(matrix.astype("float32")) @ place).tocsr()
+        elif name in adata.varp:  # of an earlier graph, of second order
+            del adata.varp[name]
     adata.uns[key_added] = {"edges": graph.edges(genes), "method": method, "parameters": parameters}
     return adata if copy else None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KINDS = ("knockout", "knockdown", "overexpression")
 KNOCKDOWN = 0.25  # of the mean level
 OVEREXPRESSION = 1.5  # times the largest level
+LARGEST = float(np.finfo(np.float32).max)  # of the levels that the result can hold
 
 
 def simulate_knockout(
@@ -78,7 +79,7 @@ def simulate_knockout(
     KeyError
         If there are no fitted dynamics, or a gene is unknown.
     ValueError
-        If a setting is wrong.
+        If a setting is wrong, or ``key_added`` names something else than an earlier response.
 
     Examples
     --------
@@ -90,7 +91,7 @@ def simulate_knockout(
     >>> adata.uns["knockout"]["perturbed"][:, :, 0].max()
     np.float32(0.0)
     """
-    check_result_key(key_added)
+    check_result_key(adata, key_added, parts=("unperturbed", "perturbed"), what="an earlier response")
     check_one_of(kind, KINDS, name="kind")
     check_whole_number(n_times, name="n_times", least=2)
     stored = read_dynamics(adata, key)
@@ -154,7 +155,7 @@ def _interventions(stored: StoredDynamics, genes: object, kind: str) -> pd.DataF
         }
         value, this_kind = levels[kind], kind
         if isinstance(names, Mapping):
-            check_between(names[name], -np.inf, np.inf, name=f"genes[{name!r}]")
+            check_between(names[name], -LARGEST, LARGEST, name=f"genes[{name!r}]")
             value = float(names[name])
             this_kind = "knockout" if value == 0 else "knockdown" if value < observed.mean() else "overexpression"
         rows.append({"gene": name, "kind": this_kind, "value": float(value)})

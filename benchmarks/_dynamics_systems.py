@@ -1,0 +1,357 @@
+"""Systems with a known graph, what is observed of each, and what a model that was fitted to it is asked.
+
+All systems are seen without intervention and with noise; the questions are about noise-free solutions: of the training
+runs within and beyond the time that was seen, from new starts, and under interventions that the fit has not seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import perturbflow as pf
+from perturbflow._dynamics_fields import read_dynamics_fields, trajectories_of
+from perturbflow.datasets import HillNetwork
+from perturbflow.datasets._dynamical_systems import _lorenz_rates
+from perturbflow.datasets._time_courses import integrate
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from perturbflow.dynamics import Trajectory
+
+WITHIN, BEYOND = "within", "beyond"
+TRAINED, NEW, INTERVENTION = "trained", "new start", "intervention"
+CHAOS_HORIZON, CHAOS_STEPS = 1.0, 20
+
+
+@dataclass(frozen=True)
+class Question:
+    """What happens from K starts, along n times, to d variables.
+
+    Attributes
+    ----------
+    kind, name
+        "trained", "new start" or "intervention", and what sets it apart from others of its kind.
+    time
+        Times since the start, shape (n,).
+    is_beyond
+        Which times no training run has reached since its start, shape (n,).
+    truth
+        The answer, shape (K, n, d).
+    start
+        Levels at the start (K, d), or None for where the model itself lets the training runs start, in the order of
+        their numbers.
+    rates
+        Rates of change at the start (K, d), of a second-order system.
+    clamp, mechanisms
+        The intervention: levels that are held and accelerations that are replaced, by position.
+    unperturbed
+        The answer without intervention, shape (K, n, d).
+    """
+
+    kind: str
+    name: str
+    time: NDArray[np.float64]
+    is_beyond: NDArray[np.bool_]
+    truth: NDArray[np.float64]
+    start: NDArray[np.float64] | None = None
+    rates: NDArray[np.float64] | None = None
+    clamp: Mapping[int, float] = field(default_factory=dict)
+    mechanisms: Mapping[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    unperturbed: NDArray[np.float64] | None = None
+
+    @property
+    def is_free(self) -> NDArray[np.bool_]:
+        """Variables that are not held, shape (d,)."""
+        return ~np.isin(np.arange(self.truth.shape[2]), list(self.clamp))
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Training data with registered fields, the true graph, and questions.
+
+    Attributes
+    ----------
+    name
+        Its name on the command line.
+    adata
+        Training data.
+    options
+        Options of the fit that say what kind of system it is.
+    truth
+        Signs of the effects of inputs on targets, shape (n_inputs, d).
+    candidates
+        Pairs that count, shape (n_inputs, d).
+    has_sign
+        Pairs whose sign means something, shape (n_inputs, d).
+    questions
+        What is asked.
+    """
+
+    name: str
+    adata: AnnData
+    options: Mapping[str, Any]
+    truth: NDArray[np.float64]
+    candidates: NDArray[np.bool_]
+    has_sign: NDArray[np.bool_]
+    questions: tuple[Question, ...]
+
+    def trajectories(self) -> list[Trajectory]:
+        """Return the training runs."""
+        return trajectories_of(self.adata, read_dynamics_fields(self.adata))
+
+    @property
+    def spread(self) -> float:
+        """Root mean square over variables of their standard deviations in the training runs, without noise."""
+        return float(np.sqrt(np.asarray(self.adata.layers["noise_free"], dtype=float).var(axis=0).mean()))
+
+    @property
+    def ranges(self) -> NDArray[np.float64]:
+        """Range of every variable in the training runs, without noise, shape (d,)."""
+        return np.ptp(np.asarray(self.adata.layers["noise_free"], dtype=float), axis=0)
+
+
+def runs_of(adata: AnnData, layer: str = "noise_free") -> NDArray[np.float64]:
+    """Return what runs of equally many times hold, shape (K, n, d)."""
+    n_runs = adata.obs["trajectory"].nunique()
+    return np.asarray(adata.layers[layer], dtype=float).reshape(n_runs, -1, adata.n_vars)
+
+
+def _registered(adata: AnnData, keep: NDArray[np.bool_] | None = None, **fields: Any) -> AnnData:
+    kept = adata if keep is None else adata[keep].copy()
+    pf.pp.setup_dynamics(kept, time_key="time", trajectory_key="trajectory", **fields)
+    return kept
+
+
+def _number(adata: AnnData) -> NDArray[np.intp]:
+    return adata.obs["trajectory"].astype(str).astype(int).to_numpy()
+
+
+def second_order(name: str, seed: int, *, structure: str, noise: float = 0.0, quick: bool = False) -> System:
+    """Three oscillators, seen for half of the time asked; held and stiffened from where the model lets them start."""
+    duration, n_times, n_train = 10.0, 50, 4 if quick else 10
+    simulate = partial(
+        pf.datasets.second_order_system,
+        n_trajectories=2 * n_train,
+        n_times=2 * n_times - 1,
+        duration=2 * duration,
+        seed=seed,
+    )
+    adata = simulate(noise=noise, interventions=["hold", "stiffen"])
+    values, rates = runs_of(adata), runs_of(adata, "velocity")
+    wild, held, stiff = np.split(values, 3)
+    time = adata.obs["time"].to_numpy()[: 2 * n_times - 1]
+    keep = (_number(adata) < n_train) & (adata.obs["time"] <= duration * (1 + 1e-9)).to_numpy()
+    asked = partial(Question, time=time, is_beyond=time > duration * (1 + 1e-9))
+    at = pf.datasets._dynamical_systems.HELD_LEVEL
+    stiffness, damping = pf.datasets._dynamical_systems.STIFFNESS, -0.5
+    effects = adata.uns["simulation"]
+    truth = np.sign(np.concatenate([effects["position_effects"].T, effects["velocity_effects"].T]))
+    everything = np.ones(truth.shape, dtype=bool)
+    return System(
+        name,
+        _registered(adata, keep),
+        {"field": structure, "order": 2, "decay": False, "self_regulation": True},
+        truth,
+        everything,
+        everything,
+        (
+            asked(TRAINED, "start as fitted", truth=wild[:n_train]),
+            asked(
+                NEW,
+                "other starts",
+                truth=wild[n_train:],
+                start=wild[n_train:, 0],
+                rates=rates[n_train : 2 * n_train, 0],
+            ),
+            asked(INTERVENTION, "hold", truth=held[:n_train], clamp={0: at}, unperturbed=wild[:n_train]),
+            asked(
+                INTERVENTION,
+                "stiffen",
+                truth=stiff[:n_train],
+                mechanisms={0: lambda state: stiffness * state[:, 0] + damping * state[:, 3]},
+                unperturbed=wild[:n_train],
+            ),
+        ),
+    )
+
+
+def lorenz(name: str, seed: int, *, n_variables: int, noise: float = 0.1, quick: bool = False) -> System:
+    """A chaotic system: what is asked is one unit of time ahead of true states on the attractor."""
+    n_times, n_tail, n_train = (100, 100, 1) if quick else (500, 200, 2)
+    adata = pf.datasets.lorenz96(
+        n_variables=n_variables, n_trajectories=n_train + 1, n_times=n_times + n_tail, noise=noise, seed=seed
+    )
+    values, step = runs_of(adata), adata.uns["simulation"]["step"]
+    limit = step * (n_times - 0.5)
+    keep = (_number(adata) < n_train) & (adata.obs["time"] < limit).to_numpy()
+    time = np.linspace(0.0, CHAOS_HORIZON, CHAOS_STEPS + 1)
+    forcing = adata.uns["simulation"]["forcing"]
+
+    def solved(start: NDArray[np.float64], held: Mapping[int, float]) -> NDArray[np.float64]:
+        first, fixed = start.copy(), np.zeros(start.shape, dtype=bool)
+        for position, level in held.items():
+            first[:, position], fixed[:, position] = level, True
+        return integrate(lambda x: _lorenz_rates(x, forcing), first, time, held=fixed)
+
+    def asked(kind: str, what: str, start: NDArray[np.float64], *, beyond: bool, **held: Any) -> Question:
+        wild = solved(start, {})
+        truth = solved(start, held["clamp"]) if held else wild
+        return Question(
+            kind, what, time, np.full(len(time), beyond), truth, start, unperturbed=wild if held else None, **held
+        )
+
+    every = slice(None, None, CHAOS_STEPS)
+    seen, later, other = (
+        states.reshape(-1, n_variables)
+        for states in (values[:n_train, :n_times][:, every], values[:n_train, n_times:][:, every], values[n_train:][:, every])
+    )
+    truth = adata.varp["true_graph"].toarray().astype(float)
+    unsigned = adata.uns["true_edges"].query("~signed")
+    has_sign = np.ones(truth.shape, dtype=bool)
+    has_sign[adata.var_names.get_indexer(unsigned["source"]), adata.var_names.get_indexer(unsigned["target"])] = False
+    return System(
+        name,
+        _registered(adata, keep),
+        {"decay": True, "production": "free", "n_bins": n_times},
+        truth,
+        ~np.eye(n_variables, dtype=bool),
+        has_sign,
+        (
+            asked(TRAINED, "states of the training time", seen, beyond=False),
+            asked(TRAINED, "states after it", later, beyond=True),
+            asked(NEW, "states of another run", other, beyond=False),
+            *(
+                asked(INTERVENTION, f"x{position + 1} at {level:g}", other, beyond=False, clamp={position: level})
+                for position, level in ((0, 0.0), (n_variables // 2, forcing))
+            ),
+        ),
+    )
+
+
+def hill(
+    name: str, seed: int, *, n_genes: int, noise: float = 0.05, irregular: bool = False, quick: bool = False
+) -> System:
+    """A random network of genes, with knock-outs and over-expressions of genes that regulate others as questions."""
+    n_genes, n_train, n_times = (8, 6, 30) if quick else (n_genes, 12, 60)
+    n_genes_held, n_starts = (1, 2) if quick else (5, 6)
+    adata = pf.datasets.hill_network(
+        n_genes=n_genes, n_trajectories=n_train, n_times=n_times, noise=noise, irregular=irregular, seed=seed
+    )
+    network, rng = HillNetwork.from_anndata(adata), np.random.default_rng([seed, 1])
+    values, times = runs_of(adata), adata.obs["time"].to_numpy().reshape(n_train, -1)
+    duration = float((times[:, -1] - times[:, 0]).min())
+    time = np.linspace(0.0, 2 * duration, 2 * n_times - 1)
+    asked = partial(Question, time=time, is_beyond=time > duration * (1 + 1e-9))
+    starts = rng.uniform(0.0, 1.2, (n_starts, n_genes))
+    wild = network.simulate(starts, time)
+    genes = rng.permutation(np.unique(network.source))[: 2 * n_genes_held]
+    levels = [0.0] * n_genes_held + [network.production] * n_genes_held
+    truth = adata.varp["true_graph"].toarray().astype(float)
+    return System(
+        name,
+        _registered(adata),
+        {"n_bins": n_times},
+        truth,
+        ~np.eye(n_genes, dtype=bool),
+        np.ones(truth.shape, dtype=bool),
+        (
+            # The system is autonomous: a run goes on from its first observation.
+            asked(TRAINED, "start as fitted", truth=network.simulate(np.maximum(values[:, 0], 0.0), time)),
+            asked(NEW, "other starts", truth=wild, start=starts),
+            *(
+                asked(
+                    INTERVENTION,
+                    f"{adata.var_names[gene]} at {level:g}",
+                    truth=network.simulate(starts, time, clamp={int(gene): level}),
+                    start=starts,
+                    clamp={int(gene): level},
+                    unperturbed=wild,
+                )
+                for gene, level in zip(genes, levels, strict=False)
+            ),
+        ),
+    )
+
+
+def yeast(name: str, seed: int, *, noise: float = 0.05, quick: bool = False) -> System:
+    """The 350-gene network; the genes of most targets are knocked out."""
+    n_train, n_new, n_knockouts, n_starts = (4, 2, 1, 1) if quick else (20, 6, 5, 3)
+    seen = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
+    times = (*seen, 12.0, 14.0, 17.0, 20.0)
+    simulate = partial(pf.datasets.yeast_hill, times=times, seed=seed)
+    adata = simulate(n_trajectories=n_train + n_new, noise=noise)
+    truth = adata.varp["true_graph"].toarray().astype(float)
+    genes = adata.var_names[np.argsort(-np.abs(truth).sum(axis=1), kind="stable")[:n_knockouts]].tolist()
+    removed = runs_of(simulate(n_trajectories=1, knockouts=genes, n_knockout_trajectories=n_starts))[1:]
+    starts = removed[:, 0].copy()
+    for run, start in enumerate(starts):
+        start[adata.var_names.get_loc(genes[run // n_starts])] = 0.5
+    wild = runs_of(simulate(start=starts))
+    values, time = runs_of(adata), np.array(times)
+    keep = (_number(adata) < n_train) & (adata.obs["time"] <= seen[-1]).to_numpy()
+    asked = partial(Question, time=time, is_beyond=time > seen[-1])
+    return System(
+        name,
+        _registered(adata, keep),
+        {},
+        truth,
+        ~np.eye(adata.n_vars, dtype=bool),
+        np.ones(truth.shape, dtype=bool),
+        (
+            asked(TRAINED, "start as fitted", truth=values[:n_train]),
+            asked(NEW, "other starts", truth=values[n_train:], start=values[n_train:, 0]),
+            *(
+                asked(
+                    INTERVENTION,
+                    f"{gene} at 0",
+                    truth=removed[k * n_starts : (k + 1) * n_starts],
+                    start=starts[k * n_starts : (k + 1) * n_starts],
+                    clamp={int(adata.var_names.get_loc(gene)): 0.0},
+                    unperturbed=wild[k * n_starts : (k + 1) * n_starts],
+                )
+                for k, gene in enumerate(genes)
+            ),
+        ),
+    )
+
+
+SYSTEMS: Mapping[str, Callable[..., System]] = {
+    "second_order": partial(second_order, structure="linear"),
+    "second_order_network": partial(second_order, structure="per_target"),
+    "second_order_noisy": partial(second_order, structure="linear", noise=0.05),
+    "lorenz_10": partial(lorenz, n_variables=10),
+    "lorenz_20": partial(lorenz, n_variables=20),
+    "hill_20": partial(hill, n_genes=20),
+    "hill_20_noise_10": partial(hill, n_genes=20, noise=0.1),
+    "hill_20_irregular": partial(hill, n_genes=20, irregular=True),
+    "hill_100": partial(hill, n_genes=100),
+    "hill_100_noise_10": partial(hill, n_genes=100, noise=0.1),
+    "hill_100_irregular": partial(hill, n_genes=100, irregular=True),
+    "yeast_350": yeast,
+}
+
+
+@lru_cache(maxsize=2)
+def make_system(name: str, seed: int, *, quick: bool) -> System:
+    """Simulate a system; the last ones are kept, as several methods in a row ask for the same."""
+    return SYSTEMS[name](name, seed, quick=quick)
+
+
+def missing_data(name: str) -> str | None:
+    """Return why a system cannot be simulated here, or None."""
+    if name != "yeast_350":
+        return None
+    try:
+        pf.datasets.yeast_hill(n_trajectories=1, times=(0.0, 0.1))
+    except FileNotFoundError as error:
+        return f"{error} (PERTURBFLOW_DATA is {os.environ.get('PERTURBFLOW_DATA')!r})"
+    return None

@@ -1,0 +1,129 @@
+"""Fitting solutions to the observations themselves, with the support of the field fixed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from perturbflow.dynamics._field import VectorField
+from perturbflow.dynamics._optimiser import ProximalAdam
+from perturbflow.dynamics._shooting import Segments, solution_errors
+from perturbflow.dynamics._sparsity import Sparsity
+
+SEGMENTS_A_STEP = 96
+UNUSABLE = 0.5  # error of whole solutions, in variances, above which they say nothing about the field: chaos
+SMALLEST = 1e-8
+ROUND = 25  # iterations of L-BFGS after which it is asked whether they were worthwhile
+WORTHWHILE = 0.03  # share of the error that they must save
+
+
+def shoot(
+    field: VectorField,
+    segments: Segments,
+    *,
+    n_steps: int,
+    learning_rate: float,
+    generator: torch.Generator,
+    on_step: Callable[[float], None],
+) -> None:
+    """Fit short solutions with Adam, some segments a step, in place.
+
+    Parameters
+    ----------
+    field
+        The vector field.
+    segments
+        Short solutions.
+    n_steps
+        Number of steps.
+    learning_rate
+        Learning rate at first.
+    generator
+        Of the segments of a step.
+    on_step
+        Called with the loss after every step.
+    """
+    optimiser = ProximalAdam(field, Sparsity(field), learning_rate=learning_rate, n_steps=n_steps)
+    for _ in range(n_steps):
+        chosen = torch.randperm(len(segments), generator=generator)[:SEGMENTS_A_STEP]
+        loss = (solution_errors(field, segments.some(chosen)) + SMALLEST).sqrt().mean()
+        optimiser.step(loss, strength=0.0)
+        on_step(loss.item())
+
+
+def solve(
+    field: VectorField,
+    segments: Segments,
+    *,
+    start: Tensor,
+    n_steps: int,
+    on_step: Callable[[float], None],
+) -> Tensor:
+    """Fit solutions of whole trajectories and their starts, with L-BFGS, in place.
+
+    Errors of genes count relative to what they are at first, as in a likelihood with that noise. Nothing is done where
+    whole solutions have lost the observations, as in chaos; and what makes them worse is taken back.
+
+    Parameters
+    ----------
+    field
+        The vector field.
+    segments
+        Whole trajectories.
+    start
+        Their starts, shape (K, order * d).
+    n_steps
+        Number of iterations.
+    on_step
+        Called with the mean relative error after every evaluation.
+
+    Returns
+    -------
+    The starts.
+    """
+    with torch.no_grad():
+        first = solution_errors(field, segments, start=start)
+    before = float(first.mean())
+    if not before < UNUSABLE:
+        return start
+    saved = copy.deepcopy(field.state_dict())
+    free = start.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS(
+        [*field.parameters(), free],
+        max_iter=ROUND,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-9,
+        tolerance_change=1e-12,
+    )
+    seen = (first > 0).sum()
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        begin = torch.where(segments.clamped, start, free)
+        errors = solution_errors(field, segments, start=begin)
+        loss = (errors / (first + SMALLEST)).sum() / seen
+        loss.backward()  # type: ignore[no-untyped-call]
+        on_step(errors.detach().mean().sqrt().item())
+        return loss
+
+    last = 1.0
+    for _ in range(max(1, round(n_steps / ROUND))):
+        try:
+            optimiser.step(closure)  # type: ignore[no-untyped-call]
+        except KeyboardInterrupt:  # in the middle of a line search, whose trial is no result
+            field.load_state_dict(saved)
+            raise
+        with torch.no_grad():
+            end = torch.where(segments.clamped, start, free.detach())
+            after = (solution_errors(field, segments, start=end) / (first + SMALLEST)).sum() / seen
+        if not float(after) < (1 - WORTHWHILE) * last:
+            break
+        last = float(after)
+    if not float(after) <= 1.0:
+        field.load_state_dict(saved)
+        return start
+    return end
