@@ -1,122 +1,31 @@
 """Systems with a known graph, what is observed of each, and what a model that was fitted to it is asked.
 
-All systems are seen without intervention and with noise; the questions are about noise-free solutions: of the training
-runs within and beyond the time that was seen, from new starts, and under interventions that the fit has not seen.
+Systems are seen without intervention, but for those where one knock-out of several is left out. The questions are about
+noise-free solutions: of the training runs within and beyond the time that was seen, from new starts, and under
+interventions that the fit has not seen.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from _dynamics_questions import INTERVENTION, NEW, TRAINED, Question, System
 
 import perturbflow as pf
-from perturbflow._dynamics_fields import read_dynamics_fields, trajectories_of
 from perturbflow.datasets import HillNetwork
-from perturbflow.datasets._dynamical_systems import _lorenz_rates
+from perturbflow.datasets._dynamical_systems import HELD_LEVEL, STIFFNESS, _lorenz_rates
 from perturbflow.datasets._time_courses import integrate
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
-    from torch import Tensor
 
-    from perturbflow.dynamics import Trajectory
-
-WITHIN, BEYOND = "within", "beyond"
-TRAINED, NEW, INTERVENTION = "trained", "new start", "intervention"
+KNOCKOUT = "hill_20_knockout_"
 CHAOS_HORIZON, CHAOS_STEPS = 1.0, 20
-
-
-@dataclass(frozen=True)
-class Question:
-    """What happens from K starts, along n times, to d variables.
-
-    Attributes
-    ----------
-    kind, name
-        "trained", "new start" or "intervention", and what sets it apart from others of its kind.
-    time
-        Times since the start, shape (n,).
-    is_beyond
-        Which times no training run has reached since its start, shape (n,).
-    truth
-        The answer, shape (K, n, d).
-    start
-        Levels at the start (K, d), or None for where the model itself lets the training runs start, in the order of
-        their numbers.
-    rates
-        Rates of change at the start (K, d), of a second-order system.
-    clamp, mechanisms
-        The intervention: levels that are held and accelerations that are replaced, by position.
-    unperturbed
-        The answer without intervention, shape (K, n, d).
-    """
-
-    kind: str
-    name: str
-    time: NDArray[np.float64]
-    is_beyond: NDArray[np.bool_]
-    truth: NDArray[np.float64]
-    start: NDArray[np.float64] | None = None
-    rates: NDArray[np.float64] | None = None
-    clamp: Mapping[int, float] = field(default_factory=dict)
-    mechanisms: Mapping[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
-    unperturbed: NDArray[np.float64] | None = None
-
-    @property
-    def is_free(self) -> NDArray[np.bool_]:
-        """Variables that are not held, shape (d,)."""
-        return ~np.isin(np.arange(self.truth.shape[2]), list(self.clamp))
-
-
-@dataclass(frozen=True, eq=False)
-class System:
-    """Training data with registered fields, the true graph, and questions.
-
-    Attributes
-    ----------
-    name
-        Its name on the command line.
-    adata
-        Training data.
-    options
-        Options of the fit that say what kind of system it is.
-    truth
-        Signs of the effects of inputs on targets, shape (n_inputs, d).
-    candidates
-        Pairs that count, shape (n_inputs, d).
-    has_sign
-        Pairs whose sign means something, shape (n_inputs, d).
-    questions
-        What is asked.
-    """
-
-    name: str
-    adata: AnnData
-    options: Mapping[str, Any]
-    truth: NDArray[np.float64]
-    candidates: NDArray[np.bool_]
-    has_sign: NDArray[np.bool_]
-    questions: tuple[Question, ...]
-
-    def trajectories(self) -> list[Trajectory]:
-        """Return the training runs."""
-        return trajectories_of(self.adata, read_dynamics_fields(self.adata))
-
-    @property
-    def spread(self) -> float:
-        """Root mean square over variables of their standard deviations in the training runs, without noise."""
-        return float(np.sqrt(np.asarray(self.adata.layers["noise_free"], dtype=float).var(axis=0).mean()))
-
-    @property
-    def ranges(self) -> NDArray[np.float64]:
-        """Range of every variable in the training runs, without noise, shape (d,)."""
-        return np.ptp(np.asarray(self.adata.layers["noise_free"], dtype=float), axis=0)
 
 
 def runs_of(adata: AnnData, layer: str = "noise_free") -> NDArray[np.float64]:
@@ -151,9 +60,8 @@ def second_order(name: str, seed: int, *, structure: str, noise: float = 0.0, qu
     time = adata.obs["time"].to_numpy()[: 2 * n_times - 1]
     keep = (_number(adata) < n_train) & (adata.obs["time"] <= duration * (1 + 1e-9)).to_numpy()
     asked = partial(Question, time=time, is_beyond=time > duration * (1 + 1e-9))
-    at = pf.datasets._dynamical_systems.HELD_LEVEL
-    stiffness, damping = pf.datasets._dynamical_systems.STIFFNESS, -0.5
     effects = adata.uns["simulation"]
+    damping = effects["velocity_effects"][0, 0]
     truth = np.sign(np.concatenate([effects["position_effects"].T, effects["velocity_effects"].T]))
     everything = np.ones(truth.shape, dtype=bool)
     return System(
@@ -172,12 +80,12 @@ def second_order(name: str, seed: int, *, structure: str, noise: float = 0.0, qu
                 start=wild[n_train:, 0],
                 rates=rates[n_train : 2 * n_train, 0],
             ),
-            asked(INTERVENTION, "hold", truth=held[:n_train], clamp={0: at}, unperturbed=wild[:n_train]),
+            asked(INTERVENTION, "hold", truth=held[:n_train], clamp={0: HELD_LEVEL}, unperturbed=wild[:n_train]),
             asked(
                 INTERVENTION,
                 "stiffen",
                 truth=stiff[:n_train],
-                mechanisms={0: lambda state: stiffness * state[:, 0] + damping * state[:, 3]},
+                mechanisms={0: lambda state: STIFFNESS * state[:, 0] + damping * state[:, 3]},
                 unperturbed=wild[:n_train],
             ),
         ),
@@ -212,7 +120,11 @@ def lorenz(name: str, seed: int, *, n_variables: int, noise: float = 0.1, quick:
     every = slice(None, None, CHAOS_STEPS)
     seen, later, other = (
         states.reshape(-1, n_variables)
-        for states in (values[:n_train, :n_times][:, every], values[:n_train, n_times:][:, every], values[n_train:][:, every])
+        for states in (
+            values[:n_train, :n_times][:, every],
+            values[:n_train, n_times:][:, every],
+            values[n_train:][:, every],
+        )
     )
     truth = adata.varp["true_graph"].toarray().astype(float)
     unsigned = adata.uns["true_edges"].query("~signed")
@@ -275,8 +187,50 @@ def hill(
                     start=starts,
                     clamp={int(gene): level},
                     unperturbed=wild,
+                    near=within_two_steps(truth, int(gene)),
                 )
                 for gene, level in zip(genes, levels, strict=False)
+            ),
+        ),
+    )
+
+
+def within_two_steps(graph: NDArray[np.float64], gene: int) -> NDArray[np.bool_]:
+    """Return the genes that a gene reaches by one edge or two, without itself, shape (d,)."""
+    step = graph != 0
+    reached = step[gene] | step[step[gene]].any(axis=0)
+    reached[gene] = False
+    return reached
+
+
+def knockout(name: str, seed: int, *, left_out: int, quick: bool = False) -> System:
+    """A random network seen in wild type and knock-outs, and asked about a knock-out that was left out."""
+    n_genes, n_knockouts, n_starts = (8, 4, 2) if quick else (20, 8, 6)
+    adata = pf.datasets.hill_network(n_genes=n_genes, knockouts=n_knockouts, seed=seed)
+    label = adata.uns["simulation"]["knockouts"][left_out]
+    gene, network = int(adata.var_names.get_loc(label)), HillNetwork.from_anndata(adata)
+    n_times, step = (adata.uns["simulation"][key] for key in ("n_times", "step"))
+    starts = np.random.default_rng([seed, 1]).uniform(0.0, 1.2, (n_starts, n_genes))
+    time = step * np.arange(n_times)
+    wild, removed = network.simulate(starts, time), network.simulate(starts, time, clamp={gene: 0.0})
+    truth = adata.varp["true_graph"].toarray().astype(float)
+    asked = partial(Question, time=time, is_beyond=np.zeros(n_times, dtype=bool), start=starts)
+    return System(
+        name,
+        _registered(adata, (adata.obs["perturbation"] != label).to_numpy(), perturbation_key="perturbation"),
+        {"n_bins": n_times},
+        truth,
+        ~np.eye(n_genes, dtype=bool),
+        np.ones(truth.shape, dtype=bool),
+        (
+            asked(NEW, "other starts", truth=wild),
+            asked(
+                INTERVENTION,
+                f"{label} at 0",
+                truth=removed,
+                clamp={gene: 0.0},
+                unperturbed=wild,
+                near=within_two_steps(truth, gene),
             ),
         ),
     )
@@ -302,7 +256,7 @@ def yeast(name: str, seed: int, *, noise: float = 0.05, quick: bool = False) -> 
     return System(
         name,
         _registered(adata, keep),
-        {},
+        {"n_candidates": 2, "strengths": (0.05, 0.2)} if quick else {},
         truth,
         ~np.eye(adata.n_vars, dtype=bool),
         np.ones(truth.shape, dtype=bool),
@@ -317,6 +271,7 @@ def yeast(name: str, seed: int, *, noise: float = 0.05, quick: bool = False) -> 
                     start=starts[k * n_starts : (k + 1) * n_starts],
                     clamp={int(adata.var_names.get_loc(gene)): 0.0},
                     unperturbed=wild[k * n_starts : (k + 1) * n_starts],
+                    near=within_two_steps(truth, int(adata.var_names.get_loc(gene))),
                 )
                 for k, gene in enumerate(genes)
             ),
@@ -337,6 +292,7 @@ SYSTEMS: Mapping[str, Callable[..., System]] = {
     "hill_100_noise_10": partial(hill, n_genes=100, noise=0.1),
     "hill_100_irregular": partial(hill, n_genes=100, irregular=True),
     "yeast_350": yeast,
+    **{f"{KNOCKOUT}{k + 1}": partial(knockout, left_out=k) for k in range(3)},
 }
 
 

@@ -126,7 +126,9 @@ def _time_courses() -> AnnData:
     from perturbflow.datasets import hill_network
     from perturbflow.pp import setup_dynamics
 
-    adata = hill_network(n_genes=5, n_trajectories=4, n_times=15, knockouts=["gene1"], n_knockout_trajectories=1)
+    adata = hill_network(
+        n_genes=5, n_trajectories=6, n_times=20, noise=0.02, knockouts=["gene1"], n_knockout_trajectories=2, seed=1
+    )
     setup_dynamics(adata, time_key="time", trajectory_key="trajectory", perturbation_key="perturbation")
     return adata
 
@@ -142,7 +144,7 @@ def _fitted_dynamics(_time_courses: AnnData) -> AnnData:
 
 @pytest.fixture
 def time_courses(_time_courses: AnnData) -> AnnData:
-    """Five genes at 15 times in four wild-type runs and one in which gene1 is held at 0; registered."""
+    """Five genes at 20 times in six wild-type runs and two in which gene1 is held at 0; registered."""
     return _time_courses.copy()
 
 

@@ -28,8 +28,8 @@ class Elimination:
     steps
         The field and position of every target's mechanism with 0, 1, ... inputs.
     evidence
-        By how much the error of a target grows without an input: log ratio of mean squares at its elimination; 0 for
-        inputs that were no candidates, shape (d, n_inputs).
+        By how much the error of a target grows without an input: log ratio of mean squares at its elimination, or at an
+        earlier one if that was larger; 0 for inputs that were no candidates, shape (d, n_inputs).
     errors, held_out
         Relative error of every target with 0, 1, ..., k inputs, on the curves that were fitted and on others; infinite
         where there were fewer candidates, shape (d, k + 1).
@@ -104,7 +104,7 @@ def eliminate(
     now = CompactField(field, everyone, order, allowed)
     _train(now, train, n_steps=2 * n_steps, learning_rate=learning_rate, generator=generator)
     judged = train if valid is None else valid
-    evidence = torch.zeros(d, n_inputs)
+    evidence, lost = torch.zeros(d, n_inputs), torch.zeros(d)
     errors, held_out = torch.full((2, d, width + 1), torch.inf)
     sizes = now.allowed.sum(dim=1).long()
     errors[everyone, sizes], held_out[everyone, sizes] = _errors(now, train), _errors(now, judged)
@@ -127,12 +127,14 @@ def eliminate(
                 following.append((now, i))
                 continue
             head, size = int(mine[cost[mine].argmin()]), len(mine) - 1
-            evidence[i, order[i, column[head]]] = 2 * (cost[head] / errors[i, size + 1]).log()
+            # What is removed later matters more, even if little was left to lose.
+            lost[i] = max(float(lost[i]), 2 * float((cost[head] / errors[i, size + 1]).log()))
+            evidence[i, order[i, column[head]]] = lost[i]
             errors[i, size], held_out[i, size] = cost[head], cost_outside[head]
             following.append((trained[head // HEADS_AT_ONCE], head % HEADS_AT_ONCE))
             steps[i][size] = following[-1]
         now = _gather(following)
-    return Elimination(tuple(steps), evidence.clamp(min=0), errors, held_out)
+    return Elimination(tuple(steps), evidence, errors, held_out)
 
 
 def _gather(chosen: list[tuple[CompactField, int]]) -> CompactField:

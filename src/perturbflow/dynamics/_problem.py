@@ -40,10 +40,11 @@ class Units:
             [np.where(t.clamped, np.nan, c.derivative(t.time)) for t, c in zip(trajectories, curves, strict=True)]
         )
         seen = np.isfinite(levels).any(axis=0)
-        scale, speed = np.ones(levels.shape[1]), np.zeros(levels.shape[1])
+        scale, speed, rounding = np.ones(levels.shape[1]), np.zeros(levels.shape[1]), np.zeros(levels.shape[1])
         scale[seen] = np.nanstd(levels[:, seen], axis=0)
         speed[seen] = np.sqrt(np.nanmean(rates[:, seen] ** 2, axis=0))
-        moves = (scale > 1e-9 * scale.max()) & (speed > 0)
+        rounding[seen] = 1e-12 * np.nanmax(np.abs(levels[:, seen]), axis=0)
+        moves = (scale > np.maximum(1e-9 * scale.max(), rounding)) & (speed > 0)
         duration = max(float(t.time[-1] - t.time[0]) for t in trajectories)
         time = float(np.median(scale[moves] / speed[moves])) if moves.any() else duration
         scale[~moves] = scale[moves].min() if moves.any() else 1.0

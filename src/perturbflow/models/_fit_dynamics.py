@@ -222,7 +222,8 @@ class _progress:
         self.trainer.on_step = self._step
 
     def _step(self, stage: str, step: int, loss: float) -> None:
-        self.bar.update()
+        if self.bar.n < self.bar.total:  # whole solutions are fitted until it is no longer worthwhile
+            self.bar.update()
         if step % 50 == 0:
             self.bar.set_postfix(stage=stage, loss=f"{loss:.4f}")
 

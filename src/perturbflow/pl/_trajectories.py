@@ -71,7 +71,7 @@ def trajectories(
     time, until = (np.asarray(result[name], dtype=np.float64) for name in ("time", "observed_until"))
     values = np.asarray(result["values"])
     observed = {data.name: data for data in trajectories_of(adata, fields)}
-    colors = _colors(adata, fields, known)
+    colors = _colors(adata, fields, chosen)
 
     n_columns = min(len(names), _MOST_COLUMNS)
     n_rows = math.ceil(len(names) / n_columns)

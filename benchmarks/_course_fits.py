@@ -1,0 +1,221 @@
+"""Fits of dynamics to courses of few and noisy cells, for the benchmarks on bone marrow.
+
+A course that is to be predicted in another donor is only in part that of the training donor. The part is chosen on the
+training donors (`share_across_blocks`, `share_across_donors`), the smooth courses are shrunk by it towards their means
+(`shrunk_course`), and dynamics are fitted to them (`fit_supports`): the shrunk course m + a (x - m) of a solution x of
+dx/dt = f(x) solves dy/dt = a f(m + (y - m) / a), which has the same graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perturbflow.dynamics import (
+    DynamicsSettings,
+    DynamicsTrainer,
+    FieldConfig,
+    FittedDynamics,
+    Trajectory,
+    eliminate,
+    mean_jacobian,
+    smooth,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from _hematopoiesis import View
+    from numpy.typing import NDArray
+
+N_BLOCKS = 5
+GRID = np.linspace(0.0, 1.0, 201)  # solutions are linear between these times
+THRESHOLD = 0.1  # of evidence, the package's own where nothing is held out
+
+
+def trajectory(name: str, view: View, *, weight: float = 1.0) -> Trajectory:
+    """A view as a trajectory, every row of so many cells."""
+    n, d = view.values.shape
+    return Trajectory(name, view.time, view.values, np.full(n, weight), np.zeros(d, dtype=bool))
+
+
+def pooled(name: str, trajectories: Sequence[Trajectory]) -> Trajectory:
+    """Rows of several trajectories as one, rows of equal time averaged."""
+    time = np.concatenate([one.time for one in trajectories])
+    weight = np.concatenate([one.weight for one in trajectories])
+    values = np.concatenate([one.values for one in trajectories])
+    unique, position = np.unique(time, return_inverse=True)
+    total = np.bincount(position, weight)
+    mean = np.zeros((len(unique), values.shape[1]))
+    np.add.at(mean, position, weight[:, None] * values)
+    return Trajectory(name, unique, mean / total[:, None], total, trajectories[0].clamped)
+
+
+def level(one: Trajectory) -> NDArray[np.float64]:
+    """Mean of every gene over the cells of a trajectory, shape (d,)."""
+    return np.average(one.values, axis=0, weights=one.weight)
+
+
+def share_across_blocks(trajectories: Sequence[Trajectory], *, n_bins: int) -> tuple[float, float]:
+    """Which share of a smooth course predicts blocks of time best that it was not fitted to, and its squared error.
+
+    Every trajectory is cut into five blocks of consecutive cells, each of which is left out once. The share is one
+    number for all genes and trajectories, a regression coefficient between 0 and 1.
+    """
+    products, squares, centred = [], [], []
+    for one in trajectories:
+        block = N_BLOCKS * np.arange(len(one.time)) // len(one.time)
+        for k in range(N_BLOCKS):
+            rest, left_out = one.rows(block != k), one.rows(block == k)
+            mean = level(rest)
+            course = smooth(rest.binned(n_bins))(left_out.time) - mean
+            size = 1 / len(one.time)
+            products.append(size * float((course * (left_out.values - mean)).sum()))
+            squares.append(size * float((course**2).sum()))
+            centred.append(size * float(((left_out.values - mean) ** 2).sum()))
+    return _share(sum(products), sum(squares), sum(centred), trajectories[0].n_genes)
+
+
+def share_across_donors(donors: Sequence[Mapping[str, Trajectory]], *, n_bins: int) -> tuple[float, float]:
+    """Which share of the smooth course of all other donors predicts a donor best, and its squared error."""
+    products = squares = centred = 0.0
+    for k, one in enumerate(donors):
+        for lineage, target in one.items():
+            others = [other[lineage] for i, other in enumerate(donors) if i != k and lineage in other]
+            if not others:
+                continue
+            rest = pooled(lineage, others)
+            mean = level(rest)
+            course = smooth(rest.binned(n_bins))(target.time) - mean
+            products += float((course * (target.values - mean)).mean(axis=0).sum())
+            squares += float((course**2).mean(axis=0).sum())
+            centred += float(((target.values - mean) ** 2).mean(axis=0).sum())
+    return _share(products, squares, centred, next(iter(donors[0].values())).n_genes)
+
+
+def _share(products: float, squares: float, centred: float, n_genes: int) -> tuple[float, float]:
+    share = float(np.clip(products / max(squares, 1e-12), 0.0, 1.0))
+    return share, (centred - 2 * share * products + share**2 * squares) / n_genes
+
+
+def shrunk_course(one: Trajectory, share: float, *, n_bins: int) -> Trajectory:
+    """The smooth course of a trajectory, in bins of cells, shrunk towards its mean."""
+    bins, mean = one.binned(n_bins), level(one)
+    return replace(bins, values=mean + share * (smooth(bins)(bins.time) - mean))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Dynamics of all lineages with what they were fitted with."""
+
+    dynamics: FittedDynamics
+    sparsity: str
+    strength: float
+    threshold: float | None
+    seconds: float
+
+    @property
+    def support(self) -> NDArray[np.bool_]:
+        """Which regulators act on which genes, shape (d, number of regulators)."""
+        return self.dynamics.support()
+
+    def courses(self) -> dict[str, NDArray[np.float64]]:
+        """Solutions on `GRID` from the starts that were fitted, by lineage, each of shape (201, d)."""
+        solved = self.dynamics.solve(self.dynamics.start, GRID)
+        return dict(zip(self.dynamics.names, solved, strict=True))
+
+    def predict(self, times: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+        """Levels at times of some lineages; outside [0, 1] those at its ends."""
+        courses = self.courses()
+        return {name: interpolated(courses[name], at) for name, at in times.items()}
+
+
+def interpolated(course: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of a course on `GRID` at other times, linear in between, shape (n, d)."""
+    position = np.clip(at, GRID[0], GRID[-1]) * (len(GRID) - 1)
+    before = np.minimum(position.astype(int), len(GRID) - 2)
+    part = (position - before)[:, None]
+    return (1 - part) * course[before] + part * course[before + 1]
+
+
+def fit_supports(
+    courses: Sequence[Trajectory],
+    *,
+    regulators: NDArray[np.bool_],
+    sparsity: str = "group_lasso",
+    structure: str = "per_target",
+    strengths: Sequence[float] = (0.02,),
+    thresholds: Sequence[float] | None = (THRESHOLD,),
+    effort: float = 1.0,
+    seed: int = 0,
+) -> Iterator[Fit]:
+    """Yield fits of several sizes: at every strength what the penalty leaves, or, of it, what elimination leaves.
+
+    The stages are those of `perturbflow.dynamics.DynamicsTrainer`: integral matching, support, short solutions, whole
+    solutions.
+
+    Parameters
+    ----------
+    courses
+        Trajectories, to be fitted together.
+    regulators
+        Genes that may regulate others, shape (d,).
+    sparsity
+        Name of a sparsity.
+    structure
+        "per_target" or "dense".
+    strengths
+        Strengths of sparsity, each fitted anew.
+    thresholds
+        Evidence that backward elimination asks of an input; None for no elimination.
+    effort
+        Multiplies all numbers of steps.
+    seed
+        Seed of the fit.
+    """
+    for strength in strengths:
+        began = time.process_time()
+        settings = DynamicsSettings(
+            sparsity=sparsity,
+            strength=strength,
+            eliminate=False,
+            matching_steps=max(10, round(600 * effort)),
+            shooting_steps=max(2, round(60 * effort)),
+            solving_steps=max(1, round(100 * effort)),
+            seed=seed,
+        )
+        chosen = tuple(np.flatnonzero(regulators).tolist())
+        hidden = (100, 100) if structure == "dense" else (10,)
+        config = FieldConfig(
+            courses[0].n_genes, chosen, structure=structure, hidden=hidden, skip=sparsity == "lassonet"
+        )
+        trainer = DynamicsTrainer(courses, config, settings)
+        trainer.fit_support(None)
+        elimination = None
+        if thresholds is not None:
+            states = trainer.whole.chunks.state[:, :-1][trainer.whole.chunks.step > 0]
+            elimination = eliminate(
+                copy.deepcopy(trainer.field),
+                mean_jacobian(trainer.field, states).magnitude * trainer.field.allowed,
+                trainer.whole.chunks,
+                None,
+                n_candidates=settings.n_candidates,
+                n_steps=max(5, round(100 * effort)),
+                learning_rate=settings.learning_rate,
+                generator=trainer.generator,
+            )
+            trainer.evidence = elimination.evidence
+        shared = time.process_time() - began
+        start = trainer.start
+        for threshold in thresholds or (None,):
+            began = time.process_time()
+            if elimination is not None and threshold is not None:
+                trainer.field.float().load_state_dict(elimination.field(threshold).state_dict())
+                trainer.start = start
+            trainer.shoot()
+            trainer.solve()
+            yield Fit(trainer.result(), sparsity, strength, threshold, shared + time.process_time() - began)

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from perturbflow.dynamics import SPARSITIES, DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory, _polish, _training
+
+QUICK: dict[str, Any] = {
+    "strengths": (0.01, 0.1),
+    "n_candidates": 2,
+    "matching_steps": 10,
+    "path_steps": 5,
+    "elimination_steps": 2,
+    "shooting_steps": 4,
+    "solving_steps": 2,
+}
+STAGES = ("choose_strength", "match", "eliminate", "shoot", "solve")
+
+
+@cache
+def runs(n=4, n_times=12, *, clamped=False) -> list[Trajectory]:
+    """Gene 0 decays and drives gene 1, which represses gene 2."""
+    rng = np.random.default_rng(1)
+    time = np.linspace(0, 2, n_times)
+    found = []
+    for k in range(n):
+        a, b, c = rng.uniform(0.3, 1.2, 3)
+        x = a * np.exp(-time)
+        y = (b + 2 * a * time) * np.exp(-time)
+        z = c * np.exp(-2 * time) + 0.5 / (1 + y)
+        values = np.column_stack([x, y, z])
+        held = np.array([clamped and k == 0, False, False])
+        values[:, held] = 0.25
+        found.append(Trajectory(f"run {k}", time, values, np.ones(n_times), held))
+    return found
+
+
+def config(**options) -> FieldConfig:
+    return FieldConfig(3, (0, 1, 2), **({"hidden": (4,)} | options))
+
+
+def trainer(trajectories=None, *, field=None, factors=None, **settings) -> DynamicsTrainer:
+    trajectories = runs() if trajectories is None else trajectories
+    return DynamicsTrainer(
+        trajectories, config() if field is None else field, DynamicsSettings(**(QUICK | settings)), factors=factors
+    )
+
+
+@pytest.fixture
+def solves(monkeypatch):
+    """Whole solutions are fitted even if short training has left them far from the observations."""
+    monkeypatch.setattr(_polish, "UNUSABLE", np.inf)
+
+
+def assert_same(one, other) -> None:
+    for name, value in one.field.state_dict().items():
+        assert torch.equal(value, other.field.state_dict()[name]), name
+    for name in ("start", "states", "evidence"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    assert (one.history, one.strength, one.threshold) == (other.history, other.strength, other.threshold)
+    assert repr(one.path) == repr(other.path)
+
+
+def test_result_holds_all_there_is_to_know(solves):
+    one = trainer()
+    model = one.fit()
+    assert not one.interrupted
+    assert model.names == tuple(t.name for t in runs())
+    assert model.start.shape == (4, 3)
+    np.testing.assert_array_equal(model.span, np.tile([0.0, 2.0], (4, 1)))
+    assert list(model.path["strength"]) == [0.01, 0.1]
+    assert sum(model.path["chosen"]) == 1
+    assert model.strength in (0.01, 0.1)
+    assert dict.fromkeys(model.history["stage"]).keys() == {"path", "matching", "shooting", "solving"}
+    assert model.history["step"] == list(range(len(model.history["loss"])))
+    assert np.isfinite(model.history["loss"]).all()
+    assert model.evidence.shape == (3, 3)
+    assert np.isfinite(model.solve(model.start, np.linspace(0, 4, 5))).all()
+    assert not any(parameter.requires_grad for parameter in model.field.parameters())
+    assert not model.support().diagonal().any()
+
+
+def test_same_seed_same_fit():
+    assert_same(trainer(seed=3).fit(), trainer(seed=3).fit())
+    one, other = trainer(seed=3).fit().field, trainer(seed=4).fit().field
+    assert not torch.equal(one.matrices[0], other.matrices[0])
+
+
+def test_errors_fall():
+    model = trainer(strength=0.01, eliminate=False, matching_steps=60, shooting_steps=40).fit()
+    table = {str(stage): [] for stage in model.history["stage"]}
+    for stage, loss in zip(model.history["stage"], model.history["loss"], strict=True):
+        table[stage].append(loss)
+    assert table["path"][59] < 0.8 * table["path"][0]
+    assert table["shooting"][-1] < table["shooting"][0]
+
+
+def test_given_strength_is_the_only_one():
+    model = trainer(strength=0.03).fit()
+    assert model.path["strength"] == [0.03]
+    assert model.strength == 0.03
+    assert model.path["chosen"] == [True]
+
+
+@pytest.mark.parametrize("sparsity", ["group_lasso", "l0"])
+def test_state_after_a_stage_continues_to_the_same_result(solves, sparsity):
+    whole = trainer(sparsity=sparsity)
+    states: list[tuple[dict, dict]] = []
+
+    def keep() -> None:
+        tensors, values = whole.state()
+        states.append(({name: tensor.clone() for name, tensor in tensors.items()}, deepcopy(values)))
+
+    expected = whole.fit(after_stage=keep)
+    assert len(states) == 5
+    for n_done, (tensors, values) in enumerate(states, start=1):
+        second = trainer(sparsity=sparsity)
+        second.load_state(tensors, values)
+        assert second.n_done == n_done
+        assert_same(second.fit(), expected)
+
+
+@pytest.mark.parametrize("stage", ["path", "matching", "shooting", "solving"])
+def test_interrupted_step_keeps_what_was_learned(solves, stage):
+    one = trainer()
+
+    def stop(now: str, step: int, loss: float) -> None:
+        del step, loss
+        if now == stage:
+            raise KeyboardInterrupt
+
+    one.on_step = stop
+    model = one.fit()
+    assert one.interrupted
+    assert model.history["stage"][-1] == stage
+    assert np.isfinite(model.solve(model.start, [0.0, 1.0, 2.0])).all()
+    assert np.isfinite(model.jacobian().mean.numpy()).all()
+
+
+@pytest.mark.parametrize("n_done", range(5))
+def test_interrupted_stage_leaves_those_before_it(n_done, monkeypatch):
+    expected = trainer()
+    for stage in STAGES[:n_done]:
+        getattr(expected, stage)()
+
+    def stop(self) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DynamicsTrainer, STAGES[n_done], stop)
+    one = trainer()
+    model = one.fit()
+    assert one.interrupted
+    assert one.n_done == n_done
+    assert_same(model, expected.result())
+
+
+def test_interrupted_solution_is_that_of_short_solutions(solves):
+    """In a line search weights are trials."""
+    before = trainer()
+    for stage in STAGES[:4]:
+        getattr(before, stage)()
+    one = trainer(solving_steps=40)
+    seen = []
+
+    def stop(stage: str, step: int, loss: float) -> None:
+        del step, loss
+        seen.append(stage)
+        if seen.count("solving") == 4:
+            raise KeyboardInterrupt
+
+    one.on_step = stop
+    model = one.fit()
+    assert one.interrupted
+    for name, value in model.field.state_dict().items():
+        assert torch.equal(value, before.field.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_every_sparsity_gives_a_field_with_a_support(sparsity):
+    kind = SPARSITIES[sparsity]
+    for structure in kind.structures:
+        hidden = {"linear": (), "dense": (6,)}.get(structure, (4,))
+        field = config(structure=structure, hidden=hidden, skip=kind.needs_skip)
+        for eliminate in (True, False) if structure == "per_target" else (True,):
+            model = trainer(field=field, sparsity=sparsity, eliminate=eliminate).fit()
+            assert np.isfinite(model.solve(model.start, [0.0, 1.0])).all(), structure
+            assert (model.evidence.size > 0) == (eliminate and structure != "dense")
+            weight = model.jacobian().magnitude.numpy()
+            assert (weight[~model.support()] == 0).all()
+
+
+def test_unknown_pair_of_field_and_sparsity():
+    field = config(structure="dense", hidden=(4,))
+    with pytest.raises(ValueError, match=r"Expected a field of structure \['per_target'\] .* found 'dense'"):
+        trainer(field=field, sparsity="lassonet")
+
+
+def test_prior_is_preferred_but_not_forced():
+    factors = torch.ones(3, 3)
+    factors[1] = torch.tensor([100.0, 1.0, 0.01])  # gene 0, the true regulator, is penalised
+    options: dict[str, Any] = {"strength": 0.3, "eliminate": False, "matching_steps": 60, "learning_rate": 0.03}
+    free, guided = trainer(**options).fit(), trainer(factors=factors, **options).fit()
+    for model, stronger in ((free, 0), (guided, 2)):
+        weight = model.jacobian().magnitude.numpy()[1]
+        assert weight.argmax() == stronger
+
+
+def test_held_gene_is_kept_at_what_was_observed(solves):
+    model = trainer(runs(clamped=True), solving_steps=10).fit()
+    found = model.solve(model.start, np.linspace(0, 2, 5), clamped=model.clamped)
+    np.testing.assert_allclose(found[0, :, 0], 0.25, rtol=1e-4)
+    assert np.ptp(found[1, :, 0]) > 0.1
+
+
+@pytest.mark.parametrize(("n", "n_times"), [(1, 5), (2, 6), (1, 12)])
+def test_little_data_is_enough(n, n_times):
+    model = trainer(runs(n, n_times)).fit()
+    assert np.isfinite(model.solve(model.start, [0.0, 1.0])).all()
+    assert (model.threshold is None) == (n_times < 8)
+    assert np.isnan(model.path["valid_error"]).all() == (n_times < 8)
+
+
+def test_support_alone():
+    one = trainer(strength=0.01)
+    one.fit_support(0.0)
+    full = one.result()
+    assert {"matching"} == set(full.history["stage"])
+    other = trainer(strength=0.01)
+    other.fit_support(1e6)
+    assert not other.result().support().any()
+    assert full.support().sum() > 0
+    third = trainer(strength=0.01)
+    third.fit_support(None)
+    assert third.threshold is None
+    assert third.result().evidence.shape == (3, 3)
+
+
+def test_second_order_knows_usual_rates():
+    field = config(order=2, decay=False, production="free", self_regulation=True)
+    model = trainer(field=field).fit()
+    assert model.rates.shape == (4, 3)
+    assert model.evidence.shape == (3, 6)
+    x = model.states.astype(float)
+    design = np.column_stack([np.ones(len(x)), x[:, :3]])
+    # Residuals of least squares are orthogonal to the design.
+    np.testing.assert_allclose(design.T @ (x[:, 3:] - design @ model.rates) / len(x), 0, atol=1e-6)
+
+
+def test_many_states_are_drawn(monkeypatch):
+    monkeypatch.setattr(_training, "STATES_OF_JACOBIAN", 17)
+    assert trainer(strength=0.01, eliminate=False).fit().states.shape == (17, 3)
+
+
+def test_steps_are_counted_up_to_whole_solutions():
+    one = trainer()
+    stages = one.fit().history["stage"]
+    assert abs(one.n_steps() - (len(stages) - stages.count("solving"))) <= QUICK["solving_steps"]
