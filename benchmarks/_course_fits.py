@@ -1,7 +1,7 @@
 """Fits of dynamics to courses of few and noisy cells, for the benchmarks on bone marrow.
 
 A course that is to be predicted in another donor is only in part that of the training donor. The part is chosen on the
-training donors (`share_across_blocks`, `share_across_donors`), the smooth courses are shrunk by it towards their means
+training donors (`shares`), the smooth courses are shrunk by it towards their means
 (`shrunk_course`), and dynamics are fitted to them (`fit_supports`): the shrunk course m + a (x - m) of a solution x of
 dx/dt = f(x) solves dy/dt = a f(m + (y - m) / a), which has the same graph.
 """
@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
+from perturbflow.baselines import training_curve
 from perturbflow.dynamics import (
     DynamicsSettings,
     DynamicsTrainer,
@@ -27,10 +32,9 @@ from perturbflow.dynamics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from _hematopoiesis import View
-    from numpy.typing import NDArray
+
+Course = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 N_BLOCKS = 5
 GRID = np.linspace(0.0, 1.0, 201)  # solutions are linear between these times
@@ -60,52 +64,64 @@ def level(one: Trajectory) -> NDArray[np.float64]:
     return np.average(one.values, axis=0, weights=one.weight)
 
 
-def share_across_blocks(trajectories: Sequence[Trajectory], *, n_bins: int) -> tuple[float, float]:
-    """Which share of a smooth course predicts blocks of time best that it was not fitted to, and its squared error.
+def kernel_course(one: Trajectory) -> Course:
+    """Gaussian-kernel smoother whose bandwidth is chosen by leaving out rows, a baseline of the package."""
+    return lambda at: training_curve([one], replace(one, time=at, values=np.zeros((len(at), one.n_genes)), weight=np.ones(len(at))))
 
-    Every trajectory is cut into five blocks of consecutive cells, each of which is left out once. The share is one
-    number for all genes and trajectories, a regression coefficient between 0 and 1.
-    """
-    products, squares, centred = [], [], []
+
+def spline_course(one: Trajectory, *, n_bins: int) -> Course:
+    """Smoothing spline through means of so many bins, what the package itself fits dynamics to."""
+    return smooth(one.binned(n_bins))
+
+
+SMOOTHERS: Mapping[str, Callable[[Trajectory], Course]] = {
+    **{f"spline, {n} bins": partial(spline_course, n_bins=n) for n in (10, 15, 20, 30)},
+    "kernel": kernel_course,
+}
+
+
+def across_blocks(trajectories: Sequence[Trajectory]) -> Iterator[tuple[Trajectory, Trajectory]]:
+    """Yield, for every trajectory and each of five blocks of consecutive rows, the other rows and these."""
     for one in trajectories:
         block = N_BLOCKS * np.arange(len(one.time)) // len(one.time)
         for k in range(N_BLOCKS):
-            rest, left_out = one.rows(block != k), one.rows(block == k)
-            mean = level(rest)
-            course = smooth(rest.binned(n_bins))(left_out.time) - mean
-            size = 1 / len(one.time)
-            products.append(size * float((course * (left_out.values - mean)).sum()))
-            squares.append(size * float((course**2).sum()))
-            centred.append(size * float(((left_out.values - mean) ** 2).sum()))
-    return _share(sum(products), sum(squares), sum(centred), trajectories[0].n_genes)
+            yield one.rows(block != k), one.rows(block == k)
 
 
-def share_across_donors(donors: Sequence[Mapping[str, Trajectory]], *, n_bins: int) -> tuple[float, float]:
-    """Which share of the smooth course of all other donors predicts a donor best, and its squared error."""
-    products = squares = centred = 0.0
-    for k, one in enumerate(donors):
-        for lineage, target in one.items():
+def across_donors(donors: Sequence[Mapping[str, Trajectory]]) -> Iterator[tuple[Trajectory, Trajectory]]:
+    """Yield, for every donor and lineage, the pooled rows of the other donors and those of this one."""
+    for k, donor in enumerate(donors):
+        for lineage, one in donor.items():
             others = [other[lineage] for i, other in enumerate(donors) if i != k and lineage in other]
-            if not others:
-                continue
-            rest = pooled(lineage, others)
-            mean = level(rest)
-            course = smooth(rest.binned(n_bins))(target.time) - mean
-            products += float((course * (target.values - mean)).mean(axis=0).sum())
-            squares += float((course**2).mean(axis=0).sum())
-            centred += float(((target.values - mean) ** 2).mean(axis=0).sum())
-    return _share(products, squares, centred, next(iter(donors[0].values())).n_genes)
+            if others:
+                yield pooled(lineage, others), one
 
 
-def _share(products: float, squares: float, centred: float, n_genes: int) -> tuple[float, float]:
-    share = float(np.clip(products / max(squares, 1e-12), 0.0, 1.0))
-    return share, (centred - 2 * share * products + share**2 * squares) / n_genes
+def shares(held_out: Iterable[tuple[Trajectory, Trajectory]]) -> pd.DataFrame:
+    """Of every smoother, the share of its course that predicts left-out rows best, and the squared error.
+
+    The prediction is ``mean + share (course - mean)`` with the mean of the rows that are not left out. The share is one
+    number for all genes and trajectories, a regression coefficient between 0 and 1. Every trajectory counts alike.
+    """
+    pairs, rows = list(held_out), {}
+    size = {one.name: sum(len(other.time) for _, other in pairs if other.name == one.name) for _, one in pairs}
+    for name, smoother in SMOOTHERS.items():
+        products = squares = centred = 0.0
+        for rest, left_out in pairs:
+            mean, weight = level(rest), 1 / (size[left_out.name] * rest.n_genes)
+            course, observed = smoother(rest)(left_out.time) - mean, left_out.values - mean
+            products += weight * float((course * observed).sum())
+            squares += weight * float((course**2).sum())
+            centred += weight * float((observed**2).sum())
+        share = float(np.clip(products / max(squares, 1e-12), 0.0, 1.0))
+        rows[name] = {"share": share, "error": centred - 2 * share * products + share**2 * squares, "mean": centred}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("smoother")
 
 
-def shrunk_course(one: Trajectory, share: float, *, n_bins: int) -> Trajectory:
-    """The smooth course of a trajectory, in bins of cells, shrunk towards its mean."""
+def shrunk_course(one: Trajectory, smoother: str, share: float, *, n_bins: int) -> Trajectory:
+    """The smooth course of a trajectory, shrunk towards its mean, at the mean times of bins of rows."""
     bins, mean = one.binned(n_bins), level(one)
-    return replace(bins, values=mean + share * (smooth(bins)(bins.time) - mean))
+    return replace(bins, values=mean + share * (SMOOTHERS[smoother](one)(bins.time) - mean))
 
 
 @dataclass(frozen=True)

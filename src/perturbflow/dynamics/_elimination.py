@@ -9,8 +9,7 @@ from torch import Tensor
 
 from perturbflow.dynamics._compact import CompactField
 from perturbflow.dynamics._field import TargetField
-from perturbflow.dynamics._match import CHUNKS_A_STEP
-from perturbflow.dynamics._matching import Chunks, relative_errors, root_error
+from perturbflow.dynamics._matching import CHUNKS_A_STEP, Chunks, relative_errors, root_error
 from perturbflow.dynamics._optimiser import ProximalAdam
 from perturbflow.dynamics._sparsity import Sparsity
 

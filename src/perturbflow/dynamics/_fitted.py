@@ -194,7 +194,12 @@ class FittedDynamics:
             names=tuple(map(str, values["names"])),
             strength=float(values["strength"]),
             threshold=float(values["threshold"]) if "threshold" in values else None,
-            **{name: np.asarray(values[name]) for name in ("start", "span", "clamped", "states", "rates", "evidence")},
+            start=np.asarray(values["start"]),
+            span=np.asarray(values["span"]),
+            clamped=np.asarray(values["clamped"]),
+            states=np.asarray(values["states"]),
+            rates=np.asarray(values["rates"]),
+            evidence=np.asarray(values["evidence"]),
         )
 
 

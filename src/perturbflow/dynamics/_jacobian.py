@@ -70,5 +70,4 @@ def _slope(function: Callable[[Tensor], Tensor], states: Tensor, direction: Tens
     with warnings.catch_warnings():
         # The first forward-mode product makes torch load decompositions in a way that it has deprecated itself.
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-        _, slope = torch.func.jvp(function, (states,), (direction,))
-    return slope
+        return torch.func.jvp(function, (states,), (direction,))[1]

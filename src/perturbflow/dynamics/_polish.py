@@ -93,7 +93,7 @@ def solve(
     free = start.clone().requires_grad_(True)
     optimiser = torch.optim.LBFGS(
         [*field.parameters(), free],
-        max_iter=ROUND,
+        max_iter=min(ROUND, n_steps),
         history_size=20,
         line_search_fn="strong_wolfe",
         tolerance_grad=1e-9,
@@ -106,14 +106,14 @@ def solve(
         begin = torch.where(segments.clamped, start, free)
         errors = solution_errors(field, segments, start=begin)
         loss = (errors / (first + SMALLEST)).sum() / seen
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         on_step(errors.detach().mean().sqrt().item())
         return loss
 
     last = 1.0
     for _ in range(max(1, round(n_steps / ROUND))):
         try:
-            optimiser.step(closure)  # type: ignore[no-untyped-call]
+            optimiser.step(closure)
         except KeyboardInterrupt:  # in the middle of a line search, whose trial is no result
             field.load_state_dict(saved)
             raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from perturbflow.dynamics._elimination import Elimination, eliminate
 from perturbflow.dynamics._field import FieldConfig, TargetField, VectorField, build_field
@@ -19,8 +19,8 @@ from perturbflow.dynamics._held_out import hold_out
 from perturbflow.dynamics._jacobian import mean_jacobian
 from perturbflow.dynamics._match import match, matching_error
 from perturbflow.dynamics._penalties import SPARSITIES
-from perturbflow.dynamics._problem import Problem, start_from_data
 from perturbflow.dynamics._polish import shoot, solve
+from perturbflow.dynamics._problem import Problem, start_from_data
 from perturbflow.dynamics._shooting import make_segments
 from perturbflow.dynamics._sparsity import Sparsity
 from perturbflow.dynamics._strength import StrengthPath, count_edges

@@ -100,9 +100,9 @@ def simulate_knockout(
     first, last = float(model.span[:, 0].min()), float(model.span[:, 1].max())
     time = np.linspace(first, check_until(until, first=first, last=last), n_times)
     if start is None:
-        rows = ~model.clamped.any(axis=1)
-        rows = rows if rows.any() else np.ones(len(rows), dtype=bool)
-        states, names = model.start[rows], [name for name, row in zip(model.names, rows, strict=True) if row]
+        free = np.flatnonzero(~model.clamped.any(axis=1))
+        rows = free if len(free) else np.arange(len(model.names))
+        states, names = model.start[rows], [model.names[row] for row in rows]
     else:
         levels, names = new_starts(adata, stored, start, None)
         states = model.state(levels)
@@ -135,16 +135,16 @@ def simulate_knockout(
     return adata if copy else None
 
 
-def _interventions(stored: StoredDynamics, genes: object, kind: str) -> pd.DataFrame:
+def _interventions(stored: StoredDynamics, genes: str | Sequence[str] | Mapping[str, float], kind: str) -> pd.DataFrame:
     """Return the table of genes and the levels at which they are held."""
     names = [genes] if isinstance(genes, str) else genes
     check_type(names, (Mapping, Sequence), name="genes", expected="a gene, several, or the level of each")
-    if len(names) == 0:  # type: ignore[arg-type]
+    if len(names) == 0:
         msg = "Expected at least one gene in `genes`, found none."
         raise ValueError(msg)
     scale, states = stored.model.units.scale, stored.model.states
     rows = []
-    for name in names:  # type: ignore[union-attr]
+    for name in names:
         check_type(name, str, name="genes", expected="names of genes")
         position = stored.position(name)
         observed = states[:, position] * scale[position]

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbflow._dynamics_store import read_dynamics
+from perturbflow.datasets import hill_network
+from perturbflow.dynamics import SPARSITIES, DynamicsTrainer
+from perturbflow.pp import setup_dynamics
+from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
+
+QUICK: dict[str, Any] = {"effort": 0.01, "progress_bar": False}
+SHORT: dict[str, Any] = QUICK | {"strength": 0.01, "n_candidates": 1}
+
+
+def assert_same(one, other) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if isinstance(value, dict):
+            assert_same(value, other[name])
+        elif isinstance(value, pd.DataFrame):
+            pd.testing.assert_frame_equal(value, other[name])
+        else:
+            np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def few(**options):
+    return hill_network(**({"n_genes": 5, "n_trajectories": 4, "n_times": 10} | options))
+
+
+@pytest.fixture
+def small():
+    adata = few()
+    setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    return adata
+
+
+def test_everything_that_is_promised(time_courses, unchanged):
+    with unchanged(time_courses):
+        copied = fit_dynamics(time_courses, **QUICK, copy=True)
+    assert copied is not None
+    found = copied.uns["dynamics"]
+    path = found["sparsity_path"]
+    assert list(path) == ["strength", "train_error", "valid_error", "valid_error_se", "n_edges", "chosen"]
+    assert path["strength"].is_monotonic_increasing
+    assert path["chosen"].sum() == 1
+    assert np.isfinite(path[["train_error", "valid_error"]]).all().all()
+    assert list(found["history"]) == ["stage", "step", "loss"]
+    assert found["genes"].tolist() == list(time_courses.var_names)
+    assert found["names"].tolist() == [*(f"{k}|control" for k in range(6)), "6|gene1", "7|gene1"]
+    assert found["config"]["decay"]
+    assert found["config"]["production"] == "bounded"
+    assert not found["config"]["self_regulation"]
+    # The gene that is held is marked in the runs where it is.
+    np.testing.assert_array_equal(found["clamped"], (np.arange(8) > 5)[:, None] & (np.arange(5) == 1))
+    assert fit_dynamics(copied, **SHORT) is None
+
+
+def test_same_seed_same_fit(small):
+    first = fit_dynamics(small, **SHORT, seed=2, copy=True)
+    second = fit_dynamics(small, **SHORT, seed=2, copy=True)
+    other = fit_dynamics(small, **SHORT, seed=3, copy=True)
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert_same(first.uns["dynamics"], second.uns["dynamics"])
+    assert not np.array_equal(
+        first.uns["dynamics"]["weights"]["matrices_0"], other.uns["dynamics"]["weights"]["matrices_0"]
+    )
+
+
+def test_order_of_the_cells_does_not_matter(small):
+    shuffled = small[np.random.default_rng(0).permutation(small.n_obs)].copy()
+    for adata in (small, shuffled):
+        fit_dynamics(adata, **SHORT)
+        forecast(adata, n_times=3)
+    np.testing.assert_allclose(shuffled.uns["forecast"]["values"], small.uns["forecast"]["values"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("field", ["per_target", "linear", "dense"])
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_every_sparsity_and_field(small, unchanged, sparsity, field):
+    options: dict[str, Any] = SHORT | {"sparsity": sparsity, "field": field, "hidden": (6,)}
+    if field not in SPARSITIES[sparsity].structures:
+        with unchanged(small), pytest.raises(ValueError, match="Expected `field` to be one of .* with `sparsity="):
+            fit_dynamics(small, **options)
+        return
+    fit_dynamics(small, **options)
+    forecast(small, n_times=4)
+    assert np.isfinite(small.uns["forecast"]["values"]).all()
+    for method in ("jacobian", "gates"):
+        infer_graph(small, method=method, n_bootstraps=0)
+        assert np.isfinite(small.varp["dynamics_graph"].data).all()
+    simulate_knockout(small, "gene2")
+    found = small.uns["knockout"]
+    assert (found["perturbed"][..., 2] == 0).all()
+    assert np.isfinite(found["perturbed"]).all()
+    # What is not downstream of the gene does not change at all.
+    reached, graph = {2}, small.varp["dynamics_graph"].toarray()
+    support = read_dynamics(small).model.support()  # all genes are regulators
+    for _ in range(5):
+        reached |= {int(i) for j in reached for i in np.flatnonzero(support[:, j])}
+    apart = [k for k in range(5) if k not in reached]
+    assert (found["perturbed"] == found["unperturbed"])[..., apart].all()
+    assert ((graph != 0).T <= support).all()
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("stage", ["choose_strength", "eliminate", "solve"])
+def test_interrupted_fit_keeps_what_was_learned(small, monkeypatch, caplog, tmp_path, stage, checkpoint):
+    folder = tmp_path / "checkpoint" if checkpoint else None
+    with monkeypatch.context() as patch:
+
+        def stop(self) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(DynamicsTrainer, stage, stop)
+        with caplog.at_level(logging.WARNING):
+            fit_dynamics(small, **SHORT, checkpoint=folder)
+    assert "Interrupted" in caplog.text
+    forecast(small, n_times=3)
+    assert np.isfinite(small.uns["forecast"]["values"]).all()
+    infer_graph(small, n_bootstraps=0)
+    if folder is None:
+        return
+    # The same call goes on to what a fit without a break gives.
+    assert folder.is_dir() == (stage != "choose_strength")
+    fit_dynamics(small, **SHORT, checkpoint=folder)
+    assert not folder.exists()
+    whole = fit_dynamics(small, **SHORT, copy=True)
+    assert whole is not None
+    assert_same(small.uns["dynamics"], whole.uns["dynamics"])
+
+
+def test_foreign_checkpoint_is_refused(small, monkeypatch, tmp_path, unchanged):
+    def stop(self) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DynamicsTrainer, "match", stop)
+        fit_dynamics(small.copy(), **SHORT, checkpoint=tmp_path)
+    with unchanged(small), pytest.raises(ValueError, match=r"to be of this fit, found another: different \['settings'\]"):
+        fit_dynamics(small, **SHORT, seed=1, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"different \['trajectories'\]"):
+        fit_dynamics(small[:, ::-1].copy(), **SHORT, checkpoint=tmp_path)
+
+
+def test_regulators_and_prior(small):
+    # gene 4 has no other way to know of the others.
+    prior = pd.DataFrame({"source": ["gene3", "gene3"], "target": ["gene2", "gene4"], "weight": [5.0, 5.0]})
+    setup_dynamics(small, time_key="time", trajectory_key="trajectory", regulators=["gene1", "gene3"], prior=prior)
+    options: dict[str, Any] = QUICK | {"strength": 1.0, "eliminate": False, "effort": 0.05}
+    weights = []
+    for trust in (0.0, 1e5):
+        fit_dynamics(small, **options, prior_trust=trust)
+        found = small.uns["dynamics"]
+        assert found["config"]["regulators"] == [1, 3]
+        infer_graph(small, n_bootstraps=0)
+        weights.append(np.abs(small.varp["dynamics_graph"].toarray()))
+        assert not weights[-1][[0, 2, 4]].any()
+    ignored, trusted = weights
+    # Without a penalty an edge of the prior is stronger; one that is not there is as it was.
+    assert trusted[3, 2] > ignored[3, 2]
+    assert trusted[3, 4] > ignored[3, 4]
+    np.testing.assert_allclose(trusted[1, 2] + trusted[1, 4], ignored[1, 2] + ignored[1, 4], atol=0.1)
+
+
+def test_prior_factors_are_shares_of_the_mean_weight():
+    from scipy import sparse
+
+    from perturbflow.dynamics import FieldConfig
+    from perturbflow.models._fit_dynamics import prior_factors
+
+    prior = sparse.csr_matrix(np.array([[0, 1.0, 0], [0, 0, 0], [-3.0, 0, 0]]))
+    found = prior_factors(prior, FieldConfig(3, (0, 2), order=2), trust=2.0)
+    one = [[1, 1 / 4], [1 / 2, 1], [1, 1]]  # relative weights 1/2 and 3/2
+    np.testing.assert_allclose(found, np.hstack([one, one]))
+
+
+def test_second_order():
+    adata = few(n_trajectories=4)
+    setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    fit_dynamics(adata, **SHORT, order=2)
+    config = adata.uns["dynamics"]["config"]
+    assert (config["order"], config["decay"], config["production"], config["self_regulation"]) == (2, False, "free", True)
+    forecast(adata, n_times=3)
+    simulate_knockout(adata, "gene0", start=np.ones(5))
+    assert np.isfinite(adata.uns["forecast"]["values"]).all()
+    assert (adata.uns["knockout"]["perturbed"][..., 0] == 0).all()
+
+
+def test_levels_below_zero_are_not_produced(small):
+    small.X = small.X - 5
+    fit_dynamics(small, **SHORT)
+    config = small.uns["dynamics"]["config"]
+    assert (config["decay"], config["production"], config["self_regulation"]) == (False, "free", True)
+
+
+def test_cells_are_binned():
+    adata = few(n_times=30)
+    setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    fit_dynamics(adata, **SHORT, n_bins=6)
+    span = adata.uns["dynamics"]["span"]
+    np.testing.assert_allclose(span, np.tile([0.2, 2.7], (4, 1)), atol=1e-9)
+
+
+def test_view_becomes_a_copy(small, unchanged):
+    view = small[small.obs["trajectory"].isin(["0", "1"])]
+    with unchanged(small), pytest.warns(UserWarning, match="is a view"):
+        fit_dynamics(view, **SHORT)
+    assert not view.is_view
+    assert view.uns["dynamics"]["names"].tolist() == ["0", "1"]
+
+
+def test_progress_is_shown(small, capsys):
+    fit_dynamics(small, **(SHORT | {"progress_bar": True}))
+    assert "fit dynamics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"field": "mlp"}, ValueError, "Expected `field` to be one of"),
+        ({"sparsity": "lasso"}, ValueError, "Expected `sparsity` to be one of"),
+        ({"activation": "relu6"}, ValueError, "Expected `activation` to be one of"),
+        ({"strength": -1.0}, ValueError, "Expected `strength` to be from 0"),
+        ({"strength": "best"}, TypeError, "Expected `strength` to be a number"),
+        ({"strengths": [0.1, 0.01]}, ValueError, "Expected `strengths` to be ascending"),
+        ({"strengths": []}, ValueError, "Expected `strengths` to be ascending"),
+        ({"strengths": 0.1}, TypeError, "Expected `strengths` to be a sequence"),
+        ({"hidden": 5}, TypeError, "Expected `hidden` to be a sequence"),
+        ({"hidden": [0]}, ValueError, "Expected `hidden` to be at least 1"),
+        ({"order": 3}, ValueError, "Expected `order` to be 1 or 2"),
+        ({"decay": "yes"}, TypeError, "Expected `decay` to be True, False or None"),
+        ({"self_regulation": 1}, TypeError, "Expected `self_regulation` to be"),
+        ({"production": "linear"}, ValueError, "Expected `production` to be one of"),
+        ({"eliminate": 1}, TypeError, "Expected `eliminate` to be True or False"),
+        ({"n_candidates": 0}, ValueError, "Expected `n_candidates` to be at least 1"),
+        ({"n_bins": 3}, ValueError, "Expected `n_bins` to be at least 5"),
+        ({"prior_trust": -1}, ValueError, "Expected `prior_trust` to be from 0"),
+        ({"effort": 0}, ValueError, "Expected `effort` to be from 0.01"),
+        ({"seed": 1.5}, TypeError, "Expected `seed` to be a whole number"),
+        ({"key_added": "dynamics_fields"}, ValueError, "free or earlier dynamics, found 'dynamics_fields'"),
+        ({"key_added": "a/b"}, ValueError, "without '/'"),
+        ({"checkpoint": __file__}, NotADirectoryError, "Expected `checkpoint` to be a directory or free"),
+    ],
+)
+def test_bad_options(small, unchanged, options, error, message):
+    with unchanged(small), pytest.raises(error, match=message):
+        fit_dynamics(small, **(QUICK | options))
+
+
+def test_unregistered_or_constant_cells(small, unchanged):
+    constant = copy.copy(small)
+    constant.X = np.ones(small.shape, dtype=np.float32)
+    with unchanged(constant), pytest.raises(ValueError, match="Expected expression that changes along time"):
+        fit_dynamics(constant, **QUICK)
+    del small.uns["dynamics_fields"]
+    with unchanged(small), pytest.raises(KeyError, match="Run `pf.pp.setup_dynamics"):
+        fit_dynamics(small, **QUICK)
