@@ -27,12 +27,12 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench ablation speed docs lint clean
+.PHONY: help demo test bench ablation speed dynamics hematopoiesis docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 8
 
-demo: $(venv)/.installed ## Simulate, train, predict, evaluate and plot; figures go to demo_output/
+demo: $(venv)/.installed ## Show both halves on simulated cells; figures go to demo_output/
 	$(bin)/python examples/demo.py --output demo_output $(ARGS)
 
 test: $(venv)/.installed-test ## Run the tests
@@ -46,6 +46,12 @@ ablation: $(venv)/.installed ## Compare networks, parametrisations and sources o
 
 speed: $(venv)/.installed ## Measure speed, memory and scaling of the flow
 	$(bin)/python benchmarks/flow_speed.py $(ARGS)
+
+dynamics: $(venv)/.installed ## Compare every sparsity on systems with a known graph
+	$(bin)/python benchmarks/dynamics_synthetic.py $(ARGS)
+
+hematopoiesis: $(venv)/.installed ## Judge dynamics of bone-marrow cells beside null baselines
+	$(bin)/python benchmarks/hematopoiesis.py $(ARGS)
 
 docs: $(venv)/.installed-doc ## Build the documentation into docs/_build/html
 	$(bin)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going $(ARGS)

@@ -66,7 +66,9 @@ def level(one: Trajectory) -> NDArray[np.float64]:
 
 def kernel_course(one: Trajectory) -> Course:
     """Gaussian-kernel smoother whose bandwidth is chosen by leaving out rows, a baseline of the package."""
-    return lambda at: training_curve([one], replace(one, time=at, values=np.zeros((len(at), one.n_genes)), weight=np.ones(len(at))))
+    return lambda at: training_curve(
+        [one], replace(one, time=at, values=np.zeros((len(at), one.n_genes)), weight=np.ones(len(at)))
+    )
 
 
 def spline_course(one: Trajectory, *, n_bins: int) -> Course:

@@ -21,7 +21,9 @@ def simulated(rate, n, *, low=-1.0, high=1.0, n_genes=4) -> Problem:
     time = np.linspace(0, 3, 25)
     runs = []
     for k in range(n):
-        found = solve_ivp(lambda _, x: rate(x), (0, 3), rng.uniform(low, high, n_genes), t_eval=time, rtol=1e-8, atol=1e-8)
+        found = solve_ivp(
+            lambda _, x: rate(x), (0, 3), rng.uniform(low, high, n_genes), t_eval=time, rtol=1e-8, atol=1e-8
+        )
         runs.append(Trajectory(f"run {k}", time, found.y.T, np.ones(25), np.zeros(n_genes, bool)))
     return Problem.of(runs, order=1)
 
@@ -66,7 +68,9 @@ def test_true_inputs_of_a_linear_system(linear):
     assert found.sizes(middle).tolist() == [2, 2, 2, 2]
     field = found.field(middle)
     assert torch.equal(field.allowed > 0, truth)
-    matrix = field.weights()[0][:, 0].detach().numpy() * linear.units.scale[:, None] / linear.units.scale / linear.units.time
+    matrix = (
+        field.weights()[0][:, 0].detach().numpy() * linear.units.scale[:, None] / linear.units.scale / linear.units.time
+    )
     np.testing.assert_allclose(matrix, LINEAR, atol=0.15)
     assert (matrix[~truth.numpy()] == 0).all()
 
@@ -80,9 +84,7 @@ def test_true_inputs_of_a_hill_system():
     config = FieldConfig(4, (0, 1, 2, 3), hidden=(6,))
     field = TargetField(config, range(4))
     start_from_data(field, problem.chunks)
-    match(
-        field, Sparsity(field), problem.chunks, strength=0.0, n_steps=200, learning_rate=0.03, generator=generator()
-    )
+    match(field, Sparsity(field), problem.chunks, strength=0.0, n_steps=200, learning_rate=0.03, generator=generator())
     found = run(field, problem, importance=field.allowed.clone(), n_steps=80)
     truth = torch.tensor([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0]], dtype=torch.bool)
     assert found.evidence[truth].min() > found.evidence[~truth].max()

@@ -18,6 +18,7 @@ TIME = np.linspace(0, 3, 13)
 
 def fitted(field, **options) -> FittedDynamics:
     order, d = field.config.order, field.config.n_genes
+    empty: dict[str, Any] = {"rates": np.zeros((0, 0)), "evidence": np.zeros((0, 0), dtype=np.float32)}
     return FittedDynamics(
         field=field,
         units=Units(scale=np.resize(SCALE, d), time=TIME_SCALE),
@@ -26,7 +27,7 @@ def fitted(field, **options) -> FittedDynamics:
         span=np.array([[0.0, 3.0], [0.0, 2.0]]),
         clamped=np.zeros((2, d), dtype=bool),
         states=np.zeros((4, order * d), dtype=np.float32),
-        **({"rates": np.zeros((0, 0)), "evidence": np.zeros((0, 0), dtype=np.float32)} | options),
+        **(empty | options),
     )
 
 

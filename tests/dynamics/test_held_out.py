@@ -11,7 +11,9 @@ from perturbflow.dynamics._held_out import hold_out
 def runs(n, n_times):
     time = np.linspace(0, 1, n_times)
     return [
-        Trajectory(f"run {k}", time, np.column_stack([np.sin((k + 1) * time), time**2]), np.ones(n_times), np.zeros(2, bool))
+        Trajectory(
+            f"run {k}", time, np.column_stack([np.sin((k + 1) * time), time**2]), np.ones(n_times), np.zeros(2, bool)
+        )
         for k in range(n)
     ]
 

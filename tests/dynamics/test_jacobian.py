@@ -55,7 +55,9 @@ def test_sign_is_that_of_the_mean_and_size_that_of_single_states():
     assert found.mean.item() == found.signed.item() == pytest.approx(-2)
     assert found.magnitude.item() == pytest.approx(2)
     # Two hidden units make a hump: rising left of 0, falling right of it.
-    hump = build_field(FieldConfig(1, (0,), decay=False, production="free", self_regulation=True, hidden=(2,), activation="tanh"))
+    hump = build_field(
+        FieldConfig(1, (0,), decay=False, production="free", self_regulation=True, hidden=(2,), activation="tanh")
+    )
     with torch.no_grad():
         hump.matrices[0].copy_(torch.tensor([[[1.0], [1.0]]]))
         hump.biases[0].copy_(torch.tensor([[1.0, -1.0]]))

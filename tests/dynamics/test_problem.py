@@ -98,9 +98,7 @@ def test_some_trajectories_in_any_order_and_repeated():
 def test_start_knows_rate_of_decay_centre_and_production():
     time = np.linspace(0, 3, 40)
     rates, plateau = np.array([0.8, 2.0]), np.array([1.0, 0.5])
-    runs = [
-        trajectory(plateau + start * np.exp(-np.outer(time, rates)), time=time) for start in (0.5, 1.0)
-    ]
+    runs = [trajectory(plateau + start * np.exp(-np.outer(time, rates)), time=time) for start in (0.5, 1.0)]
     problem = Problem.of(runs, order=1)
     field = build_field(FieldConfig(2, (0, 1)))
     start_from_data(field, problem.chunks)

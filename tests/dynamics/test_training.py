@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from perturbflow.dynamics import SPARSITIES, DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory, _polish, _training
+from perturbflow.dynamics import (
+    SPARSITIES,
+    DynamicsSettings,
+    DynamicsTrainer,
+    FieldConfig,
+    Trajectory,
+    _polish,
+    _training,
+)
 
 QUICK: dict[str, Any] = {
     "strengths": (0.01, 0.1),
@@ -93,7 +101,7 @@ def test_same_seed_same_fit():
 
 def test_errors_fall():
     model = trainer(strength=0.01, eliminate=False, matching_steps=60, shooting_steps=40).fit()
-    table = {str(stage): [] for stage in model.history["stage"]}
+    table: dict[str, list[float]] = {str(stage): [] for stage in model.history["stage"]}
     for stage, loss in zip(model.history["stage"], model.history["loss"], strict=True):
         table[stage].append(loss)
     assert table["path"][59] < 0.8 * table["path"][0]

@@ -144,17 +144,20 @@ def test_foreign_checkpoint_is_refused(small, monkeypatch, tmp_path, unchanged):
     with monkeypatch.context() as patch:
         patch.setattr(DynamicsTrainer, "match", stop)
         fit_dynamics(small.copy(), **SHORT, checkpoint=tmp_path)
-    with unchanged(small), pytest.raises(ValueError, match=r"to be of this fit, found another: different \['settings'\]"):
+    with (
+        unchanged(small),
+        pytest.raises(ValueError, match=r"to be of this fit, found another: different \['settings'\]"),
+    ):
         fit_dynamics(small, **SHORT, seed=1, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match=r"different \['trajectories'\]"):
-        fit_dynamics(small[:, ::-1].copy(), **SHORT, checkpoint=tmp_path)
+    small.obs["time"] *= 2
+    with unchanged(small), pytest.raises(ValueError, match=r"different \['trajectories'\]"):
+        fit_dynamics(small, **SHORT, checkpoint=tmp_path)
 
 
 def test_regulators_and_prior(small):
-    # gene 4 has no other way to know of the others.
     prior = pd.DataFrame({"source": ["gene3", "gene3"], "target": ["gene2", "gene4"], "weight": [5.0, 5.0]})
     setup_dynamics(small, time_key="time", trajectory_key="trajectory", regulators=["gene1", "gene3"], prior=prior)
-    options: dict[str, Any] = QUICK | {"strength": 1.0, "eliminate": False, "effort": 0.05}
+    options: dict[str, Any] = QUICK | {"strength": 1.0, "eliminate": False, "effort": 0.03}
     weights = []
     for trust in (0.0, 1e5):
         fit_dynamics(small, **options, prior_trust=trust)
@@ -164,7 +167,7 @@ def test_regulators_and_prior(small):
         weights.append(np.abs(small.varp["dynamics_graph"].toarray()))
         assert not weights[-1][[0, 2, 4]].any()
     ignored, trusted = weights
-    # Without a penalty an edge of the prior is stronger; one that is not there is as it was.
+    # Edges of the prior are penalised less, others as before.
     assert trusted[3, 2] > ignored[3, 2]
     assert trusted[3, 4] > ignored[3, 4]
     np.testing.assert_allclose(trusted[1, 2] + trusted[1, 4], ignored[1, 2] + ignored[1, 4], atol=0.1)
@@ -178,7 +181,7 @@ def test_prior_factors_are_shares_of_the_mean_weight():
 
     prior = sparse.csr_matrix(np.array([[0, 1.0, 0], [0, 0, 0], [-3.0, 0, 0]]))
     found = prior_factors(prior, FieldConfig(3, (0, 2), order=2), trust=2.0)
-    one = [[1, 1 / 4], [1 / 2, 1], [1, 1]]  # relative weights 1/2 and 3/2
+    one = [[1.0, 1 / 4], [1 / 2, 1.0], [1.0, 1.0]]  # relative weights 1/2 and 3/2
     np.testing.assert_allclose(found, np.hstack([one, one]))
 
 
@@ -187,7 +190,12 @@ def test_second_order():
     setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
     fit_dynamics(adata, **SHORT, order=2)
     config = adata.uns["dynamics"]["config"]
-    assert (config["order"], config["decay"], config["production"], config["self_regulation"]) == (2, False, "free", True)
+    assert (config["order"], config["decay"], config["production"], config["self_regulation"]) == (
+        2,
+        False,
+        "free",
+        True,
+    )
     forecast(adata, n_times=3)
     simulate_knockout(adata, "gene0", start=np.ones(5))
     assert np.isfinite(adata.uns["forecast"]["values"]).all()

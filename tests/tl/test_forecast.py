@@ -92,9 +92,7 @@ def test_trajectory_that_begins_later_is_unknown_before():
     assert np.isfinite(values[[0, 1, 3]]).all()
     # The first value after the start is a short solution away from it.
     model = read_dynamics(adata).model
-    np.testing.assert_allclose(
-        values[2, 5], model.solve(model.start[[2]], [0.45, 0.5])[0, 1], rtol=1e-5
-    )
+    np.testing.assert_allclose(values[2, 5], model.solve(model.start[[2]], [0.45, 0.5])[0, 1], rtol=1e-5)
     np.testing.assert_allclose(adata.uns["forecast"]["observed_until"], [0.9, 0.9, 1.35, 0.9])
     forecast(adata, until=0.3)
     assert np.isnan(adata.uns["forecast"]["values"][2]).all()

@@ -77,7 +77,7 @@ def test_known_direction_of_a_pair(time_courses):
     )
     adata.var_names = ["x", "y"]
     setup_dynamics(adata, time_key="t", trajectory_key="run")
-    fit_dynamics(adata, effort=0.2, strength=0.002, progress_bar=False)
+    fit_dynamics(adata, effort=0.1, strength=0.002, progress_bar=False)
     infer_graph(adata, n_bootstraps=0)
     table = edges(adata)
     assert table.iloc[0][["source", "target", "sign"]].tolist() == ["x", "y", -1]

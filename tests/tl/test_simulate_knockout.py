@@ -58,7 +58,7 @@ def test_levels_of_the_kinds(chain):
     observed = model.states[:, 0] * model.units.scale[0]
     expected = {"knockout": 0.0, "knockdown": 0.25 * observed.mean(), "overexpression": 1.5 * observed.max()}
     for kind, level in expected.items():
-        simulate_knockout(chain, "gene0", kind=kind)
+        simulate_knockout(chain, "gene0", kind=kind)  # type: ignore[arg-type]
         found = chain.uns["knockout"]
         table = found["interventions"]
         assert table[["gene", "kind"]].to_numpy().tolist() == [["gene0", kind]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from perturbflow.dynamics._field import VectorField
+
+_ONE_AT_A_TIME = threading.Lock()  # torch has one level of forward-mode differentiation for all threads
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def mean_jacobian(field: VectorField, states: Tensor, weights: Sequence[Tensor] 
 
 
 def _slope(function: Callable[[Tensor], Tensor], states: Tensor, direction: Tensor) -> Tensor:
-    with warnings.catch_warnings():
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
         # The first forward-mode product makes torch load decompositions in a way that it has deprecated itself.
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         return torch.func.jvp(function, (states,), (direction,))[1]

@@ -48,7 +48,7 @@ class SparseNODE(BaseModelClass):
     >>> import perturbflow as pf
     >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
     >>> pf.models.SparseNODE.setup_anndata(adata, time_key="time", trajectory_key="trajectory")
-    >>> model = pf.models.SparseNODE(adata, effort=0.05)
+    >>> model = pf.models.SparseNODE(adata, effort=0.02)
     >>> model.train(progress_bar=False)
     >>> model.forecast([0.0, 1.0, 2.0]).shape
     (6, 3, 5)

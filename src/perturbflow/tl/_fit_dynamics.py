@@ -128,7 +128,7 @@ def fit_dynamics(
     >>> import perturbflow as pf
     >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
     >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
-    >>> pf.tl.fit_dynamics(adata, effort=0.05, progress_bar=False)
+    >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
     >>> sorted(adata.uns["dynamics"]["sparsity_path"])[:2]
     ['chosen', 'n_edges']
     """

@@ -70,7 +70,7 @@ def forecast(
     >>> import perturbflow as pf
     >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
     >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
-    >>> pf.tl.fit_dynamics(adata, effort=0.05, progress_bar=False)
+    >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
     >>> pf.tl.forecast(adata, until=4.0, n_times=41)
     >>> adata.uns["forecast"]["values"].shape
     (6, 41, 5)

@@ -86,7 +86,7 @@ def simulate_knockout(
     >>> import perturbflow as pf
     >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
     >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
-    >>> pf.tl.fit_dynamics(adata, effort=0.05, progress_bar=False)
+    >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
     >>> pf.tl.simulate_knockout(adata, "gene0")
     >>> adata.uns["knockout"]["perturbed"][:, :, 0].max()
     np.float32(0.0)

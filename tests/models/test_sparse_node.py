@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from perturbflow._dynamics_store import read_dynamics, write_dynamics
+from perturbflow.datasets import hill_network
+from perturbflow.models import SparseNODE
+from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
+
+QUICK: dict[str, Any] = {"effort": 0.01, "strength": 0.01, "n_candidates": 2}
+TIME = np.linspace(0, 2, 5)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    adata = hill_network(n_genes=4, n_trajectories=4, n_times=10)
+    SparseNODE.setup_anndata(adata, time_key="time", trajectory_key="trajectory")
+    model = SparseNODE(adata, **QUICK)
+    model.train(progress_bar=False)
+    return model
+
+
+@pytest.fixture
+def adata():
+    cells = hill_network(n_genes=4, n_trajectories=4, n_times=10)
+    SparseNODE.setup_anndata(cells, time_key="time", trajectory_key="trajectory")
+    return cells
+
+
+def test_same_fit_as_the_functions(trained, adata):
+    fit_dynamics(adata, **QUICK, progress_bar=False)
+    forecast(adata, until=2.0, n_times=5)
+    np.testing.assert_allclose(trained.forecast(TIME), adata.uns["forecast"]["values"], rtol=1e-5)
+    simulate_knockout(adata, "gene1", until=2.0, n_times=5)
+    np.testing.assert_allclose(
+        trained.simulate_knockout({"gene1": 0.0}, TIME), adata.uns["knockout"]["perturbed"], rtol=1e-5
+    )
+    infer_graph(adata, n_bootstraps=1)
+    pd.testing.assert_frame_equal(trained.graph(n_bootstraps=1), adata.uns["dynamics_graph"]["edges"])
+    # And the fit can go into AnnData.
+    write_dynamics(adata, trained.fitted, key="model")
+    assert read_dynamics(adata, "model").genes == list(adata.var_names)
+
+
+def test_new_starts(trained):
+    start = np.array([0.5, 0.4, 0.3, 0.2])
+    found = trained.forecast(TIME, start=start)
+    assert found.shape == (1, 5, 4)
+    np.testing.assert_allclose(found[0, 0], start)
+    held = trained.simulate_knockout({"gene2": 0.9, "gene0": 0.0}, TIME, start=np.stack([start, 2 * start]))
+    assert held.shape == (2, 5, 4)
+    np.testing.assert_allclose(held[..., 2], 0.9)
+    assert (held[..., 0] == 0).all()
+    with pytest.raises(KeyError, match="Expected one of the 4 genes of the fit, found 'gene7'"):
+        trained.simulate_knockout({"gene7": 0.0}, TIME)
+
+
+@pytest.mark.parametrize("with_adata", [True, False])
+def test_saved_model_is_the_same(trained, adata, tmp_path, with_adata):
+    trained.save(str(tmp_path / "model"))
+    again = SparseNODE.load(str(tmp_path / "model"), adata=adata if with_adata else False)
+    assert again.is_trained
+    assert again.options == trained.options
+    np.testing.assert_array_equal(again.forecast(TIME), trained.forecast(TIME))
+    pd.testing.assert_frame_equal(again.graph(), trained.graph())
+    for name, value in trained.module.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[name]), name
+    assert again.history.keys() == trained.history.keys()
+
+
+def test_history_is_tables_by_stage(trained):
+    history = trained.history
+    assert {"path", "matching", "shooting"} <= set(history)
+    for table in history.values():
+        assert list(table) == ["loss"]
+        assert table.index.name == "step"
+        assert np.isfinite(table["loss"]).all()
+
+
+def test_registration_by_the_function_is_enough(time_courses):
+    model = SparseNODE(time_courses, **QUICK)
+    assert model.adata_manager.adata is time_courses
+    model.train(progress_bar=False)
+    assert model.fitted.fields.perturbation_key == "perturbation"
+    # Held genes stay where they are in the runs of the fit.
+    assert (np.ptp(model.forecast(TIME)[6:, :, 1], axis=1) == 0).all()
+
+
+def test_fields_are_those_of_the_function():
+    adata = hill_network(n_genes=4, n_trajectories=3, n_times=5, knockouts=["gene0"])
+    adata.layers["other"] = adata.X + 1
+    SparseNODE.setup_anndata(
+        adata,
+        time_key="time",
+        trajectory_key="trajectory",
+        regulators=["gene1"],
+        prior=pd.DataFrame({"source": ["gene1"], "target": ["gene2"]}),
+        perturbation_key="perturbation",
+        separator=",",
+        layer="other",
+    )
+    fields = adata.uns["dynamics_fields"]
+    assert fields["regulators"] == ["gene1"]
+    assert (fields["separator"], fields["layer"], fields["has_prior"]) == (",", "other", True)
+    model = SparseNODE(adata, **QUICK)
+    np.testing.assert_array_equal(model.adata_manager.get_from_registry("X"), adata.layers["other"])
+
+
+def test_module_gives_the_rates_of_cells(trained):
+    x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
+    _, generated, output = trained.module({"X": x, "time": torch.zeros(6, 1)})
+    torch.testing.assert_close(generated["rate"], trained.fitted.model.field.float()(x))
+    torch.testing.assert_close(output.loss, (generated["rate"] ** 2).mean())
+
+
+def test_what_needs_training(adata):
+    model = SparseNODE(adata, **QUICK)
+    for ask in (lambda: model.forecast(TIME), lambda: model.simulate_knockout({"gene0": 0.0}, TIME), model.graph):
+        with pytest.raises(RuntimeError, match="train"):
+            ask()
+
+
+def test_checkpoint_is_used(adata, tmp_path, monkeypatch, caplog):
+    from perturbflow.dynamics import DynamicsTrainer
+
+    def stop(self) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DynamicsTrainer, "shoot", stop)
+        SparseNODE(adata, **QUICK).train(checkpoint=tmp_path / "saved", progress_bar=False)
+    assert "Interrupted" in caplog.text
+    model = SparseNODE(adata, **QUICK)
+    model.train(checkpoint=tmp_path / "saved", progress_bar=False)
+    whole = SparseNODE(adata, **QUICK)
+    whole.train(progress_bar=False)
+    np.testing.assert_array_equal(model.forecast(TIME), whole.forecast(TIME))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"sparsity": "lasso"}, ValueError, "Expected `sparsity` to be one of"),
+        ({"strength": -1}, ValueError, "Expected `strength` to be from 0"),
+        ({"depth": 3}, TypeError, "depth"),
+    ],
+)
+def test_bad_options(adata, unchanged, options, error, message):
+    with unchanged(adata), pytest.raises(error, match=message):
+        SparseNODE(adata, **options)
+
+
+def test_cells_without_registration_are_refused():
+    adata = hill_network(n_genes=4, n_trajectories=2, n_times=5)
+    with pytest.raises(ValueError, match="setup_anndata"):
+        SparseNODE(adata)
+
+
+def test_summary_names_the_options(adata, capsys):
+    print(repr(SparseNODE(adata, **QUICK)))  # noqa: T201
+    assert "SparseNODE with effort=0.01" in " ".join(capsys.readouterr().out.split())
