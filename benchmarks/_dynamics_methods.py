@@ -117,7 +117,7 @@ def zero_share(weights: Sequence[Tensor], possible: NDArray[np.bool_]) -> float:
 def graph_scores(
     system: System, ranking: NDArray[np.float64], weight: NDArray[np.float64], support: NDArray[np.bool_] | None
 ) -> dict[str, float]:
-    """Agreement with the true graph of what ranks the edges, of their signed weights, and of the support if there is one.
+    """Agreement with the true graph of a ranking of edges, of signed weights, and of the support if there is one.
 
     All of shape (n_inputs, d).
     """

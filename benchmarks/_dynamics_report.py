@@ -77,16 +77,18 @@ def report(path: Path) -> None:
     table = pd.read_csv(path)
     highest = table.groupby(["system", "method"])["effort"].transform("max")
     table = table[table["effort"] == highest]
-    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *ANSWER_COLUMNS])))
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, "chance", *GRAPH_COLUMNS, *ANSWER_COLUMNS])))
     table[FORECAST] = table["error_new_start_beyond"].fillna(table["error_new_start_within"])
     order = [name for name in SYSTEMS if name in set(table["system"])]
     for system in order:
         part = table[table["system"] == system]
-        chance = part["chance"].mean()
-        print(f"\n{system}, mean ± s.d. over {part['seed'].nunique()} seeds; chance of AUPRC {chance:.3f}\n")
-        print(markdown(summary(part, GRAPH_COLUMNS, needed="auprc")))
-        print("\nErrors relative to the spread\n")
-        print(markdown(summary(part, ANSWER_COLUMNS, needed="error_intervention_within")))
+        print(f"\n{system}, mean ± s.d. over {part['seed'].nunique()} seeds")
+        for heading, columns, needed in (
+            (f"Graph; chance of AUPRC is {part['chance'].mean():.3f}", GRAPH_COLUMNS, "auprc"),
+            ("Errors relative to the spread", ANSWER_COLUMNS, "error_intervention_within"),
+        ):
+            if part[needed].notna().any():
+                print(f"\n{heading}\n\n{markdown(summary(part, columns, needed=needed))}")
     verdicts(table)
     drawn = [name for name in order if not name.startswith(KNOCKOUT)]
     if drawn:
@@ -96,10 +98,8 @@ def report(path: Path) -> None:
 
 def summary(part: pd.DataFrame, columns: dict[str, str], *, needed: str) -> pd.DataFrame:
     """One row a method that has what is needed, with the columns that any of them has."""
-    if needed not in part:
-        return pd.DataFrame(index=pd.Index([], name="method"))
     part = part[part[needed].notna()]
-    present = {name: title for name, title in columns.items() if name in part and part[name].notna().any()}
+    present = {name: title for name, title in columns.items() if part[name].notna().any()}
     rows = {}
     for method in [name for name in METHODS if name in set(part["method"])]:
         values = part.loc[part["method"] == method, list(present)]
@@ -139,7 +139,7 @@ def verdicts(table: pd.DataFrame) -> None:
 
 def draw_measures(table: pd.DataFrame, systems: list[str], path: Path) -> None:
     """Draw every seed and the mean of the main measures, one row a system, methods down the side."""
-    measures = [name for name in PANELS if name in table]
+    measures = list(PANELS)
     methods = {
         system: [m for m in METHODS[::-1] if m in set(table.loc[table["system"] == system, "method"])]
         for system in systems

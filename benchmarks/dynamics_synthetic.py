@@ -1,23 +1,26 @@
 """Every sparsity on systems with a known graph: what is recovered, forecast, and foretold of interventions.
 
-Systems: three second-order oscillators (8 of 18 inputs are real), Lorenz-96 with 10 and 20 variables, random Hill networks
-of 20 and 100 genes at 5 % and 10 % noise and at irregular times, the 350-gene yeast network (left out without its file),
-and Hill networks seen in wild type and seven knock-outs that are asked about an eighth.
+Systems: three second-order oscillators (8 of 18 inputs are real), Lorenz-96 with 10 and 20 variables, random Hill
+networks of 20 and 100 genes at 5 % and 10 % noise and at irregular times, the 350-gene yeast network (left out without
+its file), and Hill networks seen in wild type and seven knock-outs that are asked about an eighth.
 
 Methods: the default (adaptive group lasso, then elimination); every other sparsity before elimination; every sparsity
 without it ("penalty only"); one network for all genes, as in the papers ("dense"); the default's graph averaged over
-bootstraps; and baselines of graphs and of courses. Strengths and thresholds are chosen on held-out runs, never on the truth.
+bootstraps; and baselines of graphs and of courses. Strengths and thresholds are chosen on held-out runs, never on the
+truth.
 
 Rows are appended to a table as they come: a run that was cut short goes on where it ended, and parts can be run one by
-one. The default comes first in every part. Rows are kept as they are when the code changes: delete the table to begin anew.
+one, or at once. The default comes first in every part. Rows stay when the code changes: delete the table to begin anew.
 
     python benchmarks/dynamics_synthetic.py [--systems ...] [--methods ...] [--seeds 5] [--jobs 2] [--effort 1]
-        [--other-effort 0.5] [--bootstraps 10] [--quick] [--report] [--output FOLDER]
+        [--other-effort 0.5] [--bootstraps 10] [--quick] [--report] [--list]
+        [--output FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -74,13 +77,15 @@ def done_before(path: Path) -> set[Task]:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Write a row to the table; columns that it is the first to have are added."""
-    table = pd.DataFrame([row])
-    if path.is_file():
-        table = pd.concat([pd.read_csv(path), table], ignore_index=True)
-    beside = path.with_suffix(".tmp")
-    table.to_csv(beside, index=False)
-    beside.replace(path)
+    """Write a row to the table, also while other parts do; columns that it is the first to have are added."""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        table = pd.DataFrame([row])
+        if path.is_file():
+            table = pd.concat([pd.read_csv(path), table], ignore_index=True)
+        beside = path.with_suffix(".tmp")
+        table.to_csv(beside, index=False)
+        beside.replace(path)
 
 
 def parse() -> argparse.Namespace:

@@ -6,18 +6,22 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "elu": functional.elu,
-    "identity": lambda x: x,
-    "silu": functional.silu,
-    "tanh": torch.tanh,
-}
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "elu": functional.elu,
+        "identity": lambda x: x,
+        "silu": functional.silu,
+        "tanh": torch.tanh,
+    }
+)
+"""Nonlinearities by name, a read-only view."""
 
 
 @dataclass(frozen=True)

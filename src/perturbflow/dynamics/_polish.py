@@ -110,7 +110,7 @@ def solve(
         on_step(errors.detach().mean().sqrt().item())
         return loss
 
-    last = 1.0
+    best, last = start, 1.0
     for _ in range(max(1, round(n_steps / ROUND))):
         try:
             optimiser.step(closure)
@@ -119,11 +119,12 @@ def solve(
             raise
         with torch.no_grad():
             end = torch.where(segments.clamped, start, free.detach())
-            after = (solution_errors(field, segments, start=end) / (first + SMALLEST)).sum() / seen
-        if not float(after) < (1 - WORTHWHILE) * last:
+            after = float((solution_errors(field, segments, start=end) / (first + SMALLEST)).sum() / seen)
+        if not after <= last:
+            field.load_state_dict(saved)
             break
-        last = float(after)
-    if not float(after) <= 1.0:
-        field.load_state_dict(saved)
-        return start
-    return end
+        saved, best = copy.deepcopy(field.state_dict()), end
+        if after > (1 - WORTHWHILE) * last:
+            break
+        last = after
+    return best

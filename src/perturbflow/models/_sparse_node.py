@@ -197,7 +197,7 @@ class SparseNODE(BaseModelClass):
         time
             Times, ascending, shape (n,).
         start
-            Levels at the first time (K, d); by default the starts of the trajectories of the fit.
+            Levels at the first time (K, d); by default the starts of the trajectories without intervention.
 
         Returns
         -------
@@ -209,7 +209,8 @@ class SparseNODE(BaseModelClass):
             If a gene is unknown.
         """
         stored = self.fitted
-        states = stored.model.start
+        free = ~stored.model.clamped.any(axis=1)
+        states = stored.model.start[free] if free.any() else stored.model.start
         if start is not None:
             states = stored.model.state(np.atleast_2d(np.asarray(start, dtype=float)))
         clamp = {stored.position(gene): float(level) for gene, level in levels.items()}

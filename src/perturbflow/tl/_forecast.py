@@ -41,7 +41,7 @@ def forecast(
         Levels of new initial cells at the first time, in the order of ``adata.var_names``, shape (K, d) or (d,); by
         default the trajectories of the fit, from the starts that were learned with it.
     start_names
-        Names of the new starts; "start 0", "start 1", ... by default.
+        Names of the new starts; "start 0", "start 1", ... by default. Not used without ``start``.
     key
         The dynamics in ``adata.uns``.
     key_added
@@ -55,7 +55,7 @@ def forecast(
 
     `adata.uns["forecast" | key_added]` : dict
         ``time`` (n,), ``trajectories`` (K,), ``values`` (K, n, d), ``genes`` (d,) and ``observed_until`` (K,), the time
-        after which a trajectory is a forecast.
+        after which a trajectory is a forecast. Values before the first observed time of a trajectory are NaN.
 
     Raises
     ------

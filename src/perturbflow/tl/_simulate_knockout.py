@@ -57,7 +57,7 @@ def simulate_knockout(
         Number of times, evenly spaced.
     start
         Levels of initial cells, in the order of ``adata.var_names``, shape (K, d) or (d,); by default the starts of the
-        trajectories without intervention.
+        trajectories without intervention, or of all if there are none.
     key
         The dynamics in ``adata.uns``.
     key_added
