@@ -30,7 +30,7 @@ ARGS ?=
 .PHONY: help demo test bench ablation speed dynamics hematopoiesis docs lint clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 8
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 demo: $(venv)/.installed ## Show both halves on simulated cells; figures go to demo_output/
 	$(bin)/python examples/demo.py --output demo_output $(ARGS)

@@ -23,14 +23,19 @@ def run(*arguments: str, cwd: Path, **environment: str) -> str:
 
 
 def test_demo_prints_its_table_and_saves_figures(tmp_path):
-    output = run(str(CHECKOUT / "examples/demo.py"), "--output", "out", "--max-steps", "20", cwd=tmp_path)
+    demo = str(CHECKOUT / "examples/demo.py")
+    output = run(demo, *("--output", "out", "--max-steps", "20", "--effort", "0.1"), cwd=tmp_path)
     table = pd.read_csv(tmp_path / "out/evaluation.csv", index_col=["split", "model"])
     assert {"flow", "control cells", "additive effect", "ceiling"} <= set(table.loc["test"].index)
     energy = table["energy_distance"]
     assert energy["test", "flow"] < energy["test", "additive effect"] < energy["test", "control cells"]
     assert f"{energy['test', 'flow']:.3f}" in output
+    graphs = pd.read_csv(tmp_path / "out/graph.csv", index_col=0)
+    assert list(graphs.index) == ["sparse neural ODE", "partial correlation", "correlation", "random"]
+    assert graphs.loc["random", "AUROC"] == 0.5
+    assert graphs["AUPRC"].between(0, 1).all()
     figures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
-    assert len(figures) >= 4
+    assert {"dynamics_graph.png", "knockout_response.png", "evaluation.png"} <= set(figures)
     assert all((tmp_path / "out" / name).stat().st_size > 10_000 for name in figures)
 
 
@@ -125,3 +130,38 @@ def test_fine_tuning_benchmark_prints_its_tables(tmp_path, data_folder):
     )
     assert "fine-tuned, half of the cells, N/3 steps" in output
     assert "334 of 417 genes shared" in output
+
+
+def test_benchmark_of_dynamics_judges_graphs_and_interventions(tmp_path):
+    output = run(
+        str(CHECKOUT / "benchmarks/dynamics_synthetic.py"),
+        *("--quick", "--systems", "second_order", "hill_20_knockout_1", "--seeds", "1", "--output", "out"),
+        *("--methods", "default", "l1, penalty only", "partial correlation", "hold start"),
+        cwd=tmp_path,
+    )
+    rows = pd.read_csv(tmp_path / "out/dynamics_synthetic_quick.csv").set_index(["system", "method"])
+    assert rows.loc[("hill_20_knockout_1", "default"), "auprc"] > 0
+    assert rows.loc[("hill_20_knockout_1", "hold start"), "error_intervention_within"] > 0
+    assert rows["auroc"].dropna().between(0, 1).all()
+    assert "knock-outs left out: correlation of responses" in output
+
+
+def test_benchmark_of_hematopoiesis_has_null_baselines(tmp_path, data_folder):
+    output = run(
+        str(CHECKOUT / "benchmarks/hematopoiesis.py"),
+        *("--quick", "--parts", "paper", "--output", "out"),
+        cwd=tmp_path,
+        PERTURBFLOW_DATA=str(data_folder),
+    )
+    assert "training mean" in output
+    assert "PathReg" in output
+
+
+def test_speed_of_dynamics_is_measured_against_adaptive_solves(tmp_path, data_folder):
+    output = run(
+        str(CHECKOUT / "benchmarks/dynamics_speed.py"),
+        *("--quick", "--parts", "loss", "--output", "out"),
+        cwd=tmp_path,
+        PERTURBFLOW_DATA=str(data_folder),
+    )
+    assert "released" in output

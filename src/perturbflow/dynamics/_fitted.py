@@ -21,6 +21,9 @@ from perturbflow.dynamics._shooting import MAX_STEP
 Array = NDArray[np.float64]
 
 
+SMALLEST_WEIGHT = 1e-3  # share of the largest of its layer, below which a weight of a dense network is taken for 0
+
+
 @dataclass
 class FittedDynamics:
     """A sparse vector field with its units, and where the trajectories start that it was fitted to.
@@ -211,7 +214,7 @@ def keep_support(field: VectorField, weights: Sequence[Tensor], *, smallest: flo
     """Write the weights of evaluation into the field, and fix what is 0 or nearly so.
 
     With a network per target, inputs whose paths weigh less than a share of the target's strongest are removed; in a
-    dense network single weights that are exactly 0 stay so.
+    dense network single weights of less than a thousandth of the largest of their layer.
     """
     from perturbflow.dynamics._paths import path_weights
 
@@ -220,7 +223,7 @@ def keep_support(field: VectorField, weights: Sequence[Tensor], *, smallest: flo
         if isinstance(field, DenseField):
             for matrix, mask, layer in zip(field.matrices, field.masks(), layers, strict=True):
                 matrix.copy_(layer)
-                mask.copy_((layer != 0).to(mask.dtype))
+                mask.copy_((layer.abs() > SMALLEST_WEIGHT * layer.abs().max()).to(mask.dtype))
             return
         skip = layers[-1][:, 0].abs() if field.config.skip else 0.0
         paths = path_weights(layers[:-1] if field.config.skip else layers) + skip

@@ -15,6 +15,7 @@ from torch import Tensor
 from perturbflow.dynamics._elimination import Elimination, eliminate
 from perturbflow.dynamics._field import FieldConfig, TargetField, VectorField, build_field
 from perturbflow.dynamics._fitted import FittedDynamics, keep_support
+from perturbflow.dynamics._group_lasso import GroupLasso
 from perturbflow.dynamics._held_out import hold_out
 from perturbflow.dynamics._jacobian import mean_jacobian
 from perturbflow.dynamics._match import match, matching_error
@@ -260,7 +261,9 @@ class DynamicsTrainer:
         return self.path.strengths[self.chosen] if self.path.strengths else 0.0
 
     def match(self) -> None:
-        """Fit all data at the chosen strength."""
+        """Fit all data at the chosen strength; where the penalty decides the support, with its adaptive factors."""
+        if isinstance(self.sparsity, GroupLasso) and not self._eliminates:
+            self.sparsity.adapt(self.field)
         self._match(
             self.whole,
             self.strength,
