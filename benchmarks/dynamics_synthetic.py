@@ -4,7 +4,7 @@ Systems: three second-order oscillators (8 of 18 inputs are real), Lorenz-96 wit
 networks of 20 and 100 genes at 5 % and 10 % noise and at irregular times, the 350-gene yeast network (left out without
 its file), and Hill networks seen in wild type and seven knock-outs that are asked about an eighth.
 
-Methods: the default (adaptive group lasso, then elimination); every other sparsity before elimination; every sparsity
+Methods: the default (group lasso, then elimination); every other sparsity before elimination; every sparsity
 without it ("penalty only"); one network for all genes, as in the papers ("dense"); the default's graph averaged over
 bootstraps; and baselines of graphs and of courses. Strengths and thresholds are chosen on held-out runs, never on the
 truth.
