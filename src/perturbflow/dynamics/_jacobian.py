@@ -72,5 +72,5 @@ def mean_jacobian(field: VectorField, states: Tensor, weights: Sequence[Tensor] 
 def _slope(function: Callable[[Tensor], Tensor], states: Tensor, direction: Tensor) -> Tensor:
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         # The first forward-mode product makes torch load decompositions in a way that it has deprecated itself.
-        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        warnings.filterwarnings("ignore", "`torch.jit")
         return torch.func.jvp(function, (states,), (direction,))[1]
