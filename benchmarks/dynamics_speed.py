@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ STAGES = ("fit_support", "shoot", "solve")
 RELEASED_STEPS = 5000
 N_BINS = 20
 GRID_POINTS = 201
+ELIMINATION_STEPS = (2, 6)  # their costs give that of a step
 CANDIDATES = 100  # regulators of large systems: what a list of transcription factors leaves
 
 
@@ -210,15 +212,20 @@ def stages_of_fit(n_genes: int, n_trajectories: int, n_times: int, n_bins: int |
     trainer = timed(
         "smoothing", lambda: DynamicsTrainer(trajectories, FieldConfig(n_genes, chosen), settings), scale=1.0
     )
-    stamps: dict[str, float] = {}
-    trainer.on_step = lambda stage, *_: stamps.update({stage: time.process_time()})
-    began = time.process_time()
-    trainer.fit_support(0.1)
-    ended = time.process_time()
+    matched, spent = [], []
+    for n_steps in ELIMINATION_STEPS:
+        trainer = DynamicsTrainer(trajectories, trainer.config, replace(settings, elimination_steps=n_steps))
+        stamps: dict[str, float] = {}
+        trainer.on_step = lambda stage, *_, stamps=stamps: stamps.update({stage: time.process_time()})
+        began = time.process_time()
+        trainer.fit_support(0.1)
+        matched.append((stamps["matching"] - began) / settings.matching_steps)
+        spent.append(time.process_time() - stamps["matching"])
     path = usual.matching_steps + (len(usual.strengths) - 1) * usual.path_steps + usual.matching_steps // 2
-    seconds["matching"] = (stamps["matching"] - began) * path / settings.matching_steps
-    # One elimination chooses the evidence that is asked for, another one is on all data.
-    seconds["elimination"] = 2 * (ended - stamps["matching"]) * usual.elimination_steps / settings.elimination_steps
+    seconds["matching"] = min(matched) * path
+    # A step costs the slope between the two; one elimination chooses the evidence that is asked for, another one uses it.
+    slope, rest = np.polyfit(ELIMINATION_STEPS, spent, 1)
+    seconds["elimination"] = 2 * float(max(slope, 0.0) * usual.elimination_steps + max(rest, 0.0))
     timed("short solutions", trainer.shoot, usual.shooting_steps / settings.shooting_steps)
     timed("whole solutions", trainer.solve, usual.solving_steps / settings.solving_steps)
     total = sum(seconds.values())
@@ -229,7 +236,7 @@ def stages_of_fit(n_genes: int, n_trajectories: int, n_times: int, n_bins: int |
 def few_steps(share: float) -> DynamicsSettings:
     """Settings with a share of the usual numbers of steps."""
     usual = DynamicsSettings()
-    names = ("matching_steps", "elimination_steps", "shooting_steps", "solving_steps")
+    names = ("matching_steps", "shooting_steps", "solving_steps")
     counts = {name: max(2, round(share * getattr(usual, name))) for name in names}
     return DynamicsSettings(strength=0.02, **counts)
 
