@@ -528,9 +528,10 @@ def draw_genes(drawn: Mapping[tuple[str, str], Any], options: argparse.Namespace
     from matplotlib import pyplot as plt
 
     names = genes(n_genes=options.n_genes)
-    shown = [gene for gene in SHOWN_GENES if gene in names] or names[:4]
-    figure, axes = plt.subplots(2, (len(shown) + 1) // 2, figsize=(12, 5.4), layout="constrained", squeeze=False)
     fit, _, train = drawn[TEST_DONORS[0], SHRUNK]
+    changing = [names[i] for i in np.argsort(-train.values.std(axis=0)) if names[i] not in SHOWN_GENES]
+    shown = ([gene for gene in SHOWN_GENES if gene in names] + changing)[:6]
+    figure, axes = plt.subplots(2, 3, figsize=(12, 5.4), layout="constrained")
     as_is = drawn[TEST_DONORS[0], AS_IS][0]
     for axis, gene in zip(axes.flat, shown, strict=False):
         column = names.index(gene)

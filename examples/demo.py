@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
     parser.add_argument("--max-steps", type=int, default=1500, help="training steps of the flow")
-    parser.add_argument("--effort", type=float, default=1.0, help="share of the usual steps of the dynamics")
+    parser.add_argument("--effort", type=float, default=0.4, help="share of the usual steps of the dynamics")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     predict_cells(arguments.output, max_steps=arguments.max_steps)
