@@ -79,7 +79,7 @@ def predict_cells(output: Path, *, max_steps: int) -> None:
 
 def infer_dynamics(output: Path, *, effort: float) -> None:
     """Fit sparse dynamics to a simulated gene network, read its graph, and predict a knock-out never seen."""
-    adata = pf.datasets.hill_network(n_genes=12, n_trajectories=8, knockouts=3, n_knockout_trajectories=2, seed=0)
+    adata = pf.datasets.hill_network(n_genes=12, n_trajectories=12, knockouts=4, seed=0)
     labels = adata.obs["perturbation"].astype(str)
     held_out = next(label for label in labels.unique() if label != "control")
     train = adata[(labels != held_out).to_numpy()].copy()
