@@ -24,7 +24,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> str:
 
 def test_demo_prints_its_table_and_saves_figures(tmp_path):
     demo = str(CHECKOUT / "examples/demo.py")
-    output = run(demo, *("--output", "out", "--max-steps", "20", "--effort", "0.03"), cwd=tmp_path)
+    output = run(demo, *("--output", "out", "--max-steps", "20", "--effort", "0.2"), cwd=tmp_path)
     table = pd.read_csv(tmp_path / "out/evaluation.csv", index_col=["split", "model"])
     assert {"flow", "control cells", "additive effect", "ceiling"} <= set(table.loc["test"].index)
     energy = table["energy_distance"]
