@@ -93,6 +93,21 @@ def check_unique_names(names: Sequence[str], *, what: str, hint: str) -> None:
         raise ValueError(msg)
 
 
+def check_matrix(x: Any, *, where: str) -> None:
+    """Raise unless ``x`` is an array or a CSR or CSC matrix of real numbers, of at least one cell and one gene."""
+    is_matrix = isinstance(x, np.ndarray) or (sparse.issparse(x) and x.format in {"csr", "csc"})
+    if not is_matrix or x.dtype.kind not in "fiu":
+        found = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
+        msg = (
+            f"Expected `{where}` to be a NumPy array or a SciPy CSR or CSC matrix of numbers in memory, found {found}. "
+            "Convert it first."
+        )
+        raise TypeError(msg)
+    if 0 in x.shape:
+        msg = f"Expected at least one cell and one gene in `{where}`, found shape {x.shape}."
+        raise ValueError(msg)
+
+
 def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> None:
     """Raise unless the values of a matrix can be log1p-normalised expression; time is linear in the stored values.
 
@@ -113,18 +128,7 @@ def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> Non
         If it is empty, has negative or non-finite values, only zeros, only whole numbers (raw counts), or values above
         20, which no logarithm of counts reaches.
     """
-    is_matrix = isinstance(x, np.ndarray) or (sparse.issparse(x) and x.format in {"csr", "csc"})
-    if not is_matrix or x.dtype.kind not in "fiu":
-        found = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
-        msg = (
-            f"Expected `{where}` to be a NumPy array or a SciPy CSR or CSC matrix of numbers in memory, found {found}. "
-            "Convert it first."
-        )
-        raise TypeError(msg)
-    if 0 in x.shape:
-        msg = f"Expected at least one cell and one gene in `{where}`, found shape {x.shape}."
-        raise ValueError(msg)
-
+    check_matrix(x, where=where)
     values = x.data if sparse.issparse(x) else np.asarray(x)
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     argument = "" if layer is None else f", layer={layer!r}"
@@ -158,3 +162,16 @@ def _only_whole_numbers(values: NDArray[Any], *, block: int = 4096) -> bool:
         return True
     blocks = (values[start : start + block] for start in range(0, len(values), block))
     return all((part == np.rint(part)).all() for part in blocks)
+
+
+def check_columns(columns: Collection[str], keys: Sequence[str]) -> None:
+    """Raise unless every key is one of the columns of ``obs``, once, is used once, and can be stored."""
+    for key in keys:
+        check_key(key, columns, where="adata.obs")
+    check_unique_names(keys, what="the use of every column of `adata.obs`", hint="Give each column one role.")
+    check_unique_names(
+        [column for column in columns if column in keys],
+        what="columns of `adata.obs`",
+        hint="Remove or rename one of them.",
+    )
+    check_no_slash(keys, what="column names in `adata.obs`", hint="Rename them with `adata.obs.rename(columns=...)`.")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from perturbflow._checks import check_key, check_unique_names, listing, nearest
+from perturbflow._checks import check_key, check_matrix, check_unique_names, listing, nearest
 from perturbflow._fields import expression, text_column
 from perturbflow._labels import canonical_label, parse_label
 from perturbflow.dynamics import Trajectory
@@ -185,17 +185,7 @@ def finite_expression(adata: AnnData, layer: str | None) -> Any:
     """Return ``X`` or a layer as it is stored; an error unless it is a matrix of finite numbers in memory."""
     x = expression(adata, layer)
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    is_matrix = isinstance(x, np.ndarray) or (sparse.issparse(x) and x.format in {"csr", "csc"})
-    if not is_matrix or x.dtype.kind not in "fiu":
-        found = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
-        msg = (
-            f"Expected `{where}` to be a NumPy array or a SciPy CSR or CSC matrix of numbers in memory, found {found}. "
-            "Convert it first."
-        )
-        raise TypeError(msg)
-    if 0 in x.shape:
-        msg = f"Expected at least one cell and one gene in `{where}`, found shape {x.shape}."
-        raise ValueError(msg)
+    check_matrix(x, where=where)
     values = x.data if sparse.issparse(x) else np.asarray(x)
     # The sum of finite numbers may overflow; only then are they looked at one by one.
     with np.errstate(over="ignore", invalid="ignore"):

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory
-from perturbflow.models._dynamics_checkpoint import DynamicsCheckpoint
+from perturbflow.models._checkpoint import Checkpoint
+from perturbflow.models._fit_dynamics import identity
 
 TIME = np.linspace(0, 2, 10)
 STEPS: dict[str, Any] = {
@@ -40,10 +41,14 @@ def trainer(*, trajectories=None, hidden=(3,), factors=None, **settings) -> Dyna
     )
 
 
+def saved(folder, one: DynamicsTrainer) -> Checkpoint:
+    return Checkpoint(folder, one, fit=identity(one))
+
+
 def cut_short(folder, n_stages: int, **options) -> DynamicsTrainer:
     """A trainer of which a checkpoint is left after some stages."""
     one = trainer(**options)
-    checkpoint = DynamicsCheckpoint(folder, one)
+    checkpoint = saved(folder, one)
     done = []
 
     def after_stage() -> None:
@@ -62,7 +67,7 @@ def test_continued_fit_is_that_without_a_break(tmp_path, n_stages):
     expected = trainer(sparsity="l0").fit()
     first = cut_short(tmp_path, n_stages, sparsity="l0")
     second = trainer(sparsity="l0")
-    checkpoint = DynamicsCheckpoint(tmp_path, second)
+    checkpoint = saved(tmp_path, second)
     assert second.n_done == n_stages
     assert second.history == first.history
     found = second.fit(after_stage=checkpoint.save)
@@ -75,7 +80,7 @@ def test_continued_fit_is_that_without_a_break(tmp_path, n_stages):
 
 def test_nothing_is_written_before_the_first_stage_and_all_is_removed(tmp_path):
     folder = tmp_path / "new" / "folder"
-    checkpoint = DynamicsCheckpoint(folder, trainer())
+    checkpoint = saved(folder, trainer())
     assert not folder.exists()
     checkpoint.save()
     assert [path.name for path in folder.iterdir()] == [checkpoint.path.name]
@@ -105,40 +110,42 @@ def test_another_fit_is_refused(tmp_path, options, different):
     cut_short(tmp_path, 1)
     one = trainer(**options)
     with pytest.raises(ValueError, match=rf"to be of this fit, found another: different \['{different}'\]"):
-        DynamicsCheckpoint(tmp_path, one)
+        saved(tmp_path, one)
     assert one.n_done == 0
 
 
 def test_the_same_factors_in_another_place_are_another_prior(tmp_path):
     cut_short(tmp_path, 1, factors=torch.tensor([[1.0, 0.5], [1.0, 1.0]]))
     with pytest.raises(ValueError, match=r"different \['factors'\]"):
-        DynamicsCheckpoint(tmp_path, trainer(factors=torch.tensor([[1.0, 1.0], [0.5, 1.0]])))
+        saved(tmp_path, trainer(factors=torch.tensor([[1.0, 1.0], [0.5, 1.0]])))
 
 
 def test_other_files_are_refused(tmp_path):
-    path = DynamicsCheckpoint(tmp_path, trainer()).path
+    path = saved(tmp_path, trainer()).path
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match="Expected a checkpoint in .* found another file"):
-        DynamicsCheckpoint(tmp_path, trainer())
+        saved(tmp_path, trainer())
     save_file({"x": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="Expected a checkpoint in .* found tensors of something else"):
-        DynamicsCheckpoint(tmp_path, trainer())
+        saved(tmp_path, trainer())
     with pytest.raises(NotADirectoryError, match="Expected `checkpoint` to be a directory or free"):
-        DynamicsCheckpoint(path, trainer())
+        saved(path, trainer())
 
 
 def test_interrupted_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     cut_short(tmp_path, 2)
     one = trainer()
-    checkpoint = DynamicsCheckpoint(tmp_path, one)
+    checkpoint = saved(tmp_path, one)
     before = checkpoint.path.read_bytes()
 
     def stop(tensors, path, metadata) -> None:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("perturbflow.models._dynamics_checkpoint.save_file", stop)
+    monkeypatch.setattr("perturbflow.models._checkpoint.save_file", stop)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save()
     assert checkpoint.path.read_bytes() == before
-    assert DynamicsCheckpoint(tmp_path, trainer()).trainer.n_done == 2
+    other = trainer()
+    saved(tmp_path, other)
+    assert other.n_done == 2

@@ -17,7 +17,7 @@ from perturbflow.flow._batches import Batches
 from perturbflow.flow._path import point_on_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -228,7 +228,7 @@ class FlowTrainer:
         values = {name: getattr(self, name) for name in ("step", "loss", "best_score", "seconds", "waited", "history")}
         return tensors, deepcopy(values)
 
-    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` gave.
 
         Parameters

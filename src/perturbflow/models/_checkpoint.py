@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import zlib
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
-    from perturbflow.flow import CellData, FlowTrainer
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 _FILE = "training.safetensors"
+
+
+class Trainer(Protocol):
+    """What can be saved and continued: tensors and plain values."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return everything that the next steps depend on."""
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state` returned."""
 
 
 class Checkpoint:
@@ -26,30 +38,21 @@ class Checkpoint:
         Where to save. If it holds a checkpoint, the trainer continues from it.
     trainer
         The trainer.
-    cells
-        Its training cells.
-    init
-        What it took over from an earlier flow, plain values.
+    fit
+        What tells this fit from others, values that JSON can hold: settings, and hashes of the data.
 
     Raises
     ------
     ValueError
-        If the checkpoint belongs to a fit of other cells or with other settings, or is none.
+        If the checkpoint belongs to a fit of other data or with other settings, or is none.
     NotADirectoryError
         If the folder is a file.
     """
 
-    def __init__(self, folder: str | Path, trainer: FlowTrainer, cells: CellData, *, init: dict[str, Any]) -> None:
+    def __init__(self, folder: str | Path, trainer: Trainer, *, fit: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.trainer = trainer
-        self.fit = {
-            "config": trainer.flow.config.to_dict(),
-            "settings": asdict(trainer.settings),
-            "n_cells": len(cells),
-            "sum": float(cells.x.sum(dtype="float64")),
-            "init": init,
-            "conditions": zlib.crc32(cells.perturbations.toarray().tobytes() + cells.covariates.tobytes()),
-        }
+        self.fit = json.loads(json.dumps(fit))
         if self.folder.exists() and not self.folder.is_dir():
             msg = f"Expected `checkpoint` to be a directory or free, found the file {str(folder)!r}. Choose another."
             raise NotADirectoryError(msg)
@@ -60,6 +63,9 @@ class Checkpoint:
             except SafetensorError as error:
                 msg = f"Expected a checkpoint in {str(self.path)!r}, found another file ({error}). Delete it."
                 raise ValueError(msg) from error
+            if not metadata or not metadata.keys() >= {"fit", "state"}:
+                msg = f"Expected a checkpoint in {str(self.path)!r}, found tensors of something else. Delete it."
+                raise ValueError(msg)
             saved = json.loads(metadata["fit"])
             if saved != self.fit:
                 different = sorted(name for name in self.fit if saved.get(name) != self.fit[name])
@@ -89,3 +95,8 @@ class Checkpoint:
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def hash_of(*arrays: NDArray) -> str:
+    """Return what tells arrays from others of the same shapes and sums."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

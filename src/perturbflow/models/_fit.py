@@ -18,12 +18,13 @@ from perturbflow._fitted_flow import FittedFlow
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     Calibration,
+    CellData,
     ConditionalFlow,
     FlowConfig,
     FlowTrainer,
     TrainingSettings,
 )
-from perturbflow.models._checkpoint import Checkpoint
+from perturbflow.models._checkpoint import Checkpoint, hash_of
 from perturbflow.models._transfer import transfer_weights
 from perturbflow.models._validation import HeldOutConditions
 
@@ -122,7 +123,9 @@ def fit(
         held_out = HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=settings.seed)
         held_out = held_out if len(held_out) else None
     trainer = FlowTrainer(flow, training, settings)
-    saved = Checkpoint(checkpoint, trainer, training, init=init) if checkpoint is not None else None
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(checkpoint, trainer, fit=_identity(trainer, training, init))
     history = _train(trainer, held_out, saved, progress_bar=progress_bar)
 
     fitted_splits: tuple[str, ...] = ("train",)
@@ -154,6 +157,18 @@ def fit(
         calibration=calibration,
         init=init,
     )
+
+
+def _identity(trainer: FlowTrainer, cells: CellData, init: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a fit from others, for its checkpoints."""
+    return {
+        "config": trainer.flow.config.to_dict(),
+        "settings": asdict(trainer.settings),
+        "n_cells": len(cells),
+        "sum": float(cells.x.sum(dtype="float64")),
+        "init": init,
+        "conditions": hash_of(cells.perturbations.toarray(), cells.covariates),
+    }
 
 
 def _train(

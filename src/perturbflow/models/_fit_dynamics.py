@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from perturbflow.dynamics import (
     FieldConfig,
     Trajectory,
 )
-from perturbflow.models._dynamics_checkpoint import DynamicsCheckpoint
+from perturbflow.models._checkpoint import Checkpoint, hash_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +170,7 @@ def fit_dynamics(
         factors = prior_factors(adata.varp[DYNAMICS_PRIOR_KEY], config, trust=options.prior_trust)
     settings = options.settings()
     trainer = DynamicsTrainer(trajectories, config, settings, factors=factors)
-    saved = None if checkpoint is None else DynamicsCheckpoint(checkpoint, trainer)
+    saved = None if checkpoint is None else Checkpoint(checkpoint, trainer, fit=identity(trainer))
     with _progress(trainer, show=progress_bar):
         model = trainer.fit(after_stage=None if saved is None else saved.save)
     if trainer.interrupted:
@@ -178,6 +178,16 @@ def fit_dynamics(
     elif saved is not None:
         saved.remove()
     return StoredDynamics(model=model, genes=genes, fields=fields, settings=_plain(options, settings))
+
+
+def identity(trainer: DynamicsTrainer) -> dict[str, Any]:
+    """Return what tells a fit from others, for its checkpoints."""
+    return {
+        "config": trainer.config.to_dict(),
+        "settings": asdict(trainer.settings),
+        "trajectories": [[t.name, hash_of(t.time, t.values, t.weight, t.clamped)] for t in trainer.trajectories],
+        "factors": None if trainer.factors is None else hash_of(trainer.factors.numpy()),
+    }
 
 
 def check_moves(trajectories: Sequence[Trajectory]) -> None:

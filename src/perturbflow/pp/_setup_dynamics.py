@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow._checks import check_key, check_text, check_type, check_unique_names, listing, nearest
+from perturbflow._checks import check_columns, check_key, check_text, check_type, check_unique_names, listing, nearest
 from perturbflow._dynamics_fields import (
     DynamicsFields,
     clamped_genes,
@@ -22,7 +22,6 @@ from perturbflow._dynamics_fields import (
     write_dynamics_fields,
 )
 from perturbflow._fields import writable
-from perturbflow.pp._setup_perturbation import _check_columns
 
 if TYPE_CHECKING:
     from networkx import DiGraph
@@ -157,7 +156,7 @@ def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
         msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
         raise ValueError(msg)
     keys = (fields.time_key, fields.trajectory_key, fields.perturbation_key)
-    _check_columns(adata, [key for key in keys if key is not None])
+    check_columns(adata.obs.columns, [key for key in keys if key is not None])
 
 
 def check_distinct_times(

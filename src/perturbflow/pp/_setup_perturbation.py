@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbflow._checks import (
-    check_key,
+    check_columns,
     check_log_normalised,
     check_no_slash,
     check_text,
@@ -131,7 +131,7 @@ def setup_perturbation(
     keys |= {name: key for name, key in options.items() if key is not None}
     for name, key in keys.items():
         check_text(key, name=name)
-    _check_columns(adata, [*keys.values(), *covariate_keys])
+    check_columns(adata.obs.columns, [*keys.values(), *covariate_keys])
     _check_reserved([*covariate_keys, *([] if batch_key is None else [batch_key])], with_dose=dose_key is not None)
 
     if layer is not None:
@@ -176,20 +176,6 @@ def _names(value: Sequence[str], *, name: str) -> tuple[str, ...]:
     for entry in names:
         check_text(entry, name=name)
     return names
-
-
-def _check_columns(adata: AnnData, keys: Sequence[str]) -> None:
-    """Raise unless every column is there, once, is used once, and can be stored."""
-    columns = adata.obs.columns
-    for key in keys:
-        check_key(key, columns, where="adata.obs")
-    check_unique_names(keys, what="the use of every column of `adata.obs`", hint="Give each column one role.")
-    check_unique_names(
-        [column for column in columns if column in keys],
-        what="columns of `adata.obs`",
-        hint="Remove or rename one of them.",
-    )
-    check_no_slash(keys, what="column names in `adata.obs`", hint="Rename them with `adata.obs.rename(columns=...)`.")
 
 
 def _check_reserved(keys: Sequence[str], *, with_dose: bool) -> None:
