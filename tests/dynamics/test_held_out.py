@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from perturbflow.dynamics import Trajectory
+from perturbflow.dynamics import FieldConfig, Trajectory, build_field
 from perturbflow.dynamics._held_out import hold_out
+from perturbflow.dynamics._matching import mean_square_change, relative_errors
 
 
 def runs(n, n_times):
@@ -77,3 +78,25 @@ def test_order_of_the_states():
     train, valid, _ = split(4, 9, order=2)
     assert valid is not None
     assert train.chunks.state.shape[-1] == valid.chunks.state.shape[-1] == 4
+
+
+def test_late_errors_of_a_gene_at_rest_are_relative_to_how_it_moved():
+    time = np.linspace(0, 2, 24)
+    values = np.column_stack([np.exp(-8 * time), time**2])  # the first has come to rest when the others are late
+    train, valid, what = hold_out(
+        [Trajectory("run", time, values, np.ones(24), np.zeros(2, bool))], order=1, seed=0, window=1 / 6
+    )
+    assert what == "time"
+    assert valid is not None
+    before = mean_square_change(train.chunks)
+    torch.testing.assert_close(valid.chunks.least_change, before)
+    assert not train.chunks.least_change.any()
+    field = build_field(FieldConfig(2, (0, 1), decay=False, production="free"))
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter.zero_()  # nothing changes
+    miss, size = relative_errors(field, valid.chunks)
+    assert miss[0] / size[0] < 1e-4
+    n_windows = float(valid.chunks.valid.sum())
+    torch.testing.assert_close(size[0], n_windows * before[0])
+    torch.testing.assert_close(miss[1], size[1])

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import expm
 
 from perturbflow.dynamics import FieldConfig, Problem, Trajectory, Units, build_field
-from perturbflow.dynamics._shooting import make_segments, solution_errors
+from perturbflow.dynamics._shooting import make_segments, noise_of, solution_errors
 
 MATRIX = np.array([[-0.5, 1.0, 0.0], [-1.0, -0.5, 0.3], [0.4, 0.0, -1.0]])
 STARTS = ([1.0, 0.0, 2.0], [-1.0, 0.5, 0.3])
@@ -134,3 +134,14 @@ def test_gradient_by_start_is_finite_differences():
             moved[0, gene] += sign * step
             sides.append(solution_errors(field, segments, start=moved).sum().item())
         assert gradient[0, gene].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-3)
+
+
+def test_noise_is_the_error_of_the_smooth_curves():
+    rng = np.random.default_rng(0)
+    time = np.linspace(0, 4, 60)
+    clean = np.column_stack([np.sin(time), np.cos(time)])
+    values = clean + np.array([0.3, 0.0]) * rng.normal(size=clean.shape)
+    problem = Problem.of([Trajectory("run", time, values, np.ones(60), np.zeros(2, dtype=bool))], order=1)
+    noise = noise_of(make_segments(problem, order=1)) * torch.tensor(problem.units.scale**2)
+    assert 0.06 < noise[0] < 0.12  # 0.09, less what the curve follows
+    assert noise[1] < 1e-4

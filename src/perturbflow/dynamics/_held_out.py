@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from perturbflow.dynamics._matching import mean_square_change
 from perturbflow.dynamics._problem import Problem, Units
 from perturbflow.dynamics._smoothing import smooth
 from perturbflow.dynamics._trajectory import Trajectory
@@ -51,8 +53,8 @@ def hold_out(
     cuts = [len(t.time) - max(3, round(SHARE * len(t.time))) for t in trajectories]
     early = [t.rows(slice(0, cut)) for t, cut in zip(trajectories, cuts, strict=True)]
     late = [t.rows(slice(cut, None)) for t, cut in zip(trajectories, cuts, strict=True)]
-    return (
-        Problem.of(early, order=order, units=units, window=window),
-        Problem.of(late, order=order, units=units, window=window),
-        "time",
-    )
+    train = Problem.of(early, order=order, units=units, window=window)
+    valid = Problem.of(late, order=order, units=units, window=window)
+    # Where a gene has come to rest its errors are relative to how it moved before, and not to nothing.
+    chunks = replace(valid.chunks, least_change=mean_square_change(train.chunks))
+    return train, replace(valid, chunks=chunks), "time"

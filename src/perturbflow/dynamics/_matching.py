@@ -40,6 +40,9 @@ class Chunks:
         Weight of a piece for every gene; 0 where an intervention holds the gene, shape (C, d).
     trajectory
         The trajectory that a piece belongs to, shape (C,).
+    least_change
+        Mean square change per time, of every part of the state, that errors are at least relative to: 0, or that of other
+        curves where these hardly change, shape (order * d,).
     """
 
     state: Tensor
@@ -49,6 +52,7 @@ class Chunks:
     valid: Tensor
     weight: Tensor
     trajectory: Tensor
+    least_change: Tensor
 
     def __len__(self) -> int:
         return len(self.state)
@@ -129,6 +133,7 @@ def make_chunks(
         valid=torch.tensor(np.stack(valid)),
         weight=torch.tensor(np.stack(weight), dtype=torch.float32),
         trajectory=torch.tensor(owners),
+        least_change=torch.zeros(order * len(scale)),
     )
 
 
@@ -161,14 +166,29 @@ def relative_errors(
     areas = (rates[:, 1:] + rates[:, :-1]) / 2 * chunks.step[..., None]
     integral = torch.nn.functional.pad(areas.cumsum(dim=1), (0, 0, 1, 0))
     highest = field.targets + (field.config.order - 1) * field.config.n_genes
-    level = chunks.state[..., highest]
-    time = torch.nn.functional.pad(chunks.step.cumsum(dim=1), (1, 0))
-    duration = (time[:, chunks.end] - time[:, chunks.start]).clamp(min=1e-12)[..., None]
-    change = (level[:, chunks.end] - level[:, chunks.start]) / duration
+    change, duration = _changes(chunks, highest)
     predicted = (integral[:, chunks.end] - integral[:, chunks.start]) / duration
     weight = chunks.valid[..., None] * chunks.weight[:, None, field.targets]
     miss, size = (weight * (change - predicted) ** 2).sum(dim=1), (weight * change**2).sum(dim=1)
+    size = torch.maximum(size, weight.sum(dim=1) * chunks.least_change[highest])
     return (miss, size) if by_piece else (miss.sum(dim=0), size.sum(dim=0))
+
+
+def mean_square_change(chunks: Chunks) -> Tensor:
+    """Return the mean square change per time over windows of every part of the state, (order * d,); 0 where all are held."""
+    change, _ = _changes(chunks, torch.arange(chunks.state.shape[-1]))
+    weight = (
+        chunks.valid[..., None] * chunks.weight.repeat(1, len(chunks.least_change) // chunks.weight.shape[1])[:, None]
+    )
+    return (weight * change**2).sum(dim=(0, 1)) / weight.sum(dim=(0, 1)).clamp(min=1)
+
+
+def _changes(chunks: Chunks, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return changes per time of parts of the state over windows (C, W, K), and the durations of windows (C, W, 1)."""
+    level = chunks.state[..., columns]
+    time = torch.nn.functional.pad(chunks.step.cumsum(dim=1), (1, 0))
+    duration = (time[:, chunks.end] - time[:, chunks.start]).clamp(min=1e-12)[..., None]
+    return (level[:, chunks.end] - level[:, chunks.start]) / duration, duration
 
 
 def root_error(miss: Tensor, size: Tensor) -> Tensor:

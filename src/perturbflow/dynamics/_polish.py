@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor
 
 from perturbflow.dynamics._field import VectorField
 from perturbflow.dynamics._optimiser import ProximalAdam
-from perturbflow.dynamics._shooting import Segments, solution_errors
+from perturbflow.dynamics._shooting import Segments, noise_of, solution_errors
 from perturbflow.dynamics._sparsity import Sparsity
 
+logger = logging.getLogger(__name__)
+
 SEGMENTS_A_STEP = 96
-UNUSABLE = 0.5  # error of whole solutions, in variances, above which they say nothing about the field: chaos
+UNUSABLE = 0.5  # error of whole solutions beyond the noise, in variances, above which they say nothing: chaos
 SMALLEST = 1e-8
 ROUND = 25  # iterations of L-BFGS after which it is asked whether they were worthwhile
 WORTHWHILE = 0.03  # share of the error that they must save
@@ -86,8 +89,9 @@ def solve(
     """
     with torch.no_grad():
         first = solution_errors(field, segments, start=start)
-    before = float(first.mean())
-    if not before < UNUSABLE:
+        beyond_noise = float((first - noise_of(segments)).mean())
+    if not beyond_noise < UNUSABLE:
+        logger.info("Whole solutions miss the smooth curves by %.2g variances: they are not fitted.", beyond_noise)
         return start
     saved = copy.deepcopy(field.state_dict())
     free = start.clone().requires_grad_(True)

@@ -26,8 +26,8 @@ class Segments:
         States at the first times, from the smooth curves, shape (S, order * d).
     time
         Times, repeated at the end where a trajectory is over, shape (S, m + 1).
-    observed
-        Observed levels at the times, shape (S, m + 1, d).
+    observed, curve
+        Observed levels at the times, and those of the smooth curves, shape (S, m + 1, d).
     weight
         Weights of the observations, relative to the mean of the trajectory; 0 where there are none or the gene is held,
         and at the start of short solutions, which is given, shape (S, m + 1, d).
@@ -40,6 +40,7 @@ class Segments:
     start: Tensor
     time: Tensor
     observed: Tensor
+    curve: Tensor
     weight: Tensor
     clamped: Tensor
     trajectory: Tensor
@@ -49,7 +50,7 @@ class Segments:
 
     def some(self, chosen: Tensor) -> Segments:
         """Return some of the solutions."""
-        names = ("start", "time", "observed", "weight", "clamped", "trajectory")
+        names = ("start", "time", "observed", "curve", "weight", "clamped", "trajectory")
         return Segments(**{name: getattr(self, name)[chosen] for name in names})
 
 
@@ -74,7 +75,7 @@ def make_segments(problem: Problem, *, order: int, n_intervals: int | None = Non
     units = problem.units
     longest = max(len(t.time) for t in problem.trajectories) - 1
     m = longest if n_intervals is None else min(n_intervals, longest)
-    starts, times, observed, weights, clamped, owners = [], [], [], [], [], []
+    starts, times, observed, curves, weights, clamped, owners = [], [], [], [], [], [], []
     for k, (trajectory, curve) in enumerate(zip(problem.trajectories, problem.curves, strict=True)):
         n = len(trajectory.time)
         levels = trajectory.values / units.scale
@@ -92,6 +93,7 @@ def make_segments(problem: Problem, *, order: int, n_intervals: int | None = Non
             starts.append(state)
             times.append(trajectory.time[rows] / units.time)
             observed.append(levels[rows])
+            curves.append(smooth_levels[rows])
             weights.append(real * ~trajectory.clamped * relative[rows, None])
             clamped.append(np.tile(trajectory.clamped, order))
             owners.append(k)
@@ -99,6 +101,7 @@ def make_segments(problem: Problem, *, order: int, n_intervals: int | None = Non
         start=torch.tensor(np.stack(starts), dtype=torch.float32),
         time=torch.tensor(np.stack(times), dtype=torch.float32),
         observed=torch.tensor(np.stack(observed), dtype=torch.float32),
+        curve=torch.tensor(np.stack(curves), dtype=torch.float32),
         weight=torch.tensor(np.stack(weights), dtype=torch.float32),
         clamped=torch.tensor(np.stack(clamped)),
         trajectory=torch.tensor(owners),
@@ -135,6 +138,14 @@ def solution_errors(
     used = field.weights() if weights is None else tuple(weights)
     derivative = held(lambda state: field(state, used), segments.clamped)
     states = solve_rk4(derivative, segments.start if start is None else start, segments.time, max_step=max_step)
-    miss = (states[..., : field.config.n_genes] - segments.observed) ** 2
+    return _mean_square(states[..., : field.config.n_genes], segments)
+
+
+def noise_of(segments: Segments) -> Tensor:
+    """Return the mean square error of the smooth curves, in units of each gene's variance, shape (d,)."""
+    return _mean_square(segments.curve, segments)
+
+
+def _mean_square(levels: Tensor, segments: Segments) -> Tensor:
     total = segments.weight.sum(dim=(0, 1))
-    return (segments.weight * miss).sum(dim=(0, 1)) / total.clamp(min=1e-12)
+    return (segments.weight * (levels - segments.observed) ** 2).sum(dim=(0, 1)) / total.clamp(min=1e-12)
