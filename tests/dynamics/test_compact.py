@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perturbflow.dynamics import FieldConfig, TargetField
-from perturbflow.dynamics._compact import CompactField
+from perturbflow.dynamics._compact import CompactField, on_support
 
 FIELDS: dict[str, dict[str, Any]] = {
     "network": {},
@@ -108,3 +108,30 @@ def test_gradients_are_those_of_the_whole_field():
     assert whole is not None
     assert own is not None
     torch.testing.assert_close(own, whole.gather(2, candidates[:, None].expand(-1, whole.shape[1], -1)))
+
+
+@pytest.mark.parametrize("n_regulators", [1, 4])
+def test_on_its_support_a_field_is_the_same_and_keeps_what_is_learned(n_regulators):
+    field = whole_field("network")
+    field.allowed.mul_(torch.zeros_like(field.allowed).scatter_(1, shuffled(field, n=n_regulators), 1.0))
+    support = field.allowed.clone()
+    with on_support(field) as small:
+        assert isinstance(small, CompactField) == (n_regulators == 1)
+        torch.testing.assert_close(small(states(field)), field(states(field)))
+        with torch.no_grad():
+            for parameter in small.parameters():
+                parameter.add_(0.1)
+        changed = small(states(field))
+    torch.testing.assert_close(field(states(field)), changed)
+    torch.testing.assert_close(field.allowed, support)
+
+
+def test_an_interrupted_fit_on_the_support_keeps_what_was_learned():
+    field = whole_field("network")
+    field.allowed.mul_(torch.zeros_like(field.allowed).scatter_(1, shuffled(field, n=1), 1.0))
+    before = field(states(field))
+    with pytest.raises(KeyboardInterrupt), on_support(field) as small:
+        with torch.no_grad():
+            small.raw_decay.add_(1.0)
+        raise KeyboardInterrupt
+    assert not torch.allclose(field(states(field)), before)

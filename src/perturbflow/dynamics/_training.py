@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perturbflow.dynamics._compact import on_support
 from perturbflow.dynamics._elimination import Elimination, eliminate
 from perturbflow.dynamics._field import FieldConfig, TargetField, VectorField, build_field
 from perturbflow.dynamics._fitted import FittedDynamics, keep_support
@@ -286,24 +287,26 @@ class DynamicsTrainer:
 
     def shoot(self) -> None:
         """Fit short solutions from starts on the smooth curves to the observations."""
-        shoot(
-            self.field,
-            make_segments(self.whole, order=self.config.order, n_intervals=self.settings.segment),
-            n_steps=self.settings.shooting_steps,
-            learning_rate=0.3 * self.settings.learning_rate,
-            generator=self.generator,
-            on_step=self._recorder("shooting"),
-        )
+        with on_support(self.field) as field:
+            shoot(
+                field,
+                make_segments(self.whole, order=self.config.order, n_intervals=self.settings.segment),
+                n_steps=self.settings.shooting_steps,
+                learning_rate=0.3 * self.settings.learning_rate,
+                generator=self.generator,
+                on_step=self._recorder("shooting"),
+            )
 
     def solve(self) -> None:
         """Fit solutions of whole trajectories to the observations, and where they start."""
-        self.start = solve(
-            self.field,
-            make_segments(self.whole, order=self.config.order),
-            start=self.start,
-            n_steps=self.settings.solving_steps,
-            on_step=self._recorder("solving"),
-        )
+        with on_support(self.field) as field:
+            self.start = solve(
+                field,
+                make_segments(self.whole, order=self.config.order),
+                start=self.start,
+                n_steps=self.settings.solving_steps,
+                on_step=self._recorder("solving"),
+            )
 
     def result(self) -> FittedDynamics:
         """Return the model as it is now."""
