@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from perturbflow.pp._bin_pseudotime import bin_pseudotime
+from perturbflow.pp._check_split import check_split
 from perturbflow.pp._perturbation_features import perturbation_features
 from perturbflow.pp._setup_dynamics import setup_dynamics
 from perturbflow.pp._setup_perturbation import setup_perturbation
 from perturbflow.pp._split_perturbations import split_perturbations
+from perturbflow.pp._split_scenario import split_scenario
 
-__all__ = ["bin_pseudotime", "perturbation_features", "setup_dynamics", "setup_perturbation", "split_perturbations"]
+__all__ = [
+    "bin_pseudotime",
+    "check_split",
+    "perturbation_features",
+    "setup_dynamics",
+    "setup_perturbation",
+    "split_perturbations",
+    "split_scenario",
+]

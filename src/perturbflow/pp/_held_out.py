@@ -77,23 +77,34 @@ def hold_out_combinations(
     -------
     Split of every condition, and the columns ``n_components``, ``n_seen`` and ``seen``.
     """
-    parts = conditions.components
-    singles = {part[0] for part in parts if len(part) == 1}
-    n_components = np.array([len(part) for part in parts])
-    n_seen = np.array([len(singles.intersection(part)) for part in parts])
-    seen = np.where(n_seen == n_components, "all", np.where(n_seen == 0, "none", "some"))
-
+    known = known_components(conditions)
+    columns = known["seen"].tolist(), known["n_components"].tolist()
     labels = conditions.table["perturbation"].tolist()
-    candidates = {label: kind for label, kind, n in zip(labels, seen.tolist(), n_components, strict=True) if n > 1}
+    candidates = {label: kind for label, kind, n in zip(labels, *columns, strict=True) if n > 1}
     if not candidates:
         msg = (
             "Expected combinations of perturbations for task='combination', found none. "
             "Use task='unseen_perturbation', 'covariate_transfer' or 'cells'."
         )
         raise ValueError(msg)
-    role = _divide(candidates, wanted, rng=rng, n_kept=0 if singles else 1)
+    role = _divide(candidates, wanted, rng=rng, n_kept=0 if 1 in columns[1] else 1)
     split = np.array([role.get(label, "train") for label in labels])
-    return split, pd.DataFrame({"n_components": n_components, "n_seen": n_seen, "seen": seen})
+    return split, known
+
+
+def known_components(conditions: Conditions) -> pd.DataFrame:
+    """Count the components of every condition, ``n_components``, and those that are seen alone, ``n_seen``.
+
+    Returns
+    -------
+    These columns, and ``seen``: ``"all"``, ``"some"`` or ``"none"`` of them.
+    """
+    parts = conditions.components
+    singles = {part[0] for part in parts if len(part) == 1}
+    n_components = np.array([len(part) for part in parts])
+    n_seen = np.array([len(singles.intersection(part)) for part in parts])
+    seen = np.where(n_seen == n_components, "all", np.where(n_seen == 0, "none", "some"))
+    return pd.DataFrame({"n_components": n_components, "n_seen": n_seen, "seen": seen})
 
 
 def hold_out_pairs(
@@ -197,6 +208,20 @@ def hold_out_components(
 def hold_out_cells(
     conditions: NDArray[np.integer], names: pd.Index, wanted: Wanted, *, rng: np.random.Generator
 ) -> NDArray[np.str_]:
+    """Split the cells of every condition as :func:`divide_cells`; raise if there is none to test on."""
+    split = divide_cells(conditions, names, wanted, rng=rng)
+    if not (split == "test").any():
+        msg = (
+            f"Expected cells to test on, found conditions of at most {np.bincount(conditions).max()} cells, which are "
+            f"too few for test_fraction={wanted.test_fraction:g}. Raise it or use task='unseen_perturbation'."
+        )
+        raise ValueError(msg)
+    return split
+
+
+def divide_cells(
+    conditions: NDArray[np.integer], names: pd.Index, wanted: Wanted, *, rng: np.random.Generator
+) -> NDArray[np.str_]:
     """Split the cells of every condition at random; each keeps one in training.
 
     Parameters
@@ -222,12 +247,6 @@ def hold_out_cells(
         n_valid = min(_round(len(cells) * wanted.valid_fraction), len(cells) - 1 - n_test)
         split[shuffled[:n_test]] = "test"
         split[shuffled[n_test : n_test + n_valid]] = "valid"
-    if not (split == "test").any():
-        msg = (
-            f"Expected cells to test on, found conditions of at most {np.bincount(conditions).max()} cells, which are "
-            f"too few for test_fraction={wanted.test_fraction:g}. Raise it or use task='unseen_perturbation'."
-        )
-        raise ValueError(msg)
     return split
 
 

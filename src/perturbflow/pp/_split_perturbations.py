@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -13,9 +12,7 @@ from anndata import AnnData
 from perturbflow._checks import (
     check_between,
     check_key,
-    check_no_slash,
     check_one_of,
-    check_text,
     check_type,
     check_unique_names,
     check_whole_number,
@@ -23,7 +20,7 @@ from perturbflow._checks import (
     nearest,
 )
 from perturbflow._conditions import Vocabulary
-from perturbflow._fields import SPLITS, PerturbationFields, condition_frame, read_fields, split_identity, writable
+from perturbflow._fields import PerturbationFields, condition_frame, read_fields, writable
 from perturbflow.pp._held_out import (
     Conditions,
     Wanted,
@@ -33,11 +30,16 @@ from perturbflow.pp._held_out import (
     hold_out_components,
     hold_out_pairs,
 )
+from perturbflow.pp._split_record import (
+    check_key_added,
+    held_out_table,
+    merge_doses,
+    warn_without_validation,
+    write_split,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-logger = logging.getLogger(__name__)
 
 Task = Literal["combination", "covariate_transfer", "unseen_perturbation", "cells"]
 HeldOut: TypeAlias = str | tuple[str, Mapping[str, object]]
@@ -108,7 +110,9 @@ def split_perturbations(
         ``held_out``, a table with one row a held-out condition: ``perturbation`` (canonical label), one column a
         covariate, ``split``, ``n_cells``; for combinations ``n_components``, ``n_seen`` (how many of them are in
         training alone) and ``seen`` (``"all"``, ``"some"`` or ``"none"``); for unseen perturbations ``unseen``, the
-        components that are held out.
+        components that are held out. Further ``n_cells`` of every split, and by what two studies compare their splits:
+        ``hash`` (SHA-256 of which perturbed condition is where) and ``cell_hash`` (of which cell is where); see
+        :func:`perturbflow.pp.check_split`.
 
     Raises
     ------
@@ -144,7 +148,7 @@ def split_perturbations(
         raise ValueError(msg)
     check_whole_number(seed, name="seed")
     fields = read_fields(adata)
-    _check_key_added(adata, key_added, fields)
+    check_key_added(adata, key_added, fields)
 
     table, codes = condition_frame(adata, fields=fields, with_batch=False)
     rng = np.random.default_rng(seed)
@@ -163,45 +167,25 @@ def split_perturbations(
     else:
         split, record = _split_conditions(table, fields, task=task, wanted=wanted, held_out=held_out, rng=rng)
         split = split[codes]
-    if valid_fraction and not (split == "valid").any():
-        logger.warning(
-            "Found too few candidates for valid_fraction=%g: nothing is held out for validation.", valid_fraction
-        )
+    if valid_fraction:
+        warn_without_validation(split, f"Found too few candidates for valid_fraction={valid_fraction:g}")
 
     adata = writable(adata, copy=copy)
-    adata.obs[key_added] = pd.Categorical(split, categories=SPLITS)
-    adata.uns[key_added] = {
-        "task": task,
-        "seed": int(seed),
-        "test_fraction": float(test_fraction),
-        "valid_fraction": float(valid_fraction),
-        "fields": split_identity(fields),
-        "held_out": record,
-    }
-    n_cells = {name: int((split == name).sum()) for name in SPLITS}
-    logger.info("Split %d cells for the task %r: %s; %d conditions held out.", adata.n_obs, task, n_cells, len(record))
+    write_split(
+        adata,
+        split,
+        {
+            "task": task,
+            "seed": int(seed),
+            "test_fraction": float(test_fraction),
+            "valid_fraction": float(valid_fraction),
+            "held_out": record,
+        },
+        key=key_added,
+        fields=fields,
+        conditions=(table, codes),
+    )
     return adata if copy else None
-
-
-def _check_key_added(adata: AnnData, key: str, fields: PerturbationFields) -> None:
-    """Raise if the split would overwrite anything but a split."""
-    check_text(key, name="key_added")
-    check_no_slash([key], what="`key_added`", hint="Choose another name.")
-    own = adata.uns.get(key)
-    is_split = isinstance(own, Mapping) and {"task", "held_out"} <= own.keys()
-    registered = {
-        fields.perturbation_key,
-        *fields.context_keys,
-        *filter(None, (fields.dose_key, fields.perturbation_type_key)),
-    }
-    places = ["adata.uns"] if own is not None else []
-    places += ["adata.obs"] if key in adata.obs else []
-    if key in registered or (places and not is_split):
-        msg = (
-            f"Expected `key_added` to be free or an earlier split, found {key!r} with other content in "
-            f"{' and '.join(f'`{place}`' for place in places)}. Choose another `key_added`, or delete that first."
-        )
-        raise ValueError(msg)
 
 
 def _split_conditions(
@@ -214,21 +198,14 @@ def _split_conditions(
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.str_], pd.DataFrame]:
     """Split of every row of the table of conditions, and the table of those held out."""
-    names = ["perturbation", *fields.covariate_keys]
-    # Doses of one perturbation stay together.
-    groups = table.groupby(names, sort=False)
-    merged = groups["n_cells"].sum().reset_index()
-    conditions = Conditions(merged[names], fields.covariate_keys, fields.control, fields.separator)
+    merged, conditions, rows = merge_doses(table, fields)
     if held_out is not None:
         named = _read_held_out(held_out, conditions, fields.vocabulary, task=task)
         wanted = Wanted(wanted.test_fraction, wanted.valid_fraction, named)
     split, more = _HOLD_OUT[task](conditions, wanted, rng=rng)
     check_training(split, conditions.components)
 
-    record = pd.concat([merged[names], pd.DataFrame({"split": split}), merged[["n_cells"]], more], axis=1)
-    record = record[split != "train"].sort_values(["split", *names])
-    record.index = pd.Index([str(row) for row in range(len(record))])
-    return split[groups.ngroup().to_numpy()], record
+    return split[rows], held_out_table(merged, split, fields, more)
 
 
 def _read_held_out(

@@ -1,0 +1,168 @@
+"""What a split writes to AnnData, with the hashes by which two studies can compare their splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import check_no_slash, check_text
+from perturbflow._conditions import parse_label
+from perturbflow._fields import SPLITS, PerturbationFields, split_identity
+from perturbflow.pp._held_out import Conditions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+
+def check_key_added(adata: AnnData, key: str, fields: PerturbationFields) -> None:
+    """Raise if the split would overwrite anything but a split."""
+    check_text(key, name="key_added")
+    check_no_slash([key], what="`key_added`", hint="Choose another name.")
+    own = adata.uns.get(key)
+    is_split = isinstance(own, Mapping) and {"task", "held_out"} <= own.keys()
+    registered = {
+        fields.perturbation_key,
+        *fields.context_keys,
+        *filter(None, (fields.dose_key, fields.perturbation_type_key)),
+    }
+    places = ["adata.uns"] if own is not None else []
+    places += ["adata.obs"] if key in adata.obs else []
+    if key in registered or (places and not is_split):
+        msg = (
+            f"Expected `key_added` to be free or an earlier split, found {key!r} with other content in "
+            f"{' and '.join(f'`{place}`' for place in places)}. Choose another `key_added`, or delete that first."
+        )
+        raise ValueError(msg)
+
+
+def condition_hash(
+    table: pd.DataFrame, codes: NDArray[np.integer], split: NDArray[np.str_], fields: PerturbationFields
+) -> str:
+    """Hash which perturbed condition is in which split.
+
+    SHA-256 of the JSON, without spaces, of the sorted list of ``[components, covariates, split]``: names of the
+    components in alphabetical order, and pairs of a covariate and its value in alphabetical order. Doses and the batch
+    are not a part of it, nor are controls, the separator, or the numbers of cells.
+
+    Parameters
+    ----------
+    table, codes
+        Conditions, and the row of the table of every cell (n,), see :func:`perturbflow._fields.condition_frame`.
+    split
+        Split of every cell (n,).
+    fields
+        The registered fields.
+
+    Returns
+    -------
+    64 hexadecimal digits.
+    """
+    pairs = pd.DataFrame({"row": codes, "split": split}).drop_duplicates()
+    keys = sorted(fields.covariate_keys)
+    covariates = table[keys].astype(str).to_numpy(dtype=object)
+    entries = set()
+    for row, name in zip(pairs["row"], pairs["split"], strict=True):
+        parts = parse_label(table["perturbation"].iloc[row], control=fields.control, separator=fields.separator)
+        if parts:
+            entries.add((tuple(sorted(parts)), tuple(zip(keys, covariates[row], strict=True)), str(name)))
+    return _sha256(sorted(entries))
+
+
+def cell_hash(names: pd.Index, split: NDArray[np.str_]) -> str:
+    """Hash which cell is in which split: SHA-256 of the JSON, without spaces, of the sorted list of ``[name, split]``."""
+    return _sha256(sorted(zip(map(str, names), split.tolist(), strict=True)))
+
+
+def _sha256(entries: list[tuple[Any, ...]]) -> str:
+    return hashlib.sha256(json.dumps(entries, separators=(",", ":")).encode()).hexdigest()
+
+
+def merge_doses(
+    table: pd.DataFrame, fields: PerturbationFields
+) -> tuple[pd.DataFrame, Conditions, NDArray[np.integer]]:
+    """Take the doses of one perturbation in one context together: for a split they are one condition.
+
+    Parameters
+    ----------
+    table
+        Conditions, see :func:`perturbflow._fields.condition_frame`.
+    fields
+        The registered fields.
+
+    Returns
+    -------
+    Table with ``perturbation``, one column a covariate and ``n_cells``; the same as conditions to divide; and its row
+    of every row of ``table``.
+    """
+    names = ["perturbation", *fields.covariate_keys]
+    groups = table.groupby(names, sort=False)
+    merged = groups["n_cells"].sum().reset_index()
+    conditions = Conditions(merged[names], fields.covariate_keys, fields.control, fields.separator)
+    return merged, conditions, groups.ngroup().to_numpy()
+
+
+def held_out_table(
+    merged: pd.DataFrame, split: NDArray[np.str_], fields: PerturbationFields, more: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """List the conditions that are held out.
+
+    Parameters
+    ----------
+    merged
+        Conditions without their doses: ``perturbation``, one column a covariate, ``n_cells``.
+    split
+        Split of every condition.
+    fields
+        The registered fields.
+    more
+        Further columns.
+
+    Returns
+    -------
+    One row a held-out condition, sorted by split.
+    """
+    names = ["perturbation", *fields.covariate_keys]
+    record = pd.concat([merged[names], pd.DataFrame({"split": split}), merged[["n_cells"]], more], axis=1)
+    record = record[split != "train"].sort_values(["split", *names])
+    record.index = pd.Index([str(row) for row in range(len(record))])
+    return record
+
+
+def write_split(
+    adata: AnnData,
+    split: NDArray[np.str_],
+    record: dict[str, Any],
+    *,
+    key: str,
+    fields: PerturbationFields,
+    conditions: tuple[pd.DataFrame, NDArray[np.intp]],
+) -> None:
+    """Write the split to ``obs``, and the record, with the hashes, to ``uns``."""
+    n_cells = {name: int((split == name).sum()) for name in SPLITS}
+    adata.obs[key] = pd.Categorical(split, categories=SPLITS)
+    adata.uns[key] = {
+        **record,
+        "fields": split_identity(fields),
+        "n_cells": n_cells,
+        "hash": condition_hash(*conditions, split, fields),
+        "cell_hash": cell_hash(adata.obs_names, split),
+    }
+    logger.info(
+        "Split %d cells for the task %r: %s; %d conditions held out.",
+        *(adata.n_obs, record["task"], n_cells, len(record["held_out"])),
+    )
+
+
+def warn_without_validation(split: NDArray[np.str_], reason: str) -> None:
+    """Say that there is nothing to choose on, and why."""
+    if not (split == "valid").any():
+        logger.warning("%s: nothing is held out for validation.", reason)
