@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.baselines import AdditiveEffect, ControlCells, CovariateMean, MeanEffect, Sampler
+from perturbflow.baselines import (
+    AdditiveEffect,
+    ControlCells,
+    CovariateMean,
+    CrossContextEffect,
+    FeatureRidge,
+    MatchingMean,
+    MeanEffect,
+    Sampler,
+)
 from perturbflow.flow import CellData
 
-BASELINES = [ControlCells, MeanEffect, CovariateMean, AdditiveEffect]
+BASELINES: list[Any] = [
+    ControlCells,
+    MeanEffect,
+    CovariateMean,
+    MatchingMean,
+    CrossContextEffect,
+    AdditiveEffect,
+    FeatureRidge,
+]
 RNG = np.random.default_rng(0)
 
 
@@ -131,5 +150,5 @@ def test_baselines_are_samplers(cells):
     def fitted(sampler: Sampler) -> Sampler:
         return sampler.fit(cells)
 
-    samplers = [ControlCells(), MeanEffect(), CovariateMean(), AdditiveEffect()]
+    samplers: list[Sampler] = [baseline() for baseline in BASELINES]
     assert [fitted(sampler) for sampler in samplers] == samplers

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.baselines import AdditiveEffect, ControlCells, CovariateMean, MeanEffect
+from perturbflow.baselines import (
+    AdditiveEffect,
+    ControlCells,
+    CovariateMean,
+    CrossContextEffect,
+    FeatureRidge,
+    MatchingMean,
+    MeanEffect,
+)
 from perturbflow.baselines._group_effects import group_effects
 from perturbflow.flow import CellData
 
@@ -36,7 +44,9 @@ def test_sparse_cells_are_not_made_dense_whole(monkeypatch):
     np.testing.assert_allclose(group_effects(cells).effects, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("baseline", [MeanEffect, CovariateMean, AdditiveEffect])
+@pytest.mark.parametrize(
+    "baseline", [MeanEffect, CovariateMean, MatchingMean, CrossContextEffect, AdditiveEffect, FeatureRidge]
+)
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -63,3 +73,16 @@ def test_control_cells_need_no_perturbed_cells():
     baseline = ControlCells().fit(cells)
     predicted = baseline.sample(X[:2], np.ones(2, dtype=np.float32), np.array([0]), rng=np.random.default_rng(0))
     assert (predicted == X[:2]).all()
+
+
+def test_effects_of_a_perturbation_are_those_of_the_nearest_dose():
+    perturbations = np.array([[0, 0], [1, 0], [4, 0], [1, 1], [0, 0], [4, 0]])
+    x = np.array([[0.0], [1.0], [2.0], [3.0], [5.0], [9.0]])
+    groups = group_effects(CellData(x, perturbations, np.array([[0]] * 4 + [[1]] * 2)))
+    asked = {(1, 0): 1.0, (1.9, 0): 1.0, (2, 0): (1 + 2 + 4) / 3, (9, 0): 3.0, (7, 7): 3.0}
+    for doses, expected in asked.items():
+        effect = groups.of_perturbation(np.array(doses, dtype=float), within=lambda _: True)
+        assert effect == pytest.approx([expected])
+    assert groups.of_perturbation(np.array([1.0, 0.0]), within=lambda context: context == (1,)) == pytest.approx([4.0])
+    assert groups.of_perturbation(np.array([0.0, 1.0]), within=lambda _: True) is None
+    assert groups.of_perturbation(np.array([1.0, 1.0]), within=lambda context: context == (1,)) is None

@@ -15,6 +15,8 @@ from perturbflow.baselines._additive_effect import AdditiveEffect
 from perturbflow.baselines._additive_hurdle import AdditiveHurdle, MovedControls
 from perturbflow.baselines._control_cells import ControlCells
 from perturbflow.baselines._covariate_mean import CovariateMean
+from perturbflow.baselines._cross_context import CrossContextEffect
+from perturbflow.baselines._feature_ridge import FeatureRidge
 from perturbflow.baselines._graphs import (
     correlation_graph,
     degree_graph,
@@ -23,6 +25,7 @@ from perturbflow.baselines._graphs import (
     partial_correlation_graph,
     random_graph,
 )
+from perturbflow.baselines._matching_mean import MatchingMean
 from perturbflow.baselines._mean_effect import MeanEffect
 from perturbflow.baselines._sampler import Sampler
 from perturbflow.baselines._trajectories import (
@@ -45,6 +48,9 @@ __all__ = [
     "AdditiveHurdle",
     "ControlCells",
     "CovariateMean",
+    "CrossContextEffect",
+    "FeatureRidge",
+    "MatchingMean",
     "MeanEffect",
     "MovedControls",
     "Sampler",
@@ -68,7 +74,10 @@ BASELINES: Mapping[str, type[Any]] = MappingProxyType(
         "control cells": ControlCells,
         "mean effect": MeanEffect,
         "covariate mean": CovariateMean,
+        "matching mean": MatchingMean,
+        "cross-context effect": CrossContextEffect,
         "additive effect": AdditiveEffect,
+        "feature ridge": FeatureRidge,
         "additive hurdle": AdditiveHurdle,
         "moved controls": MovedControls,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perturbflow.baselines._group_effects import group_effects
+from perturbflow.baselines._group_effects import GroupEffects, group_effects
 from perturbflow.baselines._shifted_controls import ShiftedControls
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ class CovariateMean(ShiftedControls):
     """
 
     def _fit(self, cells: CellData) -> None:
-        groups = group_effects(cells)
+        self._fit_groups(group_effects(cells))
+
+    def _fit_groups(self, groups: GroupEffects) -> None:
+        """Learn from effects that are already measured."""
         self._mean = groups.effects.mean(axis=0)
         self._by_context = {
             context: groups.effects[[other == context for other in groups.contexts]].mean(axis=0)

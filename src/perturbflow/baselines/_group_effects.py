@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from scipy import sparse
 
     from perturbflow.flow import CellData
+
+_SAME_DISTANCE = 1e-6  # of log doses, above the rounding of float32
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,41 @@ class GroupEffects:
     doses: NDArray[np.float64]
     contexts: list[tuple[int, ...]]
     effects: NDArray[np.float64]
+
+    @cached_property
+    def _rows_of(self) -> dict[tuple[int, ...], list[int]]:
+        """Rows of every set of components."""
+        rows = defaultdict(list)
+        for row, doses in enumerate(self.doses):
+            rows[tuple(np.flatnonzero(doses).tolist())].append(row)
+        return dict(rows)
+
+    def of_perturbation(
+        self, doses: NDArray[np.float64], *, within: Callable[[tuple[int, ...]], bool]
+    ) -> NDArray[np.float64] | None:
+        """Mean effect (G,) of the groups with exactly these components, at the doses nearest to those asked for.
+
+        Nearest is the smallest sum over components of ``|log(dose / asked)|``; equally near groups count alike.
+
+        Parameters
+        ----------
+        doses
+            Dose of every component (P,), one at least not 0.
+        within
+            Whether a context counts.
+
+        Returns
+        -------
+        The effect, or None where no context that counts has the perturbation.
+        """
+        components = np.flatnonzero(doses)
+        same = self._rows_of.get(tuple(components.tolist()), [])
+        rows = np.array([row for row in same if within(self.contexts[row])], dtype=np.intp)
+        if not len(rows):
+            return None
+        distances = np.abs(np.log(self.doses[np.ix_(rows, components)] / doses[components])).sum(axis=1)
+        nearest = rows[distances <= distances.min() + _SAME_DISTANCE]
+        return self.effects[nearest].mean(axis=0)
 
 
 def group_effects(cells: CellData) -> GroupEffects:
