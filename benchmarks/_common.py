@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 
 import perturbflow as pf
+from perturbflow._evaluation._baselines import fitted_baselines
+from perturbflow._evaluation._conditions import Condition, conditions_of
+from perturbflow._evaluation._metrics import targets_of
+from perturbflow._evaluation._predictors import AskedTwice
+from perturbflow._evaluation._scores import Settings, score_all
+from perturbflow._evaluation._tables import FLOOR as FLOOR
 from perturbflow._fields import read_cells, read_fields, read_split
 from perturbflow.flow import CellData
 from perturbflow.metrics._energy import energy_distance_to
-from perturbflow.tl._evaluation_table import FLOOR as FLOOR
-from perturbflow.tl._evaluation_table import Condition, conditions_of, scores_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,15 +92,14 @@ class Problem:
 
     def scores(self, samplers: Mapping[str, Any], *, n_cells: int) -> pd.DataFrame:
         """Scores of every condition, model (the ceiling is added) and metric, as ``pf.tl.evaluate`` has them."""
-        return scores_table(
-            self.cells,
-            self.conditions,
-            samplers,
-            metrics=METRICS,
-            n_cells=n_cells,
-            seed=self.seed,
-            progress_bar=False,
+        settings = Settings(
+            metrics=METRICS, n_cells=n_cells, n_resamples=1, n_permutations=0, seed=self.seed, progress_bar=False
         )
+        predictors = {name: AskedTwice(name, sampler) for name, sampler in samplers.items()}
+        targets = targets_of(read_fields(self.adata).vocabulary, list(map(str, self.adata.var_names)))
+        return score_all(
+            self.cells, self.conditions, predictors, baselines=(), settings=settings, targets=targets
+        ).scores
 
     def energies(
         self, sampler: Any, *, n_cells: int, max_conditions: int, splits: Sequence[str] = ("train", "test")
@@ -120,8 +123,7 @@ class Problem:
 
     def baselines(self) -> dict[str, Any]:
         """All baselines, fitted on training and validation cells."""
-        cells = self.cells.subset(self.fitted)
-        return {name: baseline().fit(cells) for name, baseline in pf.baselines.BASELINES.items()}
+        return fitted_baselines(list(pf.baselines.BASELINES), self.cells.subset(self.fitted))
 
 
 def at_most(conditions: Sequence[Condition], n: int, *, seed: int) -> list[Condition]:

@@ -17,6 +17,7 @@ LEVEL = {
     "tl": 5,
     "pl": 5,
     "models": 4,  # chooses on validation conditions with the metrics, and registers fields through pp
+    "_evaluation": 4,  # what tl.evaluate does
     "pp": 3,
     "metrics": 3,
     "baselines": 3,

@@ -9,9 +9,9 @@ import pytest
 from anndata import AnnData
 from matplotlib.colors import to_rgb
 
+from perturbflow._evaluation._tables import summary_table
 from perturbflow.pl import evaluation
 from perturbflow.pl._drawing import GREY, VERMILLION
-from perturbflow.tl._evaluation_table import summary_table
 
 MEANS = {"flow": 0.4, "additive effect": 1.0, "mean effect": 0.8, "control cells": 2.0, "ceiling": 0.0}
 ORDER = ["flow", "mean effect", "additive effect", "control cells (floor)", "real halves (ceiling)"]
@@ -31,7 +31,9 @@ def judged(request):
     ]
     adata = AnnData(np.zeros((1, 1), dtype=np.float32))
     adata.uns["evaluation"] = pd.DataFrame(rows).assign(n_cells=50)
-    adata.uns["evaluation_summary"] = summary_table(adata.uns["evaluation"])
+    adata.uns["evaluation_summary"] = summary_table(
+        adata.uns["evaluation"], baselines=[*MEANS][1:-1], n_resamples=20, rng=np.random.default_rng(0)
+    )
     adata.uns["n"] = n
     return adata
 

@@ -14,7 +14,7 @@ from scipy import sparse
 from perturbflow._fields import read_cells, read_fields
 from perturbflow.baselines import BASELINES, ControlCells
 from perturbflow.datasets import simulated_perturb_seq
-from perturbflow.metrics import METRICS, energy_distance, rmse_of_mean_effects
+from perturbflow.metrics import METRICS, SUITES, energy_distance, rmse_of_mean_effects
 from perturbflow.pp import setup_perturbation
 from perturbflow.tl._evaluate import evaluate
 
@@ -73,7 +73,7 @@ class Fixed:
 @pytest.fixture(scope="module")
 def judged():
     adata = screen()
-    evaluate(adata, key=None, models={"oracle": Oracle(screen(seed=1))}, progress_bar=False)
+    evaluate(adata, key=None, predicted={"oracle": Oracle(screen(seed=1))}, progress_bar=False)
     return adata
 
 
@@ -104,13 +104,15 @@ def test_table_has_every_condition_model_and_metric_once(judged):
     table = judged.uns["evaluation"]
     assert list(table.columns) == ["split", "perturbation", "cell_type", "model", "metric", "value", "n_cells"]
     assert not table.duplicated(["split", "perturbation", "cell_type", "model", "metric"]).any()
-    assert set(table["model"]) == {"oracle", *BASELINES, "ceiling"}
-    assert set(table["metric"]) == set(METRICS)
+    assert set(table["model"]) == {"oracle", *BASELINES, "ceiling", "interpolated duplicate"}
+    assert set(table["metric"]) == {name for name in SUITES["default"] if METRICS[name].kind != "screen"}
     conditions = table[["split", "perturbation", "cell_type"]].drop_duplicates()
     assert sorted(conditions.itertuples(index=False, name=None)) == sorted(
         (SPLIT[label], label, cell_type) for label in ("A", "B", "C", "A+B") for cell_type in ("T", "U")
     )
-    assert len(table) == 8 * (len(BASELINES) + 2) * len(METRICS)
+    means = {name for name in SUITES["default"] if METRICS[name].kind in {"effect", "panel"}}
+    of_conditions = {name for name in SUITES["default"] if METRICS[name].kind != "screen"}
+    assert len(table) == 8 * ((len(BASELINES) + 2) * len(of_conditions) + len(means))
     assert list(dict.fromkeys(table["split"])) == ["train", "valid", "test"]
     assert (table["n_cells"] == 40).all()
 
@@ -184,7 +186,7 @@ def test_every_sampler_gets_the_training_controls_of_the_context():
     rows = np.flatnonzero((adata.obs["perturbation"] == "control") & (adata.obs["cell_type"] == "U"))
     adata.obs.iloc[rows[:15], adata.obs.columns.get_loc("split")] = "test"
     oracle = Oracle(adata)
-    evaluate(adata, models={"oracle": oracle}, splits=["test"], **ENERGY)
+    evaluate(adata, predicted={"oracle": oracle}, splits=["test"], **ENERGY)
     first, second = ((40, GENES), (1, 1, 0), (0,)), ((25, GENES), (1, 1, 0), (1,))
     assert oracle.asked == [first, first, second, second]
 
@@ -200,7 +202,7 @@ def test_baselines_are_fitted_on_training_cells_only(judged):
 
 
 def test_same_seed_same_table(judged):
-    again = evaluated(screen(), key=None, models={"oracle": Oracle(screen(seed=1))}, progress_bar=False)
+    again = evaluated(screen(), key=None, predicted={"oracle": Oracle(screen(seed=1))}, progress_bar=False)
     pd.testing.assert_frame_equal(again.uns["evaluation"], judged.uns["evaluation"])
     pd.testing.assert_frame_equal(again.uns["evaluation_summary"], judged.uns["evaluation_summary"])
     other = evaluated(screen(), seed=1, **ENERGY)
@@ -211,8 +213,8 @@ def test_same_seed_same_table(judged):
 def test_scores_depend_neither_on_other_models_nor_on_other_conditions():
     noisy = Fixed(lambda controls, rng: np.abs(controls + rng.normal(size=controls.shape)))
     adata = screen()
-    several = evaluated(adata, models={"a": ControlCells().fit(read_cells(adata)), "noisy": noisy}, **ENERGY)
-    alone = evaluated(adata, models={"noisy": noisy}, splits=["test"], baselines=[], **ENERGY)
+    several = evaluated(adata, predicted={"a": ControlCells().fit(read_cells(adata)), "noisy": noisy}, **ENERGY)
+    alone = evaluated(adata, predicted={"noisy": noisy}, splits=["test"], baselines=[], **ENERGY)
     where = {"split": "test", "model": "noisy"}
     np.testing.assert_array_equal(values(alone, **where), values(several, **where))
     assert len(values(alone, **where)) == 2
@@ -263,7 +265,7 @@ def test_flow_is_judged_with_its_own_genes_and_splits(monkeypatch):
 def test_n_cells_limits_controls_and_real_cells():
     adata = screen()
     oracle = Oracle(adata)
-    evaluate(adata, models={"oracle": oracle}, n_cells=12, **ENERGY)
+    evaluate(adata, predicted={"oracle": oracle}, n_cells=12, **ENERGY)
     assert {shape for shape, *_ in oracle.asked} == {(12, GENES)}
     assert (adata.uns["evaluation"]["n_cells"] == 12).all()
 
@@ -321,17 +323,17 @@ def test_context_without_controls_is_an_error():
         pytest.param({"baselines": ["additive"]}, "Expected `baselines` to be different names", id="baseline"),
         pytest.param({"min_cells": 3}, "`min_cells` and `n_cells` to be at least 4, found 3", id="min_cells"),
         pytest.param({"n_cells": 2}, "at least 4, found 10 and 2", id="n_cells"),
-        pytest.param({"models": {"ceiling": ControlCells()}}, "neither baselines nor 'ceiling'", id="model_name"),
+        pytest.param({"predicted": {"ceiling": ControlCells()}}, "neither baselines nor 'ceiling'", id="model_name"),
         pytest.param(
             {"splits": ["nothing"]}, r"Expected perturbed cells to judge in the splits \['nothing'\]", id="splits"
         ),
         pytest.param(
-            {"models": {"short": Fixed(lambda controls, rng: controls[:, :2])}},
+            {"predicted": {"short": Fixed(lambda controls, rng: controls[:, :2])}},
             "'short' to return .* 6 genes",
             id="shape",
         ),
         pytest.param(
-            {"models": {"nan": Fixed(lambda controls, rng: controls * np.nan)}}, "'nan' to return finite", id="nan"
+            {"predicted": {"nan": Fixed(lambda controls, rng: controls * np.nan)}}, "'nan' to return finite", id="nan"
         ),
     ],
 )

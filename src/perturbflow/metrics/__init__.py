@@ -7,7 +7,36 @@ network, and are not in the table.
 
 from __future__ import annotations
 
+from perturbflow.metrics._calibrated import differential_weights, pearson_against_reference, weighted_mse, weighted_r2
+from perturbflow.metrics._calibrated_scale import calibrated_score, interpolated_duplicate, pooled_calibrated_score
+from perturbflow.metrics._catalogue import METRICS
+from perturbflow.metrics._clustering_agreement import clustering_agreement
+from perturbflow.metrics._correlations import agreement_of_correlations, error_of_correlations
+from perturbflow.metrics._count_tests import WilcoxonOfCounts
+from perturbflow.metrics._covariances import concordance_of_correlations, leading_eigenvalue_ratio
+from perturbflow.metrics._cross_energy import cross_energy
 from perturbflow.metrics._differential import recall_of_top_genes
+from perturbflow.metrics._differential_agreement import (
+    agreement_of_direction,
+    numbers_of_significant_genes,
+    overlap_of_top_genes,
+    precision_of_top_genes,
+    recall_of_significant_genes,
+    spearman_of_log_fold_changes,
+)
+from perturbflow.metrics._differential_expression import DifferentialExpression, log_fold_change, t_scores
+from perturbflow.metrics._differential_scores import (
+    auroc_of_significant_genes,
+    average_precision_of_significant_genes,
+    r2_of_scores,
+)
+from perturbflow.metrics._directions import (
+    direction_fidelity,
+    direction_fidelity_yield,
+    direction_reach,
+    direction_yield,
+)
+from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score
 from perturbflow.metrics._dynamic_range import dynamic_range_fraction, pooled_dynamic_range_fraction, split_half
 from perturbflow.metrics._effects import (
     cosine_of_log_fold_changes,
@@ -17,7 +46,17 @@ from perturbflow.metrics._effects import (
     rmse_of_mean_effects,
 )
 from perturbflow.metrics._energy import energy_distance
+from perturbflow.metrics._energy_test import EnergyTest, energy_test
+from perturbflow.metrics._errors import (
+    mae_of_mean_effects,
+    mae_of_means,
+    mse_of_mean_effects,
+    mse_of_means,
+    pearson_of_mean_effects,
+)
+from perturbflow.metrics._marginals import error_of_variances, error_of_zero_fractions
 from perturbflow.metrics._mmd import mmd
+from perturbflow.metrics._moments import Moments
 from perturbflow.metrics._network import auroc, average_precision, early_precision, sign_accuracy
 from perturbflow.metrics._network_support import (
     edge_density,
@@ -25,31 +64,131 @@ from perturbflow.metrics._network_support import (
     structural_hamming_distance,
     support_error,
 )
+from perturbflow.metrics._panel import Panel, Strengths
+from perturbflow.metrics._perturbench_energy import energy_loss
+from perturbflow.metrics._principal_components import (
+    PrincipalComponents,
+    cosine_in_components,
+    cross_cosine_in_components,
+)
+from perturbflow.metrics._proper_scores import gaussian_crps, negative_log_likelihood
+from perturbflow.metrics._pseudobulk import pseudobulk_moments
 from perturbflow.metrics._rank import normalised_rank
-from perturbflow.metrics._registry import METRICS, Metric, register
+from perturbflow.metrics._registry import Metric, register
+from perturbflow.metrics._rescaling import CHALLENGE_SCALES, Scale, challenge_score
+from perturbflow.metrics._screen_agreement import pearson_of_energy_distances, spearman_of_numbers_of_significant_genes
+from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
+from perturbflow.metrics._suites import SUITES
+from perturbflow.metrics._unbiased_errors import (
+    pooled_unbiased_mse,
+    relative_unbiased_mse,
+    unbiased_effect_sizes,
+    unbiased_mse,
+    unbiased_mses,
+)
+from perturbflow.metrics._uncertainty import (
+    calibration_curve,
+    expected_calibration_error,
+    interval_coverage,
+    rank_correlation_of_error_and_uncertainty,
+)
+from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
+from perturbflow.metrics._wilcoxon import WilcoxonAgainst, wilcoxon
 
 __all__ = [
+    "CHALLENGE_SCALES",
     "METRICS",
+    "SUITES",
+    "DifferentialExpression",
+    "EnergyTest",
     "Metric",
+    "Moments",
+    "Panel",
+    "PrincipalComponents",
+    "Scale",
+    "Strengths",
+    "WilcoxonAgainst",
+    "WilcoxonOfCounts",
+    "agreement_of_correlations",
+    "agreement_of_direction",
     "auroc",
+    "auroc_of_significant_genes",
     "average_precision",
+    "average_precision_of_significant_genes",
+    "calibrated_score",
+    "calibration_curve",
+    "centroid_accuracy",
+    "challenge_score",
+    "clustering_agreement",
+    "concordance_of_correlations",
+    "cosine_in_components",
     "cosine_of_log_fold_changes",
     "cosine_of_mean_effects",
+    "cross_cosine_in_components",
+    "cross_energy",
+    "differential_weights",
+    "direction_fidelity",
+    "direction_fidelity_yield",
+    "direction_reach",
+    "direction_yield",
+    "discrimination_score",
     "dynamic_range_fraction",
     "early_precision",
     "edge_density",
     "energy_distance",
+    "energy_loss",
+    "energy_test",
+    "error_of_correlations",
+    "error_of_variances",
+    "error_of_zero_fractions",
+    "expected_calibration_error",
+    "gaussian_crps",
+    "interpolated_duplicate",
+    "interval_coverage",
+    "jaccard_of_significant_genes",
+    "leading_eigenvalue_ratio",
+    "log_fold_change",
+    "mae_of_mean_effects",
+    "mae_of_means",
     "mmd",
+    "mse_of_mean_effects",
+    "mse_of_means",
+    "negative_log_likelihood",
     "network_scores",
     "normalised_rank",
+    "numbers_of_significant_genes",
+    "overlap_of_top_genes",
+    "pearson_against_reference",
+    "pearson_of_energy_distances",
+    "pearson_of_mean_effects",
+    "pooled_calibrated_score",
     "pooled_dynamic_range_fraction",
+    "pooled_unbiased_mse",
+    "precision_of_top_genes",
+    "pseudobulk_moments",
+    "r2_of_scores",
+    "rank_correlation_of_error_and_uncertainty",
+    "recall_of_significant_genes",
     "recall_of_top_genes",
     "register",
+    "relative_error_of_log_fold_changes",
+    "relative_unbiased_mse",
     "rmse_mean",
     "rmse_of_log_fold_changes",
     "rmse_of_mean_effects",
     "sign_accuracy",
+    "sliced_wasserstein",
+    "spearman_of_log_fold_changes",
+    "spearman_of_numbers_of_significant_genes",
     "split_half",
     "structural_hamming_distance",
     "support_error",
+    "t_scores",
+    "unbiased_effect_sizes",
+    "unbiased_mse",
+    "unbiased_mses",
+    "wasserstein_of_genes",
+    "weighted_mse",
+    "weighted_r2",
+    "wilcoxon",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,14 @@ def check_cells(cells: Cells, *, name: str, minimum: int = 1) -> Cells:
     return matrix
 
 
-def check_same_genes(**named: Cells) -> None:
-    """Refuse matrices with different numbers of genes."""
-    found = {name: cells.shape[1] for name, cells in named.items()}
+class _HasShape(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def check_same_genes(**named: Cells | _HasShape) -> None:
+    """Refuse cells, or moments of them, with different numbers of genes."""
+    found = {name: cells.shape[-1] for name, cells in named.items()}
     if len(set(found.values())) > 1:
         msg = f"Expected the same genes in {', '.join(found)}; found these numbers of genes: {found}."
         raise ValueError(msg)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._differential_expression import t_scores
+from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 
 
-def recall_of_top_genes(x: Cells, y: Cells, control: Cells, *, n_top: int = 50) -> float:
+def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, *, n_top: int = 50) -> float:
     """Share of the most changed genes of the reference that are among the most changed of the prediction.
 
     Genes are ordered by the absolute t-score against the control cells,
@@ -56,29 +58,14 @@ def recall_of_top_genes(x: Cells, y: Cells, control: Cells, *, n_top: int = 50) 
     if n_top < 1:
         msg = f"Expected `n_top` to be at least 1, found {n_top!r}."
         raise ValueError(msg)
-    x, y, control = (check_cells(c, name=name, minimum=2) for c, name in ((x, "x"), (y, "y"), (control, "control")))
-    check_same_genes(x=x, y=y, control=control)
-    reference = _moments(control, "control")
-    top = [_top_genes(_moments(cells, name), reference, cells.shape[0], n_top) for cells, name in ((x, "x"), (y, "y"))]
+    named = {"x": x, "y": y, "control": control}
+    check_same_genes(**named)
+    x, y, control = (moments_of(cells, name=name, minimum=2) for name, cells in named.items())
+    top = [_top_genes(cells, control, n_top) for cells in (x, y)]
     return float(np.isin(top[1], top[0]).mean())
 
 
-def _moments(cells: Cells, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    mean = gene_means(cells, name=name)
-    n = cells.shape[0]
-    squared = np.square(cells, dtype=np.float64) if isinstance(cells, np.ndarray) else cells.multiply(cells)
-    squares = squared.mean(axis=0)
-    variance = np.maximum(np.asarray(squares).ravel() - mean**2, 0) * n / (n - 1)
-    return mean, variance
-
-
-def _top_genes(
-    moments: tuple[NDArray[np.float64], NDArray[np.float64]],
-    reference: tuple[NDArray[np.float64], NDArray[np.float64]],
-    n_cells: int,
-    n_top: int,
-) -> NDArray[np.intp]:
-    difference, variance = moments[0] - reference[0], moments[1] + reference[1]
-    # A gene without variance has no score there either: NaN and infinity count as 0.
-    score = np.divide(difference, np.sqrt(variance / n_cells), out=np.zeros_like(difference), where=variance > 0)
-    return np.argsort(-np.abs(score), kind="stable")[:n_top]
+def _top_genes(cells: Moments, reference: Moments, n_top: int) -> NDArray[np.intp]:
+    scores = t_scores(cells, reference).score
+    assert scores is not None
+    return np.argsort(-np.abs(scores), kind="stable")[:n_top]

@@ -32,12 +32,17 @@ def pair_sum(
 
     ``x`` is (n, G), ``y`` (m, G) and ``centre`` (G,) any point near the cells.
     """
-    total = 0.0
+    return sum(float(kernel(squared).sum()) for _, squared in pair_blocks(x, y, centre=centre, block_cells=block_cells))
+
+
+def pair_blocks(
+    x: Cells, y: Cells, *, centre: NDArray[np.float64], block_cells: int | None = None
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Yield squared distances of blocks of cells, with the rows of ``y`` that are the columns of the block."""
     for rows_x in _row_blocks(x, block_cells):
         block_x = _centred(x, rows_x, centre)
         for rows_y in _row_blocks(y, block_cells):
-            total += float(kernel(_squared_distances(block_x, _centred(y, rows_y, centre))).sum())
-    return total
+            yield rows_y, _squared_distances(block_x, _centred(y, rows_y, centre))
 
 
 def pair_sum_within(kernel: Kernel, x: Cells, *, centre: NDArray[np.float64], block_cells: int | None = None) -> float:
@@ -63,14 +68,15 @@ def mean_again(kernel: Kernel, x: Cells, again: Cells, *, centre: NDArray[np.flo
     Where the cells of one prediction depend on each other, as in stratified sampling, pairs within it are no pairs of
     independent cells; those between two predictions are, but for cells that come from the same one.
     """
-    same = np.concatenate(
-        [
-            np.square(_centred(x, rows, centre) - _centred(again, rows, centre)).sum(axis=1)
-            for rows in _row_blocks(x, None)
-        ]
-    )
-    n_cells = x.shape[0]
+    same, n_cells = squared_distances_of_rows(x, again), x.shape[0]
     return (pair_sum(kernel, x, again, centre=centre) - float(kernel(same).sum())) / (n_cells * (n_cells - 1))
+
+
+def squared_distances_of_rows(x: Cells, again: Cells) -> NDArray[np.float64]:
+    """Squared distance of every cell to the one in the same row of another matrix, (n,)."""
+    zero = np.zeros(x.shape[1])
+    blocks = (_centred(x, rows, zero) - _centred(again, rows, zero) for rows in _row_blocks(x, None))
+    return np.concatenate([np.square(block).sum(axis=1) for block in blocks])
 
 
 def distances_within(x: Cells, *, centre: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Agreement of mean effects and of log fold changes.
 
 All functions take predicted cells ``x`` (n, G), reference cells ``y`` (m, G) and, where an effect is asked for, control
-cells ``control`` (c, G) that serve both sides, and compare one number per gene.
+cells ``control`` (c, G) that serve both sides, and compare one number per gene. :class:`Moments` do in the place of cells.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._moments import CellsOrMoments, moments_of
 
 PSEUDOCOUNT = 0.1
 RELATIVE_ZERO = 1e-9
 
 
-def rmse_mean(x: Cells, y: Cells) -> float:
+def rmse_mean(x: CellsOrMoments, y: CellsOrMoments) -> float:
     """Root mean squared error of the mean expression.
 
     ``sqrt( mean over genes of (mean(x) - mean(y))^2 )``; PerturBench's ``rmse_average``.
@@ -56,7 +57,7 @@ def rmse_mean(x: Cells, y: Cells) -> float:
     return _rmse(*_profiles(x=x, y=y))
 
 
-def rmse_of_mean_effects(x: Cells, y: Cells, control: Cells) -> float:
+def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Root mean squared error of the mean effect.
 
     ``sqrt( mean over genes of (e(x) - e(y))^2 )`` with ``e(a) = mean(a) - mean(control)``. The controls serve both
@@ -91,7 +92,7 @@ def rmse_of_mean_effects(x: Cells, y: Cells, control: Cells) -> float:
     return _rmse(predicted - reference, observed - reference)
 
 
-def cosine_of_mean_effects(x: Cells, y: Cells, control: Cells) -> float:
+def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Cosine between the predicted and the observed mean effect.
 
     ``cos(e(x), e(y))`` with ``e(a) = mean(a) - mean(control)`` over genes.
@@ -131,7 +132,7 @@ def cosine_of_mean_effects(x: Cells, y: Cells, control: Cells) -> float:
     return _cosine_of_changes(*_profiles(x=x, y=y, control=control))
 
 
-def rmse_of_log_fold_changes(x: Cells, y: Cells, control: Cells) -> float:
+def rmse_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Root mean squared error of the log fold changes.
 
     ``sqrt( mean over genes of (L(x) - L(y))^2 )`` with ``L(a) = log2(mean(a) + 0.1) - log2(mean(control) + 0.1)`` on
@@ -170,7 +171,7 @@ def rmse_of_log_fold_changes(x: Cells, y: Cells, control: Cells) -> float:
     return _rmse(predicted - reference, observed - reference)
 
 
-def cosine_of_log_fold_changes(x: Cells, y: Cells, control: Cells) -> float:
+def cosine_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Cosine between the predicted and the observed log fold changes.
 
     ``cos(L(x), L(y))`` over genes with ``L(a) = log2(mean(a) + 0.1) - log2(mean(control) + 0.1)`` on log1p-normalised
@@ -215,13 +216,12 @@ def cosine_of_log_fold_changes(x: Cells, y: Cells, control: Cells) -> float:
     return _cosine_of_changes(*_log_profiles(x=x, y=y, control=control))
 
 
-def _profiles(**named: Cells) -> list[NDArray[np.float64]]:
-    checked = {name: check_cells(cells, name=name) for name, cells in named.items()}
-    check_same_genes(**checked)
-    return [gene_means(cells, name=name) for name, cells in checked.items()]
+def _profiles(**named: CellsOrMoments) -> list[NDArray[np.float64]]:
+    check_same_genes(**named)
+    return [moments_of(cells, name=name).mean for name, cells in named.items()]
 
 
-def _log_profiles(**named: Cells) -> list[NDArray[np.float64]]:
+def _log_profiles(**named: CellsOrMoments) -> list[NDArray[np.float64]]:
     profiles = _profiles(**named)
     for name, profile in zip(named, profiles, strict=True):
         if profile.min() <= -PSEUDOCOUNT:

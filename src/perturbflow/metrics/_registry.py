@@ -7,18 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from perturbflow.metrics._differential import recall_of_top_genes
-from perturbflow.metrics._effects import (
-    cosine_of_log_fold_changes,
-    cosine_of_mean_effects,
-    rmse_of_log_fold_changes,
-    rmse_of_mean_effects,
-)
-from perturbflow.metrics._energy import energy_distance
-from perturbflow.metrics._mmd import mmd
-from perturbflow.metrics._rank import normalised_rank
-
-Kind = Literal["distribution", "effect", "rank"]
+Kind = Literal["distribution", "components", "effect", "differential", "panel", "screen"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +21,22 @@ class Metric:
     function
         What computes it. Its arguments follow from the kind.
     kind
-        ``"distribution"``: called with predicted and reference cells, ``function(x, y)``.
-        ``"effect"``: called with control cells as well, ``function(x, y, control)``.
-        ``"rank"``: called with the scores of all predictions at all references,
-        ``function(scores, higher_is_better=...)``.
+        ``"distribution"``: predicted and real cells, ``function(x, y)``.
+        ``"components"``: the same in principal components of the real cells.
+        ``"effect"``: :class:`Moments` of predicted, real and control cells, ``function(x, y, control)``.
+        ``"differential"``: :class:`DifferentialExpression` of predicted and real cells, ``function(predicted,
+        observed)``.
+        ``"panel"``: a :class:`Panel` of P conditions, ``function(panel)``, with a value for each (P,).
+        ``"screen"``: how strong all conditions of a split are, :class:`Strengths` predicted and observed,
+        ``function(predicted, observed)``, with one value for all.
     higher_is_better
         Whether large values are good.
     best
         Value of a perfect prediction.
     description
         One line for tables and plots.
+    source
+        Where it was defined, and under which name if that is another.
 
     Examples
     --------
@@ -55,6 +50,7 @@ class Metric:
     higher_is_better: bool
     best: float
     description: str
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -90,72 +86,3 @@ def register(metric: Metric) -> Metric:
         raise ValueError(msg)
     _METRICS[metric.name] = metric
     return metric
-
-
-for _metric in (
-    Metric(
-        "energy_distance",
-        energy_distance,
-        kind="distribution",
-        higher_is_better=False,
-        best=0.0,
-        description="Energy distance between predicted and real cells (unbiased)",
-    ),
-    Metric(
-        "mmd",
-        mmd,
-        kind="distribution",
-        higher_is_better=False,
-        best=0.0,
-        description="Squared MMD between predicted and real cells (Gaussian kernels, unbiased)",
-    ),
-    Metric(
-        "rmse_of_mean_effects",
-        rmse_of_mean_effects,
-        kind="effect",
-        higher_is_better=False,
-        best=0.0,
-        description="RMSE of the mean effect over genes",
-    ),
-    Metric(
-        "cosine_of_mean_effects",
-        cosine_of_mean_effects,
-        kind="effect",
-        higher_is_better=True,
-        best=1.0,
-        description="Cosine of the mean effect over genes",
-    ),
-    Metric(
-        "rmse_of_log_fold_changes",
-        rmse_of_log_fold_changes,
-        kind="effect",
-        higher_is_better=False,
-        best=0.0,
-        description="RMSE of the log2 fold changes over genes",
-    ),
-    Metric(
-        "cosine_of_log_fold_changes",
-        cosine_of_log_fold_changes,
-        kind="effect",
-        higher_is_better=True,
-        best=1.0,
-        description="Cosine of the log2 fold changes over genes",
-    ),
-    Metric(
-        "recall_of_top_genes",
-        recall_of_top_genes,
-        kind="effect",
-        higher_is_better=True,
-        best=1.0,
-        description="Share of the 50 most changed genes that are among those predicted",
-    ),
-    Metric(
-        "normalised_rank",
-        normalised_rank,
-        kind="rank",
-        higher_is_better=False,
-        best=0.0,
-        description="Rank of the own prediction among those of other conditions (0 best, 0.5 random)",
-    ),
-):
-    register(_metric)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 BLUE, VERMILLION, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
 GREY, DARK = "#9A9A9A", "#333333"
 
+_MODELS = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY)
+
 SOURCES: Mapping[str, str] = {"control": GREY, "observed": BLUE, "predicted": VERMILLION}
+KIND_COLORS: Mapping[str, str] = {"seen": BLUE, "combination": GREEN, "new context": ORANGE, "unseen": VERMILLION}
 EXPRESSION = "expression (log1p)"
 
 
@@ -57,6 +60,12 @@ def colors_of(adata: AnnData, key: str, names: Sequence[str], default: Mapping[s
         msg = f"Expected {len(names)} colours in `adata.uns[{key + '_colors'!r}]`, for {list(names)}, found {len(own)}."
         raise ValueError(msg)
     return {name: str(color) for name, color in zip(names, own, strict=False)}
+
+
+def model_colors(models: Sequence[str], is_own: Callable[[str], bool]) -> dict[str, str]:
+    """Colours of models: one of its own for each that is no baseline, grey for the others."""
+    own = [model for model in models if is_own(model)]
+    return dict.fromkeys(models, GREY) | {model: _MODELS[place % len(_MODELS)] for place, model in enumerate(own)}
 
 
 def finish(ax: Axes, title: str) -> None:

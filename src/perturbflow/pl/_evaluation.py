@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, check_one_of
+from perturbflow._checks import check_one_of
+from perturbflow._evaluation._leaderboard import BOUNDS, is_own, read_table
+from perturbflow._evaluation._tables import FLOOR
 from perturbflow.baselines import BASELINES
 from perturbflow.metrics import METRICS
-from perturbflow.pl._drawing import (
-    BLUE,
-    DARK,
-    GREEN,
-    GREY,
-    PURPLE,
-    VERMILLION,
-    colors_of,
-    drawing,
-    drawing_panels,
-    finish,
-)
+from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, model_colors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,10 +21,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
-
-FLOOR, CEILING = "control cells", "ceiling"
-BOUNDS = {FLOOR: "control cells (floor)", CEILING: "real halves (ceiling)"}
-OWN_COLORS = (VERMILLION, BLUE, GREEN, PURPLE)
 
 
 @overload
@@ -97,14 +84,8 @@ def evaluation(
     ValueError
         If metric or split are not in the table, or ``ax`` is given without ``split``.
     """
-    hint = (
-        f"Run pf.tl.evaluate(adata, key_added={key!r}) first."
-        if key != "evaluation"
-        else "Run pf.tl.evaluate(adata) first."
-    )
-    for name in (key, f"{key}_summary"):
-        check_key(name, adata.uns, where="adata.uns", hint=hint)
-    table: pd.DataFrame = adata.uns[key]
+    summary = read_table(adata, key)
+    table = read_table(adata, key, "scores")
     check_one_of(metric, set(table["metric"]), name="metric")
     table = table[table["metric"] == metric]
     splits = list(dict.fromkeys(table["split"]))
@@ -115,8 +96,8 @@ def evaluation(
         raise ValueError(msg)
 
     models = _ordered(table)
-    colors = colors_of(adata, key, models, _default_colors(models))
-    fractions = _fractions(adata.uns[f"{key}_summary"]) if metric == "energy_distance" else {}
+    colors = colors_of(adata, key, models, model_colors(models, is_own))
+    fractions = _fractions(summary) if metric == "energy_distance" else {}
     height = 0.9 + 0.36 * len(models)
     if split is not None:
         with drawing(ax, figsize=(5.2, height), show=show) as ax:
@@ -152,7 +133,7 @@ def _draw_split(
         scores = values[model]
         if not len(scores):
             continue
-        is_own = model not in BASELINES and model != CEILING
+        highlighted = is_own(model)
         jitter = rng.uniform(-0.2, 0.2, len(scores))
         ax.scatter(scores, place + jitter, s=11, color=colors[model], alpha=0.55, linewidths=0, zorder=2)
         spread = scores.std(ddof=1) if len(scores) > 1 else 0.0
@@ -161,11 +142,11 @@ def _draw_split(
             place,
             xerr=spread,
             fmt="D",
-            color=colors[model] if is_own else DARK,
-            markersize=7 if is_own else 5,
+            color=colors[model] if highlighted else DARK,
+            markersize=7 if highlighted else 5,
             markeredgecolor="white",
             markeredgewidth=0.8,
-            elinewidth=1.4 if is_own else 1.0,
+            elinewidth=1.4 if highlighted else 1.0,
             zorder=4,
         )
         if (split, model) in fractions:
@@ -175,8 +156,8 @@ def _draw_split(
                 xycoords=("axes fraction", "data"),
                 va="center",
                 fontsize="small",
-                fontweight="bold" if is_own else "normal",
-                color=colors[model] if is_own else DARK,
+                fontweight="bold" if highlighted else "normal",
+                color=colors[model] if highlighted else DARK,
             )
     if any(each == split for each, _ in fractions):
         ax.annotate(
@@ -197,7 +178,7 @@ def _draw_split(
         xlabel=f"{metric.replace('_', ' ')} ({arrow})",
     )
     for tick, model in zip(ax.get_yticklabels(), models, strict=True):
-        if model not in BASELINES and model != CEILING:
+        if is_own(model):
             tick.set(fontweight="bold", color=colors[model])
     ax.tick_params(axis="y", length=0)
     finish(ax, f"{split}: {n_conditions} conditions")
@@ -208,16 +189,11 @@ def _ordered(table: pd.DataFrame) -> list[str]:
     present = list(dict.fromkeys(table["model"]))
     means = table.groupby("model", observed=True)["value"].mean()
     sign = -1 if METRICS[table["metric"].iloc[0]].higher_is_better else 1
-    own = [model for model in present if model not in BASELINES and model != CEILING]
+    own = [model for model in present if is_own(model)]
     baselines = sorted(
         (model for model in present if model in BASELINES and model != FLOOR), key=lambda model: sign * means[model]
     )
     return [*own, *baselines, *(bound for bound in BOUNDS if bound in present)]
-
-
-def _default_colors(models: Sequence[str]) -> dict[str, str]:
-    own = [model for model in models if model not in BASELINES and model != CEILING]
-    return dict.fromkeys(models, GREY) | {model: OWN_COLORS[place % len(OWN_COLORS)] for place, model in enumerate(own)}
 
 
 def _fractions(summary: pd.DataFrame) -> dict[tuple[str, str], float]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow._evaluation._baselines import fitted_baselines
+from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import read_split
 from perturbflow.baselines import BASELINES
 from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, finish, label_points
@@ -153,7 +155,7 @@ def _baseline_effect(adata: AnnData, comparison: Comparison, baseline: str, spli
     cells = comparison.cells
     if split_key in adata.obs:
         cells = cells.subset(np.isin(read_split(adata, split_key), comparison.fitted_splits))
-    sampler = BASELINES[baseline]().fit(cells)
+    sampler = fitted_baselines([baseline], cells, features=read_feature_table(adata))[baseline]
     effects = []
     for codes, places in comparison.contexts():
         controls = comparison.controls(places["control"])

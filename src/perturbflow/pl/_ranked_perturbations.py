@@ -8,13 +8,11 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, check_whole_number
-from perturbflow.pl._drawing import BLUE, GREEN, GREY, ORANGE, VERMILLION, drawing, finish
+from perturbflow.pl._drawing import GREY, KIND_COLORS, drawing, finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-
-_COLORS = {"seen": BLUE, "combination": GREEN, "new context": ORANGE, "unseen": VERMILLION}
 
 
 def ranked_perturbations(
@@ -60,7 +58,7 @@ def ranked_perturbations(
     with drawing(ax, figsize=(4.6, 1.0 + 0.22 * len(table)), show=show) as ax:
         for value in (0.0, 1.0):
             ax.axvline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        for kind, color in _COLORS.items():
+        for kind, color in KIND_COLORS.items():
             rows = np.flatnonzero(table["kind"].astype(str) == kind)
             if len(rows):
                 part = table.iloc[rows]

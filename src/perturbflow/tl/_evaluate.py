@@ -1,18 +1,27 @@
-"""Judge a fitted flow beside baselines and bounds."""
+"""Judge predicted cells beside baselines and bounds."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from perturbflow._fields import read_cells, read_fields, read_split, writable
+from perturbflow._checks import check_one_of
+from perturbflow._evaluation._alignment import aligned
+from perturbflow._evaluation._baselines import fitted_baselines
+from perturbflow._evaluation._conditions import conditions_of
+from perturbflow._evaluation._metrics import check_names, metrics_of, targets_of
+from perturbflow._evaluation._predictors import AskedTwice, GivenCells, Predictor
+from perturbflow._evaluation._scores import Settings, score_all
+from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
+from perturbflow._feature_table import read_feature_table
+from perturbflow._fields import PerturbationFields, read_cells, read_fields, read_split, writable
 from perturbflow._flow_store import read_flow
 from perturbflow.baselines import BASELINES
-from perturbflow.metrics import METRICS
-from perturbflow.tl._evaluation_table import CEILING, FLOOR, conditions_of, scores_table, summary_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,61 +34,71 @@ MIN_CELLS = 4  # halves of two cells, the least that the unbiased estimates take
 
 def evaluate(
     adata: AnnData,
+    predicted: AnnData | Mapping[str, Any] | None = None,
     *,
     key: str | None = "flow",
-    models: Mapping[str, Any] | None = None,
+    metrics: str | Sequence[str] = "default",
     baselines: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
+    scale: Literal["log1p", "linear"] = "log1p",
     split_key: str = "split",
     splits: Sequence[str] = ("train", "valid", "test"),
-    n_cells: int | None = None,
+    n_cells: int | None = 1000,
     min_cells: int = 10,
     guidance: float | None = None,
     n_steps: int | None = None,
+    n_resamples: int = 1000,
+    n_permutations: int = 200,
     seed: int = 0,
     key_added: str = "evaluation",
     progress_bar: bool = True,
     copy: bool = False,
 ) -> AnnData | None:
-    """Compare predicted with real cells, for the flow, simple baselines and two bounds.
+    """Compare predicted with real cells, for models, simple baselines and two bounds.
 
-    Every condition (perturbation with its dose, in one context of covariates) is predicted from the training controls
-    of its context by the flow, by every baseline (fitted on exactly the cells that the flow was fitted on) and by what
-    ``models`` adds. All get the same control cells, which are also the reference of all effects. Two bounds frame the
-    scores: the controls themselves (the floor, model "control cells") and the real cells against themselves, as the
-    mean over five random halvings (the ceiling, model "ceiling").
+    Every condition (perturbation with its dose, in one context of covariates) is judged against its real cells. The
+    flow, every baseline (fitted on exactly the cells that the flow was fitted on) and further samplers predict from the
+    training controls of the context; cells that another tool predicted are taken as they are. The same real controls
+    are the reference of all effects. Two bounds frame the scores: the controls themselves (the floor, model "control
+    cells") and the real cells against themselves, as the mean over random halvings (the ceiling, model "ceiling"). Where genes are tested there is a second positive control for
+    metrics of means, the "interpolated duplicate" of Miller et al. (2025).
 
-    Every model predicts twice from the same controls. Effects are those of both predictions together; the distances
+    Samplers predict twice from the same controls. Effects are those of both predictions together; the distances
     within a prediction, which energy distance and MMD subtract, are those between the two, so that a model gains nothing
-    from making the cells of one prediction depend on each other.
+    from making the cells of one prediction depend on each other. Tests of genes are made with at most as many predicted
+    as real cells, so that a model gains nothing from predicting many.
 
-    The rank of a prediction is that of the RMSE of its mean effect among the predictions of all conditions of the same
-    context and split. Scores on splits that were fitted on are those of a fit to these very cells and can therefore be
-    better than the ceiling. For the unbiased energy distance and MMD a value around 0, also a negative one, means that two
-    samples cannot be told apart; halves have half the cells, so for RMSE, cosine and rank the ceiling is cautious.
+    Metrics that compare a condition with others (ranks, weights of genes) see all conditions of the same context and
+    split. Scores on splits that were fitted on are those of a fit to these very cells and can therefore be better than
+    the ceiling. For the unbiased energy distance and MMD a value around 0, also a negative one, means that two samples
+    cannot be told apart; halves have half the cells, so for other metrics the ceiling is cautious.
 
     Parameters
     ----------
     adata
-        Cells with a fitted flow, whose fields are used, or without one with registered fields
+        Observed cells with a fitted flow, whose fields are used, or without one with registered fields
         (:func:`perturbflow.pp.setup_perturbation`).
+    predicted
+        What else is judged, by name: cells that any tool predicted, as an AnnData or the path of an h5ad file, with the
+        registered columns in ``obs``; or a fitted sampler, anything with the method ``sample`` of
+        :class:`perturbflow.baselines.Sampler`, which gets genes and perturbations in the order of the flow or, without
+        one, of ``adata`` and its registered fields. An AnnData alone has the name "predicted".
     key
-        The flow in ``adata.uns``, which is also its name in the tables; None leaves it out.
-    models
-        Further fitted samplers by name: anything with the method ``sample`` of
-        :class:`perturbflow.baselines.Sampler`. They get genes and perturbations in the order of the flow or, without
-        one, of ``adata`` and its registered fields.
+        The flow in ``adata.uns``, which is also its name in the tables; None leaves it out. Without a flow under the
+        default key only ``predicted`` is judged.
+    metrics
+        A suite of ``perturbflow.metrics.SUITES`` or names from ``perturbflow.metrics.METRICS``.
     baselines
         Names from ``perturbflow.baselines.BASELINES``; all by default. "control cells" is always there.
-    metrics
-        Names from ``perturbflow.metrics.METRICS``; all by default.
+    scale
+        What the values of predicted cells are: log1p-normalised as the observed ones, or normalised but still to be
+        logged. It is never guessed; values that cannot be logged are refused.
     split_key
         Column of ``adata.obs`` with the split. Without it every cell counts as "train", with a warning.
     splits
         The splits to judge, in the order of the table; those without cells are passed over.
     n_cells
         Compare at most this many cells: controls (and thereby predictions) of a context and real cells of a condition,
-        drawn at random. Time grows with the square of it. All cells by default.
+        drawn at random. Time grows with the square of it. None for all cells.
     min_cells
         Conditions with fewer real cells, and contexts with fewer controls, are left out, with a warning and an entry
         in ``left_out``. At least 4.
@@ -87,9 +106,13 @@ def evaluate(
         Weight of classifier-free guidance of the flow; the one chosen by the fit if None.
     n_steps
         Steps of the flow's solver; its own default if None.
+    n_resamples
+        Bootstrap samples behind every interval, at least 1.
+    n_permutations
+        Permutations of the test that a condition differs from its controls; 0 for no verdicts.
     seed
         Seed of all draws. A condition's scores depend on neither the other conditions nor the other models, but for
-        the rank.
+        the metrics that compare it with them.
     key_added
         Prefix of the entries in ``adata.uns``.
     progress_bar
@@ -106,20 +129,29 @@ def evaluate(
         doses are registered), ``model``, ``metric``, ``value`` and ``n_cells`` (real cells compared). A value is NaN
         where the metric is undefined, such as the rank of a single condition.
     `adata.uns["evaluation_summary"]` : DataFrame
-        ``split``, ``model``, ``metric``, ``mean`` and ``sd`` over the conditions whose value is defined, and their
-        number ``n_conditions``. The metric "dynamic_range_fraction" has the headline as its mean, with the sums over
+        ``split``, ``model``, ``metric``, ``mean`` and ``sd`` over the conditions whose value is defined, their number
+        ``n_conditions``, ``lower`` and ``upper`` (95 %, bootstrap over conditions), the ``best_baseline`` on average,
+        and the ``difference`` to it over the conditions that both have, with ``difference_lower`` and
+        ``difference_upper``. The metric "dynamic_range_fraction" has the headline as its mean, with the sums over
         conditions of the energy distance, ``(sum(floor) - sum(model)) / (sum(floor) - sum(ceiling))``: 0 is as far
         from the real cells as the controls are, 1 as close as they are to themselves.
+    `adata.uns["evaluation_verdicts"]` : DataFrame
+        One row per condition and model that is no baseline: ``best_baseline`` at this condition, ``difference`` of
+        energy distances to it with ``lower`` and ``upper`` (95 %, bootstrap over real cells, the same for both),
+        ``p_value`` that real cells differ from the controls at all, ``n_cells``, ``n_cells_needed`` to see that, and
+        ``verdict``: "not measurable at this number of cells", "model better" or "resolved by a baseline". The last is
+        said wherever the model is not shown to be better than every baseline.
     `adata.uns["evaluation_params"]` : dict
-        The parameters, ``fitted_splits``, and ``left_out``: a table of the conditions left out, with the reason.
+        The parameters, ``fitted_splits``, ``left_out``: a table of the conditions left out, with the reason, and
+        ``report``: what of the predicted cells was sorted, left out or missing.
 
     Raises
     ------
     KeyError
-        If fields or flow are missing, with the function to run first.
+        If fields, flow or columns of predicted cells are missing, with the function to run first.
     ValueError
-        If a name is unknown or taken twice, a context has no training controls, no condition is left, or a model
-        returns cells of another shape or with values that are not finite.
+        If a name is unknown or taken twice, a context has no training controls, no condition is left, predicted cells
+        lack genes or are on another scale, or a model returns cells of another shape or with values that are not finite.
 
     Notes
     -----
@@ -136,19 +168,20 @@ def evaluate(
     >>> adata.uns["evaluation_summary"]["model"].unique().tolist()[:2]
     ['control cells', 'mean effect']
     """
+    others = _others(predicted)
+    key = None if key == "flow" and key not in adata.uns and others else key
     flow = None if key is None else read_flow(adata, key)
     fields = read_fields(adata) if flow is None else flow.fields
     vocabulary = fields.vocabulary
-    metric_names = list(METRICS) if metrics is None else list(metrics)
+    metric_names = metrics_of(metrics)
     names = list(BASELINES) if baselines is None else [FLOOR, *(name for name in baselines if name != FLOOR)]
-    _check_names(metric_names, METRICS, name="metrics")
-    _check_names(names, BASELINES, name="baselines")
-    _check_own_names(({} if key is None else {key: flow}) | dict(models or {}), key=key, models=models)
+    check_names(names, BASELINES, name="baselines")
+    _check_own_names(({} if key is None else {key: flow}) | others, key=key, others=others)
     _check_covariates([key for key, _ in vocabulary.covariates])
-    if min_cells < MIN_CELLS or (n_cells is not None and n_cells < MIN_CELLS):
-        msg = f"Expected `min_cells` and `n_cells` to be at least {MIN_CELLS}, found {min_cells} and {n_cells}."
-        raise ValueError(msg)
+    check_one_of(scale, ("log1p", "linear"), name="scale")
+    _check_numbers(min_cells=min_cells, n_cells=n_cells, n_resamples=n_resamples, n_permutations=n_permutations)
 
+    genes = list(map(str, adata.var_names)) if flow is None else list(flow.genes)
     cells = read_cells(adata, genes=None if flow is None else flow.genes, fields=fields)
     fitted_splits = ("train",) if flow is None else tuple(flow.fitted_splits)
     split = _split(adata, split_key)
@@ -175,34 +208,86 @@ def evaluate(
         )
         raise ValueError(msg)
 
-    samplers: dict[str, Any] = (
-        {} if flow is None else {str(key): _WithSettings(flow, guidance=guidance, n_steps=n_steps)}
-    )
-    samplers |= dict(models or {})
-    training_cells = cells.subset(fitted)
-    samplers |= {name: BASELINES[name]().fit(training_cells) for name in names}
+    predictors: dict[str, Predictor] = {}
+    if flow is not None:
+        predictors[str(key)] = AskedTwice(str(key), _WithSettings(flow, guidance=guidance, n_steps=n_steps))
+    report: list[dict[str, Any]] = []
+    for name, model in others.items():
+        predictors[name], notes = _predictor(name, model, genes=genes, fields=fields, scale=scale, n_cells=n_cells)
+        report += notes
+    features = read_feature_table(adata, vocabulary=vocabulary)
+    samplers = fitted_baselines(names, cells.subset(fitted), features=features)
+    predictors |= {name: AskedTwice(name, sampler) for name, sampler in samplers.items()}
 
-    table = scores_table(
-        cells,
-        conditions,
-        samplers,
-        metrics=metric_names,
+    settings = Settings(
+        metrics=tuple(metric_names),
         n_cells=n_cells,
+        n_resamples=n_resamples,
+        n_permutations=n_permutations,
         seed=seed,
         progress_bar=progress_bar,
     )
+    results = score_all(
+        cells, conditions, predictors, baselines=names, settings=settings, targets=targets_of(vocabulary, genes)
+    )
+    report += results.missing
+    if report:
+        msg = (
+            f"Predicted cells were changed, left out or missing in {len(report)} ways; "
+            f"`adata.uns[{key_added + '_params'!r}]['report']` lists them."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=2)
     params = {
-        **{"key": key, "n_cells": n_cells, "n_steps": n_steps},
+        **{"key": key, "n_cells": n_cells, "n_steps": n_steps, "scale": scale, "metrics": metric_names},
         **{"split_key": split_key, "min_cells": min_cells, "guidance": guidance, "seed": seed},
-        **{"fitted_splits": list(fitted_splits), "models": [name for name in samplers if name not in names]},
+        **{"n_resamples": n_resamples, "n_permutations": n_permutations},
+        **{"fitted_splits": list(fitted_splits), "models": [name for name in predictors if name not in names]},
         "left_out": left_out,
+        "report": pd.DataFrame(report, columns=["model", "what", "n", "which"]).astype({"n": int}),
     }
+    summary = summary_table(
+        results.scores,
+        baselines=names,
+        n_resamples=n_resamples,
+        rng=np.random.default_rng(seed),
+        screens=results.screens,
+    )
     adata = writable(adata, copy=copy)
-    adata.uns[key_added] = table
-    adata.uns[f"{key_added}_summary"] = summary_table(table)
+    adata.uns[key_added] = results.scores
+    adata.uns[f"{key_added}_summary"] = summary
+    adata.uns[f"{key_added}_verdicts"] = results.verdicts
     # Files of anndata before 0.12 have no None.
     adata.uns[f"{key_added}_params"] = {name: value for name, value in params.items() if value is not None}
     return adata if copy else None
+
+
+def _others(predicted: AnnData | Mapping[str, Any] | None) -> dict[str, Any]:
+    """What else is judged, by name."""
+    if predicted is None:
+        return {}
+    if isinstance(predicted, Mapping):
+        return {str(name): model for name, model in predicted.items()}
+    return {"predicted": predicted}
+
+
+def _predictor(
+    name: str, model: Any, *, genes: Sequence[str], fields: PerturbationFields, scale: str, n_cells: int | None
+) -> tuple[Predictor, list[dict[str, Any]]]:
+    """Read predicted cells, or take a sampler as it is; and what was changed or left out."""
+    if hasattr(model, "sample"):
+        return AskedTwice(name, model), []
+    if isinstance(model, str | Path):
+        from anndata import read_h5ad
+
+        model = read_h5ad(model)
+    if not hasattr(model, "var_names"):
+        msg = (
+            f"Expected predicted[{name!r}] to be an AnnData, the path of an h5ad file, or a fitted sampler with a method "
+            f"`sample`, found {type(model).__name__}."
+        )
+        raise TypeError(msg)
+    cells, notes = aligned(model, name=name, genes=genes, fields=fields, scale=scale)
+    return GivenCells(cells, n_cells=n_cells), notes
 
 
 class _WithSettings:
@@ -234,13 +319,6 @@ def _split(adata: AnnData, split_key: str) -> NDArray[np.str_]:
     return np.full(adata.n_obs, "train")
 
 
-def _check_names(names: Sequence[str], known: Mapping[str, Any], *, name: str) -> None:
-    unknown = [each for each in names if each not in known]
-    if unknown or len(set(names)) < len(names) or not names:
-        msg = f"Expected `{name}` to be different names from {list(known)}, found {list(names)}."
-        raise ValueError(msg)
-
-
 def _check_covariates(keys: Sequence[str]) -> None:
     taken = sorted({"model", "metric", "value", "reason"} & set(keys))
     if taken:
@@ -248,11 +326,23 @@ def _check_covariates(keys: Sequence[str]) -> None:
         raise ValueError(msg)
 
 
-def _check_own_names(own: Mapping[str, Any], *, key: str | None, models: Mapping[str, Any] | None) -> None:
-    taken = {*BASELINES, CEILING} & {*own}
-    if taken or (models and key in models):
+def _check_own_names(own: Mapping[str, Any], *, key: str | None, others: Mapping[str, Any]) -> None:
+    taken = {*BASELINES, CEILING, DUPLICATE} & {*own}
+    if taken or key in others:
         msg = (
             f"Expected names of models that are neither baselines nor {CEILING!r} nor the key of the flow, found "
-            f"{sorted(own)} with `key={key!r}`. Rename the entries of `models`."
+            f"{sorted(own)} with `key={key!r}`. Rename the entries of `predicted`."
+        )
+        raise ValueError(msg)
+
+
+def _check_numbers(*, min_cells: int, n_cells: int | None, n_resamples: int, n_permutations: int) -> None:
+    if min_cells < MIN_CELLS or (n_cells is not None and n_cells < MIN_CELLS):
+        msg = f"Expected `min_cells` and `n_cells` to be at least {MIN_CELLS}, found {min_cells} and {n_cells}."
+        raise ValueError(msg)
+    if n_resamples < 1 or n_permutations < 0:
+        msg = (
+            f"Expected `n_resamples` to be at least 1 and `n_permutations` at least 0, found {n_resamples} and "
+            f"{n_permutations}."
         )
         raise ValueError(msg)

@@ -1,0 +1,1 @@
+"""What `tl.evaluate` does: conditions, predictors, scores of a condition, of a context, tables, verdicts."""

@@ -1,0 +1,122 @@
+"""Cells that another tool predicted, brought into the order and the words of the observed ones, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from perturbflow._checks import LARGEST_LOGGED, check_key, check_matrix, listing
+from perturbflow._fields import PerturbationFields, expression, find_genes, perturbation_columns, text_column
+from perturbflow.flow import CellData
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+
+def aligned(
+    predicted: AnnData, *, name: str, genes: Sequence[str], fields: PerturbationFields, scale: str
+) -> tuple[CellData, list[dict[str, Any]]]:
+    """Encode predicted cells as the observed ones are.
+
+    Genes are put in order; further genes, control cells, and cells of perturbations or covariates that are not among
+    the observed ones are left out and reported. Missing genes are an error: no metric is the same without them.
+
+    Parameters
+    ----------
+    predicted
+        Cells with the registered columns in ``obs``.
+    name
+        What messages call them.
+    genes
+        Genes of the observed cells.
+    fields
+        Registered fields of the observed cells.
+    scale
+        "log1p", or "linear" for normalised expression that is still to be logged.
+
+    Returns
+    -------
+    The cells, and rows of the report: ``model``, ``what``, ``n`` and ``which``.
+    """
+    where = f"predicted[{name!r}]"
+    wanted = [fields.perturbation_key, *fields.covariate_keys]
+    wanted += [key for key in (fields.batch_key, fields.dose_key, fields.perturbation_type_key) if key is not None]
+    for key in wanted:
+        check_key(key, predicted.obs.columns, where=f"{where}.obs", hint="Predicted cells need the registered columns.")
+    try:
+        places = find_genes(predicted, genes)
+    except ValueError as error:
+        msg = f"{where} cannot be compared with the observed cells. {error}"
+        raise ValueError(msg) from None
+    report: list[dict[str, Any]] = []
+
+    def note(what: str, found: Sequence[str]) -> None:
+        if len(found):
+            report.append({"model": name, "what": what, "n": len(found), "which": listing(found)})
+
+    note("genes not among the observed ones, left out", sorted(set(predicted.var_names) - set(genes)))
+    known, unknown = _known_cells(predicted, fields)
+    note("conditions not among the observed ones, left out", unknown)
+    is_ordered = np.array_equal(places, np.arange(predicted.n_vars))
+    moved = [gene for k, (gene, place) in enumerate(zip(genes, places, strict=True)) if place != k]
+    note("genes in another place, sorted", moved)
+    part = predicted[known]
+    values = expression(part, fields.layer if fields.layer in part.layers else None)
+    x = sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
+    x = x if is_ordered else x[:, places]
+    _check_values(x, where=where, scale=scale)
+    if scale == "linear":
+        x = np.log1p(x)
+    labels, doses, types = perturbation_columns(part, fields)
+    encoded = fields.vocabulary.encode_perturbations(labels, doses, types)
+    columns = {key: text_column(part, key) for key, _ in fields.vocabulary.covariates}
+    cells = CellData(x, encoded, fields.vocabulary.encode_covariates(columns, n_cells=part.n_obs))
+    return cells, report
+
+
+def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which cells have a perturbation and covariates that the observed ones know, and names of the others."""
+    labels, doses, types = perturbation_columns(predicted, fields)
+    table = pd.DataFrame(
+        {"label": labels, "dose": "" if doses is None else doses, "type": "" if types is None else types}
+    )
+    codes, distinct = pd.factorize(pd.MultiIndex.from_frame(table))
+    is_known = np.ones(len(distinct), dtype=bool)
+    for place, (label, dose, kind) in enumerate(distinct):
+        try:
+            fields.vocabulary.encode_perturbations(
+                [label], None if doses is None else [dose], None if types is None else [kind]
+            )
+        except ValueError:
+            is_known[place] = False
+    known = is_known[codes]
+    unknown = {str(label) for (label, _, _), keep in zip(distinct, is_known, strict=True) if not keep}
+    for key, categories in fields.vocabulary.covariates:
+        values = text_column(predicted, key)
+        found = np.isin(values, categories)
+        unknown |= {f"{key} {value}" for value in set(values[~found].tolist())}
+        known &= found
+    return known, sorted(unknown)
+
+
+def _check_values(x: Any, *, where: str, scale: str) -> None:
+    check_matrix(x, where=where)
+    values = x.data if sparse.issparse(x) else x
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        msg = f"Expected finite values in {where}, found NaN or infinity. Remove or replace them."
+        raise ValueError(msg)
+    if scale == "log1p" and high > LARGEST_LOGGED:
+        msg = (
+            f"Expected log1p-normalised values in {where} (scale='log1p'), found values up to {high:g}. "
+            "Log them first, or pass `scale='linear'` if they are normalised as the observed cells were before log1p."
+        )
+        raise ValueError(msg)
+    if scale == "linear" and low < 0:
+        msg = f"Expected values of at least 0 in {where} (scale='linear'), found {low:g}. Pass `scale='log1p'` if they are logged."
+        raise ValueError(msg)

@@ -1,0 +1,209 @@
+"""Tables of an evaluation: scores, their summary over conditions, and a verdict on every condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow.metrics import METRICS, pooled_dynamic_range_fraction
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.metrics._clouds import CloudScores
+
+FLOOR = "control cells"
+CEILING = "ceiling"
+DUPLICATE = "interpolated duplicate"
+FRACTION = "dynamic_range_fraction"
+CONFIDENCE = 0.95
+NOT_MEASURABLE, MODEL_BETTER, BASELINE = (
+    "not measurable at this number of cells",
+    "model better",
+    "resolved by a baseline",
+)
+
+
+def summary_table(
+    table: pd.DataFrame,
+    *,
+    baselines: Sequence[str],
+    n_resamples: int,
+    rng: np.random.Generator,
+    screens: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Summarise scores over conditions, with intervals, and compare every model with the best baseline.
+
+    Parameters
+    ----------
+    table
+        Scores, one row a condition, model and metric.
+    baselines
+        Which models are baselines.
+    n_resamples
+        Bootstrap samples of conditions.
+    rng
+        Random generator.
+    screens
+        Values of metrics that have one for a whole split, without intervals.
+
+    Returns
+    -------
+    One row per split, model and metric: ``mean``, ``sd``, ``n_conditions``, ``lower`` and ``upper`` (percentile
+    bootstrap over conditions, 95 %), ``best_baseline`` (by its mean), and ``difference``, ``difference_lower`` and
+    ``difference_upper`` to it, paired over the conditions that both have.
+    """
+    rows = []
+    labels = [name for name in table.columns if name not in {"model", "metric", "value", "n_cells"}]
+    for (split, metric), part in table.groupby(["split", "metric"], sort=False, observed=True):
+        models = list(dict.fromkeys(part["model"]))
+        wide = part.set_index([*labels, "model"])["value"].unstack("model")[models]
+        values = wide.to_numpy()
+        draws = resampled_means(values, n_resamples, rng)
+        lower, upper = interval(draws)
+        best = best_of(values, models, baselines, higher_is_better=METRICS[metric].higher_is_better)
+        for place, model in enumerate(models):
+            known = values[~np.isnan(values[:, place]), place]
+            row = {"split": split, "model": model, "metric": metric, "mean": known.mean() if len(known) else np.nan}
+            row |= {"sd": known.std(ddof=1) if len(known) > 1 else np.nan, "n_conditions": len(known)}
+            row |= {"lower": lower[place], "upper": upper[place], "best_baseline": ""}
+            row |= {"difference": np.nan, "difference_lower": np.nan, "difference_upper": np.nan}
+            if best is not None and model not in {CEILING, DUPLICATE, best}:
+                against = values[:, place] - values[:, models.index(best)]
+                low, high = interval(resampled_means(against[:, None], n_resamples, rng))
+                row |= {"best_baseline": best, "difference": _mean(against)}
+                row |= {"difference_lower": low[0], "difference_upper": high[0]}
+            rows.append(row)
+    order = {name: place for place, name in enumerate(dict.fromkeys(table["split"]))}
+    model_order = {name: place for place, name in enumerate(dict.fromkeys(table["model"]))}
+    rows.sort(key=lambda row: (order[row["split"]], model_order[row["model"]]))
+    if screens is not None:
+        names = ["split", "model", "metric", "value", "n"]
+        rows += [
+            {"split": split, "model": model, "metric": metric, "mean": value, "sd": np.nan, "n_conditions": n}
+            | {"lower": np.nan, "upper": np.nan, "best_baseline": "", "difference": np.nan}
+            | {"difference_lower": np.nan, "difference_upper": np.nan}
+            for split, model, metric, value, n in screens[names].itertuples(index=False, name=None)
+        ]
+    return pd.DataFrame(rows + _fractions(table, n_resamples, rng))
+
+
+def _fractions(table: pd.DataFrame, n_resamples: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Share of the range between controls and ceiling that models cover, as a ratio of means over conditions."""
+    rows: list[dict[str, Any]] = []
+    energies = table[table["metric"] == "energy_distance"]
+    for split, part in energies.groupby("split", sort=False, observed=True):
+        values = {model: each["value"].to_numpy() for model, each in part.groupby("model", sort=False, observed=True)}
+        if FLOOR not in values or CEILING not in values:
+            continue
+        n = len(values[FLOOR])
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) if n > 1 else np.ones((1, 1))
+        for model, scores in values.items():
+            known = ~np.isnan(scores)
+            three = [each[known] for each in (scores, values[FLOOR], values[CEILING])]
+            fraction = pooled_dynamic_range_fraction(*three) if known.any() else np.nan
+            model_sum, floor_sum, ceiling_sum = (weights[:, known] @ each for each in three)
+            span = floor_sum - ceiling_sum
+            ratios = np.divide(floor_sum - model_sum, span, out=np.full(len(span), np.nan), where=span > 0)
+            low, high = interval(ratios[:, None])
+            rows.append(
+                {"split": split, "model": model, "metric": FRACTION, "mean": fraction, "sd": np.nan}
+                | {"n_conditions": int(known.sum()), "lower": low[0], "upper": high[0], "best_baseline": ""}
+                | {"difference": np.nan, "difference_lower": np.nan, "difference_upper": np.nan}
+            )
+    return rows
+
+
+def best_of(
+    values: NDArray[np.float64], models: Sequence[str], names: Sequence[str], *, higher_is_better: bool
+) -> str | None:
+    """Of some models the one with the best mean over the conditions (rows) that it has; None if none has any."""
+    means = {name: _mean(values[:, models.index(name)]) for name in names if name in models}
+    means = {name: -mean if higher_is_better else mean for name, mean in means.items() if not np.isnan(mean)}
+    return min(means, key=lambda name: means[name]) if means else None
+
+
+def resampled_means(values: NDArray[np.float64], n_resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Means of the columns over bootstrap samples of the rows (B, M); rows are drawn together, NaN left out."""
+    n = len(values)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+    known = ~np.isnan(values)
+    counts = weights @ known
+    return np.divide(
+        weights @ np.where(known, values, 0.0), counts, out=np.full(counts.shape, np.nan), where=counts > 0
+    )
+
+
+def interval(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends of the central 95 % of every column; NaN where a column has fewer than two different values or is unknown."""
+    low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
+    known = ~np.isnan(draws).all(axis=0)
+    if len(draws) > 1 and known.any():
+        low[known], high[known] = np.nanquantile(draws[:, known], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return low, high
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def verdict_rows(
+    labels: Mapping[str, Any],
+    scores: Mapping[str, CloudScores],
+    *,
+    baselines: Sequence[str],
+    p_value: float,
+    cells_needed: float,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Judge every model that is no baseline at one condition, by energy scores of the same real cells.
+
+    Parameters
+    ----------
+    labels
+        Names of the condition.
+    scores
+        Energy scores of the real cells by model.
+    baselines
+        Which models are baselines.
+    p_value, cells_needed
+        Of the test that the real cells differ from the controls at all.
+    n_resamples
+        Bootstrap samples of the real cells.
+    rng
+        Random generator.
+
+    Returns
+    -------
+    A row a model. The difference is that of energy distances, to the best baseline at this condition: choosing it
+    afterwards favours baselines. Its interval knows that real and predicted cells are samples; that two models start
+    from the same controls would only make it narrower.
+    """
+    known = [name for name in baselines if name in scores]
+    if not known:
+        return []
+    best = min(known, key=lambda name: scores[name].energy_distance)
+    rows = []
+    for model, own in scores.items():
+        if model in baselines:
+            continue
+        difference = 2.0 * (own.energy_scores - scores[best].energy_scores)
+        draws = resampled_means(difference[:, None], n_resamples, rng)
+        draws += rng.normal(0.0, np.sqrt(own.sampling_variance + scores[best].sampling_variance), draws.shape)
+        low, high = interval(draws)
+        verdict = BASELINE
+        if p_value > 1 - CONFIDENCE:
+            verdict = NOT_MEASURABLE
+        elif high[0] < 0:
+            verdict = MODEL_BETTER
+        rows.append(
+            {**labels, "model": model, "best_baseline": best, "difference": float(difference.mean())}
+            | {"lower": low[0], "upper": high[0], "p_value": p_value, "n_cells": len(difference)}
+            | {"n_cells_needed": cells_needed, "verdict": verdict}
+        )
+    return rows

@@ -1,0 +1,266 @@
+"""All metrics that predicted cells are judged by, with what is needed to read them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from perturbflow.metrics._calibrated import (
+    differential_weights,
+    pearson_against_reference,
+    weighted_mse,
+    weighted_r2,
+)
+from perturbflow.metrics._correlations import agreement_of_correlations, error_of_correlations
+from perturbflow.metrics._cross_energy import cross_energy
+from perturbflow.metrics._differential import recall_of_top_genes
+from perturbflow.metrics._differential_agreement import (
+    agreement_of_direction,
+    overlap_of_top_genes,
+    precision_of_top_genes,
+    recall_of_significant_genes,
+    spearman,
+    spearman_of_log_fold_changes,
+)
+from perturbflow.metrics._differential_expression import t_scores
+from perturbflow.metrics._differential_scores import (
+    auroc_of_significant_genes,
+    average_precision_of_significant_genes,
+    r2_of_scores,
+)
+from perturbflow.metrics._directions import direction_fidelity, direction_fidelity_yield, direction_reach
+from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score
+from perturbflow.metrics._effects import (
+    PSEUDOCOUNT,
+    cosine_of_log_fold_changes,
+    cosine_of_mean_effects,
+    rmse_of_log_fold_changes,
+    rmse_of_mean_effects,
+)
+from perturbflow.metrics._energy import energy_distance
+from perturbflow.metrics._errors import mae_of_mean_effects, mse_of_mean_effects, pearson_of_mean_effects
+from perturbflow.metrics._marginals import error_of_variances, error_of_zero_fractions
+from perturbflow.metrics._mmd import mmd
+from perturbflow.metrics._moments import Moments
+from perturbflow.metrics._panel import Panel, Strengths
+from perturbflow.metrics._perturbench_energy import energy_loss
+from perturbflow.metrics._principal_components import cosine_in_components, cross_cosine_in_components
+from perturbflow.metrics._profiles import correlation_of_changes
+from perturbflow.metrics._rank import normalised_rank
+from perturbflow.metrics._registry import METRICS, Metric, register
+from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
+from perturbflow.metrics._unbiased_errors import unbiased_mses
+from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
+
+__all__ = ["METRICS"]
+
+PERTURBENCH = "PerturBench (Wu et al. 2024)"
+CELL_EVAL = "cell-eval (Arc Institute)"
+CELL_EVAL2 = "cell-eval2 (Arc Institute)"
+MILLER = "Miller et al. 2025; Mejia et al. 2025"
+SYSTEMA = "Systema (Vinas Torne et al. 2025)"
+
+
+# Panels: a value for every condition
+
+
+def _rank(panel: Panel) -> NDArray[np.float64]:
+    squared = cdist(panel.predicted_means, panel.observed_means, "sqeuclidean")
+    return normalised_rank(squared, higher_is_better=False)
+
+
+def _rank_of_log_fold_changes(panel: Panel) -> NDArray[np.float64]:
+    logs = [np.log2(means + PSEUDOCOUNT) for means in (panel.predicted_means, panel.observed_means)]
+    changes = [one - np.log2(panel.control.mean + PSEUDOCOUNT) for one in logs]
+    return normalised_rank(cross_cosine_in_components(*changes), higher_is_better=True)
+
+
+def _rank_of_cosine_in_components(panel: Panel) -> NDArray[np.float64]:
+    means = (np.stack([cells.mean(axis=0) for cells in side]) for side in panel.components)
+    return normalised_rank(cross_cosine_in_components(*means), higher_is_better=True)
+
+
+def _rank_of_energy_in_components(panel: Panel) -> NDArray[np.float64]:
+    return normalised_rank(cross_energy(*panel.components, unbiased=False), higher_is_better=False)
+
+
+def _weights(panel: Panel) -> NDArray[np.float64] | None:
+    """Weights of genes; None where there is no other condition to compare with, or a single cell."""
+    return differential_weights(panel.observed) if len(panel) > 1 and panel.observed_sizes.min() > 1 else None
+
+
+def _weighted_mse(panel: Panel) -> NDArray[np.float64]:
+    weights = _weights(panel)
+    if weights is None:
+        return np.full(len(panel), np.nan)
+    return weighted_mse(panel.predicted_means, panel.observed_means, weights)
+
+
+def _weighted_r2(panel: Panel) -> NDArray[np.float64]:
+    weights = _weights(panel)
+    if weights is None:
+        return np.full(len(panel), np.nan)
+    reference = panel.observed_sizes @ panel.observed_means / panel.observed_sizes.sum()
+    return weighted_r2(panel.predicted_means, panel.observed_means, weights, reference)
+
+
+def _against_centroids(panel: Panel, *, n_top: int | None = None) -> NDArray[np.float64]:
+    if len(panel) < 2:
+        return np.full(len(panel), np.nan)
+    reference = panel.observed_means.mean(axis=0)
+    return pearson_against_reference(panel.predicted_means, panel.observed_means, reference, n_top=n_top)
+
+
+def _discrimination(panel: Panel, *, distance: str, convention: str) -> NDArray[np.float64]:
+    if len(panel) < 2:
+        return np.full(len(panel), np.nan)
+    return discrimination_score(
+        panel.predicted_effects,
+        panel.observed_effects,
+        distance=distance,  # type: ignore[arg-type]
+        convention=convention,  # type: ignore[arg-type]
+        targets=panel.targets,
+    )
+
+
+def _centroid_accuracy(panel: Panel) -> NDArray[np.float64]:
+    if len(panel) < 2:
+        return np.full(len(panel), np.nan)
+    return centroid_accuracy(panel.predicted_means, panel.observed_means)
+
+
+def _r2_of_scores(x: Moments, y: Moments, control: Moments) -> float:
+    return r2_of_scores(t_scores(x, control), t_scores(y, control))
+
+
+def _spearman_of_numbers(predicted: Strengths, observed: Strengths) -> float:
+    return spearman(predicted.n_significant, observed.n_significant) if len(observed.n_significant) > 1 else np.nan
+
+
+def _pearson_of_distances(predicted: Strengths, observed: Strengths) -> float:
+    if len(observed.energy_distance) < 2:
+        return float("nan")
+    found = correlation_of_changes(predicted.energy_distance[None], observed.energy_distance[None], np.zeros(1))
+    return float(found[0])
+
+
+def _cosine_of_mean_components(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    return float(cosine_in_components(x.mean(axis=0), y.mean(axis=0)))
+
+
+LOWER, HIGHER = False, True
+
+for _metric in (
+    # Distributions
+    Metric("energy_distance", energy_distance, "distribution", LOWER, 0.0,
+           "Energy distance between predicted and real cells (unbiased)"),
+    Metric("mmd", mmd, "distribution", LOWER, 0.0,
+           "Squared MMD between predicted and real cells (Gaussian kernels, unbiased)"),
+    Metric("wasserstein_of_genes", wasserstein_of_genes, "distribution", LOWER, 0.0,
+           "Mean over genes of the Wasserstein distance between predicted and real values"),
+    Metric("sliced_wasserstein", sliced_wasserstein, "distribution", LOWER, 0.0,
+           "Sliced Wasserstein distance of order 2 between predicted and real cells"),
+    Metric("error_of_zero_fractions", error_of_zero_fractions, "distribution", LOWER, 0.0,
+           "Mean absolute error of the share of zeros over genes"),
+    Metric("error_of_variances", error_of_variances, "distribution", LOWER, 0.0,
+           "Error of the standard deviations over genes"),
+    Metric("agreement_of_correlations", agreement_of_correlations, "distribution", HIGHER, 1.0,
+           "Correlation of predicted with real gene-gene correlations"),
+    Metric("error_of_correlations", error_of_correlations, "distribution", LOWER, 0.0,
+           "RMSE of gene-gene correlations"),
+    Metric("energy_loss", energy_loss, "distribution", LOWER, 0.0,
+           "Half the energy distance with the pairs of a cell with itself", f"{PERTURBENCH}: mmd_none"),
+    Metric("energy_loss_in_components", energy_loss, "components", LOWER, 0.0,
+           "The same in principal components", f"{PERTURBENCH}: mmd_pca"),
+    # Means
+    Metric("rmse_of_mean_effects", rmse_of_mean_effects, "effect", LOWER, 0.0,
+           "RMSE of the mean effect over genes", f"{PERTURBENCH}: rmse_average"),
+    Metric("cosine_of_mean_effects", cosine_of_mean_effects, "effect", HIGHER, 1.0,
+           "Cosine of the mean effect over genes"),
+    Metric("pearson_of_mean_effects", pearson_of_mean_effects, "effect", HIGHER, 1.0,
+           "Correlation of the mean effect over genes", f"{CELL_EVAL}: pearson_delta"),
+    Metric("mse_of_mean_effects", mse_of_mean_effects, "effect", LOWER, 0.0,
+           "Mean squared error of the mean effect", f"{CELL_EVAL}: mse, mse_delta"),
+    Metric("mae_of_mean_effects", mae_of_mean_effects, "effect", LOWER, 0.0,
+           "Mean absolute error of the mean effect", f"{CELL_EVAL}: mae, mae_delta"),
+    Metric("rmse_of_log_fold_changes", rmse_of_log_fold_changes, "effect", LOWER, 0.0,
+           "RMSE of the log2 fold changes over genes"),
+    Metric("cosine_of_log_fold_changes", cosine_of_log_fold_changes, "effect", HIGHER, 1.0,
+           "Cosine of the log2 fold changes over genes", f"{PERTURBENCH}: cosine_logfc"),
+    Metric("cosine_in_components", _cosine_of_mean_components, "components", HIGHER, 1.0,
+           "Cosine of the mean in principal components", f"{PERTURBENCH}: cosine_pca_average"),
+    # Genes
+    Metric("recall_of_top_genes", recall_of_top_genes, "effect", HIGHER, 1.0,
+           "Share of the 50 most changed genes that are among those predicted",
+           f"{PERTURBENCH}: top_k_recall_scores"),
+    *(
+        Metric(f"overlap_of_top_genes{suffix}", partial(overlap_of_top_genes, n_top=k), "differential", HIGHER, 1.0,
+               f"Share of the {words} that are among as many predicted ones", f"{CELL_EVAL}: overlap_at_{k or 'N'}")
+        for k, suffix, words in ((None, "", "significant genes"), (100, "_100", "100 most changed significant genes"))
+    ),
+    Metric("precision_of_top_genes", precision_of_top_genes, "differential", HIGHER, 1.0,
+           "Share of the predicted significant genes that are among as many real ones", f"{CELL_EVAL}: precision_at_N"),
+    Metric("recall_of_significant_genes", recall_of_significant_genes, "differential", HIGHER, 1.0,
+           "Share of the significant genes that are predicted as such", f"{CELL_EVAL}: de_sig_genes_recall"),
+    Metric("jaccard_of_significant_genes", jaccard_of_significant_genes, "differential", HIGHER, 1.0,
+           "Genes significant in both over those in either", f"{CELL_EVAL2}: de_wilcoxon_sig_jaccard"),
+    Metric("average_precision_of_significant_genes", average_precision_of_significant_genes, "differential", HIGHER,
+           1.0, "Average precision of significant genes by predicted p-values", f"{CELL_EVAL}: pr_auc"),
+    Metric("auroc_of_significant_genes", auroc_of_significant_genes, "differential", HIGHER, 1.0,
+           "AUROC of significant genes by predicted p-values", f"{CELL_EVAL}: roc_auc"),
+    Metric("agreement_of_direction", agreement_of_direction, "differential", HIGHER, 1.0,
+           "Share of the significant genes predicted with the right sign", f"{CELL_EVAL}: de_direction_match"),
+    Metric("spearman_of_log_fold_changes", spearman_of_log_fold_changes, "differential", HIGHER, 1.0,
+           "Rank correlation of fold changes of the significant genes", f"{CELL_EVAL}: de_spearman_lfc_sig"),
+    Metric("relative_error_of_log_fold_changes", relative_error_of_log_fold_changes, "differential", LOWER, 0.0,
+           "Absolute error of fold changes over their size", f"{CELL_EVAL2}: de_wilcoxon_lfc_nmae"),
+    Metric("direction_fidelity_yield", direction_fidelity_yield, "differential", HIGHER, 1.0,
+           "Significant genes with the right direction, for what was predicted and what is real",
+           f"{CELL_EVAL2}: de_wilcoxon_direction_fidelity_yield_raw"),
+    Metric("direction_reach", direction_reach, "differential", HIGHER, 1.0,
+           "How far down the real list directions are right", f"{CELL_EVAL2}: de_wilcoxon_direction_reach_raw"),
+    Metric("direction_fidelity", direction_fidelity, "differential", HIGHER, 1.0,
+           "Share of the predicted significant genes with the right sign", f"{CELL_EVAL2}: de_wilcoxon_direction_fidelity"),
+    Metric("r2_of_scores", _r2_of_scores, "effect", HIGHER, 1.0,
+           "R2 of the t-scores of genes", f"{PERTURBENCH}: r2_score_scores, the other way round"),
+    # Panels
+    Metric("normalised_rank", _rank, "panel", LOWER, 0.0,
+           "Rank of the own prediction among those of other conditions (0 best, 0.5 random)",
+           f"{PERTURBENCH}: rmse_rank_average"),
+    Metric("rank_of_log_fold_changes", _rank_of_log_fold_changes, "panel", LOWER, 0.0,
+           "The same rank by the cosine of log fold changes", f"{PERTURBENCH}: cosine_logfc_rank"),
+    Metric("rank_of_cosine_in_components", _rank_of_cosine_in_components, "panel", LOWER, 0.0,
+           "The same rank by the cosine in principal components", f"{PERTURBENCH}: cosine_pca_rank_average"),
+    Metric("rank_of_energy_in_components", _rank_of_energy_in_components, "panel", LOWER, 0.0,
+           "The same rank by the energy loss in principal components", f"{PERTURBENCH}: mmd_pca_rank"),
+    Metric("centroid_accuracy", _centroid_accuracy, "panel", HIGHER, 1.0,
+           "Share of other conditions that are farther from the prediction than its own", SYSTEMA),
+    *(
+        Metric(f"discrimination_score_{distance}", partial(_discrimination, distance=distance, convention="cell_eval"),
+               "panel", HIGHER, 1.0, f"Rank of the own condition among all by {distance} distance",
+               f"{CELL_EVAL}: discrimination_score_{distance}")
+        for distance in ("l1", "l2", "cosine")
+    ),
+    Metric("discrimination_score", partial(_discrimination, distance="cosine", convention="cell_eval2"),
+           "panel", HIGHER, 1.0, "Rank of the own condition by cosine, without the targeted genes",
+           f"{CELL_EVAL2}: pds_cosine"),
+    Metric("weighted_mse", _weighted_mse, "panel", LOWER, 0.0,
+           "Squared error of genes weighted by how much they tell the condition from others", MILLER),
+    Metric("weighted_r2", _weighted_r2, "panel", HIGHER, 1.0,
+           "Weighted R2 against the mean of all perturbed cells", MILLER),
+    Metric("pearson_against_centroids", _against_centroids, "panel", HIGHER, 1.0,
+           "Correlation of what differs from the mean of all perturbations", SYSTEMA),
+    Metric("unbiased_mse", unbiased_mses, "panel", LOWER, 0.0,
+           "Squared error of the mean without what sampling adds to it", f"{CELL_EVAL2}: expr_mse_unbiased"),
+    Metric("unbiased_mse_capped", partial(unbiased_mses, capped=True), "panel", LOWER, 0.0,
+           "The same, which dispersion of the prediction cannot lower", f"{CELL_EVAL2}: expr_mse_unbiased_capped"),
+    # Screens
+    Metric("spearman_of_numbers_of_significant_genes", _spearman_of_numbers, "screen", HIGHER, 1.0,
+           "Rank correlation of the numbers of significant genes", f"{CELL_EVAL}: de_spearman_sig"),
+    Metric("pearson_of_energy_distances", _pearson_of_distances, "screen", HIGHER, 1.0,
+           "Correlation of the energy distances to the controls", f"{CELL_EVAL}: pearson_edistance"),
+):  # fmt: skip
+    register(_metric)

@@ -1,0 +1,256 @@
+"""Differential expression of one condition against the controls, and the t-test of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
+
+PSEUDOCOUNT = 1e-9
+RELATIVE_ZERO = 1e-9
+LARGEST_LOG = 700.0  # of which the exponential is still finite
+
+
+@dataclass(frozen=True, eq=False)
+class DifferentialExpression:
+    """What a test says of every gene of one condition against the controls.
+
+    Parameters
+    ----------
+    log_fold_change
+        Log2 fold change of every gene, shape (G,); infinite where only one side expresses the gene and no pseudocount
+        was used.
+    p_value
+        p-value of every gene, shape (G,).
+    adjusted
+        p-values adjusted for the number of genes, shape (G,).
+    score
+        Signed statistic of every gene, shape (G,), if the test has one.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, there is no gene, or values are NaN or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = DifferentialExpression.of(np.array([2.0, -1.0, 0.1]), np.array([0.001, 0.02, 0.9]))
+    >>> found.significant(fdr=0.05)
+    array([ True,  True, False])
+    """
+
+    log_fold_change: NDArray[np.float64]
+    p_value: NDArray[np.float64]
+    adjusted: NDArray[np.float64]
+    score: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("log_fold_change", "p_value", "adjusted", "score"):
+            values = getattr(self, name)
+            if values is None and name == "score":
+                continue
+            values = np.asarray(values, dtype=np.float64)
+            object.__setattr__(self, name, values)
+            if values.ndim != 1 or values.shape != self.log_fold_change.shape or not values.size:
+                msg = (
+                    f"Expected one value of `{name}` for every gene, found shape {values.shape} beside "
+                    f"{self.log_fold_change.shape}. Pass arrays of shape (genes,)."
+                )
+                raise ValueError(msg)
+            if np.isnan(values).any():
+                msg = f"Expected numbers in `{name}`, found NaN in {int(np.isnan(values).sum())} genes. Leave them out."
+                raise ValueError(msg)
+            if name in {"p_value", "adjusted"} and (values.min() < 0 or values.max() > 1):
+                msg = (
+                    f"Expected `{name}` between 0 and 1, found {values.min():.3g} to {values.max():.3g}. "
+                    "Pass probabilities, not their logarithms."
+                )
+                raise ValueError(msg)
+
+    @classmethod
+    def of(
+        cls,
+        log_fold_change: NDArray[np.float64],
+        p_value: NDArray[np.float64],
+        score: NDArray[np.float64] | None = None,
+    ) -> DifferentialExpression:
+        """Adjust p-values by the method of Benjamini and Hochberg over all genes.
+
+        Parameters
+        ----------
+        log_fold_change
+            Log2 fold changes (G,).
+        p_value
+            p-values (G,).
+        score
+            Signed statistics (G,), if there are.
+
+        Returns
+        -------
+        The differential expression.
+
+        Raises
+        ------
+        ValueError
+            If shapes disagree, there is no gene, or values are NaN or out of range.
+
+        References
+        ----------
+        Benjamini and Hochberg (1995), *J. R. Stat. Soc. B* 57, 289-300.
+        """
+        unadjusted = cls(log_fold_change, p_value, p_value, score)  # refuses what cannot be adjusted
+        return cls(log_fold_change, p_value, stats.false_discovery_control(unadjusted.p_value), score)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return len(self.p_value)
+
+    def significant(self, fdr: float = 0.05) -> NDArray[np.bool_]:
+        """Genes with an adjusted p-value below ``fdr``.
+
+        Parameters
+        ----------
+        fdr
+            False discovery rate.
+
+        Returns
+        -------
+        Whether each gene is significant, shape (G,).
+
+        Raises
+        ------
+        ValueError
+            If ``fdr`` is not above 0 and at most 1.
+        """
+        if not 0 < fdr <= 1:
+            msg = f"Expected `fdr` above 0 and at most 1, found {fdr!r}."
+            raise ValueError(msg)
+        return self.adjusted < fdr
+
+
+def log_fold_change(
+    mean: NDArray[np.float64], control_mean: NDArray[np.float64], *, pseudocount: float = PSEUDOCOUNT
+) -> NDArray[np.float64]:
+    """Log2 fold change of log1p-normalised means.
+
+    ::
+
+        log2((expm1(mean) + pseudocount) / (expm1(control_mean) + pseudocount))
+
+    That is the ratio of geometric means of ``1 + x``, less 1: the definition of scanpy and pdex, both of which have
+    1e-9 for a pseudocount by default; cell-eval sets it to 0. A gene without expression on both sides has 0. A mean
+    below 0, which only a prediction can have, counts as no expression.
+
+    Parameters
+    ----------
+    mean
+        Means of log1p-normalised expression (G,).
+    control_mean
+        Those of the controls (G,).
+    pseudocount
+        What is added to both; 0 gives infinite values to genes that one side alone expresses, which then have no
+        order among them.
+
+    Returns
+    -------
+    The log2 fold changes (G,).
+
+    Raises
+    ------
+    ValueError
+        If the pseudocount is negative or not finite, the numbers of genes differ, or a mean is no logarithm.
+
+    References
+    ----------
+    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> log_fold_change(np.log1p([3.0, 0.0, 0.0]), np.log1p([1.5, 0.0, 1.0]), pseudocount=0)
+    array([  1.,   0., -inf])
+    """
+    if not (np.isfinite(pseudocount) and pseudocount >= 0):
+        msg = f"Expected `pseudocount` to be 0 or a positive number, found {pseudocount!r}."
+        raise ValueError(msg)
+    if mean.shape != control_mean.shape:
+        msg = f"Expected the same genes in the condition and in the controls, found {mean.shape}, {control_mean.shape}."
+        raise ValueError(msg)
+    largest = max(mean.max(initial=0), control_mean.max(initial=0))
+    if largest > LARGEST_LOG:
+        msg = f"Expected means of log1p-normalised expression, found {largest:.3g}. Normalise and log-transform first."
+        raise ValueError(msg)
+    expressed = [np.expm1(np.maximum(side, 0.0)) + pseudocount for side in (mean, control_mean)]
+    with np.errstate(divide="ignore"):
+        above, below = (np.log2(side) for side in expressed)
+    return np.subtract(above, below, out=np.zeros_like(above), where=expressed[0] != expressed[1])
+
+
+def t_scores(cells: CellsOrMoments, control: CellsOrMoments) -> DifferentialExpression:
+    """t-test of every gene with the number of control cells replaced by that of the condition.
+
+    ::
+
+        t = (mean - mean_c) / sqrt( (var + var_c) / n )
+        p = 2 P(T > |t|),  T of (n - 1) (var + var_c)^2 / (var^2 + var_c^2) degrees of freedom
+
+    Scanpy's ``t-test_overestim_var`` of a condition of n cells against a reference group. Pass :class:`Moments` where
+    many conditions share their controls or are needed again.
+
+    A gene without variance on both sides has score 0 and p-value 1, whether or not the means are equal, as in
+    PerturBench; scanpy gives infinite scores where they differ, and scores of any size where rounding leaves some
+    variance to a constant gene.
+
+    Parameters
+    ----------
+    cells
+        Cells of the condition (n, G), log1p-normalised, or their moments.
+    control
+        Control cells (c, G), log1p-normalised, or their moments.
+
+    Returns
+    -------
+    The differential expression; its scores are t. Fold changes are those of :func:`log_fold_change`.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of genes differ, values are not finite, or there are fewer than two cells on a side.
+
+    References
+    ----------
+    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15; Wu et al. (2024), PerturBench, arXiv 2408.10609.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> t_scores(np.array([[2.0, 1.0], [4.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])).score
+    array([1.41421356, 0.        ])
+    """
+    check_same_genes(cells=cells, control=control)
+    condition = moments_of(cells, name="cells", minimum=2)
+    reference = moments_of(control, name="control", minimum=2)
+    changes = log_fold_change(condition.mean, reference.mean)
+    score, p_value = _overestimated_variance_test(condition, reference)
+    return DifferentialExpression.of(changes, p_value, score)
+
+
+def _overestimated_variance_test(
+    condition: Moments, reference: Moments
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    n_cells, variance = condition.n_cells, condition.variance + reference.variance
+    # Rounding of the mean alone leaves a constant gene a variance of some 1e-32 of its square.
+    size = RELATIVE_ZERO * np.maximum(np.abs(condition.mean), np.abs(reference.mean))
+    varies = variance > size**2
+    difference, variance = condition.mean - reference.mean, np.where(varies, variance, 1.0)
+    score = np.where(varies, difference / np.sqrt(variance / n_cells), 0.0)
+    shares = (condition.variance / variance) ** 2 + (reference.variance / variance) ** 2
+    freedom = (n_cells - 1) / np.where(varies, shares, 1.0)
+    return score, np.where(varies, 2.0 * special.stdtr(freedom, -np.abs(score)), 1.0)

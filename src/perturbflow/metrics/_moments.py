@@ -1,0 +1,116 @@
+"""Mean and variance of every gene, which is all that many metrics need of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perturbflow.metrics._cells import Cells, check_cells, gene_means
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Number of cells, and mean and variance of every gene.
+
+    Metrics of means accept it in the place of cells, so that cells are read once for all of them.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells.
+    mean
+        Mean of every gene, shape (G,).
+    variance
+        Unbiased variance of every gene (ddof 1), shape (G,); NaN for a single cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Moments.of(np.array([[0.0, 1.0], [2.0, 1.0]])).variance
+    array([2., 0.])
+    """
+
+    n_cells: int
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells and of genes, as of a matrix of cells."""
+        return self.n_cells, len(self.mean)
+
+    @classmethod
+    def of(cls, cells: Cells, *, name: str = "cells") -> Moments:
+        """Read cells (n, G), dense or sparse.
+
+        Parameters
+        ----------
+        cells
+            Cells by genes.
+        name
+            What errors call them.
+
+        Returns
+        -------
+        Their moments.
+
+        Raises
+        ------
+        ValueError
+            If there are no cells, or values are not finite.
+        """
+        cells = check_cells(cells, name=name)
+        mean, n_cells = gene_means(cells, name=name), cells.shape[0]
+        if n_cells == 1:
+            return cls(1, mean, np.full(len(mean), np.nan))
+        if isinstance(cells, np.ndarray):
+            total = np.zeros(len(mean))
+            for start in range(0, n_cells, ROWS):  # centred, so that a large mean costs no digits
+                part = cells[start : start + ROWS] - mean
+                total += np.einsum("ij,ij->j", part, part)
+        else:
+            # Centred values of the entries that are stored, and the mean itself for those that are not.
+            wide = cells.tocsr().astype(np.float64)
+            part = (wide.data - mean[wide.indices]) ** 2
+            absent = n_cells - np.bincount(wide.indices, minlength=len(mean))
+            total = np.bincount(wide.indices, part, len(mean)) + absent * mean**2
+        return cls(n_cells, mean, total / (n_cells - 1))
+
+    @classmethod
+    def pooled(cls, *parts: Moments) -> Moments:
+        """Return the moments of the cells of several parts together.
+
+        Parameters
+        ----------
+        parts
+            Moments of each, over the same genes.
+
+        Returns
+        -------
+        The moments of all.
+        """
+        sizes = np.array([part.n_cells for part in parts], dtype=np.float64)
+        n_cells = int(sizes.sum())
+        means = np.stack([part.mean for part in parts])
+        mean = sizes @ means / n_cells
+        squares = sizes @ (means - mean) ** 2
+        for part in parts:
+            if part.n_cells > 1:
+                squares = squares + (part.n_cells - 1) * part.variance
+        return cls(n_cells, mean, squares / (n_cells - 1) if n_cells > 1 else np.full(len(mean), np.nan))
+
+
+CellsOrMoments: TypeAlias = Cells | Moments
+ROWS = 4096
+
+
+def moments_of(cells: CellsOrMoments, *, name: str, minimum: int = 1) -> Moments:
+    """Return the moments of cells, or moments as they are, of at least ``minimum`` cells."""
+    found = cells if isinstance(cells, Moments) else Moments.of(cells, name=name)
+    if found.n_cells < minimum:
+        msg = f"Expected at least {minimum} cells in `{name}`, found {found.n_cells}. Leave out conditions with too few cells."
+        raise ValueError(msg)
+    return found

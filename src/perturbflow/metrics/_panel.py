@@ -1,0 +1,84 @@
+"""Conditions side by side, for metrics that compare each with all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perturbflow.metrics._moments import Moments
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Predicted and observed cells of P conditions and the controls that serve them all.
+
+    Parameters
+    ----------
+    predicted, observed
+        Moments of the cells of every condition.
+    control
+        Moments of the control cells.
+    targets
+        Which genes the perturbation of a condition acts on itself, shape (P, G); None where that is not known.
+    components
+        Predicted and observed cells of every condition in principal components; empty where no metric needs them.
+    """
+
+    predicted: Sequence[Moments]
+    observed: Sequence[Moments]
+    control: Moments
+    targets: NDArray[np.bool_] | None = None
+    components: tuple[Sequence[NDArray[np.float64]], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.observed)
+
+    @cached_property
+    def predicted_means(self) -> NDArray[np.float64]:
+        """Means of the predicted cells, shape (P, G)."""
+        return np.stack([one.mean for one in self.predicted])
+
+    @cached_property
+    def observed_means(self) -> NDArray[np.float64]:
+        """Means of the observed cells, shape (P, G)."""
+        return np.stack([one.mean for one in self.observed])
+
+    @cached_property
+    def observed_variances(self) -> NDArray[np.float64]:
+        """Variances of the observed cells, shape (P, G)."""
+        return np.stack([one.variance for one in self.observed])
+
+    @cached_property
+    def observed_sizes(self) -> NDArray[np.float64]:
+        """Numbers of observed cells, shape (P,)."""
+        return np.array([one.n_cells for one in self.observed], dtype=np.float64)
+
+    @cached_property
+    def predicted_effects(self) -> NDArray[np.float64]:
+        """Means of the predicted cells minus that of the controls, shape (P, G)."""
+        return self.predicted_means - self.control.mean
+
+    @cached_property
+    def observed_effects(self) -> NDArray[np.float64]:
+        """Means of the observed cells minus that of the controls, shape (P, G)."""
+        return self.observed_means - self.control.mean
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How strong perturbations are, in ways that do not say which genes change.
+
+    Parameters
+    ----------
+    n_significant
+        Numbers of significant genes, shape (P,).
+    energy_distance
+        Energy distances to the controls, shape (P,).
+    """
+
+    n_significant: NDArray[np.float64]
+    energy_distance: NDArray[np.float64]

@@ -1,0 +1,251 @@
+"""Principal components of reference cells, and the cosine of mean vectors in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import linalg
+from scipy.sparse.linalg import LinearOperator, svds
+
+from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.metrics._distances import _centred
+from perturbflow.metrics._moments import Moments
+
+MAX_COVARIANCE_GENES = 4000
+ROWS = 4096
+RELATIVE_ZERO = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class PrincipalComponents:
+    """Directions of largest variance of reference cells.
+
+    Parameters
+    ----------
+    mean
+        Mean of every gene in the reference cells (G,).
+    loadings
+        Orthonormal directions (K, G), by falling variance. The largest loading of each, by absolute value, is positive.
+    variance
+        Variance of the reference cells along each (K,), ddof 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> components = PrincipalComponents.of(np.array([[0.0, 1.0], [4.0, 1.0], [2.0, 1.0]]))
+    >>> components.project(np.array([[5.0, 1.0]]))
+    array([[3.]])
+    """
+
+    mean: NDArray[np.float64]
+    loadings: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, cells: Cells, *, n_components: int = 100) -> Self:
+        """Fit to reference cells.
+
+        Up to 4,000 genes the eigenvectors of the covariance matrix, beyond them the singular vectors of the centred
+        cells by Lanczos iteration to machine precision, from a fixed start. Sparse cells are not made dense as a whole.
+
+        Parameters
+        ----------
+        cells
+            Reference cells (n, G).
+        n_components
+            How many at most: there are no more than n - 1 or G, and directions without variance are left out.
+
+        Returns
+        -------
+        The components.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than 2 cells, values are not finite, all cells are equal, or ``n_components`` is not
+            positive.
+        """
+        if n_components < 1:
+            msg = f"Expected `n_components` to be at least 1, found {n_components!r}."
+            raise ValueError(msg)
+        cells = check_cells(cells, name="cells", minimum=2)
+        moments = Moments.of(cells, name="cells")
+        mean, spread = moments.mean, float(moments.variance.sum())
+        if spread <= RELATIVE_ZERO**2 * float(mean @ mean):  # what rounding leaves of equal cells
+            msg = "Expected cells that differ, found the same values in all of `cells`. Pass cells of more conditions."
+            raise ValueError(msg)
+        n_cells, n_genes = cells.shape
+        if n_genes <= MAX_COVARIANCE_GENES:
+            k = min(n_components, n_cells - 1, n_genes)
+            covariance = _covariance(cells, mean)
+            variance, vectors = linalg.eigh(covariance, subset_by_index=(n_genes - k, n_genes - 1), overwrite_a=True)
+            variance, loadings = variance[::-1], vectors.T[::-1]
+        else:
+            k = min(n_components, n_cells - 1, n_genes - 1)
+            start = np.random.default_rng(0).normal(size=min(cells.shape))
+            _, values, loadings = svds(_centred_operator(cells, mean), k=k, v0=start, return_singular_vectors="vh")
+            order = np.argsort(-values)
+            variance, loadings = values[order] ** 2 / (n_cells - 1), loadings[order]
+        kept = variance > RELATIVE_ZERO * spread
+        variance, loadings = variance[kept], loadings[kept]
+        largest = np.abs(loadings).argmax(axis=1)
+        signs = np.sign(loadings[np.arange(len(loadings)), largest])
+        return cls(mean, np.ascontiguousarray(loadings * signs[:, None]), variance)
+
+    def project(self, cells: Cells) -> NDArray[np.float64]:
+        """Coordinates in the components, from the mean of the reference cells.
+
+        Parameters
+        ----------
+        cells
+            Cells, or means of cells, of the same genes (n, G).
+
+        Returns
+        -------
+        Coordinates (n, K).
+
+        Raises
+        ------
+        ValueError
+            If the genes are not as many as those of the reference cells, or values are not finite.
+        """
+        cells = check_cells(cells, name="cells")
+        check_same_genes(cells=cells, reference=self.mean[None])
+        gene_means(cells, name="cells")
+        if not isinstance(cells, np.ndarray):
+            return np.asarray(cells @ self.loadings.T) - self.loadings @ self.mean
+        blocks = [_centred(cells, slice(start, start + ROWS), self.mean) for start in range(0, cells.shape[0], ROWS)]
+        return np.concatenate([block @ self.loadings.T for block in blocks])
+
+
+def cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
+    """Cosine between predicted and observed means in principal components of the reference cells.
+
+    ``cos(mean(x W), mean(y W))`` with coordinates in :class:`PrincipalComponents`, whose origin is the mean of all
+    reference cells; PerturBench's ``cosine_pca_average``.
+
+    *Direction*: higher is better. *Range*: -1 to 1; 0 for a prediction that is the origin itself, NaN where the
+    reference is (PerturBench leaves both undefined).
+
+    *Weakness*: measured from the centre of all cells and not from the controls: what separates the cell type or batch
+    of a condition from the rest counts as effect, so copying the controls scores well wherever there are several
+    contexts. Depends on which cells the components were fitted to, and their mixture; small effects lie outside of the
+    first components.
+
+    Parameters
+    ----------
+    predicted
+        Coordinates of the predicted mean (K,), or of those of several conditions (P, K): means of projected cells, or
+        projected means.
+    observed
+        Coordinates of the observed means, same shape.
+
+    Returns
+    -------
+    The cosine of every condition, () or (P,).
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or values are not finite.
+
+    References
+    ----------
+    Wu et al. (2024), PerturBench: benchmarking machine learning models for cellular perturbation analysis,
+    arXiv 2408.10609.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> components = PrincipalComponents.of(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.5], [0.0, -0.5]]))
+    >>> predicted, observed = components.project(np.array([[1.0, 1.0]])), components.project(np.array([[1.0, 0.0]]))
+    >>> cosine_in_components(predicted, observed).round(4)
+    array([0.7071])
+    """
+    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(observed, dtype=np.float64)
+    if x.shape != y.shape:
+        msg = f"Expected `predicted` and `observed` of one shape, found {x.shape} and {y.shape}."
+        raise ValueError(msg)
+    x, y = _directions(x, y)
+    return np.clip(np.einsum("...k,...k->...", x, y), -1.0, 1.0)
+
+
+def cross_cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
+    """Cosine between all predicted and all observed means in principal components.
+
+    For the rank of :func:`cosine_in_components`, with its direction, range and weakness.
+
+    Parameters
+    ----------
+    predicted
+        Coordinates of the predicted means (P, K).
+    observed
+        Coordinates of the observed means (Q, K).
+
+    Returns
+    -------
+    The cosines (P, Q): row i is the prediction for condition i, column j the reference of condition j.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or values are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cross_cosine_in_components(np.eye(2), np.array([[2.0, 0.0], [0.0, -1.0]]))
+    array([[ 1.,  0.],
+           [ 0., -1.]])
+    """
+    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(observed, dtype=np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        msg = (
+            "Expected `predicted` and `observed` of shape (conditions, components) with the same components, "
+            f"found {x.shape} and {y.shape}."
+        )
+        raise ValueError(msg)
+    x, y = _directions(x, y)
+    return np.clip(x @ y.T, -1.0, 1.0)
+
+
+def _directions(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Vectors of length 1; those without direction become 0 in ``x`` and NaN in ``y``."""
+    for name, vectors in (("predicted", x), ("observed", y)):
+        if vectors.ndim not in (1, 2) or vectors.size == 0 or not np.isfinite(vectors).all():
+            msg = (
+                f"Expected finite means in `{name}`, (components,) or (conditions, components), found {vectors.shape}."
+            )
+            raise ValueError(msg)
+    norms_x, norms_y = (np.linalg.norm(vectors, axis=-1, keepdims=True) for vectors in (x, y))
+    # What rounding leaves of a mean that is the origin has no direction.
+    zero = RELATIVE_ZERO * max(norms_x.max(), norms_y.max())
+    return (
+        np.divide(x, norms_x, out=np.zeros_like(x), where=norms_x > zero),
+        np.divide(y, norms_y, out=np.full_like(y, np.nan), where=norms_y > zero),
+    )
+
+
+def _covariance(cells: Cells, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = np.zeros((len(mean), len(mean)))
+    for start in range(0, cells.shape[0], ROWS):
+        block = _centred(cells, slice(start, start + ROWS), mean)
+        total += block.T @ block
+    return total / (cells.shape[0] - 1)
+
+
+def _centred_operator(cells: Cells, mean: NDArray[np.float64]) -> LinearOperator:
+    """Centred cells (n, G), of which only products are taken."""
+
+    def forward(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        return cells @ vectors - mean @ vectors
+
+    def backward(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        return cells.T @ vectors - np.multiply.outer(mean, vectors.sum(axis=0))
+
+    return LinearOperator(
+        shape=cells.shape, dtype=np.float64, matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward
+    )

@@ -1,0 +1,76 @@
+"""What metrics of profiles share: arrays of conditions by genes, and the correlation of changes from a reference."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perturbflow.metrics._effects import RELATIVE_ZERO
+
+
+def check_profiles(**named: ArrayLike) -> list[NDArray[np.float64]]:
+    """Profiles (P, G) in float64; refuse other shapes, different shapes and values that are not finite."""
+    found = {name: _real(profiles, name) for name, profiles in named.items()}
+    for name, profiles in found.items():
+        if profiles.ndim != 2 or profiles.size == 0:
+            msg = f"Expected `{name}` to have shape (conditions, genes), found {profiles.shape}."
+            raise ValueError(msg)
+    shapes = {name: profiles.shape for name, profiles in found.items()}
+    if len(set(shapes.values())) > 1:
+        msg = f"Expected the same conditions and genes in {', '.join(found)}; found shapes {shapes}."
+        raise ValueError(msg)
+    return list(found.values())
+
+
+def per_gene(values: ArrayLike, like: NDArray[np.float64], *, name: str) -> NDArray[np.float64]:
+    """Values of every gene (G,), or of every condition and gene, as an array of the shape (P, G) of ``like``."""
+    found = _real(values, name)
+    if found.shape not in {like.shape, like.shape[1:]}:
+        msg = f"Expected `{name}` to have shape {like.shape[1:]} or {like.shape}, found {found.shape}."
+        raise ValueError(msg)
+    return np.broadcast_to(found, like.shape)
+
+
+def correlation_of_changes(
+    predicted: NDArray[np.float64],
+    observed: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    predicted_reference: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Pearson correlation over genes of the changes of profiles (P, G) from their references, shape (P,).
+
+    0 where the predicted change is the same in every gene, as it orders no genes; NaN where the observed one is.
+    """
+    change_predicted, flat_predicted = _direction(
+        predicted, reference if predicted_reference is None else predicted_reference
+    )
+    change_observed, flat_observed = _direction(observed, reference)
+    correlation = np.clip(np.einsum("pg,pg->p", change_predicted, change_observed), -1.0, 1.0)
+    correlation[flat_predicted] = 0.0
+    correlation[flat_observed] = np.nan
+    return correlation
+
+
+def _direction(
+    profiles: NDArray[np.float64], reference: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Centred changes of length 1, and which of them are nothing but rounding."""
+    change = profiles - reference
+    size = np.maximum(np.linalg.norm(reference, axis=-1), np.linalg.norm(change, axis=-1))
+    change -= change.mean(axis=-1, keepdims=True)
+    norm = np.linalg.norm(change, axis=-1)
+    flat = norm <= RELATIVE_ZERO * size
+    return change / np.where(flat, 1.0, norm)[:, None], flat
+
+
+def _real(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        msg = f"Expected `{name}` to hold real numbers, found dtype {array.dtype}."
+        raise TypeError(msg)
+    array = array.astype(np.float64)
+    bad = np.count_nonzero(~np.isfinite(array))
+    if bad:
+        msg = f"Expected finite values in `{name}`, found {bad} that are NaN or infinite. Leave out such conditions."
+        raise ValueError(msg)
+    return array

@@ -1,0 +1,208 @@
+"""How often intervals of predicted means hold what is observed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from scipy.stats import binom
+
+from perturbflow._checks import check_one_of, check_whole_number
+from perturbflow._evaluation._conditions import conditions_of
+from perturbflow._fields import read_cells, read_split
+from perturbflow._flow_store import read_flow
+from perturbflow.flow import condition_kind, mean_expression
+from perturbflow.metrics._moments import moments_of
+from perturbflow.metrics._uncertainty import interval_coverage
+from perturbflow.pl._drawing import DARK, KIND_COLORS, drawing, drawing_panels, finish
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from perturbflow._evaluation._conditions import Condition
+    from perturbflow._fitted_flow import FittedFlow
+    from perturbflow.flow import CellData
+
+_LEVELS = (0.05, *(round(0.1 * i, 1) for i in range(1, 10)), 0.95)
+_BAND = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class _Coverage:
+    """Kind of a condition, and the share of its genes that intervals of every level hold (L,)."""
+
+    split: str
+    kind: str
+    shares: NDArray[np.float64]
+
+
+@overload
+def calibration(
+    adata: AnnData,
+    *,
+    key: str = ...,
+    split: None = ...,
+    split_key: str = ...,
+    min_cells: int = ...,
+    ax: None = ...,
+    show: bool | None = ...,
+) -> NDArray[np.object_]: ...
+
+
+@overload
+def calibration(
+    adata: AnnData,
+    *,
+    key: str = ...,
+    split: str,
+    split_key: str = ...,
+    min_cells: int = ...,
+    ax: Axes | None = ...,
+    show: bool | None = ...,
+) -> Axes: ...
+
+
+def calibration(
+    adata: AnnData,
+    *,
+    key: str = "flow",
+    split: str | None = None,
+    split_key: str = "split",
+    min_cells: int = 10,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes | NDArray[np.object_]:
+    """Share of observed means that lie in their predicted intervals, against the share that should.
+
+    For every condition with real cells, the flow states intervals of the mean expression of all genes at levels from
+    0.05 to 0.95. They are widened by the sampling error of the observed mean
+    (:func:`perturbflow.metrics.interval_coverage`). Thick lines are means over conditions, by what the prediction rests
+    on, thin ones single conditions; above the diagonal a prediction is less certain than it could be, below it is
+    overconfident. The legend gives the number of conditions and the mean distance from the diagonal.
+
+    The band holds 95 % of the coverages of a calibrated prediction if all genes of a condition erred together:
+    binomial noise of one observation a condition. Genes are not so dependent, so that a curve outside the band is
+    miscalibrated for sure, and one inside need not be calibrated.
+
+    Parameters
+    ----------
+    adata
+        Cells with a flow (:func:`perturbflow.tl.fit_flow`) and with real cells of the conditions.
+    key
+        The flow in ``adata.uns``.
+    split
+        Draw this split only; by default one panel for every split with perturbed cells. Cells that the flow was fitted
+        on say little about its errors.
+    split_key
+        Column of ``adata.obs`` with the split.
+    min_cells
+        Conditions with fewer real cells, or fewer controls, are left out.
+    ax
+        Axes to draw on, with ``split`` only.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.
+
+    Raises
+    ------
+    KeyError
+        If there is no fitted flow or no split, with the call that makes it.
+    ValueError
+        If no condition has enough real cells, a split is unknown, or ``ax`` is given without ``split``.
+    """
+    check_whole_number(min_cells, name="min_cells", least=2)
+    flow = read_flow(adata, key)
+    cells = read_cells(adata, genes=flow.genes, fields=flow.fields)
+    found = read_split(adata, split_key)
+    known = [name for name in ("train", "valid", "test") if (found == name).any()]
+    if split is not None:
+        check_one_of(split, known, name="split")
+    elif ax is not None:
+        msg = (
+            f"Expected `split` to be one of {known} when `ax` is given, found None: every split has an Axes of its own."
+        )
+        raise ValueError(msg)
+    conditions, _ = conditions_of(
+        cells,
+        found,
+        fitted=np.flatnonzero(np.isin(found, flow.fitted_splits)),
+        splits=known if split is None else [split],
+        vocabulary=flow.vocabulary,
+        has_doses=flow.fields.dose_key is not None,
+        min_cells=min_cells,
+    )
+    if not conditions:
+        msg = f"Expected perturbed conditions with real cells, found none with {min_cells} or more. Lower `min_cells`."
+        raise ValueError(msg)
+    coverages = [_coverage(flow, cells, condition) for condition in conditions]
+    splits = list(dict.fromkeys(coverage.split for coverage in coverages))
+    if split is not None:
+        with drawing(ax, figsize=(3.9, 3.9), show=show) as ax:
+            _draw(ax, split, coverages, is_fitted=split in flow.fitted_splits)
+        return ax
+    with drawing_panels(len(splits), figsize=(0.4 + 3.5 * len(splits), 3.9), show=show) as axes:
+        for panel, each in zip(axes, splits, strict=True):
+            members = [coverage for coverage in coverages if coverage.split == each]
+            _draw(panel, each, members, is_fitted=each in flow.fitted_splits)
+    return axes
+
+
+def _coverage(flow: FittedFlow, cells: CellData, condition: Condition) -> _Coverage:
+    prior = flow.flow.prior
+    context = prior.context(condition.covariates, cells.x[condition.control_rows])
+    kind = condition_kind(prior, condition.perturbation, context)
+    mean, sd = mean_expression(prior, condition.perturbation, context)
+    observed = moments_of(cells.x[condition.rows], name="observed", minimum=2)
+    standard_error = np.sqrt(observed.variance / observed.n_cells)
+    shares = []
+    for level in _LEVELS:
+        lower, upper = flow.calibration.interval(mean, sd, kind=kind, level=level)
+        shares.append(float(interval_coverage(lower, upper, observed.mean, level=level, standard_error=standard_error)))
+    return _Coverage(str(condition.labels["split"]), kind, np.array(shares))
+
+
+def _draw(ax: Axes, split: str, coverages: Sequence[_Coverage], *, is_fitted: bool) -> None:
+    ax.plot([0, 1], [0, 1], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=2)
+    levels, fine = np.array(_LEVELS), np.linspace(0.0, 1.0, 201)
+    for kind, color in KIND_COLORS.items():
+        shares = np.array([coverage.shares for coverage in coverages if coverage.kind == kind])
+        if not len(shares):
+            continue
+        n = len(shares)
+        low, high = (binom.ppf(tail, n, fine) / n for tail in ((1 - _BAND) / 2, (1 + _BAND) / 2))
+        ax.fill_between(fine, low, high, color=color, alpha=0.1, linewidth=0, zorder=0)
+        lines = [np.column_stack([levels, row]) for row in shares]
+        ax.add_collection(LineCollection(lines, colors=color, alpha=0.3, linewidths=0.5, zorder=1), autolim=False)
+        mean = shares.mean(axis=0)
+        ax.plot(
+            levels,
+            mean,
+            color=color,
+            marker="o",
+            markersize=4.5,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            linewidth=1.8,
+            zorder=3,
+            label=f"{kind}: {n} condition{'s' * (n != 1)}, off by {np.abs(mean - levels).mean():.2f}",
+        )
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        aspect="equal",
+        xlabel="level of the interval",
+        ylabel="share of observed means within it",
+    )
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False, fontsize=8, borderaxespad=0.1)
+    n_kinds = len({coverage.kind for coverage in coverages})
+    finish(ax, "")
+    ax.set_title(f"{split}{' (fitted on)' if is_fitted else ''}", loc="left", fontsize="medium", pad=8 + 13 * n_kinds)

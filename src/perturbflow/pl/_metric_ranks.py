@@ -1,0 +1,216 @@
+"""Ranks of models under every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from perturbflow._evaluation._leaderboard import (
+    BOUNDS,
+    Leaderboard,
+    by_mean_rank,
+    is_own,
+    metrics_in,
+    models_in,
+    read_table,
+    splits_of,
+)
+from perturbflow._evaluation._tables import CEILING
+from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, model_colors
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+_MARKERS = "osD^vP"
+_GREYS = ("#7A7A7A", "#A3A3A3", "#C2C2C2")
+
+
+@overload
+def metric_ranks(
+    adata: AnnData,
+    *,
+    key: str = ...,
+    split: None = ...,
+    metrics: str | Sequence[str] | None = ...,
+    models: Sequence[str] | None = ...,
+    ax: None = ...,
+    show: bool | None = ...,
+) -> NDArray[np.object_]: ...
+
+
+@overload
+def metric_ranks(
+    adata: AnnData,
+    *,
+    key: str = ...,
+    split: str,
+    metrics: str | Sequence[str] | None = ...,
+    models: Sequence[str] | None = ...,
+    ax: Axes | None = ...,
+    show: bool | None = ...,
+) -> Axes: ...
+
+
+def metric_ranks(
+    adata: AnnData,
+    *,
+    key: str = "evaluation",
+    split: str | None = None,
+    metrics: str | Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes | NDArray[np.object_]:
+    """Rank of every model under each metric, where lines that cross are metrics that disagree.
+
+    A line is a model: coloured, or grey for a baseline, 1 is the best. Metrics that rank alike stand next to each other.
+    On the right models are in the order of their mean rank, which is given there; the title gives the mean over pairs
+    of metrics of the correlation between their ranks (1: all rank alike, 0: they have nothing in common). Models of
+    equal means share a rank; the ceiling has none.
+
+    Parameters
+    ----------
+    adata
+        Cells with an evaluation (:func:`perturbflow.tl.evaluate`).
+    key
+        The evaluation in ``adata.uns``. ``adata.uns["<key>_colors"]`` may name colours of models.
+    split
+        Draw this split only; by default one panel for every split.
+    metrics
+        Metrics to draw, or the name of a suite of ``perturbflow.metrics.SUITES``; all by default.
+    models
+        Models to rank, among each other; all by default.
+    ax
+        Axes to draw on, with ``split`` only.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.
+
+    Raises
+    ------
+    KeyError
+        If there is no evaluation, with the call that makes it.
+    ValueError
+        If a split, metric or model is not in the table, there are fewer than two models to rank, or ``ax`` is given
+        without ``split``.
+    """
+    table = read_table(adata, key)
+    splits = splits_of(table, split)
+    if split is None and ax is not None:
+        msg = f"Expected `split` to be one of {splits} when `ax` is given, found None: every split has an Axes of its own."
+        raise ValueError(msg)
+    shown = metrics_in(table, metrics)
+    ranked = [model for model in models_in(table, models) if model != CEILING]
+    if len(ranked) < 2:
+        msg = f"Expected at least two models to rank, found {ranked}."
+        raise ValueError(msg)
+    boards = {each: Leaderboard.of(table, each, shown, ranked) for each in splits}
+    names = by_mean_rank(list(boards.values()))
+    own = sorted(ranked, key=models_in(table, None).index)
+    colors = colors_of(adata, key, own, model_colors(own, is_own) | _greys(names))
+    groups = ([model for model in names if is_own(model)], [model for model in names if not is_own(model)])
+    markers = {model: _MARKERS[place % len(_MARKERS)] for group in groups for place, model in enumerate(group)}
+    width, height = 3.0 + 0.32 * (len(shown) + 1), 1.9 + 0.24 * len(ranked)
+    if split is not None:
+        with drawing(ax, figsize=(width, height), show=show) as ax:
+            _draw(ax, split, boards[split], colors, markers)
+        return ax
+    with drawing_panels(len(splits), figsize=(width * len(splits), height), show=show) as axes:
+        for panel, each in zip(axes, splits, strict=True):
+            _draw(panel, each, boards[each], colors, markers)
+    return axes
+
+
+def _greys(names: Sequence[str]) -> dict[str, str]:
+    """Shades that differ between baselines of neighbouring mean ranks."""
+    baselines = [model for model in names if not is_own(model)]
+    return {model: _GREYS[place % len(_GREYS)] for place, model in enumerate(baselines)}
+
+
+def _draw(ax: Axes, split: str, board: Leaderboard, colors: Mapping[str, str], markers: Mapping[str, str]) -> None:
+    ranks = board.ranks()
+    known = ~np.isnan(ranks).all(axis=0)
+    metrics = np.array(board.metrics)[known]
+    ranks = ranks[:, known]
+    agreement = _rank_correlations(ranks)
+    order = _alike(agreement)
+    ranks, metrics = ranks[:, order], metrics[order]
+    models = [model for model in _by_mean(board.models, ranks) if not np.isnan(ranks[board.models.index(model)]).all()]
+    last = len(metrics) + 0.4
+    for place, model in enumerate(models, start=1):
+        row = ranks[board.models.index(model)]
+        line, size, layer = (2.2, 6.0, 4) if is_own(model) else (1.0, 3.8, 2)
+        style = {"color": colors[model], "marker": markers[model], "markersize": size, "zorder": layer}
+        ax.plot(np.arange(len(metrics)), row, linewidth=line, markeredgecolor="white", markeredgewidth=0.5, **style)
+        if not np.isnan(row[-1]):
+            ax.plot([len(metrics) - 1, last], [row[-1], place], linewidth=line / 2, linestyle=":", color=colors[model])
+        ax.plot([last], [place], linestyle="", markeredgecolor="white", markeredgewidth=0.5, **style)
+        ax.annotate(
+            f"{BOUNDS.get(model, model)}  {np.nanmean(row):.1f}",
+            (last, place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            fontweight="bold" if is_own(model) else "normal",
+            color=colors[model] if is_own(model) else DARK,
+            annotation_clip=False,
+        )
+    ax.set_xticks(
+        [*range(len(metrics)), last],
+        [*(metric.replace("_", " ") for metric in metrics), "mean rank"],
+        rotation=45,
+        ha="right",
+        rotation_mode="anchor",
+        fontsize=8,
+    )
+    ax.get_xticklabels()[-1].set_fontweight("bold")
+    ax.set(xlim=(-0.4, last + 0.1), ylim=(len(models) + 0.5, 0.5), ylabel="rank (1 is best)")
+    ax.set_yticks(range(1, len(models) + 1))
+    ax.tick_params(length=0, labelsize=8)
+    finish(ax, f"{split}: {board.n_conditions.max(initial=0)} conditions{_said(agreement)}")
+    ax.spines["bottom"].set_visible(False)
+
+
+def _by_mean(models: Sequence[str], ranks: NDArray[np.float64]) -> list[str]:
+    known = ~np.isnan(ranks)
+    sums = np.where(known, ranks, 0.0).sum(axis=1)
+    means = np.divide(sums, known.sum(axis=1), out=np.full(len(ranks), np.inf), where=known.any(axis=1))
+    return [models[place] for place in np.argsort(means, kind="stable")]
+
+
+def _rank_correlations(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation of the ranks under every two metrics (K, K), over models that both have; NaN where undefined."""
+    n = ranks.shape[1]
+    correlations = np.full((n, n), np.nan)
+    for i in range(n):
+        for j in range(i + 1):
+            both = ranks[~np.isnan(ranks[:, [i, j]]).any(axis=1)][:, [i, j]]
+            if len(both) > 1 and (np.ptp(both, axis=0) > 0).all():
+                correlations[i, j] = correlations[j, i] = np.corrcoef(both.T)[0, 1]
+    return correlations
+
+
+def _alike(correlations: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Order of metrics in which similar ones are neighbours: leaves of the tree of average linkage."""
+    if len(correlations) < 3:
+        return np.arange(len(correlations))
+    distances = 1.0 - np.nan_to_num(correlations)
+    np.fill_diagonal(distances, 0.0)
+    condensed = squareform(distances, checks=False)
+    return np.asarray(leaves_list(linkage(condensed, "average", optimal_ordering=True)), dtype=np.intp)
+
+
+def _said(correlations: NDArray[np.float64]) -> str:
+    pairs = correlations[np.tril_indices(len(correlations), -1)]
+    pairs = pairs[~np.isnan(pairs)]
+    return f"; mean correlation of ranks {pairs.mean():.2f}".replace("-", "−") if len(pairs) else ""

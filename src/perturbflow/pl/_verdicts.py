@@ -1,0 +1,162 @@
+"""Where a model is better than every baseline, condition by condition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from perturbflow._checks import check_one_of
+from perturbflow._evaluation._leaderboard import read_table, splits_of
+from perturbflow._evaluation._tables import BASELINE, MODEL_BETTER, NOT_MEASURABLE
+from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, drawing, drawing_panels, finish
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+_STYLES = {MODEL_BETTER: (BLUE, "o"), BASELINE: (ORANGE, "s"), NOT_MEASURABLE: (GREY, "X")}
+_MOST_LABELS = 60
+_NOT_LABELS = {
+    *("split", "model", "best_baseline", "difference", "lower", "upper", "p_value", "n_cells", "n_cells_needed"),
+    "verdict",
+}
+
+
+@overload
+def verdicts(
+    adata: AnnData,
+    *,
+    key: str = ...,
+    split: None = ...,
+    model: str | None = ...,
+    ax: None = ...,
+    show: bool | None = ...,
+) -> NDArray[np.object_]: ...
+
+
+@overload
+def verdicts(
+    adata: AnnData,
+    *,
+    key: str = ...,
+    split: str,
+    model: str | None = ...,
+    ax: Axes | None = ...,
+    show: bool | None = ...,
+) -> Axes: ...
+
+
+def verdicts(
+    adata: AnnData,
+    *,
+    key: str = "evaluation",
+    split: str | None = None,
+    model: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes | NDArray[np.object_]:
+    """Difference of the energy distances of a model and of the best baseline, for every condition.
+
+    Left of 0 the model is better. Lines are the intervals (95 %), colours the verdicts, whose numbers the legend gives:
+    a condition whose real cells cannot be told from the controls says nothing about models. Names are written for up to
+    60 conditions.
+
+    Parameters
+    ----------
+    adata
+        Cells with an evaluation (:func:`perturbflow.tl.evaluate`).
+    key
+        The evaluation in ``adata.uns``.
+    split
+        Draw this split only; by default one panel for every split.
+    model
+        The model; by default the first in the table, which is the flow if there is one.
+    ax
+        Axes to draw on, with ``split`` only.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.
+
+    Raises
+    ------
+    KeyError
+        If there is no evaluation, with the call that makes it.
+    ValueError
+        If there are no verdicts, split or model have none, or ``ax`` is given without ``split``.
+    """
+    table = read_table(adata, key, "verdicts")
+    if table.empty:
+        msg = "Expected verdicts, found an evaluation without. Evaluate a model that is no baseline, `n_permutations` > 0."
+        raise ValueError(msg)
+    models = list(dict.fromkeys(map(str, table["model"])))
+    model = models[0] if model is None else model
+    check_one_of(model, models, name="model")
+    table = table[table["model"] == model]
+    splits = splits_of(table, split)
+    if split is None and ax is not None:
+        msg = f"Expected `split` to be one of {splits} when `ax` is given, found None: every split has an Axes of its own."
+        raise ValueError(msg)
+    sizes = [int((table["split"] == each).sum()) for each in splits]
+    height = 1.9 + (0.17 * max(sizes) if max(sizes) <= _MOST_LABELS else 0.04 * min(max(sizes), 150))
+    if split is not None:
+        with drawing(ax, figsize=(5.0, height), show=show) as ax:
+            _draw(ax, table, split, model)
+        return ax
+    with drawing_panels(len(splits), figsize=(4.6 * len(splits), height), show=show) as axes:
+        for panel, each in zip(axes, splits, strict=True):
+            _draw(panel, table, each, model)
+    return axes
+
+
+def _draw(ax: Axes, table: pd.DataFrame, split: str, model: str) -> None:
+    part = table[table["split"] == split].sort_values("difference", kind="stable", na_position="last")
+    places = np.arange(len(part))
+    found = part["verdict"].astype(str).to_numpy()
+    has_names = len(part) <= _MOST_LABELS
+    ax.axvline(0.0, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    for verdict, (color, marker) in _STYLES.items():
+        rows = np.flatnonzero(found == verdict)
+        chosen = part.iloc[rows]
+        ax.hlines(
+            places[rows], chosen["lower"], chosen["upper"], color=color, linewidth=1.2 if has_names else 0.7, zorder=2
+        )
+        ax.scatter(
+            chosen["difference"],
+            places[rows],
+            s=22 if has_names else 9,
+            color=color,
+            marker=marker,
+            linewidths=0,
+            zorder=3,
+            label=f"{len(rows)} {verdict}",
+        )
+    if has_names:
+        ax.set_yticks(places, _names(part), fontsize=7)
+    else:
+        ax.set_yticks([])
+        ax.set_ylabel(f"{len(part)} conditions")
+    ax.tick_params(axis="y", length=0)
+    ax.set(
+        ylim=(len(part) - 0.3, -0.7),
+        xlabel=f"energy distance, {model} minus best baseline\n(below 0: the model is better)",
+    )
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, fontsize=8, handletextpad=0.2, borderaxespad=0.2
+    )
+    finish(ax, "")
+    ax.set_title(f"{split}: {model}", loc="left", fontsize="medium", pad=50)
+
+
+def _names(part: pd.DataFrame) -> Sequence[str]:
+    """Names of conditions: perturbation, and what else differs between them."""
+    columns = [name for name in part.columns if name not in _NOT_LABELS]
+    said = [name for name in columns if name == "perturbation" or part[name].nunique() > 1]
+    return [", ".join(map(str, row)) for row in part[said].itertuples(index=False)]

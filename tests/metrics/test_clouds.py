@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from perturbflow.metrics import energy_distance, mmd
+from perturbflow.metrics._clouds import Cloud
+from perturbflow.metrics._energy import energy_distance_to
+from perturbflow.metrics._mmd import mmd_to
+
+
+@pytest.fixture
+def clouds():
+    rng = np.random.default_rng(0)
+    return [rng.poisson(level, (n, 8)).astype(np.float32) for level, n in ((1.0, 31), (1.5, 25), (1.0, 31))]
+
+
+def test_one_pass_gives_both_distances(clouds):
+    x, y, again = clouds
+    found = Cloud(y).scores(x)
+    assert found.energy_distance == pytest.approx(energy_distance(x, y), abs=1e-12)
+    assert found.mmd == pytest.approx(mmd(x, y), abs=1e-12)
+    assert Cloud(sparse.csr_matrix(y)).scores(sparse.csr_matrix(x)).mmd == pytest.approx(found.mmd, abs=1e-12)
+    twice = Cloud(y).scores(x, again)
+    assert twice.energy_distance == pytest.approx(energy_distance_to(y)(x, again), abs=1e-12)
+    assert twice.mmd == pytest.approx(mmd_to(y)(x, again), abs=1e-12)
+
+
+def test_energy_scores_differ_as_energy_distances_do(clouds):
+    x, y, other = clouds
+    cloud = Cloud(y)
+    one, two = cloud.scores(x), cloud.scores(other[:20])
+    assert len(one.energy_scores) == len(y)
+    difference = 2 * (one.energy_scores - two.energy_scores).mean()
+    assert difference == pytest.approx(one.energy_distance - two.energy_distance, abs=1e-12)
+    # A cell under the others of its own law: the energy distance between them is 0.
+    assert 2 * (one.energy_scores - cloud.own_scores()).mean() == pytest.approx(one.energy_distance, abs=1e-12)
+
+
+def test_single_cells_are_refused(clouds):
+    with pytest.raises(ValueError, match="at least 2 cells"):
+        Cloud(clouds[0][:1])
+    with pytest.raises(ValueError, match="at least 2 cells"):
+        Cloud(clouds[0]).scores(clouds[1][:1])
+
+
+def test_sampling_variance_is_that_of_new_predictions():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(200, 4))
+    cloud = Cloud(y)
+    found = [cloud.scores(rng.normal(0.7, 1.0, (40, 4))) for _ in range(300)]
+    spread = np.var([one.energy_distance for one in found])
+    assert np.mean([one.sampling_variance for one in found]) == pytest.approx(spread, rel=0.25)
+    sources = [rng.normal(0.7, 1.0, (40, 4)) for _ in range(300)]
+    twice = [cloud.scores(x, x + rng.normal(0, 0.1, x.shape)) for x in sources]
+    spread = np.var([one.energy_distance for one in twice])
+    assert np.mean([one.sampling_variance for one in twice]) == pytest.approx(spread, rel=0.25)
