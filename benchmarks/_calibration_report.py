@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -30,6 +31,8 @@ LEAST_RANGE = 0.5
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 COLOURS = {"control cells": "#0072B2", "mean perturbed": "#D55E00"}  # Okabe and Ito
+N_SIGNIFICANT = "significant genes"
+ROUNDING = 1e-6  # of the range: smaller differences are none
 CAUGHT, FOOLED, SAME, UNDEFINED = "caught", "fooled", "same", "undefined"
 
 
@@ -84,7 +87,7 @@ def calibration(scores: Scores, negative: str) -> dict[str, float | str | bool]:
     row["undefined"] = float(values.isna().any(axis=1).mean())
     if len(known) < 2:
         return row | {"calibrated": False, "why": "undefined"}
-    steps = [(a, b, *scores.difference(mixed(negative, b), mixed(negative, a))) for a, b in zip(SHARES, SHARES[1:])]
+    steps = [(a, b, *scores.difference(mixed(negative, b), mixed(negative, a))) for a, b in pairwise(SHARES)]
     wrong = [(a, b) for a, b, _, _, high in steps if high < 0]
     worst, best = known[names[0]], known[HONEST]
     share_better = float(((best > worst) + 0.5 * (best == worst)).mean())
@@ -97,6 +100,7 @@ def calibration(scores: Scores, negative: str) -> dict[str, float | str | bool]:
         "Spearman of a condition": float(np.mean(rank)) if rank else 0.0,
         "wrong steps": len(wrong),
         "positive better": share_better,
+        "half-way": (float(known[names[2]].mean()) - float(worst.mean())) / mean if low > 0 else np.nan,
         "dynamic range": fraction,
     }
     reasons = [f"worse from {a:g} to {b:g}" for a, b in wrong]
@@ -112,18 +116,18 @@ def calibration(scores: Scores, negative: str) -> dict[str, float | str | bool]:
 def judgement(scores: Scores, cheater: str) -> dict[str, float | str]:
     """Whether a metric catches a cheater."""
     mean, low, high = scores.difference(cheater, HONEST)
-    span = scores.difference(HONEST, mixed("control cells", 0.0))[0]
+    span, least, _ = scores.difference(HONEST, mixed("control cells", 0.0))
     undefined = scores.values[cheater].isna() & scores.values[HONEST].notna()
     verdict = SAME
     if np.isnan(mean) or undefined.mean() > 0.5:
         verdict = UNDEFINED
-    elif high < 0:
+    elif high < -ROUNDING * abs(span):
         verdict = CAUGHT
-    elif low > 0:
+    elif low > ROUNDING * abs(span):
         verdict = FOOLED
     row = {"metric": scores.metric, "cheater": cheater, "difference": mean, "lower": low, "upper": high}
     # 1 is as much worse than the fresh cells as controls are.
-    return row | {"loss": -mean / span if span > 0 else np.nan, "verdict": verdict}
+    return row | {"loss": -mean / span if least > 0 else np.nan, "verdict": verdict}
 
 
 def report(table: pd.DataFrame, stem: Path) -> None:
@@ -140,6 +144,8 @@ def report(table: pd.DataFrame, stem: Path) -> None:
         print(f"\n{n_cells:g} real cells a condition, {n_conditions} conditions over {part['seed'].nunique()} seeds")
         print_calibration(found)
         print_cheaters(caught)
+        counts = part[part["metric"] == N_SIGNIFICANT].groupby("model", sort=False)["value"].mean()
+        print("\nSignificant genes, mean over conditions:", ", ".join(f"{m} {n:.1f}" for m, n in counts.items()))
         draw_interpolation(scores, stem.with_name(f"{stem.name}_interpolation_{n_cells:g}.png"))
         draw_cheaters(caught, stem.with_name(f"{stem.name}_cheaters_{n_cells:g}.png"))
     pd.concat(ends).to_csv(stem.with_name(f"{stem.name}_ends.csv"), index=False)
@@ -160,6 +166,7 @@ def print_calibration(found: pd.DataFrame) -> None:
             "Spearman": f"{row['Spearman of the mean']:.2f} ({row['Spearman of a condition']:.2f})",
             "wrong steps": f"{row['wrong steps']:.0f}",
             "positive better": f"{row['positive better']:.0%}",
+            "half-way": f"{row['half-way']:.2f}",
             "dynamic range": f"{row['dynamic range']:.2f}",
             "calibrated": "yes" if row["calibrated"] else "no",
         }
@@ -176,20 +183,25 @@ def print_calibration(found: pd.DataFrame) -> None:
 def print_cheaters(caught: pd.DataFrame) -> None:
     """Print what each cheater loses, and how many metrics of every suite catch it."""
     default = caught[caught["metric"].isin(SUITES["default"])]
-    text = caught["loss"].map("{:.2f}".format)
+    text = caught["loss"].map(lambda loss: f"{loss:.2f}" if np.isfinite(loss) else "?").replace("-0.00", "0.00")
     marks = {CAUGHT: "**", FOOLED: "!", SAME: "", UNDEFINED: ""}
     text = caught["verdict"].map(marks) + text + caught["verdict"].map(marks)
     text = text.where(caught["verdict"] != UNDEFINED, "–")
     wide = caught.assign(text=text).pivot(index="metric", columns="cheater", values="text")
     wide = wide.loc[list(dict.fromkeys(caught["metric"])), list(CHEATERS)]
-    print("\nLoss against fresh cells in units of what controls lose; **caught**, !preferred!, – undefined\n")
+    print(
+        "\nLoss against fresh cells in units of what controls lose (? where that is nothing); **caught**, !preferred!, "
+        "– undefined\n"
+    )
     print(markdown(wide))
     print("\nMetrics of the default suite that catch each cheater\n")
     for cheater in CHEATERS:
         part = default[default["cheater"] == cheater]
         by = part.loc[part["verdict"] == CAUGHT, "metric"].tolist()
         fooled = part.loc[part["verdict"] == FOOLED, "metric"].tolist()
-        print(f"- {cheater}: {len(by)} of {len(part)} ({', '.join(by) or 'NONE'}); fooled: {', '.join(fooled) or 'none'}")
+        print(
+            f"- {cheater}: {len(by)} of {len(part)} ({', '.join(by) or 'NONE'}); fooled: {', '.join(fooled) or 'none'}"
+        )
 
 
 def draw_interpolation(scores: list[Scores], path: Path) -> None:

@@ -1,6 +1,6 @@
 """Run cell-eval's full profile on two files, in an interpreter that has cell-eval; perturbflow is not needed.
 
-    python _cell_eval_run.py real.h5ad predicted.h5ad --control NAME --column NAME --threads N --output FOLDER
+python _cell_eval_run.py real.h5ad predicted.h5ad --control NAME --column NAME --threads N --output FOLDER
 """
 
 from __future__ import annotations

@@ -68,7 +68,10 @@ class Truth:
         )
         del cells.layers["counts"]
         rng = np.random.default_rng([seed, 1])
-        rows = {name: rng.permutation(found) for name, found in cells.obs.groupby("perturbation").indices.items()}
+        rows = {
+            name: rng.permutation(found)
+            for name, found in cells.obs.groupby("perturbation", observed=True).indices.items()
+        }
         controls = rows.pop(CONTROL)
         reference, others = controls[: CONTROLS_PER_CELL * n_cells], controls[CONTROLS_PER_CELL * n_cells :]
         kept = np.concatenate([reference, *(found[:n_cells] for found in rows.values())])
@@ -93,6 +96,10 @@ class Truth:
         cells = concat(parts)
         cells.var_names = self.observed.var_names
         return cells
+
+    def n_significant(self, cells: FloatArray) -> int:
+        """Number of genes that differ from the reference controls."""
+        return int(wilcoxon(cells, self.controls).significant().sum())
 
 
 # Ends of the interpolation

@@ -26,8 +26,9 @@ import argparse
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from _calibration_report import HONEST, SHARES, mixed, report
+from _calibration_report import HONEST, N_SIGNIFICANT, SHARES, mixed, report
 from _cheaters import CHEATERS, NEGATIVES, Truth, honest, mixture
 from _common import one_thread
 
@@ -62,7 +63,14 @@ def scores_of(seed: int, n_cells: int, options: argparse.Namespace) -> pd.DataFr
             progress_bar=False,
         )
     scores = truth.observed.uns["evaluation"].drop(columns="split")
-    return scores.assign(seed=seed, cells=n_cells)
+    counts = [
+        {"perturbation": name, "model": model, "metric": N_SIGNIFICANT, "value": truth.n_significant(cells)}
+        for model, maker in ({HONEST: honest} | CHEATERS).items()
+        for place, name in enumerate(truth.fresh)
+        for cells in [maker(truth, name, np.random.default_rng([seed, place]))]
+        if len(cells) == n_cells
+    ]
+    return pd.concat([scores, pd.DataFrame(counts)], ignore_index=True).assign(seed=seed, cells=n_cells)
 
 
 def parsed() -> argparse.Namespace:

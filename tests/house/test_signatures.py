@@ -13,7 +13,7 @@ LAYERS = ("pp", "tl", "pl")
 DOCUMENTED = ("metrics", "baselines", "datasets", "models", "flow", "dynamics")
 
 # Functions whose first parameter is not an AnnData, with the name that it has instead.
-FIRST_PARAMETER: dict[str, str] = {}
+FIRST_PARAMETER: dict[str, str] = {"leaderboard": "adata"}
 
 ADATA = {"AnnData", "ad.AnnData", "anndata.AnnData"}
 

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from perturbflow.pl._calibration import calibration
 from perturbflow.pl._dynamics_graph import dynamics_graph
 from perturbflow.pl._embedding import embedding
 from perturbflow.pl._evaluation import evaluation
 from perturbflow.pl._expression import expression
 from perturbflow.pl._guidance import guidance
 from perturbflow.pl._knockout_response import knockout_response
+from perturbflow.pl._leaderboard import leaderboard
+from perturbflow.pl._metric_ranks import metric_ranks
 from perturbflow.pl._perturbation_effect import perturbation_effect
 from perturbflow.pl._ranked_perturbations import ranked_perturbations
 from perturbflow.pl._regulators import regulators
 from perturbflow.pl._sparsity_path import sparsity_path
 from perturbflow.pl._training import training
 from perturbflow.pl._trajectories import trajectories
+from perturbflow.pl._verdicts import verdicts
 
 __all__ = [
+    "calibration",
     "dynamics_graph",
     "embedding",
     "evaluation",
     "expression",
     "guidance",
     "knockout_response",
+    "leaderboard",
+    "metric_ranks",
     "perturbation_effect",
     "ranked_perturbations",
     "regulators",
     "sparsity_path",
     "training",
     "trajectories",
+    "verdicts",
 ]

@@ -25,7 +25,6 @@ from perturbflow.pl._drawing import BLUE, DARK, VERMILLION
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
@@ -189,12 +188,12 @@ def _draw(
             va="center",
             fontsize=7,
             fontweight="bold" if best[model, metric] else "normal",
-            color=_readable(_POSITIONS, norm, colored[model, metric]),
+            color=_readable(colored[model, metric], norm),
         )
     marked = np.argwhere(beats & ~np.isnan(means))
     if len(marked):
         x, y = (marked if swapped else marked[:, ::-1]).T
-        colors = [_readable(_POSITIONS, norm, colored[model, metric]) for model, metric in marked]
+        colors = [_readable(colored[model, metric], norm) for model, metric in marked]
         ax.scatter(x + 0.41, y - 0.3, marker="^", s=9, color=colors, linewidths=0, gid="better than baselines")
     _label(ax, board, order, factors, swapped=swapped)
     return image
@@ -244,9 +243,9 @@ def _short(value: float, column: NDArray[np.float64]) -> str:
     return text.replace("-", "−")
 
 
-def _readable(colors: Colormap, norm: Normalize, value: float) -> str:
-    """White on dark cells."""
-    red, green, blue, _ = colors(np.ma.masked_invalid(norm(np.ma.masked_invalid(value))))
+def _readable(value: float, norm: Normalize) -> str:
+    """Colour of text on a cell: white if that is dark."""
+    red, green, blue, _ = _POSITIONS(norm(value)) if np.isfinite(value) else (1.0, 1.0, 1.0, 1.0)
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#222222"
 
 
