@@ -140,7 +140,7 @@ def report(table: pd.DataFrame, stem: Path) -> None:
         caught = pd.DataFrame([judgement(each, cheater) for each in scores for cheater in CHEATERS])
         ends.append(found.assign(cells=n_cells))
         faults.append(caught.assign(cells=n_cells))
-        n_conditions = len(scores[0].values)
+        n_conditions = max(len(each.values) for each in scores)
         print(f"\n{n_cells:g} real cells a condition, {n_conditions} conditions over {part['seed'].nunique()} seeds")
         print_calibration(found)
         print_cheaters(caught)

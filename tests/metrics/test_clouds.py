@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.metrics import energy_distance, mmd
+from perturbflow.metrics import energy_distance, energy_loss, mmd
 from perturbflow.metrics._clouds import Cloud
 from perturbflow.metrics._energy import energy_distance_to
 from perturbflow.metrics._mmd import mmd_to
@@ -19,12 +19,13 @@ def clouds():
 def test_one_pass_gives_both_distances(clouds):
     x, y, again = clouds
     found = Cloud(y).scores(x)
-    assert found.energy_distance == pytest.approx(energy_distance(x, y), abs=1e-12)
-    assert found.mmd == pytest.approx(mmd(x, y), abs=1e-12)
-    assert Cloud(sparse.csr_matrix(y)).scores(sparse.csr_matrix(x)).mmd == pytest.approx(found.mmd, abs=1e-12)
+    assert found.energy_distance == pytest.approx(energy_distance(x, y), abs=1e-5)
+    assert found.mmd == pytest.approx(mmd(x, y), abs=1e-5)
+    assert found.energy_loss == pytest.approx(energy_loss(x, y), abs=1e-5)
+    assert Cloud(sparse.csr_matrix(y)).scores(sparse.csr_matrix(x)).mmd == pytest.approx(found.mmd, abs=1e-5)
     twice = Cloud(y).scores(x, again)
-    assert twice.energy_distance == pytest.approx(energy_distance_to(y)(x, again), abs=1e-12)
-    assert twice.mmd == pytest.approx(mmd_to(y)(x, again), abs=1e-12)
+    assert twice.energy_distance == pytest.approx(energy_distance_to(y)(x, again), abs=1e-5)
+    assert twice.mmd == pytest.approx(mmd_to(y)(x, again), abs=1e-5)
 
 
 def test_energy_scores_differ_as_energy_distances_do(clouds):
@@ -33,9 +34,9 @@ def test_energy_scores_differ_as_energy_distances_do(clouds):
     one, two = cloud.scores(x), cloud.scores(other[:20])
     assert len(one.energy_scores) == len(y)
     difference = 2 * (one.energy_scores - two.energy_scores).mean()
-    assert difference == pytest.approx(one.energy_distance - two.energy_distance, abs=1e-12)
+    assert difference == pytest.approx(one.energy_distance - two.energy_distance, abs=1e-5)
     # A cell under the others of its own law: the energy distance between them is 0.
-    assert 2 * (one.energy_scores - cloud.own_scores()).mean() == pytest.approx(one.energy_distance, abs=1e-12)
+    assert 2 * (one.energy_scores - cloud.own_scores()).mean() == pytest.approx(one.energy_distance, abs=1e-5)
 
 
 def test_single_cells_are_refused(clouds):
@@ -56,3 +57,13 @@ def test_sampling_variance_is_that_of_new_predictions():
     twice = [cloud.scores(x, x + rng.normal(0, 0.1, x.shape)) for x in sources]
     spread = np.var([one.energy_distance for one in twice])
     assert np.mean([one.sampling_variance for one in twice]) == pytest.approx(spread, rel=0.25)
+
+
+def test_float32_is_precise_where_distances_are_large():
+    rng = np.random.default_rng(0)
+    x, y = (np.log1p(rng.poisson(1.0, (300, 1500))).astype(np.float32) + 3 for _ in range(2))
+    found = Cloud(y).scores(x)
+    assert found.energy_distance == pytest.approx(energy_distance(x, y), abs=2e-5)
+    assert found.mmd == pytest.approx(mmd(x, y), abs=2e-6)
+    again = Cloud(y).scores(y.copy(), y.copy())
+    assert again.energy_distance == pytest.approx(energy_distance_to(y)(y, y), abs=2e-5)

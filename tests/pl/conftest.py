@@ -3,8 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 
+from perturbflow._evaluation._leaderboard import higher_is_better
 from perturbflow._fields import read_cells, read_fields
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.pp import setup_perturbation
@@ -55,3 +58,27 @@ def _no_change_of_global_state():
     before = dict(plt.rcParams)
     yield
     assert dict(plt.rcParams) == before
+
+
+@pytest.fixture
+def tables():
+    """What makes the tables of an evaluation: see ``evaluated_cells``."""
+    return evaluated_cells
+
+
+def evaluated_cells(means, *, splits=("test",), beats=(), n_conditions=7):
+    """Tables of an evaluation with these means by metric and model; ``beats`` are (model, metric) that beat baselines."""
+    rows = []
+    for split in splits:
+        for metric, by_model in means.items():
+            sign = 1 if higher_is_better(metric) else -1
+            for model, mean in by_model.items():
+                difference = sign * (0.2 if (model, metric) in beats else 0.05)
+                row = {"split": split, "model": model, "metric": metric, "mean": mean, "sd": 0.1}
+                row |= {"n_conditions": n_conditions, "lower": mean - 0.1, "upper": mean + 0.1}
+                row |= {"best_baseline": "mean effect", "difference": difference}
+                rows.append(row | {"difference_lower": difference - 0.1, "difference_upper": difference + 0.1})
+    adata = AnnData(np.zeros((1, 1), dtype=np.float32))
+    adata.uns["evaluation_summary"] = pd.DataFrame(rows)
+    adata.uns["evaluation"] = adata.uns["evaluation_summary"].rename(columns={"mean": "value"}).assign(perturbation="A")
+    return adata

@@ -18,7 +18,7 @@ from perturbflow.metrics._panel import Panel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CLOUD_METRICS = ("energy_distance", "mmd")  # from one pass over the pairs
+CLOUD_METRICS = ("energy_distance", "mmd", "energy_loss")  # from one pass over the pairs
 RANKS_IN_COMPONENTS = {"rank_of_cosine_in_components", "rank_of_energy_in_components"}
 IN_COMPONENTS = RANKS_IN_COMPONENTS | {name for name, metric in METRICS.items() if metric.kind == "components"}
 STRENGTH = "pearson_of_energy_distances"

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from perturbflow._checks import check_key, check_one_of, check_unique_names
-from perturbflow._evaluation._tables import CEILING, FLOOR, FRACTION
+from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, FRACTION
 from perturbflow.baselines import BASELINES
 from perturbflow.metrics import METRICS, SUITES
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TABLES = {"scores": "", "summary": "_summary", "verdicts": "_verdicts"}
-BOUNDS = {FLOOR: f"{FLOOR} (floor)", CEILING: "real halves (ceiling)"}
+BOUNDS = {FLOOR: f"{FLOOR} (floor)", DUPLICATE: DUPLICATE, CEILING: "real halves (ceiling)"}
+POSITIVE_CONTROLS = {CEILING, DUPLICATE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Leaderboard:
     Parameters
     ----------
     models
-        Names: models and baselines from the best to the worst mean rank, then floor and ceiling.
+        Names: models and baselines from the best to the worst mean rank, then the controls.
     metrics
         Names.
     means, lower, upper
@@ -65,8 +66,8 @@ class Leaderboard:
 
     @property
     def ranked(self) -> NDArray[np.bool_]:
-        """Which rows compete (M,): all but the ceiling."""
-        return np.array([model != CEILING for model in self.models])
+        """Which rows compete (M,): all but positive controls."""
+        return np.array([model not in POSITIVE_CONTROLS for model in self.models])
 
     def ranks(self) -> NDArray[np.float64]:
         """Rank of every model under each metric (M, K), 1 is best, ties share their mean; NaN for what is unknown."""
@@ -142,7 +143,7 @@ def models_in(table: pd.DataFrame, models: Sequence[str] | None) -> list[str]:
 
 
 def by_mean_rank(boards: Sequence[Leaderboard]) -> list[str]:
-    """Names of models from the best to the worst mean rank over all metrics and boards, then floor and ceiling."""
+    """Names of models from the best to the worst mean rank over all metrics and boards, then the controls."""
     ranks: dict[str, list[float]] = {}
     for board in boards:
         for model, row in zip(board.models, board.ranks(), strict=True):
@@ -158,8 +159,8 @@ def higher_is_better(metric: str) -> bool:
 
 
 def is_own(model: str) -> bool:
-    """Whether a model is neither a baseline nor a bound."""
-    return model not in BASELINES and model != CEILING
+    """Whether a model is neither a baseline nor a control."""
+    return model not in BASELINES and model not in POSITIVE_CONTROLS
 
 
 def _chosen(names: Sequence[str], present: Sequence[str], *, name: str) -> list[str]:

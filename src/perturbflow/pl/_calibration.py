@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _LEVELS = (0.05, *(round(0.1 * i, 1) for i in range(1, 10)), 0.95)
 _BAND = 0.95
+_LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +87,10 @@ def calibration(
     on, thin ones single conditions; above the diagonal a prediction is less certain than it could be, below it is
     overconfident. The legend gives the number of conditions and the mean distance from the diagonal.
 
-    The band holds 95 % of the coverages of a calibrated prediction if all genes of a condition erred together:
-    binomial noise of one observation a condition. Genes are not so dependent, so that a curve outside the band is
-    miscalibrated for sure, and one inside need not be calibrated.
+    The band holds 95 % of the coverages of a calibrated prediction: binomial noise around the diagonal. Genes of a
+    condition err together and count for fewer independent ones, whose number follows from how much conditions differ:
+    the mean over levels of ``c (1 - c)`` over the variance of the coverage between conditions, with c its mean.
+    It is 1 for a single condition, and rough for a few.
 
     Parameters
     ----------
@@ -178,10 +180,13 @@ def _draw(ax: Axes, split: str, coverages: Sequence[_Coverage], *, is_fitted: bo
         if not len(shares):
             continue
         n = len(shares)
-        low, high = (binom.ppf(tail, n, fine) / n for tail in ((1 - _BAND) / 2, (1 + _BAND) / 2))
-        ax.fill_between(fine, low, high, color=color, alpha=0.1, linewidth=0, zorder=0)
+        n_independent = max(1, round(n * _independent_genes(shares)))
+        low, high = (
+            binom.ppf(tail, n_independent, fine) / n_independent for tail in ((1 - _BAND) / 2, (1 + _BAND) / 2)
+        )
+        ax.fill_between(fine, low, high, color=color, alpha=0.18, linewidth=0, zorder=0)
         lines = [np.column_stack([levels, row]) for row in shares]
-        ax.add_collection(LineCollection(lines, colors=color, alpha=0.3, linewidths=0.5, zorder=1), autolim=False)
+        ax.add_collection(LineCollection(lines, colors=color, alpha=min(0.35, 8 / n), linewidths=0.5, zorder=1), autolim=False)
         mean = shares.mean(axis=0)
         ax.plot(
             levels,
@@ -206,3 +211,12 @@ def _draw(ax: Axes, split: str, coverages: Sequence[_Coverage], *, is_fitted: bo
     n_kinds = len({coverage.kind for coverage in coverages})
     finish(ax, "")
     ax.set_title(f"{split}{' (fitted on)' if is_fitted else ''}", loc="left", fontsize="medium", pad=8 + 13 * n_kinds)
+
+
+def _independent_genes(shares: NDArray[np.float64]) -> float:
+    """Number of independent genes that would make coverages (n, L) differ as much between conditions; at least 1."""
+    if len(shares) < 2:
+        return 1.0
+    mean, variance = shares.mean(axis=0), shares.var(axis=0, ddof=1)
+    noise = float((mean * (1 - mean)).mean())
+    return max(1.0, noise / max(float(variance.mean()), _LEAST_VARIANCE))

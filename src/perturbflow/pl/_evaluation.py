@@ -10,7 +10,7 @@ import pandas as pd
 
 from perturbflow._checks import check_one_of
 from perturbflow._evaluation._leaderboard import BOUNDS, is_own, read_table
-from perturbflow._evaluation._tables import FLOOR
+from perturbflow._evaluation._tables import CEILING, FLOOR
 from perturbflow.baselines import BASELINES
 from perturbflow.metrics import METRICS
 from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, model_colors
@@ -124,8 +124,8 @@ def _draw_split(
     part = table[table["split"] == split]
     values = {model: part.loc[part["model"] == model, "value"].dropna().to_numpy() for model in models}
     rng = np.random.default_rng(0)  # of the jitter
-    bounds = [values[bound].mean() for bound in BOUNDS if bound in values and len(values[bound])]
-    if len(bounds) == len(BOUNDS):
+    bounds = [values[bound].mean() for bound in (FLOOR, CEILING) if bound in values and len(values[bound])]
+    if len(bounds) == 2:
         ax.axvspan(*sorted(bounds), color="#F1F1F1", linewidth=0, zorder=0)
     for bound in bounds:
         ax.axvline(bound, color="#777777", linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)

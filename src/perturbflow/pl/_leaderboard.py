@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-_POSITIONS = LinearSegmentedColormap.from_list("position", [VERMILLION, "#F6D9C7", "#FAFAFA", "#BFD9EA", BLUE])
-_POSITIONS.set_bad("#E4E4E4")
+_POSITIONS = LinearSegmentedColormap.from_list(
+    "position", [VERMILLION, "#F6D9C7", "#FAFAFA", "#BFD9EA", BLUE]
+).with_extremes(bad="#E4E4E4")
 _WIDTH, _HEIGHT = 0.47, 0.25  # of a cell, in inches
 _MOST_COLUMNS = 16  # of metrics; more become rows
 _MOST_BESIDE = 8  # columns of a panel that has others beside it
@@ -81,7 +82,7 @@ def leaderboard(
     against themselves; below 0 a prediction is worse than none. It is grey for a metric that cannot tell these two
     apart. The number is the mean over conditions, bold for the best model. A triangle marks models that are better than
     the best baseline: the interval of the paired difference excludes 0. Models come from the best to the worst mean
-    rank, those that are no baselines in bold, control cells and the ceiling last.
+    rank, those that are no baselines in bold, and control cells and positive controls last.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ def leaderboard(
         panel.tick_params(
             labelleft=panel is axes[0] or not is_beside, labelbottom=panel is axes[-1] or is_beside, length=0
         )
-    _explain(axes, image, swapped=swapped)
+    _explain(axes, image, n_rows=shape[0], swapped=swapped)
     if show:
         plt.show()
     return axes[0] if split is not None and not isinstance(adata, Mapping) else axes
@@ -183,17 +184,17 @@ def _draw(
         ax.text(
             x,
             y,
-            _short(scaled[model, metric], scaled[:, metric]),
+            _short(float(scaled[model, metric]), scaled[:, metric]),
             ha="center",
             va="center",
             fontsize=7,
             fontweight="bold" if best[model, metric] else "normal",
-            color=_readable(colored[model, metric], norm),
+            color=_readable(float(colored[model, metric]), norm),
         )
     marked = np.argwhere(beats & ~np.isnan(means))
     if len(marked):
         x, y = (marked if swapped else marked[:, ::-1]).T
-        colors = [_readable(colored[model, metric], norm) for model, metric in marked]
+        colors = [_readable(float(colored[model, metric]), norm) for model, metric in marked]
         ax.scatter(x + 0.41, y - 0.3, marker="^", s=9, color=colors, linewidths=0, gid="better than baselines")
     _label(ax, board, order, factors, swapped=swapped)
     return image
@@ -249,16 +250,16 @@ def _readable(value: float, norm: Normalize) -> str:
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#222222"
 
 
-def _explain(axes: NDArray[np.object_], image: AxesImage, *, swapped: bool) -> None:
+def _explain(axes: NDArray[np.object_], image: AxesImage, *, n_rows: int, swapped: bool) -> None:
     """Colour bar and what the signs mean."""
     figure: Figure = axes[0].get_figure(root=True)
-    height = axes[0].get_subplotspec().get_gridspec().nrows * _HEIGHT * len(image.get_array())
+    height = axes[0].get_subplotspec().get_gridspec().nrows * _HEIGHT * n_rows
     shrink = min(1.0, 1.6 / height)
     bar = figure.colorbar(
         image, ax=list(axes), shrink=shrink, aspect=14, fraction=0.05, pad=0.02, extend="both", anchor=(0.0, 1.0)
     )
     bar.set_ticks([-1, 0, 1], labels=["−1", "0 (control cells)", "1 (ceiling)"], fontsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     line = "row" if swapped else "column"
     note = f"▲ better than the best baseline (95 % interval)\nbold: best of its {line}"
     axes[0 if len(axes) == 1 or axes[0].get_subplotspec().get_gridspec().nrows == 1 else -1].set_xlabel(

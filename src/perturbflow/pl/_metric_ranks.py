@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
+from scipy.stats import pearsonr
 
 from perturbflow._evaluation._leaderboard import (
     BOUNDS,
+    POSITIVE_CONTROLS,
     Leaderboard,
     by_mean_rank,
     is_own,
@@ -19,7 +21,6 @@ from perturbflow._evaluation._leaderboard import (
     read_table,
     splits_of,
 )
-from perturbflow._evaluation._tables import CEILING
 from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, model_colors
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def metric_ranks(
     A line is a model: coloured, or grey for a baseline, 1 is the best. Metrics that rank alike stand next to each other.
     On the right models are in the order of their mean rank, which is given there; the title gives the mean over pairs
     of metrics of the correlation between their ranks (1: all rank alike, 0: they have nothing in common). Models of
-    equal means share a rank; the ceiling has none.
+    equal means share a rank; the ceiling and other positive controls have none.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def metric_ranks(
         msg = f"Expected `split` to be one of {splits} when `ax` is given, found None: every split has an Axes of its own."
         raise ValueError(msg)
     shown = metrics_in(table, metrics)
-    ranked = [model for model in models_in(table, models) if model != CEILING]
+    ranked = [model for model in models_in(table, models) if model not in POSITIVE_CONTROLS]
     if len(ranked) < 2:
         msg = f"Expected at least two models to rank, found {ranked}."
         raise ValueError(msg)
@@ -149,7 +150,7 @@ def _draw(ax: Axes, split: str, board: Leaderboard, colors: Mapping[str, str], m
     for place, model in enumerate(models, start=1):
         row = ranks[board.models.index(model)]
         line, size, layer = (2.2, 6.0, 4) if is_own(model) else (1.0, 3.8, 2)
-        style = {"color": colors[model], "marker": markers[model], "markersize": size, "zorder": layer}
+        style: dict[str, Any] = {"color": colors[model], "marker": markers[model], "markersize": size, "zorder": layer}
         ax.plot(np.arange(len(metrics)), row, linewidth=line, markeredgecolor="white", markeredgewidth=0.5, **style)
         if not np.isnan(row[-1]):
             ax.plot([len(metrics) - 1, last], [row[-1], place], linewidth=line / 2, linestyle=":", color=colors[model])
@@ -196,7 +197,7 @@ def _rank_correlations(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
         for j in range(i + 1):
             both = ranks[~np.isnan(ranks[:, [i, j]]).any(axis=1)][:, [i, j]]
             if len(both) > 1 and (np.ptp(both, axis=0) > 0).all():
-                correlations[i, j] = correlations[j, i] = np.corrcoef(both.T)[0, 1]
+                correlations[i, j] = correlations[j, i] = pearsonr(both[:, 0], both[:, 1]).statistic
     return correlations
 
 

@@ -42,7 +42,7 @@ def evaluate(
     scale: Literal["log1p", "linear"] = "log1p",
     split_key: str = "split",
     splits: Sequence[str] = ("train", "valid", "test"),
-    n_cells: int | None = 1000,
+    n_cells: int | None = 500,
     min_cells: int = 10,
     guidance: float | None = None,
     n_steps: int | None = None,
