@@ -27,7 +27,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench ablation speed dynamics hematopoiesis docs lint clean
+.PHONY: help demo test parity bench ablation speed dynamics hematopoiesis docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -37,6 +37,9 @@ demo: $(venv)/.installed ## Show both halves on simulated cells; figures go to d
 
 test: $(venv)/.installed-test ## Run the tests
 	$(bin)/python -m pytest $(ARGS)
+
+parity: .venv-parity/.installed ## Compare the metrics with the packages that defined them, in an environment of its own
+	.venv-parity/bin/python -m pytest tests/parity $(ARGS)
 
 bench: $(venv)/.installed ## Benchmark the flow and its baselines on real cells
 	$(bin)/python benchmarks/real_cells.py $(ARGS)
@@ -73,6 +76,12 @@ endif
 $(venv)/.installed: pyproject.toml $(constraints) | $(bin)/python
 	$(bin)/python -m pip install --quiet --upgrade 'pip>=25.1' # the first with --group
 	$(pip_install) --editable .
+	touch $@
+
+.venv-parity/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-parity/bin/python -m pip install --quiet --editable . --group parity
 	touch $@
 
 $(venv)/.installed-%: $(venv)/.installed

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,19 @@ def test_entries_say_what_they_are(name):
         text = " ".join(function.__doc__.split()).lower()
         for word in ("direction", "range", "weakness"):
             assert f"*{word}*" in text or "with its direction, range and weakness" in text
+
+
+def test_the_documentation_has_them_all():
+    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for name, metric in METRICS.items():
+        direction = "higher" if metric.higher_is_better else "lower"
+        expected = (
+            f"| `{name}` | {metric.description} | {metric.best:g}, {direction} is better | {metric.source or '–'} |"
+        )
+        assert expected in rows
+    for suite in SUITES:
+        assert f"`{suite}`" in page
 
 
 @pytest.mark.parametrize("suite", SUITES)
