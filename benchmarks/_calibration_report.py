@@ -52,7 +52,7 @@ class Scores:
     def of(cls, table: pd.DataFrame, metric: str) -> Scores:
         """Read those of one metric."""
         part = table[table["metric"] == metric]
-        wide = part.pivot_table(index=["seed", "perturbation"], columns="model", values="value", dropna=False)
+        wide = part.pivot(index=["seed", "perturbation"], columns="model", values="value")
         return cls(metric, wide if METRICS[metric].higher_is_better else -wide)
 
     @property
@@ -173,7 +173,10 @@ def print_calibration(found: pd.DataFrame) -> None:
     print("\nBetween a negative control and fresh cells; Spearman of the mean over conditions (mean of each)\n")
     print(markdown(pd.DataFrame.from_dict(shown, orient="index").rename_axis(["metric", "negative control"])))
     monotone = found[(found["wrong steps"] == 0) & (found["Spearman of the mean"] > 0)]
-    print(f"\n{len(monotone)} of {len(found)} monotone; {found['calibrated'].sum()} of {len(found)} calibrated.")
+    others = found[~found.index.isin(monotone.index)]
+    names = ", ".join(f"{row.metric} ({row.negative}: {row.why})" for row in others.itertuples())
+    print(f"\n{len(monotone)} of {len(found)} monotone; not: {names or 'none'}")
+    print(f"\n{found['calibrated'].sum()} of {len(found)} calibrated")
     print("Not calibrated:\n")
     for metric, part in found[~found["calibrated"]].groupby("metric", sort=False):
         reasons = [f"{row.negative}: {row.why}" for row in part.itertuples()]
@@ -239,14 +242,15 @@ def draw_cheaters(caught: pd.DataFrame, path: Path) -> None:
     loss = caught.pivot(index="metric", columns="cheater", values="loss").loc[metrics, cheaters]
     verdict = caught.pivot(index="metric", columns="cheater", values="verdict").loc[metrics, cheaters]
     figure, axis = plt.subplots(figsize=(1.6 + 0.75 * len(cheaters), 1.4 + 0.24 * len(metrics)), layout="constrained")
-    shown = np.where(verdict.isin([CAUGHT, FOOLED]), np.clip(loss, -1.0, 1.0), 0.0)
+    sign = verdict.replace({CAUGHT: 1.0, FOOLED: -1.0, SAME: 0.0, UNDEFINED: 0.0}).astype(float)
+    shown = (sign * loss.abs().clip(upper=1.0).fillna(0.5)).to_numpy()
     image = axis.imshow(shown, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for row, metric in enumerate(metrics):
         for column, cheater in enumerate(cheaters):
             value = loss.loc[metric, cheater]
-            known = verdict.loc[metric, cheater] != UNDEFINED and np.isfinite(value)
-            colour = "white" if known and abs(shown[row, column]) > 0.6 else "0.25"
-            text = f"{value:.2f}" if known else "–"
+            colour = "white" if abs(shown[row, column]) > 0.6 else "0.25"
+            text = f"{value:.2f}".replace("-0.00", "0.00") if np.isfinite(value) else "?"
+            text = "–" if verdict.loc[metric, cheater] == UNDEFINED else text
             axis.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
     default = set(SUITES["default"])
     axis.set_yticks(range(len(metrics)), [f"{name} *" if name in default else name for name in metrics], fontsize=6)

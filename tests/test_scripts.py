@@ -55,6 +55,20 @@ def test_benchmark_on_real_cells(part, n_conditions, tmp_path, data_folder):
     assert f"{part}: dynamic-range fraction on training conditions" in output
 
 
+def test_leaderboard_ranks_models_and_baselines(tmp_path):
+    options = ("--sets", "simulated", "--seeds", "1", "--max-steps", "20", "--preset-steps", "2", "--permutations", "19")
+    script = str(CHECKOUT / "benchmarks/leaderboard.py")
+    output = run(script, *options, "--output", "out", cwd=tmp_path)
+    table = pd.read_csv(tmp_path / "out/leaderboard.csv").pivot(index="model", columns="metric", values="mean")
+    assert {"flow", "primeflow", "additive effect", "feature ridge", "ceiling"} <= set(table.index)
+    assert table["dynamic_range_fraction"]["control cells"] == 0
+    assert table["dynamic_range_fraction"]["flow"] > table["dynamic_range_fraction"]["mean effect"]
+    assert f"{table['energy_distance']['flow']:.3f}" in output
+    assert (tmp_path / "out/leaderboard.png").stat().st_size > 10_000
+    again = run(script, *options, "--output", "out", cwd=tmp_path)
+    assert "simulated, seed 0" not in again  # what is there is not made again
+
+
 def test_ablation_trains_within_its_budget_and_draws_learning_curves(tmp_path):
     budget = 0.5
     output = run(

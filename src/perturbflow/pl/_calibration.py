@@ -186,7 +186,9 @@ def _draw(ax: Axes, split: str, coverages: Sequence[_Coverage], *, is_fitted: bo
         )
         ax.fill_between(fine, low, high, color=color, alpha=0.18, linewidth=0, zorder=0)
         lines = [np.column_stack([levels, row]) for row in shares]
-        ax.add_collection(LineCollection(lines, colors=color, alpha=min(0.35, 8 / n), linewidths=0.5, zorder=1), autolim=False)
+        ax.add_collection(
+            LineCollection(lines, colors=color, alpha=min(0.35, 8 / n), linewidths=0.5, zorder=1), autolim=False
+        )
         mean = shares.mean(axis=0)
         ax.plot(
             levels,

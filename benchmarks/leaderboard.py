@@ -1,0 +1,183 @@
+"""The leaderboard: the default flow, the paper's preset and every baseline on three held-out tasks of real cells.
+
+Norman 2019 (combinations), McFaline-Figueroa 2024 (perturbations in another cell line) and Kang 2018 (one stimulated cell
+type left out), split by `pf.pp.split_scenario`, judged by `pf.tl.evaluate` with its default suite on the held-out test
+conditions. Training and validation cells are all that a model or a baseline knows.
+
+    python benchmarks/leaderboard.py [--seeds 3] [--sets norman mcfaline kang] [--models flow primeflow] [--output FOLDER]
+
+Runs that are in the table already are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from _common import KANG_TYPES, SETS, markdown, registered
+
+import perturbflow as pf
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+SCENARIOS = {
+    "norman": "perturbench_norman19",
+    "mcfaline": "perturbench_srivatsan20",
+    "kang": "leave_one_out",
+    "simulated": "perturbench_norman19",
+}
+PRESETS = {"flow": "default", "primeflow": "primeflow"}
+STEPS_OF_PRESET = 2000  # more than a laptop has patience for; far fewer than in the paper
+BY = ["set", "model", "metric"]
+
+
+def runs(name: str, seeds: int, *, n_genes: int) -> Iterator[tuple[str, AnnData, dict[str, Any]]]:
+    """Yield the label of a run, its cells, and how they are split."""
+    for seed in range(seeds):
+        cells = registered(name, kang_genes=n_genes)
+        if name == "kang":
+            held_out = KANG_TYPES[seed % len(KANG_TYPES)]
+            yield f"{held_out} left out", cells, {"held_out": {"cell_type": held_out}, "seed": seed}
+        else:
+            yield f"seed {seed}", cells, {"seed": seed}
+
+
+def one_run(cells: AnnData, name: str, split: dict[str, Any], arguments: argparse.Namespace) -> pd.DataFrame:
+    """Split, fit and judge once: scores of the test conditions."""
+    pf.pp.split_scenario(cells, SCENARIOS[name], **split)
+    pf.pp.check_split(cells)
+    seconds = {}
+    for model in arguments.models:
+        began = time.monotonic()
+        steps = {"flow": arguments.max_steps, "primeflow": arguments.preset_steps}[model]
+        options = {} if steps is None else {"max_steps": steps}
+        pf.tl.fit_flow(
+            cells,
+            preset=PRESETS[model],
+            key_added=model,
+            seed=split["seed"],
+            progress_bar=False,
+            calibrate=False,
+            **options,
+        )
+        seconds[model] = time.monotonic() - began
+    tables = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # small conditions are left out, and listed
+        for model in arguments.models:
+            # Baselines are the same for all flows of a run: every random number depends on the condition alone.
+            baselines = None if model == arguments.models[0] else ["control cells"]
+            pf.tl.evaluate(
+                cells,
+                key=model,
+                baselines=baselines,
+                splits=["test"],
+                seed=split["seed"],
+                n_permutations=arguments.permutations,
+                progress_bar=False,
+            )
+            table = cells.uns["evaluation"]
+            tables.append(table if baselines is None else table[table["model"] == model])
+            verdicts = cells.uns["evaluation_verdicts"]
+            print(model, f"{seconds[model]:.0f} s", dict(verdicts["verdict"].value_counts()), flush=True)
+    found = pd.concat(tables, ignore_index=True)
+    return found.assign(hash=cells.uns["split"]["hash"])
+
+
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over the conditions of a run, then mean and s.d. over runs; and the dynamic-range fraction."""
+    means = scores.groupby([*BY, "run"], sort=False)["value"].mean().reset_index()
+    energy = means[means["metric"] == "energy_distance"].pivot(index=["set", "run"], columns="model", values="value")
+    floor, ceiling = energy["control cells"], energy["ceiling"]
+    fraction = energy.rsub(floor, axis=0).div(floor - ceiling, axis=0).stack().rename("value").reset_index()
+    means = pd.concat([means, fraction.assign(metric="dynamic_range_fraction")], ignore_index=True)
+    return means.groupby(BY, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
+
+
+def report(scores: pd.DataFrame, output: Path) -> None:
+    """Print a table a set, save all of them and the figure."""
+    summary = summarise(scores)
+    summary.to_csv(output / "leaderboard.csv", index=False)
+    for name, part in summary.groupby("set", sort=False):
+        part = part.assign(text=[shown(*row) for row in part[["mean", "std"]].to_numpy()])
+        wide = part.pivot(index="model", columns="metric", values="text")
+        order = part[part["metric"] == "energy_distance"].sort_values("mean")["model"]
+        columns = [
+            "dynamic_range_fraction",
+            *(one for one in part["metric"].unique() if one != "dynamic_range_fraction"),
+        ]
+        print(f"\n{name}, {scores.loc[scores['set'] == name, 'run'].nunique()} runs, held-out conditions\n")
+        print(markdown(wide.loc[order, [one for one in columns if one in wide]]))
+    draw(summary, output)
+
+
+def shown(mean: float, spread: float) -> str:
+    """Mean ± spread as far as they are defined."""
+    if np.isnan(mean):
+        return "–"
+    return f"{mean:.3f}" if np.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
+
+
+def draw(summary: pd.DataFrame, output: Path) -> None:
+    """Draw models by metrics, a panel a set: position between control cells (0) and ceiling (1)."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    sets = list(dict.fromkeys(summary["set"]))
+    metrics = [name for name in dict.fromkeys(summary["metric"]) if name in pf.metrics.METRICS]
+    ranked = summary[summary["metric"] == "energy_distance"].groupby("model")["mean"].mean().sort_values().index
+    models = [name for name in ranked if name not in {"ceiling", "control cells", "interpolated duplicate"}]
+    size = (1.5 + 0.42 * len(metrics) * len(sets), 1.2 + 0.34 * len(models) + 1.8)
+    figure, axes = plt.subplots(1, len(sets), figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for axis, name in zip(axes[0], sets, strict=True):
+        wide = summary[summary["set"] == name].pivot(index="model", columns="metric", values="mean")
+        floor, ceiling = wide.loc["control cells"], wide.loc["ceiling"]
+        position = ((wide - floor) / (ceiling - floor)).loc[models, metrics]
+        image = axis.imshow(position.to_numpy(), vmin=-0.5, vmax=1.0, cmap="cividis", aspect="auto")
+        axis.set(title=name, yticks=range(len(models)), yticklabels=models, xticks=range(len(metrics)))
+        axis.set_xticklabels([metric.replace("_", " ") for metric in metrics], rotation=60, ha="right", fontsize=8)
+        for (row, column), value in np.ndenumerate(position.to_numpy()):
+            colour = "white" if value < 0.4 else "black"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=colour)
+    figure.colorbar(image, ax=axes, label="position between control cells (0) and ceiling (1)", shrink=0.7)
+    figure.savefig(output / "leaderboard.png", dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Make what is missing, then report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=[*SETS, "simulated"])
+    parser.add_argument("--models", nargs="+", default=list(PRESETS), choices=list(PRESETS))
+    parser.add_argument("--max-steps", type=int, help="of the default flow")
+    parser.add_argument("--preset-steps", type=int, default=STEPS_OF_PRESET, help="of the paper's preset")
+    parser.add_argument("--permutations", type=int, default=200)
+    parser.add_argument("--kang-genes", type=int, default=1000)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / "leaderboard_scores.csv"
+    scores = pd.read_csv(path) if path.is_file() else pd.DataFrame({"set": [], "run": []})
+    for name in arguments.sets:
+        for run, cells, split in runs(name, arguments.seeds, n_genes=arguments.kang_genes):
+            if ((scores["set"] == name) & (scores["run"] == run)).any():
+                continue
+            print(f"{name}, {run}", flush=True)
+            found = one_run(cells, name, split, arguments).assign(set=name, run=run)
+            scores = pd.concat([scores, found], ignore_index=True) if len(scores) else found
+            scores.to_csv(path, index=False)
+    report(scores, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
