@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 from _cheaters import CHEATERS, NEGATIVES
 from _common import markdown
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from perturbflow.metrics import METRICS, SUITES
 
@@ -71,10 +72,24 @@ def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """Mean and the ends of its bootstrap interval; NaN of nothing."""
     if len(values) < 2:
         return (np.nan,) * 3
-    rng = np.random.default_rng(0)
-    means = rng.choice(values, (N_RESAMPLES, len(values))).mean(axis=1)
+    means = weights(len(values)) @ values
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(values.mean()), float(low), float(high)
+
+
+@cache
+def weights(n: int) -> NDArray[np.float64]:
+    """Weights of n values in every bootstrap sample."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES) / n
+
+
+def rank_correlations(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spearman correlation of every row with the shares; 0 for a constant row."""
+    ranks = rankdata(values, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    shares = np.arange(len(SHARES)) - (len(SHARES) - 1) / 2
+    norms = np.linalg.norm(ranks, axis=1) * np.linalg.norm(shares)
+    return np.divide(ranks @ shares, norms, out=np.zeros(len(ranks)), where=norms > 0)
 
 
 def calibration(scores: Scores, negative: str) -> dict[str, float | str | bool]:
@@ -94,10 +109,10 @@ def calibration(scores: Scores, negative: str) -> dict[str, float | str | bool]:
     mean, low, _ = scores.difference(HONEST, names[0])
     span = scores.best - float(worst.mean())
     fraction = mean / span if span > 0 else np.nan
-    rank = [spearmanr(SHARES, one).statistic for one in known.to_numpy() if np.ptp(one) > 0]
+    of_conditions = rank_correlations(known.to_numpy())
     row |= {
-        "Spearman of the mean": float(spearmanr(SHARES, known.mean()).statistic) if np.ptp(known.mean()) > 0 else 0.0,
-        "Spearman of a condition": float(np.mean(rank)) if rank else 0.0,
+        "Spearman of the mean": float(rank_correlations(known.mean().to_numpy()[None])[0]),
+        "Spearman of a condition": float(of_conditions.mean()),
         "wrong steps": len(wrong),
         "positive better": share_better,
         "half-way": (float(known[names[2]].mean()) - float(worst.mean())) / mean if low > 0 else np.nan,
