@@ -257,7 +257,7 @@ def draw_cheaters(caught: pd.DataFrame, path: Path) -> None:
     loss = caught.pivot(index="metric", columns="cheater", values="loss").loc[metrics, cheaters]
     verdict = caught.pivot(index="metric", columns="cheater", values="verdict").loc[metrics, cheaters]
     figure, axis = plt.subplots(figsize=(1.6 + 0.75 * len(cheaters), 1.4 + 0.24 * len(metrics)), layout="constrained")
-    sign = verdict.replace({CAUGHT: 1.0, FOOLED: -1.0, SAME: 0.0, UNDEFINED: 0.0}).astype(float)
+    sign = (verdict == CAUGHT).astype(float) - (verdict == FOOLED).astype(float)
     shown = (sign * loss.abs().clip(upper=1.0).fillna(0.5)).to_numpy()
     image = axis.imshow(shown, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for row, metric in enumerate(metrics):

@@ -6,9 +6,9 @@ counted. Memory is the highest resident set of that process, libraries and cells
 
 - "full suite": all metrics, all baselines, floor and ceiling, verdicts.
 - "all metrics": the same for the prediction, floor and ceiling, without further baselines.
-- "cell_eval suite": the metrics of cell-eval, on all cells (nothing is drawn), for the prediction, floor and ceiling.
+- "cell_eval suite": the metrics of cell-eval, for the prediction, floor and ceiling.
+- "cell_eval suite, all cells": the same without drawing cells; only at the base size of the sweeps, to compare values.
 - "cell-eval": `MetricsEvaluator`, profile "full", for the prediction alone, in the interpreter that `--python` names.
-  Its values are compared with ours, perturbation by perturbation.
 
 Then the cost against cells, genes and perturbations, one at a time. Rows are appended to a table as they come: a run
 that was cut short goes on where it ended. Rows stay when the code changes: delete the table to begin anew.
@@ -35,6 +35,7 @@ import pandas as pd
 from _common import markdown
 from _simulated_screen import CONTROL, simulated_screen
 from flow_speed import apart, exponent
+from scipy import sparse
 
 import perturbflow as pf
 
@@ -42,17 +43,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CELL_EVAL = "cell-eval"
+ALL_CELLS = "cell_eval suite, all cells"
 OWN: dict[str, dict[str, Any]] = {
     "full suite": {"metrics": "all"},
     "all metrics": {"metrics": "all", "baselines": ["control cells"]},
-    "cell_eval suite": {
-        "metrics": "cell_eval",
-        "baselines": ["control cells"],
-        "n_cells": None,
-        "n_permutations": 0,
-    },
+    "cell_eval suite": {"metrics": "cell_eval", "baselines": ["control cells"], "n_permutations": 0},
+    ALL_CELLS: {"metrics": "cell_eval", "baselines": ["control cells"], "n_permutations": 0, "n_cells": None},
 }
-RUNS = (*OWN, CELL_EVAL)
+RUNS = (*(run for run in OWN if run != ALL_CELLS), CELL_EVAL)
 SCALED = "all metrics"
 SIZES = ("cells", "genes", "perturbations")
 MODEL = "predicted"
@@ -73,9 +71,13 @@ class Task:
 
 
 def write_screen(folder: Path, cells: int, genes: int, perturbations: int) -> None:
-    """Write real and predicted cells."""
-    for draw, (name, shrink) in enumerate((("real", 1.0), ("predicted", SHRINK))):
-        simulated_screen(cells, genes, perturbations, shrink=shrink, draw=draw).write_h5ad(folder / f"{name}.h5ad")
+    """Write real and predicted cells, with the real controls in both."""
+    real = simulated_screen(cells, genes, perturbations)
+    predicted = simulated_screen(cells, genes, perturbations, shrink=SHRINK, draw=1)
+    is_control = (real.obs["perturbation"] == CONTROL).to_numpy()
+    predicted.X = sparse.vstack([real.X[is_control], predicted.X[~is_control]], format="csr")  # controls come first
+    real.write_h5ad(folder / "real.h5ad")
+    predicted.write_h5ad(folder / "predicted.h5ad")
 
 
 def evaluated(folder: Path, run: str) -> tuple[dict[str, float], pd.DataFrame]:
@@ -142,11 +144,11 @@ def measure(
                 table.to_csv(beside, index=False)
                 beside.replace(path)
                 stem = "x".join(map(str, size))
-                values.to_csv(options.output / f"{path.stem}_{task.run.replace(' ', '_')}_{stem}.csv")
+                values.to_csv(options.output / f"{path.stem}_{file_name(task.run)}_{stem}.csv")
                 print(f"  {task.run}, {size}: {row['seconds']:.1f} s, {row['peak_gb']:.2f} GB", flush=True)
 
 
-def print_screen(table: pd.DataFrame, size: tuple[int, int, int], options: argparse.Namespace) -> None:
+def print_screen(table: pd.DataFrame, size: tuple[int, int, int]) -> None:
     """Print the cost of every run at the full size."""
     here = table[(table[list(SIZES)] == size).all(axis=1)].drop_duplicates("run", keep="last").set_index("run")
     if here.empty:
@@ -168,12 +170,21 @@ def print_screen(table: pd.DataFrame, size: tuple[int, int, int], options: argpa
         }
     print(f"\n{size[0]:,} cells, {size[1]:,} genes, {size[2]:,} perturbations\n")
     print(markdown(pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")))
-    stem = "x".join(map(str, size))
-    names = [f"evaluation_speed{'_quick' * options.quick}_{run}_{stem}.csv" for run in ("cell_eval_suite", CELL_EVAL)]
-    paths = [options.output / name for name in names]
+
+
+def print_values(options: argparse.Namespace) -> None:
+    """Print the values of both at the base size."""
+    stem = "x".join(map(str, options.base))
+    name = f"evaluation_speed{'_quick' * options.quick}"
+    paths = [options.output / f"{name}_{file_name(run)}_{stem}.csv" for run in (ALL_CELLS, CELL_EVAL)]
     if all(path.is_file() for path in paths):
-        print("\nValues of shared metrics, perturbation by perturbation\n")
+        print(f"\nValues of shared metrics on all cells, perturbation by perturbation; {tuple(options.base)}\n")
         print(markdown(compared(*(pd.read_csv(path, index_col=0) for path in paths))))
+
+
+def file_name(run: str) -> str:
+    """Name of a run in file names."""
+    return run.replace(",", "").replace(" ", "_")
 
 
 def compared(own: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
@@ -206,6 +217,7 @@ def print_scaling(table: pd.DataFrame, options: argparse.Namespace) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
     figure, axes = plt.subplots(2, 3, figsize=(9, 5), sharey="row", sharex="col", layout="constrained")
     rows = []
@@ -221,7 +233,10 @@ def print_scaling(table: pd.DataFrame, options: argparse.Namespace) -> None:
                 axis.plot(part[name], part[value], "o-", color=colour, markersize=4, label=run)
                 axis.set(xscale="log", yscale="log", xlabel=name if row else "")
                 axis.set_xticks(part[name], [f"{size:,}" for size in part[name]])
-                axis.minorticks_off()
+                axis.xaxis.set_minor_locator(ticker.NullLocator())
+                axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+                axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+                axis.yaxis.set_minor_locator(ticker.NullLocator())
                 rows[-1][f"exponent of {label}"] = f"{exponent(part[name], part[value]):.2f}"
                 if column == 0:
                     axis.set_ylabel(label)
@@ -271,6 +286,8 @@ def main() -> None:
     size = (options.cells, options.genes, options.perturbations)
     if "scaling" in options.parts:
         scaled = [run for run in options.runs if run in COLOURS and (run == SCALED or not options.quick)]
+        compare = [ALL_CELLS] if CELL_EVAL in options.runs else []
+        measure([tuple(options.base)], scaled + compare, options, path)
         measure(list(dict.fromkeys(sum(sweeps(options).values(), []))), scaled, options, path)
     if "screen" in options.parts:
         measure([size], options.runs, options, path)
@@ -279,9 +296,10 @@ def main() -> None:
         return
     table = pd.read_csv(path)
     if "screen" in options.parts:
-        print_screen(table, size, options)
+        print_screen(table, size)
     if "scaling" in options.parts:
         print_scaling(table, options)
+        print_values(options)
 
 
 if __name__ == "__main__":

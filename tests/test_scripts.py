@@ -56,7 +56,18 @@ def test_benchmark_on_real_cells(part, n_conditions, tmp_path, data_folder):
 
 
 def test_leaderboard_ranks_models_and_baselines(tmp_path):
-    options = ("--sets", "simulated", "--seeds", "1", "--max-steps", "20", "--preset-steps", "2", "--permutations", "19")
+    options = (
+        "--sets",
+        "simulated",
+        "--seeds",
+        "1",
+        "--max-steps",
+        "20",
+        "--preset-steps",
+        "2",
+        "--permutations",
+        "19",
+    )
     script = str(CHECKOUT / "benchmarks/leaderboard.py")
     output = run(script, *options, "--output", "out", cwd=tmp_path)
     table = pd.read_csv(tmp_path / "out/leaderboard.csv").pivot(index="model", columns="metric", values="mean")

@@ -163,3 +163,12 @@ def test_verdicts(mine, p_value, verdict):
 def test_without_baselines_there_is_no_verdict():
     options: dict[str, Any] = {"baselines": [], "p_value": 0.0, "cells_needed": 1.0, "n_resamples": 10, "rng": rng()}
     assert verdict_rows({}, {"mine": cloud(1.0)}, **options) == []
+
+
+def test_the_fraction_of_a_model_without_some_conditions_is_that_of_the_others():
+    table = scores(**{"mine": lambda i: 1.0 + i, "control cells": lambda i: 2.0 + 2 * i, "ceiling": lambda i: 0.0})
+    table = table[(table["model"] != "mine") | (table["perturbation"] != "P3")]
+    summary = summary_table(table, baselines=["control cells"], n_resamples=50, rng=rng())
+    fraction = summary[summary["metric"] == "dynamic_range_fraction"].set_index(["split", "model"])
+    assert fraction.loc[("test", "mine"), "mean"] == pytest.approx(0.5)
+    assert fraction.loc[("test", "mine"), "n_conditions"] == 11

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from perturbflow._evaluation._conditions import draw
 from perturbflow.metrics import METRICS, Metric
 from perturbflow.metrics._calibrated_scale import interpolated_duplicate
 from perturbflow.metrics._clouds import Cloud, CloudScores
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 CLOUD_METRICS = ("energy_distance", "mmd", "energy_loss")  # from one pass over the pairs
 RANKS_IN_COMPONENTS = {"rank_of_cosine_in_components", "rank_of_energy_in_components"}
 IN_COMPONENTS = RANKS_IN_COMPONENTS | {name for name, metric in METRICS.items() if metric.kind == "components"}
+CELLS_OF_RANKS = 100
 STRENGTH = "pearson_of_energy_distances"
 N_HALVINGS = 5
 N_HALVINGS_DIFFERENTIAL = 2  # tests of every gene cost more than all the rest
@@ -157,6 +159,16 @@ class Judge:
             else (),
             [None if test is None else test.adjusted],
         )
+
+    def _for_ranks(
+        self, components: Sequence[NDArray[np.float64]], rng: np.random.Generator
+    ) -> Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Some predicted and real cells in principal components: ranks compare all pairs of conditions."""
+        if not self._keeps_components or self._in_components is None:
+            return ()
+        pair = (components[0], self._in_components)
+        first, second = (cells[draw(np.arange(len(cells)), CELLS_OF_RANKS, rng)] for cells in pair)
+        return [(first, second)]
 
     def judge_halves(self, rng: np.random.Generator) -> Judged:
         """Score random halves of the real cells against each other: the ceiling."""

@@ -57,7 +57,7 @@ def summary_table(
     ``difference_upper`` to it, paired over the conditions that both have.
     """
     rows = []
-    labels = [name for name in table.columns if name not in {"model", "metric", "value", "n_cells"}]
+    labels = _labels(table)
     for (split, metric), part in table.groupby(["split", "metric"], sort=False, observed=True):
         models = list(dict.fromkeys(part["model"]))
         wide = part.set_index([*labels, "model"])["value"].unstack("model")[models]
@@ -91,19 +91,25 @@ def summary_table(
     return pd.DataFrame(rows + _fractions(table, n_resamples, rng))
 
 
+def _labels(table: pd.DataFrame) -> list[str]:
+    """Columns that name a condition."""
+    return [name for name in table.columns if name not in {"model", "metric", "value", "n_cells"}]
+
+
 def _fractions(table: pd.DataFrame, n_resamples: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     """Share of the range between controls and ceiling that models cover, as a ratio of means over conditions."""
     rows: list[dict[str, Any]] = []
     energies = table[table["metric"] == "energy_distance"]
     for split, part in energies.groupby("split", sort=False, observed=True):
-        values = {model: each["value"].to_numpy() for model, each in part.groupby("model", sort=False, observed=True)}
-        if FLOOR not in values or CEILING not in values:
+        wide = part.set_index([*_labels(table), "model"])["value"].unstack("model")
+        if FLOOR not in wide or CEILING not in wide:
             continue
-        n = len(values[FLOOR])
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) if n > 1 else np.ones((1, 1))
-        for model, scores in values.items():
+        bounds, n = wide[[FLOOR, CEILING]].to_numpy().T, len(wide)
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples)
+        for model in dict.fromkeys(part["model"]):
+            scores = wide[model].to_numpy()
             known = ~np.isnan(scores)
-            three = [each[known] for each in (scores, values[FLOOR], values[CEILING])]
+            three = [each[known] for each in (scores, *bounds)]
             fraction = pooled_dynamic_range_fraction(*three) if known.any() else np.nan
             model_sum, floor_sum, ceiling_sum = (weights[:, known] @ each for each in three)
             span = floor_sum - ceiling_sum
