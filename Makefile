@@ -27,7 +27,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity bench leaderboard ablation speed dynamics hematopoiesis docs lint clean
+.PHONY: help demo test parity bench leaderboard calibration ablation speed dynamics hematopoiesis docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -46,6 +46,9 @@ bench: $(venv)/.installed ## Benchmark the flow and its baselines on real cells
 
 leaderboard: $(venv)/.installed ## Rank flows and baselines on three held-out tasks of real cells
 	$(bin)/python benchmarks/leaderboard.py $(ARGS)
+
+calibration: $(venv)/.installed ## Which metrics are calibrated, and which cheaters they catch
+	$(bin)/python benchmarks/metric_calibration.py $(ARGS)
 
 ablation: $(venv)/.installed ## Compare networks, parametrisations and sources of the flow at equal time
 	$(bin)/python benchmarks/flow_ablation.py $(ARGS)

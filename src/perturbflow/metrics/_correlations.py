@@ -69,7 +69,7 @@ def error_of_correlations(x: Cells, y: Cells, *, n_top: int = 200) -> float:
 
     *Weakness*: noise alone gives a perfect prediction of n cells an error of about ``sqrt(1/n + 1/m)``; a prediction
     without correlations has one of only ``sqrt(s^2 + 1/m)``, with s the root mean square of the true ones, and wins with
-    few cells. Read it against two halves of the reference cells and against independent genes.
+    few cells; so does one of constant genes, which count as uncorrelated. Read it against two halves of the reference cells and against independent genes.
 
     Parameters
     ----------
