@@ -71,7 +71,7 @@ def test_leaderboard_ranks_models_and_baselines(tmp_path):
     script = str(CHECKOUT / "benchmarks/leaderboard.py")
     output = run(script, *options, "--output", "out", cwd=tmp_path)
     table = pd.read_csv(tmp_path / "out/leaderboard.csv").pivot(index="model", columns="metric", values="mean")
-    assert {"flow", "primeflow", "additive effect", "feature ridge", "ceiling"} <= set(table.index)
+    assert {"flow", "additive effect", "feature ridge", "ceiling"} <= set(table.index)
     assert table["dynamic_range_fraction"]["control cells"] == 0
     assert table["dynamic_range_fraction"]["flow"] > table["dynamic_range_fraction"]["mean effect"]
     assert f"{table['energy_distance']['flow']:.3f}" in output
