@@ -143,7 +143,7 @@ def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> Non
         )
     elif high == 0:
         found, advice = "only zeros", "Name the layer with the expression in `layer`"
-    elif _only_whole_numbers(values):
+    elif only_whole_numbers(values):
         found, advice = f"raw counts (only whole numbers, up to {high:g})", f"Run {calls} first"
     elif high > LARGEST_LOGGED:
         found, advice = (
@@ -156,7 +156,7 @@ def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> Non
     raise ValueError(msg)
 
 
-def _only_whole_numbers(values: NDArray[Any], *, block: int = 4096) -> bool:
+def only_whole_numbers(values: NDArray[Any], *, block: int = 4096) -> bool:
     """Whether all values are whole; block by block, since the first few tell for most data."""
     if values.dtype.kind in "iu":
         return True

@@ -72,7 +72,7 @@ def test_missing_conditions_are_reported_and_have_no_score():
     predictions = screen(seed=1)
     predictions = predictions[predictions.obs["perturbation"] != "C"].copy()
     found, report = judged(predictions, warns=True)
-    assert (report.loc[["no prediction"], "model"] == "predicted").all()
+    assert (report.loc[["no prediction of at least 4 cells"], "model"] == "predicted").all()
     assert len(report) == 2
     assert set(table(found, "predicted").index.get_level_values(0)) == {"A", "B", "A+B"}
     summary = found.uns["evaluation_summary"]
@@ -197,3 +197,32 @@ def test_bad_numbers(change):
 def test_without_permutations_there_are_no_verdicts():
     adata, _ = judged(screen(seed=1), n_permutations=0)
     assert adata.uns["evaluation_verdicts"].empty
+
+
+def test_a_condition_with_very_few_predicted_cells_has_no_score():
+    predictions = screen(seed=1)
+    rows = np.flatnonzero(predictions.obs["perturbation"] == "A")
+    predictions = predictions[np.setdiff1d(np.arange(predictions.n_obs), np.append(rows[3:40], rows[41:]))].copy()
+    adata = screen()
+    with pytest.warns(UserWarning, match="changed, left out or missing in 2 ways"):
+        evaluate(adata, predictions, key=None, baselines=["control cells"], progress_bar=False, n_permutations=0)
+    assert "A" not in table(adata, "predicted").index.get_level_values(0)
+
+
+def test_counts_are_refused_however_small():
+    counts = screen(seed=1)
+    counts.X = np.round(counts.X.toarray())
+    with pytest.raises(ValueError, match=r"found only whole numbers, up to \d+: raw counts"):
+        judged(counts)
+
+
+def test_predictions_of_other_perturbations_are_refused():
+    predictions = screen(seed=1)
+    predictions.obs["perturbation"] = "never seen"
+    with pytest.raises(ValueError, match=r"found only \['never seen'\]. Name perturbations"):
+        judged(predictions)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"predicted\['mine'\] to be the path of an h5ad file, found no file"):
+        judged({"mine": tmp_path / "missing.h5ad"})

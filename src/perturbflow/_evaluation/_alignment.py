@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from perturbflow._checks import LARGEST_LOGGED, check_key, check_matrix, listing
+from perturbflow._checks import LARGEST_LOGGED, check_key, check_matrix, listing, only_whole_numbers
 from perturbflow._fields import PerturbationFields, expression, find_genes, perturbation_columns, text_column
 from perturbflow.flow import CellData
 
@@ -62,6 +62,12 @@ def aligned(
     note("genes not among the observed ones, left out", sorted(set(predicted.var_names) - set(genes)))
     known, unknown = _known_cells(predicted, fields)
     note("conditions not among the observed ones, left out", unknown)
+    if not known.any():
+        msg = (
+            f"Expected cells of the observed perturbations in {where}, found only {listing(unknown)}. Name perturbations "
+            f"in `obs[{fields.perturbation_key!r}]` as the observed cells do."
+        )
+        raise ValueError(msg)
     is_ordered = np.array_equal(places, np.arange(predicted.n_vars))
     moved = [gene for k, (gene, place) in enumerate(zip(genes, places, strict=True)) if place != k]
     note("genes in another place, sorted", moved)
@@ -115,6 +121,12 @@ def _check_values(x: Any, *, where: str, scale: str) -> None:
         msg = (
             f"Expected log1p-normalised values in {where} (scale='log1p'), found values up to {high:g}. "
             "Log them first, or pass `scale='linear'` if they are normalised as the observed cells were before log1p."
+        )
+        raise ValueError(msg)
+    if scale == "log1p" and high > 1 and only_whole_numbers(values):
+        msg = (
+            f"Expected log1p-normalised values in {where} (scale='log1p'), found only whole numbers, up to {high:g}: raw "
+            "counts. Normalise and log them as the observed cells were."
         )
         raise ValueError(msg)
     if scale == "linear" and low < 0:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from perturbflow.flow import CellData
 
+MIN_CELLS = 4
 Draws = tuple["NDArray[np.float32]", "NDArray[np.float32] | None"]
 
 
@@ -66,9 +67,9 @@ class GivenCells:
         }
 
     def predict(self, condition: Condition, controls: NDArray[np.float32], *, rng: np.random.Generator) -> Draws | None:
-        """Return the cells of the condition."""
+        """Return the cells of the condition, or None where there are fewer than four, the least that all metrics take."""
         rows = self._rows.get(condition.identity, np.empty(0, dtype=np.intp))
-        return (dense(self._cells, draw(rows, self._n_cells, rng)), None) if len(rows) > 1 else None
+        return (dense(self._cells, draw(rows, self._n_cells, rng)), None) if len(rows) >= MIN_CELLS else None
 
 
 def check_prediction(predicted: Any, n_genes: int, *, model: str, labels: Mapping[str, str]) -> None:

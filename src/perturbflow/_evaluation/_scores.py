@@ -12,6 +12,7 @@ import pandas as pd
 
 from perturbflow._evaluation._conditions import Condition, dense, draw, generator
 from perturbflow._evaluation._judge import IN_COMPONENTS, Controls, Judge, Judged, interpolated, with_panels
+from perturbflow._evaluation._predictors import MIN_CELLS
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, verdict_rows
 from perturbflow.metrics import METRICS, Metric
 from perturbflow.metrics._energy_test import energy_test
@@ -126,7 +127,12 @@ def score_all(
             for condition in members:
                 one, judge = _judge(cells, condition, controls, predictors, settings)
                 missing += [
-                    {"model": name, "what": "no prediction", "n": 1, "which": str(dict(condition.labels))}
+                    {
+                        "model": name,
+                        "what": f"no prediction of at least {MIN_CELLS} cells",
+                        "n": 1,
+                        "which": str(dict(condition.labels)),
+                    }
                     for name in predictors
                     if name not in one
                 ]

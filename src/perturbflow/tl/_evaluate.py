@@ -152,6 +152,10 @@ def evaluate(
     ValueError
         If a name is unknown or taken twice, a context has no training controls, no condition is left, predicted cells
         lack genes or are on another scale, or a model returns cells of another shape or with values that are not finite.
+    FileNotFoundError
+        If there is no file at a path in ``predicted``.
+    TypeError
+        If an entry of ``predicted`` is neither cells nor a path nor a sampler.
 
     Notes
     -----
@@ -279,6 +283,9 @@ def _predictor(
     if isinstance(model, str | Path):
         from anndata import read_h5ad
 
+        if not Path(model).is_file():
+            msg = f"Expected predicted[{name!r}] to be the path of an h5ad file, found no file at {str(model)!r}. Check the path."
+            raise FileNotFoundError(msg)
         model = read_h5ad(model)
     if not hasattr(model, "var_names"):
         msg = (
