@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from perturbflow._controls import ControlCells
     from perturbflow._fitted_flow import FittedFlow
-    from perturbflow._predicted_uncertainty import uncertainty_tables
-from perturbflow._prediction import PredictedCondition
+    from perturbflow._prediction import PredictedCondition
 
 logger = logging.getLogger(__name__)
 
