@@ -13,6 +13,7 @@ from scipy import sparse
 
 from perturbflow._checks import check_key, check_log_normalised, check_unique_names, listing
 from perturbflow._conditions import Vocabulary
+from perturbflow._warnings import warn
 from perturbflow.flow import CellData
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def writable(adata: AnnData, *, copy: bool) -> AnnData:
             "`adata` is a view of another AnnData: it has become a copy, and the original has not changed. "
             "Pass `adata.copy()` to do without this warning."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn(msg)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImplicitModificationWarning)
             adata.obs = adata.obs.copy()  # any assignment makes a view actual

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow._checks import check_type, check_whole_number, listing
+from perturbflow._warnings import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,21 +84,21 @@ def conditions_to_predict(
     ]
 
 
-def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondition], *, stacklevel: int = 3) -> None:
+def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondition]) -> None:
     """Warn of components without training cells and of doses above those in training."""
     components = np.array(flow.vocabulary.components, dtype=object)
     prior = flow.flow.prior
     asked = np.array([condition.perturbation for condition in conditions])
     unseen = np.flatnonzero(asked.any(axis=0) & ~prior.trained)
     if len(unseen):
-        warnings.warn(_unseen_message(flow, unseen), UserWarning, stacklevel=stacklevel)
+        warn(_unseen_message(flow, unseen))
     beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
     if len(beyond):
         msg = (
             f"The dose of {listing(beyond.tolist())} is above the largest in training: it counts as the largest, "
             "because nothing is known beyond."
         )
-        warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+        warn(msg)
 
 
 def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:

@@ -247,6 +247,19 @@ def derivative_ridge_graph(
     ------
     ValueError
         If there is no trajectory, they differ in number of genes, values are not finite, or an option is not positive.
+
+    Examples
+    --------
+    Gene 0 drives gene 1, whose rate of change it is, and gene 1 slows gene 0, ``dx/dt = 1 - y`` and ``dy/dt = x``:
+
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> time = np.linspace(0.0, 6.0, 31)
+    >>> levels = np.column_stack([np.sin(time), 1 - np.cos(time)])
+    >>> run = pf.dynamics.Trajectory("run", time, levels, np.ones(31), np.zeros(2, dtype=bool))
+    >>> pf.baselines.derivative_ridge_graph([run]).round(1)
+    array([[ 0.,  1.],
+           [-1.,  0.]])
     """
     for name, option in (("bandwidth", bandwidth), ("penalty", penalty)):
         if option is not None and not option > 0:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from perturbflow._warnings import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,7 @@ def group_effects(cells: CellData) -> GroupEffects:
             f"Left out {len(perturbed) - len(usable)} of {len(perturbed)} perturbed groups, "
             "whose contexts (combinations of covariates) have no control cells."
         )
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warn(msg)
 
     contexts = [tuple(group.covariates.tolist()) for group in usable]
     return GroupEffects(

@@ -18,6 +18,20 @@ class Sampler(Protocol):
 
     A structural type: whatever has these two methods can be judged beside the flow and the baselines, without
     inheriting from anything here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> class Doubled:
+    ...     def fit(self, cells):
+    ...         return self
+    ...
+    ...     def sample(self, controls, perturbation, covariates, *, rng):
+    ...         return 2 * controls
+    >>> baseline: pf.baselines.Sampler = Doubled()
+    >>> baseline.sample(np.ones((1, 3)), np.ones(1), np.zeros(0, dtype=int), rng=np.random.default_rng(0)).tolist()
+    [[2.0, 2.0, 2.0]]
     """
 
     def fit(self, cells: CellData) -> Self:

@@ -39,6 +39,16 @@ def predict_zero(train: Sequence[Trajectory], test: Trajectory) -> FloatArray:
     ------
     ValueError
         If there is no training trajectory, their genes differ in number, or values are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> def run(name, levels):
+    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
+    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
+    >>> pf.baselines.predict_zero(train, test).tolist()
+    [[0.0], [0.0], [0.0]]
     """
     _check(train, test)
     return np.zeros_like(test.values)
@@ -67,6 +77,16 @@ def hold_start(train: Sequence[Trajectory], test: Trajectory, *, n_rows: int = 5
     ------
     ValueError
         If there is no training trajectory, genes differ in number, values are not finite, or ``n_rows`` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> def run(name, levels):
+    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
+    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
+    >>> pf.baselines.hold_start(train, test, n_rows=1).tolist()
+    [[2.0], [2.0], [2.0]]
     """
     check_whole_number(n_rows, name="n_rows", least=1)
     _check(train, test)
@@ -91,6 +111,16 @@ def training_mean(train: Sequence[Trajectory], test: Trajectory) -> FloatArray:
     ------
     ValueError
         If there is no training trajectory, genes differ in number, or values are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> def run(name, levels):
+    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
+    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
+    >>> pf.baselines.training_mean(train, test).tolist()
+    [[3.0], [3.0], [3.0]]
     """
     _check(train, test)
     cells = pool(train)
@@ -123,6 +153,16 @@ def training_curve(train: Sequence[Trajectory], test: Trajectory, *, bandwidth: 
     ValueError
         If there is no training trajectory, genes differ in number, values are not finite, or the bandwidth is not
         positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> def run(name, levels):
+    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
+    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
+    >>> pf.baselines.training_curve(train, test, bandwidth=0.1).round(2).tolist()  # the mean of every time
+    [[2.0], [3.0], [4.0]]
     """
     _check(train, test, bandwidth)
     cells = pool(train)
@@ -149,6 +189,16 @@ def own_mean(train: Sequence[Trajectory], test: Trajectory) -> FloatArray:
     ------
     ValueError
         If there is no training trajectory, genes differ in number, or values are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> def run(name, levels):
+    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
+    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
+    >>> pf.baselines.own_mean(train, test).tolist()
+    [[5.0], [5.0], [5.0]]
     """
     _check(train, test)
     return training_mean([test], test)
@@ -180,6 +230,16 @@ def leave_one_out_smoother(
     ValueError
         If there is no training trajectory, genes differ in number, values are not finite, or the bandwidth is not
         positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> def run(name, levels):
+    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
+    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
+    >>> pf.baselines.leave_one_out_smoother(train, test, bandwidth=0.3).round(1).tolist()  # from the neighbours
+    [[4.0], [5.5], [4.0]]
     """
     _check(train, test, bandwidth)
     cells = pool([test])

@@ -76,6 +76,18 @@ def hematopoiesis(
     Aliee et al. (2022), Sparsity in continuous-depth neural networks, *NeurIPS* 35, arXiv:2210.14672. Luecken et al.
     (2021), A sandbox for prediction and integration of DNA, RNA, and proteins in single cells, *NeurIPS Datasets and
     Benchmarks* (GEO: GSE194122).
+
+    Examples
+    --------
+    >>> from contextlib import suppress
+    >>> import perturbflow as pf
+    >>> with suppress(FileNotFoundError):  # where the files are not on this machine
+    ...     cells = pf.datasets.hematopoiesis(lineages=["B"], donors=["s1d2"])
+    ...     assert cells.n_vars == 529 and cells.obs["dpt_pseudotime"].is_monotonic_increasing
+    ...     pf.pp.setup_dynamics(cells, time_key="dpt_pseudotime", trajectory_key="trajectory", layer="log1p")
+    >>> pf.datasets.hematopoiesis(lineages=["T"])
+    Traceback (most recent call last):
+    ValueError: Expected `lineages` to be one of ['B', 'eryth', 'mono'], found 'T'...
     """
     for name, chosen, options in (("lineages", lineages, LINEAGES), ("donors", donors, DONORS)):
         for value in chosen:

@@ -114,7 +114,17 @@ class HillNetwork:
 
     @classmethod
     def from_anndata(cls, adata: AnnData) -> HillNetwork:
-        """Return the network behind the data of :func:`perturbflow.datasets.hill_network`."""
+        """Return the network behind the data of :func:`perturbflow.datasets.hill_network`.
+
+        Parameters
+        ----------
+        adata
+            Data with the entries ``true_edges`` and ``simulation`` in ``uns``.
+
+        Returns
+        -------
+        The network.
+        """
         if "threshold" not in adata.uns.get("simulation", {}):
             msg = "Expected data of `pf.datasets.hill_network`, found no `adata.uns['simulation']['threshold']`."
             raise KeyError(msg)
@@ -130,7 +140,17 @@ class HillNetwork:
         )
 
     def rhs(self, x: Floats) -> Floats:
-        """Return the rates of change at levels x, both of shape (..., d)."""
+        """Return the rates of change at levels x, both of shape (..., d).
+
+        Parameters
+        ----------
+        x
+            Levels (..., d).
+
+        Returns
+        -------
+        Rates (..., d).
+        """
         power = np.maximum(x[..., self.source], 0.0) ** self.exponent
         half = self.threshold**self.exponent
         factor = np.where(self.sign > 0, power, half) / (half + power)
@@ -180,13 +200,32 @@ class HillNetwork:
         return self.solve(start, times, held)
 
     def solve(self, start: Floats, times: Floats, held: NDArray[np.bool_]) -> Floats:
-        """Solve the equations where every run holds genes of its own, ``held`` (K, d), at their start."""
+        """Solve the equations where every run holds genes of its own, ``held`` (K, d), at their start.
+
+        Parameters
+        ----------
+        start
+            Levels at time 0 (K, d).
+        times
+            Times, ascending from 0 or later, (n,) or (K, n).
+        held
+            Whether a run holds a gene (K, d).
+
+        Returns
+        -------
+        Levels (K, n, d).
+        """
         if not (start >= 0).all():
             msg = f"Expected levels of at least 0, found {start.min():g}."
             raise ValueError(msg)
         return integrate(self.rhs, start, times, held=held)
 
     def adjacency(self) -> sparse.csr_matrix:
-        """Return the signs of the edges, CSR float32 of shape (d, d); row regulates column."""
+        """Return the signs of the edges, CSR float32 of shape (d, d); row regulates column.
+
+        Returns
+        -------
+        The signs.
+        """
         effects = sparse.coo_matrix((self.sign, (self.source, self.target)), shape=(self.n_genes, self.n_genes))
         return signed_graph(effects)

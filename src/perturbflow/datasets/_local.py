@@ -45,6 +45,18 @@ def norman_mcfaline_subset(part: Literal["norman", "mcfaline"] | None = None) ->
     ----------
     Norman et al. (2019), *Science* 365, 786-793. McFaline-Figueroa et al. (2024), *Cell Genomics* 4, 100487.
     Wu et al. (2024), PerturBench, arXiv:2408.10609.
+
+    Examples
+    --------
+    >>> from contextlib import suppress
+    >>> import perturbflow as pf
+    >>> with suppress(FileNotFoundError):  # where the file is not on this machine
+    ...     cells = pf.datasets.norman_mcfaline_subset("norman")
+    ...     assert cells.shape == (3375, 500)
+    ...     assert set(cells.obs["perturbation_type"]) == {"CRISPRa"}
+    >>> pf.datasets.norman_mcfaline_subset("replogle")
+    Traceback (most recent call last):
+    ValueError: Expected `part` to be None or one of ['mcfaline', 'norman'], found 'replogle'.
     """
     datasets = {"norman": "norman19", "mcfaline": "mcfaline23"}
     if part is not None and part not in datasets:
@@ -88,6 +100,15 @@ def kang_ifnb(n_top_genes: int | None = 2000) -> AnnData:
     ----------
     Kang et al. (2018), *Nat. Biotechnol.* 36, 89-94 (GEO: GSE96583).
     Satija et al. (2015), *Nat. Biotechnol.* 33, 495-502.
+
+    Examples
+    --------
+    >>> from contextlib import suppress
+    >>> import perturbflow as pf
+    >>> with suppress(FileNotFoundError):  # where the file is not on this machine
+    ...     cells = pf.datasets.kang_ifnb(n_top_genes=None)
+    ...     assert cells.shape == (832, 14053)
+    ...     assert set(cells.obs["perturbation"]) == {"control", "IFN-beta"}
     """
     path = _local_file("kang18_ifnb1k/ifnb1k.h5ad", source="Kang et al. 2018, GEO accession GSE96583")
     import scanpy as sc  # takes seconds

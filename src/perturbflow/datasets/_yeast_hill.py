@@ -95,6 +95,15 @@ def yeast_hill(
     ----------
     Hossain et al. (2024), Biologically informed NeuralODEs for genome-wide regulatory dynamics, *Genome Biology* 25,
     127.
+
+    Examples
+    --------
+    >>> from contextlib import suppress
+    >>> import perturbflow as pf
+    >>> with suppress(FileNotFoundError):  # where the files are not on this machine
+    ...     adata = pf.datasets.yeast_hill(n_trajectories=2, times=(0.0, 1.0, 2.0))
+    ...     assert adata.shape == (6, 350)
+    ...     assert len(adata.uns["true_edges"]) == 547
     """
     check_whole_number(n_trajectories, name="n_trajectories", least=1)
     check_whole_number(n_knockout_trajectories, name="n_knockout_trajectories", least=1)

@@ -11,9 +11,10 @@ from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
 from perturbflow.dynamics._paths import path_product, path_weights
 from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._problem import Problem, Units
+from perturbflow.dynamics._settings import DynamicsSettings
 from perturbflow.dynamics._smoothing import Smoothed, smooth
 from perturbflow.dynamics._sparsity import Sparsity
-from perturbflow.dynamics._training import DynamicsSettings, DynamicsTrainer
+from perturbflow.dynamics._training import DynamicsTrainer
 from perturbflow.dynamics._trajectory import Trajectory
 
 __all__ = [

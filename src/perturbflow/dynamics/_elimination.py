@@ -32,6 +32,18 @@ class Elimination:
     errors, held_out
         Relative error of every target with 0, 1, ..., k inputs, on the curves that were fitted and on others; infinite
         where there were fewer candidates, shape (d, k + 1).
+
+    Examples
+    --------
+    Two targets that have lost their one candidate: without it the error of the first is ten times as large, and that of the
+    second hardly changes.
+
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> errors = torch.tensor([[1.0, 0.1], [1.0, 0.99]])
+    >>> found = pf.dynamics.Elimination(({}, {}), torch.tensor([[4.6], [0.02]]), errors, errors)
+    >>> found.sizes(threshold=1.0)  # inputs that stay
+    tensor([1, 0])
     """
 
     steps: tuple[dict[int, tuple[CompactField, int]], ...]
@@ -40,19 +52,44 @@ class Elimination:
     held_out: Tensor
 
     def sizes(self, threshold: float) -> Tensor:
-        """Return how many inputs every target keeps if each must have evidence of at least the threshold, shape (d,)."""
+        """Return how many inputs every target keeps if each must have evidence of at least the threshold, shape (d,).
+
+        Parameters
+        ----------
+        threshold
+            Evidence that every input needs.
+
+        Returns
+        -------
+        Numbers of inputs.
+        """
         cost = 2 * (self.errors[:, :-1] / self.errors[:, 1:]).log()
         cost = torch.where(self.errors[:, 1:].isfinite(), cost, -torch.inf)
         number = torch.arange(1, cost.shape[1] + 1)
         return torch.where(cost >= threshold, number, 0).amax(dim=1)
 
     def field(self, threshold: float) -> TargetField:
-        """Return the mechanisms with the inputs that have enough evidence; others are no longer allowed."""
+        """Return the mechanisms with the inputs that have enough evidence; others are no longer allowed.
+
+        Parameters
+        ----------
+        threshold
+            Evidence that every input needs.
+
+        Returns
+        -------
+        The field of all targets.
+        """
         sizes = self.sizes(threshold).tolist()
         return _gather([steps[size] for steps, size in zip(self.steps, sizes, strict=True)]).expand()
 
     def choose_threshold(self) -> float:
-        """Return the threshold whose held-out error, mean logarithm over targets, is the smallest."""
+        """Return the threshold whose held-out error, mean logarithm over targets, is the smallest.
+
+        Returns
+        -------
+        The threshold, one of ``THRESHOLDS``.
+        """
         targets = torch.arange(len(self.errors))
         errors = torch.stack([self.held_out[targets, self.sizes(float(t))].log().mean() for t in THRESHOLDS])
         return float(THRESHOLDS[int(errors.argmin())])
@@ -94,6 +131,28 @@ def eliminate(
     Returns
     -------
     The mechanisms of all sizes and the evidence.
+
+    Examples
+    --------
+    Genes 0 and 1 drive each other, ``dx/dt = -y`` and ``dy/dt = x``; gene 2 goes its own way:
+
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> time = np.linspace(0.0, 6.0, 31)
+    >>> levels = np.column_stack([np.cos(time), np.sin(time), np.sin(2 * time)])
+    >>> run = pf.dynamics.Trajectory("run", time, levels, np.ones(31), np.zeros(3, dtype=bool))
+    >>> config = pf.dynamics.FieldConfig(3, (0, 1, 2), structure="linear", decay=False, production="free")
+    >>> field = pf.dynamics.build_field(config)
+    >>> fitted = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    >>> _ = field.matrices[0].data.copy_(fitted[:, None])
+    >>> chunks = pf.dynamics.Problem.of([run], order=1).chunks
+    >>> options = {"n_candidates": 2, "n_steps": 50, "learning_rate": 0.01, "generator": torch.Generator()}
+    >>> found = pf.dynamics.eliminate(field, field.allowed.clone(), chunks, None, **options)
+    >>> (found.evidence > 1).int()
+    tensor([[0, 1, 0],
+            [1, 0, 0],
+            [0, 0, 0]], dtype=torch.int32)
     """
     d, n_inputs = importance.shape
     width = max(1, min(n_candidates, n_inputs, int((importance > 0).sum(dim=1).max())))

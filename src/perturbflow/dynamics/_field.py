@@ -51,6 +51,15 @@ class FieldConfig:
         Whether a gene may regulate itself, besides its decay.
     skip
         Whether inputs also act linearly, next to the network (LassoNet).
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> config = pf.dynamics.FieldConfig(n_genes=5, regulators=(0, 2, 3), order=2)
+    >>> config.n_inputs  # levels and rates of three regulators
+    6
+    >>> pf.dynamics.FieldConfig.from_dict(config.to_dict()) == config
+    True
     """
 
     n_genes: int
@@ -70,12 +79,27 @@ class FieldConfig:
         return self.order * len(self.regulators)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return plain values.
+
+        Returns
+        -------
+        Every field by name, for JSON and ``uns``.
+        """
         return asdict(self) | {"regulators": list(self.regulators), "hidden": list(self.hidden)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
+
+        Parameters
+        ----------
+        values
+            Every field by name.
+
+        Returns
+        -------
+        The configuration.
+        """
         plain = {
             name: value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else value
             for name, value in values.items()
@@ -98,6 +122,20 @@ class VectorField(nn.Module, ABC):
         Genes whose mechanisms these are, shape (K,).
     seed
         Seed of the initial weights.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> config = pf.dynamics.FieldConfig(
+    ...     2, (0, 1), structure="linear", decay=False, production="free", self_regulation=True
+    ... )
+    >>> field = pf.dynamics.build_field(config)
+    >>> rotation = torch.tensor([[0.0, -1.0], [1.0, 0.0]])  # dx/dt = -y, dy/dt = x
+    >>> _ = field.matrices[0].data.copy_(rotation[:, None])
+    >>> field(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).detach()  # of two states
+    tensor([[ 0.,  1.],
+            [-2.,  0.]])
     """
 
     targets: Tensor
@@ -126,14 +164,36 @@ class VectorField(nn.Module, ABC):
 
     @abstractmethod
     def weights(self) -> tuple[Tensor, ...]:
-        """Return the matrices of the layers, from the first to the last, without what is not allowed."""
+        """Return the matrices of the layers, from the first to the last, without what is not allowed.
+
+        Returns
+        -------
+        A matrix a layer; what their shapes are depends on the class.
+        """
 
     @abstractmethod
     def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Return the output of the networks for centred inputs (B, n_inputs), shape (K, B)."""
+        """Return the output of the networks for centred inputs (B, n_inputs), shape (K, B).
+
+        Parameters
+        ----------
+        inputs
+            Centred inputs (B, n_inputs).
+        weights
+            Weights of the layers, as of :meth:`weights`.
+
+        Returns
+        -------
+        Outputs (K, B).
+        """
 
     def decay_rates(self) -> Tensor:
-        """Return the positive rates of decay, shape (K,)."""
+        """Return the positive rates of decay, shape (K,).
+
+        Returns
+        -------
+        The rates, per unit of time of the field.
+        """
         return functional.softplus(self.raw_decay)
 
     def highest_rates(self, state: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
@@ -145,6 +205,10 @@ class VectorField(nn.Module, ABC):
             Levels and, in second order, rates (B, order * d).
         weights
             Weights of the layers; the field's own by default.
+
+        Returns
+        -------
+        Rates of change or, in second order, accelerations.
         """
         inputs = state[:, self.inputs] - self.centre
         output = self.network(inputs, self.weights() if weights is None else weights)
@@ -155,7 +219,19 @@ class VectorField(nn.Module, ABC):
         return output.T
 
     def forward(self, state: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """Return the time derivative of the state, shape (B, order * d)."""
+        """Return the time derivative of the state, shape (B, order * d).
+
+        Parameters
+        ----------
+        state
+            Levels and, in second order, rates (B, order * d).
+        weights
+            Weights of the layers; the field's own by default.
+
+        Returns
+        -------
+        The derivative of every entry of the state.
+        """
         highest = self.highest_rates(state, weights)
         if self.config.order == 1:
             return highest
@@ -169,6 +245,25 @@ class TargetField(VectorField):
     """A network of its own for every target; a linear function without hidden layers.
 
     Several mechanisms of one target can stand side by side: all are evaluated by the same matrix products.
+
+    Parameters
+    ----------
+    config, targets, seed
+        As of :class:`VectorField`.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> field = pf.dynamics.TargetField(pf.dynamics.FieldConfig(3, (0, 1), hidden=(10,)), targets=[0, 1, 2])
+    >>> [tuple(layer.shape) for layer in field.weights()]  # a hidden layer of ten units and an output for every gene
+    [(3, 10, 2), (3, 1, 10)]
+    >>> field.allowed  # genes 0 and 1 may regulate others, but not themselves
+    tensor([[0., 1.],
+            [1., 0.],
+            [1., 1.]])
+    >>> field(torch.zeros(4, 3)).shape
+    torch.Size([4, 3])
     """
 
     def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
@@ -203,7 +298,17 @@ class TargetField(VectorField):
         return values
 
     def select(self, heads: Tensor) -> TargetField:
-        """Return a field of some of the mechanisms, in this order and possibly repeated, with their weights."""
+        """Return a field of some of the mechanisms, in this order and possibly repeated, with their weights.
+
+        Parameters
+        ----------
+        heads
+            Positions of the mechanisms (m,).
+
+        Returns
+        -------
+        The field of these mechanisms; weights are copies.
+        """
         chosen = TargetField(self.config, self.targets[heads].tolist())
         chosen.to(self.centre.device, self.centre.dtype)
         state = self.state_dict()
@@ -216,6 +321,22 @@ class DenseField(VectorField):
     """One network for all targets, as in the papers, with an activation after every hidden layer.
 
     Self-regulation cannot be excluded, and a regulator is one for every target.
+
+    Parameters
+    ----------
+    config, targets, seed
+        As of :class:`VectorField`.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> config = pf.dynamics.FieldConfig(3, (0, 1), structure="dense", hidden=(20,), self_regulation=True)
+    >>> field = pf.dynamics.DenseField(config, targets=[0, 1, 2])
+    >>> [tuple(layer.shape) for layer in field.weights()]  # one network gives the rates of all genes
+    [(20, 2), (3, 20)]
+    >>> field(torch.zeros(4, 3)).shape
+    torch.Size([4, 3])
     """
 
     def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
@@ -229,7 +350,12 @@ class DenseField(VectorField):
             self.register_buffer(f"mask{k}", torch.ones_like(matrix.data))
 
     def masks(self) -> list[Tensor]:
-        """Return which weights may differ from 0, a matrix a layer."""
+        """Return which weights may differ from 0, a matrix a layer.
+
+        Returns
+        -------
+        Masks of the shapes of :meth:`weights`, 1 where a weight is free.
+        """
         return [self.get_buffer(f"mask{k}") for k in range(len(self.matrices))]
 
     def weights(self) -> tuple[Tensor, ...]:
@@ -245,6 +371,26 @@ class DenseField(VectorField):
 
 
 def build_field(config: FieldConfig, *, seed: int = 0) -> VectorField:
-    """Return a new vector field of all genes."""
+    """Return a new vector field of all genes.
+
+    Parameters
+    ----------
+    config
+        What it is made of.
+    seed
+        Seed of the initial weights.
+
+    Returns
+    -------
+    A :class:`DenseField` or a :class:`TargetField`, by the structure of the configuration.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> type(pf.dynamics.build_field(pf.dynamics.FieldConfig(2, (0, 1)))).__name__
+    'TargetField'
+    >>> type(pf.dynamics.build_field(pf.dynamics.FieldConfig(2, (0, 1), structure="dense"))).__name__
+    'DenseField'
+    """
     kind = DenseField if config.structure == "dense" else TargetField
     return kind(config, range(config.n_genes), seed=seed)

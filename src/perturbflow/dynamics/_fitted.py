@@ -57,6 +57,26 @@ class FittedDynamics:
         The strength used.
     threshold
         Evidence that an input needed to stay; None where nothing was held out to choose it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> time = np.linspace(0.0, 6.0, 31)
+    >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x
+    >>> run = pf.dynamics.Trajectory("run", time, circle, np.ones(31), np.zeros(2, dtype=bool))
+    >>> config = pf.dynamics.FieldConfig(
+    ...     2, (0, 1), structure="linear", decay=False, production="free", self_regulation=True
+    ... )
+    >>> settings = pf.dynamics.DynamicsSettings(
+    ...     sparsity="none", strength=0.0, eliminate=False, matching_steps=400, shooting_steps=5, solving_steps=5
+    ... )
+    >>> fitted = pf.dynamics.DynamicsTrainer([run], config, settings).fit()
+    >>> fitted.solve(fitted.start, [0.0, np.pi, 3 * np.pi])[..., 0].round(1)  # beyond the data, too
+    array([[ 1., -1., -1.]])
+    >>> fitted.solve(fitted.state([[1.0, 0.0]]), [0.0, 1.0], clamp={1: 0.5}).round(1)  # dx/dt = -0.5
+    array([[[1. , 0.5],
+            [0.5, 0.5]]])
     """
 
     field: VectorField
@@ -79,7 +99,17 @@ class FittedDynamics:
         return self.field.config
 
     def state(self, levels: ArrayLike) -> Array:
-        """Return scaled states for levels (B, d); rates of a second-order field are those usual at such levels."""
+        """Return scaled states for levels (B, d); rates of a second-order field are those usual at such levels.
+
+        Parameters
+        ----------
+        levels
+            Levels of the genes (B, d), in the unit of the data.
+
+        Returns
+        -------
+        Scaled states (B, order * d).
+        """
         x = np.asarray(levels, dtype=float) / self.units.scale
         if self.config.order == 1:
             return x
@@ -150,12 +180,27 @@ class FittedDynamics:
         return derivative
 
     def jacobian(self, states: NDArray | None = None) -> MeanJacobian:
-        """Return the mean Jacobian in units of each gene's spread, over the states of the fit or others (scaled)."""
+        """Return the mean Jacobian in units of each gene's spread, over the states of the fit or others (scaled).
+
+        Parameters
+        ----------
+        states
+            Scaled states (B, order * d), as of :meth:`state`; those of the fit by default.
+
+        Returns
+        -------
+        The averages (d, n_inputs), per unit of time of the model.
+        """
         field = self.field.float()
         return mean_jacobian(field, torch.tensor(np.asarray(self.states if states is None else states, np.float32)))
 
     def support(self) -> NDArray[np.bool_]:
-        """Return which inputs a target depends on, shape (d, n_inputs): a path of non-zero weights leads there."""
+        """Return which inputs a target depends on, shape (d, n_inputs): a path of non-zero weights leads there.
+
+        Returns
+        -------
+        True where target (row) depends on input (column).
+        """
         from perturbflow.dynamics._paths import path_weights
 
         layers = [w.detach() for w in self.field.weights()]
@@ -165,7 +210,12 @@ class FittedDynamics:
         return (paths > 0).numpy()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain arrays and values."""
+        """Return plain arrays and values.
+
+        Returns
+        -------
+        Everything but ``path`` and ``history`` by name, for ``uns``.
+        """
         weights = {name.replace(".", "_"): v.float().numpy() for name, v in _plain(self.field).items()}
         return {
             "config": self.config.to_dict(),
@@ -184,7 +234,17 @@ class FittedDynamics:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote."""
+        """Read what :meth:`to_dict` wrote.
+
+        Parameters
+        ----------
+        values
+            Everything by name.
+
+        Returns
+        -------
+        The model, without ``path`` and ``history``.
+        """
         field = build_field(FieldConfig.from_dict(values["config"]))
         state = field.state_dict()
         saved = values["weights"]

@@ -25,6 +25,14 @@ class MeanJacobian:
         Mean of the derivative.
     magnitude
         Mean of its absolute value.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> found = pf.dynamics.MeanJacobian(mean=torch.tensor([[-0.5]]), magnitude=torch.tensor([[2.0]]))
+    >>> found.signed  # strong, and negative more often than not
+    tensor([[-2.]])
     """
 
     mean: Tensor
@@ -53,6 +61,20 @@ def mean_jacobian(field: VectorField, states: Tensor, weights: Sequence[Tensor] 
     Returns
     -------
     The averages.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> config = pf.dynamics.FieldConfig(
+    ...     2, (0, 1), structure="linear", decay=False, production="free", self_regulation=True
+    ... )
+    >>> field = pf.dynamics.build_field(config)
+    >>> rotation = torch.tensor([[0.0, -1.0], [1.0, 0.0]])  # dx/dt = -y, dy/dt = x
+    >>> _ = field.matrices[0].data.copy_(rotation[:, None])
+    >>> pf.dynamics.mean_jacobian(field, torch.randn(10, 2)).mean  # that of a linear field is its matrix
+    tensor([[ 0., -1.],
+            [ 1.,  0.]])
     """
     used = tuple(w.detach() for w in (field.weights() if weights is None else weights))
     means, magnitudes = [], []

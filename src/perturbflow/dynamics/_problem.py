@@ -25,6 +25,17 @@ class Units:
         Standard deviation of every gene over the training trajectories, shape (d,).
     time
         Median over genes of spread / root mean square of the rate of change.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> time = np.linspace(0.0, 6.0, 31)
+    >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x
+    >>> run = pf.dynamics.Trajectory("run", time, circle, np.ones(31), np.zeros(2, dtype=bool))
+    >>> units = pf.dynamics.Units.of([run], [pf.dynamics.smooth(run)])
+    >>> bool(np.allclose(units.scale, circle.std(axis=0), rtol=0.01)), round(units.time, 1)
+    (True, 1.0)
     """
 
     scale: NDArray[np.float64]
@@ -32,7 +43,19 @@ class Units:
 
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory], curves: Sequence[Smoothed]) -> Units:
-        """Measure the units on trajectories; a gene that an intervention holds does not count there."""
+        """Measure the units on trajectories; a gene that an intervention holds does not count there.
+
+        Parameters
+        ----------
+        trajectories
+            Training trajectories.
+        curves
+            Their smooth curves, in the same order.
+
+        Returns
+        -------
+        The units.
+        """
         levels = np.concatenate(
             [np.where(t.clamped, np.nan, c(t.time)) for t, c in zip(trajectories, curves, strict=True)]
         )
@@ -63,6 +86,19 @@ class Problem:
         The curves in pieces, scaled.
     units
         What the scaled numbers are in.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> time = np.linspace(0.0, 6.0, 31)
+    >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x
+    >>> run = pf.dynamics.Trajectory("run", time, circle, np.ones(31), np.zeros(2, dtype=bool))
+    >>> problem = pf.dynamics.Problem.of([run], order=1)
+    >>> len(problem.curves), problem.chunks.state.shape[2]  # a piece has rows of the scaled levels of two genes
+    (1, 2)
+    >>> len(problem.some([0, 0]).trajectories)  # drawn with replacement
+    2
     """
 
     trajectories: tuple[Trajectory, ...]
@@ -74,14 +110,40 @@ class Problem:
     def of(
         cls, trajectories: Sequence[Trajectory], *, order: int, units: Units | None = None, window: float = 1 / 6
     ) -> Problem:
-        """Smooth, scale and cut trajectories, in units of their own unless others are given."""
+        """Smooth, scale and cut trajectories, in units of their own unless others are given.
+
+        Parameters
+        ----------
+        trajectories
+            Observations.
+        order
+            Order of the field that is to be fitted, 1 or 2.
+        units
+            Units to scale with; those of the trajectories by default.
+        window
+            Length of the windows of integral matching, a share of the number of observations.
+
+        Returns
+        -------
+        The problem.
+        """
         curves = [smooth(t) for t in trajectories]
         units = units or Units.of(trajectories, curves)
         chunks = make_chunks(trajectories, curves, scale=units.scale, time_scale=units.time, order=order, window=window)
         return cls(tuple(trajectories), tuple(curves), chunks, units)
 
     def some(self, chosen: Sequence[int]) -> Problem:
-        """Return the problem of some of the trajectories, in this order and possibly repeated."""
+        """Return the problem of some of the trajectories, in this order and possibly repeated.
+
+        Parameters
+        ----------
+        chosen
+            Positions of the trajectories.
+
+        Returns
+        -------
+        Their problem, in the same units.
+        """
         pieces = [torch.nonzero(self.chunks.trajectory == k)[:, 0] for k in chosen]
         owners = torch.arange(len(pieces)).repeat_interleave(torch.tensor([len(mine) for mine in pieces]))
         return Problem(

@@ -32,6 +32,21 @@ class Smoothed:
         Standard deviation of the observations (of one cell) about the curve, shape (d,).
     freedom
         Effective degrees of freedom of each curve, shape (d,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> time = np.linspace(0.0, 6.0, 200)
+    >>> noisy = np.sin(time) + np.random.default_rng(0).normal(0.0, 0.1, 200)
+    >>> run = pf.dynamics.Trajectory("run", time, noisy[:, None], np.ones(200), np.zeros(1, dtype=bool))
+    >>> curve = pf.dynamics.smooth(run)
+    >>> at = np.array([1.0, 2.0, 3.0])
+    >>> (
+    ...     bool(abs(curve(at)[:, 0] - np.sin(at)).max() < 0.1),
+    ...     bool(abs(curve.derivative(at)[:, 0] - np.cos(at)).max() < 0.2),
+    ... )
+    (True, True)
     """
 
     curve: CubicSpline
@@ -44,7 +59,17 @@ class Smoothed:
         return self.curve(inside) + self.curve(inside, 1) * np.asarray(time - inside)[..., None]
 
     def derivative(self, time: FloatArray) -> FloatArray:
-        """Return the time derivatives at some times, shape (..., d)."""
+        """Return the time derivatives at some times, shape (..., d).
+
+        Parameters
+        ----------
+        time
+            Times, any shape.
+
+        Returns
+        -------
+        Derivatives, with an axis of genes at the end.
+        """
         return self.curve(self._inside(time), 1)
 
     def _inside(self, time: FloatArray) -> FloatArray:
@@ -70,6 +95,17 @@ def smooth(trajectory: Trajectory, *, cost_of_freedom: float = COST_OF_FREEDOM) 
     Returns
     -------
     The curves, with the noise about them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> time = np.linspace(0.0, 6.0, 200)
+    >>> noisy = np.sin(time) + np.random.default_rng(0).normal(0.0, 0.1, 200)
+    >>> run = pf.dynamics.Trajectory("run", time, noisy[:, None], np.ones(200), np.zeros(1, dtype=bool))
+    >>> curve = pf.dynamics.smooth(run)
+    >>> round(float(curve.noise[0]), 1), 5 < float(curve.freedom[0]) < 20  # of 200 observations
+    (0.1, True)
     """
     time, y, weight = _apart(trajectory)
     n = len(time)

@@ -27,6 +27,16 @@ class Sparsity(nn.Module):
         The vector field whose weights become sparse.
     factors
         How much each input of each target is penalised (K, n_inputs), 1 by default: less where a prior has an edge.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> field = pf.dynamics.build_field(pf.dynamics.FieldConfig(3, (0, 1, 2), structure="linear"))
+    >>> float(pf.dynamics.Sparsity(field).penalty(field.weights()))
+    0.0
+    >>> penalty = pf.dynamics.SPARSITIES["cnode"](field).penalty(field.weights())  # of all paths, a mean over targets
+    >>> bool(penalty.isclose(pf.dynamics.path_weights(field.weights()).sum() / 3))
+    True
     """
 
     structures: ClassVar[tuple[str, ...]] = ("per_target", "linear", "dense")
@@ -41,19 +51,61 @@ class Sparsity(nn.Module):
         self.has_skip = field.config.skip
 
     def draw(self, weights: Weights, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """Return the weights of one solve in training: gates are drawn here, once."""
+        """Return the weights of one solve in training: gates are drawn here, once.
+
+        Parameters
+        ----------
+        weights
+            Weights of the field, as of :meth:`VectorField.weights`.
+        generator
+            Source of randomness.
+
+        Returns
+        -------
+        Weights of the same shapes.
+        """
         return tuple(weights)
 
     def expected(self, weights: Weights) -> tuple[Tensor, ...]:
-        """Return the weights without noise, for prediction."""
+        """Return the weights without noise, for prediction.
+
+        Parameters
+        ----------
+        weights
+            Weights of the field, as of :meth:`VectorField.weights`.
+
+        Returns
+        -------
+        Weights of the same shapes.
+        """
         return tuple(weights)
 
     def split(self, weights: Weights) -> tuple[Weights, Tensor | None]:
-        """Return the layers that follow each other, and the linear skip if there is one."""
+        """Return the layers that follow each other, and the linear skip if there is one.
+
+        Parameters
+        ----------
+        weights
+            Weights of the field, as of :meth:`VectorField.weights`.
+
+        Returns
+        -------
+        The layers, and the matrix of the skip or None.
+        """
         return (weights[:-1], weights[-1]) if self.has_skip else (weights, None)
 
     def penalty(self, weights: Weights) -> Tensor:
-        """Return the penalty, a number, given the weights of the field."""
+        """Return the penalty, a number, given the weights of the field.
+
+        Parameters
+        ----------
+        weights
+            Weights of the field, as of :meth:`VectorField.weights`.
+
+        Returns
+        -------
+        The penalty, differentiable.
+        """
         return weights[0].new_zeros(())
 
     def proximal_(self, field: VectorField, strength: float, steps: Mapping[str, Tensor]) -> None:

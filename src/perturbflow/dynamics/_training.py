@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import field as default
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from perturbflow.dynamics._match import match, matching_error
 from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._polish import shoot, solve
 from perturbflow.dynamics._problem import Problem, start_from_data
+from perturbflow.dynamics._settings import DynamicsSettings
 from perturbflow.dynamics._shooting import make_segments
 from perturbflow.dynamics._sparsity import Sparsity
 from perturbflow.dynamics._strength import StrengthPath, count_edges
@@ -31,57 +30,8 @@ from perturbflow.dynamics._trajectory import Trajectory
 SMALLEST_PATH = 0.01  # share of a target's strongest path below which an input is taken for absent
 STATES_OF_JACOBIAN = 2000
 USUAL_THRESHOLD = 0.1  # of evidence, where nothing is held out
-STRENGTHS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 OnStep = Callable[[str, int, float], None]
-
-
-@dataclass(frozen=True)
-class DynamicsSettings:
-    """How a field is fitted.
-
-    Parameters
-    ----------
-    sparsity
-        A name in ``SPARSITIES``.
-    sparsity_options
-        Further options of its class.
-    strength
-        Strength of sparsity; None to choose it on held-out trajectories or times.
-    strengths
-        Strengths to choose from, ascending.
-    eliminate
-        Whether inputs are then removed one by one, with a network per target.
-    n_candidates
-        Inputs of a target that elimination begins with, at most.
-    matching_steps, path_steps, elimination_steps, shooting_steps, solving_steps
-        Steps of integral matching at the first strength and at each further one, after each removal of an input, of
-        short solutions, and of solutions of whole trajectories.
-    learning_rate
-        Learning rate of Adam.
-    segment
-        Intervals between observations of a short solution.
-    window
-        Length of the windows of integral matching, a share of the number of observations.
-    seed
-        Seed of everything random.
-    """
-
-    sparsity: str = "group_lasso"
-    sparsity_options: Mapping[str, Any] = default(default_factory=dict)
-    strength: float | None = None
-    strengths: tuple[float, ...] = STRENGTHS
-    eliminate: bool = True
-    n_candidates: int = 8
-    matching_steps: int = 1000
-    path_steps: int = 300
-    elimination_steps: int = 150
-    shooting_steps: int = 150
-    solving_steps: int = 300
-    learning_rate: float = 0.01
-    segment: int = 5
-    window: float = 1 / 6
-    seed: int = 0
 
 
 class DynamicsTrainer:
@@ -103,6 +53,29 @@ class DynamicsTrainer:
         How much each input of each target is penalised (d, n_inputs), from a prior.
     on_step
         Called with the stage, the step and the loss.
+
+    Raises
+    ------
+    ValueError
+        If the sparsity is not one of fields of this structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> time = np.linspace(0.0, 6.0, 31)
+    >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x
+    >>> run = pf.dynamics.Trajectory("run", time, circle, np.ones(31), np.zeros(2, dtype=bool))
+    >>> config = pf.dynamics.FieldConfig(
+    ...     2, (0, 1), structure="linear", decay=False, production="free", self_regulation=True
+    ... )
+    >>> settings = pf.dynamics.DynamicsSettings(
+    ...     sparsity="none", strength=0.0, eliminate=False, matching_steps=400, shooting_steps=5, solving_steps=5
+    ... )
+    >>> fitted = pf.dynamics.DynamicsTrainer([run], config, settings).fit()
+    >>> found = fitted.jacobian().mean  # of dx/dt and dy/dt by x and y
+    >>> bool(np.allclose(found, [[0, -1], [1, 0]], atol=0.05))
+    True
     """
 
     def __init__(
@@ -161,7 +134,13 @@ class DynamicsTrainer:
         return self.result()
 
     def fit_support(self, threshold: float | None) -> None:
-        """Find only the support, at the given strength and threshold of evidence, without holding anything out."""
+        """Find only the support, at the given strength and threshold of evidence, without holding anything out.
+
+        Parameters
+        ----------
+        threshold
+            Evidence that an input needs to stay in elimination; that of a fit without held-out data if None.
+        """
         self.threshold = threshold
         start_from_data(self.field, self.whole.chunks)
         self._match(
@@ -175,14 +154,24 @@ class DynamicsTrainer:
         self.eliminate()
 
     def n_steps(self) -> int:
-        """Return the number of steps of all stages, those of elimination not among them."""
+        """Return the number of steps of all stages, those of elimination not among them.
+
+        Returns
+        -------
+        The number, for progress bars.
+        """
         settings = self.settings
         n_strengths = len(settings.strengths) if settings.strength is None else 1
         path = settings.matching_steps + (n_strengths - 1) * settings.path_steps
         return path + settings.matching_steps // 2 + settings.shooting_steps
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what the next stages need, tensors and plain values."""
+        """Return what the next stages need, tensors and plain values.
+
+        Returns
+        -------
+        Tensors by name, and plain values by name.
+        """
         tensors = {f"field.{name}": v.contiguous() for name, v in self.field.state_dict().items()}
         tensors |= {f"sparsity.{name}": v.contiguous() for name, v in self.sparsity.state_dict().items()}
         tensors |= {"start": self.start, "generator": self.generator.get_state(), "evidence": self.evidence}
@@ -200,7 +189,15 @@ class DynamicsTrainer:
         return tensors, values
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned.
+
+        Parameters
+        ----------
+        tensors
+            Tensors by name.
+        values
+            Plain values by name.
+        """
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
@@ -309,7 +306,12 @@ class DynamicsTrainer:
             )
 
     def result(self) -> FittedDynamics:
-        """Return the model as it is now."""
+        """Return the model as it is now.
+
+        Returns
+        -------
+        The model, of its own: further training does not change it.
+        """
         if type(self.sparsity) is not Sparsity:  # interrupted before the support was fixed
             keep_support(self.field, self.sparsity.expected(self.field.weights()), smallest=SMALLEST_PATH)
         states = self.whole.chunks.state[:, :-1][self.whole.chunks.step > 0]

@@ -26,6 +26,22 @@ class Trajectory:
         Number of cells behind each row, shape (n,); the variance of its noise is taken to be inverse to it.
     clamped
         Genes that an intervention holds at what was observed, instead of leaving them to their dynamics, shape (d,).
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or times do not rise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> time, levels = np.arange(4.0), np.array([[8.0], [4.0], [2.0], [1.0]])
+    >>> run = pf.dynamics.Trajectory("run", time, levels, np.ones(4), np.zeros(1, dtype=bool))
+    >>> run.n_genes, run.rows(time > 1).values.tolist()
+    (1, [[2.0], [1.0]])
+    >>> run.binned(2).values.tolist(), run.binned(2).weight.tolist()  # means of two times each
+    ([[6.0], [1.5]], [2.0, 2.0])
     """
 
     name: str
@@ -52,7 +68,17 @@ class Trajectory:
         return self.values.shape[1]
 
     def rows(self, chosen: NDArray[np.bool_] | slice) -> Trajectory:
-        """Return the trajectory of some of its times."""
+        """Return the trajectory of some of its times.
+
+        Parameters
+        ----------
+        chosen
+            Rows to keep: a boolean each (n,), or a slice; at least two.
+
+        Returns
+        -------
+        The trajectory of these rows.
+        """
         return replace(self, time=self.time[chosen], values=self.values[chosen], weight=self.weight[chosen])
 
     def binned(self, n_bins: int) -> Trajectory:

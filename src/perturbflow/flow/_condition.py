@@ -41,6 +41,16 @@ class ConditionEncoder:
     Notes
     -----
     PRiMeFlow (arXiv 2604.13986) concatenates the sum of perturbation one-hots with covariate one-hots.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> encoder = pf.flow.ConditionEncoder(n_components=3, n_categories=(2,))
+    >>> doses = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.5]])  # a control and a combination
+    >>> encoder.encode(doses, torch.tensor([[0], [1]]))
+    tensor([[1.0000, 0.0000, 0.0000, 0.0000, 1.0000, 0.0000],
+            [1.0000, 1.0000, 0.0000, 0.5000, 0.0000, 1.0000]])
     """
 
     n_components: int

@@ -63,6 +63,15 @@ class FlowConfig:
     ------
     ValueError
         If a setting is unknown or out of its range.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> config = pf.flow.FlowConfig(n_genes=50, n_components=4, n_categories=(2,), source="noise")
+    >>> config.entry, config.solver_steps  # the whole path, in ten steps
+    (0.0, 10)
+    >>> pf.flow.FlowConfig.from_dict(config.to_dict()) == config
+    True
     """
 
     n_genes: int

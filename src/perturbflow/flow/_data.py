@@ -24,6 +24,16 @@ class Group:
         Codes of the covariates (K,).
     rows
         Rows of these cells (m,), ascending.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> doses = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    >>> cells = pf.flow.CellData(np.ones((3, 4)), doses, np.zeros((3, 0), dtype=int))
+    >>> controls, perturbed = cells.groups()
+    >>> perturbed.perturbation.tolist(), perturbed.rows.tolist()
+    ([1.0, 0.0], [0, 2])
     """
 
     perturbation: NDArray[np.float32]

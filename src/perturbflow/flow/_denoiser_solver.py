@@ -40,6 +40,16 @@ def follow_expectation(velocity: Callable[[float, Tensor], Tensor], x: Tensor, t
     Returns
     -------
     State at the last time.
+
+    Examples
+    --------
+    Where every path ends in 3, the expected end does not change, and any steps are exact:
+
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> noise = torch.tensor([-1.0, 0.0, 1.0])
+    >>> pf.flow.follow_expectation(lambda t, x: (3 - x) / (1 - t), noise, [0.0, 0.5, 1.0])
+    tensor([3., 3., 3.])
     """
     earlier: tuple[float, Tensor] | None = None
     for a, b in zip(times, times[1:], strict=False):

@@ -36,6 +36,25 @@ class VelocityNetwork(nn.Module, ABC):
         Length of the encoded condition; see :class:`perturbflow.flow.ConditionEncoder`.
     width
         Length of the embedding of time and condition.
+
+    Examples
+    --------
+    A network that looks at nothing but time and condition:
+
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> class Blind(pf.flow.VelocityNetwork):
+    ...     def __init__(self, n_genes, n_outputs, n_conditions):
+    ...         super().__init__(n_conditions, width=8)
+    ...         self.write = torch.nn.Linear(8, n_outputs * n_genes, bias=False)
+    ...
+    ...     def forward(self, x, t, condition):
+    ...         return self.write(self.embed(t, condition))
+    ...
+    ...     def axes(self):
+    ...         return {"condition.weight": ((1, "condition"),), "write.weight": ((0, "output"),)}
+    >>> Blind(n_genes=5, n_outputs=2, n_conditions=3)(torch.randn(4, 5), torch.rand(4, 1), torch.zeros(4, 3)).shape
+    torch.Size([4, 10])
     """
 
     def __init__(self, n_conditions: int, width: int) -> None:

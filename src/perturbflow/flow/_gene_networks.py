@@ -40,6 +40,15 @@ class GeneNetworks(nn.Module):
     ------
     ValueError
         If there is no channel.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> networks = pf.flow.GeneNetworks(5, 2, state_width=3, embedding_width=4, width=2)
+    >>> output = networks(torch.randn(6, 5), torch.randn(6, 3), torch.randn(6, 4))
+    >>> output.shape, bool((output == 0).all())
+    (torch.Size([6, 10]), True)
     """
 
     def __init__(self, n_genes: int, n_outputs: int, state_width: int, embedding_width: int, *, width: int) -> None:

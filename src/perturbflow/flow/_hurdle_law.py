@@ -22,6 +22,14 @@ class HurdleLaw:
         Mean m of the expressed values (..., G).
     variance
         Variance s^2 of the expressed values (..., G).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> law = pf.flow.HurdleLaw(np.array([0.25]), np.array([2.0]), np.array([0.1]))
+    >>> (law.expressed * law.mean).tolist()  # the mean over all cells
+    [0.5]
     """
 
     expressed: NDArray[np.float32]
@@ -51,6 +59,20 @@ class Context:
         Shrunken log-odds of expression in the controls (G,).
     base_mean
         Shrunken mean of the expressed values (G,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
+    >>> x[100:, 0] = 0  # the perturbation of the last 100 cells silences gene 0
+    >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
+    >>> context = pf.flow.AdditiveHurdlePrior.fit(cells).context(np.zeros(0, dtype=int))
+    >>> context.index, context.n_controls
+    (0, 100.0)
+    >>> bool(np.allclose(context.expressed, (x[:100] > 0).mean(axis=0)))
+    True
     """
 
     index: int | None

@@ -28,6 +28,20 @@ class LawUncertainty:
         Of the log-odds that a gene is expressed (G,).
     mean
         Of the mean of its expressed values (G,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
+    >>> x[100:, 0] = 0  # the perturbation of the last 100 cells silences gene 0
+    >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
+    >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
+    >>> context = prior.context(np.zeros(0, dtype=int))
+    >>> standard_error = np.sqrt(prior.variance / (100 * context.expressed))
+    >>> (prior.law_sd(np.zeros(1), context).mean / standard_error).round(1).tolist()  # of 100 control cells
+    [1.0, 1.0]
     """
 
     log_odds: NDArray[np.float32]

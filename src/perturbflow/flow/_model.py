@@ -53,6 +53,20 @@ class ConditionalFlow(nn.Module):
     ------
     ValueError
         If the prior is of other genes or components than the configuration.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
+    >>> x[100:, 0] = 0  # the perturbation of the last 100 cells silences gene 0
+    >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
+    >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
+    >>> flow = pf.flow.ConditionalFlow(pf.flow.FlowConfig(n_genes=2, n_components=1, n_categories=()), prior)
+    >>> predicted = flow.sample(cells.x[:100], np.ones(1), np.zeros(0, dtype=int), rng=rng, source="noise")
+    >>> predicted.shape, (predicted > 0).mean(axis=0).round(1).tolist()  # untrained: the law of the prior
+    ((100, 2), [0.0, 0.7])
     """
 
     mixed_precision: bool = False

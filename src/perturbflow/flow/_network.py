@@ -57,6 +57,15 @@ class ResidualMLP(VelocityNetwork):
         Number of residual blocks.
     gene_width
         Channels of a small network of its own for every gene, see :class:`GeneNetworks`; none if 0.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> network = pf.flow.ResidualMLP(n_genes=5, n_outputs=2, n_conditions=3, width=16)
+    >>> output = network(torch.randn(4, 5), torch.rand(4, 1), torch.zeros(4, 3))  # cells, times, conditions
+    >>> output.shape, bool((output == 0).all())  # it says nothing until it is trained
+    (torch.Size([4, 10]), True)
     """
 
     def __init__(

@@ -32,5 +32,13 @@ def point_on_path(x0: Values, x1: Values, t: Any) -> Values:
     -----
     Lipman et al. 2023 (ICLR), eq. 20-23 with sigma_min = 0; PRiMeFlow (arXiv 2604.13986) couples x0 and x1
     independently.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> noise, cell = np.zeros((1, 2), dtype=np.float32), np.array([[2.0, 4.0]], dtype=np.float32)
+    >>> pf.flow.point_on_path(noise, cell, 0.5).tolist()  # half-way
+    [[1.0, 2.0]]
     """
     return (1 - t) * x0 + t * x1

@@ -42,12 +42,55 @@ class AdditiveHurdlePrior:
     features say, and without any the mean effect. ``interaction`` is what remains in a training condition; it is 0 in
     conditions never seen.
 
-    Use :meth:`fit`; the fields are plain arrays, C contexts, P components, g training groups, G genes.
+    Use :meth:`fit`; the fields are plain arrays, C contexts, K covariates, P components with F features, g training
+    groups (a perturbation in a context), G genes. A leading axis of 2 is log-odds and mean.
+
+    Parameters
+    ----------
+    contexts, n_controls
+        Codes of the covariates of every context (C, K), and its number of control cells (C,).
+    control_expressed, control_mean, control_profile
+        Of the controls of every context: share that expresses a gene, mean of the expressed values, mean (C, G).
+    distance_unit
+        Median squared distance between profiles of contexts (1,).
+    pool_expressed
+        Share of the controls of all contexts that expresses a gene (G,).
+    all_expressed, all_mean, pool_mean
+        Of all training cells: share that expresses a gene, and mean of the expressed values, twice (G,).
+    variance
+        Variance s^2 of the expressed values of a gene, in every condition (G,).
+    dose_unit, trained
+        Largest training dose of every component, and whether it has training cells (P,).
+    shared, effects
+        Mean effect of a perturbation (2, C, G), and what every component adds to it (2, P, C, G).
+    group_doses, group_contexts, group_cells
+        Of every training group: doses (g, P), number of the context and of the cells (g,).
+    interactions
+        What remains in every training group (2, g, G).
+    effect_variances, interaction_variances, context_variances
+        Posterior variances of effects (2, P, G), and variances of interactions and of effects between contexts (2, G).
+    features, fraction
+        Features of the components (P, F), and the share of the variance of effects that they explain (2, 1).
 
     Notes
     -----
     The idea that what is known about zeros belongs into the model in closed form, and that effects which transfer
     should be additive in it, follows the additive baselines of Ahlmann-Eltze et al. (Nature Methods 2025).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
+    >>> x[100:, 0] = 0  # the perturbation of the last 100 cells silences gene 0
+    >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
+    >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
+    >>> context = prior.context(np.zeros(0, dtype=int))
+    >>> prior.law(np.zeros(1), context).expressed.round(1)
+    array([1. , 0.7], dtype=float32)
+    >>> prior.law(np.ones(1), context).expressed.round(1)
+    array([0. , 0.7], dtype=float32)
     """
 
     contexts: NDArray[np.int64]

@@ -38,6 +38,15 @@ class Tableau:
     error
         Weights of the slopes, and of the slope at the end of the step, in the estimate of the step's error (S + 1,);
         None where a method has none.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> rk4 = pf.flow.TABLEAUS["rk4"]
+    >>> rk4.order, round(sum(rk4.b), 10)  # weights of the slopes add up to a whole step
+    (4, 1.0)
+    >>> [sum(row) for row in rk4.a] == list(rk4.c)
+    True
     """
 
     order: int
@@ -80,6 +89,15 @@ class CountedField:
     ----------
     velocity
         The field, called with time and state.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> field = pf.flow.CountedField(lambda t, x: -x)
+    >>> end = pf.flow.integrate(field, torch.ones(1), start=0.0, stop=1.0, n_steps=10, method="rk4")
+    >>> field.n_evaluations  # four stages a step
+    40
     """
 
     n_evaluations: int
@@ -156,6 +174,19 @@ def integrate(
     fifth of the whole way: on a path from noise to cells the estimate of a step over most of it can vanish by chance.
     The slope at the end of a step is the first of the next one: 6 evaluations a step. The first step follows Hairer, Norsett and Wanner,
     Solving Ordinary Differential Equations I, section II.4.
+
+    Examples
+    --------
+    The solution of ``dx/dt = -x`` from 1 is ``exp(-t)``, at time 1 0.3679:
+
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> def field(t, x):
+    ...     return -x
+    >>> pf.flow.integrate(field, torch.ones(1), start=0.0, stop=1.0, n_steps=10, method="rk4")
+    tensor([0.3679])
+    >>> pf.flow.integrate(field, torch.ones(1), start=0.0, stop=1.0, n_steps=None, method="dopri5")
+    tensor([0.3679])
     """
     _check(method, n_steps, rtol, atol)
     if n_steps is None:

@@ -55,6 +55,15 @@ class TokenUNet(VelocityNetwork):
     ------
     ValueError
         If the settings do not make a network.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> network = pf.flow.TokenUNet(n_genes=5, n_outputs=2, n_conditions=3, width=8)
+    >>> output = network(torch.randn(4, 5), torch.rand(4, 1), torch.zeros(4, 3))  # cells, times, conditions
+    >>> output.shape, bool((output == 0).all())  # it says nothing until it is trained
+    (torch.Size([4, 10]), True)
     """
 
     def __init__(

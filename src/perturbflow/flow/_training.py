@@ -69,6 +69,16 @@ class TrainingSettings:
     ------
     ValueError
         If a setting is out of its range.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> settings = pf.flow.TrainingSettings(max_steps=100)
+    >>> settings.max_steps * settings.batch_size  # cells that are drawn
+    25600
+    >>> pf.flow.TrainingSettings(max_steps=0)
+    Traceback (most recent call last):
+    ValueError: Expected `max_steps` to be at least 1, found 0.
     """
 
     max_steps: int = 1500
@@ -115,6 +125,22 @@ class FlowTrainer:
         Training cells.
     settings
         How to train.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
+    >>> x[100:, 0] = 0  # the perturbation of the last 100 cells silences gene 0
+    >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
+    >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
+    >>> config = pf.flow.FlowConfig(n_genes=2, n_components=1, n_categories=(), parametrisation="velocity", width=16)
+    >>> flow = pf.flow.ConditionalFlow(config, prior)
+    >>> settings = pf.flow.TrainingSettings(max_steps=60, learning_rate=0.01, validate_every=30)
+    >>> history = pf.flow.FlowTrainer(flow, cells, settings).run()
+    >>> history["step"].tolist(), bool(history["loss"][1] < history["loss"][0])
+    ([30.0, 60.0], True)
     """
 
     def __init__(self, flow: ConditionalFlow, cells: CellData, settings: TrainingSettings) -> None:

@@ -31,6 +31,17 @@ def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating
     "unseen" if a component has no training cells at all; "new context" if one has none in this context, or the context
     itself has none; "seen" for a training condition and for controls of a training context; else "combination": known
     components together, or at doses, as they have not been.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> doses = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 50, axis=0)
+    >>> x = np.log1p(np.random.default_rng(0).poisson(1.0, (150, 4)))
+    >>> prior = pf.flow.AdditiveHurdlePrior.fit(pf.flow.CellData(x, doses, np.zeros((150, 0), dtype=int)))
+    >>> context = prior.context(np.zeros(0, dtype=int))
+    >>> [pf.flow.condition_kind(prior, np.array(dose), context) for dose in ([1.0, 0.0], [1.0, 1.0])]
+    ['seen', 'combination']
     """
     perturbation = np.minimum(np.asarray(perturbation, dtype=np.float32), prior.dose_unit)
     active = perturbation > 0
@@ -63,6 +74,20 @@ def mean_expression(
     Returns
     -------
     Means and standard deviations (G,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
+    >>> x[100:, 0] = 0  # the perturbation of the last 100 cells silences gene 0
+    >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
+    >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
+    >>> context = prior.context(np.zeros(0, dtype=int))
+    >>> mean, sd = pf.flow.mean_expression(prior, np.ones(1), context)
+    >>> bool((abs(mean - x[100:].mean(axis=0)) < 2 * sd).all())
+    True
     """
     law, sd = prior.law(perturbation, context), prior.law_sd(perturbation, context)
     expressed, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)

@@ -71,6 +71,15 @@ class UNet(VelocityNetwork):
     Notes
     -----
     The paper's network (PRiMeFlow, arXiv 2604.13986) in the form of Dhariwal and Nichol (2021, arXiv 2105.05233).
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> import torch
+    >>> network = pf.flow.UNet(n_genes=5, n_outputs=2, n_conditions=3, width=8, multipliers=(1, 2))
+    >>> output = network(torch.randn(4, 5), torch.rand(4, 1), torch.zeros(4, 3))  # cells, times, conditions
+    >>> output.shape, bool((output == 0).all())  # it says nothing until it is trained
+    (torch.Size([4, 10]), True)
     """
 
     order: Tensor | None

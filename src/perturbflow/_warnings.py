@@ -1,0 +1,16 @@
+"""Warnings that point at the line of the user."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def warn(message: str) -> None:
+    """Issue a UserWarning at the nearest line outside this package, however deep the call is."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
