@@ -33,7 +33,8 @@ def test_agrees_with_energy_distances_one_by_one(unbiased, shift):
 def test_blocks_do_not_matter(block_cells, monkeypatch):
     predicted, observed = screen(SIZES_X, seed=0), screen(SIZES_Y, seed=1)
     expected = cross_energy(predicted, observed)
-    monkeypatch.setattr(_cross_energy, "BLOCK_CELLS", block_cells)
+    monkeypatch.setattr(_cross_energy, "PREDICTED_CELLS", block_cells)
+    monkeypatch.setattr(_cross_energy, "OBSERVED_CELLS", 1 + block_cells // 3)
     np.testing.assert_allclose(cross_energy(predicted, observed), expected, atol=1e-6)
 
 

@@ -196,6 +196,26 @@ def test_agrees_with_scipy_on_many_cells():
     assert found.p_value[0] == 1
 
 
+@pytest.mark.parametrize("as_cells", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+@pytest.mark.parametrize(
+    "kinds", [(np.float32, np.float32), (np.float32, np.float64), (np.float64, np.float32)], ids=str
+)
+def test_precision_does_not_matter(kinds, as_cells):
+    rng = np.random.default_rng(0)
+    cells, control = (np.round(rng.normal(size=(n, 9)), 1) * rng.integers(0, 2, (n, 9)) for n in (30, 40))
+    cells, control = (one.astype(np.float32).astype(np.float64) for one in (cells, control))
+    expected = stats.mannwhitneyu(cells, control, axis=0, method="asymptotic").pvalue
+    found = wilcoxon(as_cells(cells.astype(kinds[0])), as_cells(control.astype(kinds[1])))
+    assert found.p_value == pytest.approx(expected, rel=1e-10)
+
+
+def test_cells_are_not_changed():
+    cells = sparse.csr_array(np.array([[1.0, 0.0], [2.0, 3.0]]))
+    cells.data[0] = 0.0
+    wilcoxon(cells, cells)
+    assert cells.nnz == 3
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     x=arrays(np.float64, (6, 2), elements=TIED),

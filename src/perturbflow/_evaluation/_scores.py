@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,16 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._evaluation._conditions import Condition, dense, draw, generator
+from perturbflow._evaluation._jobs import jobs
 from perturbflow._evaluation._judge import IN_COMPONENTS, Controls, Judge, Judged, interpolated, with_panels
 from perturbflow._evaluation._predictors import MIN_CELLS
+from perturbflow._evaluation._recognition import Recognition, Samples
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, verdict_rows
 from perturbflow.metrics import METRICS, Metric
-from perturbflow.metrics._energy_test import energy_test
+from perturbflow.metrics._energy_test import energy_test_of
 from perturbflow.metrics._panel import Strengths
 from perturbflow.metrics._principal_components import PrincipalComponents
+from perturbflow.metrics._samples import Sample, Space, distances_together
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ class Settings:
         Of all draws.
     progress_bar
         Whether to show one.
+    n_jobs
+        Conditions side by side.
     """
 
     metrics: tuple[str, ...]
@@ -57,6 +62,7 @@ class Settings:
     n_permutations: int
     seed: int
     progress_bar: bool
+    n_jobs: int = 1
 
     @property
     def wanted(self) -> list[Metric]:
@@ -112,20 +118,20 @@ def score_all(
     verdicts: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
     strengths: list[dict[str, Any]] = []
-    with tqdm(total=len(conditions), desc="evaluate", unit="condition", disable=not settings.progress_bar) as progress:
+    bar = tqdm(total=len(conditions), desc="evaluate", unit="condition", disable=not settings.progress_bar)
+    with bar as progress, jobs(settings.n_jobs) as in_order:
         for (_, context), block in groupby(conditions, key=lambda condition: condition.block):
             members = list(block)
             chosen = draw(members[0].control_rows, settings.n_cells, generator(settings.seed, context))
             control_cells = dense(cells, chosen)
             controls = Controls(
-                control_cells,
+                Sample(control_cells, Space(control_cells.mean(axis=0, dtype=np.float64), components)),
                 WilcoxonAgainst(control_cells) if kinds & {"differential", "screen"} else None,
-                components,
             )
             judged: list[dict[str, Judged]] = []
             sizes: list[int] = []
-            for condition in members:
-                one, judge = _judge(cells, condition, controls, predictors, settings)
+            tasks = _tasks(cells, members, controls, predictors, baselines, settings)
+            for condition, (one, size, said) in zip(members, in_order(_judge, tasks), strict=True):
                 missing += [
                     {
                         "model": name,
@@ -137,8 +143,8 @@ def score_all(
                     if name not in one
                 ]
                 judged.append(one)
-                sizes.append(len(judge.real))
-                verdicts += _verdicts(condition, judge, one, baselines, settings)
+                sizes.append(size)
+                verdicts += said
                 progress.update()
 
             duplicates = interpolated([one[CEILING] for one in judged], settings.wanted, controls)
@@ -146,7 +152,7 @@ def score_all(
                 if duplicate is not None:
                     one[DUPLICATE] = duplicate
             masks = np.stack([targets[condition.perturbation > 0].any(axis=0) for condition in members])
-            with_panels(judged, settings.wanted, controls, masks)
+            with_panels(judged, settings.wanted, controls, masks, in_order)
             strengths += [
                 {"split": condition.labels["split"], "model": model, "strengths": scored.strengths}
                 for condition, one in zip(members, judged, strict=True)
@@ -178,52 +184,73 @@ def _of_screens(strengths: Sequence[Mapping[str, Any]], settings: Settings) -> p
     return pd.DataFrame(rows, columns=["split", "model", "metric", "value", "n"])
 
 
-def _judge(
+@dataclass(frozen=True)
+class _Task:
+    """All that it takes to judge one condition."""
+
+    condition: Condition
+    real: Sample
+    predicted: dict[str, Samples]
+    controls: Controls
+    baselines: Sequence[str]
+    settings: Settings
+
+
+def _tasks(
     cells: CellData,
-    condition: Condition,
+    conditions: Sequence[Condition],
     controls: Controls,
     predictors: Mapping[str, Predictor],
+    baselines: Sequence[str],
     settings: Settings,
-) -> tuple[dict[str, Judged], Judge]:
-    place = sorted(condition.labels.items())
-    real = dense(cells, draw(condition.rows, settings.n_cells, generator(settings.seed, place)))
-    judge = Judge(real, controls, settings.wanted)
-    judged = {}
-    for name, predictor in predictors.items():
-        draws = predictor.predict(condition, controls.cells, rng=generator(settings.seed, place))
-        if draws is not None:
-            judged[name] = judge.judge(*draws, rng=generator(settings.seed, place))
+) -> Iterator[_Task]:
+    """Predict one condition of a block after the other."""
+    recognition = Recognition(controls.sample)
+    for condition in conditions:
+        place = sorted(condition.labels.items())
+        real = dense(cells, draw(condition.rows, settings.n_cells, generator(settings.seed, place)))
+        draws = {
+            name: predictor.predict(condition, controls.sample.cells, rng=generator(settings.seed, place))
+            for name, predictor in predictors.items()
+        }
+        predicted = recognition.samples({name: one for name, one in draws.items() if one is not None})
+        yield _Task(condition, Sample(real, controls.sample.space), predicted, controls, baselines, settings)
+
+
+def _judge(task: _Task) -> tuple[dict[str, Judged], int, list[dict[str, Any]]]:
+    """Scores by model, the number of real cells, and verdicts."""
+    seed, place = task.settings.seed, sorted(task.condition.labels.items())
+    judge = Judge(task.real, task.controls, task.settings.wanted)
+    judged = {name: judge.judge(*draws, rng=generator(seed, place)) for name, draws in task.predicted.items()}
     # Every condition has halves of its own, which do not depend on what else is judged.
-    judged[CEILING] = judge.judge_halves(generator(settings.seed, place))
-    return judged, judge
+    judged[CEILING] = judge.judge_halves(generator(seed, place))
+    return judged, len(task.real), _verdicts(task, judged)
 
 
-def _components(
-    cells: CellData, conditions: Sequence[Condition], settings: Settings
-) -> Callable[[Any], NDArray[np.float64]]:
+def _components(cells: CellData, conditions: Sequence[Condition], settings: Settings) -> PrincipalComponents:
     """Principal components of the real cells that are judged and their controls."""
     rows = np.unique(np.concatenate([np.concatenate([one.rows, one.control_rows]) for one in conditions]))
     some = draw(rows, MOST_CELLS_OF_COMPONENTS, generator(settings.seed, "components"))
     n_components = min(N_COMPONENTS, cells.n_genes, len(some) - 1)
-    return PrincipalComponents.of(cells.x[some], n_components=n_components).project
+    return PrincipalComponents.of(cells.x[some], n_components=n_components)
 
 
-def _verdicts(
-    condition: Condition, judge: Judge, judged: Mapping[str, Judged], baselines: Sequence[str], settings: Settings
-) -> list[dict[str, Any]]:
+def _verdicts(task: _Task, judged: Mapping[str, Judged]) -> list[dict[str, Any]]:
     scores = {name: one.cloud for name, one in judged.items() if one.cloud is not None}
+    settings, labels, real, controls = task.settings, task.condition.labels, task.real, task.controls.sample
     if settings.n_permutations == 0 or FLOOR not in scores:
         return []
-    rng = generator(settings.seed, ("verdict", sorted(condition.labels.items())))
+    rng = generator(settings.seed, ("verdict", sorted(labels.items())))
     # As many controls as real cells are enough to see an effect, and keep the matrix of distances small.
-    some = draw(np.arange(len(judge.controls.cells)), len(judge.real), rng)
-    test = energy_test(judge.controls.cells[some], judge.real, n_permutations=settings.n_permutations, rng=rng)
+    some = controls.part(draw(np.arange(len(controls)), len(real), rng))
+    distances = distances_together(some, real)
+    test = energy_test_of(distances, len(some), n_permutations=settings.n_permutations, rng=rng)
     return verdict_rows(
-        condition.labels,
+        labels,
         scores,
-        baselines=baselines,
+        baselines=task.baselines,
         p_value=test.p_value,
-        cells_needed=test.cells_needed(len(judge.real)),
+        cells_needed=test.cells_needed(len(real)),
         n_resamples=settings.n_resamples,
         rng=rng,
     )

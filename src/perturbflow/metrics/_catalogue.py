@@ -25,11 +25,11 @@ from perturbflow.metrics._differential_agreement import (
     spearman,
     spearman_of_log_fold_changes,
 )
-from perturbflow.metrics._differential_expression import t_scores
+from perturbflow.metrics._differential_expression import t_statistics
 from perturbflow.metrics._differential_scores import (
     auroc_of_significant_genes,
     average_precision_of_significant_genes,
-    r2_of_scores,
+    share_explained,
 )
 from perturbflow.metrics._directions import direction_fidelity, direction_fidelity_yield, direction_reach
 from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score
@@ -133,7 +133,8 @@ def _centroid_accuracy(panel: Panel) -> NDArray[np.float64]:
 
 
 def _r2_of_scores(x: Moments, y: Moments, control: Moments) -> float:
-    return r2_of_scores(t_scores(x, control), t_scores(y, control))
+    predicted, observed = (t_statistics(side, control)[0] for side in (x, y))
+    return share_explained(predicted, observed, of=observed)
 
 
 def _spearman_of_numbers(predicted: Strengths, observed: Strengths) -> float:

@@ -1,7 +1,4 @@
-"""Energy distance and MMD of many predictions against the same real cells, in one pass over the pairs.
-
-Products are in float32: values are off by some 1e-6 of the mean distance from those of :func:`energy_distance`.
-"""
+"""Energy distance and MMD of many predictions against the same real cells, in one pass over the pairs."""
 
 from __future__ import annotations
 
@@ -10,13 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
-from perturbflow.metrics._distances import squared_distances_of_rows
-from perturbflow.metrics._mmd import median_bandwidths
+from perturbflow.metrics._mmd import bandwidths_of, median_bandwidths
 from perturbflow.metrics._perturbench_energy import SHORTEST
-
-BLOCK = 1024
-ROUNDING = np.float32(8 * np.finfo(np.float32).eps)  # what rounding leaves of equal cells, next to their size
+from perturbflow.metrics._samples import MOST_CELLS_KEPT, Sample, squared_distances
 
 
 @dataclass(frozen=True)
@@ -51,26 +44,28 @@ class Cloud:
     Parameters
     ----------
     cells
-        Real cells (m, G), at least two.
+        Real cells, at least two.
     """
 
-    def __init__(self, cells: Cells) -> None:
-        self._cells = check_cells(cells, name="y", minimum=2)
-        self._centre = gene_means(self._cells, name="y")
-        self._centred = _Centred.of(self._cells, self._centre)
+    def __init__(self, cells: Sample) -> None:
+        self._cells = cells
         # Each default bandwidth is half the next: every kernel value is a power of that of the widest.
-        self._precision = np.float32(-0.5 / median_bandwidths(self._cells)[-1] ** 2)
-        _, distances, kernel = self._means(self._centred, self._centred)
+        if len(cells) <= MOST_CELLS_KEPT:
+            bandwidths = bandwidths_of(np.sqrt(cells.within[np.triu_indices(len(cells), k=1)]))
+        else:
+            bandwidths = median_bandwidths(cells.cells)
+        self._precision = np.float32(-0.5 / bandwidths[-1] ** 2)
+        _, distances, kernel = self._means(cells, cells)
         self._factor = len(distances) / (len(distances) - 1)
         self._distances, self._kernel = distances * self._factor, (kernel - 1 / len(distances)) * self._factor
 
-    def scores(self, x: Cells, again: Cells | None = None) -> CloudScores:
+    def scores(self, x: Sample, again: Sample | None = None) -> CloudScores:
         """Compare a prediction, or two of the same source cells (see :func:`energy_distance_to`).
 
         Parameters
         ----------
         x
-            Predicted cells (n, G), at least two.
+            Predicted cells, at least two.
         again
             A second prediction from the same source cells.
 
@@ -78,19 +73,17 @@ class Cloud:
         -------
         The scores.
         """
-        predictions = check_predictions(x, again, self._cells, minimum=2)
-        centred = [_Centred.of(prediction, self._centre) for prediction in predictions]
-        between = [self._means(one, self._centred) for one in centred]
+        between = [self._means(one, self._cells) for one in dict.fromkeys((x, again or x))]
         from_each = np.mean([one for one, _, _ in between], axis=0)
         distances = np.mean([one for _, one, _ in between], axis=0)
         kernel = float(np.mean([one for _, _, one in between]))
-        n_cells = x.shape[0]
-        if again is None:
-            within_each, _, own_kernel = self._means(centred[0], centred[0])
+        n_cells = len(x)
+        rows, columns, own_kernel = self._means(x, again or x)
+        if again is None or again is x:
+            within_each = rows
             own_kernel -= 1 / n_cells
         else:
-            rows, columns, own_kernel = self._means(*centred)
-            same = squared_distances_of_rows(x, again)
+            same = np.square(x.centred - again.centred).sum(axis=1)
             within_each = (rows + columns) / 2 - np.sqrt(same) / n_cells
             own_kernel -= self._kernel_sum(same) / n_cells**2
         factor = n_cells / (n_cells - 1)
@@ -108,18 +101,14 @@ class Cloud:
         """Energy scores (m,) of every real cell under the others: what a perfect prediction gets."""
         return self._distances - self._distances.mean() / 2
 
-    def _means(self, x: _Centred, y: _Centred) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    def _means(self, x: Sample, y: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """Mean distance of each of ``x`` (n,) and of each of ``y`` (m,), and mean of the kernel over all pairs."""
-        from_x, from_y, kernel = np.zeros(len(x.cells)), np.zeros(len(y.cells)), 0.0
-        for first in range(0, len(from_x), BLOCK):
-            rows = slice(first, first + BLOCK)
-            for start in range(0, len(from_y), BLOCK):
-                columns = slice(start, start + BLOCK)
-                distances = _squared_distances(x, rows, y, columns)
-                kernel += self._kernel_sum(distances)
-                np.sqrt(distances, out=distances)
-                from_y[columns] += distances.sum(axis=0, dtype=np.float64)
-                from_x[rows] += distances.sum(axis=1, dtype=np.float64)
+        from_x, from_y, kernel = np.zeros(len(x)), np.zeros(len(y)), 0.0
+        for rows, columns, distances in squared_distances(x, y):
+            kernel += self._kernel_sum(distances)
+            np.sqrt(distances, out=distances)
+            from_y[columns] += distances.sum(axis=0, dtype=np.float64)
+            from_x[rows] += distances.sum(axis=1, dtype=np.float64)
         return from_x / len(from_y), from_y / len(from_x), kernel / (len(from_x) * len(from_y))
 
     def _kernel_sum(self, squared: NDArray[np.floating]) -> float:
@@ -133,25 +122,6 @@ class Cloud:
         return total / 5
 
 
-@dataclass(frozen=True)
-class _Centred:
-    """Cells minus the centre of the real ones (n, G), and their squared lengths (n,)."""
-
-    cells: NDArray[np.float32]
-    squares: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, cells: Cells, centre: NDArray[np.float64]) -> _Centred:
-        dense = cells if isinstance(cells, np.ndarray) else cells.toarray()
-        centred = dense - centre
-        return cls(centred.astype(np.float32), np.einsum("ng,ng->n", centred, centred).astype(np.float32))
-
-
-def _squared_distances(x: _Centred, rows: slice, y: _Centred, columns: slice) -> NDArray[np.float32]:
-    sizes = np.add.outer(x.squares[rows], y.squares[columns])
-    squared = x.cells[rows] @ y.cells[columns].T
-    squared *= -2.0
-    squared += sizes
-    sizes *= ROUNDING
-    squared[squared <= sizes] = 0.0
-    return squared
+def energy_distance_of(x: Sample, y: Sample) -> float:
+    """Energy distance of two samples, as :func:`energy_distance`, unbiased."""
+    return float(2.0 * x.distances_to(y).mean() - x.mean_distance - y.mean_distance)

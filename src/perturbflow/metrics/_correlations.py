@@ -9,9 +9,10 @@ from perturbflow.metrics._cells import Cells, check_cells, check_same_genes
 from perturbflow.metrics._moments import Moments
 
 RELATIVE_ZERO = 1e-12
+MOST_VARIABLE = 200
 
 
-def agreement_of_correlations(x: Cells, y: Cells, *, n_top: int = 200) -> float:
+def agreement_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE) -> float:
     """Correlation, over pairs of genes, of predicted with observed gene-gene correlations.
 
     ``Pearson over pairs g < h of ( R(x)_gh, R(y)_gh )`` with the correlation matrices R over cells, for the most variable
@@ -50,17 +51,10 @@ def agreement_of_correlations(x: Cells, y: Cells, *, n_top: int = 200) -> float:
     >>> agreement_of_correlations(3 * y + 1, y).__round__(6)
     1.0
     """
-    predicted, observed = _pairs(x, y, n_top=n_top)
-    if len(observed) < 3 or np.ptp(observed) <= RELATIVE_ZERO:
-        return float("nan")
-    if np.ptp(predicted) <= RELATIVE_ZERO:
-        return 0.0
-    predicted, observed = predicted - predicted.mean(), observed - observed.mean()
-    cosine = float(predicted @ observed / (np.linalg.norm(predicted) * np.linalg.norm(observed)))
-    return min(1.0, max(-1.0, cosine))
+    return agreement_of_pairs(*_pairs(x, y, n_top=n_top))
 
 
-def error_of_correlations(x: Cells, y: Cells, *, n_top: int = 200) -> float:
+def error_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE) -> float:
     """Root mean squared error, over pairs of genes, of the gene-gene correlations.
 
     ``sqrt( mean over pairs g < h of (R(x)_gh - R(y)_gh)^2 )``, R as in :func:`agreement_of_correlations`.
@@ -96,7 +90,22 @@ def error_of_correlations(x: Cells, y: Cells, *, n_top: int = 200) -> float:
     >>> error_of_correlations(np.zeros((3, 3)), y).__round__(6)
     1.0
     """
-    predicted, observed = _pairs(x, y, n_top=n_top)
+    return error_of_pairs(*_pairs(x, y, n_top=n_top))
+
+
+def agreement_of_pairs(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> float:
+    """Correlation of predicted with observed correlations of pairs of genes."""
+    if len(observed) < 3 or np.ptp(observed) <= RELATIVE_ZERO:
+        return float("nan")
+    if np.ptp(predicted) <= RELATIVE_ZERO:
+        return 0.0
+    predicted, observed = predicted - predicted.mean(), observed - observed.mean()
+    cosine = float(predicted @ observed / (np.linalg.norm(predicted) * np.linalg.norm(observed)))
+    return min(1.0, max(-1.0, cosine))
+
+
+def error_of_pairs(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> float:
+    """Root mean squared error of the correlations of pairs of genes."""
     return float(np.sqrt(np.mean(np.square(predicted - observed)))) if len(observed) >= 3 else float("nan")
 
 
@@ -108,19 +117,24 @@ def _pairs(x: Cells, y: Cells, *, n_top: int) -> tuple[NDArray[np.float64], NDAr
     x, y = check_cells(x, name="x", minimum=3), check_cells(y, name="y", minimum=3)
     check_same_genes(x=x, y=y)
     moments_x, moments_y = Moments.of(x, name="x"), Moments.of(y, name="y")
-    order = np.argsort(-moments_y.variance, kind="stable")[:n_top]
-    genes = order[_varies(moments_y)[order]]
-    upper = np.triu_indices(len(genes), k=1)
-    return _correlations(x, moments_x, genes)[upper], _correlations(y, moments_y, genes)[upper]
+    genes = most_variable_genes(moments_y, n_top)
+    return correlations_of_pairs(x, moments_x, genes), correlations_of_pairs(y, moments_y, genes)
 
 
-def _correlations(cells: Cells, moments: Moments, genes: NDArray[np.intp]) -> NDArray[np.float64]:
+def most_variable_genes(moments: Moments, n_top: int) -> NDArray[np.intp]:
+    """Genes of the largest variance, without those that do not vary."""
+    order = np.argsort(-moments.variance, kind="stable")[:n_top]
+    return order[_varies(moments)[order]]
+
+
+def correlations_of_pairs(cells: Cells, moments: Moments, genes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Correlations of all pairs of some genes."""
     block = cells[:, genes]
     values = (block if isinstance(block, np.ndarray) else block.toarray()) - moments.mean[genes]
     varies = _varies(moments)[genes]
     values[:, ~varies] = 0.0
     values /= np.where(varies, np.sqrt(moments.variance[genes]), 1.0)
-    return values.T @ values / (moments.n_cells - 1)
+    return (values.T @ values)[np.triu_indices(len(genes), k=1)] / (moments.n_cells - 1)
 
 
 def _varies(moments: Moments) -> NDArray[np.bool_]:

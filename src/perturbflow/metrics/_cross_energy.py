@@ -2,11 +2,12 @@
 
 Most of the work is the distances between n predicted and m reference cells of every pair of conditions. Cells of many
 conditions are put side by side, so that one matrix product gives the inner products of thousands of pairs of cells. The
-products are in float32, all sums in float64: with centred cells the error of a squared distance is about ``1e-7`` of
+products are in float32, sums over rows too, all others in float64: with centred cells the error of a squared distance is about ``1e-7`` of
 the squared norms, of either sign, and averages out over the pairs. Where that is not small beside the squared distance
 itself (equal cells, tight groups far from the centre), it is computed again in float64.
 
-Time is O(N M G) for N predicted and M reference cells in all. Memory is two blocks of cells and their products.
+Time is O(N M G) for N predicted and M reference cells in all; cells that stand for several conditions, one and the
+same array, count once. Memory is two blocks of cells and their products.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from perturbflow.metrics._cells import Cells, check_cells, gene_means
 from perturbflow.metrics._distances import _centred, _squared_distances
 from perturbflow.metrics._perturbench_energy import mean_distance_within
 
-BLOCK_CELLS = 2048
+PREDICTED_CELLS, OBSERVED_CELLS = 8192, 512  # of a block: the latter are prepared once for each of the former
 BLOCK_BYTES = 64 * 2**20
 CLOSE = 1e-2  # of the squared norms; below, float32 leaves fewer than five digits of a squared distance
 MAX_SHARE_CLOSE = 0.05
@@ -84,12 +85,13 @@ def cross_energy(
     predicted = _check_conditions(predicted, name="predicted", minimum=minimum)
     observed = _check_conditions(observed, name="observed", minimum=minimum)
     centre = _common_centre(predicted, observed)
+    (predicted, of_x), (observed, of_y) = _distinct(predicted), _distinct(observed)
     between = _mean_distances(predicted, observed, centre=centre)
     within_x, within_y = (
         np.array([mean_distance_within(cells, centre=centre, unbiased=unbiased) for cells in conditions])
         for conditions in (predicted, observed)
     )
-    return 2.0 * between - within_x[:, None] - within_y[None, :]
+    return (2.0 * between - within_x[:, None] - within_y[None, :])[np.ix_(of_x, of_y)]
 
 
 def mean_distances(predicted: Sequence[Cells], observed: Sequence[Cells]) -> NDArray[np.float64]:
@@ -99,61 +101,68 @@ def mean_distances(predicted: Sequence[Cells], observed: Sequence[Cells]) -> NDA
     return _mean_distances(predicted, observed, centre=_common_centre(predicted, observed))
 
 
+def _distinct(conditions: Sequence[Cells]) -> tuple[list[Cells], list[int]]:
+    """Arrays that are not one and the same, and which of them each is."""
+    first = {id(cells): cells for cells in conditions}
+    place = {key: k for k, key in enumerate(first)}
+    return list(first.values()), [place[id(cells)] for cells in conditions]
+
+
 @dataclass(frozen=True)
 class _Block:
-    """Cells of several conditions side by side."""
+    """Cells of several conditions side by side, and where each begins."""
 
     conditions: list[int]
-    slices: list[slice]  # rows of the block that belong to each of them
+    starts: list[int]
     cells: NDArray[np.float64]
-    single: NDArray[np.float32]
-    squares: NDArray[np.float32]
+    squares: NDArray[np.float64]
+
+    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Products of a left and a right one of two blocks are squared distances."""
+        ones, squares = np.ones(len(self.cells)), self.squares
+        sides = np.column_stack([-2.0 * self.cells, squares, ones]), np.column_stack([self.cells, ones, squares])
+        left, right = (side.astype(np.float32) for side in sides)
+        return left, right
 
 
 def _mean_distances(
     predicted: Sequence[Cells], observed: Sequence[Cells], *, centre: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     total = np.zeros((len(predicted), len(observed)))
-    room = np.empty(
-        _block_cells(len(centre)) ** 2, dtype=np.float32
-    )  # new memory for each would cost as much as they do
-    for block_x in _blocks(predicted, centre):
-        for block_y in _blocks(observed, centre):
-            shape = len(block_x.cells), len(block_y.cells)
-            products = np.matmul(block_x.single, block_y.single.T, out=room[: shape[0] * shape[1]].reshape(shape))
-            for i, rows_x in zip(block_x.conditions, block_x.slices, strict=True):
-                for j, rows_y in zip(block_y.conditions, block_y.slices, strict=True):
-                    total[i, j] += _distance_sum(products[rows_x, rows_y], block_x, rows_x, block_y, rows_y)
+    most_x, most_y = (_block_cells(len(centre), most) for most in (PREDICTED_CELLS, OBSERVED_CELLS))
+    room = np.empty(most_x * most_y, dtype=np.float32)  # new memory for each would cost as much as they do
+    for block_x in _blocks(predicted, centre, most_x):
+        left, _ = block_x.factors()
+        for block_y in _blocks(observed, centre, most_y):
+            _, right = block_y.factors()
+            shape = len(left), len(right)
+            distances = np.matmul(left, right.T, out=room[: shape[0] * shape[1]].reshape(shape))
+            _mend(distances, block_x, block_y)
+            np.sqrt(distances, out=distances)
+            # Short sums over rows in float32, which NumPy halves recursively, and the sums of those in float64.
+            by_row = np.add.reduceat(distances, block_y.starts, axis=1)
+            sums = np.add.reduceat(by_row, block_x.starts, axis=0, dtype=np.float64)
+            total[np.ix_(block_x.conditions, block_y.conditions)] += sums
     n_pairs = np.outer([cells.shape[0] for cells in predicted], [cells.shape[0] for cells in observed])
     return total / n_pairs
 
 
-def _distance_sum(
-    products: NDArray[np.float32], block_x: _Block, rows_x: slice, block_y: _Block, rows_y: slice
-) -> float:
-    """Sum of the distances between the cells of one condition in a block and those of one in another.
-
-    ``products`` are their inner products, and are overwritten.
-    """
-    squares_x, squares_y = block_x.squares[rows_x], block_y.squares[rows_y]
-    squared = products
-    squared *= -2.0
-    squared += squares_x[:, None]
-    squared += squares_y
-    if squared.min() < CLOSE * (squares_x.max() + squares_y.max()):
-        close_x, close_y = np.nonzero(squared <= CLOSE * np.add.outer(squares_x, squares_y))
-        cells_x, cells_y = block_x.cells[rows_x], block_y.cells[rows_y]
-        if len(close_x) > MAX_SHARE_CLOSE * squared.size:
-            return float(np.sqrt(_squared_distances(cells_x, cells_y)).sum())
-        difference = cells_x[close_x] - cells_y[close_y]
-        squared[close_x, close_y] = np.einsum("ig,ig->i", difference, difference)
-    # Short sums over rows in float32, which NumPy halves recursively, and the sum of those in float64.
-    return float(np.sqrt(squared, out=squared).sum(axis=1).sum(dtype=np.float64))
+def _mend(squared: NDArray[np.float32], x: _Block, y: _Block) -> None:
+    """Compute squared distances that are not large beside the squared norms again, in place."""
+    if squared.min() >= CLOSE * (x.squares.max() + y.squares.max()):
+        return
+    close_x, close_y = np.nonzero(squared <= CLOSE * np.add.outer(x.squares, y.squares))
+    if len(close_x) > MAX_SHARE_CLOSE * squared.size:
+        squared[:] = _squared_distances(x.cells, y.cells)
+        return
+    for start in range(0, len(close_x), OBSERVED_CELLS):
+        here = close_x[start : start + OBSERVED_CELLS], close_y[start : start + OBSERVED_CELLS]
+        difference = x.cells[here[0]] - y.cells[here[1]]
+        squared[here] = np.einsum("ig,ig->i", difference, difference)
 
 
-def _blocks(conditions: Sequence[Cells], centre: NDArray[np.float64]) -> Iterator[_Block]:
-    """Cells of all conditions in order, about ``BLOCK_CELLS`` at a time."""
-    size = _block_cells(len(centre))
+def _blocks(conditions: Sequence[Cells], centre: NDArray[np.float64], size: int) -> Iterator[_Block]:
+    """Cells of all conditions in order, about ``size`` at a time."""
     parts: list[tuple[int, slice]] = []
     n_rows = 0
     for index, cells in enumerate(conditions):
@@ -167,20 +176,15 @@ def _blocks(conditions: Sequence[Cells], centre: NDArray[np.float64]) -> Iterato
     yield _block(conditions, parts, centre)
 
 
-def _block_cells(n_genes: int) -> int:
-    return max(1, min(BLOCK_CELLS, BLOCK_BYTES // (8 * n_genes)))
+def _block_cells(n_genes: int, most: int) -> int:
+    return max(1, min(most, BLOCK_BYTES // (8 * n_genes)))
 
 
 def _block(conditions: Sequence[Cells], parts: list[tuple[int, slice]], centre: NDArray[np.float64]) -> _Block:
-    cells = np.concatenate([_centred(conditions[index], rows, centre) for index, rows in parts])
-    stops = np.cumsum([rows.stop - rows.start for _, rows in parts]).tolist()
-    return _Block(
-        conditions=[index for index, _ in parts],
-        slices=[slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)],
-        cells=cells,
-        single=cells.astype(np.float32),
-        squares=np.einsum("ng,ng->n", cells, cells).astype(np.float32),
-    )
+    members = [_centred(conditions[index], rows, centre) for index, rows in parts]
+    starts = np.cumsum([0, *(len(one) for one in members[:-1])]).tolist()
+    cells = np.concatenate(members)
+    return _Block([index for index, _ in parts], starts, cells, np.einsum("ng,ng->n", cells, cells))
 
 
 def _check_conditions(conditions: Sequence[Cells], *, name: str, minimum: int) -> list[Cells]:

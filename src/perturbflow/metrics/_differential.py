@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import check_same_genes
-from perturbflow.metrics._differential_expression import t_scores
+from perturbflow.metrics._differential_expression import t_statistics
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 
 
@@ -66,6 +66,5 @@ def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMo
 
 
 def _top_genes(cells: Moments, reference: Moments, n_top: int) -> NDArray[np.intp]:
-    scores = t_scores(cells, reference).score
-    assert scores is not None
+    scores, _ = t_statistics(cells, reference)
     return np.argsort(-np.abs(scores), kind="stable")[:n_top]

@@ -238,13 +238,13 @@ def t_scores(cells: CellsOrMoments, control: CellsOrMoments) -> DifferentialExpr
     condition = moments_of(cells, name="cells", minimum=2)
     reference = moments_of(control, name="control", minimum=2)
     changes = log_fold_change(condition.mean, reference.mean)
-    score, p_value = _overestimated_variance_test(condition, reference)
+    score, freedom = t_statistics(condition, reference)
+    p_value = np.where(freedom > 0, 2.0 * special.stdtr(np.maximum(freedom, 1.0), -np.abs(score)), 1.0)
     return DifferentialExpression.of(changes, p_value, score)
 
 
-def _overestimated_variance_test(
-    condition: Moments, reference: Moments
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def t_statistics(condition: Moments, reference: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores of :func:`t_scores` alone, and their degrees of freedom; both 0 for a gene without variance."""
     n_cells, variance = condition.n_cells, condition.variance + reference.variance
     # Rounding of the mean alone leaves a constant gene a variance of some 1e-32 of its square.
     size = RELATIVE_ZERO * np.maximum(np.abs(condition.mean), np.abs(reference.mean))
@@ -252,5 +252,4 @@ def _overestimated_variance_test(
     difference, variance = condition.mean - reference.mean, np.where(varies, variance, 1.0)
     score = np.where(varies, difference / np.sqrt(variance / n_cells), 0.0)
     shares = (condition.variance / variance) ** 2 + (reference.variance / variance) ** 2
-    freedom = (n_cells - 1) / np.where(varies, shares, 1.0)
-    return score, np.where(varies, 2.0 * special.stdtr(freedom, -np.abs(score)), 1.0)
+    return score, np.where(varies, (n_cells - 1) / np.where(varies, shares, 1.0), 0.0)

@@ -65,12 +65,11 @@ def average_precision_of_significant_genes(
     >>> average_precision_of_significant_genes(predicted, observed).__round__(6)
     0.833333
     """
-    from sklearn.metrics import average_precision_score
-
     is_significant, certainty = _labels_and_certainty(predicted, observed, fdr, smallest)
     if is_significant.all() or not is_significant.any():
         return float("nan")
-    return float(average_precision_score(is_significant, certainty))
+    found, called = _found_and_called(is_significant, certainty)
+    return float(np.diff(found, prepend=0) @ (found / called) / found[-1])
 
 
 def auroc_of_significant_genes(
@@ -124,12 +123,12 @@ def auroc_of_significant_genes(
     >>> auroc_of_significant_genes(predicted, observed)
     0.5
     """
-    from sklearn.metrics import roc_auc_score
-
     is_significant, certainty = _labels_and_certainty(predicted, observed, fdr, smallest)
     if is_significant.all() or not is_significant.any():
         return float("nan")
-    return float(roc_auc_score(is_significant, certainty))
+    found, called = _found_and_called(is_significant, certainty)
+    false = called - found
+    return float(np.trapezoid(np.append(0, found), np.append(0, false)) / (found[-1] * false[-1]))
 
 
 def r2_of_scores(
@@ -192,10 +191,14 @@ def r2_of_scores(
             msg = f"Expected finite scores in `{name}`, found {found}. Pass a result of `t_scores`."
             raise ValueError(msg)
         scores[name] = side.score
-    if np.ptp(scores[relative_to]) == 0:
+    return share_explained(scores["predicted"], scores["observed"], of=scores[relative_to])
+
+
+def share_explained(predicted: NDArray[np.float64], observed: NDArray[np.float64], *, of: NDArray[np.float64]) -> float:
+    """Coefficient of determination, with the variance of some values as the denominator; NaN where they are equal."""
+    if np.ptp(of) == 0:
         return float("nan")
-    deviation = scores[relative_to] - scores[relative_to].mean()
-    error = scores["observed"] - scores["predicted"]
+    deviation, error = of - of.mean(), observed - predicted
     return float(1.0 - error @ error / (deviation @ deviation))
 
 
@@ -207,3 +210,12 @@ def _labels_and_certainty(
         msg = f"Expected `smallest` from 0 to 1, found {smallest!r}."
         raise ValueError(msg)
     return observed.significant(fdr), -np.maximum(predicted.adjusted, smallest)
+
+
+def _found_and_called(
+    is_significant: NDArray[np.bool_], certainty: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """How many of the genes at or above each certainty are significant, and how many there are, from the highest."""
+    order = np.argsort(-certainty)
+    last = np.flatnonzero(np.append(np.diff(certainty[order]), 1.0))
+    return np.cumsum(is_significant[order], dtype=np.intp)[last], last + 1

@@ -25,6 +25,13 @@ class EnergyTest:
         Share of permutations, the observed one among them, with at least this distance.
     null_sd
         Standard deviation of the distance over permutations.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> found = pf.metrics.EnergyTest(energy_distance=0.1, p_value=0.2, null_sd=0.1)
+    >>> found.cells_needed(50)  # 50 * 1.645 * 0.1 / 0.1
+    83.0
     """
 
     energy_distance: float
@@ -105,7 +112,14 @@ def energy_test(x: Cells, y: Cells, *, n_permutations: int = 200, rng: np.random
     for one, other, row, column in parts:
         distances[row : row + one.shape[0], column : column + other.shape[0]] = _distances(one, other, centre)
     distances[n:, :n] = distances[:n, n:].T
+    return energy_test_of(distances, n, n_permutations=n_permutations, rng=rng)
 
+
+def energy_test_of(
+    distances: NDArray[np.float64], n: int, *, n_permutations: int, rng: np.random.Generator
+) -> EnergyTest:
+    """Test the first ``n`` cells against the others, given the distances of all (n + m, n + m)."""
+    m = len(distances) - n
     member = np.zeros((n_permutations + 1, n + m))
     member[0, :n] = 1.0
     for row in member[1:]:

@@ -47,7 +47,7 @@ def error_of_zero_fractions(x: Cells, y: Cells) -> float:
     check_same_genes(x=x, y=y)
     gene_means(x, name="x")
     gene_means(y, name="y")
-    return float(np.abs(_expressed_shares(x) - _expressed_shares(y)).mean())
+    return float(np.abs(expressed_shares(x) - expressed_shares(y)).mean())
 
 
 def error_of_variances(x: CellsOrMoments, y: CellsOrMoments) -> float:
@@ -91,7 +91,7 @@ def error_of_variances(x: CellsOrMoments, y: CellsOrMoments) -> float:
     return float(np.abs(sd_x - sd_y).sum()) / total if total > 0 else float("nan")
 
 
-def _expressed_shares(cells: Cells) -> NDArray[np.float64]:
+def expressed_shares(cells: Cells) -> NDArray[np.float64]:
     """Share of cells (G,) in which a gene is not zero; stored zeros of a sparse matrix are zeros."""
     if isinstance(cells, np.ndarray):
         return np.count_nonzero(cells, axis=0) / cells.shape[0]

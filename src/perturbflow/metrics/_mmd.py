@@ -115,7 +115,12 @@ def median_bandwidths(y: Cells) -> NDArray[np.float64]:
     """Compute the default bandwidths (5,): multiples of the median distance between reference cells ``y`` (m, G)."""
     y = check_cells(y, name="y", minimum=2)
     rows = np.linspace(0, y.shape[0] - 1, min(y.shape[0], MAX_MEDIAN_CELLS)).round().astype(int)
-    median = float(np.median(distances_within(y[rows], centre=gene_means(y, name="y"))))
+    return bandwidths_of(distances_within(y[rows], centre=gene_means(y, name="y")))
+
+
+def bandwidths_of(distances: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Multiples (5,) of the median of distances between reference cells."""
+    median = float(np.median(distances))
     if median == 0:
         msg = "Expected different reference cells in `y`, found a median distance of 0. Pass `bandwidths`."
         raise ValueError(msg)

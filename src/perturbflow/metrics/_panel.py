@@ -26,6 +26,16 @@ class Panel:
         Which genes the perturbation of a condition acts on itself, shape (P, G); None where that is not known.
     components
         Predicted and observed cells of every condition in principal components; empty where no metric needs them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> def cells(level):
+    ...     return pf.metrics.Moments.of(np.full((5, 3), level))
+    >>> panel = pf.metrics.Panel([cells(2.0), cells(4.0)], [cells(3.0), cells(5.0)], control=cells(1.0))
+    >>> panel.predicted_effects.tolist(), panel.observed_effects.tolist()  # of two conditions on three genes
+    ([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]], [[2.0, 2.0, 2.0], [4.0, 4.0, 4.0]])
     """
 
     predicted: Sequence[Moments]
@@ -78,6 +88,14 @@ class Strengths:
         Numbers of significant genes, shape (P,).
     energy_distance
         Energy distances to the controls, shape (P,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> strengths = pf.metrics.Strengths(np.array([3.0, 120.0, 0.0]), np.array([0.1, 2.0, 0.0]))
+    >>> pf.metrics.METRICS["pearson_of_energy_distances"].function(strengths, strengths)
+    1.0
     """
 
     n_significant: NDArray[np.float64]

@@ -80,6 +80,13 @@ def register(metric: Metric) -> Metric:
     ------
     ValueError
         If the name is taken.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> pf.metrics.register(pf.metrics.METRICS["mmd"])
+    Traceback (most recent call last):
+    ValueError: Expected a new metric name, found 'mmd', ...
     """
     if metric.name in _METRICS:
         msg = f"Expected a new metric name, found {metric.name!r}, which is one of {sorted(_METRICS)}."

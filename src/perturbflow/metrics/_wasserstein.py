@@ -8,14 +8,15 @@ are compared at once, whatever the two numbers of cells.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 2**20  # of differences: what stays in the cache
+N_PROJECTIONS = 100
 
 
 def wasserstein_of_genes(x: Cells, y: Cells) -> float:
@@ -63,14 +64,13 @@ def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     1.0
     """
     x, y = _check(x, y)
-    steps = _Steps(x.shape[0], y.shape[0])
     total = 0.0
-    for values_x, values_y in zip(_gene_blocks(x, steps), _gene_blocks(y, steps), strict=True):
-        total += float(np.abs(steps.differences(values_x, values_y)).sum(axis=0) @ steps.widths)
+    for genes in _blocks_of_genes(x, y):
+        total += sum_of_distances(*(sorted_by_gene(_dense(cells[:, genes])) for cells in (x, y)))
     return total / x.shape[1]
 
 
-def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = 100, seed: int = 0) -> float:
+def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = N_PROJECTIONS, seed: int = 0) -> float:
     """Sliced Wasserstein distance of order 2 between two samples of cells.
 
     ``sqrt( mean over directions of W_2(x w, y w)^2 )`` with directions w uniform on the sphere.
@@ -118,12 +118,40 @@ def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = 100, seed: in
         msg = f"Expected `n_projections` to be at least 1, found {n_projections!r}."
         raise ValueError(msg)
     x, y = _check(x, y)
-    directions = np.random.default_rng(seed).normal(size=(x.shape[1], n_projections))
+    directions = directions_of(x.shape[1], n_projections, seed)
+    return root_mean_square_distance(*(np.sort(np.asarray(cells @ directions).T, axis=1) for cells in (x, y)))
+
+
+@lru_cache(maxsize=2)
+def directions_of(n_genes: int, n_projections: int, seed: int) -> NDArray[np.float64]:
+    """Directions that are uniform on the sphere (G, K)."""
+    directions = np.random.default_rng(seed).normal(size=(n_genes, n_projections))
     directions /= np.linalg.norm(directions, axis=0)
-    steps = _Steps(x.shape[0], y.shape[0])
-    projected_x, projected_y = (np.sort(np.asarray(cells @ directions).T.copy(), axis=1) for cells in (x, y))
-    squared = np.square(steps.differences(projected_x, projected_y)) @ steps.widths
-    return float(np.sqrt(squared.mean()))
+    directions.flags.writeable = False
+    return directions
+
+
+def sorted_by_gene(cells: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Values of every gene, ascending (n, G)."""
+    # Sorted where they lie side by side, and then again row by row: rows of equal rank are compared as a whole.
+    return np.ascontiguousarray(np.sort(np.ascontiguousarray(cells.T), axis=1).T)
+
+
+def sum_of_distances(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """Sum over genes of the distances of order 1 of sorted values (n, G) and (m, G)."""
+    steps, total, kind = _Steps(len(x), len(y)), 0.0, np.result_type(x, y, np.float32)
+    size = max(1, BLOCK_BYTES // (8 * x.shape[1]))
+    for start in range(0, len(steps.widths), size):
+        part = slice(start, start + size)
+        differences = np.subtract(x[steps.rank_x[part]], y[steps.rank_y[part]], dtype=kind)
+        total += float(steps.widths[part] @ np.abs(differences, out=differences).sum(axis=1, dtype=np.float64))
+    return total
+
+
+def root_mean_square_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Root mean square over rows of the distances of order 2 of sorted values (K, n) and (K, m)."""
+    steps = _Steps(x.shape[1], y.shape[1])
+    return float(np.sqrt((np.square(x[:, steps.rank_x] - y[:, steps.rank_y]) @ steps.widths).mean()))
 
 
 class _Steps:
@@ -134,17 +162,7 @@ class _Steps:
         ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
         starts = np.concatenate([[0], ends[:-1]])
         self.widths: NDArray[np.float64] = (ends - starts) / (n * m)
-        self._rank_x, self._rank_y = starts // m, starts // n
-        self._equal = n == m
-
-    def differences(self, x: NDArray, y: NDArray) -> NDArray[np.float64]:
-        """Differences (genes, steps) of the quantile functions of sorted values (genes, n) and (genes, m)."""
-        if self._equal:
-            return np.subtract(x, y, dtype=np.float64)
-        return np.subtract(x[:, self._rank_x], y[:, self._rank_y], dtype=np.float64)
-
-    def __len__(self) -> int:
-        return len(self.widths)
+        self.rank_x, self.rank_y = starts // m, starts // n
 
 
 def _check(x: Cells, y: Cells) -> tuple[Cells, Cells]:
@@ -155,12 +173,11 @@ def _check(x: Cells, y: Cells) -> tuple[Cells, Cells]:
     return x, y
 
 
-def _gene_blocks(cells: Cells, steps: _Steps) -> Iterator[NDArray]:
-    """Sorted values of some genes at a time, (genes, n)."""
-    by_gene = cells if isinstance(cells, np.ndarray) else sparse.csc_array(cells)
-    size = max(1, BLOCK_BYTES // (8 * len(steps)))
-    for start in range(0, cells.shape[1], size):
-        block = by_gene[:, start : start + size]
-        values = np.array(block.T, order="C") if isinstance(block, np.ndarray) else block.toarray(order="F").T
-        values.sort(axis=1)
-        yield values
+def _blocks_of_genes(x: Cells, y: Cells) -> Iterator[slice]:
+    size = max(1, 32 * BLOCK_BYTES // (8 * (x.shape[0] + y.shape[0])))
+    for start in range(0, x.shape[1], size):
+        yield slice(start, start + size)
+
+
+def _dense(cells: Cells) -> NDArray[np.floating]:
+    return cells if isinstance(cells, np.ndarray) else cells.toarray()

@@ -1,0 +1,215 @@
+"""Cells with what several metrics need of them: each is computed once, when it is first asked for.
+
+Distances are in float32: values are off by some 1e-6 of the mean distance from those of :func:`energy_distance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perturbflow.metrics._cells import check_cells
+from perturbflow.metrics._correlations import MOST_VARIABLE, correlations_of_pairs, most_variable_genes
+from perturbflow.metrics._marginals import expressed_shares
+from perturbflow.metrics._moments import Moments
+from perturbflow.metrics._perturbench_energy import SHORTEST, mean_distance_within
+from perturbflow.metrics._principal_components import PrincipalComponents
+from perturbflow.metrics._wasserstein import N_PROJECTIONS, directions_of, sorted_by_gene
+
+BLOCK = 1024
+MOST_CELLS_KEPT = 2000  # 16 MB of distances; of more cells they are computed again
+ROUNDING = np.float32(8 * np.finfo(np.float32).eps)  # what rounding leaves of equal cells, next to their size
+
+T = TypeVar("T")
+
+
+class once(cached_property, Generic[T]):
+    """A property that is computed once. That of Python 3.11 has a lock, for which threads with other samples wait."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> T:  # type: ignore[override]
+        value: T = self.func(instance)
+        return instance.__dict__.setdefault(str(self.attrname), value)
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """What the samples of a context have in common.
+
+    Parameters
+    ----------
+    centre
+        Any point near the cells (G,), from which float32 loses nothing.
+    components
+        Principal components; None where no metric asks for them.
+    """
+
+    centre: NDArray[np.float64]
+    components: PrincipalComponents | None = None
+
+
+class Sample:
+    """Cells, predicted or real.
+
+    Parameters
+    ----------
+    cells
+        Cells (n, G), dense, at least two.
+    space
+        That of the samples which it is compared with.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two cells.
+    """
+
+    def __init__(self, cells: NDArray[np.floating], space: Space) -> None:
+        check_cells(cells, name="cells", minimum=2)
+        self.cells, self.space = cells, space
+        self._parent: Sample | None = None
+        self._rows: NDArray[np.intp] | slice = slice(None)
+        self._distances: dict[Sample, NDArray[np.float64]] = {}
+
+    @property
+    def whole(self) -> Sample:
+        """The sample that it is part of."""
+        return self if self._parent is None else self._parent
+
+    def part(self, rows: NDArray[np.intp]) -> Sample:
+        """Some of the cells; what is known of each cell or pair of cells is not computed again."""
+        found = Sample(self.cells[rows], self.space)
+        found._parent, found._rows = self, rows
+        return found
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @once
+    def moments(self) -> Moments:
+        """Their moments."""
+        return Moments.of(self.cells)
+
+    @once
+    def expressed(self) -> NDArray[np.float64]:
+        """Share of the cells that express a gene (G,)."""
+        return expressed_shares(self.cells)
+
+    @once
+    def by_gene(self) -> NDArray[np.floating]:
+        """Values of every gene, ascending (n, G)."""
+        return sorted_by_gene(self.cells)
+
+    @once
+    def projected(self) -> NDArray[np.float64]:
+        """Cells along random directions (K, n)."""
+        if self._parent is not None:
+            return self._parent.projected[:, self._rows]
+        return (self.cells @ directions_of(self.cells.shape[1], N_PROJECTIONS, 0)).T
+
+    @once
+    def sorted_projections(self) -> NDArray[np.float64]:
+        """The same, ascending in every direction."""
+        return np.sort(self.projected, axis=1)
+
+    @once
+    def components(self) -> NDArray[np.float64]:
+        """Cells in principal components (n, K)."""
+        if self._parent is not None:
+            return self._parent.components[self._rows]
+        assert self.space.components is not None
+        return self.space.components.project(self.cells)
+
+    @once
+    def spread_in_components(self) -> float:
+        """Mean distance between cells in principal components, a cell with itself included, as for `energy_loss`."""
+        centre = np.zeros(self.components.shape[1])
+        return mean_distance_within(self.components, centre=centre, unbiased=False, shortest=SHORTEST)
+
+    @once
+    def most_variable(self) -> NDArray[np.intp]:
+        """Genes whose correlations are compared."""
+        return most_variable_genes(self.moments, MOST_VARIABLE)
+
+    @once
+    def correlations(self) -> NDArray[np.float64]:
+        """Correlations of all pairs of these genes."""
+        return correlations_of_pairs(self.cells, self.moments, self.most_variable)
+
+    @once
+    def centred(self) -> NDArray[np.float32]:
+        """Cells from the centre of the space (n, G)."""
+        if self._parent is not None:
+            return self._parent.centred[self._rows]
+        return np.subtract(self.cells, self.space.centre).astype(np.float32)
+
+    @once
+    def squares(self) -> NDArray[np.float32]:
+        """Squared lengths of the centred cells (n,)."""
+        return np.einsum("ng,ng->n", self.centred, self.centred)
+
+    @once
+    def within(self) -> NDArray[np.float32]:
+        """Squared distances between all cells (n, n), for up to `MOST_CELLS_KEPT`."""
+        return _squared_distances(self, slice(None), self, slice(None))
+
+    @once
+    def mean_distance(self) -> float:
+        """Mean distance between different cells."""
+        return mean_distance(self, self) * len(self) / (len(self) - 1)
+
+    def distances_to(self, other: Sample) -> NDArray[np.float64]:
+        """Mean distance of every cell to those of another sample (n,), which is kept."""
+        if self._parent is not None:
+            return self._parent.distances_to(other)[self._rows]
+        if other not in self._distances:
+            total = np.zeros(len(self))
+            for rows, _, block in squared_distances(self, other):
+                total[rows] += np.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
+            self._distances[other] = total / len(other)
+        return self._distances[other]
+
+
+def squared_distances(x: Sample, y: Sample) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+    """Squared distances between the cells of two samples, a block at a time, which may be overwritten."""
+    whole = x.whole
+    if whole is y.whole and len(whole) <= MOST_CELLS_KEPT:
+        yield slice(len(x)), slice(len(y)), np.array(whole.within[x._rows][:, y._rows])
+        return
+    for first in range(0, len(x), BLOCK):
+        for start in range(0, len(y), BLOCK):
+            rows, columns = slice(first, first + BLOCK), slice(start, start + BLOCK)
+            yield rows, columns, _squared_distances(x, rows, y, columns)
+
+
+def mean_distance(x: Sample, y: Sample) -> float:
+    """Mean distance between the cells of two samples."""
+    total = 0.0
+    for _, _, block in squared_distances(x, y):
+        total += float(np.sqrt(block, out=block).sum(dtype=np.float64))
+    return total / (len(x) * len(y))
+
+
+def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
+    """Distances between all cells of two samples, those of the first before the others (n + m, n + m)."""
+    n, found = len(x), np.empty((len(x) + len(y),) * 2)
+    for one, other, first, start in ((x, x, 0, 0), (x, y, 0, n), (y, y, n, n)):
+        part = found[first : first + len(one), start : start + len(other)]
+        for rows, columns, block in squared_distances(one, other):
+            part[rows, columns] = np.sqrt(block)
+    found[n:, :n] = found[:n, n:].T
+    return found
+
+
+def _squared_distances(x: Sample, rows: slice, y: Sample, columns: slice) -> NDArray[np.float32]:
+    sizes = np.add.outer(x.squares[rows], y.squares[columns])
+    squared: NDArray[np.float32] = x.centred[rows] @ y.centred[columns].T
+    squared *= -2.0
+    squared += sizes
+    sizes *= ROUNDING
+    squared[squared <= sizes] = 0.0
+    return squared

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from perturbflow.metrics import (
+    Moments,
+    PrincipalComponents,
+    _samples,
+    energy_distance,
+    sliced_wasserstein,
+    wasserstein_of_genes,
+)
+from perturbflow.metrics._clouds import energy_distance_of
+from perturbflow.metrics._samples import Sample, Space, distances_together, mean_distance
+from perturbflow.metrics._wasserstein import root_mean_square_distance, sum_of_distances
+
+
+@pytest.fixture
+def samples():
+    rng = np.random.default_rng(0)
+    cells = [np.log1p(rng.poisson(rate, (n, 12))).astype(np.float32) for rate, n in ((1.0, 40), (2.0, 25))]
+    space = Space(cells[0].mean(axis=0, dtype=np.float64), PrincipalComponents.of(cells[0], n_components=4))
+    return [Sample(one, space) for one in cells]
+
+
+@pytest.mark.parametrize("kept", [2000, 10], ids=["distances_kept", "distances_computed_again"])
+@pytest.mark.parametrize("block", [1024, 7])
+def test_distances_are_those_of_the_cells(samples, kept, block, monkeypatch):
+    monkeypatch.setattr(_samples, "MOST_CELLS_KEPT", kept)
+    monkeypatch.setattr(_samples, "BLOCK", block)
+    x, y = samples
+    half, other = x.part(np.arange(0, 40, 2)), x.part(np.arange(1, 40, 2))
+    for one, two in ((x, y), (x, x), (half, other), (half, half), (half, x), (other, y)):
+        assert mean_distance(one, two) == pytest.approx(cdist(one.cells, two.cells).mean(), abs=1e-5)
+    assert energy_distance_of(half, y) == pytest.approx(energy_distance(half.cells, y.cells), abs=1e-5)
+    assert energy_distance_of(x, x) == pytest.approx(energy_distance(x.cells, x.cells), abs=1e-5)
+    together = np.concatenate([half.cells, y.cells])
+    np.testing.assert_allclose(distances_together(half, y), cdist(together, together), atol=1e-5)
+
+
+def test_distances_that_were_kept_are_not_changed_by_who_reads_them(samples):
+    x, y = samples
+    before = x.within.copy()
+    mean_distance(x, x), mean_distance(x.part(np.arange(9)), x), distances_together(x, y)
+    np.testing.assert_array_equal(x.within, before)
+
+
+def test_a_part_is_a_sample_of_its_own(samples):
+    x, _ = samples
+    rows = np.array([3, 8, 11, 20])
+    part, alone = x.part(rows), Sample(x.cells[rows], x.space)
+    for name in ("cells", "centred", "components", "by_gene", "sorted_projections", "expressed", "most_variable"):
+        np.testing.assert_allclose(getattr(part, name), getattr(alone, name), atol=1e-6, err_msg=name)
+    assert part.mean_distance == pytest.approx(alone.mean_distance, abs=1e-6)
+    np.testing.assert_array_equal(part.moments.variance, Moments.of(x.cells[rows]).variance)
+
+
+def test_sorted_values_give_the_metrics(samples):
+    x, y = samples
+    distance = sum_of_distances(x.by_gene, y.by_gene) / x.cells.shape[1]
+    assert distance == pytest.approx(wasserstein_of_genes(x.cells, y.cells), rel=1e-6)
+    sliced = root_mean_square_distance(x.sorted_projections, y.sorted_projections)
+    assert sliced == pytest.approx(sliced_wasserstein(x.cells, y.cells), rel=1e-12)
+
+
+def test_a_sample_has_two_cells(samples):
+    with pytest.raises(ValueError, match="at least 2 cells"):
+        samples[0].part(np.array([0]))
