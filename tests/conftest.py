@@ -15,6 +15,7 @@ from scipy import sparse
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -52,6 +53,7 @@ def _contents(adata: AnnData) -> dict:
         "X": _dense(adata.X),
         "layers": {key: _dense(adata.layers[key]) for key in adata.layers if key is not None},
         "obsm": {key: _dense(adata.obsm[key]) for key in adata.obsm},
+        "varm": {key: adata.varm[key].copy() for key in adata.varm},
         "varp": {key: _dense(adata.varp[key]) for key in adata.varp},
     }
 
@@ -80,6 +82,12 @@ def unchanged() -> Callable[[AnnData], AbstractContextManager[None]]:
         _assert_same(_contents(adata), before)
 
     return guard
+
+
+@pytest.fixture
+def assert_same_cells() -> Callable[[AnnData, AnnData], None]:
+    """Assert that two AnnData are equal down to their last entry."""
+    return lambda found, expected: _assert_same(_contents(found), _contents(expected))
 
 
 @pytest.fixture(scope="session")
@@ -152,3 +160,25 @@ def time_courses(_time_courses: AnnData) -> AnnData:
 def fitted_dynamics(_fitted_dynamics: AnnData) -> AnnData:
     """The same cells with fitted dynamics."""
     return _fitted_dynamics.copy()
+
+
+@pytest.fixture
+def with_protein() -> Iterator[Callable[[AnnData], MuData]]:
+    """Make a MuData of an AnnData, as its modality "rna", and three proteins that are noise."""
+    import mudata
+    from anndata import AnnData
+
+    def make(adata: AnnData) -> MuData:
+        values = np.random.default_rng(0).random((adata.n_obs, 3), dtype=np.float32)
+        names = pd.DataFrame(index=["CD3", "CD19", "CD56"])
+        protein = AnnData(values, obs=pd.DataFrame(index=adata.obs_names), var=names)
+        return mudata.MuData({"rna": adata, "protein": protein})
+
+    with mudata.set_options(pull_on_update=False):  # the default from mudata 0.4
+        yield make
+
+
+@pytest.fixture
+def mdata(registered: AnnData, with_protein: Callable[[AnnData], MuData]) -> MuData:
+    """The registered cells as the modality "rna" of a MuData."""
+    return with_protein(registered)

@@ -124,6 +124,18 @@ def test_edges_from_no_regulators_are_left_out_and_logged(adata, caplog):
     assert adata.varp[DYNAMICS_PRIOR_KEY].nnz == 1
 
 
+def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
+    prior = edges(("GATA1", "SPI1", 1.0), ("TP53", "SPI1", np.nan), ("GATA1", "MYC", 1.0), ("TP53", "MYC", 1.0))
+    for network in (prior, nx.from_pandas_edgelist(prior, edge_attr="weight", create_using=nx.DiGraph)):
+        caplog.clear()
+        pf.pp.setup_dynamics(adata, time_key="time", prior=network)
+        message = "Left out 3 of 4 edges of the prior, whose source or target is no gene of `adata.var_names`."
+        assert caplog.messages[0] == message
+        found = adata.varp[DYNAMICS_PRIOR_KEY].tocoo()
+        assert [(found.row[0], found.col[0])] == [tuple(adata.var_names.get_indexer(["GATA1", "SPI1"]))]
+        assert found.nnz == 1
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -148,9 +160,9 @@ def test_edges_from_no_regulators_are_left_out_and_logged(adata, caplog):
         (
             {"prior": edges(("TP53", "SPI1"), ("SPI1", "MYC"))},
             ValueError,
-            r"2 that are not: \['TP53', 'MYC'\].*prior\[",
+            r"2 that are not: \['TP53', 'MYC'\].*Name genes in `prior` as in `adata.var_names`",
         ),
-        ({"prior": nx.DiGraph([("TP53", "SPI1")])}, ValueError, r"1 that are not: \['TP53'\].*prior.subgraph"),
+        ({"prior": nx.DiGraph([("TP53", "SPI1")])}, ValueError, r"1 that are not: \['TP53'\]"),
         ({"prior": nx.Graph([("GATA1", "SPI1")])}, TypeError, "a DataFrame or a directed graph of networkx"),
         ({"prior": edges(("SPI1", "KLF1"), ("SPI1", "KLF1"))}, ValueError, r"repeated \[\('SPI1', 'KLF1'\)\]"),
         ({"prior": nx.MultiDiGraph([("SPI1", "KLF1")] * 2)}, ValueError, r"repeated \[\('SPI1', 'KLF1'\)\]"),

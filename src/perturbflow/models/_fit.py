@@ -83,6 +83,24 @@ def fit(
     Returns
     -------
     The fitted flow, on the CPU.
+
+    Raises
+    ------
+    KeyError
+        If the fields are not registered.
+    ValueError
+        If there are no training cells, an option or setting is out of its range, held-out conditions have leaked into
+        training, or expression is not log1p-normalised.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> settings = pf.flow.TrainingSettings(max_steps=20)
+    >>> fitted = pf.models.fit(adata, options={"width": 32}, settings=settings, calibrate=False, progress_bar=False)
+    >>> len(fitted.genes), fitted.fitted_splits, fitted.config["width"]
+    (50, ('train',), 32)
     """
     _check_settings(settings, options, guidance)
     fields = read_fields(adata)

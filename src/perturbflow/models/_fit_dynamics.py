@@ -39,7 +39,21 @@ HIDDEN: Mapping[str, tuple[int, ...]] = {"per_target": (10,), "linear": (), "den
 class DynamicsOptions:
     """What a user chooses of a fit of dynamics; None for what the data decide.
 
-    See :func:`perturbflow.tl.fit_dynamics` for what each of them means.
+    Parameters
+    ----------
+    field, sparsity, strength, strengths, hidden, activation, order, decay, production, self_regulation
+        What is fitted; see :func:`perturbflow.tl.fit_dynamics`, as for the others.
+    eliminate, n_candidates, n_bins, prior_trust, effort, seed
+        How it is fitted.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> pf.models.DynamicsOptions(effort=0.1).settings().matching_steps  # a tenth of the usual number
+    100
+    >>> pf.models.DynamicsOptions(order=3).check()
+    Traceback (most recent call last):
+    ValueError: Expected `order` to be 1 or 2, found 3.
     """
 
     field: str = "per_target"
@@ -60,7 +74,13 @@ class DynamicsOptions:
     seed: int = 0
 
     def check(self) -> None:
-        """Raise if an option is wrong by itself."""
+        """Raise if an option is wrong by itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an option has the wrong type or is out of its range, or the field does not go with the sparsity.
+        """
         check_one_of(self.field, STRUCTURES, name="field")
         check_one_of(self.sparsity, SPARSITIES, name="sparsity")
         check_one_of(self.activation, ACTIVATIONS, name="activation")
@@ -99,7 +119,19 @@ class DynamicsOptions:
         check_whole_number(self.seed, name="seed")
 
     def config(self, trajectories: Sequence[Trajectory], regulators: Sequence[int]) -> FieldConfig:
-        """Return what the field is made of; expression, which is never negative, is produced and decays."""
+        """Return what the field is made of; expression, which is never negative, is produced and decays.
+
+        Parameters
+        ----------
+        trajectories
+            Observations.
+        regulators
+            Positions of the genes that may regulate others.
+
+        Returns
+        -------
+        The configuration of the field.
+        """
         positive = all((t.values >= 0).all() for t in trajectories)
         # Noise may make single levels of an expressed gene negative, but not the mean.
         positive = positive or bool((np.mean([t.values.mean(axis=0) for t in trajectories], axis=0) > 0).all())
@@ -121,7 +153,12 @@ class DynamicsOptions:
         )
 
     def settings(self) -> DynamicsSettings:
-        """Return how the field is fitted."""
+        """Return how the field is fitted.
+
+        Returns
+        -------
+        The settings of the trainer.
+        """
         default = DynamicsSettings()
         steps = ("matching_steps", "path_steps", "elimination_steps", "shooting_steps", "solving_steps")
         return DynamicsSettings(
@@ -158,6 +195,22 @@ def fit_dynamics(
     Returns
     -------
     The fitted dynamics.
+
+    Raises
+    ------
+    KeyError
+        If the fields are not registered.
+    TypeError, ValueError
+        If an option is wrong, no gene changes along time, or the checkpoint belongs to another fit.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> fitted = pf.models.fit_dynamics(adata, pf.models.DynamicsOptions(effort=0.02), progress_bar=False)
+    >>> fitted.model.support().shape, fitted.regulators  # which targets depend on which regulators
+    ((5, 5), ['gene0', 'gene1', 'gene2', 'gene3', 'gene4'])
     """
     options.check()
     fields = read_dynamics_fields(adata)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalJointObsField, CategoricalObsField, LayerField, ObsmField
-from scvi.model.base import BaseModelClass
 
 from perturbflow._checks import check_text
 from perturbflow._controls import control_cells
@@ -21,6 +18,14 @@ from perturbflow._prediction import ConditionSampler, conditions_to_predict, war
 from perturbflow.models._fit import fit
 from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
 from perturbflow.models._presets import resolve
+from perturbflow.models._registration import (
+    RegisteredModel,
+    check_anndata,
+    field,
+    one_modality,
+    register,
+    without_sparse_array,
+)
 from perturbflow.models._transfer import inherited_options
 from perturbflow.pp import setup_perturbation
 
@@ -29,12 +34,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from mudata import MuData
     from numpy.typing import NDArray
 
-logger = logging.getLogger(__name__)
+# Of the registration, named like the fields that it writes.
+_ARGUMENTS = (
+    *("perturbation_key", "control", "covariate_keys", "dose_key", "batch_key"),
+    *("layer", "separator", "perturbation_type_key"),
+)
 
 
-class PRiMeFlow(BaseModelClass):
+class PRiMeFlow(RegisteredModel):
     """Conditional flow matching in gene-expression space, as a scvi-tools model.
 
     The same fit as :func:`perturbflow.tl.fit_flow`, for those who work with model classes: registration, ``train``,
@@ -45,7 +55,8 @@ class PRiMeFlow(BaseModelClass):
     Parameters
     ----------
     adata
-        Cells that were registered with :meth:`setup_anndata` or :func:`perturbflow.pp.setup_perturbation`.
+        Cells that were registered with :meth:`setup_anndata`, :meth:`setup_mudata` or
+        :func:`perturbflow.pp.setup_perturbation`: an AnnData, or a MuData with one registered modality.
     registry
         Registry of a saved model that is loaded without cells.
     preset
@@ -71,15 +82,25 @@ class PRiMeFlow(BaseModelClass):
     >>> model = pf.models.PRiMeFlow(adata)
     >>> model.train(max_steps=20, progress_bar=False)
     >>> label = adata.obs["perturbation"].cat.categories[0]
-    >>> model.predict(label, seed=1).shape == (int((adata.obs["perturbation"] == "control").sum()), 50)
+    >>> predicted = model.predict(label, seed=1)
+    >>> predicted.shape == (int((adata.obs["perturbation"] == "control").sum()), 50)
+    True
+    >>> from contextlib import redirect_stdout
+    >>> from io import StringIO
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # scvi-tools says which file it reads
+    ...     model.save(folder, overwrite=True)
+    ...     again = pf.models.PRiMeFlow.load(folder, adata=adata)
+    >>> bool((again.predict(label, seed=1) == predicted).all())
     True
     """
 
+    _fields_key = FIELDS_KEY
     _module_cls = FlowModule
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         registry: dict | None = None,
         *,
         preset: str = "default",
@@ -90,14 +111,7 @@ class PRiMeFlow(BaseModelClass):
         n_blocks: int | None = None,
         network_options: Mapping[str, Any] | None = None,
     ) -> None:
-        try:
-            super().__init__(adata, registry)
-        except ValueError:
-            # pp.setup_perturbation does without scvi-tools, which takes seconds to import.
-            if adata is None or FIELDS_KEY not in adata.uns:
-                raise
-            self._register(adata)
-            super().__init__(adata, registry)
+        super().__init__(adata, registry)
         self.preset = preset
         self.choices = {
             "parametrisation": parametrisation,
@@ -133,25 +147,12 @@ class PRiMeFlow(BaseModelClass):
         ----------
         adata
             Cells with log1p-normalised expression.
-        perturbation_key
-            See :func:`perturbflow.pp.setup_perturbation`, as for all that follow.
-        control
-            Label of control cells.
-        covariate_keys
-            Columns of ``obs`` that make the context of a cell.
-        dose_key
-            Column of ``obs`` with the dose.
-        batch_key
-            Column of ``obs`` with the batch.
-        layer
-            Layer with the expression.
-        separator
-            What stands between the components of a label.
-        perturbation_type_key
-            Column of ``obs`` with the way of perturbing.
+        perturbation_key, control, covariate_keys, dose_key, batch_key, layer, separator, perturbation_type_key
+            See :func:`perturbflow.pp.setup_perturbation`.
         **kwargs
             What scvi-tools passes when a saved model is loaded.
         """
+        check_anndata(adata)
         setup_perturbation(
             adata,
             perturbation_key=perturbation_key,
@@ -166,45 +167,65 @@ class PRiMeFlow(BaseModelClass):
         cls._register(adata, **kwargs)
 
     @classmethod
-    def _register(cls, adata: AnnData, **kwargs: Any) -> None:
-        fields = read_fields(adata)
-        where = adata.layers if fields.layer is not None else None
-        x = adata.X if where is None else where[fields.layer]
-        if isinstance(x, sparse.sparray):
-            logger.warning("The sparse array has become a CSR matrix: scvi-tools does not take sparse arrays.")
-            matrix = sparse.csr_matrix(x)
-            if where is None:
-                adata.X = matrix
-            else:
-                where[fields.layer] = matrix
-        setup_args = {
-            "perturbation_key": fields.perturbation_key,
-            "control": fields.control,
-            "covariate_keys": list(fields.covariate_keys),
-            "dose_key": fields.dose_key,
-            "batch_key": fields.batch_key,
-            "layer": fields.layer,
-            "separator": fields.separator,
-            "perturbation_type_key": fields.perturbation_type_key,
-        }
-        columns = [LayerField(REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False)]
-        columns.append(ObsmField(PERTURBATIONS_KEY, FEATURES_KEY))
-        if fields.context_keys:
-            columns.append(CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, list(fields.context_keys)))
-        if fields.batch_key is not None:
-            columns.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, fields.batch_key))
-        manager = AnnDataManager(
-            fields=columns,
-            setup_method_args={"model_name": cls.__name__, "setup_args": setup_args},
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        *,
+        modalities: Mapping[str, str],
+        perturbation_key: str,
+        control: str,
+        covariate_keys: Sequence[str] = (),
+        dose_key: str | None = None,
+        batch_key: str | None = None,
+        layer: str | None = None,
+        separator: str = "+",
+        perturbation_type_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register the fields of one modality of ``mdata``, as :meth:`setup_anndata` does for an AnnData.
+
+        Parameters
+        ----------
+        mdata
+            Modalities of the same cells, one of them with log1p-normalised expression.
+        modalities
+            Modality of the arguments below, such as ``{"layer": "rna"}``. There is one for all of them, so that naming
+            one argument is enough.
+        perturbation_key, control, covariate_keys, dose_key, batch_key, layer, separator, perturbation_type_key
+            See :meth:`setup_anndata`.
+        **kwargs
+            What scvi-tools passes when a saved model is loaded.
+        """
+        modality = one_modality(mdata, modalities, arguments=_ARGUMENTS)
+        setup_perturbation(
+            mdata,
+            perturbation_key=perturbation_key,
+            control=control,
+            covariate_keys=covariate_keys,
+            dose_key=dose_key,
+            batch_key=batch_key,
+            layer=layer,
+            separator=separator,
+            perturbation_type_key=perturbation_type_key,
+            modality=modality,
         )
-        scvi_logger = logging.getLogger("scvi")
-        level = scvi_logger.level
-        scvi_logger.setLevel(logging.WARNING)  # it informs that features have no names, which nobody asked for
-        try:
-            manager.register_fields(adata, **kwargs)
-        finally:
-            scvi_logger.setLevel(level)
-        cls.register_manager(manager)
+        cls._register(mdata, modality, **kwargs)
+
+    @classmethod
+    def _register(cls, data: AnnData | MuData, modality: str | None = None, **kwargs: Any) -> None:
+        adata = data if modality is None else data[modality]
+        fields = read_fields(adata)
+        without_sparse_array(adata, fields.layer)
+        make = partial(field, modality=modality)
+        columns = [make(LayerField, REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False)]
+        columns.append(make(ObsmField, PERTURBATIONS_KEY, FEATURES_KEY))
+        if fields.context_keys:
+            columns.append(make(CategoricalJointObsField, REGISTRY_KEYS.CAT_COVS_KEY, list(fields.context_keys)))
+        if fields.batch_key is not None:
+            columns.append(make(CategoricalObsField, REGISTRY_KEYS.BATCH_KEY, fields.batch_key))
+        arguments = {name: getattr(fields, name) for name in _ARGUMENTS}
+        arguments["covariate_keys"] = list(fields.covariate_keys)
+        register(cls, data, columns, arguments, modality=modality, **kwargs)
 
     def train(
         self,
@@ -281,10 +302,12 @@ class PRiMeFlow(BaseModelClass):
                 "compile_network": compile_network,
                 "seed": seed,
             },
-            inherited=None if init_from is None else inherited_options(init_from, list(map(str, self.adata.var_names))),
+            inherited=None
+            if init_from is None
+            else inherited_options(init_from, list(map(str, self._cells().var_names))),
         )
         fitted = fit(
-            self.adata,
+            self._cells(),
             options=options,
             settings=settings,
             guidance=guidance,
@@ -316,7 +339,7 @@ class PRiMeFlow(BaseModelClass):
     def predict(
         self,
         perturbation: str,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         *,
         covariates: Mapping[str, str] | None = None,
         dose: float | str | None = None,
@@ -331,7 +354,8 @@ class PRiMeFlow(BaseModelClass):
         perturbation
             One label; the order of components does not matter.
         adata
-            Control cells, with or without others; by default those of the model.
+            Control cells, with or without others; by default those of the model. Of a MuData they are in the modality
+            that the model was registered with.
         covariates
             Predict only in this context.
         dose
@@ -356,7 +380,7 @@ class PRiMeFlow(BaseModelClass):
         """
         check_text(perturbation, name="perturbation")
         fitted = self.fitted
-        adata = self.adata if adata is None else adata
+        adata = self._cells(adata)
         if adata is None:
             msg = "Expected control cells in `adata`, found none: the model was loaded without cells."
             raise ValueError(msg)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, NumericalObsField
-from scvi.model.base import BaseModelClass
 
-from perturbflow._dynamics_fields import DYNAMICS_FIELDS_KEY, read_dynamics_fields
+from perturbflow._dynamics_fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
 from perturbflow._dynamics_store import StoredDynamics
 from perturbflow.models._dynamics_module import TIME_KEY, DynamicsModule
 from perturbflow.models._fit_dynamics import DynamicsOptions, fit_dynamics
 from perturbflow.models._graph import fitted_graph
+from perturbflow.models._registration import (
+    RegisteredModel,
+    check_anndata,
+    field,
+    one_modality,
+    register,
+)
 from perturbflow.pp import setup_dynamics
 
 if TYPE_CHECKING:
@@ -23,10 +29,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from mudata import MuData
     from numpy.typing import ArrayLike, NDArray
 
+# Of the registration, named like the fields that it writes.
+_ARGUMENTS = ("time_key", "trajectory_key", "regulators", "perturbation_key", "control", "separator", "layer")
 
-class SparseNODE(BaseModelClass):
+
+class SparseNODE(RegisteredModel):
     """Sparse neural ordinary differential equations of gene regulation, as a scvi-tools model.
 
     The same fit as :func:`perturbflow.tl.fit_dynamics`, for those who work with model classes: registration, ``train``,
@@ -37,7 +47,8 @@ class SparseNODE(BaseModelClass):
     Parameters
     ----------
     adata
-        Cells that were registered with :meth:`setup_anndata` or :func:`perturbflow.pp.setup_dynamics`.
+        Cells that were registered with :meth:`setup_anndata`, :meth:`setup_mudata` or
+        :func:`perturbflow.pp.setup_dynamics`: an AnnData, or a MuData with one registered modality.
     registry
         Registry of a saved model that is loaded without cells.
     options
@@ -50,21 +61,20 @@ class SparseNODE(BaseModelClass):
     >>> pf.models.SparseNODE.setup_anndata(adata, time_key="time", trajectory_key="trajectory")
     >>> model = pf.models.SparseNODE(adata, effort=0.02)
     >>> model.train(progress_bar=False)
-    >>> model.forecast([0.0, 1.0, 2.0]).shape
+    >>> model.forecast([0.0, 1.0, 2.0]).shape  # trajectories, times, genes
     (6, 3, 5)
+    >>> held = model.simulate_knockout({"gene0": 0.0}, [0.0, 1.0, 2.0])
+    >>> held.shape, float(abs(held[..., 0]).max())
+    ((6, 3, 5), 0.0)
+    >>> model.graph().columns.tolist()
+    ['source', 'target', 'weight', 'sign', 'confidence', 'evidence']
     """
 
+    _fields_key = DYNAMICS_FIELDS_KEY
     _module_cls = DynamicsModule
 
-    def __init__(self, adata: AnnData | None = None, registry: dict | None = None, **options: Any) -> None:
-        try:
-            super().__init__(adata, registry)
-        except ValueError:
-            # pp.setup_dynamics does without scvi-tools, which takes seconds to import.
-            if adata is None or DYNAMICS_FIELDS_KEY not in adata.uns:
-                raise
-            self._register(adata)
-            super().__init__(adata, registry)
+    def __init__(self, adata: AnnData | MuData | None = None, registry: dict | None = None, **options: Any) -> None:
+        super().__init__(adata, registry)
         self.options = DynamicsOptions(**options)
         self.options.check()
         self.module = self._module_cls()
@@ -113,12 +123,13 @@ class SparseNODE(BaseModelClass):
         kwargs
             Passed on to scvi-tools.
         """
+        check_anndata(adata)
         setup_dynamics(
             adata,
             time_key=time_key,
             trajectory_key=trajectory_key,
             regulators=regulators,
-            prior=prior,
+            prior=_table(prior),
             perturbation_key=perturbation_key,
             control=control,
             separator=separator,
@@ -127,17 +138,64 @@ class SparseNODE(BaseModelClass):
         cls._register(adata, **kwargs)
 
     @classmethod
-    def _register(cls, adata: AnnData, **kwargs: Any) -> None:
-        fields = read_dynamics_fields(adata)
-        manager = AnnDataManager(
-            fields=[
-                LayerField(REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False),
-                NumericalObsField(TIME_KEY, fields.time_key),
-            ],
-            setup_method_args={"model_name": cls.__name__, "setup_args": {"time_key": fields.time_key}},
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        *,
+        modalities: Mapping[str, str],
+        time_key: str,
+        trajectory_key: str | None = None,
+        regulators: Sequence[str] | str | None = None,
+        prior: Any = None,
+        perturbation_key: str | None = None,
+        control: str = "control",
+        separator: str = "+",
+        layer: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register the fields of one modality of ``mdata``, as :meth:`setup_anndata` does for an AnnData.
+
+        Parameters
+        ----------
+        mdata
+            Modalities of the same cells along time.
+        modalities
+            Modality of the arguments below, such as ``{"layer": "rna"}``. There is one for all of them, so that naming
+            one argument is enough.
+        time_key, trajectory_key, regulators, prior, perturbation_key, control, separator, layer
+            See :meth:`setup_anndata`.
+        kwargs
+            Passed on to scvi-tools.
+        """
+        modality = one_modality(mdata, modalities, arguments=(*_ARGUMENTS, "prior"))
+        setup_dynamics(
+            mdata,
+            time_key=time_key,
+            trajectory_key=trajectory_key,
+            regulators=regulators,
+            prior=_table(prior),
+            perturbation_key=perturbation_key,
+            control=control,
+            separator=separator,
+            layer=layer,
+            modality=modality,
         )
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(mdata, modality, **kwargs)
+
+    @classmethod
+    def _register(cls, data: AnnData | MuData, modality: str | None = None, **kwargs: Any) -> None:
+        adata = data if modality is None else data[modality]
+        fields = read_dynamics_fields(adata)
+        make = partial(field, modality=modality)
+        columns = [
+            make(LayerField, REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False),
+            make(NumericalObsField, TIME_KEY, fields.time_key),
+        ]
+        arguments = {name: getattr(fields, name) for name in _ARGUMENTS}
+        arguments["regulators"] = list(fields.regulators)
+        if fields.has_prior:
+            arguments["prior"] = _edges(adata)
+        register(cls, data, columns, arguments, modality=modality, **kwargs)
 
     def train(self, *, checkpoint: str | Path | None = None, progress_bar: bool = True) -> None:
         """Fit the model; see :func:`perturbflow.tl.fit_dynamics` for what is done.
@@ -149,7 +207,7 @@ class SparseNODE(BaseModelClass):
         progress_bar
             Whether to show a progress bar.
         """
-        stored = fit_dynamics(self.adata, self.options, checkpoint=checkpoint, progress_bar=progress_bar)
+        stored = fit_dynamics(self._cells(), self.options, checkpoint=checkpoint, progress_bar=progress_bar)
         # Plain arrays and values: what `save` keeps, and what `load` rebuilds the module from.
         self.fitted_ = stored.to_dict()
         self.module.field = stored.model.field
@@ -235,5 +293,21 @@ class SparseNODE(BaseModelClass):
         Table with source, target, weight, sign, confidence and evidence.
         """
         stored = self.fitted
-        graph = fitted_graph(self.adata, stored, method=method, n_bootstraps=n_bootstraps, n_jobs=n_jobs, seed=seed)
+        graph = fitted_graph(self._cells(), stored, method=method, n_bootstraps=n_bootstraps, n_jobs=n_jobs, seed=seed)
         return graph.edges(stored.genes)
+
+
+def _edges(adata: AnnData) -> dict[str, list[Any]]:
+    """Return the registered prior network as plain lists."""
+    network = adata.varp[DYNAMICS_PRIOR_KEY].tocoo()
+    genes = adata.var_names.to_numpy(dtype=object)
+    return {
+        "source": genes[network.row].tolist(),
+        "target": genes[network.col].tolist(),
+        "weight": network.data.tolist(),
+    }
+
+
+def _table(prior: Any) -> Any:
+    """Turn the lists of a saved model back into a table; any other prior network stays what it is."""
+    return pd.DataFrame(prior) if isinstance(prior, dict) else prior

@@ -13,6 +13,7 @@ from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow._evaluation._conditions import conditions_of
 from perturbflow._fields import read_cells, read_split
 from perturbflow._flow_store import read_flow
+from perturbflow._modality import takes_modality
 from perturbflow.flow import condition_kind, mean_expression
 from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
     from numpy.typing import NDArray
 
     from perturbflow._evaluation._conditions import Condition
@@ -45,12 +47,13 @@ class _Coverage:
 
 @overload
 def calibration(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = ...,
     split: None = ...,
     split_key: str = ...,
     min_cells: int = ...,
+    modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
 ) -> NDArray[np.object_]: ...
@@ -58,24 +61,27 @@ def calibration(
 
 @overload
 def calibration(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = ...,
     split: str,
     split_key: str = ...,
     min_cells: int = ...,
+    modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
 ) -> Axes: ...
 
 
+@takes_modality
 def calibration(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = "flow",
     split: str | None = None,
     split_key: str = "split",
     min_cells: int = 10,
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes | NDArray[np.object_]:
@@ -105,6 +111,8 @@ def calibration(
         Column of ``adata.obs`` with the split.
     min_cells
         Conditions with fewer real cells, or fewer controls, are left out.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on, with ``split`` only.
     show
@@ -120,6 +128,17 @@ def calibration(
         If there is no fitted flow or no split, with the call that makes it.
     ValueError
         If no condition has enough real cells, a split is unknown, or ``ax`` is given without ``split``.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
+    >>> ax = pf.pl.calibration(adata, split="test")
+    >>> ax.get_ylabel()
+    'share of observed means within it'
     """
     check_whole_number(min_cells, name="min_cells", least=2)
     flow = read_flow(adata, key)
@@ -155,6 +174,9 @@ def calibration(
         for panel, each in zip(axes, splits, strict=True):
             members = [coverage for coverage in coverages if coverage.split == each]
             _draw(panel, each, members, is_fitted=each in flow.fitted_splits)
+        for panel in axes[1:]:
+            panel.set_ylabel("")
+            panel.tick_params(labelleft=False)
     return axes
 
 
@@ -199,6 +221,7 @@ def _draw(ax: Axes, split: str, coverages: Sequence[_Coverage], *, is_fitted: bo
             markeredgecolor="white",
             markeredgewidth=0.6,
             linewidth=1.8,
+            clip_on=False,
             zorder=3,
             label=f"{kind}: {n} condition{'s' * (n != 1)}, off by {np.abs(mean - levels).mean():.2f}",
         )

@@ -5,36 +5,49 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from numpy.typing import ArrayLike, NDArray
 
-# Okabe and Ito's palette, which remains distinct under colour blindness; grey is for what others are compared with.
-BLUE, VERMILLION, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
-GREY, DARK = "#9A9A9A", "#333333"
-
-_MODELS = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY)
+# Okabe and Ito's palette, which remains distinct under colour blindness, with a brown in place of their purple: without
+# green-sensitive cones that is hard to tell from grey, which is for what others are compared with.
+BLUE, VERMILLION, ORANGE, GREEN, BROWN, SKY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#663300", "#56B4E9"
+GREY, DARK = "#A8A8A8", "#333333"
+PALETTE = (VERMILLION, BLUE, GREEN, ORANGE, SKY, BROWN)
 
 SOURCES: Mapping[str, str] = {"control": GREY, "observed": BLUE, "predicted": VERMILLION}
 KIND_COLORS: Mapping[str, str] = {"seen": BLUE, "combination": GREEN, "new context": ORANGE, "unseen": VERMILLION}
 EXPRESSION = "expression (log1p)"
 
+_NAMES = {"mmd": "MMD", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "auroc": "AUROC", "r2": "R²"}
+_NAMES |= {name: name.capitalize() for name in ("pearson", "spearman", "jaccard", "wasserstein")}
+
 
 @contextmanager
 def drawing(ax: Axes | None, *, figsize: tuple[float, float], show: bool | None) -> Iterator[Axes]:
-    """Yield ``ax`` or the Axes of a new figure; show the figure on exit if asked."""
+    """Yield ``ax`` or the Axes of a new figure; show the figure on exit if asked.
+
+    The current Axes of a figure that is given remain so, also where a second one is laid over ``ax``.
+    """
     if ax is None:
-        _, ax = plt.subplots(figsize=figsize, layout="constrained")
+        figure, ax = plt.subplots(figsize=figsize, layout="constrained")
+        current = ax
+    else:
+        figure = cast("Figure", ax.get_figure(root=True))
+        current = figure.gca()
     yield ax
+    figure.sca(current)
     if show:
         plt.show()
 
@@ -63,9 +76,18 @@ def colors_of(adata: AnnData, key: str, names: Sequence[str], default: Mapping[s
 
 
 def model_colors(models: Sequence[str], is_own: Callable[[str], bool]) -> dict[str, str]:
-    """Colours of models: one of its own for each that is no baseline, grey for the others."""
+    """Colours of models: one of its own for each that is no baseline, grey for the others.
+
+    Where there are more models than colours that can be told apart, the first of these is that of all.
+    """
     own = [model for model in models if is_own(model)]
-    return dict.fromkeys(models, GREY) | {model: _MODELS[place % len(_MODELS)] for place, model in enumerate(own)}
+    colors = PALETTE if len(own) <= len(PALETTE) else PALETTE[:1] * len(own)
+    return dict.fromkeys(models, GREY) | dict(zip(own, colors, strict=False))
+
+
+def metric_name(metric: str) -> str:
+    """Name of a metric in words."""
+    return " ".join(_NAMES.get(word, word) for word in metric.split("_"))
 
 
 def finish(ax: Axes, title: str) -> None:
@@ -75,13 +97,20 @@ def finish(ax: Axes, title: str) -> None:
 
 
 def label_points(
-    ax: Axes, x: ArrayLike, y: ArrayLike, labels: Sequence[str], *, avoid: Sequence[Bbox] = (), size: float = 7
+    ax: Axes,
+    x: ArrayLike,
+    y: ArrayLike,
+    labels: Sequence[str],
+    *,
+    avoid: Sequence[Bbox] = (),
+    others: ArrayLike = (),
+    size: float = 7,
 ) -> list[Annotation]:
-    """Write labels next to points, each at the first free place around its point, with a line to it.
+    """Write labels next to points, each at the best free place around its point, with a line to it.
 
     Greedy, in the given order: places in growing circles are tried until the text covers no other label, nothing of
-    ``avoid`` (in pixels) and not the frame; a label without any place is not written. Fixes the layout first, so call
-    it when everything else is drawn.
+    ``avoid`` (in pixels) and not the frame, and none of the points ``others`` (n, 2) or, failing that, as few as
+    possible. A label without any place is not written. Fixes the layout first, so call it when everything else is drawn.
     """
     figure = ax.get_figure(root=True)
     if figure is None:
@@ -90,6 +119,7 @@ def label_points(
     frame = ax.get_window_extent()
     points = ax.transData.transform(np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)]))
     taken = [*avoid, *(Bbox.from_bounds(px - 3, py - 3, 6, 6) for px, py in points)]
+    near = ax.transData.transform(np.reshape(np.asarray(others, dtype=float), (-1, 2)))
     written = []
     for point, (px, py), label in zip(zip(x, y, strict=True), points, labels, strict=True):  # type: ignore[arg-type]
         text = ax.annotate(
@@ -102,20 +132,30 @@ def label_points(
             fontsize=size,
             color=DARK,
             arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2},
+            path_effects=[withStroke(linewidth=1.6, foreground="white")],
             zorder=5,
         )
         box = Text.get_window_extent(text)  # without the line
         width, height = box.width + 3, box.height + 2
+        best: tuple[float, float, Bbox] | None = None
+        least = len(near) + 1
         for dx, dy in _places(width, height):
             place = Bbox.from_bounds(px + dx - width / 2, py + dy - height / 2, width, height)
             inside = frame.x0 < place.x0 and place.x1 < frame.x1 and frame.y0 < place.y0 and place.y1 < frame.y1
-            if inside and not any(place.overlaps(other) for other in taken):
-                text.set_position((dx * 72 / figure.dpi, dy * 72 / figure.dpi))
-                taken.append(place)
-                written.append(text)
+            if not inside or any(place.overlaps(other) for other in taken):
+                continue
+            low, high = np.asarray(place.min) - 2, np.asarray(place.max) + 2
+            n_covered = int(((near > low) & (near < high)).all(axis=1).sum())
+            if n_covered < least:
+                best, least = (dx, dy, place), n_covered
+            if not least:
                 break
-        else:
+        if best is None:
             text.remove()
+            continue
+        text.set_position((best[0] * 72 / figure.dpi, best[1] * 72 / figure.dpi))
+        taken.append(best[2])
+        written.append(text)
     return written
 
 

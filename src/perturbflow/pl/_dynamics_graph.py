@@ -13,6 +13,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
 from perturbflow._checks import check_between, check_one_of, check_whole_number
+from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, ORANGE, drawing, finish, label_points
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_edges
 from perturbflow.pl._graph_layout import LAYOUTS, LOOP, curve_of, fit_to_box, loop_of, outline, place_nodes
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from mudata import MuData
     from numpy.typing import NDArray
 
 ELLIPSE, BOX = 2.0, 6.0  # powers of the outlines of regulators and of targets
@@ -33,8 +35,9 @@ MOST_DRAWN = 300  # edges, unless `top` asks for more
 FONT = 7.5
 
 
+@takes_modality
 def dynamics_graph(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     genes: str | Sequence[str] | None = None,
     top: int | None = None,
@@ -42,6 +45,7 @@ def dynamics_graph(
     layout: Literal["auto", "layered", "spring", "circular"] = "auto",
     key: str = "dynamics_graph",
     show_confidence: bool = True,
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes:
@@ -69,6 +73,8 @@ def dynamics_graph(
         The graph in ``adata.uns``.
     show_confidence
         Fade edges of low confidence.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None. Its size when this is called is what the drawing is made for.
     show
@@ -84,6 +90,16 @@ def dynamics_graph(
         If there is no graph, with the call that makes it, or a gene is unknown, with the most similar ones.
     ValueError
         If an option is out of range, or ``genes`` is empty.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.infer_graph(adata, method="partial_correlation")
+    >>> ax = pf.pl.dynamics_graph(adata, top=5)
+    >>> len(ax.patches)
+    5
     """
     check_one_of(layout, LAYOUTS, name="layout")
     if top is not None:

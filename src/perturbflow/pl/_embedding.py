@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish
+from perturbflow._modality import takes_modality
+from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish, label_points
 from perturbflow.pl._predictions import read_comparison
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
     from numpy.typing import NDArray
 
 Basis = Literal["pca", "umap"]
 
 N_COMPONENTS = 30  # of the PCA that UMAP starts from
+_FEW_CONTEXTS = 8  # more have small centres without names
 
 
+@takes_modality
 def embedding(
-    adata: AnnData,
+    adata: AnnData | MuData,
     perturbation: str,
     *,
     basis: Basis = "pca",
@@ -29,6 +34,7 @@ def embedding(
     key: str = "predicted",
     n_cells: int = 1000,
     seed: int = 0,
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes:
@@ -36,7 +42,7 @@ def embedding(
 
     The map is fitted on the drawn control and observed cells only, and the predicted cells are placed on it, so that
     they cannot shape it. Large circles are the centres of the drawn cells of every context, joined with that of the
-    controls.
+    controls, beside which the context is named where there are two to eight.
 
     Parameters
     ----------
@@ -50,11 +56,14 @@ def embedding(
         Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts,
         and the map may mostly show what tells these apart.
     key
-        Where the prediction is.
+        Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control, observed
+        and predicted.
     n_cells
         Draw at most this many cells of each kind, chosen at random.
     seed
         Seed of the choice and of the map.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None.
     show
@@ -70,6 +79,19 @@ def embedding(
         If there is no prediction, with the call that makes it.
     ValueError
         If ``basis`` is unknown or there are fewer than 3 real cells.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
+    >>> label = adata.uns["split"]["held_out"]["perturbation"].iloc[0]
+    >>> pf.tl.predict_perturbation(adata, label)
+    >>> ax = pf.pl.embedding(adata, label)
+    >>> ax.get_title(loc="left") == label
+    True
     """
     if basis not in get_args(Basis):
         msg = f"Expected `basis` to be one of {sorted(get_args(Basis))}, found {basis!r}."
@@ -94,7 +116,11 @@ def embedding(
             ax.scatter(
                 xy[order, 0], xy[order, 1], s=8, c=shades[order].tolist(), alpha=0.5, linewidths=0, zorder=zorder
             )
-        for _, rows in comparison.contexts():
+        named: list[tuple[str, NDArray[np.floating]]] = []
+        lines: list[NDArray[np.floating]] = []
+        contexts = comparison.contexts()
+        size = 60 if len(contexts) <= _FEW_CONTEXTS else 22
+        for codes, rows in contexts:
             centres = {
                 name: xy[np.isin(drawn[name], rows[name])].mean(axis=0)
                 for name, xy in points.items()
@@ -102,22 +128,35 @@ def embedding(
             }
             for name in compared:
                 if name in centres and "control" in centres:
-                    _draw_shift(ax, centres["control"], centres[name], color=colors[name])
+                    _draw_shift(ax, centres["control"], centres[name], color=colors[name], width=math.sqrt(size) / 5)
+                    lines.append(np.linspace(centres["control"], centres[name], 20))
             for name, centre in centres.items():
-                ax.scatter(centre[0], centre[1], s=60, color=colors[name], edgecolors="white", linewidths=1.2, zorder=5)
+                ax.scatter(
+                    centre[0], centre[1], s=size, color=colors[name], edgecolors="white", linewidths=1.2, zorder=5
+                )
+            if "control" in centres:
+                named.append((comparison.context_name(codes), centres["control"]))
         for name, xy in points.items():
             ax.scatter([], [], s=40, color=colors[name], label=f"{name} ({len(xy):,} cells)")
         ax.set(xlabel=labels[0], ylabel=labels[1], xticks=[], yticks=[])
         finish(ax, comparison.title(covariates))
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small", handletextpad=0.3)
+        if 1 < len(contexts) <= _FEW_CONTEXTS:
+            label_points(
+                ax,
+                [centre[0] for _, centre in named],
+                [centre[1] for _, centre in named],
+                [name for name, _ in named],
+                others=np.concatenate([*points.values(), *lines]),
+            )
     return ax
 
 
-def _draw_shift(ax: Axes, start: NDArray[np.floating], end: NDArray[np.floating], *, color: str) -> None:
+def _draw_shift(ax: Axes, start: NDArray[np.floating], end: NDArray[np.floating], *, color: str, width: float) -> None:
     """Draw the line from the centre of the controls to another centre."""
     xy = np.stack([start, end])
-    ax.plot(xy[:, 0], xy[:, 1], color="white", linewidth=3.2, zorder=3)
-    ax.plot(xy[:, 0], xy[:, 1], color=color, linewidth=1.6, zorder=4)
+    ax.plot(xy[:, 0], xy[:, 1], color="white", linewidth=2 * width, zorder=3)
+    ax.plot(xy[:, 0], xy[:, 1], color=color, linewidth=width, zorder=4)
 
 
 def _draw(n_available: int, n_cells: int, rng: np.random.Generator) -> NDArray[np.intp]:

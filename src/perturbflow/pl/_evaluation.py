@@ -9,27 +9,31 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_one_of
-from perturbflow._evaluation._leaderboard import BOUNDS, is_own, read_table
+from perturbflow._evaluation._leaderboard import BOUNDS, is_own, models_in, read_table
 from perturbflow._evaluation._tables import CEILING, FLOOR
-from perturbflow.baselines import BASELINES
+from perturbflow._modality import takes_modality
 from perturbflow.metrics import METRICS
-from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, model_colors
+from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, metric_name, model_colors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
     from numpy.typing import NDArray
+
+_MANY = 20  # models; rows of more are lower
 
 
 @overload
 def evaluation(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = ...,
     metric: str = ...,
     split: None = ...,
+    modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
 ) -> NDArray[np.object_]: ...
@@ -37,16 +41,25 @@ def evaluation(
 
 @overload
 def evaluation(
-    adata: AnnData, *, key: str = ..., metric: str = ..., split: str, ax: Axes | None = ..., show: bool | None = ...
+    adata: AnnData | MuData,
+    *,
+    key: str = ...,
+    metric: str = ...,
+    split: str,
+    modality: str | None = ...,
+    ax: Axes | None = ...,
+    show: bool | None = ...,
 ) -> Axes: ...
 
 
+@takes_modality
 def evaluation(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = "evaluation",
     metric: str = "energy_distance",
     split: str | None = None,
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes | NDArray[np.object_]:
@@ -55,19 +68,22 @@ def evaluation(
     A small point is a condition, the diamond the mean over conditions and the line through it the standard deviation.
     Vertical lines mark the means of the floor (control cells) and of the ceiling (halves of the real cells); the band
     between them is the range that a prediction can cover. For the energy distance, the share of it that is covered
-    stands on the right (the dynamic-range fraction). Models that are no baselines are coloured and come first,
-    baselines follow from the best mean to the worst.
+    stands on the right (the dynamic-range fraction). Models that are no baselines are coloured and come first, then
+    baselines, both from the best mean to the worst.
 
     Parameters
     ----------
     adata
         Cells with an evaluation (:func:`perturbflow.tl.evaluate`).
     key
-        The table in ``adata.uns``. ``adata.uns["<key>_colors"]`` may name colours of models.
+        The table in ``adata.uns``. ``adata.uns["<key>_colors"]`` may have colours of models: by name, or a list in the
+        order of the table.
     metric
         The metric to draw.
     split
         Draw this split only; by default one panel for every split.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on, with ``split`` only.
     show
@@ -83,6 +99,17 @@ def evaluation(
         If there is no evaluation, with the call that makes it.
     ValueError
         If metric or split are not in the table, or ``ax`` is given without ``split``.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.evaluate(adata, key=None, metrics=["energy_distance", "cosine_of_mean_effects"], progress_bar=False)
+    >>> ax = pf.pl.evaluation(adata, split="test")
+    >>> ax.get_xlabel()
+    'energy distance (lower is better)'
     """
     summary = read_table(adata, key)
     table = read_table(adata, key, "scores")
@@ -96,9 +123,10 @@ def evaluation(
         raise ValueError(msg)
 
     models = _ordered(table)
-    colors = colors_of(adata, key, models, model_colors(models, is_own))
+    names = models_in(table, None)
+    colors = colors_of(adata, key, names, model_colors(names, is_own))
     fractions = _fractions(summary) if metric == "energy_distance" else {}
-    height = 0.9 + 0.36 * len(models)
+    height = 1.0 + (0.36 if len(models) <= _MANY else 0.24) * len(models)
     if split is not None:
         with drawing(ax, figsize=(5.2, height), show=show) as ax:
             _draw_split(ax, table, split, metric=metric, models=models, colors=colors, fractions=fractions)
@@ -157,7 +185,7 @@ def _draw_split(
                 va="center",
                 fontsize="small",
                 fontweight="bold" if highlighted else "normal",
-                color=colors[model] if highlighted else DARK,
+                color=DARK,
             )
     if any(each == split for each, _ in fractions):
         ax.annotate(
@@ -175,25 +203,23 @@ def _draw_split(
         yticks=range(len(models)),
         yticklabels=[BOUNDS.get(model, model) for model in models],
         ylim=(len(models) - 0.4, -0.8),
-        xlabel=f"{metric.replace('_', ' ')} ({arrow})",
+        xlabel=f"{metric_name(metric)} ({arrow})",
     )
     for tick, model in zip(ax.get_yticklabels(), models, strict=True):
         if is_own(model):
-            tick.set(fontweight="bold", color=colors[model])
+            tick.set_fontweight("bold")
     ax.tick_params(axis="y", length=0)
-    finish(ax, f"{split}: {n_conditions} conditions")
+    finish(ax, f"{split}: {n_conditions:,} condition{'s' * (n_conditions != 1)}")
 
 
 def _ordered(table: pd.DataFrame) -> list[str]:
-    """Models, then baselines from best to worst, then floor and ceiling."""
-    present = list(dict.fromkeys(table["model"]))
+    """Models, then baselines, both from best to worst, then floor and ceiling."""
     means = table.groupby("model", observed=True)["value"].mean()
     sign = -1 if METRICS[table["metric"].iloc[0]].higher_is_better else 1
-    own = [model for model in present if is_own(model)]
-    baselines = sorted(
-        (model for model in present if model in BASELINES and model != FLOOR), key=lambda model: sign * means[model]
+    ranked = sorted(
+        models_in(table, None), key=lambda model: (not is_own(model), means.isna()[model], sign * means[model])
     )
-    return [*own, *baselines, *(bound for bound in BOUNDS if bound in present)]
+    return [*(model for model in ranked if model not in BOUNDS), *(bound for bound in BOUNDS if bound in ranked)]
 
 
 def _fractions(summary: pd.DataFrame) -> dict[tuple[str, str], float]:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from perturbflow._flow_store import read_flow
-from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish
+from perturbflow._modality import takes_modality
+from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish, label_points
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
 
 
-def guidance(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show: bool | None = None) -> Axes:
+@takes_modality
+def guidance(
+    adata: AnnData | MuData,
+    *,
+    key: str = "flow",
+    modality: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes:
     """Recall of the most changed genes against the energy distance, for every weight of classifier-free guidance.
 
     A larger weight exaggerates what sets a condition apart: the genes that change most may become easier to find, while
@@ -25,6 +37,8 @@ def guidance(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show:
         Cells with a flow that was fitted with validation conditions (:func:`perturbflow.tl.fit_flow`).
     key
         The flow in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None.
     show
@@ -40,6 +54,17 @@ def guidance(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show:
         If there is no fitted flow, with the call that makes it.
     ValueError
         If the flow was fitted without validation conditions, or with a fixed weight.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
+    >>> ax = pf.pl.guidance(adata)
+    >>> [text.get_text() for text in ax.texts][0]
+    '1'
     """
     flow = read_flow(adata, key)
     curve = flow.guidance_curve
@@ -67,8 +92,11 @@ def guidance(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show:
         for weight, energy, recall in zip(weights, energies, recalls, strict=True):
             if weight == chosen:
                 ax.plot(energy, recall, "D", color=VERMILLION, markersize=8, markeredgecolor="white", zorder=3)
-            ax.annotate(f"{weight:g}", (energy, recall), xytext=(8, 8), textcoords="offset points", color=DARK)
         ax.set(xlabel="energy distance (lower is better)", ylabel="recall of the top 50 genes")
-        finish(ax, f"guidance of {key!r}")
+        finish(ax, "weight of guidance" if key == "flow" else f"weight of guidance: {key}")
         ax.set_title(f"used: {chosen:g}", loc="right", fontsize="small", color=DARK)
+        line = np.linspace(0, 1, 20)[:, None]
+        course = np.column_stack([energies, recalls])
+        others = [one + line * (other - one) for one, other in zip(course[:-1], course[1:], strict=True)]
+        label_points(ax, energies, recalls, [f"{weight:g}" for weight in weights], others=np.array(others), size=9)
     return ax

@@ -10,27 +10,31 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 
 from perturbflow._checks import check_one_of, check_whole_number
-from perturbflow.pl._drawing import DARK, GREY, drawing, finish
+from perturbflow._modality import takes_modality
+from perturbflow.pl._drawing import DARK, GREY, PALETTE, drawing, finish
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_result
-from perturbflow.pl._trajectories import PALETTE
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from mudata import MuData
     from numpy.typing import NDArray
 
-_DASHES = ("-", "--", ":")
+_DASHES = ("-", "--")
+_MOST_NAMED = 12  # curves in the legend
 
 
+@takes_modality
 def knockout_response(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     genes: str | Sequence[str] | None = None,
     top: int = 15,
     key: str = "knockout",
     trajectory: str | None = None,
     kind: Literal["heatmap", "curves"] = "heatmap",
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes:
@@ -50,7 +54,10 @@ def knockout_response(
         Name of the trajectory; the mean over all if None.
     kind
         ``"heatmap"`` draws a row a gene, below the framed rows of the genes that the intervention holds; the colours
-        span the responses of the others. ``"curves"`` draws a line a gene, and of the genes held only those named.
+        span the responses of the others. ``"curves"`` draws a line a gene, and of the genes held only those named; of
+        more than 12, the 12 that respond most are coloured and in the legend.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None.
     show
@@ -67,6 +74,17 @@ def knockout_response(
         with the most similar ones.
     ValueError
         If an option is out of range, or ``genes`` is empty.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
+    >>> pf.tl.simulate_knockout(adata, "gene0")
+    >>> ax = pf.pl.knockout_response(adata)
+    >>> sorted(tick.get_text() for tick in ax.get_yticklabels())
+    ['gene0', 'gene1', 'gene2', 'gene3', 'gene4']
     """
     check_one_of(kind, ("heatmap", "curves"), name="kind")
     check_whole_number(top, name="top", least=1)
@@ -85,14 +103,15 @@ def knockout_response(
         where = f"the genes of `adata.uns[{key!r}]`"
         columns = positions_of(as_list(genes, parameter="genes"), names, parameter="genes", where=where)
     shown = [names[column] for column in columns]
-    title = f"response to {', '.join(f'{name} {what}' for name, what in held_kinds.items())}, {of}"
+    title = f"response to {', '.join(f'{name} {what}' for name, what in held_kinds.items())}\n{of}"
+    level = f"{adata.uns.get('dynamics_fields', {}).get('layer') or 'expression'}, perturbed − unperturbed"
 
-    height = 1.0 + 0.22 * max(len(shown), 4)
+    height = 1.2 + 0.22 * max(len(shown), 4)
     with drawing(ax, figsize=(5.0, height if kind == "heatmap" else 3.2), show=show) as ax:
         if kind == "heatmap":
-            _draw_heat_map(ax, time, difference[:, columns], shown, is_held[columns])
+            _draw_heat_map(ax, time, difference[:, columns], shown, is_held[columns], level=level)
         else:
-            _draw_curves(ax, time, difference[:, columns], shown, is_held[columns])
+            _draw_curves(ax, time, difference[:, columns], shown, is_held[columns], level=level)
         ax.set_xlabel(_time_name(adata))
         finish(ax, title)
     return ax
@@ -113,7 +132,13 @@ def _time_name(adata: AnnData) -> str:
 
 
 def _draw_heat_map(
-    ax: Axes, time: NDArray[np.float64], values: NDArray[np.float64], names: list[str], is_held: NDArray[np.bool_]
+    ax: Axes,
+    time: NDArray[np.float64],
+    values: NDArray[np.float64],
+    names: list[str],
+    is_held: NDArray[np.bool_],
+    *,
+    level: str,
 ) -> None:
     """Draw a row a gene, with frames around the genes that are held."""
     size = np.abs(values).max(axis=0)
@@ -139,23 +164,39 @@ def _draw_heat_map(
         ax.add_patch(frame).set_clip_on(False)
     figure = cast("Figure", ax.get_figure(root=True))
     extend = "both" if (size > limit).any() else "neither"
-    bar = figure.colorbar(image, ax=ax, extend=extend, shrink=min(1.0, 6 / len(names)), anchor=(0, 1.0), pad=0.02)
-    bar.set_label("perturbed − unperturbed", fontsize="small")
+    bar = figure.colorbar(image, ax=ax, extend=extend, shrink=min(1.0, 8 / len(names)), anchor=(0, 1.0), pad=0.02)
+    bar.set_label(level.replace(", ", ",\n"), fontsize="small")
     bar.ax.tick_params(labelsize="small")
     bar.outline.set_visible(False)
 
 
 def _draw_curves(
-    ax: Axes, time: NDArray[np.float64], values: NDArray[np.float64], names: list[str], is_held: NDArray[np.bool_]
+    ax: Axes,
+    time: NDArray[np.float64],
+    values: NDArray[np.float64],
+    names: list[str],
+    is_held: NDArray[np.bool_],
+    *,
+    level: str,
 ) -> None:
-    """Draw a line a gene, dotted grey for genes that are held."""
-    ax.axhline(0.0, color=GREY, linewidth=0.8, zorder=0)
-    for place, name in enumerate(names):
-        turn, color = divmod(place, len(PALETTE))
+    """Draw a line a gene: broad and grey for genes that are held, thin and grey for those that are too many."""
+    ax.axhline(0.0, color=DARK, linewidth=0.8, zorder=0)
+    size = np.where(is_held, np.inf, np.abs(values).max(axis=0, initial=0.0))
+    named = (
+        np.sort(np.argsort(-size, kind="stable")[:_MOST_NAMED]) if len(names) > _MOST_NAMED else np.arange(len(names))
+    )
+    rest = np.setdiff1d(np.arange(len(names)), named)
+    for place in rest:
+        ax.plot(time, values[:, place], color=GREY, linewidth=0.6, zorder=1)
+    for at, place in enumerate(named):
+        turn, color = divmod(at, len(PALETTE))
         if is_held[place]:
-            ax.plot(time, values[:, place], color=GREY, linewidth=2.2, label=f"{name} (held)")
+            ax.plot(time, values[:, place], color=GREY, linewidth=2.2, label=f"{names[place]} (held)")
         else:
             dash = _DASHES[turn % len(_DASHES)]
-            ax.plot(time, values[:, place], color=PALETTE[color], linestyle=dash, linewidth=1.3, label=name)
-    ax.set_ylabel("perturbed − unperturbed")
-    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1 + len(names) // 16)
+            style: dict[str, Any] = {"color": PALETTE[color], "linestyle": dash, "zorder": 3 - at / len(named)}
+            ax.plot(time, values[:, place], linewidth=1.3, label=names[place], **style)
+    if len(rest):
+        ax.plot([], [], color=GREY, linewidth=0.6, label=f"{len(rest):,} more")
+    ax.set_ylabel(level.replace(", ", ",\n"))
+    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 
@@ -20,13 +21,15 @@ from perturbflow._evaluation._leaderboard import (
     read_table,
     splits_of,
 )
-from perturbflow.pl._drawing import BLUE, DARK, VERMILLION
+from perturbflow._modality import takes_modality
+from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, metric_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+    from mudata import MuData
     from numpy.typing import NDArray
 
 _POSITIONS = LinearSegmentedColormap.from_list(
@@ -35,17 +38,19 @@ _POSITIONS = LinearSegmentedColormap.from_list(
 _WIDTH, _HEIGHT = 0.47, 0.25  # of a cell, in inches
 _MOST_COLUMNS = 16  # of metrics; more become rows
 _MOST_BESIDE = 8  # columns of a panel that has others beside it
+_LONGEST = 28  # characters in a line of the name of a metric
 
 
 @overload
 def leaderboard(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = ...,
     split: str,
     metrics: str | Sequence[str] | None = ...,
     models: Sequence[str] | None = ...,
     swap_axes: bool | None = ...,
+    modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
 ) -> Axes: ...
@@ -53,26 +58,29 @@ def leaderboard(
 
 @overload
 def leaderboard(
-    adata: AnnData | Mapping[str, AnnData],
+    adata: AnnData | MuData | Mapping[str, AnnData | MuData],
     *,
     key: str = ...,
     split: str | None = ...,
     metrics: str | Sequence[str] | None = ...,
     models: Sequence[str] | None = ...,
     swap_axes: bool | None = ...,
+    modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
 ) -> Axes | NDArray[np.object_]: ...
 
 
+@takes_modality
 def leaderboard(
-    adata: AnnData | Mapping[str, AnnData],
+    adata: AnnData | MuData | Mapping[str, AnnData | MuData],
     *,
     key: str = "evaluation",
     split: str | None = None,
     metrics: str | Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     swap_axes: bool | None = None,
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes | NDArray[np.object_]:
@@ -100,6 +108,8 @@ def leaderboard(
         Models to draw; all by default. Control cells and ceiling give the colours also if they are not among them.
     swap_axes
         Metrics as rows instead of columns; by default where there are more than 16.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on, where there is one panel.
     show
@@ -115,6 +125,17 @@ def leaderboard(
         If there is no evaluation, with the call that makes it.
     ValueError
         If a split, metric or model is not in the table, or ``ax`` is given for several panels.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.evaluate(adata, key=None, metrics=["energy_distance", "cosine_of_mean_effects"], progress_bar=False)
+    >>> ax = pf.pl.leaderboard(adata, split="test")
+    >>> [tick.get_text() for tick in ax.get_xticklabels()]
+    ['energy distance ↓', 'cosine of mean effects ↑']
     """
     scenarios = adata if isinstance(adata, Mapping) else {"": adata}
     if not scenarios:
@@ -143,7 +164,7 @@ def leaderboard(
         if is_beside and len(axes) > 1:  # slanted labels would push the panels apart
             plt.setp(panel.get_xticklabels(), rotation=90, va="center")
         n = int(board.n_conditions.max(initial=0))
-        panel.set_title(f"{title}: {n} condition{'s' * (n != 1)}", loc="left", fontsize="medium", pad=6)
+        panel.set_title(f"{title}: {n:,} condition{'s' * (n != 1)}", loc="left", fontsize="medium", pad=6)
         panel.tick_params(
             labelleft=panel is axes[0] or not is_beside, labelbottom=panel is axes[-1] or is_beside, length=0
         )
@@ -195,7 +216,7 @@ def _draw(
     if len(marked):
         x, y = (marked if swapped else marked[:, ::-1]).T
         colors = [_readable(float(colored[model, metric]), norm) for model, metric in marked]
-        ax.scatter(x + 0.41, y - 0.3, marker="^", s=9, color=colors, linewidths=0, gid="better than baselines")
+        ax.scatter(x + 0.41, y - 0.3, marker="^", s=13, color=colors, linewidths=0, gid="better than baselines")
     _label(ax, board, order, factors, swapped=swapped)
     return image
 
@@ -219,7 +240,8 @@ def _label(ax: Axes, board: Leaderboard, order: Sequence[str], factors: NDArray[
 
 def _metric_label(metric: str, factor: float) -> str:
     unit = f" (×$10^{{{-factor:.0f}}}$)" if factor else ""
-    return f"{metric.replace('_', ' ')}{unit} {'↑' if higher_is_better(metric) else '↓'}"
+    name = "\n".join(textwrap.wrap(metric_name(metric), _LONGEST))
+    return f"{name}{unit} {'↑' if higher_is_better(metric) else '↓'}"
 
 
 def _factors(means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -239,7 +261,7 @@ def _short(value: float, column: NDArray[np.float64]) -> str:
     usual = float(np.median(known)) if len(known) else 1.0
     decimals = 3 if usual < 0.1 else 2 if usual < 10 else 1 if usual < 100 else 0
     whole = len(str(int(abs(value)))) + (value < 0)
-    text = f"{value:.{max(0, min(decimals, 4 - whole))}f}"
+    text = f"{value:.{max(0, min(decimals, 5 - whole))}f}"
     text = text.removeprefix("-") if float(text) == 0 else text
     return text.replace("-", "−")
 
@@ -260,8 +282,9 @@ def _explain(axes: NDArray[np.object_], image: AxesImage, *, n_rows: int, swappe
     )
     bar.set_ticks([-1, 0, 1], labels=["−1", "0 (control cells)", "1 (ceiling)"], fontsize=8)
     bar.outline.set_visible(False)
-    line = "row" if swapped else "column"
-    note = f"▲ better than the best baseline (95 % interval)\nbold: best of its {line}"
+    note = f"bold: best of its {'row' if swapped else 'column'}"
+    if any(ax.collections for ax in axes):
+        note = f"▲ better than the best baseline (95 % interval)\n{note}"
     axes[0 if len(axes) == 1 or axes[0].get_subplotspec().get_gridspec().nrows == 1 else -1].set_xlabel(
         note, loc="left", fontsize=8, color=DARK
     )

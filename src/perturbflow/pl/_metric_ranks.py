@@ -21,25 +21,38 @@ from perturbflow._evaluation._leaderboard import (
     read_table,
     splits_of,
 )
-from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, model_colors
+from perturbflow._modality import takes_modality
+from perturbflow.pl._drawing import (
+    DARK,
+    PALETTE,
+    colors_of,
+    drawing,
+    drawing_panels,
+    finish,
+    metric_name,
+    model_colors,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
     from numpy.typing import NDArray
 
 _MARKERS = "osD^vP"
-_GREYS = ("#7A7A7A", "#A3A3A3", "#C2C2C2")
+_GREYS = ("#8A8A8A", "#ABABAB", "#C6C6C6")
+_REST = "#6E6E6E"  # models that are no baselines but not among the best
 
 
 @overload
 def metric_ranks(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = ...,
     split: None = ...,
     metrics: str | Sequence[str] | None = ...,
     models: Sequence[str] | None = ...,
+    modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
 ) -> NDArray[np.object_]: ...
@@ -47,30 +60,34 @@ def metric_ranks(
 
 @overload
 def metric_ranks(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = ...,
     split: str,
     metrics: str | Sequence[str] | None = ...,
     models: Sequence[str] | None = ...,
+    modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
 ) -> Axes: ...
 
 
+@takes_modality
 def metric_ranks(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = "evaluation",
     split: str | None = None,
     metrics: str | Sequence[str] | None = None,
     models: Sequence[str] | None = None,
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes | NDArray[np.object_]:
     """Rank of every model under each metric, where lines that cross are metrics that disagree.
 
-    A line is a model: coloured, or grey for a baseline, 1 is the best. Metrics that rank alike stand next to each other.
+    A line is a model: coloured, or grey for a baseline, 1 is the best; of many models the six with the best mean ranks
+    are coloured. Metrics that rank alike stand next to each other.
     On the right models are in the order of their mean rank, which is given there; the title gives the mean over pairs
     of metrics of the correlation between their ranks (1: all rank alike, 0: they have nothing in common). Models of
     equal means share a rank; the ceiling and other positive controls have none.
@@ -80,13 +97,16 @@ def metric_ranks(
     adata
         Cells with an evaluation (:func:`perturbflow.tl.evaluate`).
     key
-        The evaluation in ``adata.uns``. ``adata.uns["<key>_colors"]`` may name colours of models.
+        The evaluation in ``adata.uns``. ``adata.uns["<key>_colors"]`` may have colours of models: by name, or a list in
+        the order of the table.
     split
         Draw this split only; by default one panel for every split.
     metrics
         Metrics to draw, or the name of a suite of ``perturbflow.metrics.SUITES``; all by default.
     models
         Models to rank, among each other; all by default.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on, with ``split`` only.
     show
@@ -103,6 +123,17 @@ def metric_ranks(
     ValueError
         If a split, metric or model is not in the table, there are fewer than two models to rank, or ``ax`` is given
         without ``split``.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.evaluate(adata, key=None, metrics=["energy_distance", "cosine_of_mean_effects"], progress_bar=False)
+    >>> ax = pf.pl.metric_ranks(adata, split="test")
+    >>> ax.get_ylabel()
+    'rank (1 is best)'
     """
     table = read_table(adata, key)
     splits = splits_of(table, split)
@@ -116,18 +147,21 @@ def metric_ranks(
         raise ValueError(msg)
     boards = {each: Leaderboard.of(table, each, shown, ranked) for each in splits}
     names = by_mean_rank(list(boards.values()))
-    own = sorted(ranked, key=models_in(table, None).index)
-    colors = colors_of(adata, key, own, model_colors(own, is_own) | _greys(names))
+    known = models_in(table, None)
+    best = [model for model in names if is_own(model)][: len(PALETTE)]
+    is_many = sum(map(is_own, known)) > len(PALETTE)
+    default = dict(zip(best, PALETTE, strict=False)) if is_many else model_colors(known, is_own)
+    colors = colors_of(adata, key, known, dict.fromkeys(known, _REST) | default | _greys(names))
     groups = ([model for model in names if is_own(model)], [model for model in names if not is_own(model)])
     markers = {model: _MARKERS[place % len(_MARKERS)] for group in groups for place, model in enumerate(group)}
     width, height = 3.0 + 0.32 * (len(shown) + 1), 1.9 + 0.24 * len(ranked)
     if split is not None:
         with drawing(ax, figsize=(width, height), show=show) as ax:
-            _draw(ax, split, boards[split], colors, markers)
+            _draw(ax, split, boards[split], colors, markers, bold=best)
         return ax
     with drawing_panels(len(splits), figsize=(width * len(splits), height), show=show) as axes:
         for panel, each in zip(axes, splits, strict=True):
-            _draw(panel, each, boards[each], colors, markers)
+            _draw(panel, each, boards[each], colors, markers, bold=best)
     return axes
 
 
@@ -137,7 +171,15 @@ def _greys(names: Sequence[str]) -> dict[str, str]:
     return {model: _GREYS[place % len(_GREYS)] for place, model in enumerate(baselines)}
 
 
-def _draw(ax: Axes, split: str, board: Leaderboard, colors: Mapping[str, str], markers: Mapping[str, str]) -> None:
+def _draw(
+    ax: Axes,
+    split: str,
+    board: Leaderboard,
+    colors: Mapping[str, str],
+    markers: Mapping[str, str],
+    *,
+    bold: Sequence[str],
+) -> None:
     ranks = board.ranks()
     known = ~np.isnan(ranks).all(axis=0)
     metrics = np.array(board.metrics)[known]
@@ -149,7 +191,7 @@ def _draw(ax: Axes, split: str, board: Leaderboard, colors: Mapping[str, str], m
     last = len(metrics) + 0.4
     for place, model in enumerate(models, start=1):
         row = ranks[board.models.index(model)]
-        line, size, layer = (2.2, 6.0, 4) if is_own(model) else (1.0, 3.8, 2)
+        line, size, layer = (2.2, 6.0, 4) if model in bold else (1.0, 3.8, 3 if is_own(model) else 2)
         style: dict[str, Any] = {"color": colors[model], "marker": markers[model], "markersize": size, "zorder": layer}
         ax.plot(np.arange(len(metrics)), row, linewidth=line, markeredgecolor="white", markeredgewidth=0.5, **style)
         if not np.isnan(row[-1]):
@@ -163,12 +205,12 @@ def _draw(ax: Axes, split: str, board: Leaderboard, colors: Mapping[str, str], m
             va="center",
             fontsize=8,
             fontweight="bold" if is_own(model) else "normal",
-            color=colors[model] if is_own(model) else DARK,
+            color=DARK,
             annotation_clip=False,
         )
     ax.set_xticks(
         [*range(len(metrics)), last],
-        [*(metric.replace("_", " ") for metric in metrics), "mean rank"],
+        [*map(metric_name, metrics), "mean rank"],
         rotation=45,
         ha="right",
         rotation_mode="anchor",
@@ -178,7 +220,8 @@ def _draw(ax: Axes, split: str, board: Leaderboard, colors: Mapping[str, str], m
     ax.set(xlim=(-0.4, last + 0.1), ylim=(len(models) + 0.5, 0.5), ylabel="rank (1 is best)")
     ax.set_yticks(range(1, len(models) + 1))
     ax.tick_params(length=0, labelsize=8)
-    finish(ax, f"{split}: {board.n_conditions.max(initial=0)} conditions{_said(agreement)}")
+    n = int(board.n_conditions.max(initial=0))
+    finish(ax, f"{split}: {n:,} condition{'s' * (n != 1)}{_said(agreement)}")
     ax.spines["bottom"].set_visible(False)
 
 
@@ -214,4 +257,4 @@ def _alike(correlations: NDArray[np.float64]) -> NDArray[np.intp]:
 def _said(correlations: NDArray[np.float64]) -> str:
     pairs = correlations[np.tril_indices(len(correlations), -1)]
     pairs = pairs[~np.isnan(pairs)]
-    return f"; mean correlation of ranks {pairs.mean():.2f}".replace("-", "−") if len(pairs) else ""
+    return f"\nmean correlation of ranks {pairs.mean():.2f}".replace("-", "−") if len(pairs) else ""

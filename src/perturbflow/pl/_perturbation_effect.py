@@ -10,6 +10,7 @@ import numpy as np
 from perturbflow._evaluation._baselines import fitted_baselines
 from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import read_split
+from perturbflow._modality import takes_modality
 from perturbflow.baselines import BASELINES
 from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, finish, label_points
 from perturbflow.pl._predictions import mean, read_comparison
@@ -17,13 +18,15 @@ from perturbflow.pl._predictions import mean, read_comparison
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
     from numpy.typing import NDArray
 
     from perturbflow.pl._predictions import Comparison
 
 
+@takes_modality
 def perturbation_effect(
-    adata: AnnData,
+    adata: AnnData | MuData,
     perturbation: str,
     *,
     covariates: Mapping[str, str] | None = None,
@@ -31,6 +34,7 @@ def perturbation_effect(
     baseline: str | None = "additive effect",
     split_key: str = "split",
     n_labels: int = 10,
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes:
@@ -49,7 +53,8 @@ def perturbation_effect(
     covariates
         Values of covariates, by key, to which the cells are restricted.
     key
-        Where the prediction is.
+        Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control, observed
+        and predicted.
     baseline
         Name in ``perturbflow.baselines.BASELINES`` of the baseline, or None. It is fitted on the cells that the
         flow was fitted on, without a split on all cells.
@@ -57,6 +62,8 @@ def perturbation_effect(
         Column of ``adata.obs`` with the split.
     n_labels
         Name this many genes, those with the largest observed effects. Where there is no room, fewer.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None.
     show
@@ -72,6 +79,19 @@ def perturbation_effect(
         If there is no prediction, with the call that makes it.
     ValueError
         If there are neither real cells nor a baseline to compare with.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
+    >>> label = adata.uns["split"]["held_out"]["perturbation"].iloc[0]
+    >>> pf.tl.predict_perturbation(adata, label)
+    >>> ax = pf.pl.perturbation_effect(adata, label)
+    >>> len(ax.collections[0].get_offsets()) == adata.n_vars
+    True
     """
     comparison = read_comparison(adata, perturbation, covariates=covariates, key=key)
     colors = colors_of(adata, key, list(SOURCES), SOURCES)
@@ -137,6 +157,7 @@ def perturbation_effect(
                 effects["predicted"][top],
                 comparison.genes[top].tolist(),
                 avoid=[legend.get_window_extent()],
+                others=np.concatenate([np.column_stack([x, effects[name]]) for name in drawn]),
             )
     return ax
 

@@ -96,6 +96,11 @@ class Comparison:
             for context in contexts
         ]
 
+    def context_name(self, codes: NDArray[np.int64]) -> str:
+        """Name of a context: its values of the covariates."""
+        values = zip(self.fields.vocabulary.covariates, codes, strict=True)
+        return ", ".join(str(categories[code]) for (_, categories), code in values)
+
     def controls(self, places: NDArray[np.intp]) -> NDArray[np.floating]:
         """Dense control cells at some places of :meth:`contexts`."""
         return dense(self.cells.x[self.control[places]])

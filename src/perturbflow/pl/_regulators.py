@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from perturbflow._checks import check_one_of, check_whole_number
+from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, drawing, finish
 from perturbflow.pl._dynamics_results import read_edges
 from perturbflow.pl._graph_style import COLORS, SIGNS
@@ -14,14 +15,17 @@ from perturbflow.pl._graph_style import COLORS, SIGNS
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
 
 
+@takes_modality
 def regulators(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     top: int = 20,
     key: str = "dynamics_graph",
     by: Literal["weight", "n_targets"] = "weight",
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes:
@@ -40,6 +44,8 @@ def regulators(
         The graph in ``adata.uns``.
     by
         Rank by the whole length of the bar, or by the number of targets, and then by the length.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None.
     show
@@ -55,6 +61,16 @@ def regulators(
         If there is no graph, with the call that makes it.
     ValueError
         If an option is out of range.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.infer_graph(adata, method="partial_correlation")
+    >>> ax = pf.pl.regulators(adata, top=3)
+    >>> len(ax.get_yticks())
+    3
     """
     check_whole_number(top, name="top", least=1)
     check_one_of(by, ("weight", "n_targets"), name="by")

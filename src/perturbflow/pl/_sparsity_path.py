@@ -8,16 +8,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import BLUE, DARK, GREEN, VERMILLION, drawing, finish
 from perturbflow.pl._dynamics_results import read_result
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
     from numpy.typing import NDArray
 
 
-def sparsity_path(adata: AnnData, *, key: str = "dynamics", ax: Axes | None = None, show: bool | None = None) -> Axes:
+@takes_modality
+def sparsity_path(
+    adata: AnnData | MuData,
+    *,
+    key: str = "dynamics",
+    modality: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes:
     """Errors and the number of edges along the strengths of the sparsity penalty.
 
     Errors are read on the left, with standard errors for those on held-out data, edges on the right. The vertical line
@@ -29,6 +39,8 @@ def sparsity_path(adata: AnnData, *, key: str = "dynamics", ax: Axes | None = No
         Cells with fitted dynamics (:func:`perturbflow.tl.fit_dynamics`).
     key
         The dynamics in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None.
     show
@@ -42,18 +54,28 @@ def sparsity_path(adata: AnnData, *, key: str = "dynamics", ax: Axes | None = No
     ------
     KeyError
         If there are no fitted dynamics with a path, with the call that makes them.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
+    >>> ax = pf.pl.sparsity_path(adata)
+    >>> ax.get_xlabel()
+    'strength of the penalty'
     """
     path = pd.DataFrame(read_result(adata, key, kind="dynamics", entry="sparsity_path")["sparsity_path"])
     path = path.sort_values("strength", kind="stable")
     strength = path["strength"].to_numpy(dtype=np.float64)
     place = _places(strength)
     chosen = np.flatnonzero(path["chosen"].to_numpy(dtype=bool))
-    with drawing(ax, figsize=(5.0, 3.2), show=show) as ax:
+    with drawing(ax, figsize=(4.6, 3.4), show=show) as ax:
         other = ax.twinx()
         ax.set_zorder(other.get_zorder() + 1)  # errors are drawn over the number of edges
         ax.patch.set_visible(False)
         other.plot(place, path["n_edges"], "s--", color=GREEN, linewidth=1.0, markersize=3.5, label="edges")
-        other.set_ylabel("edges", color=GREEN)
+        other.set_ylabel("number of edges", color=GREEN)
         other.set_ylim(bottom=0)
         other.yaxis.set_major_locator(MaxNLocator(integer=True))
         other.spines["top"].set_visible(False)
@@ -79,11 +101,22 @@ def sparsity_path(adata: AnnData, *, key: str = "dynamics", ax: Axes | None = No
             ax.plot(place[at], held_out[at], "D", color=VERMILLION, markersize=8, markeredgecolor="white", zorder=4)
             n_edges = int(path["n_edges"].iloc[at])
             title = f"chosen strength {strength[at]:.3g}: {n_edges:,} edge{'s' * (n_edges != 1)}"
-        ax.set(xscale="log", xlabel="strength of the penalty", ylabel="error")
-        finish(ax, title)
+        ax.set(xscale="log", xlabel="strength of the penalty", ylabel="relative error")
+        finish(ax, "")
+        ax.set_title(title, loc="left", fontsize="medium", pad=22)
         _label_zero(ax, place, strength)
         handles = [*ax.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]]
-        ax.legend(handles=handles, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.16, 1.0))
+        ax.legend(
+            handles=handles,
+            frameon=False,
+            fontsize="small",
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            borderaxespad=0.1,
+            ncols=3,
+            columnspacing=1.0,
+            handlelength=1.8,
+        )
     return ax
 
 

@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow._flow_store import read_flow
+from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
 
 
-def training(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show: bool | None = None) -> Axes:
+@takes_modality
+def training(
+    adata: AnnData | MuData,
+    *,
+    key: str = "flow",
+    modality: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes:
     """Training loss and energy distance on held-out conditions over the steps of training.
 
     The loss is read on the left, the energy distance on the right. The vertical line marks the step with the smallest
@@ -26,6 +36,8 @@ def training(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show:
         Cells with a fitted flow (:func:`perturbflow.tl.fit_flow`).
     key
         The flow in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None.
     show
@@ -39,23 +51,36 @@ def training(adata: AnnData, *, key: str = "flow", ax: Axes | None = None, show:
     ------
     KeyError
         If there is no fitted flow, with the call that makes it.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
+    >>> ax = pf.pl.training(adata)
+    >>> ax.get_xlabel()
+    'training step'
     """
     history = {name: np.asarray(values) for name, values in read_flow(adata, key).history.items()}
     steps, energies = history.get("valid_step", np.empty(0)), history.get("valid_energy", np.empty(0))
     with drawing(ax, figsize=(4.6, 3.0), show=show) as ax:
         ax.plot(history["step"], history["loss"], color=BLUE, linewidth=1.2, label="training loss")
         ax.set(xlabel="training step", ylabel="training loss (smoothed)")
-        finish(ax, f"training of {key!r}")
+        finish(ax, "training" if key == "flow" else f"training: {key}")
         if not np.isfinite(energies).any():
             ax.annotate("no held-out conditions", (0.98, 0.95), xycoords="axes fraction", ha="right", va="top")
         else:
             best = int(steps[np.nanargmin(energies)])
             ax.yaxis.label.set_color(BLUE)
+            ax.tick_params(axis="y", labelcolor=BLUE)
             other = ax.twinx()
-            other.plot(steps, energies, "o-", color=VERMILLION, linewidth=1.2, markersize=3, label="held-out energy")
+            other.plot(steps, energies, "o--", color=VERMILLION, linewidth=1.2, markersize=3, label="held-out energy")
             other.plot(best, np.nanmin(energies), "D", color=VERMILLION, markersize=7, markeredgecolor="white")
             other.axvline(best, color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
             other.set_ylabel("energy distance, held-out conditions", color=VERMILLION)
+            other.tick_params(axis="y", labelcolor=VERMILLION)
             other.spines["top"].set_visible(False)
             ax.set_title(f"best: step {best:,}", loc="right", fontsize="small", color=DARK)
     return ax

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from perturbflow._dynamics_fields import DynamicsFields, read_dynamics_fields, trajectories_of
-from perturbflow.pl._drawing import BLUE, DARK, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, colors_of, finish
+from perturbflow._modality import takes_modality
+from perturbflow.pl._drawing import DARK, GREY, PALETTE, colors_of, finish
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_result
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from mudata import MuData
 
-PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, DARK)
 _MOST_COLUMNS = 4
-_MOST_NAMED = 12  # trajectories in the legend
+_FEW_PANELS = 12  # more are smaller, and stand closer
+_MOST_NAMED = 12  # colours in the legend
 
 
+@takes_modality
 def trajectories(
-    adata: AnnData,
+    adata: AnnData | MuData,
     genes: str | Sequence[str],
     *,
     key: str = "forecast",
     trajectories: str | Sequence[str] | None = None,
+    modality: str | None = None,
     show: bool | None = None,
 ) -> Figure:
     """Draw data, fit and forecast of some genes along time, one panel a gene.
 
     Points are the observed means at every time, larger for more cells. The line is solid where the trajectory was
-    observed, and dashed, on a grey ground, beyond.
+    observed, and dashed, on a grey ground, beyond. Up to six trajectories have a colour each; more are coloured by their
+    perturbation, where one is registered, and grey without.
 
     Parameters
     ----------
@@ -47,12 +53,15 @@ def trajectories(
         The forecast in ``adata.uns``.
     trajectories
         Names of trajectories; all if None.
+    modality
+        Modality of a MuData that is meant.
     show
         Show the figure.
 
     Returns
     -------
-    The figure. Colours are those of ``adata.uns["<trajectory_key>_colors"]``, where there are any.
+    The figure. Colours are those of ``adata.uns["<trajectory_key>_colors"]`` or ``adata.uns["<perturbation_key>_colors"]``,
+    where there are any.
 
     Raises
     ------
@@ -61,6 +70,17 @@ def trajectories(
         with the most similar ones.
     ValueError
         If no gene or no trajectory is named.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
+    >>> pf.tl.forecast(adata)
+    >>> figure = pf.pl.trajectories(adata, ["gene0", "gene1"])
+    >>> len(figure.axes)
+    2
     """
     result = read_result(adata, key, kind="forecast", entry="trajectories")
     fields = read_dynamics_fields(adata)
@@ -71,11 +91,16 @@ def trajectories(
     time, until = (np.asarray(result[name], dtype=np.float64) for name in ("time", "observed_until"))
     values = np.asarray(result["values"])
     observed = {data.name: data for data in trajectories_of(adata, fields)}
-    colors = _colors(adata, fields, chosen)
+    groups = _groups(adata, fields, chosen)
+    shades = _colors(adata, fields, groups)
+    colors = {name: shades[group] for name, group in groups.items()}
+    is_crowded = len(chosen) > _MOST_NAMED
 
-    n_columns = min(len(names), _MOST_COLUMNS)
-    n_rows = math.ceil(len(names) / n_columns)
-    size = (0.6 + 2.3 * n_columns + 1.2, 0.5 + 1.9 * n_rows)
+    is_few = len(names) <= _FEW_PANELS
+    n_rows = math.ceil(len(names) / (_MOST_COLUMNS if is_few else _MOST_COLUMNS + 2))
+    n_columns = math.ceil(len(names) / n_rows)
+    width, height = (2.3, 1.9) if is_few else (1.75, 1.45)
+    size = (1.8 + width * n_columns, 0.5 + height * n_rows)
     figure, panels = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, sharex=True)
     for at, ax in enumerate(panels.flat):
         if at >= len(names):
@@ -86,15 +111,17 @@ def trajectories(
             level, is_past = values[row, :, columns[at]], time <= until[row]
             # The last observed time belongs to both parts, so that they meet.
             begin = max(int(is_past.sum()) - 1, 0)
+            line: dict[str, Any] = {"color": colors[name], "linewidth": 0.8 if is_crowded else 1.4}
             if is_past.any():
-                ax.plot(time[is_past], level[is_past], color=colors[name], linewidth=1.4, label=name)
+                ax.plot(time[is_past], level[is_past], label=name, **line)
             if not is_past.all():
-                ax.plot(time[begin:], level[begin:], color=colors[name], linewidth=1.4, linestyle=(0, (3, 1.5)))
+                ax.plot(time[begin:], level[begin:], linestyle=(0, (3, 1.5)), **line)
             if name in observed:
                 data = observed[name]
                 place = adata.var_names.get_loc(names[at])
                 sizes = 12 + 16 * np.sqrt(data.weight / data.weight.max()) * (np.ptp(data.weight) > 0)
-                ax.scatter(data.time, data.values[:, place], s=sizes, color=colors[name], alpha=0.6, linewidths=0)
+                dots: dict[str, Any] = {"s": sizes / 3, "alpha": 0.35} if is_crowded else {"s": sizes, "alpha": 0.6}
+                ax.scatter(data.time, data.values[:, place], color=colors[name], linewidths=0, **dots)
         finish(ax, names[at])
         ax.margins(x=0.02)
         if at % n_columns == 0:
@@ -102,27 +129,38 @@ def trajectories(
         if at + n_columns >= len(names):
             ax.set_xlabel(fields.time_key)
             ax.tick_params(labelbottom=True)
-    _legend(figure, {name: colors[name] for name in chosen}, is_forecast=bool((time > until[rows].min()).any()))
+    _legend(figure, shades, list(groups.values()), is_forecast=bool((time > until[rows].min()).any()))
     if show:
         plt.show()
     return figure
 
 
-def _colors(adata: AnnData, fields: DynamicsFields, names: list[str]) -> dict[str, str]:
-    """A colour for every trajectory of a forecast; those that share a trajectory key share the colour kept for it."""
-    if len(names) <= len(PALETTE):
-        palette = list(PALETTE[: len(names)])
+def _groups(adata: AnnData, fields: DynamicsFields, names: list[str]) -> dict[str, str]:
+    """What the colour of every trajectory of a forecast stands for: itself or, where these are many, its perturbation."""
+    keeps_colors = fields.trajectory_key is not None and f"{fields.trajectory_key}_colors" in adata.uns
+    if fields.perturbation_key is None or keeps_colors or len(names) <= len(PALETTE):
+        return {name: name for name in names}
+    return {name: name.rpartition("|")[2] for name in names}
+
+
+def _colors(adata: AnnData, fields: DynamicsFields, groups: Mapping[str, str]) -> dict[str, str]:
+    """A colour for everything that colours stand for; those that are kept for a trajectory or a perturbation come first."""
+    is_itself = list(groups) == list(groups.values())
+    kinds = list(dict.fromkeys(groups.values()))
+    colored = [kind for kind in kinds if is_itself or kind != fields.control]
+    if len(colored) <= len(PALETTE):
+        palette = list(PALETTE[: len(colored)])
     else:
-        ramp = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(names)))
+        ramp = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(colored)))
         palette = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue, _ in (255 * ramp).round().astype(int)]
-    colors = dict(zip(names, palette, strict=True))
-    own = fields.trajectory_key
+    colors = dict.fromkeys(kinds, GREY) | dict(zip(colored, palette, strict=True))
+    own = fields.trajectory_key if is_itself else fields.perturbation_key
     if own is None or f"{own}_colors" not in adata.uns:
         return colors
     kept = [str(name) for name in adata.obs[own].astype("category").cat.categories]
     kept_colors = colors_of(adata, own, kept, dict.fromkeys(kept, GREY))
-    stems = {name: name.rpartition("|")[0] if fields.perturbation_key is not None else name for name in names}
-    return {name: kept_colors.get(stems[name], color) for name, color in colors.items()}
+    has_both = is_itself and fields.perturbation_key is not None
+    return {kind: kept_colors.get(kind.rpartition("|")[0] if has_both else kind, colors[kind]) for kind in kinds}
 
 
 def _shade(ax: Axes, until: np.ndarray, end: float) -> None:
@@ -132,15 +170,22 @@ def _shade(ax: Axes, until: np.ndarray, end: float) -> None:
         ax.axvspan(start, end, color="black", alpha=0.08 * count / len(until), linewidth=0, zorder=0)
 
 
-def _legend(figure: Figure, colors: dict[str, str], *, is_forecast: bool) -> None:
-    """Write which colour is which trajectory, and what points and lines are."""
+def _legend(figure: Figure, colors: dict[str, str], groups: list[str], *, is_forecast: bool) -> None:
+    """Write which colour is which trajectory or perturbation, and what points and lines are."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=color, label=name) for name, color in list(colors.items())[:_MOST_NAMED]]
-    if len(colors) > _MOST_NAMED:
-        handles.append(Line2D([], [], linestyle="none", label=f"and {len(colors) - _MOST_NAMED:,} more"))
-    handles.append(Line2D([], [], color=GREY, marker="o", linestyle="none", markersize=4, label="observed"))
-    handles.append(Line2D([], [], color=GREY, label="fitted"))
+    counts = Counter(groups)
+    # Of a long ramp of colours, some that are evenly spaced and can be told apart.
+    kinds = list(colors)
+    steps = np.arange(len(kinds)) if len(kinds) <= _MOST_NAMED else np.linspace(0, len(kinds) - 1, 6).astype(int)
+    handles = []
+    for kind in (kinds[step] for step in steps):
+        several = f" ({counts[kind]:,} trajectories)" if counts[kind] > 1 else ""
+        handles.append(Line2D([], [], color=colors[kind], label=f"{kind.replace('|', ', ')}{several}"))
+    if len(steps) < len(kinds):
+        handles.append(Line2D([], [], linestyle="none", label=f"… of {len(kinds):,}, in this order"))
+    handles.append(Line2D([], [], color=DARK, marker="o", linestyle="none", markersize=4, label="observed"))
+    handles.append(Line2D([], [], color=DARK, label="fitted"))
     if is_forecast:
-        handles.append(Line2D([], [], color=GREY, linestyle=(0, (3, 1.5)), label="forecast"))
+        handles.append(Line2D([], [], color=DARK, linestyle=(0, (3, 1.5)), label="forecast"))
     figure.legend(handles=handles, frameon=False, fontsize="small", loc="outside right upper")

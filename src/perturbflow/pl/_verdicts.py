@@ -9,6 +9,7 @@ import numpy as np
 from perturbflow._checks import check_one_of
 from perturbflow._evaluation._leaderboard import read_table, splits_of
 from perturbflow._evaluation._tables import BASELINE, MODEL_BETTER, NOT_MEASURABLE
+from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, drawing, drawing_panels, finish
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from mudata import MuData
     from numpy.typing import NDArray
 
 _STYLES = {MODEL_BETTER: (BLUE, "o"), BASELINE: (ORANGE, "s"), NOT_MEASURABLE: (GREY, "X")}
@@ -29,11 +31,12 @@ _NOT_LABELS = {
 
 @overload
 def verdicts(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = ...,
     split: None = ...,
     model: str | None = ...,
+    modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
 ) -> NDArray[np.object_]: ...
@@ -41,30 +44,33 @@ def verdicts(
 
 @overload
 def verdicts(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = ...,
     split: str,
     model: str | None = ...,
+    modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
 ) -> Axes: ...
 
 
+@takes_modality
 def verdicts(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     key: str = "evaluation",
     split: str | None = None,
     model: str | None = None,
+    modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
 ) -> Axes | NDArray[np.object_]:
     """Difference of the energy distances of a model and of the best baseline, for every condition.
 
     Left of 0 the model is better. Lines are the intervals (95 %), colours the verdicts, whose numbers the legend gives:
-    a condition whose real cells cannot be told from the controls says nothing about models. Names are written for up to
-    60 conditions.
+    a condition whose real cells cannot be told from the controls says nothing about models. Names are written where no
+    split has more than 60 conditions.
 
     Parameters
     ----------
@@ -76,6 +82,8 @@ def verdicts(
         Draw this split only; by default one panel for every split.
     model
         The model; by default the first in the table, which is the flow if there is one.
+    modality
+        Modality of a MuData that is meant.
     ax
         Axes to draw on, with ``split`` only.
     show
@@ -91,6 +99,18 @@ def verdicts(
         If there is no evaluation, with the call that makes it.
     ValueError
         If there are no verdicts, split or model have none, or ``ax`` is given without ``split``.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
+    >>> pf.tl.evaluate(adata, metrics=["energy_distance"], splits=["test"], n_permutations=20, progress_bar=False)
+    >>> ax = pf.pl.verdicts(adata, split="test")
+    >>> len(ax.get_yticks()) == len(adata.uns["evaluation_verdicts"])
+    True
     """
     table = read_table(adata, key, "verdicts")
     if table.empty:
@@ -105,22 +125,24 @@ def verdicts(
         msg = f"Expected `split` to be one of {splits} when `ax` is given, found None: every split has an Axes of its own."
         raise ValueError(msg)
     sizes = [int((table["split"] == each).sum()) for each in splits]
-    height = 1.9 + (0.17 * max(sizes) if max(sizes) <= _MOST_LABELS else 0.04 * min(max(sizes), 150))
+    has_names = max(sizes) <= _MOST_LABELS
+    height = 2.1 + (0.17 * max(sizes) if has_names else 0.04 * min(max(sizes), 150))
+    longest = max(map(len, _names(table[table["split"].isin(splits)])))
+    width = 3.6 + (0.055 * longest if has_names else 0.0)
     if split is not None:
-        with drawing(ax, figsize=(5.0, height), show=show) as ax:
-            _draw(ax, table, split, model)
+        with drawing(ax, figsize=(width, height), show=show) as ax:
+            _draw(ax, table, split, model, has_names=has_names)
         return ax
-    with drawing_panels(len(splits), figsize=(4.6 * len(splits), height), show=show) as axes:
+    with drawing_panels(len(splits), figsize=(width * len(splits), height), show=show) as axes:
         for panel, each in zip(axes, splits, strict=True):
-            _draw(panel, table, each, model)
+            _draw(panel, table, each, model, has_names=has_names)
     return axes
 
 
-def _draw(ax: Axes, table: pd.DataFrame, split: str, model: str) -> None:
+def _draw(ax: Axes, table: pd.DataFrame, split: str, model: str, *, has_names: bool) -> None:
     part = table[table["split"] == split].sort_values("difference", kind="stable", na_position="last")
     places = np.arange(len(part))
     found = part["verdict"].astype(str).to_numpy()
-    has_names = len(part) <= _MOST_LABELS
     ax.axvline(0.0, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     for verdict, (color, marker) in _STYLES.items():
         rows = np.flatnonzero(found == verdict)
@@ -146,7 +168,7 @@ def _draw(ax: Axes, table: pd.DataFrame, split: str, model: str) -> None:
     ax.tick_params(axis="y", length=0)
     ax.set(
         ylim=(len(part) - 0.3, -0.7),
-        xlabel=f"energy distance, {model} minus best baseline\n(below 0: the model is better)",
+        xlabel=f"energy distance,\n{model} minus best baseline\n(below 0: the model is better)",
     )
     ax.legend(
         loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, fontsize=8, handletextpad=0.2, borderaxespad=0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perturbflow.pp._assign_lineages import assign_lineages
 from perturbflow.pp._bin_pseudotime import bin_pseudotime
 from perturbflow.pp._check_split import check_split
 from perturbflow.pp._perturbation_features import perturbation_features
@@ -11,6 +12,7 @@ from perturbflow.pp._split_perturbations import split_perturbations
 from perturbflow.pp._split_scenario import split_scenario
 
 __all__ = [
+    "assign_lineages",
     "bin_pseudotime",
     "check_split",
     "perturbation_features",

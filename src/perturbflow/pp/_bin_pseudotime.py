@@ -21,9 +21,11 @@ from perturbflow._dynamics_fields import (
     time_column,
     trajectory_groups,
 )
+from perturbflow._modality import takes_modality
 from perturbflow.pp._setup_dynamics import MIN_TIMES, check_distinct_times, check_fields
 
 if TYPE_CHECKING:
+    from mudata import MuData
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,9 @@ SIZE_COLUMN = "n_cells"
 BINS_KEY = "bin_pseudotime"
 
 
+@takes_modality
 def bin_pseudotime(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     time_key: str,
     trajectory_key: str | None = None,
@@ -45,6 +48,7 @@ def bin_pseudotime(
     layer: str | None = None,
     scale_time: bool = True,
     drop_missing: bool = False,
+    modality: str | None = None,
 ) -> AnnData:
     """Average the cells of every trajectory in bins of equal numbers of cells along pseudotime.
 
@@ -74,6 +78,8 @@ def bin_pseudotime(
     drop_missing
         Whether cells without a time or a trajectory, such as those outside all lineages, are left out. By default they
         are an error.
+    modality
+        Modality of a MuData that is meant.
 
     Returns
     -------
@@ -172,7 +178,7 @@ def bin_pseudotime(
         varm={key: value.copy() for key, value in adata.varm.items()},
         varp={key: value.copy() for key, value in adata.varp.items()},
         layers={ERROR_LAYER: error.astype(dtype)},
-        uns={key: deepcopy(value) for key, value in adata.uns.items() if not _of_cells(key, value)},
+        uns={key: deepcopy(value) for key, value in adata.uns.items() if not is_of_cells(key, value)},
     )
     n_left_out = adata.n_obs - kept.n_obs
     binned.uns[BINS_KEY] = {
@@ -256,6 +262,6 @@ def _most_frequent(column: pd.Series, bins: NDArray[np.intp], *, n_bins: int) ->
     return pd.Categorical.from_codes(most, dtype=column.dtype)
 
 
-def _of_cells(key: str, value: object) -> bool:
+def is_of_cells(key: str, value: object) -> bool:
     """Whether an entry of ``uns`` says something about the cells that no bin has."""
     return key == DYNAMICS_FIELDS_KEY or (isinstance(value, dict) and "connectivities_key" in value)

@@ -11,15 +11,18 @@ from anndata import AnnData
 
 from perturbflow._checks import check_key, check_one_of, check_text, check_type, listing
 from perturbflow._fields import SPLITS, check_no_leakage, condition_frame, read_fields, read_split
+from perturbflow._modality import takes_modality
 from perturbflow.pp._held_out import Conditions
 from perturbflow.pp._scenario_rules import in_contexts
 from perturbflow.pp._split_record import cell_hash, condition_hash, merge_doses
 
 if TYPE_CHECKING:
+    from mudata import MuData
     from numpy.typing import NDArray
 
 
-def check_split(adata: AnnData, *, split_key: str = "split") -> None:
+@takes_modality
+def check_split(adata: AnnData | MuData, *, split_key: str = "split", modality: str | None = None) -> None:
     """Check that a split is the one that was made, and that no held-out condition leaks into training.
 
     A condition is a perturbation in a context (a combination of covariates, without the batch). All doses of a
@@ -42,6 +45,8 @@ def check_split(adata: AnnData, *, split_key: str = "split") -> None:
         Cells with a split by :func:`perturbflow.pp.split_perturbations` or :func:`perturbflow.pp.split_scenario`.
     split_key
         Column of ``obs`` with the split, and entry of ``uns`` with its record.
+    modality
+        Modality of a MuData that is meant.
 
     Returns
     -------

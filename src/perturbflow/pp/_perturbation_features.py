@@ -24,8 +24,10 @@ from perturbflow._checks import (
 from perturbflow._conditions import TYPE_MARK, Vocabulary, parse_label
 from perturbflow._feature_table import FEATURE_TABLE_KEY, write_feature_table
 from perturbflow._fields import PerturbationFields, read_fields, text_column, writable
+from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
+    from mudata import MuData
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -34,8 +36,9 @@ KINDS = ("table", "genes", "smiles")
 _FINGERPRINT_RADIUS, _FINGERPRINT_BITS = 2, 2048
 
 
+@takes_modality
 def perturbation_features(
-    adata: AnnData,
+    adata: AnnData | MuData,
     features: pd.DataFrame | pd.Series | Mapping[str, str] | str,
     *,
     kind: Literal["table", "genes", "smiles"] = "table",
@@ -43,8 +46,9 @@ def perturbation_features(
     missing: Literal["error", "mean"] = "error",
     max_features: int = 50,
     key_added: str = FEATURE_TABLE_KEY,
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Register features of the perturbations, from which :func:`perturbflow.tl.fit_flow` predicts those without cells.
 
     Every perturbation component gets one vector. Columns are centred, constant ones are dropped, and those of a table
@@ -72,6 +76,8 @@ def perturbation_features(
         Largest number of features F.
     key_added
         Entry of ``adata.uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Whether to leave ``adata`` as it is and return a copy.
 

@@ -22,8 +22,10 @@ from perturbflow._dynamics_fields import (
     write_dynamics_fields,
 )
 from perturbflow._fields import writable
+from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
+    from mudata import MuData
     from networkx import DiGraph
     from numpy.typing import NDArray
 
@@ -32,8 +34,9 @@ logger = logging.getLogger(__name__)
 MIN_TIMES = 3  # with two, no change of the derivative can be seen
 
 
+@takes_modality
 def setup_dynamics(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     time_key: str,
     trajectory_key: str | None = None,
@@ -43,8 +46,9 @@ def setup_dynamics(
     control: str = "control",
     separator: str = "+",
     layer: str | None = None,
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Register where ``adata`` keeps what dynamics are fitted to, after checking all of it.
 
     Nothing is written unless everything is right, and neither expression nor times are changed. The order of the cells
@@ -66,7 +70,8 @@ def setup_dynamics(
     prior
         Network that is known beforehand: a table with the columns ``source`` (regulator), ``target`` and, where wanted,
         ``weight`` (finite, not 0, by default 1; its sign is that of the regulation), or a directed graph of networkx
-        with such weights at its edges. Edges from genes that are no ``regulators`` are left out, and logged.
+        with such weights at its edges. Tables of decoupler, such as ``decoupler.op.collectri()``, can be passed as they
+        are: edges of genes that were not measured, and from genes that are no ``regulators``, are left out, and logged.
     perturbation_key
         Column of ``obs`` with the intervention on every cell: ``control``, or the genes that it holds at the level
         that was observed ("GATA1", "GATA1+SPI1"), in any order. What regulates such a gene is not fitted there. By
@@ -77,6 +82,8 @@ def setup_dynamics(
         What stands between the genes of a label.
     layer
         Layer with the expression; by default ``X``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Whether to leave ``adata`` as it is and return a copy.
 
@@ -97,8 +104,8 @@ def setup_dynamics(
         If an argument or the expression is of the wrong type.
     ValueError
         If times are missing, infinite, no numbers or all the same, or a trajectory has fewer than three; a trajectory
-        or a perturbation is missing; a perturbation, a regulator or an edge of the prior names what is no gene;
-        regulators or edges are repeated; the expression is not finite, or genes are repeated.
+        or a perturbation is missing; a perturbation or a regulator is no gene, or no edge of the prior is between two
+        genes; regulators or edges are repeated; the expression is not finite, or genes are repeated.
 
     Examples
     --------
@@ -254,13 +261,17 @@ def _prior(adata: AnnData, prior: pd.DataFrame | DiGraph, *, regulators: tuple[s
         if wrong:
             msg = f"Expected names of genes in `prior[{end!r}]`, found {listing(wrong)}. Remove or name them."
             raise TypeError(msg)
-    known = "`prior[prior['source'].isin(adata.var_names) & prior['target'].isin(adata.var_names)]`"
-    hint = (
-        f"Keep the edges between genes, {known}, if the names are of the same kind."
-        if isinstance(prior, pd.DataFrame)
-        else "Keep the genes, `prior.subgraph(adata.var_names)`, if the names are of the same kind."
-    )
-    _check_genes(adata, edges[ends].to_numpy().ravel(), what="sources and targets of `prior`", hint=hint)
+    is_known = edges[ends].isin(adata.var_names).all(axis=1).to_numpy()
+    if not is_known.any():
+        hint = "Name genes in `prior` as in `adata.var_names`, or leave `prior` out."
+        _check_genes(adata, edges[ends].to_numpy().ravel(), what="sources and targets of `prior`", hint=hint)
+    if not is_known.all():
+        logger.warning(
+            "Left out %d of %d edges of the prior, whose source or target is no gene of `adata.var_names`.",
+            (~is_known).sum(),
+            len(edges),
+        )
+        edges = edges[is_known].reset_index(drop=True)
     again = edges.duplicated(ends)
     if again.any():
         repeated = list(dict.fromkeys(edges.loc[again, ends].itertuples(index=False, name=None)))

@@ -31,8 +31,10 @@ from perturbflow._fields import (
     writable,
     write_fields,
 )
+from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
+    from mudata import MuData
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -44,8 +46,9 @@ RESERVED = (
 )
 
 
+@takes_modality
 def setup_perturbation(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     perturbation_key: str,
     control: str,
@@ -55,8 +58,9 @@ def setup_perturbation(
     layer: str | None = None,
     separator: str = "+",
     perturbation_type_key: str | None = None,
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Register where ``adata`` says what was done to its cells, after checking all of it.
 
     Nothing is written unless everything is right, and the expression is never changed. Another call replaces what was
@@ -89,6 +93,8 @@ def setup_perturbation(
         Column of ``obs`` with the way of perturbing, where the same label means different things: the component is
         then "MAPK1:CRISPRa" in one cell and "MAPK1:CRISPRi" in another, two perturbations that share nothing.
         Does not count in control cells.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Whether to leave ``adata`` as it is and return a copy.
 

@@ -21,6 +21,7 @@ from perturbflow._checks import (
 )
 from perturbflow._conditions import Vocabulary
 from perturbflow._fields import PerturbationFields, condition_frame, read_fields, writable
+from perturbflow._modality import takes_modality
 from perturbflow.pp._held_out import (
     Conditions,
     Wanted,
@@ -39,6 +40,7 @@ from perturbflow.pp._split_record import (
 )
 
 if TYPE_CHECKING:
+    from mudata import MuData
     from numpy.typing import NDArray
 
 Task = Literal["combination", "covariate_transfer", "unseen_perturbation", "cells"]
@@ -51,8 +53,9 @@ _HOLD_OUT = {
 }
 
 
+@takes_modality
 def split_perturbations(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     task: Task,
     test_fraction: float = 0.3,
@@ -60,8 +63,9 @@ def split_perturbations(
     held_out: Sequence[HeldOut] | None = None,
     seed: int = 0,
     key_added: str = "split",
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Divide cells into training, validation and test for one of four questions.
 
     Test and validation hold out different conditions, each with all its cells: in all doses, and whatever the order of
@@ -96,6 +100,8 @@ def split_perturbations(
         Seed of the random choice.
     key_added
         Where to write in ``obs`` and ``uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Whether to leave ``adata`` as it is and return a copy.
 

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from perturbflow._checks import check_between, check_key, check_type, check_unique_names, check_whole_number
 from perturbflow._fields import PerturbationFields, condition_frame, read_fields, writable
+from perturbflow._modality import takes_modality
 from perturbflow.pp._check_split import check_rules
 from perturbflow.pp._held_out import Conditions, Wanted, check_training, divide_cells, known_components
 from perturbflow.pp._held_out_table import check_values, read_contexts, split_by_table
@@ -26,19 +27,22 @@ from perturbflow.pp._split_record import (
 )
 
 if TYPE_CHECKING:
+    from mudata import MuData
     from numpy.typing import NDArray
 
 
+@takes_modality
 def split_scenario(
-    adata: AnnData,
+    adata: AnnData | MuData,
     scenario: str,
     *,
     held_out: pd.DataFrame | Mapping[str, str | Sequence[str]] | None = None,
     fraction: float | None = None,
     seed: int | None = None,
     key_added: str = "split",
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Divide cells into training, validation and test by a named rule, so that studies can be compared.
 
     As in :func:`perturbflow.pp.split_perturbations`, a condition is a perturbation in a context (a combination of
@@ -79,6 +83,8 @@ def split_scenario(
         Instead of those of the scenario.
     key_added
         Where to write in ``obs`` and ``uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Whether to leave ``adata`` as it is and return a copy.
 

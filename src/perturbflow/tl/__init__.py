@@ -11,6 +11,7 @@ from perturbflow.tl._infer_graph import infer_graph
 from perturbflow.tl._predict_perturbation import predict_perturbation
 from perturbflow.tl._rank_perturbations import rank_perturbations
 from perturbflow.tl._simulate_knockout import simulate_knockout
+from perturbflow.tl._to_networkx import to_networkx
 from perturbflow.tl._write_cell_eval import write_cell_eval
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "predict_perturbation",
     "rank_perturbations",
     "simulate_knockout",
+    "to_networkx",
     "write_cell_eval",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,10 +20,13 @@ from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_t
 from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import PerturbationFields, read_cells, read_fields, read_split, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._modality import takes_modality
+from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
     from numpy.typing import NDArray
 
     from perturbflow._fitted_flow import FittedFlow
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
 MIN_CELLS = 4  # halves of two cells, the least that the unbiased estimates take
 
 
+@takes_modality
 def evaluate(
-    adata: AnnData,
-    predicted: AnnData | Mapping[str, Any] | None = None,
+    adata: AnnData | MuData,
+    predicted: AnnData | MuData | Mapping[str, Any] | None = None,
     *,
     key: str | None = "flow",
     metrics: str | Sequence[str] = "default",
@@ -48,11 +51,13 @@ def evaluate(
     n_steps: int | None = None,
     n_resamples: int = 1000,
     n_permutations: int = 200,
+    n_jobs: int = 1,
     seed: int = 0,
     key_added: str = "evaluation",
     progress_bar: bool = True,
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Compare predicted with real cells, for models, simple baselines and two bounds.
 
     Every condition (perturbation with its dose, in one context of covariates) is judged against its real cells. The
@@ -78,10 +83,10 @@ def evaluate(
         Observed cells with a fitted flow, whose fields are used, or without one with registered fields
         (:func:`perturbflow.pp.setup_perturbation`).
     predicted
-        What else is judged, by name: cells that any tool predicted, as an AnnData or the path of an h5ad file, with the
-        registered columns in ``obs``; or a fitted sampler, anything with the method ``sample`` of
-        :class:`perturbflow.baselines.Sampler`, which gets genes and perturbations in the order of the flow or, without
-        one, of ``adata`` and its registered fields. An AnnData alone has the name "predicted".
+        What else is judged, by name: cells that any tool predicted, as an AnnData (or a MuData with this ``modality``)
+        or the path of an h5ad file, with the registered columns in ``obs``; or a fitted sampler, anything with the
+        method ``sample`` of :class:`perturbflow.baselines.Sampler`, which gets genes and perturbations in the order of
+        the flow or, without one, of ``adata`` and its registered fields. An AnnData alone has the name "predicted".
     key
         The flow in ``adata.uns``, which is also its name in the tables; None leaves it out. Without a flow under the
         default key only ``predicted`` is judged.
@@ -110,6 +115,9 @@ def evaluate(
         Bootstrap samples behind every interval, at least 1.
     n_permutations
         Permutations of the test that a condition differs from its controls; 0 for no verdicts.
+    n_jobs
+        Conditions side by side, as in joblib: -1 for all processors. Predictions are made one after another. Nothing
+        depends on it but time and memory.
     seed
         Seed of all draws. A condition's scores depend on neither the other conditions nor the other models, but for
         the metrics that compare it with them.
@@ -117,6 +125,8 @@ def evaluate(
         Prefix of the entries in ``adata.uns``.
     progress_bar
         Whether to show a progress bar over conditions.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Return a copy of ``adata`` instead of writing into it.
 
@@ -159,8 +169,9 @@ def evaluate(
 
     Notes
     -----
-    Conditions are streamed: beyond the cells of ``adata`` the memory is that of one condition and of the mean
-    profiles of one context.
+    Conditions are streamed: beyond the cells of ``adata`` the memory is that of a few conditions with all their
+    predictions (one, or one more than there are jobs) and of the mean profiles and principal components of one context.
+    Models that predict the same cells, and those that predict the same for all conditions, are judged once.
 
     Examples
     --------
@@ -204,7 +215,7 @@ def evaluate(
             f"Left out {len(left_out)} conditions with too few cells; "
             f"`adata.uns[{key_added + '_params'!r}]['left_out']` lists them."
         )
-        warnings.warn(msg, UserWarning, stacklevel=2)
+        warn(msg)
     if not conditions:
         msg = (
             f"Expected perturbed cells to judge in the splits {list(splits)}, found {len(left_out)} conditions, "
@@ -230,6 +241,7 @@ def evaluate(
         n_permutations=n_permutations,
         seed=seed,
         progress_bar=progress_bar,
+        n_jobs=n_jobs,
     )
     results = score_all(
         cells, conditions, predictors, baselines=names, settings=settings, targets=targets_of(vocabulary, genes)
@@ -240,7 +252,7 @@ def evaluate(
             f"Predicted cells were changed, left out or missing in {len(report)} ways; "
             f"`adata.uns[{key_added + '_params'!r}]['report']` lists them."
         )
-        warnings.warn(msg, UserWarning, stacklevel=2)
+        warn(msg)
     params = {
         **{"key": key, "n_cells": n_cells, "n_steps": n_steps, "scale": scale, "metrics": metric_names},
         **{"split_key": split_key, "min_cells": min_cells, "guidance": guidance, "seed": seed},
@@ -322,7 +334,7 @@ def _split(adata: AnnData, split_key: str) -> NDArray[np.str_]:
         f"`adata.obs[{split_key!r}]` not found: every cell counts as 'train', so nothing is judged on held-out "
         "conditions. Run pf.pp.split_perturbations(adata, task=...) before fitting."
     )
-    warnings.warn(msg, UserWarning, stacklevel=3)
+    warn(msg)
     return np.full(adata.n_obs, "train")
 
 

@@ -19,19 +19,23 @@ from perturbflow._evaluation._leaderboard import (
     read_table,
     splits_of,
 )
+from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from mudata import MuData
 
 
+@takes_modality
 def export_evaluation(
-    adata: AnnData,
+    adata: AnnData | MuData,
     path: str | Path,
     *,
     key: str = "evaluation",
     table: Literal["summary", "scores", "verdicts"] = "summary",
+    modality: str | None = None,
 ) -> None:
     """Write an evaluation as CSV, or its leaderboard as Markdown.
 
@@ -49,6 +53,8 @@ def export_evaluation(
     table
         Which of its tables: "summary", "scores" (a row per condition, model and metric) or "verdicts". Markdown is of
         the summary.
+    modality
+        Modality of a MuData that is meant.
 
     Returns
     -------

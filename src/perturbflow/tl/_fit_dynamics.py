@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Literal
 
 from perturbflow._dynamics_store import check_dynamics_key, write_dynamics
 from perturbflow._fields import writable
+from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
+    from mudata import MuData
 
 
+@takes_modality
 def fit_dynamics(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     field: Literal["per_target", "linear", "dense"] = "per_target",
     sparsity: Literal[
@@ -38,8 +41,9 @@ def fit_dynamics(
     checkpoint: str | Path | None = None,
     progress_bar: bool = True,
     key_added: str = "dynamics",
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     r"""Learn how fast every gene changes as a sparse function of the levels of its regulators.
 
     The model is :math:`\dot x_i = p_i(x) - \gamma_i x_i` with a small network p for every gene, between 0 and a learned
@@ -98,6 +102,8 @@ def fit_dynamics(
         Whether to show a progress bar.
     key_added
         Where the fitted dynamics go in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Return a copy of ``adata`` instead of writing into it.
 

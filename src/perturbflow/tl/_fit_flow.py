@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perturbflow._fields import writable
 from perturbflow._flow_store import check_flow_key, write_flow
+from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from anndata import AnnData
+    from mudata import MuData
 
     from perturbflow._fitted_flow import FittedFlow
 
 
+@takes_modality
 def fit_flow(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     preset: Literal["default", "primeflow"] = "default",
     parametrisation: Literal["zero_inflated", "gaussian", "velocity"] | None = None,
@@ -37,7 +40,7 @@ def fit_flow(
     precision: Literal["auto", "full", "bfloat16"] = "auto",
     compile_network: bool = False,
     calibrate: bool = True,
-    init_from: str | Path | AnnData | FittedFlow | None = None,
+    init_from: str | Path | AnnData | MuData | FittedFlow | None = None,
     split_key: str = "split",
     seed: int = 0,
     device: str = "auto",
@@ -45,8 +48,9 @@ def fit_flow(
     checkpoint: str | Path | None = None,
     progress_bar: bool = True,
     key_added: str = "flow",
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Fit PRiMeFlow: learn to generate the cells of every condition, and to extrapolate to conditions not seen.
 
     An additive hurdle prior over perturbations and covariates is estimated in closed form on the training cells; a
@@ -104,10 +108,10 @@ def fit_flow(
         state are calibrated; otherwise they are those of the prior's posterior.
     init_from
         An earlier flow whose network this one starts from, also over another panel of genes and other conditions: a key
-        of ``adata.uns``, another AnnData with ``uns["flow"]``, the directory of a ``store``, or a
-        :class:`perturbflow.models.FittedFlow`. Genes, perturbations and covariates are matched by name; new genes start
-        from known ones of similar statistics. The network and its parametrisation are those of the earlier flow; the
-        prior is always that of the new cells.
+        of ``adata.uns``, another AnnData with ``uns["flow"]`` (or a MuData with this ``modality``), the directory of a
+        ``store``, or a :class:`perturbflow.models.FittedFlow`. Genes, perturbations and covariates are matched by name;
+        new genes start from known ones of similar statistics. The network and its parametrisation are those of the
+        earlier flow; the prior is always that of the new cells.
     split_key
         Column of ``adata.obs`` with the split. Without it all cells are training cells.
     seed
@@ -123,6 +127,8 @@ def fit_flow(
         Whether to show a progress bar.
     key_added
         Where the fitted flow goes in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Return a copy of ``adata`` instead of writing into it.
 

@@ -10,14 +10,17 @@ from numpy.typing import ArrayLike
 from perturbflow._checks import check_whole_number
 from perturbflow._dynamics_store import check_result_key, read_dynamics
 from perturbflow._fields import writable
+from perturbflow._modality import takes_modality
 from perturbflow._solutions import check_until, new_starts
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 
+@takes_modality
 def forecast(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     until: float | None = None,
     n_times: int = 100,
@@ -25,8 +28,9 @@ def forecast(
     start_names: list[str] | None = None,
     key: str = "dynamics",
     key_added: str = "forecast",
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Predict the levels of all genes along every trajectory and beyond, or from new initial cells.
 
     Parameters
@@ -46,6 +50,8 @@ def forecast(
         The dynamics in ``adata.uns``.
     key_added
         Where the forecast goes in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Return a copy of ``adata`` instead of writing into it.
 

@@ -10,15 +10,18 @@ from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow._dynamics_fields import read_dynamics_fields
 from perturbflow._dynamics_store import check_result_key, read_dynamics
 from perturbflow._fields import writable
+from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 SUFFIXES = ("", "_evidence", "_rate")
 
 
+@takes_modality
 def infer_graph(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     method: Literal["jacobian", "gates", "correlation", "partial_correlation"] = "jacobian",
     n_bootstraps: int = 10,
@@ -26,8 +29,9 @@ def infer_graph(
     seed: int = 0,
     key: str = "dynamics",
     key_added: str = "dynamics_graph",
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     r"""Infer the signed gene-dependency graph: which gene drives which, how strongly, and how sure that is.
 
     The weight of an edge from j to i is :math:`E|\partial f_i / \partial x_j| \cdot s_j / s_i` with the sign of
@@ -55,6 +59,8 @@ def infer_graph(
         The dynamics in ``adata.uns``.
     key_added
         Where the graph goes in ``adata.varp`` and ``adata.uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Return a copy of ``adata`` instead of writing into it.
 
@@ -63,7 +69,7 @@ def infer_graph(
     None, or the copy. Sets:
 
     `adata.varp["dynamics_graph" | key_added]` : CSR, float32
-        Signed weights; row regulates column. :func:`networkx.from_scipy_sparse_array` reads it.
+        Signed weights; row regulates column. :func:`perturbflow.tl.to_networkx` makes a graph of it.
     `adata.varp["dynamics_graph_evidence"]` : CSR, float32
         What ranks all candidate edges, also those left out.
     `adata.uns["dynamics_graph" | key_added]` : dict

@@ -14,6 +14,7 @@ from perturbflow._conditions import TYPE_MARK
 from perturbflow._controls import PREDICTED_SOURCE, control_cells, predicted_keys
 from perturbflow._fields import check_expression, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._modality import takes_modality
 from perturbflow._output_space import OutputSpace, repressed_genes
 from perturbflow._predicted_uncertainty import uncertainty_tables
 from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anndata import AnnData
+    from mudata import MuData
     from numpy.typing import NDArray
 
     from perturbflow._controls import ControlCells
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@takes_modality
 def predict_perturbation(
-    adata: AnnData,
+    adata: AnnData | MuData,
     perturbations: str | Sequence[str],
     *,
     key: str = "flow",
@@ -46,8 +49,9 @@ def predict_perturbation(
     key_added: str = "predicted",
     as_anndata: bool = False,
     seed: int = 0,
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Predict the cells that perturbations would give, from control cells.
 
     Only control cells are needed; they may be new ones that the fit has not seen, with the flow copied into
@@ -89,6 +93,8 @@ def predict_perturbation(
         Return the predicted cells as a new AnnData; nothing is written into ``adata``.
     seed
         Seed of everything random. The cells of one perturbation do not depend on which others are asked for.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Return a copy of ``adata`` instead of writing into it.
 

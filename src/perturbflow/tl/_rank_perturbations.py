@@ -25,12 +25,14 @@ from perturbflow._checks import (
 from perturbflow._controls import control_cells
 from perturbflow._fields import check_expression, expression, find_genes, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._modality import takes_modality
 from perturbflow._predicted_uncertainty import predicted_uncertainty
 from perturbflow._prediction import conditions_to_predict, warn_of_extrapolation
 from perturbflow.flow import KINDS
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
     from numpy.typing import ArrayLike, NDArray
 
     from perturbflow._controls import ControlCells
@@ -42,8 +44,9 @@ _DRAWS = 2000
 _LEAST_VARIANCE = 0.01  # below this a gene does not gain further weight
 
 
+@takes_modality
 def rank_perturbations(
-    adata: AnnData,
+    adata: AnnData | MuData,
     target: Mapping[str, Any] | pd.Series | ArrayLike,
     *,
     candidates: Sequence[str] | None = None,
@@ -55,8 +58,9 @@ def rank_perturbations(
     key: str = "flow",
     key_added: str = "ranked_perturbations",
     seed: int = 0,
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     r"""Rank perturbations by how far they would move control cells toward a target state, with uncertainty.
 
     The score is the share of the squared distance to the target that the perturbation removes,
@@ -97,6 +101,8 @@ def rank_perturbations(
         Where the table goes in ``adata.uns``.
     seed
         Seed of the draws for ``probability_best``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Return a copy of ``adata`` instead of writing into it.
 

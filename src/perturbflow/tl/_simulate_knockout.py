@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
 from perturbflow._dynamics_store import check_result_key, read_dynamics
 from perturbflow._fields import writable
+from perturbflow._modality import takes_modality
 from perturbflow._solutions import check_until, new_starts
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
     from perturbflow._dynamics_store import StoredDynamics
 
@@ -25,8 +27,9 @@ OVEREXPRESSION = 1.5  # times the largest level
 LARGEST = float(np.finfo(np.float32).max)  # of the levels that the result can hold
 
 
+@takes_modality
 def simulate_knockout(
-    adata: AnnData,
+    adata: AnnData | MuData,
     genes: str | Sequence[str] | Mapping[str, float],
     *,
     kind: Literal["knockout", "knockdown", "overexpression"] = "knockout",
@@ -35,8 +38,9 @@ def simulate_knockout(
     start: ArrayLike | None = None,
     key: str = "dynamics",
     key_added: str = "knockout",
+    modality: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Hold genes at a level from the start on, and predict how all others respond over time.
 
     A do-intervention: whatever regulates the held genes no longer counts. The response is the difference between the
@@ -62,6 +66,8 @@ def simulate_knockout(
         The dynamics in ``adata.uns``.
     key_added
         Where the response goes in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
     copy
         Return a copy of ``adata`` instead of writing into it.
 

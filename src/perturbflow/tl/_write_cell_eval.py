@@ -16,10 +16,12 @@ from perturbflow._conditions import TYPE_MARK, canonical_label
 from perturbflow._controls import control_cells
 from perturbflow._fields import expression, find_genes, perturbation_columns, text_column
 from perturbflow._flow_store import read_flow
+from perturbflow._modality import takes_modality
 from perturbflow._output_space import renormalised
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
     from numpy.typing import NDArray
 
     from perturbflow._conditions import Vocabulary
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 _AGAIN = "Run `pf.tl.predict_perturbation(adata, ...)` first."
 
 
+@takes_modality
 def write_cell_eval(
-    adata: AnnData,
+    adata: AnnData | MuData,
     path: str | Path,
     *,
     predicted: AnnData | None = None,
@@ -39,6 +42,7 @@ def write_cell_eval(
     genes: Sequence[str] | None = None,
     perturbation_column: str = "target_gene",
     control_label: str = "non-targeting",
+    modality: str | None = None,
 ) -> None:
     """Write predicted cells beside control cells as an h5ad file that cell-eval reads.
 
@@ -64,6 +68,8 @@ def write_cell_eval(
         Column of ``obs`` in the files that names the perturbation. The default is that of cell-eval.
     control_label
         Label of control cells in the files. The default is that of cell-eval.
+    modality
+        Modality of a MuData that is meant.
 
     Returns
     -------

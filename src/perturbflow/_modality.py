@@ -1,0 +1,159 @@
+"""MuData where AnnData is expected: one of its modalities takes the place of the AnnData."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def takes_modality(function: Function) -> Function:
+    """Let a function of an AnnData take a MuData too, with the keyword-only argument ``modality``.
+
+    The function itself sees only the AnnData of the modality, in every argument whose annotation names MuData: the
+    value itself, or those of a mapping. A function with the argument ``copy`` is one that writes: with ``copy=True`` it
+    returns a copy of the MuData, and a view of a MuData becomes a copy, as a view of an AnnData does.
+    """
+    signature = inspect.signature(function)
+    names = [name for name, parameter in signature.parameters.items() if "MuData" in str(parameter.annotation)]
+    writes = "copy" in signature.parameters
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("modality") is None and "mudata" not in sys.modules:
+            return function(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # which says better what is wrong
+        bound.apply_defaults()
+        given = bound.arguments
+        mdata, modality = given[names[0]], given["modality"]
+        given["modality"] = None
+        _check_use(mdata, modality, name=names[0])
+        is_copy = False
+        if is_mudata(mdata):
+            adata = modality_of(mdata, modality, name=names[0])
+            _check_columns(mdata, adata, given, modality=modality)
+            if writes:
+                _check_in_memory(mdata, name=names[0])
+                is_copy = given["copy"]
+            if is_copy:
+                given["copy"] = False
+                given[names[0]] = mdata = mdata.copy()
+        given |= {name: resolved(given[name], modality, name=name) for name in names}
+        result = function(*bound.args, **bound.kwargs)
+        if not (is_mudata(mdata) and writes) or result is not None:
+            return result
+        if mdata.is_view:
+            mdata.obs = mdata.obs.copy()  # any assignment makes a view actual; it keeps what was written
+        return mdata if is_copy else None
+
+    return cast("Function", wrapper)
+
+
+def is_mudata(value: object) -> bool:
+    """Whether a value is a MuData; nobody has one before mudata is imported."""
+    return "mudata" in sys.modules and isinstance(value, sys.modules["mudata"].MuData)
+
+
+def resolved(value: Any, modality: str | None, *, name: str) -> Any:
+    """Put modalities in the place of a MuData, or of those among the values of a mapping."""
+    if is_mudata(value):
+        if modality is None:
+            example = next(iter(value.mod), "rna")
+            msg = (
+                f"Expected an AnnData in `{name}`, found a MuData and no modality. "
+                f"Pass one of its modalities, such as `{name}[{example!r}]`."
+            )
+            raise TypeError(msg)
+        return modality_of(value, modality, name=name)
+    if isinstance(value, Mapping) and any(map(is_mudata, value.values())):
+        return {key: resolved(entry, modality, name=f"{name}[{key!r}]") for key, entry in value.items()}
+    return value
+
+
+def modality_of(mdata: MuData, modality: str | None, *, name: str) -> AnnData:
+    """Return the AnnData of one modality.
+
+    Parameters
+    ----------
+    mdata
+        Modalities.
+    modality
+        The one that is meant.
+    name
+        How the message calls ``mdata``.
+
+    Returns
+    -------
+    The AnnData itself, not a copy.
+
+    Raises
+    ------
+    ValueError
+        If there is no such modality.
+    TypeError
+        If the modality is a MuData again.
+    """
+    names = list(mdata.mod)
+    if modality not in names:
+        example = names[0] if names else "rna"
+        msg = (
+            f"Expected `modality` to be one of {names}, those of the MuData in `{name}`, found {modality!r}. "
+            f"Say which one is meant, for example `modality={example!r}`."
+        )
+        raise ValueError(msg)
+    adata = mdata.mod[modality]
+    if is_mudata(adata):
+        msg = (
+            f"Expected an AnnData in the modality {modality!r} of `{name}`, found a MuData. "
+            f"Pass this one: `{name}[{modality!r}]`, with its own `modality`."
+        )
+        raise TypeError(msg)
+    return adata
+
+
+def _check_use(value: object, modality: str | None, *, name: str) -> None:
+    """Raise if a modality is named where there is none."""
+    inside = value.values() if isinstance(value, Mapping) else (value,)
+    if modality is not None and not any(map(is_mudata, inside)):
+        msg = (
+            f"Expected a MuData in `{name}` for `modality={modality!r}`, found {type(value).__name__}. "
+            "Leave out `modality`."
+        )
+        raise TypeError(msg)
+
+
+def _check_in_memory(mdata: MuData, *, name: str) -> None:
+    if mdata.isbacked:
+        msg = f"Expected `{name}` in memory, found a MuData in a file. Read it with `mudata.read_h5mu(path)`."
+        raise ValueError(msg)
+
+
+def _check_columns(mdata: MuData, adata: AnnData, arguments: Mapping[str, Any], *, modality: str) -> None:
+    """Raise if a column that is asked for is in the table of all modalities alone."""
+    for argument, value in arguments.items():
+        if not argument.endswith(("_key", "_keys")):
+            continue
+        keys = [value] if isinstance(value, str) else value if isinstance(value, Iterable) else ()
+        for key in keys:
+            if not isinstance(key, str) or key in adata.obs or key not in mdata.obs:
+                continue
+            own = key.removeprefix(f"{modality}:")
+            advice = (
+                f"Pass {own!r}" if own in adata.obs else f"Run `mdata.push_obs([{key!r}], mods=[{modality!r}])` first"
+            )
+            msg = (
+                f"Expected {key!r} (`{argument}`) in `mdata[{modality!r}].obs`, found it only in `mdata.obs`, which is "
+                f"not looked at. {advice}."
+            )
+            raise KeyError(msg)

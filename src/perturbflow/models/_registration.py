@@ -1,0 +1,169 @@
+"""Registration with scvi-tools: of an AnnData, or of one modality of a MuData through the MuData fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scipy import sparse
+from scvi.data import AnnDataManager
+from scvi.data.fields import MuDataWrapper
+from scvi.model.base import BaseModelClass
+
+from perturbflow._checks import check_type
+from perturbflow._modality import is_mudata, resolved
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+logger = logging.getLogger(__name__)
+
+MODALITIES = "modalities"
+
+
+class RegisteredModel(BaseModelClass):
+    """A model of cells that `pf.pp` registers, in an AnnData or in one modality of a MuData.
+
+    A subclass names the entry of ``uns`` with the fields, and registers them with scvi-tools in ``_register``.
+    """
+
+    _fields_key: str
+
+    def __init__(self, adata: AnnData | MuData | None, registry: dict | None) -> None:
+        try:
+            super().__init__(adata, registry)
+        except ValueError:
+            # The functions of pf.pp do without scvi-tools, which takes seconds to import.
+            if is_mudata(adata):
+                self._register(adata, self._registered_modality(adata))
+            elif adata is not None and self._fields_key in adata.uns:
+                self._register(adata)
+            else:
+                raise
+            super().__init__(adata, registry)
+
+    @classmethod
+    def _registered_modality(cls, mdata: MuData) -> str:
+        """Return the one modality whose fields a function of pf.pp has registered."""
+        names = [name for name, adata in mdata.mod.items() if cls._fields_key in adata.uns]
+        if len(names) != 1:
+            msg = (
+                f"Expected registered fields in one modality, found them in {names}. "
+                f"Run `{cls.__name__}.setup_mudata(mdata, modalities=..., ...)` first."
+            )
+            raise ValueError(msg)
+        return names[0]
+
+    @classmethod
+    def _register(cls, data: AnnData | MuData, modality: str | None = None, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+    def _cells(self, data: AnnData | MuData | None = None) -> AnnData:
+        """Return the cells that are meant, by default those of the model; of a MuData its registered modality."""
+        data = self.adata if data is None else data
+        return resolved(data, self.registry_["setup_args"].get(MODALITIES, {}).get("layer"), name="adata")
+
+
+def field(kind: Any, *args: Any, modality: str | None, **options: Any) -> Any:
+    """Return a field of scvi-tools for an AnnData, or its MuData twin."""
+    return kind(*args, **options) if modality is None else MuDataWrapper(kind)(*args, mod_key=modality, **options)
+
+
+def register(
+    model: type[BaseModelClass],
+    data: AnnData | MuData,
+    fields: Sequence[Any],
+    setup_args: Mapping[str, Any],
+    *,
+    modality: str | None,
+    **kwargs: Any,
+) -> None:
+    """Register cells with a class of models.
+
+    Parameters
+    ----------
+    model
+        The class.
+    data
+        An AnnData; a MuData with ``modality``.
+    fields
+        What to register, made by :func:`field`.
+    setup_args
+        Arguments that repeat the registration, plain values: they are saved with a model.
+    modality
+        The modality with all fields.
+    kwargs
+        What scvi-tools passes when a saved model is loaded.
+    """
+    method = "setup_anndata" if modality is None else "setup_mudata"
+    args = dict(setup_args) | ({} if modality is None else {MODALITIES: {"layer": modality}})
+    manager = AnnDataManager(
+        fields=fields,
+        setup_method_args={"model_name": model.__name__, "setup_method_name": method, "setup_args": args},
+    )
+    scvi_logger = logging.getLogger("scvi")
+    level = scvi_logger.level
+    scvi_logger.setLevel(logging.WARNING)  # it informs that features have no names, which nobody asked for
+    try:
+        manager.register_fields(data, **kwargs)
+    finally:
+        scvi_logger.setLevel(level)
+    model.register_manager(manager)
+
+
+def one_modality(mdata: MuData, modalities: Mapping[str, str], *, arguments: Sequence[str]) -> str:
+    """Return the modality that all arguments of a registration are in.
+
+    Parameters
+    ----------
+    mdata
+        The modalities.
+    modalities
+        Modality of some arguments.
+    arguments
+        Names that arguments may have.
+
+    Raises
+    ------
+    TypeError
+        If these are no MuData and no mapping.
+    ValueError
+        If an argument is unknown, or there is none or more than one modality.
+    """
+    if not is_mudata(mdata):
+        msg = f"Expected `mdata` to be a MuData, found {type(mdata).__name__}. For an AnnData there is `setup_anndata`."
+        raise TypeError(msg)
+    check_type(modalities, Mapping, name=MODALITIES, expected='a modality by argument, such as {"layer": "rna"}')
+    unknown = sorted(set(modalities) - set(arguments))
+    if unknown:
+        msg = f"Expected `modalities` of the arguments {list(arguments)}, found those of {unknown}. Correct the names."
+        raise ValueError(msg)
+    names = sorted(set(modalities.values()))
+    if len(names) != 1:
+        msg = (
+            f"Expected one modality with expression and all columns in `modalities`, found {names}. Copy columns into "
+            'the modality with the expression, for example with `mdata.push_obs([...], mods=["rna"])`.'
+        )
+        raise ValueError(msg)
+    return names[0]
+
+
+def check_anndata(adata: object) -> None:
+    """Raise if a MuData is set up like an AnnData."""
+    if is_mudata(adata):
+        msg = "Expected an AnnData in `adata`, found a MuData. Use `setup_mudata`."
+        raise TypeError(msg)
+
+
+def without_sparse_array(adata: AnnData, layer: str | None) -> None:
+    """Turn a sparse array with the expression into a CSR matrix."""
+    x = adata.X if layer is None else adata.layers[layer]
+    if isinstance(x, sparse.sparray):
+        logger.warning("The sparse array has become a CSR matrix: scvi-tools does not take sparse arrays.")
+        matrix = sparse.csr_matrix(x)
+        if layer is None:
+            adata.X = matrix
+        else:
+            adata.layers[layer] = matrix

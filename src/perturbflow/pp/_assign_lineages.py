@@ -1,0 +1,168 @@
+"""Cells of every lineage, from how likely each of them becomes what."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbflow._checks import check_between, check_key, check_text, check_type, check_unique_names, listing
+from perturbflow._dynamics_fields import time_column
+from perturbflow._modality import takes_modality
+from perturbflow.pp._bin_pseudotime import is_of_cells
+
+if TYPE_CHECKING:
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+START = 1 / 20  # share of the cells that are taken for the start
+LEAST = 0.01  # what a probability at the start counts as where it is smaller, so that rounding makes no members
+_HINT = "Name the fate probabilities that another tool has written, such as 'lineages_fwd' of CellRank."
+
+
+@takes_modality
+def assign_lineages(
+    adata: AnnData | MuData,
+    key: str = "lineages_fwd",
+    *,
+    time_key: str,
+    names: Sequence[str] | None = None,
+    min_share: float = 0.5,
+    key_added: str = "lineage",
+    modality: str | None = None,
+) -> AnnData:
+    """Give every lineage the cells that may still become it: a row for every pair of a lineage and such a cell.
+
+    Dynamics are fitted along trajectories, and a trajectory starts in the trunk. If every cell were given to its most
+    likely lineage alone, the trunk would go to one of them and the others would start late. Here a cell stays in a lineage
+    as long as its probability is at least ``min_share`` of what it is at the start: cells that are not committed are in
+    several lineages, committed ones in one.
+
+    Parameters
+    ----------
+    adata
+        Cells. They are not changed.
+    key
+        Entry of ``obsm`` with one column a lineage: probabilities of fates (``"lineages_fwd"`` of CellRank,
+        ``"palantir_fate_probabilities"`` of Palantir), weights of lineages, or booleans that say which cells are of which
+        lineage (``"branch_masks"`` of Palantir). A missing value is 0.
+    time_key
+        Column of ``obs`` with the time or pseudotime. Its first twentieth of the cells is the start.
+    names
+        Names of the lineages. By default the columns of a table, or what CellRank calls them.
+    min_share
+        Smallest probability relative to the mean at the start, between 0 and 1.
+    key_added
+        Column of ``obs`` with the lineage.
+    modality
+        Modality of a MuData that is meant.
+
+    Returns
+    -------
+    A new AnnData, lineage by lineage, with the names "<cell>-<lineage>" and the categorical column ``key_added``: the
+    ``trajectory_key`` of :func:`~perturbflow.pp.bin_pseudotime` and :func:`~perturbflow.pp.setup_dynamics`. Expression,
+    layers, ``obs``, what describes genes and ``uns``, except registered fields and neighbourhoods of cells, are copied.
+
+    Raises
+    ------
+    KeyError
+        If there is no such entry or column.
+    TypeError
+        If an argument or the entry is of the wrong type.
+    ValueError
+        If lineages have no names or as many as something else, values are negative or infinite, or a lineage has no cell.
+
+    Notes
+    -----
+    Rows of one cell in several lineages are not independent. What is held out by whole trajectories then shares the trunk
+    with what is fitted, and looks easier to predict than a new lineage would be.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd, perturbflow as pf
+    >>> obs = pd.DataFrame({"pseudotime": [0.0, 1.0, 1.0]}, index=["stem", "red", "white"])
+    >>> adata = anndata.AnnData(np.ones((3, 2)), obs=obs)
+    >>> adata.obsm["fates"] = pd.DataFrame({"erythroid": [0.8, 1, 0], "myeloid": [0.2, 0, 1]}, index=obs.index)
+    >>> pf.pp.assign_lineages(adata, "fates", time_key="pseudotime").obs["lineage"].to_dict()
+    {'stem-erythroid': 'erythroid', 'red-erythroid': 'erythroid', 'stem-myeloid': 'myeloid', 'white-myeloid': 'myeloid'}
+    """
+    check_type(adata, AnnData, name="adata", expected="an AnnData")
+    if adata.isbacked:
+        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
+        raise ValueError(msg)
+    check_text(key, name="key")
+    check_text(time_key, name="time_key")
+    check_text(key_added, name="key_added")
+    check_between(min_share, 0, 1, name="min_share")
+    check_key(key, adata.obsm, where="adata.obsm", hint=_HINT)
+    entry = adata.obsm[key]
+    values = _values(entry, key)
+    lineages = _names(entry, names, key=key, n_lineages=values.shape[1])
+    if empty := [name for name, column in zip(lineages, values.T, strict=True) if not column.any()]:
+        msg = (
+            f"Expected cells of every lineage in `adata.obsm[{key!r}]`, found none of {listing(empty)}. "
+            "Leave these columns out."
+        )
+        raise ValueError(msg)
+
+    time = time_column(adata, time_key, allow_missing=True)
+    n_first = max(int((~np.isnan(time)).sum() * START), 1)
+    start = values[np.argsort(time, kind="stable")[:n_first]].mean(axis=0)  # a missing time is last
+    member = (values > 0) & (values >= min_share * np.maximum(start, LEAST))
+    lineage, cell = np.nonzero(member.T)
+    n_left_out = int((~member.any(axis=1)).sum())
+    if n_left_out:
+        logger.warning("Left out %d of %d cells, which are of no lineage.", n_left_out, adata.n_obs)
+    obs = adata.obs.iloc[cell].copy()
+    obs[key_added] = pd.Categorical.from_codes(lineage, categories=lineages)
+    obs.index = [f"{name}-{lineages[which]}" for name, which in zip(adata.obs_names[cell], lineage, strict=True)]
+    return AnnData(
+        None if adata.X is None else adata.X[cell],
+        obs=obs,
+        var=adata.var.copy(),
+        layers={name: layer[cell] for name, layer in adata.layers.items() if name is not None},  # None is X
+        varm={name: value.copy() for name, value in adata.varm.items()},
+        varp={name: value.copy() for name, value in adata.varp.items()},
+        uns={name: deepcopy(value) for name, value in adata.uns.items() if not is_of_cells(name, value)},
+    )
+
+
+def _values(entry: Any, key: str) -> NDArray[np.float64]:
+    """Values of an entry (n, lineages), 0 where they are missing."""
+    advice = "Give one column of probabilities, weights or booleans for every lineage."
+    try:
+        values = np.nan_to_num(np.asarray(entry, dtype=np.float64), nan=0.0, posinf=np.inf)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.ndim != 2 or not values.shape[1]:
+        msg = f"Expected a matrix of numbers in `adata.obsm[{key!r}]`, found {type(entry).__name__}. {advice}"
+        raise TypeError(msg)
+    if (wrong := ~np.isfinite(values) | (values < 0)).any():
+        msg = f"Expected numbers of at least 0 in `adata.obsm[{key!r}]`, found {listing(values[wrong], limit=3)}. {advice}"
+        raise ValueError(msg)
+    return values
+
+
+def _names(entry: Any, names: Sequence[str] | None, *, key: str, n_lineages: int) -> list[str]:
+    """Names of the lineages: those that are given, or those that the entry has."""
+    if names is None:
+        names = getattr(entry, "columns", getattr(entry, "names", None))  # of a table, or of CellRank's `Lineage`
+    if names is None:
+        msg = f"Expected `names` for the columns of `adata.obsm[{key!r}]`, found none. Give one name a column."
+        raise ValueError(msg)
+    found = list(map(str, names))
+    if len(found) != n_lineages:
+        msg = (
+            f"Expected {n_lineages} names of lineages, one a column of `adata.obsm[{key!r}]`, found {len(found)}: "
+            f"{listing(found)}. Give one name a column."
+        )
+        raise ValueError(msg)
+    check_unique_names(found, what="names of lineages", hint="Name every lineage once.")
+    return found

@@ -1,0 +1,87 @@
+"""Graphs of regulation for networkx, and through it for GraphML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from perturbflow._checks import check_between, check_key
+from perturbflow._modality import takes_modality
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+    from networkx import DiGraph
+
+VALUES = ("weight", "sign", "confidence", "evidence")
+PART = "acts_through"  # column of the edges of a second-order field: the level of the source, or its rate
+
+
+@takes_modality
+def to_networkx(
+    adata: AnnData | MuData, *, key: str = "dynamics_graph", min_confidence: float = 0.0, modality: str | None = None
+) -> DiGraph:
+    """Return an inferred graph as a graph of networkx, for its algorithms and for files that other programs read.
+
+    All values are plain numbers and text, so that ``networkx.write_graphml`` writes them (for Cytoscape, Gephi, igraph).
+    :func:`perturbflow.pp.setup_dynamics` takes such a graph as its ``prior``.
+
+    Parameters
+    ----------
+    adata
+        Cells with a graph (:func:`perturbflow.tl.infer_graph`).
+    key
+        The graph in ``adata.uns``.
+    min_confidence
+        Take edges of at least this confidence.
+    modality
+        Modality of a MuData that is meant.
+
+    Returns
+    -------
+    A directed graph from regulators to targets, whose nodes are all genes in the order of ``adata.var_names``, also
+    those without edges. Its edges have ``weight``, ``sign`` (1 activates, -1 represses), ``confidence`` and ``evidence``;
+    see :func:`perturbflow.tl.infer_graph`. Edges of genes that are no longer in ``adata`` are left out. The graph of a
+    second-order field may have two edges from one gene to another: it is a ``MultiDiGraph``, whose keys say whether an
+    edge acts through the "level" or the "rate" of its source.
+
+    Raises
+    ------
+    KeyError
+        If there is no graph, with the call that makes it.
+    TypeError, ValueError
+        If ``min_confidence`` is no number from 0 to 1.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.infer_graph(adata, method="partial_correlation")
+    >>> graph = pf.tl.to_networkx(adata)
+    >>> list(graph)
+    ['gene0', 'gene1', 'gene2', 'gene3', 'gene4']
+    >>> sorted(graph.edges["gene0", "gene1"])
+    ['confidence', 'evidence', 'sign', 'weight']
+    """
+    import networkx as nx
+
+    check_between(min_confidence, 0, 1, name="min_confidence")
+    hint = f"Run `pf.tl.infer_graph(adata, key_added={key!r})` first."
+    check_key(key, adata.uns, where="adata.uns", hint=hint)
+    result = adata.uns[key]
+    check_key("edges", result if isinstance(result, Mapping) else (), where=f"adata.uns[{key!r}]", hint=hint)
+    edges = pd.DataFrame(result["edges"])
+
+    genes = list(map(str, adata.var_names))
+    edges = edges[edges[["source", "target"]].isin(genes).all(axis=1) & (edges["confidence"] >= min_confidence)]
+    is_second_order = PART in edges
+    graph = nx.MultiDiGraph() if is_second_order else nx.DiGraph()
+    graph.add_nodes_from(genes)
+    ends = edges[["source", "target", *([PART] if is_second_order else [])]].astype(str)
+    # `to_dict` gives plain values, which is what files of graphs can hold.
+    values = edges[[name for name in VALUES if name in edges]].to_dict("records")
+    graph.add_edges_from((*names, row) for names, row in zip(ends.itertuples(index=False), values, strict=True))
+    return graph
