@@ -16,16 +16,15 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from _common import KANG_TYPES, SETS, markdown, registered
+from anndata import AnnData
 
 import perturbflow as pf
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from perturbflow._evaluation._tables import summary_table
 
 SCENARIOS = {
     "norman": "perturbench_norman19",
@@ -36,6 +35,7 @@ SCENARIOS = {
 PRESETS = {"flow": "default", "primeflow": "primeflow"}
 STEPS_OF_PRESET = 2000  # more than a laptop has patience for; far fewer than in the paper
 BY = ["set", "model", "metric"]
+RESAMPLES = 1000  # of conditions, for the intervals of the figure
 
 
 def runs(name: str, seeds: int, *, n_genes: int) -> Iterator[tuple[str, AnnData, dict[str, Any]]]:
@@ -115,7 +115,7 @@ def report(scores: pd.DataFrame, output: Path) -> None:
         ]
         print(f"\n{name}, {scores.loc[scores['set'] == name, 'run'].nunique()} runs, held-out conditions\n")
         print(markdown(wide.loc[order, [one for one in columns if one in wide]]))
-    draw(summary, output)
+    draw(scores, output)
 
 
 def shown(mean: float, spread: float) -> str:
@@ -125,30 +125,19 @@ def shown(mean: float, spread: float) -> str:
     return f"{mean:.3f}" if np.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
 
 
-def draw(summary: pd.DataFrame, output: Path) -> None:
-    """Draw models by metrics, a panel a set: position between control cells (0) and ceiling (1)."""
-    import matplotlib as mpl
+def draw(scores: pd.DataFrame, output: Path) -> None:
+    """Draw models by metrics, a panel a set, over the conditions of all its runs."""
+    import matplotlib.pyplot as plt
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    sets = list(dict.fromkeys(summary["set"]))
-    metrics = [name for name in dict.fromkeys(summary["metric"]) if name in pf.metrics.METRICS]
-    ranked = summary[summary["metric"] == "energy_distance"].groupby("model")["mean"].mean().sort_values().index
-    models = [name for name in ranked if name not in {"ceiling", "control cells", "interpolated duplicate"}]
-    size = (1.5 + 0.42 * len(metrics) * len(sets), 1.2 + 0.34 * len(models) + 1.8)
-    figure, axes = plt.subplots(1, len(sets), figsize=size, layout="constrained", squeeze=False, sharey=True)
-    for axis, name in zip(axes[0], sets, strict=True):
-        wide = summary[summary["set"] == name].pivot(index="model", columns="metric", values="mean")
-        floor, ceiling = wide.loc["control cells"], wide.loc["ceiling"]
-        position = ((wide - floor) / (ceiling - floor)).loc[models, metrics]
-        image = axis.imshow(position.to_numpy(), vmin=-0.5, vmax=1.0, cmap="cividis", aspect="auto")
-        axis.set(title=name, yticks=range(len(models)), yticklabels=models, xticks=range(len(metrics)))
-        axis.set_xticklabels([metric.replace("_", " ") for metric in metrics], rotation=60, ha="right", fontsize=8)
-        for (row, column), value in np.ndenumerate(position.to_numpy()):
-            colour = "white" if value < 0.4 else "black"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=colour)
-    figure.colorbar(image, ax=axes, label="position between control cells (0) and ceiling (1)", shrink=0.7)
+    cells = {}
+    for name, part in scores.groupby("set", sort=False):
+        # A condition of another run is another one: its models were fitted on other cells.
+        part = part.drop(columns=["set", "hash"])
+        baselines = [model for model in part["model"].unique() if model in pf.baselines.BASELINES]
+        rng = np.random.default_rng(0)
+        summary = summary_table(part, baselines=baselines, n_resamples=RESAMPLES, rng=rng)
+        cells[str(name)] = AnnData(uns={"evaluation": part, "evaluation_summary": summary})
+    figure = pf.pl.leaderboard(cells, split="test")[0].figure
     figure.savefig(output / "leaderboard.png", dpi=150)
     plt.close(figure)
 

@@ -51,6 +51,26 @@ class FittedFlow:
         How large the errors of predicted means are.
     init
         What a fit took over from an earlier one, plain values; empty for a fit from scratch.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> settings = pf.flow.TrainingSettings(max_steps=20)
+    >>> fitted = pf.models.fit(adata, options={"width": 32}, settings=settings, calibrate=False, progress_bar=False)
+    >>> import numpy as np
+    >>> from tempfile import TemporaryDirectory
+    >>> controls = adata[adata.obs["perturbation"] == "control"].to_df().to_numpy()
+    >>> dose = fitted.vocabulary.encode_perturbations([fitted.vocabulary.components[0]]).toarray()[0]
+    >>> cells = fitted.sample(controls, dose, np.zeros(0, dtype=int), rng=np.random.default_rng(0))
+    >>> cells.shape == controls.shape
+    True
+    >>> with TemporaryDirectory() as folder:
+    ...     fitted.save(folder)
+    ...     again = pf.models.FittedFlow.load(folder)
+    >>> bool((again.sample(controls, dose, np.zeros(0, dtype=int), rng=np.random.default_rng(0)) == cells).all())
+    True
     """
 
     flow: ConditionalFlow
@@ -82,11 +102,34 @@ class FittedFlow:
         rng: np.random.Generator,
         **changes: Any,
     ) -> NDArray[np.float32]:
-        """Predict perturbed cells of one condition; see :meth:`perturbflow.flow.ConditionalFlow.sample`."""
+        """Predict perturbed cells of one condition; see :meth:`perturbflow.flow.ConditionalFlow.sample`.
+
+        Parameters
+        ----------
+        controls
+            Control cells (n, G), genes in the order of ``genes``.
+        perturbation
+            Dose of every component (P,), as ``vocabulary.encode_perturbations`` gives it.
+        covariates
+            Codes of the covariates (K,).
+        rng
+            Source of randomness.
+        **changes
+            Settings of prediction that differ from the configuration.
+
+        Returns
+        -------
+        Predicted cells (n, G).
+        """
         return self.flow.sample(controls, perturbation, covariates, rng=rng, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as nested dictionaries of arrays and plain values, which h5ad and zarr can hold."""
+        """Everything as nested dictionaries of arrays and plain values, which h5ad and zarr can hold.
+
+        Returns
+        -------
+        Every part by name.
+        """
         weights = {name: tensor.cpu().numpy() for name, tensor in self.flow.network.state_dict().items()}
         return {
             "format": FORMAT,
@@ -106,6 +149,15 @@ class FittedFlow:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild what :meth:`to_dict` gave, also after a file has turned lists into arrays.
+
+        Parameters
+        ----------
+        values
+            Every part by name.
+
+        Returns
+        -------
+        The fitted flow.
 
         Raises
         ------
@@ -137,7 +189,13 @@ class FittedFlow:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write a directory: arrays as safetensors, values as JSON; nothing in it runs code when it is read."""
+        """Write a directory: arrays as safetensors, values as JSON; nothing in it runs code when it is read.
+
+        Parameters
+        ----------
+        folder
+            The directory; it is made if there is none, and an earlier flow in it is replaced.
+        """
         from safetensors.numpy import save_file
 
         folder = Path(folder)
@@ -155,6 +213,15 @@ class FittedFlow:
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Read a directory that :meth:`save` has written.
+
+        Parameters
+        ----------
+        folder
+            The directory.
+
+        Returns
+        -------
+        The fitted flow.
 
         Raises
         ------

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+from perturbflow import tl
 from perturbflow._evaluation._leaderboard import higher_is_better
 from perturbflow._fields import read_cells, read_fields
 from perturbflow.datasets import simulated_perturb_seq
@@ -51,6 +52,28 @@ def unobserved(adata):
     return adata[(adata.obs["perturbation"] != adata.uns["label"]).to_numpy()].copy()
 
 
+@pytest.fixture(scope="session")
+def _judged_screen(_fitted):
+    """A screen with all that a plot of perturbed cells can show."""
+    adata = _fitted.copy()
+    adata.uns["label"] = str(adata.uns["split"]["held_out"]["perturbation"].iloc[0])
+    tl.predict_perturbation(adata, adata.uns["label"])
+    metrics = ["energy_distance", "cosine_of_mean_effects"]
+    tl.evaluate(adata, metrics=metrics, n_permutations=10, min_cells=5, progress_bar=False)
+    tl.rank_perturbations(adata, {"perturbation": adata.uns["label"]})
+    return adata
+
+
+@pytest.fixture(scope="session")
+def _analysed_dynamics(_fitted_dynamics):
+    """Time courses with all that a plot of dynamics can show."""
+    adata = _fitted_dynamics.copy()
+    tl.infer_graph(adata, n_bootstraps=0)
+    tl.forecast(adata)
+    tl.simulate_knockout(adata, "gene0")
+    return adata
+
+
 @pytest.fixture(autouse=True)
 def _no_change_of_global_state():
     import matplotlib.pyplot as plt
@@ -80,5 +103,7 @@ def evaluated_cells(means, *, splits=("test",), beats=(), n_conditions=7):
                 rows.append(row | {"difference_lower": difference - 0.1, "difference_upper": difference + 0.1})
     adata = AnnData(np.zeros((1, 1), dtype=np.float32))
     adata.uns["evaluation_summary"] = pd.DataFrame(rows)
-    adata.uns["evaluation"] = adata.uns["evaluation_summary"].rename(columns={"mean": "value"}).assign(perturbation="A")
+    adata.uns["evaluation"] = (
+        adata.uns["evaluation_summary"].rename(columns={"mean": "value"}).assign(perturbation="A", n_cells=30)
+    )
     return adata

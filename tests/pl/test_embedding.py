@@ -52,6 +52,17 @@ def test_number_of_cells_and_contexts(adata):
     assert len(one.lines) == 4
 
 
+def test_several_contexts_are_named_and_many_are_not(adata, monkeypatch):
+    ax: Any = embedding(adata, adata.uns["label"])
+    assert [text.get_text() for text in ax.texts] == ["type_1", "type_2"]
+    assert list(embedding(adata, adata.uns["label"], covariates={"cell_type": "type_1"}).texts) == []
+    size = max(each.get_sizes()[0] for each in ax.collections if len(each.get_offsets()) == 1)
+    monkeypatch.setattr("perturbflow.pl._embedding._FEW_CONTEXTS", 1)
+    ax = embedding(adata, adata.uns["label"])
+    assert list(ax.texts) == []
+    assert max(each.get_sizes()[0] for each in ax.collections if len(each.get_offsets()) == 1) < size / 2
+
+
 def test_same_seed_same_plot(adata):
     first, second, other = (clouds(embedding(adata, adata.uns["label"], n_cells=20, seed=seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first[1], second[1])

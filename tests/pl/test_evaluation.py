@@ -56,6 +56,18 @@ def test_points_means_and_bounds(judged):
     assert ax.get_xlabel() == "energy distance (lower is better)"
 
 
+def test_fifty_models_from_the_best_to_the_worst(tables):
+    bounds = {"mean effect": 3.0, "control cells": 4.0, "ceiling": 0.0}
+    models = {f"model {i}": float(50 - i) for i in range(50)}
+    few: Any = evaluation(tables({"mmd": bounds}), split="test", metric="mmd")
+    many: Any = evaluation(tables({"mmd": models | bounds}), split="test", metric="mmd")
+    names = [text.get_text() for text in many.get_yticklabels()]
+    assert names[:50] == [f"model {i}" for i in range(49, -1, -1)]
+    assert names[50:] == ["mean effect", "control cells (floor)", "real halves (ceiling)"]
+    assert many.get_xlabel() == "MMD (lower is better)"
+    assert few.figure.get_figheight() < many.figure.get_figheight() < 15
+
+
 def test_dynamic_range_stands_beside_the_energy_distance_only(judged):
     texts = [text.get_text() for text in evaluation(judged, split="train").texts]
     assert texts == ["0.80", "0.60", "0.50", "0.00", "1.00", "dynamic\nrange"]

@@ -54,6 +54,38 @@ def test_few_expressing_cells_are_points(adata):
     assert [line.get_ydata().tolist() for line in points] == [[1.5, 2.5]]
 
 
+def test_fifty_genes_stand_in_rows_that_share_a_scale(adata):
+    genes = adata.var_names.tolist()
+    assert len(genes) == 50
+    ax: Any = expression(adata, adata.uns["label"], genes=genes)
+    assert [text.get_text() for text in ax.texts if text.get_gid() == "gene"] == genes
+    assert ax.figure.get_figwidth() < 12
+    zeros = sorted({line.get_ydata()[0] for line in ax.lines if line.get_color() == "#BBBBBB"}, reverse=True)
+    assert len(zeros) == 5
+    assert ([tick.get_text() for tick in ax.get_yticklabels()].count("0"), zeros[0]) == (5, 0.0)
+    # Means are read from the zero of the row of the gene.
+    drawn = [line.get_ydata()[0] for line in ax.lines if line.get_color() == "black"]
+    means = np.concatenate([values.mean(axis=0) for values in sources_of(adata, genes).values()])
+    expected = means + np.tile(np.repeat(zeros, 10), 3)
+    np.testing.assert_allclose(drawn, expected, rtol=1e-5, atol=1e-5)
+    # Rows do not touch: the numbers of one stand above the names of the next.
+    ax.figure.draw_without_rendering()
+    names = [text.get_window_extent() for text in ax.texts if text.get_gid() == "gene"]
+    numbers = [text.get_window_extent() for text in ax.texts if text.get_gid() != "gene"]
+    assert not any(name.overlaps(number) for name in names for number in numbers)
+
+
+@pytest.mark.parametrize("n_genes", [5, 20])
+def test_long_names_do_not_touch(adata, n_genes):
+    adata.var_names = [f"ENSG0000012{number:04}" for number in range(50)]
+    ax: Any = expression(adata, adata.uns["label"], n_genes=n_genes)
+    ax.figure.draw_without_rendering()
+    texts = [text for text in ax.texts if text.get_gid() == "gene"] or ax.get_xticklabels()
+    boxes = [text.get_window_extent() for text in texts]
+    assert len(boxes) == n_genes
+    assert not any(box.overlaps(other) for place, box in enumerate(boxes) for other in boxes[place + 1 :])
+
+
 def test_legend_counts_cells(adata):
     ax: Any = expression(adata, adata.uns["label"], n_genes=1)
     sources = sources_of(adata, [adata.var_names[0]])

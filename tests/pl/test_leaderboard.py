@@ -41,7 +41,7 @@ def test_numbers_are_means(judged):
         *("flow", "mean effect", "control cells (floor)", "real halves (ceiling)")
     ]
     assert [text.get_text() for text in ax.get_xticklabels()] == [
-        *("energy distance ↓", "pearson of mean effects ↑", "mmd (×$10^{-3}$) ↓")
+        *("energy distance ↓", "Pearson of mean effects ↑", "MMD (×$10^{-3}$) ↓")
     ]
     assert ax.get_title(loc="left") == "test: 7 conditions"
 
@@ -100,7 +100,7 @@ def test_chosen_metrics_and_models(judged):
     ax = leaderboard(judged, split="test", metrics=["energy_distance"], models=["mean effect", "flow"])
     assert numbers(ax, 1) == [["0.50"], ["1.50"]]  # the best first
     ax = leaderboard(judged, split="test", metrics="cell_eval")
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["pearson of mean effects ↑"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["Pearson of mean effects ↑"]
 
 
 def test_many_metrics_become_rows(tables):
@@ -123,11 +123,11 @@ def test_many_metrics_become_rows(tables):
 @pytest.mark.parametrize(
     ("values", "texts", "label"),
     [
-        ((0.0123, 0.0456), ["0.012", "0.046"], "mmd ↓"),
-        ((1.234e-5, 5e-5), ["12.3", "50.0"], "mmd (×$10^{-6}$) ↓"),
-        ((123456.0, 99000.0), ["0.12", "0.10"], "mmd (×$10^{6}$) ↓"),
-        ((-0.004, 3.0), ["0.00", "3.00"], "mmd ↓"),
-        ((0.5, 0.625, -1234.0), ["0.50", "0.62", "−1234"], "mmd ↓"),
+        ((0.0123, 0.0456), ["0.012", "0.046"], "MMD ↓"),
+        ((1.234e-5, 5e-5), ["12.3", "50.0"], "MMD (×$10^{-6}$) ↓"),
+        ((123456.0, 99000.0), ["0.12", "0.10"], "MMD (×$10^{6}$) ↓"),
+        ((-0.004, 3.0), ["0.00", "3.00"], "MMD ↓"),
+        ((0.5, 0.625, -1234.0), ["0.50", "0.62", "−1234"], "MMD ↓"),
     ],
     ids=["small", "tiny", "huge", "negative", "outlier"],
 )

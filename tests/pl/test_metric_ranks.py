@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 
 from perturbflow.metrics import METRICS
 from perturbflow.pl import metric_ranks
-from perturbflow.pl._drawing import BLUE, VERMILLION
+from perturbflow.pl._drawing import BLUE, PALETTE, VERMILLION
 
 MEANS = {
     "energy_distance": {"flow": 0.1, "GEARS": 0.2, "mean effect": 0.3, "control cells": 0.4, "ceiling": 0.0},
@@ -39,11 +39,11 @@ def test_lines_are_ranks(judged):
     ax: Any = metric_ranks(judged, split="test")
     found = ranks(ax)
     assert found["flow"] == {
-        **{"energy distance": 1.0, "rmse of mean effects": 1.0, "mmd": 1.5, "pearson of mean effects": 4.0}
+        **{"energy distance": 1.0, "RMSE of mean effects": 1.0, "MMD": 1.5, "Pearson of mean effects": 4.0}
     }
-    assert found["GEARS"]["mmd"] == 1.5
-    assert np.isnan(found["control cells (floor)"]["mmd"])
-    assert found["control cells (floor)"]["pearson of mean effects"] == 1.0
+    assert found["GEARS"]["MMD"] == 1.5
+    assert np.isnan(found["control cells (floor)"]["MMD"])
+    assert found["control cells (floor)"]["Pearson of mean effects"] == 1.0
     assert set(found) == {"flow", "GEARS", "mean effect", "control cells (floor)"}  # the ceiling has none
 
 
@@ -57,11 +57,11 @@ def test_models_are_named_in_the_order_of_their_mean_rank(judged):
 def test_the_metric_that_disagrees_stands_aside(judged):
     ax: Any = metric_ranks(judged, split="test")
     names = [text.get_text() for text in ax.get_xticklabels()][:-1]
-    assert names.index("pearson of mean effects") in {0, 3}
+    assert names.index("Pearson of mean effects") in {0, 3}
     # Pairs: 1 (energy, RMSE), sqrt(3)/2 (MMD with both), -1 twice and -sqrt(3)/2 with Pearson.
     expected = (1 + np.sqrt(3) / 2 * 2 - 2 - np.sqrt(3) / 2) / 6
     assert f"{expected:.2f}".replace("-", "−") in ax.get_title(loc="left")
-    assert ax.get_title(loc="left").startswith("test: 7 conditions; mean correlation of ranks ")
+    assert ax.get_title(loc="left").startswith("test: 7 conditions\nmean correlation of ranks ")
 
 
 def test_models_are_coloured_and_baselines_grey(judged):
@@ -73,7 +73,23 @@ def test_models_are_coloured_and_baselines_grey(judged):
     assert [text.get_fontweight() for text in ax.texts] == ["bold", "bold", "normal", "normal"]
     judged.uns["evaluation_colors"] = {"GEARS": "#00FF00"}
     ax = metric_ranks(judged, split="test")
-    assert ax.texts[1].get_color() == "#00FF00"
+    assert [line.get_color() for line in ax.lines if len(line.get_xdata()) == 4][1] == "#00FF00"
+
+
+def test_a_list_of_colours_is_in_the_order_of_the_table(judged):
+    judged.uns["evaluation_colors"] = ["#111111", "#222222", "#333333", "#444444", "#555555"]
+    ax: Any = metric_ranks(judged, split="test", models=["mean effect", "GEARS"])
+    drawn = [line.get_color() for line in ax.lines if line.get_linestyle() == "-"]
+    assert drawn == ["#222222", "#333333"]
+
+
+def test_of_50_models_the_best_are_coloured(tables):
+    models = {f"model {i}": float(i) for i in range(50)}
+    ax: Any = metric_ranks(tables({"mmd": models, "energy_distance": models}), split="test")
+    drawn = [line for line in ax.lines if line.get_linestyle() == "-"]
+    assert [line.get_color() for line in drawn[:6]] == list(PALETTE)
+    assert len({line.get_color() for line in drawn[6:]}) == 1
+    assert min(line.get_linewidth() for line in drawn[:6]) > max(line.get_linewidth() for line in drawn[6:])
 
 
 def test_a_panel_for_every_split(judged):
@@ -85,7 +101,7 @@ def test_chosen_models_are_ranked_among_each_other(judged):
     found = ranks(
         metric_ranks(judged, split="test", models=["mean effect", "GEARS"], metrics=["mmd", "energy_distance"])
     )
-    assert found == {"GEARS": {"mmd": 1.0, "energy distance": 1.0}, "mean effect": {"mmd": 2.0, "energy distance": 2.0}}
+    assert found == {"GEARS": {"MMD": 1.0, "energy distance": 1.0}, "mean effect": {"MMD": 2.0, "energy distance": 2.0}}
 
 
 def test_many_models_and_metrics_are_all_drawn(tables):

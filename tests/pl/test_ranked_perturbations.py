@@ -7,19 +7,27 @@ import numpy as np
 import pytest
 
 from perturbflow import pl
+from perturbflow.pl._drawing import KIND_COLORS
 from perturbflow.tl import rank_perturbations
 
 
 def test_points_and_intervals_are_those_of_the_table(fitted):
     rank_perturbations(fitted, {"cell_type": "type_2"}, combinations=True)
     table = fitted.uns["ranked_perturbations"]
-    ax = pl.ranked_perturbations(fitted, n_top=6)
+    ax: Any = pl.ranked_perturbations(fitted, n_top=6)
     drawn: list[Any] = [c for c in ax.collections if not str(c.get_label()).startswith("_")]
     points = np.concatenate([np.asarray(c.get_offsets()) for c in drawn])
     points = points[np.argsort(points[:, 1])]
     np.testing.assert_allclose(points, np.column_stack([table["score"][:6], np.arange(6)]))
     assert [label.get_text() for label in ax.get_yticklabels()] == table["perturbation"][:6].tolist()
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the best on top
+    intervals: list[Any] = [c for c in ax.collections if hasattr(c, "get_segments")]
+    ends = {segment[0, 1]: segment[:, 0] for c in intervals for segment in c.get_segments()}
+    np.testing.assert_allclose([ends[place] for place in range(6)], table[["lower", "upper"]][:6])
+    assert ax.get_xlabel() == "share of the squared distance removed\n(0: no move, 1: the target; 90% interval)"
+    kinds = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert kinds == [kind for kind in KIND_COLORS if kind in set(table["kind"][:6])]
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.0, 1.0]
 
 
 def test_given_axes_are_drawn_on(fitted):

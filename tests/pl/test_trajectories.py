@@ -9,6 +9,7 @@ from anndata import AnnData
 from matplotlib.colors import to_rgb
 
 from perturbflow.pl import trajectories
+from perturbflow.pl._drawing import GREY, PALETTE
 
 GENES = ["a", "b", "c", "d", "e"]
 NAMES = ["0|control", "1|control", "2|b"]
@@ -82,7 +83,7 @@ def test_some_trajectories(adata):
     figure: Any = trajectories(adata, "a", trajectories="2|b")
     assert len(lines(figure.axes[0], "-")) == 1
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["2|b", "observed", "fitted", "forecast"]
+    assert texts == ["2, b", "observed", "fitted", "forecast"]
 
 
 def test_colours_that_are_kept(adata):
@@ -114,13 +115,52 @@ def test_many_trajectories_have_distinct_colours_and_a_short_legend(adata):
     adata.uns["forecast"]["values"] = np.zeros((20, 9, 5))
     figure: Any = trajectories(adata, "a")
     assert len({to_rgb(line.get_color()) for line in lines(figure.axes[0], "-")}) == 20
-    assert "and 8 more" in [text.get_text() for text in figure.legends[0].get_texts()]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:7] == ["t0", "t3", "t7", "t11", "t15", "t19", "… of 20, in this order"]
+
+
+@pytest.fixture
+def crowd(adata):
+    """Fifty trajectories, of which the last five are of another perturbation."""
+    names = [f"{number}|{'control' if number < 45 else 'b'}" for number in range(50)]
+    adata.uns["forecast"] |= {"trajectories": names, "observed_until": np.full(50, 3.0)}
+    adata.uns["forecast"]["values"] = np.zeros((50, 9, 5))
+    return adata
+
+
+def test_colours_of_many_trajectories_are_those_of_their_perturbations(crowd):
+    figure: Any = trajectories(crowd, "a")
+    drawn = [line.get_color() for line in lines(figure.axes[0], "-")]
+    assert drawn == [GREY] * 45 + [PALETTE[0]] * 5
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:2] == ["control (45 trajectories)", "b (5 trajectories)"]
+
+
+def test_colours_of_perturbations_that_are_kept(crowd):
+    crowd.uns["perturbation_colors"] = ["#111111", "#222222"]  # of the categories: b, control
+    drawn = [line.get_color() for line in lines(trajectories(crowd, "a").axes[0], "-")]
+    assert drawn == ["#222222"] * 45 + ["#111111"] * 5
+    assert crowd.uns["perturbation_colors"] == ["#111111", "#222222"]
 
 
 def test_more_genes_than_columns(adata):
     figure = trajectories(adata, GENES)
     assert [ax.get_title(loc="left") for ax in figure.axes] == GENES
-    assert [bool(ax.get_xlabel()) for ax in figure.axes] == [False, True, True, True, True]
+    # Three beside two, so that the lower right is empty.
+    assert [bool(ax.get_xlabel()) for ax in figure.axes] == [False, False, True, True, True]
+    assert [bool(ax.get_ylabel()) for ax in figure.axes] == [True, False, False, True, False]
+
+
+def test_fifty_genes_stand_in_rows_of_six(adata):
+    names = [*GENES, *(f"g{number}" for number in range(45))]
+    wide = AnnData(np.zeros((16, 50), dtype=np.float32), obs=adata.obs)
+    wide.var_names = names
+    wide.uns = adata.uns | {"forecast": adata.uns["forecast"] | {"genes": names, "values": np.zeros((3, 9, 50))}}
+    figure = trajectories(wide, names)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == names
+    assert sum(bool(ax.get_ylabel()) for ax in figure.axes) == 9
+    assert figure.get_figwidth() < 13
+    assert figure.get_figheight() < 15
 
 
 def test_forecast_of_some_genes(adata):

@@ -50,7 +50,7 @@ def test_differences_with_intervals_by_verdict(n):
         counts.append(f"{len(chosen)} {verdict}")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == counts
     assert ax.get_title(loc="left") == "test: flow"
-    assert ax.get_xlabel().startswith("energy distance, flow minus best baseline")
+    assert ax.get_xlabel().startswith("energy distance,\nflow minus best baseline")
     assert [line.get_xdata()[0] for line in ax.lines] == [0.0]
 
 
@@ -66,6 +66,19 @@ def test_hundreds_of_conditions_have_no_names():
     assert list(ax.get_yticks()) == []
     assert ax.get_ylabel() == "300 conditions"
     assert sum(len(each.get_offsets()) for each in ax.collections[1::2]) == 300
+
+
+def test_names_only_where_all_panels_have_room():
+    adata = judged(60, splits=("valid", "test"))
+    table = adata.uns["evaluation_verdicts"]
+    named: Any = verdicts(adata)
+    assert [len(ax.get_yticks()) for ax in named] == [60, 60]
+    named[0].figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in named[0].get_yticklabels()]
+    assert not any(one.overlaps(other) for one, other in zip(boxes[:-1], boxes[1:], strict=True))
+    more = judged(61).uns["evaluation_verdicts"]
+    adata.uns["evaluation_verdicts"] = pd.concat([table[table["split"] == "valid"], more])
+    assert [len(ax.get_yticks()) for ax in verdicts(adata)] == [0, 0]
 
 
 def test_panels_and_models():

@@ -144,7 +144,7 @@ def expression(
 
 def _name(ax: Axes, names: Sequence[str], *, n_columns: int, top: float, pitch: float) -> None:
     """Write the genes below one row, or above each of several, whose levels all start at zero."""
-    longest = max(map(len, names))
+    longest = max(map(len, names), default=1)
     size = plt.rcParams["font.size"] * max(0.5, min(1.0, 10 / longest))  # so that neighbours do not touch
     if len(names) <= n_columns:
         ax.set_xticklabels(names, fontsize=size)
