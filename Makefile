@@ -27,7 +27,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity bench leaderboard calibration ablation speed dynamics hematopoiesis docs lint clean
+.PHONY: help demo test parity interoperation bench leaderboard calibration ablation speed dynamics hematopoiesis docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -40,6 +40,10 @@ test: $(venv)/.installed-test ## Run the tests
 
 parity: .venv-parity/.installed ## Compare the metrics with the packages that defined them, in an environment of its own
 	.venv-parity/bin/python -m pytest tests/parity $(ARGS)
+
+interoperation: .venv-interoperation/.installed .venv-parity/.installed ## Test beside pertpy, decoupler, CellRank, scVelo and cell-eval
+	.venv-interoperation/bin/python -m pytest tests/interoperation $(ARGS)
+	.venv-parity/bin/python -m pytest tests/interoperation -k cell_eval $(ARGS)
 
 bench: $(venv)/.installed ## Benchmark the flow and its baselines on real cells
 	$(bin)/python benchmarks/real_cells.py $(ARGS)
@@ -63,6 +67,7 @@ hematopoiesis: $(venv)/.installed ## Judge dynamics of bone-marrow cells beside 
 	$(bin)/python benchmarks/hematopoiesis.py $(ARGS)
 
 docs: $(venv)/.installed-doc ## Build the documentation into docs/_build/html
+	rm -rf docs/generated # pages of names that are no longer public
 	$(bin)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going $(ARGS)
 
 lint: $(venv)/.installed-dev ## Check style, formatting and types
@@ -71,7 +76,7 @@ lint: $(venv)/.installed-dev ## Check style, formatting and types
 	$(bin)/mypy
 
 clean: ## Remove the environments and everything that was generated
-	rm -rf .venv .venv-* .coverage* .mypy_cache .pytest_cache .ruff_cache build demo_output dist docs/_build docs/generated
+	rm -rf .venv .venv-* .coverage* .mypy_cache .pytest_cache .ruff_cache build demo_output dist docs/_build docs/generated docs/tutorials
 
 $(bin)/python:
 ifneq ($(supported),True)
@@ -84,10 +89,11 @@ $(venv)/.installed: pyproject.toml $(constraints) | $(bin)/python
 	$(pip_install) --editable .
 	touch $@
 
-.venv-parity/.installed: pyproject.toml
-	$(PYTHON) -m venv .venv-parity
-	.venv-parity/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-parity/bin/python -m pip install --quiet --editable . --group parity
+# Packages to compare with and to hand results to have dependencies that are kept out of everything else.
+.venv-parity/.installed .venv-interoperation/.installed: .venv-%/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-$*/bin/python -m pip install --quiet --editable . --group $*
 	touch $@
 
 $(venv)/.installed-%: $(venv)/.installed

@@ -1,8 +1,21 @@
-"""Sphinx configuration. The build treats warnings as errors (`make docs`)."""
+"""Sphinx configuration. The build treats warnings as errors (`make docs`) and needs no network."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from importlib import import_module
 from importlib.metadata import metadata
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from sphinx.pycode import ModuleAnalyzer
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+DOCS = Path(__file__).parent
 
 info = metadata("perturbflow")
 project = info["Name"]
@@ -11,26 +24,79 @@ release = version = info["Version"]
 copyright = f"2026, {author}"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 default_role = "literal"
-myst_enable_extensions = ["colon_fence", "dollarmath"]
-myst_heading_anchors = 2
+myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+# Sphinx reads only below its own folder.
+tutorials = DOCS / "tutorials"
+tutorials.mkdir(exist_ok=True)
+for old in set(tutorials.glob("*.ipynb")):
+    old.unlink()
+for notebook in sorted((DOCS.parent / "tutorials").glob("[0-9]_*.ipynb")):
+    shutil.copy2(notebook, tutorials)
+
+# Tutorials are shown with the outputs that are in the repository; pages with code are run, and fail where it fails.
+nb_execution_mode = "auto"
+nb_execution_excludepatterns = ["tutorials/*"]
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_output_stderr = "remove"  # progress bars and warnings of libraries
+nb_merge_streams = True
+os.environ.pop("MPLBACKEND", None)  # figures belong into the pages
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other make a busy machine slower
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DOCS), os.environ.get("PYTHONPATH")]))
 
 html_theme = "sphinx_book_theme"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_copy_source = False
+html_theme_options = {
+    "home_page_in_toc": False,
+    "navbar_persistent": [],
+    "navigation_with_keys": False,
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+}
+copybutton_exclude = ".linenos, .gp, .go"
 
 # `__all__` is what is public, wherever a name is defined.
 autosummary_ignore_module_all = False
 autosummary_imported_members = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+maximum_signature_line_length = 88
 napoleon_google_docstring = False
 # Types stand in signatures: as its own kind of section, the text of `Returns` is not read as a type.
 napoleon_custom_sections = ["Returns", "Yields"]
+
+
+def document_constant(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Take the text of a public constant from the private module that defines it, where autodoc does not look."""
+    if what != "data":
+        return
+    package, _, constant = name.rpartition(".")
+    names = [package, *(f"{package}.{module.name}" for module in iter_modules(import_module(package).__path__))]
+    texts = [
+        text for module in names if (text := ModuleAnalyzer.for_module(module).find_attr_docs().get(("", constant)))
+    ]
+    lines[:] = texts[0] if texts else []
+
+
+def setup(app: Sphinx) -> None:
+    """Register what this configuration adds to Sphinx."""
+    app.connect("autodoc-process-docstring", document_constant)

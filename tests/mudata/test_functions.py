@@ -93,7 +93,7 @@ FLOW = [
     step("pl.ranked_perturbations"),
 ]
 DYNAMICS = [
-    step("pp.assign_lineages", "fates", names=["left", "right"]),
+    step("pp.assign_lineages", "fates", time_key="time", names=["left", "right"]),
     step("pp.bin_pseudotime", time_key="time", trajectory_key="trajectory", n_bins=5),
     step("pp.setup_dynamics", time_key="time", trajectory_key="trajectory"),
     step("tl.fit_dynamics", strengths=[0.01, 0.02], effort=0.01, n_candidates=2, progress_bar=False),
