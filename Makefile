@@ -27,7 +27,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity interoperation bench leaderboard calibration ablation speed dynamics hematopoiesis docs lint clean
+.PHONY: help demo test parity interoperation bench leaderboard calibration ablation speed dynamics hematopoiesis tutorials notebooks docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -65,6 +65,12 @@ dynamics: $(venv)/.installed ## Compare every sparsity on systems with a known g
 
 hematopoiesis: $(venv)/.installed ## Judge dynamics of bone-marrow cells beside null baselines
 	$(bin)/python benchmarks/hematopoiesis.py $(ARGS)
+
+tutorials: $(venv)/.installed-tutorials ## Run the tutorials from start to end, two of them on a MuData too
+	$(bin)/python -m pytest tutorials $(ARGS)
+
+notebooks: $(venv)/.installed-tutorials ## Run the tutorials and keep their outputs
+	$(bin)/python tutorials/run.py --keep $(ARGS)
 
 docs: $(venv)/.installed-doc ## Build the documentation into docs/_build/html
 	rm -rf docs/generated # pages of names that are no longer public

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,7 +174,9 @@ def with_protein() -> Iterator[Callable[[AnnData], MuData]]:
         protein = AnnData(values, obs=pd.DataFrame(index=adata.obs_names), var=names)
         return mudata.MuData({"rna": adata, "protein": protein})
 
-    with mudata.set_options(pull_on_update=False):  # the default from mudata 0.4
+    # mudata before 0.4 warns that this will be the default.
+    is_old = hasattr(mudata, "set_options")
+    with mudata.set_options(pull_on_update=False) if is_old else nullcontext():
         yield make
 
 
