@@ -157,6 +157,9 @@ def test_a_split_of_all_modalities_is_not_passed_over(mdata):
         pf.tl.fit_flow(mdata, modality="rna", max_steps=1)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The inplace keyword"
+)  # of mudata; `pytest.warns` gives it out anew, as if it were ours
 def test_a_view_becomes_a_copy_that_keeps_what_is_written(mdata, tmp_path, unchanged):
     view = mdata[:100]
     with unchanged(mdata["rna"]), pytest.warns(UserWarning, match="it has become a copy") as caught:
