@@ -21,7 +21,8 @@ def test_results_are_in_the_order_of_the_tasks(n_jobs):
 
 
 def test_tasks_are_made_here_and_few_at_a_time():
-    made, done = [], []
+    made: list[int] = []
+    done: list[int] = []
 
     def tasks():
         for task in range(20):
@@ -55,4 +56,6 @@ def test_values_do_not_depend_on_the_number_of_jobs():
         for n in (1, 2)
     )
     for name in ("evaluation", "evaluation_summary", "evaluation_verdicts"):
+        assert one is not None
+        assert two is not None
         assert_frame_equal(one.uns[name], two.uns[name], rtol=1e-6)
