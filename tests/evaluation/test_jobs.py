@@ -22,7 +22,7 @@ def test_results_are_in_the_order_of_the_tasks(n_jobs):
 
 def test_tasks_are_made_here_and_few_at_a_time():
     made: list[int] = []
-    done: list[int] = []
+    done: list[None] = []
 
     def tasks():
         for task in range(20):
