@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
 
+    from _memory import resident
     from anndata import read_h5ad
     from cell_eval import MetricsEvaluator
 
@@ -40,7 +40,7 @@ def main() -> None:
     cost = {
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_gb": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9,
+        "peak_gb": resident() / 1e9,
         "metrics": len(results.columns) - 1,
     }
     results.write_csv(options.output / "values.csv")

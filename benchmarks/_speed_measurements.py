@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from _common import Problem, clock, one_thread, with_settings
+from _memory import resident
 from _training import START, new_flow, recipe
 from scipy import sparse
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -149,11 +149,6 @@ def peak_of_matrix_products(size: int = 2048) -> float:
     dtype = torch.bfloat16 if where == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     a = torch.randn((size * (4 if where == "cuda" else 1),) * 2, device=where, dtype=dtype)
     return 2 * len(a) ** 3 / fastest(lambda: a @ a, clock(where))
-
-
-def resident() -> float:
-    """Highest resident set of this process so far, in bytes."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def evaluations_against_energy(name: str, n_steps: int, solver_steps: Sequence[int]) -> list[dict[str, Any]]:

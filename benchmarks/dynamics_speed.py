@@ -23,8 +23,8 @@ import pandas as pd
 from _common import markdown, one_thread
 from _course_fits import interpolated, level, shrunk_course, trajectory
 from _hematopoiesis import TRAINING_DONOR, missing_data, paper_views, regulators
+from _memory import resident
 from _released_pathreg import fit_released
-from _speed_measurements import resident
 from flow_speed import apart, exponent
 
 import perturbflow as pf

@@ -84,7 +84,7 @@ def write_screen(folder: Path, cells: int, genes: int, perturbations: int) -> No
 
 def evaluated(folder: Path, run: str, threads: int) -> tuple[dict[str, float], pd.DataFrame]:
     """Cost of one call of ``pf.tl.evaluate``, and the scores of the prediction by perturbation and metric."""
-    from _speed_measurements import resident
+    from _memory import resident
     from anndata import read_h5ad
 
     real, predicted = (read_h5ad(folder / f"{name}.h5ad") for name in ("real", "predicted"))

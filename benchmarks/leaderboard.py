@@ -6,7 +6,7 @@ conditions. Training and validation cells are all that a model or a baseline kno
 
     python benchmarks/leaderboard.py [--seeds 3] [--sets norman mcfaline kang] [--models flow primeflow] [--output FOLDER]
 
-Runs that are in the table already are not made again.
+What is in the table already is not made again, so that a run which was cut short goes on, and models can be added to it.
 """
 
 from __future__ import annotations
@@ -49,46 +49,24 @@ def runs(name: str, seeds: int, *, n_genes: int) -> Iterator[tuple[str, AnnData,
             yield f"seed {seed}", cells, {"seed": seed}
 
 
-def one_run(cells: AnnData, name: str, split: dict[str, Any], arguments: argparse.Namespace) -> pd.DataFrame:
-    """Split, fit and judge once: scores of the test conditions."""
-    pf.pp.split_scenario(cells, SCENARIOS[name], **split)
-    pf.pp.check_split(cells)
-    seconds = {}
-    for model in arguments.models:
-        began = time.monotonic()
-        steps = {"flow": arguments.max_steps, "primeflow": arguments.preset_steps}[model]
-        options = {} if steps is None else {"max_steps": steps}
-        pf.tl.fit_flow(
-            cells,
-            preset=PRESETS[model],
-            key_added=model,
-            seed=split["seed"],
-            progress_bar=False,
-            calibrate=False,
-            **options,
-        )
-        seconds[model] = time.monotonic() - began
-    tables = []
+def one_model(
+    cells: AnnData, model: str, seed: int, arguments: argparse.Namespace, *, baselines: list[str] | None
+) -> pd.DataFrame:
+    """Fit and judge once: scores of the test conditions."""
+    began = time.monotonic()
+    steps = {"flow": arguments.max_steps, "primeflow": arguments.preset_steps}[model]
+    options = {} if steps is None else {"max_steps": steps}
+    settings = {"seed": seed, "progress_bar": False}
+    pf.tl.fit_flow(cells, preset=PRESETS[model], key_added=model, calibrate=False, **settings, **options)
+    seconds = time.monotonic() - began
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # small conditions are left out, and listed
-        for model in arguments.models:
-            # Baselines are the same for all flows of a run: every random number depends on the condition alone.
-            baselines = None if model == arguments.models[0] else ["control cells"]
-            pf.tl.evaluate(
-                cells,
-                key=model,
-                baselines=baselines,
-                splits=["test"],
-                seed=split["seed"],
-                n_permutations=arguments.permutations,
-                progress_bar=False,
-            )
-            table = cells.uns["evaluation"]
-            tables.append(table if baselines is None else table[table["model"] == model])
-            verdicts = cells.uns["evaluation_verdicts"]
-            print(model, f"{seconds[model]:.0f} s", dict(verdicts["verdict"].value_counts()), flush=True)
-    found = pd.concat(tables, ignore_index=True)
-    return found.assign(hash=cells.uns["split"]["hash"])
+        options = {"baselines": baselines, "n_permutations": arguments.permutations}
+        pf.tl.evaluate(cells, key=model, splits=["test"], **settings, **options)
+    verdicts = dict(cells.uns["evaluation_verdicts"]["verdict"].value_counts())
+    print(f"  {model}: fitted in {seconds:.0f} s, all in {time.monotonic() - began:.0f} s, {verdicts}", flush=True)
+    table = cells.uns["evaluation"].assign(hash=cells.uns["split"]["hash"])
+    return table if baselines is None else table[table["model"] == model]
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
@@ -156,15 +134,21 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "leaderboard_scores.csv"
-    scores = pd.read_csv(path) if path.is_file() else pd.DataFrame({"set": [], "run": []})
+    scores = pd.read_csv(path) if path.is_file() else pd.DataFrame({"set": [], "run": [], "model": []})
     for name in arguments.sets:
         for run, cells, split in runs(name, arguments.seeds, n_genes=arguments.kang_genes):
-            if ((scores["set"] == name) & (scores["run"] == run)).any():
-                continue
             print(f"{name}, {run}", flush=True)
-            found = one_run(cells, name, split, arguments).assign(set=name, run=run)
-            scores = pd.concat([scores, found], ignore_index=True) if len(scores) else found
-            scores.to_csv(path, index=False)
+            pf.pp.split_scenario(cells, SCENARIOS[name], **split)
+            pf.pp.check_split(cells)
+            for model in arguments.models:
+                done = scores.loc[(scores["set"] == name) & (scores["run"] == run), "model"]
+                if (done == model).any():
+                    continue
+                # Baselines are the same for all flows of a run: every random number depends on the condition alone.
+                baselines = None if done.empty else ["control cells"]
+                found = one_model(cells, model, split["seed"], arguments, baselines=baselines).assign(set=name, run=run)
+                scores = pd.concat([scores, found], ignore_index=True) if len(scores) else found
+                scores.to_csv(path, index=False)
     report(scores, arguments.output)
 
 

@@ -53,6 +53,11 @@ def isolated_targets(adata):
     return pairs
 
 
+def test_whole_numbers_are_numbers():
+    one, other = (simulate(mean_regulators=number) for number in (3, 3.0))
+    assert (one.layers["counts"] != other.layers["counts"]).nnz == 0
+
+
 def test_default_is_as_documented(adata):
     assert adata.shape == (3600, 300)
     assert adata.obs.columns.tolist() == ["perturbation", "cell_type", "dose", "time", "condition", "library_size"]

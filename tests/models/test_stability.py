@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from perturbflow._dynamics_store import read_dynamics
-from perturbflow.dynamics import DynamicsTrainer, Trajectory, smooth
+from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, Trajectory, smooth
 from perturbflow.models import _stability
 from perturbflow.models._stability import resample, stability
 from perturbflow.pp import setup_dynamics
@@ -98,6 +98,21 @@ def test_fits_side_by_side_give_the_same(fitted_dynamics, monkeypatch):
     np.testing.assert_array_equal(one.evidence, two.evidence)
     other = stability(fitted_dynamics, stored, n_fits=2, n_jobs=1, seed=4)
     assert not np.array_equal(one.evidence, other.evidence)
+
+
+@pytest.mark.parametrize(("effort", "expected"), [(0.3, 0.3), (0.6, 0.6), (0.8, 0.6), (1.0, 0.6), (2.0, 1.2)])
+def test_fits_of_bootstraps_are_shorter_only_where_the_fit_is_long(fitted_dynamics, monkeypatch, effort, expected):
+    stored = read_dynamics(fitted_dynamics)
+    stored.settings["effort"] = effort
+    asked = []
+
+    def remember(*options):
+        asked.append(options[2])
+        return (np.zeros((5, 5)),) * 3
+
+    monkeypatch.setattr(_stability, "_one", remember)
+    stability(fitted_dynamics, stored, n_fits=1, n_jobs=1, seed=0)
+    assert asked[0].matching_steps == round(expected * DynamicsSettings().matching_steps)
 
 
 def test_prior_and_regulators_are_those_of_the_fit(time_courses, monkeypatch):

@@ -263,6 +263,12 @@ def test_bad_options(small, unchanged, options, error, message):
         fit_dynamics(small, **(QUICK | options))
 
 
+def test_dynamics_without_any_edge_are_pointed_out(small):
+    with pytest.warns(UserWarning, match=r"No gene depends on any regulator.*Fit longer \(`effort`\)"):
+        fit_dynamics(small, **(QUICK | {"strength": 1e3}))
+    assert not read_dynamics(small).model.support().any()
+
+
 def test_unregistered_or_constant_cells(small, unchanged):
     constant = copy.copy(small)
     constant.X = np.ones(small.shape, dtype=np.float32)

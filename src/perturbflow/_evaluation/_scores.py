@@ -16,9 +16,9 @@ from perturbflow._evaluation._judge import IN_COMPONENTS, Controls, Judge, Judge
 from perturbflow._evaluation._predictors import MIN_CELLS
 from perturbflow._evaluation._recognition import Recognition, Samples
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, verdict_rows
+from perturbflow._progress import progress_bar
 from perturbflow.metrics import METRICS, Metric
 from perturbflow.metrics._energy_test import energy_test_of
-from perturbflow.metrics._panel import Strengths
 from perturbflow.metrics._principal_components import PrincipalComponents
 from perturbflow.metrics._samples import Sample, Space, distances_together
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst
@@ -72,11 +72,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Results:
-    """Scores, verdicts, values of metrics of a whole split, and predictions that were missing."""
+    """Scores, verdicts, how strong conditions are by split and model (P, 2, 2), and predictions that were missing."""
 
     scores: pd.DataFrame
     verdicts: pd.DataFrame
-    screens: pd.DataFrame
+    strengths: Mapping[str, Mapping[str, NDArray[np.float64]]]
     missing: list[dict[str, Any]]
 
 
@@ -110,15 +110,13 @@ def score_all(
     -------
     The results. Cells of one condition and profiles of one block are in memory at a time.
     """
-    from tqdm.auto import tqdm
-
     kinds = {metric.kind for metric in settings.wanted}
     components = _components(cells, conditions, settings) if IN_COMPONENTS & {*settings.metrics} else None
     rows: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
-    strengths: list[dict[str, Any]] = []
-    bar = tqdm(total=len(conditions), desc="evaluate", unit="condition", disable=not settings.progress_bar)
+    strengths: list[tuple[str, Mapping[str, Judged]]] = []
+    bar = progress_bar("evaluate", unit="condition", total=len(conditions), show=settings.progress_bar)
     with bar as progress, jobs(settings.n_jobs) as in_order:
         for (_, context), block in groupby(conditions, key=lambda condition: condition.block):
             members = list(block)
@@ -153,11 +151,7 @@ def score_all(
                     one[DUPLICATE] = duplicate
             masks = np.stack([targets[condition.perturbation > 0].any(axis=0) for condition in members])
             with_panels(judged, settings.wanted, controls, masks, in_order)
-            strengths += [
-                {"split": condition.labels["split"], "model": model, "strengths": scored.strengths}
-                for condition, one in zip(members, judged, strict=True)
-                for model, scored in one.items()
-            ]
+            strengths += [(condition.labels["split"], one) for condition, one in zip(members, judged, strict=True)]
             rows += [
                 {**condition.labels, "model": model, "metric": name, "value": scored.values[name], "n_cells": size}
                 for condition, one, size in zip(members, judged, sizes, strict=True)
@@ -165,23 +159,20 @@ def score_all(
                 for name in settings.metrics
                 if name in scored.values
             ]
-    return Results(pd.DataFrame(rows), pd.DataFrame(verdicts), _of_screens(strengths, settings), missing)
+    return Results(pd.DataFrame(rows), pd.DataFrame(verdicts), _by_split(strengths), missing)
 
 
-def _of_screens(strengths: Sequence[Mapping[str, Any]], settings: Settings) -> pd.DataFrame:
-    """Metrics with one value for all conditions of a split: rows of ``split``, ``model``, ``metric``, ``value``."""
-    rows = []
-    wanted = [metric for metric in settings.wanted if metric.kind == "screen"]
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for one in strengths if wanted else ():
-        groups.setdefault((one["split"], one["model"]), []).append(one["strengths"])
-    for (split, model), found in groups.items():
-        values = np.array(found)  # condition, what is counted, predicted and real
-        predicted, observed = (Strengths(values[:, 0, side], values[:, 1, side]) for side in range(2))
-        for metric in wanted:
-            value = float(metric.function(predicted, observed))
-            rows.append({"split": split, "model": model, "metric": metric.name, "value": value, "n": len(values)})
-    return pd.DataFrame(rows, columns=["split", "model", "metric", "value", "n"])
+def _by_split(found: Sequence[tuple[str, Mapping[str, Judged]]]) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Strengths (P, 2, 2) by split and model; NaN where a condition has no prediction."""
+    absent = np.full((2, 2), np.nan)
+    strengths: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for split in dict.fromkeys(split for split, _ in found):
+        judged = [one for name, one in found if name == split]
+        strengths[split] = {
+            model: np.array([one[model].strengths if model in one else absent for one in judged])
+            for model in dict.fromkeys(name for one in judged for name in one)
+        }
+    return strengths
 
 
 @dataclass(frozen=True)

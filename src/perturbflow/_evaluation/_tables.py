@@ -33,7 +33,7 @@ def summary_table(
     baselines: Sequence[str],
     n_resamples: int,
     rng: np.random.Generator,
-    screens: pd.DataFrame | None = None,
+    screens: Sequence[dict[str, Any]] = (),
 ) -> pd.DataFrame:
     """Summarise scores over conditions, with intervals, and compare every model with the best baseline.
 
@@ -48,7 +48,7 @@ def summary_table(
     rng
         Random generator.
     screens
-        Values of metrics that have one for a whole split, without intervals.
+        Rows of metrics that have one value for a whole split.
 
     Returns
     -------
@@ -80,15 +80,7 @@ def summary_table(
     order = {name: place for place, name in enumerate(dict.fromkeys(table["split"]))}
     model_order = {name: place for place, name in enumerate(dict.fromkeys(table["model"]))}
     rows.sort(key=lambda row: (order[row["split"]], model_order[row["model"]]))
-    if screens is not None:
-        names = ["split", "model", "metric", "value", "n"]
-        rows += [
-            {"split": split, "model": model, "metric": metric, "mean": value, "sd": np.nan, "n_conditions": n}
-            | {"lower": np.nan, "upper": np.nan, "best_baseline": "", "difference": np.nan}
-            | {"difference_lower": np.nan, "difference_upper": np.nan}
-            for split, model, metric, value, n in screens[names].itertuples(index=False, name=None)
-        ]
-    return pd.DataFrame(rows + _fractions(table, n_resamples, rng))
+    return pd.DataFrame(rows + list(screens) + _fractions(table, n_resamples, rng))
 
 
 def _labels(table: pd.DataFrame) -> list[str]:

@@ -122,7 +122,7 @@ class GeneNetwork:
         score = 0.5 * rng.normal(size=(n_regulators, 1)) + rng.gumbel(size=(n_regulators, n_genes))
         score[np.arange(n_regulators), regulators] = -np.inf
         rank = (-score).argsort(axis=0).argsort(axis=0)
-        mean_incoming = np.full(n_genes, mean_regulators)
+        mean_incoming = np.full(n_genes, float(mean_regulators))
         mean_incoming[regulators] /= 4
         chosen = (rank < rng.poisson(mean_incoming)) & np.isfinite(score)
         sign = np.where(rng.random(score.shape) < FRACTION_ACTIVATING, 1.0, -1.0)

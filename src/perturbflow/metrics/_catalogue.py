@@ -22,7 +22,6 @@ from perturbflow.metrics._differential_agreement import (
     overlap_of_top_genes,
     precision_of_top_genes,
     recall_of_significant_genes,
-    spearman,
     spearman_of_log_fold_changes,
 )
 from perturbflow.metrics._differential_expression import t_statistics
@@ -48,7 +47,7 @@ from perturbflow.metrics._moments import Moments
 from perturbflow.metrics._panel import Panel, Strengths
 from perturbflow.metrics._perturbench_energy import energy_loss
 from perturbflow.metrics._principal_components import cosine_in_components, cross_cosine_in_components
-from perturbflow.metrics._profiles import correlation_of_changes
+from perturbflow.metrics._profiles import pearson, spearman
 from perturbflow.metrics._rank import normalised_rank
 from perturbflow.metrics._registry import METRICS, Metric, register
 from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
@@ -137,15 +136,12 @@ def _r2_of_scores(x: Moments, y: Moments, control: Moments) -> float:
     return share_explained(predicted, observed, of=observed)
 
 
-def _spearman_of_numbers(predicted: Strengths, observed: Strengths) -> float:
-    return spearman(predicted.n_significant, observed.n_significant) if len(observed.n_significant) > 1 else np.nan
+def _spearman_of_numbers(predicted: Strengths, observed: Strengths) -> NDArray[np.float64]:
+    return spearman(predicted.n_significant, observed.n_significant)
 
 
-def _pearson_of_distances(predicted: Strengths, observed: Strengths) -> float:
-    if len(observed.energy_distance) < 2:
-        return float("nan")
-    found = correlation_of_changes(predicted.energy_distance[None], observed.energy_distance[None], np.zeros(1))
-    return float(found[0])
+def _pearson_of_distances(predicted: Strengths, observed: Strengths) -> NDArray[np.float64]:
+    return pearson(predicted.energy_distance, observed.energy_distance)
 
 
 def _cosine_of_mean_components(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from perturbflow.metrics._differential_expression import DifferentialExpression
-from perturbflow.metrics._profiles import correlation_of_changes
+from perturbflow.metrics._profiles import spearman
 
 
 def overlap_of_top_genes(
@@ -311,15 +310,7 @@ def spearman_of_log_fold_changes(
     """
     check_same_tests(predicted, observed)
     genes = np.flatnonzero(observed.significant(fdr))
-    return spearman(predicted.log_fold_change[genes], observed.log_fold_change[genes])
-
-
-def spearman(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> float:
-    """Spearman correlation; 0 for a prediction without order, NaN without an order to predict."""
-    if len(observed) < 2:
-        return float("nan")
-    ranks = [stats.rankdata(values)[None] for values in (predicted, observed)]
-    return float(correlation_of_changes(ranks[0], ranks[1], np.zeros_like(ranks[0]))[0])
+    return float(spearman(predicted.log_fold_change[genes], observed.log_fold_change[genes]))
 
 
 def check_same_tests(predicted: DifferentialExpression, observed: DifferentialExpression) -> None:

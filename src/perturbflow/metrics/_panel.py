@@ -85,9 +85,9 @@ class Strengths:
     Parameters
     ----------
     n_significant
-        Numbers of significant genes, shape (P,).
+        Numbers of significant genes, shape (P,), or (..., P) for several choices of P conditions.
     energy_distance
-        Energy distances to the controls, shape (P,).
+        Energy distances to the controls, the same shape.
 
     Examples
     --------

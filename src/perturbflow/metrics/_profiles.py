@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from perturbflow.metrics._effects import RELATIVE_ZERO
 
@@ -49,6 +50,19 @@ def correlation_of_changes(
     correlation[flat_predicted] = 0.0
     correlation[flat_observed] = np.nan
     return correlation
+
+
+def pearson(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson correlation over the last axis; 0 for a prediction that is constant, NaN with nothing to predict."""
+    if observed.shape[-1] < 2:
+        return np.full(observed.shape[:-1], np.nan)
+    rows = [values.reshape(-1, values.shape[-1]) for values in (predicted, observed)]
+    return correlation_of_changes(rows[0], rows[1], np.zeros_like(rows[0])).reshape(observed.shape[:-1])
+
+
+def spearman(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spearman correlation over the last axis, as :func:`pearson` of ranks."""
+    return pearson(stats.rankdata(predicted, axis=-1), stats.rankdata(observed, axis=-1))
 
 
 def _direction(

@@ -28,7 +28,7 @@ class Metric:
         observed)``.
         ``"panel"``: a :class:`Panel` of P conditions, ``function(panel)``, with a value for each (P,).
         ``"screen"``: how strong all conditions of a split are, :class:`Strengths` predicted and observed,
-        ``function(predicted, observed)``, with one value for all.
+        ``function(predicted, observed)``, with one value for all P; where arrays are (..., P), for each of them (...).
     higher_is_better
         Whether large values are good.
     best

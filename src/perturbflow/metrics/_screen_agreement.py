@@ -8,10 +8,10 @@ from itertools import zip_longest
 import numpy as np
 
 from perturbflow.metrics._cells import Cells
-from perturbflow.metrics._differential_agreement import numbers_of_significant_genes, spearman
+from perturbflow.metrics._differential_agreement import numbers_of_significant_genes
 from perturbflow.metrics._differential_expression import DifferentialExpression
 from perturbflow.metrics._energy import energy_distance_to
-from perturbflow.metrics._profiles import correlation_of_changes
+from perturbflow.metrics._profiles import pearson, spearman
 
 
 def spearman_of_numbers_of_significant_genes(
@@ -75,7 +75,7 @@ def spearman_of_numbers_of_significant_genes(
     numbers = numbers.reshape(-1, 2)
     if not keep_silent:
         numbers = numbers[numbers[:, 1] > 0]
-    return spearman(numbers[:, 0], numbers[:, 1])
+    return float(spearman(numbers[:, 0], numbers[:, 1]))
 
 
 def pearson_of_energy_distances(
@@ -136,7 +136,4 @@ def pearson_of_energy_distances(
             )
             raise ValueError(msg)
         distances.append([distance(x), distance(y)])
-    if len(distances) < 2:
-        return float("nan")
-    x, y = np.array(distances).T
-    return float(correlation_of_changes(x[None], y[None], np.zeros((1, len(x))))[0])
+    return float(pearson(*np.array(distances).reshape(-1, 2).T))

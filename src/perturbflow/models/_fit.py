@@ -15,6 +15,7 @@ from perturbflow._checks import check_between, check_type, check_whole_number
 from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields, read_split
 from perturbflow._fitted_flow import FittedFlow
+from perturbflow._progress import progress_bar as bar
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     Calibration,
@@ -192,13 +193,10 @@ def _identity(trainer: FlowTrainer, cells: CellData, init: Mapping[str, Any]) ->
 def _train(
     trainer: FlowTrainer, held_out: HeldOutConditions | None, saved: Checkpoint | None, *, progress_bar: bool
 ) -> dict[str, Any]:
-    from tqdm.auto import tqdm
-
     # The whole path from noise is judged: entered late, it would hardly depend on the network.
     validate = None if held_out is None else lambda flow: float(held_out.energies(flow, start=0.0, trust=1.0).mean())
-    with tqdm(
-        total=trainer.settings.max_steps, initial=trainer.step, desc="fit flow", unit="step", disable=not progress_bar
-    ) as progress:
+    total = trainer.settings.max_steps
+    with bar("fit flow", unit="step", total=total, initial=trainer.step, show=progress_bar) as progress:
 
         def on_step(trainer: FlowTrainer) -> None:
             progress.update()

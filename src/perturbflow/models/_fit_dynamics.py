@@ -14,6 +14,8 @@ from scipy import sparse
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
 from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
 from perturbflow._dynamics_store import StoredDynamics
+from perturbflow._progress import progress_bar as bar
+from perturbflow._warnings import warn
 from perturbflow.dynamics import (
     ACTIVATIONS,
     SPARSITIES,
@@ -224,12 +226,18 @@ def fit_dynamics(
     settings = options.settings()
     trainer = DynamicsTrainer(trajectories, config, settings, factors=factors)
     saved = None if checkpoint is None else Checkpoint(checkpoint, trainer, fit=identity(trainer))
-    with _progress(trainer, show=progress_bar):
+    with _Progress(trainer, show=progress_bar):
         model = trainer.fit(after_stage=None if saved is None else saved.save)
     if trainer.interrupted:
         logger.warning("Interrupted: the dynamics are those of the last completed step.")
     elif saved is not None:
         saved.remove()
+    if not model.support().any():
+        msg = (
+            "No gene depends on any regulator in the fitted dynamics: no input was worth its penalty. Fit longer "
+            "(`effort`), set a lower `strength`, or observe more times or trajectories."
+        )
+        warn(msg)
     return StoredDynamics(model=model, genes=genes, fields=fields, settings=_plain(options, settings))
 
 
@@ -272,16 +280,14 @@ def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, An
     }
 
 
-class _progress:
+class _Progress:
     """A progress bar over the steps of a fit."""
 
     def __init__(self, trainer: DynamicsTrainer, *, show: bool) -> None:
         self.trainer, self.show = trainer, show
 
     def __enter__(self) -> None:
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(desc="fit dynamics", unit="step", disable=not self.show, total=self.trainer.n_steps())
+        self.bar = bar("fit dynamics", unit="step", total=self.trainer.n_steps(), show=self.show)
         self.trainer.on_step = self._step
 
     def _step(self, stage: str, step: int, loss: float) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from perturbflow._dynamics_store import StoredDynamics
 
 FEWEST_TRAJECTORIES = 4
-SHARE_OF_STEPS = 0.6  # of the fit itself
+SHARE_OF_STEPS = 0.6  # of the fit itself, but no fewer than this share of the usual number, or all where it has fewer
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def stability(adata: AnnData, stored: StoredDynamics, *, n_fits: int, n_jobs: in
         prior = adata[:, stored.genes].varp[DYNAMICS_PRIOR_KEY]
         factors = prior_factors(prior, config, trust=float(settings["prior_trust"]))
     default = DynamicsSettings()
-    effort = float(settings["effort"]) * SHARE_OF_STEPS
+    whole = float(settings["effort"])
+    effort = max(SHARE_OF_STEPS * whole, min(SHARE_OF_STEPS, whole))
     steps = {name: max(1, round(effort * getattr(default, name))) for name in ("matching_steps", "elimination_steps")}
     repeated = DynamicsSettings(
         sparsity=str(settings["sparsity"]),

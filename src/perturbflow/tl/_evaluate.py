@@ -12,10 +12,11 @@ import pandas as pd
 from perturbflow._checks import check_one_of
 from perturbflow._evaluation._alignment import aligned
 from perturbflow._evaluation._baselines import fitted_baselines
-from perturbflow._evaluation._conditions import conditions_of
+from perturbflow._evaluation._conditions import conditions_of, generator
 from perturbflow._evaluation._metrics import check_names, metrics_of, targets_of
 from perturbflow._evaluation._predictors import AskedTwice, GivenCells, Predictor
 from perturbflow._evaluation._scores import Settings, score_all
+from perturbflow._evaluation._screens import screen_rows
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
 from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import PerturbationFields, read_cells, read_fields, read_split, writable
@@ -261,13 +262,9 @@ def evaluate(
         "left_out": left_out,
         "report": pd.DataFrame(report, columns=["model", "what", "n", "which"]).astype({"n": int}),
     }
-    summary = summary_table(
-        results.scores,
-        baselines=names,
-        n_resamples=n_resamples,
-        rng=np.random.default_rng(seed),
-        screens=results.screens,
-    )
+    resampling: dict[str, Any] = {"baselines": names, "n_resamples": n_resamples}
+    screens = screen_rows(results.strengths, settings.wanted, **resampling, rng=generator(seed, "screens"))
+    summary = summary_table(results.scores, **resampling, rng=np.random.default_rng(seed), screens=screens)
     adata = writable(adata, copy=copy)
     adata.uns[key_added] = results.scores
     adata.uns[f"{key_added}_summary"] = summary
