@@ -197,3 +197,22 @@ def cheaters() -> None:
     ax.set_xticks(range(values.shape[1]), values.columns, rotation=30, ha="right")
     ax.set_yticks(range(len(values)), values.index)
     ax.figure.colorbar(image, ax=ax, label="loss / that of control cells", extend="max")
+
+
+def evaluation_cost() -> None:
+    """CPU seconds of an evaluation against cells, genes and perturbations."""
+    data = table("benchmarks/evaluation_speed.md", "cells", "genes", "perturbations")
+    data = data.apply(lambda column: numbers(column)["mean"])
+    sizes = ["cells", "genes", "perturbations"]
+    axes = new(7.5, 2.8, 3, sharey=True)
+    for ax, size in zip(axes, sizes, strict=True):
+        others = [name for name in sizes if name != size]
+        part = data[(data[others] == data[others].mode().iloc[0]).all(axis=1)].sort_values(size)
+        for run, colour in zip(data.columns[3:], (BLUE, GREEN, ORANGE), strict=True):
+            ax.loglog(part[size], part[run], "o-", ms=4, color=colour, label=run)
+        ax.set_xticks(part[size], [f"{value:,.0f}" for value in part[size]])
+        ax.set_xlabel(size)
+        ax.minorticks_off()
+    axes[0].set_yticks([5, 10, 20, 50], ["5", "10", "20", "50"])
+    axes[0].set_ylabel("CPU seconds")
+    axes[0].legend(frameon=False)

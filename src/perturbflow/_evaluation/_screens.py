@@ -47,9 +47,7 @@ def screen_rows(
     rows = []
     wanted = [metric for metric in metrics if metric.kind == "screen"]
     for split, by_model in strengths.items() if wanted else ():
-        known: dict[str, NDArray[np.bool_]] = {
-            name: np.isfinite(values).any(axis=(1, 2)) for name, values in by_model.items()
-        }
+        known = {name: np.asarray(np.isfinite(values).any(axis=(1, 2))) for name, values in by_model.items()}
         known = {name: where for name, where in known.items() if where.any()}  # the interpolated duplicate is a mean
         n = len(next(iter(by_model.values())))
         drawn = np.vstack([np.arange(n), rng.integers(n, size=(n_resamples, n))])  # first as they are
