@@ -21,6 +21,9 @@ constraints := constraints.txt
 endif
 pip_install := $(bin)/python -m pip install --quiet $(addprefix --constraint ,$(constraints))
 
+# Processes side by side that each have a thread for every core wait for each other. Numba sets the number for torch, too.
+side_by_side := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+
 # Extra options, for example `make test ARGS="-x tests/flow"`.
 ARGS ?=
 
@@ -36,7 +39,7 @@ demo: $(venv)/.installed ## Show both halves on simulated cells; figures go to d
 	$(bin)/python examples/demo.py --output demo_output $(ARGS)
 
 test: $(venv)/.installed-test ## Run the tests
-	$(bin)/python -m pytest $(ARGS)
+	$(side_by_side) $(bin)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope $(ARGS)
 
 parity: .venv-parity/.installed ## Compare the metrics with the packages that defined them, in an environment of its own
 	.venv-parity/bin/python -m pytest tests/parity $(ARGS)

@@ -64,7 +64,8 @@ def one_model(
         options = {"baselines": baselines, "n_permutations": arguments.permutations}
         pf.tl.evaluate(cells, key=model, splits=["test"], **settings, **options)
     verdicts = dict(cells.uns["evaluation_verdicts"]["verdict"].value_counts())
-    print(f"  {model}: fitted in {seconds:.0f} s, all in {time.monotonic() - began:.0f} s, {verdicts}", flush=True)
+    against = "all baselines" if baselines is None else "control cells"
+    print(f"  fitted in {seconds:.0f} s, all in {time.monotonic() - began:.0f} s; against {against}: {verdicts}")
     table = cells.uns["evaluation"].assign(hash=cells.uns["split"]["hash"])
     return table if baselines is None else table[table["model"] == model]
 
@@ -137,13 +138,13 @@ def main() -> None:
     scores = pd.read_csv(path) if path.is_file() else pd.DataFrame({"set": [], "run": [], "model": []})
     for name in arguments.sets:
         for run, cells, split in runs(name, arguments.seeds, n_genes=arguments.kang_genes):
-            print(f"{name}, {run}", flush=True)
             pf.pp.split_scenario(cells, SCENARIOS[name], **split)
             pf.pp.check_split(cells)
             for model in arguments.models:
                 done = scores.loc[(scores["set"] == name) & (scores["run"] == run), "model"]
                 if (done == model).any():
                     continue
+                print(f"{name}, {run}, {model}", flush=True)
                 # Baselines are the same for all flows of a run: every random number depends on the condition alone.
                 baselines = None if done.empty else ["control cells"]
                 found = one_model(cells, model, split["seed"], arguments, baselines=baselines).assign(set=name, run=run)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 from scipy import sparse
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 os.environ["MPLBACKEND"] = "Agg"
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 CHECKOUT = Path(__file__).parents[1]
 
