@@ -94,7 +94,7 @@ class Strengths:
     >>> import numpy as np
     >>> import perturbflow as pf
     >>> strengths = pf.metrics.Strengths(np.array([3.0, 120.0, 0.0]), np.array([0.1, 2.0, 0.0]))
-    >>> pf.metrics.METRICS["pearson_of_energy_distances"].function(strengths, strengths)
+    >>> float(pf.metrics.METRICS["pearson_of_energy_distances"].function(strengths, strengths))
     1.0
     """
 
