@@ -25,9 +25,12 @@ def takes_modality(function: Function) -> Function:
     signature = inspect.signature(function)
     names = [name for name, parameter in signature.parameters.items() if "MuData" in str(parameter.annotation)]
     writes = "copy" in signature.parameters
+    is_alone = names[0] == "adata" and "Mapping" not in str(signature.parameters["adata"].annotation)
 
     @wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if is_alone and (args or "adata" in kwargs):
+            _check_annotated(args[0] if args else kwargs["adata"])
         if kwargs.get("modality") is None and "mudata" not in sys.modules:
             return function(*args, **kwargs)
         try:
@@ -120,6 +123,16 @@ def modality_of(mdata: MuData, modality: str | None, *, name: str) -> AnnData:
         )
         raise TypeError(msg)
     return adata
+
+
+def _check_annotated(value: object) -> None:
+    """Raise if a value has no annotations of observations."""
+    if not (hasattr(value, "obs") and hasattr(value, "uns")):
+        msg = (
+            f"Expected an AnnData in `adata`, found {type(value).__name__}. "
+            "Read a file with `anndata.read_h5ad(path)`, or make one of an array with `anndata.AnnData(array)`."
+        )
+        raise TypeError(msg)
 
 
 def _check_use(value: object, modality: str | None, *, name: str) -> None:
