@@ -129,7 +129,7 @@ def _check_annotated(value: object) -> None:
     """Raise if a value has no annotations of observations."""
     if not (hasattr(value, "obs") and hasattr(value, "uns")):
         msg = (
-            f"Expected an AnnData in `adata`, found {type(value).__name__}. "
+            f"Expected `adata` to be an AnnData, found {type(value).__name__}. "
             "Read a file with `anndata.read_h5ad(path)`, or make one of an array with `anndata.AnnData(array)`."
         )
         raise TypeError(msg)

@@ -233,9 +233,9 @@ def test_a_flow_to_start_from_may_be_in_a_mudata(mdata, fitted, with_protein):
 @pytest.mark.parametrize("value", ["cells.h5ad", np.zeros((3, 2)), None])
 def test_what_is_no_annotated_data_is_refused_by_name(value):
     for function in (pf.tl.evaluate, pf.tl.fit_flow, pf.tl.fit_dynamics, pf.pl.training):
-        with pytest.raises(TypeError, match=f"Expected an AnnData in `adata`, found {type(value).__name__}"):
+        with pytest.raises(TypeError, match=f"Expected `adata` to be an AnnData, found {type(value).__name__}"):
             function(value)
-    with pytest.raises(TypeError, match="Expected an AnnData in `adata`"):
+    with pytest.raises(TypeError, match="Expected `adata` to be an AnnData"):
         pf.tl.fit_flow(adata=value)
     with pytest.raises(TypeError, match="adata"):
         pf.tl.fit_flow()  # type: ignore[call-arg]
