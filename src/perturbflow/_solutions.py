@@ -34,7 +34,11 @@ def new_starts(
     adata: AnnData, stored: StoredDynamics, start: ArrayLike, names: Sequence[str] | None
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return levels (K, d) of new starts in the order of the genes of the fit, and their names."""
-    levels = np.asarray(start, dtype=float)
+    try:
+        levels = np.asarray(start, dtype=float)
+    except (TypeError, ValueError) as error:
+        msg = f"Expected `start` to be an array of levels, found {type(start).__name__} ({error}). Pass one number a gene."
+        raise ValueError(msg) from error
     levels = levels[None] if levels.ndim == 1 else levels
     if levels.ndim != 2 or levels.shape[1] != adata.n_vars or len(levels) == 0:
         msg = f"Expected `start` of shape (number of starts, {adata.n_vars}), found {np.shape(start)}."

@@ -144,3 +144,8 @@ def test_sparse_expression_gives_the_same_fit_and_forecast(time_courses):
         forecast(time_courses, n_times=3)
         values.append(time_courses.uns["forecast"]["values"])
     np.testing.assert_array_equal(*values)
+
+
+def test_a_start_that_is_no_array_is_refused(fitted_dynamics, unchanged):
+    with unchanged(fitted_dynamics), pytest.raises(ValueError, match="Expected `start` to be an array of levels"):
+        forecast(fitted_dynamics, start="stem cell")

@@ -63,7 +63,12 @@ def screen_rows(
                 row |= {"difference_lower": np.nan, "difference_upper": np.nan}
                 if best is not None and model not in {CEILING, DUPLICATE, best}:
                     both = known[model] & known[best]
-                    own, other = (_values(metric, by_model[name], both, drawn) for name in (model, best))
+                    own, other = (
+                        values[name]
+                        if known[name].sum() == both.sum()
+                        else _values(metric, by_model[name], both, drawn)
+                        for name in (model, best)
+                    )
                     difference = own - other
                     low, high = interval(difference[1:, None])
                     row |= {"best_baseline": best, "difference": difference[0]}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbflow._checks import check_between, check_key, check_text, check_type, check_unique_names, listing
+from perturbflow._checks import check_between, check_key, check_text, check_unique_names, listing
 from perturbflow._dynamics_fields import time_column
 from perturbflow._modality import takes_modality
 from perturbflow.pp._bin_pseudotime import is_of_cells
@@ -93,7 +93,6 @@ def assign_lineages(
     >>> pf.pp.assign_lineages(adata, "fates", time_key="pseudotime").obs["lineage"].to_dict()
     {'stem-erythroid': 'erythroid', 'red-erythroid': 'erythroid', 'stem-myeloid': 'myeloid', 'white-myeloid': 'myeloid'}
     """
-    check_type(adata, AnnData, name="adata", expected="an AnnData")
     if adata.isbacked:
         msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
         raise ValueError(msg)

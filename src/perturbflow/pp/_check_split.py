@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from perturbflow._checks import check_key, check_one_of, check_text, check_type, listing
 from perturbflow._fields import SPLITS, check_no_leakage, condition_frame, read_fields, read_split
@@ -17,6 +16,7 @@ from perturbflow.pp._scenario_rules import in_contexts
 from perturbflow.pp._split_record import cell_hash, condition_hash, merge_doses
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -80,7 +80,6 @@ def check_split(adata: AnnData | MuData, *, split_key: str = "split", modality: 
     ...
     ValueError: Expected no cells of held-out conditions in training, found ...
     """
-    check_type(adata, AnnData, name="adata", expected="an AnnData")
     check_text(split_key, name="split_key")
     split = read_split(adata, split_key)
     record = _read_record(adata, split_key)

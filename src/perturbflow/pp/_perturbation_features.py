@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from perturbflow._checks import (
     check_key,
@@ -27,6 +26,7 @@ from perturbflow._fields import PerturbationFields, read_fields, text_column, wr
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -119,7 +119,6 @@ def perturbation_features(
     >>> adata.uns["perturbation_feature_table"].shape
     (5, 4)
     """
-    check_type(adata, AnnData, name="adata", expected="an AnnData")
     check_one_of(kind, KINDS, name="kind")
     check_one_of(missing, ("error", "mean"), name="missing")
     check_whole_number(max_features, name="max_features", least=1)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy import sparse
 
 from perturbflow._checks import check_columns, check_key, check_text, check_type, check_unique_names, listing, nearest
@@ -25,6 +24,7 @@ from perturbflow._fields import writable
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
     from networkx import DiGraph
     from numpy.typing import NDArray
@@ -154,7 +154,6 @@ def setup_dynamics(
 
 def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
     """Raise unless names are text, columns are there and have one role each, and the cells are in memory."""
-    check_type(adata, AnnData, name="adata", expected="an AnnData")
     optional = ("trajectory_key", "perturbation_key", "layer")
     for name in ("time_key", *optional, "control", "separator"):
         if getattr(fields, name) is not None or name not in optional:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from perturbflow._checks import (
     check_columns,
@@ -34,6 +33,7 @@ from perturbflow._fields import (
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -128,7 +128,6 @@ def setup_perturbation(
     >>> adata.obsm["perturbation_features"].shape
     (600, 4)
     """
-    check_type(adata, AnnData, name="adata", expected="an AnnData")
     covariate_keys = _names(covariate_keys, name="covariate_keys")
     for name, value in {"control": control, "separator": separator}.items():
         check_text(value, name=name)

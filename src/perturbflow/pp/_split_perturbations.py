@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from perturbflow._checks import (
     check_between,
@@ -40,6 +39,7 @@ from perturbflow.pp._split_record import (
 )
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -141,7 +141,6 @@ def split_perturbations(
     >>> adata.uns["split"]["held_out"][["split", "seen"]].drop_duplicates().to_numpy().tolist()
     [['test', 'all'], ['valid', 'all']]
     """
-    check_type(adata, AnnData, name="adata", expected="an AnnData")
     check_type(task, str, name="task", expected="a string")
     check_one_of(task, get_args(Task), name="task")
     check_between(test_fraction, 0, 1, name="test_fraction")

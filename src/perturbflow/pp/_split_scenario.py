@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from perturbflow._checks import check_between, check_key, check_type, check_unique_names, check_whole_number
 from perturbflow._fields import PerturbationFields, condition_frame, read_fields, writable
@@ -27,6 +26,7 @@ from perturbflow.pp._split_record import (
 )
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -131,7 +131,6 @@ def split_scenario(
     >>> pf.pp.split_scenario(adata, "leave_one_out", held_out={"cell_type": "type_1"}, key_added="left_out")
     >>> pf.pp.check_split(adata, split_key="left_out")
     """
-    check_type(adata, AnnData, name="adata", expected="an AnnData")
     rule = _with_options(scenario_named(scenario), held_out, fraction=fraction, seed=seed)
     fields = read_fields(adata)
     check_key_added(adata, key_added, fields)
