@@ -68,6 +68,7 @@ class StoredDynamics:
             "genes": np.array(self.genes, dtype=object),
             "fields": self.fields.to_dict(),
             "settings": self.settings,
+            "n_edges": int(self.model.support().sum()),
             "sparsity_path": pd.DataFrame(self.model.path),
             "history": pd.DataFrame(self.model.history),
         }

@@ -57,6 +57,13 @@ def test_chosen_strength_is_marked():
     assert one.get_title(loc="left") == "chosen strength 1: 1 edge"
 
 
+@pytest.mark.parametrize(("n_edges", "expected"), [(0, ", 0 kept"), (4, ", 4 kept"), (10, "")])
+def test_title_has_the_edges_that_are_left(n_edges, expected):
+    adata = with_path(PATH)
+    adata.uns["dynamics"]["n_edges"] = n_edges
+    assert sparsity_path(adata).get_title(loc="left") == f"chosen strength 0.1: 10 edges{expected}"
+
+
 def test_strength_of_zero_stands_before_the_others():
     ax: Any = sparsity_path(with_path(PATH))
     place = ax.lines[0].get_xdata()

@@ -49,6 +49,7 @@ def test_everything_that_is_promised(time_courses, unchanged):
     assert list(path) == ["strength", "train_error", "valid_error", "valid_error_se", "n_edges", "chosen"]
     assert path["strength"].is_monotonic_increasing
     assert path["chosen"].sum() == 1
+    assert found["n_edges"] == read_dynamics(copied).model.support().sum()
     assert np.isfinite(path[["train_error", "valid_error"]]).all().all()
     assert list(found["history"]) == ["stage", "step", "loss"]
     assert found["genes"].tolist() == list(time_courses.var_names)

@@ -234,8 +234,9 @@ def fit_dynamics(
         saved.remove()
     if not model.support().any():
         msg = (
-            "No gene depends on any regulator in the fitted dynamics: no input was worth its penalty. Fit longer "
-            "(`effort`), set a lower `strength`, or observe more times or trajectories."
+            "No gene depends on any regulator in the fitted dynamics: no input was worth its penalty. "
+            "`pf.pl.sparsity_path` shows how held-out errors change with the number of edges. Fit longer (`effort`), set "
+            "a lower `strength`, or observe more times, trajectories or perturbations."
         )
         warn(msg)
     return StoredDynamics(model=model, genes=genes, fields=fields, settings=_plain(options, settings))

@@ -31,7 +31,8 @@ def sparsity_path(
     """Errors and the number of edges along the strengths of the sparsity penalty.
 
     Errors are read on the left, with standard errors for those on held-out data, edges on the right. The vertical line
-    marks the chosen strength. The axis of strengths is logarithmic; a strength of 0 stands before a break.
+    marks the chosen strength; the title counts the edges there and, of these, those that elimination kept. The axis of
+    strengths is logarithmic; a strength of 0 stands before a break.
 
     Parameters
     ----------
@@ -65,7 +66,8 @@ def sparsity_path(
     >>> ax.get_xlabel()
     'strength of the penalty'
     """
-    path = pd.DataFrame(read_result(adata, key, kind="dynamics", entry="sparsity_path")["sparsity_path"])
+    result = read_result(adata, key, kind="dynamics", entry="sparsity_path")
+    path = pd.DataFrame(result["sparsity_path"])
     path = path.sort_values("strength", kind="stable")
     strength = path["strength"].to_numpy(dtype=np.float64)
     place = _places(strength)
@@ -101,6 +103,8 @@ def sparsity_path(
             ax.plot(place[at], held_out[at], "D", color=VERMILLION, markersize=8, markeredgecolor="white", zorder=4)
             n_edges = int(path["n_edges"].iloc[at])
             title = f"chosen strength {strength[at]:.3g}: {n_edges:,} edge{'s' * (n_edges != 1)}"
+            left = int(result.get("n_edges", n_edges))
+            title += f", {left:,} kept" if left < n_edges else ""
         ax.set(xscale="log", xlabel="strength of the penalty", ylabel="relative error")
         finish(ax, "")
         ax.set_title(title, loc="left", fontsize="medium", pad=22)

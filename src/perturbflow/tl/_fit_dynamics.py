@@ -112,8 +112,8 @@ def fit_dynamics(
     None, or the copy with the entry
 
     `adata.uns["dynamics" | key_added]` : dict
-        Configuration, weights, units, genes, ``sparsity_path`` (strength, errors, edges), ``history``: plain arrays,
-        values and tables.
+        Configuration, weights, units, genes, ``sparsity_path`` (strength, errors, edges), ``n_edges`` that are left in
+        the end, ``history``: plain arrays, values and tables.
 
     Raises
     ------
