@@ -36,6 +36,8 @@ def test_distances_are_those_of_the_cells(samples, kept, block, monkeypatch):
         assert mean_distance(one, two) == pytest.approx(cdist(one.cells, two.cells).mean(), abs=1e-5)
     assert energy_distance_of(half, y) == pytest.approx(energy_distance(half.cells, y.cells), abs=1e-5)
     assert energy_distance_of(x, x) == pytest.approx(energy_distance(x.cells, x.cells), abs=1e-5)
+    for one, two in ((x, y), (x, x), (half, x), (half, half)):
+        np.testing.assert_allclose(one.distances_to(two), cdist(one.cells, two.cells).mean(axis=1), atol=1e-5)
     together = np.concatenate([half.cells, y.cells])
     np.testing.assert_allclose(distances_together(half, y), cdist(together, together), atol=1e-5)
 

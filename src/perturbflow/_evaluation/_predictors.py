@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from perturbflow._evaluation._conditions import Condition, dense, draw, groups_of, identity
+from perturbflow.baselines import ControlCells
+from perturbflow.baselines._shifted_controls import ShiftedControls
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +50,28 @@ class AskedTwice:
         return first, second
 
 
+@dataclass(frozen=True)
+class AskedOnce:
+    """A sampler without chance: what it says once it would say again."""
+
+    name: str
+    sampler: Any
+
+    def predict(self, condition: Condition, controls: NDArray[np.float32], *, rng: np.random.Generator) -> Draws:
+        """Sample."""
+        predicted = self.sampler.sample(controls, condition.perturbation, condition.covariates, rng=rng)
+        check_prediction(predicted, controls.shape[1], model=self.name, labels=condition.labels)
+        return predicted, predicted
+
+
+class TheControls:
+    """The control cells as they are, without a copy."""
+
+    def predict(self, condition: Condition, controls: NDArray[np.float32], *, rng: np.random.Generator) -> Draws:
+        """Return the controls."""
+        return controls, controls
+
+
 class GivenCells:
     """Cells that were predicted before, aligned with the observed ones.
 
@@ -70,6 +94,13 @@ class GivenCells:
         """Return the cells of the condition, or None where there are fewer than four, the least that all metrics take."""
         rows = self._rows.get(condition.identity, np.empty(0, dtype=np.intp))
         return (dense(self._cells, draw(rows, self._n_cells, rng)), None) if len(rows) >= MIN_CELLS else None
+
+
+def asked(name: str, sampler: Any) -> Predictor:
+    """Return a predictor that asks a sampler as often as chance has a part in what it says."""
+    if isinstance(sampler, ControlCells):
+        return TheControls()
+    return (AskedOnce if isinstance(sampler, ShiftedControls) else AskedTwice)(name, sampler)
 
 
 def check_prediction(predicted: Any, n_genes: int, *, model: str, labels: Mapping[str, str]) -> None:

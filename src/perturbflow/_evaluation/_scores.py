@@ -12,7 +12,7 @@ import pandas as pd
 
 from perturbflow._evaluation._conditions import Condition, dense, draw, generator
 from perturbflow._evaluation._jobs import jobs
-from perturbflow._evaluation._judge import IN_COMPONENTS, Controls, Judge, Judged, interpolated, with_panels
+from perturbflow._evaluation._judge import IN_COMPONENTS, STRENGTH, Controls, Judge, Judged, interpolated, with_panels
 from perturbflow._evaluation._predictors import MIN_CELLS
 from perturbflow._evaluation._recognition import Recognition, Samples
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, verdict_rows
@@ -126,6 +126,8 @@ def score_all(
                 Sample(control_cells, Space(control_cells.mean(axis=0, dtype=np.float64), components)),
                 WilcoxonAgainst(control_cells) if kinds & {"differential", "screen"} else None,
             )
+            if STRENGTH in settings.metrics:
+                controls.sample.mean_distance  # noqa: B018 (once, before several threads ask for it)
             judged: list[dict[str, Judged]] = []
             sizes: list[int] = []
             tasks = _tasks(cells, members, controls, predictors, baselines, settings)

@@ -160,7 +160,8 @@ class Sample:
     @once
     def mean_distance(self) -> float:
         """Mean distance between different cells."""
-        return mean_distance(self, self) * len(self) / (len(self) - 1)
+        total = mean_distance(self, self) if self._parent is not None else float(self.distances_to(self).mean())
+        return total * len(self) / (len(self) - 1)
 
     def distances_to(self, other: Sample) -> NDArray[np.float64]:
         """Mean distance of every cell to those of another sample (n,), which is kept."""
@@ -168,20 +169,28 @@ class Sample:
             return self._parent.distances_to(other)[self._rows]
         if other not in self._distances:
             total = np.zeros(len(self))
-            for rows, _, block in squared_distances(self, other):
-                total[rows] += np.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
+            for rows, columns, block in squared_distances(self, other, half=self is other):
+                np.sqrt(block, out=block)
+                total[rows] += block.sum(axis=1, dtype=np.float64)
+                if self is other and rows != columns:
+                    total[columns] += block.sum(axis=0, dtype=np.float64)
             self._distances[other] = total / len(other)
         return self._distances[other]
 
 
-def squared_distances(x: Sample, y: Sample) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
-    """Squared distances between the cells of two samples, a block at a time, which may be overwritten."""
+def squared_distances(
+    x: Sample, y: Sample, *, half: bool = False
+) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+    """Squared distances between the cells of two samples, a block at a time, which may be overwritten.
+
+    ``half`` leaves out the blocks below the diagonal, which are those above it where both samples are the same.
+    """
     whole = x.whole
     if whole is y.whole and len(whole) <= MOST_CELLS_KEPT:
         yield slice(len(x)), slice(len(y)), np.array(whole.within[x._rows][:, y._rows])
         return
     for first in range(0, len(x), BLOCK):
-        for start in range(0, len(y), BLOCK):
+        for start in range(first if half else 0, len(y), BLOCK):
             rows, columns = slice(first, first + BLOCK), slice(start, start + BLOCK)
             yield rows, columns, _squared_distances(x, rows, y, columns)
 
@@ -206,10 +215,11 @@ def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
 
 
 def _squared_distances(x: Sample, rows: slice, y: Sample, columns: slice) -> NDArray[np.float32]:
-    sizes = np.add.outer(x.squares[rows], y.squares[columns])
+    size_x, size_y = x.squares[rows], y.squares[columns]
     squared: NDArray[np.float32] = x.centred[rows] @ y.centred[columns].T
     squared *= -2.0
-    squared += sizes
-    sizes *= ROUNDING
-    squared[squared <= sizes] = 0.0
+    squared += size_x[:, None]
+    squared += size_y
+    if squared.min(initial=np.inf) <= ROUNDING * (size_x.max(initial=0.0) + size_y.max(initial=0.0)):
+        squared[squared <= ROUNDING * np.add.outer(size_x, size_y)] = 0.0
     return squared

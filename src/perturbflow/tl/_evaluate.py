@@ -14,7 +14,7 @@ from perturbflow._evaluation._alignment import aligned
 from perturbflow._evaluation._baselines import fitted_baselines
 from perturbflow._evaluation._conditions import conditions_of, generator
 from perturbflow._evaluation._metrics import check_names, metrics_of, targets_of
-from perturbflow._evaluation._predictors import AskedTwice, GivenCells, Predictor
+from perturbflow._evaluation._predictors import AskedTwice, GivenCells, Predictor, asked
 from perturbflow._evaluation._scores import Settings, score_all
 from perturbflow._evaluation._screens import screen_rows
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
@@ -233,7 +233,7 @@ def evaluate(
         report += notes
     features = read_feature_table(adata, vocabulary=vocabulary)
     samplers = fitted_baselines(names, cells.subset(fitted), features=features)
-    predictors |= {name: AskedTwice(name, sampler) for name, sampler in samplers.items()}
+    predictors |= {name: asked(name, sampler) for name, sampler in samplers.items()}
 
     settings = Settings(
         metrics=tuple(metric_names),
@@ -288,7 +288,7 @@ def _predictor(
 ) -> tuple[Predictor, list[dict[str, Any]]]:
     """Read predicted cells, or take a sampler as it is; and what was changed or left out."""
     if hasattr(model, "sample"):
-        return AskedTwice(name, model), []
+        return asked(name, model), []
     if isinstance(model, str | Path):
         from anndata import read_h5ad
 
