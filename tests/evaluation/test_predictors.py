@@ -36,18 +36,22 @@ def counted(sampler):
     return sampler
 
 
+def predicted(sampler):
+    draws = asked("model", sampler).predict(CONDITION, CONTROLS, rng=np.random.default_rng(0))
+    assert draws is not None
+    return draws
+
+
 def test_the_floor_is_the_controls_and_no_copy(cells):
-    first, again = asked("control cells", ControlCells().fit(cells)).predict(
-        CONDITION, CONTROLS, rng=np.random.default_rng(0)
-    )
-    assert first is CONTROLS
-    assert again is CONTROLS
+    draws = predicted(ControlCells().fit(cells))
+    assert draws[0] is CONTROLS
+    assert draws[1] is CONTROLS
 
 
 @pytest.mark.parametrize(("kind", "calls"), [(MeanEffect, 1), (AdditiveHurdle, 2)])
 def test_samplers_are_asked_as_often_as_they_have_something_to_say(kind, calls, cells):
     sampler = counted(kind().fit(cells))
-    draws = asked("model", sampler).predict(CONDITION, CONTROLS, rng=np.random.default_rng(0))
+    draws = predicted(sampler)
     assert sampler.calls == calls
     assert draws[1] is not None
     assert (draws[0] is draws[1]) == (calls == 1)
@@ -60,4 +64,4 @@ def test_what_is_no_prediction_is_refused():
             return controls[:, :2]
 
     with pytest.raises(ValueError, match="Expected 'model' to return at least 2 cells of 3 genes"):
-        asked("model", Broken()).predict(CONDITION, CONTROLS, rng=np.random.default_rng(0))
+        predicted(Broken())

@@ -215,7 +215,8 @@ def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
 
 
 def _squared_distances(x: Sample, rows: slice, y: Sample, columns: slice) -> NDArray[np.float32]:
-    size_x, size_y = x.squares[rows], y.squares[columns]
+    size_x: NDArray[np.float32] = x.squares[rows]
+    size_y: NDArray[np.float32] = y.squares[columns]
     squared: NDArray[np.float32] = x.centred[rows] @ y.centred[columns].T
     squared *= -2.0
     squared += size_x[:, None]
