@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -47,6 +50,22 @@ def test_distances_that_were_kept_are_not_changed_by_who_reads_them(samples):
     before = x.within.copy()
     mean_distance(x, x), mean_distance(x.part(np.arange(9)), x), distances_together(x, y)
     np.testing.assert_array_equal(x.within, before)
+
+
+def test_a_sample_goes_with_its_last_name(samples):
+    x, y = samples
+    one = Sample(x.cells, x.space)
+    assert energy_distance_of(one, y) == pytest.approx(energy_distance_of(x, y))
+    assert energy_distance_of(one, one) == pytest.approx(energy_distance_of(x, x))
+    part = one.part(np.arange(9))
+    assert part.distances_to(part).shape == (9,)
+    gone = weakref.ref(one)
+    gc.disable()
+    try:
+        del one, part
+        assert gone() is None  # cells of one condition are in memory at a time, without waiting for the collector
+    finally:
+        gc.enable()
 
 
 def test_a_part_is_a_sample_of_its_own(samples):

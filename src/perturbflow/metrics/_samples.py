@@ -158,22 +158,31 @@ class Sample:
         return _squared_distances(self, slice(None), self, slice(None))
 
     @once
+    def distances_within(self) -> NDArray[np.float64]:
+        """Mean distance of every cell to all, itself included (n,)."""
+        total = np.zeros(len(self))
+        for rows, columns, block in squared_distances(self, self, half=True):
+            np.sqrt(block, out=block)
+            total[rows] += block.sum(axis=1, dtype=np.float64)
+            if rows != columns:
+                total[columns] += block.sum(axis=0, dtype=np.float64)
+        return total / len(self)
+
+    @once
     def mean_distance(self) -> float:
         """Mean distance between different cells."""
-        total = mean_distance(self, self) if self._parent is not None else float(self.distances_to(self).mean())
-        return total * len(self) / (len(self) - 1)
+        return float(self.distances_within.mean()) * len(self) / (len(self) - 1)
 
     def distances_to(self, other: Sample) -> NDArray[np.float64]:
         """Mean distance of every cell to those of another sample (n,), which is kept."""
+        if other is self:  # not kept beside the others: a sample that holds itself would stay in memory
+            return self.distances_within
         if self._parent is not None:
             return self._parent.distances_to(other)[self._rows]
         if other not in self._distances:
             total = np.zeros(len(self))
-            for rows, columns, block in squared_distances(self, other, half=self is other):
-                np.sqrt(block, out=block)
-                total[rows] += block.sum(axis=1, dtype=np.float64)
-                if self is other and rows != columns:
-                    total[columns] += block.sum(axis=0, dtype=np.float64)
+            for rows, _, block in squared_distances(self, other):
+                total[rows] += np.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
             self._distances[other] = total / len(other)
         return self._distances[other]
 
