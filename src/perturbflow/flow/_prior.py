@@ -55,8 +55,8 @@ class AdditiveHurdlePrior:
         Median squared distance between profiles of contexts (1,).
     pool_expressed
         Share of the controls of all contexts that expresses a gene (G,).
-    all_expressed, all_mean, pool_mean
-        Of all training cells: share that expresses a gene, and mean of the expressed values, twice (G,).
+    all_expressed, all_mean
+        Of all training cells: share that expresses a gene, and mean of the expressed values (G,).
     variance
         Variance s^2 of the expressed values of a gene, in every condition (G,).
     dose_unit, trained
@@ -100,7 +100,6 @@ class AdditiveHurdlePrior:
     control_profile: NDArray[np.float32]
     distance_unit: NDArray[np.float64]
     pool_expressed: NDArray[np.float32]
-    pool_mean: NDArray[np.float32]
     all_expressed: NDArray[np.float32]
     all_mean: NDArray[np.float32]
     variance: NDArray[np.float32]

@@ -89,7 +89,6 @@ def fit_hurdle(cells: CellData, features: NDArray[np.floating] | None = None) ->
         "control_profile": profile.astype(np.float32),
         "distance_unit": np.array([unit]),
         "pool_expressed": pool.control_expressed.astype(np.float32),
-        "pool_mean": pool.mean.astype(np.float32),
         "all_expressed": pool.expressed.astype(np.float32),
         "all_mean": pool.mean.astype(np.float32),
         "variance": pool.variance.astype(np.float32),
