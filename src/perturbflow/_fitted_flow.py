@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturbflow._fields import PerturbationFields
+from perturbflow._threads import spare_core
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class FittedFlow:
         """Shape and settings of the flow, plain values."""
         return self.flow.config.to_dict()
 
+    @spare_core()
     def sample(
         self,
         controls: NDArray[np.float32],

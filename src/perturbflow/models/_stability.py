@@ -12,6 +12,7 @@ import torch
 from joblib import Parallel, delayed
 
 from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, trajectories_of
+from perturbflow._threads import spare_core
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory, smooth
 from perturbflow.models._fit_dynamics import prior_factors
 
@@ -44,6 +45,7 @@ class Stability:
     weight: NDArray[np.float64]
 
 
+@spare_core()
 def stability(adata: AnnData, stored: StoredDynamics, *, n_fits: int, n_jobs: int, seed: int) -> Stability:
     """Repeat a fit on bootstraps, at its own strength and threshold, and count what comes back.
 
