@@ -58,6 +58,16 @@ def test_samplers_are_asked_as_often_as_they_have_something_to_say(kind, calls, 
     assert draws[0].shape == CONTROLS.shape
 
 
+def test_a_baseline_of_ones_own_may_have_chance(cells):
+    class Noisy(ControlCells):
+        def sample(self, controls, perturbation, covariates, *, rng):
+            return controls + rng.random(controls.shape, dtype=np.float32)
+
+    draws = predicted(Noisy().fit(cells))
+    assert draws[0] is not CONTROLS
+    assert not np.array_equal(*draws)
+
+
 def test_what_is_no_prediction_is_refused():
     class Broken:
         def sample(self, controls, perturbation, covariates, *, rng):

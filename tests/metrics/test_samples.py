@@ -16,7 +16,7 @@ from perturbflow.metrics import (
     wasserstein_of_genes,
 )
 from perturbflow.metrics._clouds import energy_distance_of
-from perturbflow.metrics._samples import Sample, Space, distances_together, mean_distance
+from perturbflow.metrics._samples import Sample, Space, distances_together
 from perturbflow.metrics._wasserstein import root_mean_square_distance, sum_of_distances
 
 
@@ -36,11 +36,9 @@ def test_distances_are_those_of_the_cells(samples, kept, block, monkeypatch):
     x, y = samples
     half, other = x.part(np.arange(0, 40, 2)), x.part(np.arange(1, 40, 2))
     for one, two in ((x, y), (x, x), (half, other), (half, half), (half, x), (other, y)):
-        assert mean_distance(one, two) == pytest.approx(cdist(one.cells, two.cells).mean(), abs=1e-5)
+        np.testing.assert_allclose(one.distances_to(two), cdist(one.cells, two.cells).mean(axis=1), atol=1e-5)
     assert energy_distance_of(half, y) == pytest.approx(energy_distance(half.cells, y.cells), abs=1e-5)
     assert energy_distance_of(x, x) == pytest.approx(energy_distance(x.cells, x.cells), abs=1e-5)
-    for one, two in ((x, y), (x, x), (half, x), (half, half)):
-        np.testing.assert_allclose(one.distances_to(two), cdist(one.cells, two.cells).mean(axis=1), atol=1e-5)
     together = np.concatenate([half.cells, y.cells])
     np.testing.assert_allclose(distances_together(half, y), cdist(together, together), atol=1e-5)
 
@@ -48,7 +46,7 @@ def test_distances_are_those_of_the_cells(samples, kept, block, monkeypatch):
 def test_distances_that_were_kept_are_not_changed_by_who_reads_them(samples):
     x, y = samples
     before = x.within.copy()
-    mean_distance(x, x), mean_distance(x.part(np.arange(9)), x), distances_together(x, y)
+    x.distances_to(x), x.part(np.arange(9)).distances_to(x), distances_together(x, y)
     np.testing.assert_array_equal(x.within, before)
 
 

@@ -204,14 +204,6 @@ def squared_distances(
             yield rows, columns, _squared_distances(x, rows, y, columns)
 
 
-def mean_distance(x: Sample, y: Sample) -> float:
-    """Mean distance between the cells of two samples."""
-    total = 0.0
-    for _, _, block in squared_distances(x, y):
-        total += float(np.sqrt(block, out=block).sum(dtype=np.float64))
-    return total / (len(x) * len(y))
-
-
 def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
     """Distances between all cells of two samples, those of the first before the others (n + m, n + m)."""
     n, found = len(x), np.empty((len(x) + len(y),) * 2)
