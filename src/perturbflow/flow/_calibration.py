@@ -84,8 +84,8 @@ class Calibration:
     >>> x = np.log1p(np.random.default_rng(0).poisson(1.0, (250, 20)))
     >>> doses = np.repeat(np.eye(5)[:, 1:], 50, axis=0)
     >>> calibration = pf.flow.Calibration.fit(pf.flow.CellData(x, doses, np.zeros((250, 0), dtype=int)))
-    >>> calibration.n_conditions  # seen, combination, new context, unseen
-    array([16,  0,  0,  4])
+    >>> calibration.n_conditions  # seen, new dose, combination, new context, unseen
+    array([16,  0,  0,  0,  4])
     """
 
     scales: NDArray[np.float64]
