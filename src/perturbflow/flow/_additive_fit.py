@@ -44,6 +44,9 @@ class AdditiveFit:
         Variance of the interaction of a pair (G,).
     context_variances
         Variance of an effect between contexts (G,).
+    base_precisions
+        What the groups of a context say of the base that the shared part is added to, as if they were more controls:
+        the sum of their precisions (C, G).
     fraction
         Share of the variance of effects that features explain (1,).
     """
@@ -54,6 +57,7 @@ class AdditiveFit:
     effect_variances: NDArray[np.float64]
     interaction_variances: NDArray[np.float64]
     context_variances: NDArray[np.float64]
+    base_precisions: NDArray[np.float64]
     fraction: NDArray[np.float64]
 
 
@@ -153,6 +157,7 @@ def fit_additive(
             effect_variances=np.repeat(typical[None], n_levels, axis=0),
             interaction_variances=_INTERACTION_SHARE * typical,
             context_variances=_CONTEXT_SHARE * typical,
+            base_precisions=np.zeros((n_contexts, n_genes)),
             fraction=np.zeros(1),
         )
     amount = design.sum(axis=1, keepdims=True)
@@ -190,6 +195,10 @@ def fit_additive(
             for rest, variance in zip(remaining, variances, strict=True)
         ]
     )
+    spread = (np.square(effects[seen]).mean(axis=1) + effect_variances[seen]).mean(axis=0)
+    base_precisions = np.zeros((n_contexts, n_genes))
+    if len(seen) > 1:  # the shared part takes up the error of the base
+        np.add.at(base_precisions, which, 1 / (variances + spread))
     scale = (np.square(shared + effects[seen]).mean(axis=1) + effect_variances[seen]).mean(axis=0)
     return AdditiveFit(
         shared=shared,
@@ -198,6 +207,7 @@ def fit_additive(
         effect_variances=effect_variances,
         interaction_variances=_interaction_variances(measured, remaining, scale),
         context_variances=_context_variances(measured.effects / amount, variances / amount**2, design, which, scale),
+        base_precisions=base_precisions,
         fraction=np.array([expected.fraction]),
     )
 

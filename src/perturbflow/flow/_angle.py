@@ -72,7 +72,8 @@ def evidence_variance(
 
     For the change :math:`\delta` and the likelihood ratio D of the shares of the later cells against that of the
     earlier ones it is :math:`(\delta^2 + 1/n) / (D + 1)`: a normal measurement with it has the evidence D against no
-    change, exact also for 0 or n of n cells, and where nothing changes the sampling variance 1 / n.
+    change, also where few of the cells could have expressed the gene and none does. It is at least the sampling
+    variance 1 / n, which it has where nothing changes.
 
     Parameters
     ----------
@@ -86,5 +87,6 @@ def evidence_variance(
     Variances (...).
     """
     known = (before * n_before + 0.5) / (n_before + 1)
-    likelihood_ratio = 2 * n_after * (xlogy(after, after / known) + xlogy(1 - after, (1 - after) / (1 - known)))
-    return ((angle(after) - angle(before)) ** 2 + 1 / n_after) / (np.maximum(likelihood_ratio, 0) + 1)
+    ratio = 2 * n_after * (xlogy(after, after / known) + xlogy(1 - after, (1 - after) / (1 - known)))
+    evidence = ((angle(after) - angle(before)) ** 2 + 1 / n_after) / (np.maximum(ratio, 0) + 1)
+    return np.maximum(evidence, 1 / n_after)

@@ -66,18 +66,30 @@ def law_uncertainty(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floatin
         known = np.tensordot(weights, prior.effect_variances[:, own], axes=(0, 1))
         total += known + weights.sum() ** 2 * elsewhere * prior.context_variances
         total += _dose_variance(prior, own, weights, float(asked[j]), context)
-    if len(active) > 1:
-        total += (len(active) - 1) * prior.interaction_variances
-        same = (prior.group_contexts == context.index) & (prior.group_doses == perturbation).all(axis=1)
-        if context.index is not None and same.any():
-            law = prior.law(perturbation, context)
-            measured = _sampling_variances(prior, float(prior.group_cells[same].sum()), law.expressed)
-            total = total * measured / np.maximum(total + measured, 1e-12)
-    # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
-    share = max((1 - len(active)) ** 2, 1.0)
-    total += share * _sampling_variances(prior, context.n_controls, share_at(context.base_angle))
+    base = _sampling_variances(prior, context.n_controls, share_at(context.base_angle))
+    if len(active) and context.index is not None:
+        base = 1 / (1 / base + prior.base_precisions[:, context.index])
+    same = (prior.group_contexts == context.index) & (prior.group_doses == perturbation).all(axis=1)
+    if len(active) == 1 and same.any():
+        # As far as an effect is measured and not shrunken, what it is added to is what it was measured against.
+        own = _own_variances(prior, perturbation, context, same)
+        total += (1 - np.minimum(total / own, 1)) ** 2 * base
+    else:
+        # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
+        total += (len(active) - 1) ** 2 * base if len(active) > 1 else base
+        total += max(len(active) - 1, 0) * prior.interaction_variances
+        if same.any():
+            own = _own_variances(prior, perturbation, context, same)
+            total = total * own / (total + own)
     angle, mean = np.sqrt(total).astype(np.float32)
     return LawUncertainty(angle, mean)
+
+
+def _own_variances(
+    prior: AdditiveHurdlePrior, perturbation: NDArray[np.float32], context: Context, same: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Sampling variances (2, G) of the training cells of a condition, the groups ``same`` (g,)."""
+    return _sampling_variances(prior, float(prior.group_cells[same].sum()), prior.law(perturbation, context).expressed)
 
 
 def _dose_variance(

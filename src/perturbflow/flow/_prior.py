@@ -74,6 +74,8 @@ class AdditiveHurdlePrior:
         What remains in every training group (2, g, G).
     effect_variances, interaction_variances, context_variances
         Posterior variances of effects (2, L, G), and variances of interactions and of effects between contexts (2, G).
+    base_precisions
+        What the perturbed cells of a context add to the precision of its base (2, C, G).
     features, fraction
         Features of the components (P, F), and the share of the variance of effects that they explain (2, 1).
 
@@ -120,6 +122,7 @@ class AdditiveHurdlePrior:
     effect_variances: NDArray[np.float32]
     interaction_variances: NDArray[np.float32]
     context_variances: NDArray[np.float32]
+    base_precisions: NDArray[np.float32]
     features: NDArray[np.float32]
     fraction: NDArray[np.float32]
 
@@ -248,7 +251,7 @@ class AdditiveHurdlePrior:
 
         The variances of these parts add up:
 
-        - sampling of the controls;
+        - sampling of the base: of the controls, and of the perturbed cells of the context as far as they resemble them;
         - for every component with cells, what shrinkage leaves of the sampling of its effect;
         - at a dose that was not measured, the spread of the effects between the doses next to it;
         - for every component without, the spread of effects that neither the mean effect nor features explain;
