@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import expit
 
 from perturbflow.flow import CellData
+from perturbflow.flow._angle import share_at
 
 SD = 0.3
 
@@ -16,18 +16,18 @@ class HurdleScreen:
 
     def __init__(self, n_genes: int, *, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
-        self.log_odds = self.rng.uniform(-2.0, 1.0, n_genes)
+        self.angle = self.rng.uniform(1.0, 2.1, n_genes)  # shares of 0.23 to 0.75
         self.mean = self.rng.uniform(1.5, 3.0, n_genes)
         self.groups: list[tuple[np.ndarray, tuple, tuple]] = []
 
-    def cells(self, n_cells, log_odds, mean):
-        shape = (n_cells, len(log_odds))
-        expressed = self.rng.random(shape) < expit(log_odds)
+    def cells(self, n_cells, angle, mean):
+        shape = (n_cells, len(angle))
+        expressed = self.rng.random(shape) < share_at(angle)
         return np.where(expressed, mean + SD * self.rng.standard_normal(shape), 0).astype(np.float32)
 
-    def add(self, n_cells, doses, codes=(), *, log_odds=0.0, mean=0.0):
-        """Add a group whose law is that of the base moved by ``log_odds`` and ``mean``; returns the cells."""
-        x = self.cells(n_cells, self.log_odds + log_odds, self.mean + mean)
+    def add(self, n_cells, doses, codes=(), *, angle=0.0, mean=0.0):
+        """Add a group whose law is that of the base moved by ``angle`` and ``mean``; returns the cells."""
+        x = self.cells(n_cells, self.angle + angle, self.mean + mean)
         self.groups.append((x, tuple(doses), tuple(codes)))
         return x
 

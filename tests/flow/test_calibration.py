@@ -42,10 +42,24 @@ def calibration(made):
 def test_size_of_errors_is_found_through_the_noise(scale, offset):
     found = calibration(predictions(20, scale=scale, offset=offset, rng=np.random.default_rng(0)))
     sd = np.array([0.6, 1.0, 1.9])
-    np.testing.assert_allclose(found.factor("unseen", sd), np.hypot(scale, offset), rtol=0.15)
+    # Errors far below the noise of the observed means hardly show: there the prior is believed in part.
+    tolerance = 0.15 if scale >= 1 else 0.3
+    np.testing.assert_allclose(found.factor("unseen", sd), np.hypot(scale, offset), rtol=tolerance)
     lower, upper = found.interval(np.full(3, 50.0), sd, kind="unseen", level=0.9)
     np.testing.assert_allclose((lower + upper) / 2, 50 + offset * sd, atol=0.2 * max(scale, 1) * sd.max())
-    np.testing.assert_allclose(upper - lower, 2 * norm.ppf(0.95) * scale * sd, rtol=0.2)
+    np.testing.assert_allclose(upper - lower, 2 * norm.ppf(0.95) * scale * sd, rtol=tolerance + 0.05)
+
+
+def test_errors_that_noise_hides_are_believed_to_be_as_stated():
+    """Genes with the same error in every condition, and noise far above it: no width can be read from them."""
+    rng, made = np.random.default_rng(0), []
+    sd, error = np.full(200, 0.05), 0.05 * rng.standard_normal(200)
+    for condition in range(12):
+        observed = 2 + error + 0.5 * rng.standard_normal(200)
+        made.append(HeldOutPrediction("seen", condition, 0, observed, np.full(200, 0.25), np.full(200, 2.0), sd))
+    lower, upper = calibration(made).interval(np.full(200, 2.0), sd, kind="seen", level=0.9)
+    np.testing.assert_allclose(upper - lower, 2 * norm.ppf(0.95) * sd, rtol=0.3)
+    assert ((lower <= 2 + error) & (2 + error <= upper)).mean() == pytest.approx(0.9, abs=0.07)
 
 
 def test_independent_errors_have_no_codependence_and_common_ones_have():
@@ -72,10 +86,10 @@ def test_without_conditions_the_prior_is_believed():
 def test_a_kind_without_conditions_takes_the_next_harder_one():
     made = predictions(10, scale=3.0, rng=np.random.default_rng(0))
     found = calibration(made)
-    assert found.n_conditions.tolist() == [0, 0, 0, 10]
-    np.testing.assert_array_equal(found.weights[0], found.weights[3])
+    assert found.n_conditions.tolist() == [0, 0, 0, 0, 10]
+    np.testing.assert_array_equal(found.weights[0], found.weights[4])
     easier = [HeldOutPrediction("seen", e.condition, 0, e.observed, e.noise, e.predicted, e.sd) for e in made]
-    np.testing.assert_array_equal(calibration(easier).weights[3], calibration(easier).weights[0])
+    np.testing.assert_array_equal(calibration(easier).weights[4], calibration(easier).weights[0])
 
 
 def test_mixtures_are_t_distributions():
@@ -119,14 +133,14 @@ def test_arrays_and_back():
     arrays = found.to_arrays()
     again = Calibration.from_arrays(arrays)
     assert all(np.array_equal(array, again.to_arrays()[name]) for name, array in arrays.items())
-    assert (found.n_conditions > 0).all()
+    assert dict(zip(KINDS, found.n_conditions > 0, strict=True)) == dict.fromkeys(KINDS, True) | {"new dose": False}
 
 
 def test_cross_validation_judges_every_condition_and_leaves_no_cell_of_it_in_the_fit():
     cells = screen(0, 1500)
     n_conditions = sum(group.perturbation.any() for group in cells.groups())
     made = list(cross_validate(cells, features=None, n_folds=3, rng=np.random.default_rng(0)))
-    assert {each.kind for each in made} == set(KINDS)
+    assert {each.kind for each in made} == set(KINDS) - {"new dose"}
     assert {each.condition for each in made if each.kind == "seen"} == set(range(n_conditions))
     assert {each.condition for each in made if each.kind == "unseen"} == set(range(n_conditions))
     assert all((each.noise > 0).all() for each in made)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.special import logit
 
 from perturbflow.flow import AdditiveHurdlePrior
+from perturbflow.flow._angle import angle
 
 N_GENES = 60
 N_SEEN, N_UNSEEN = 24, 6
@@ -21,7 +21,7 @@ def sd_of(prior, doses, codes=(), controls=None):
 def change(prior, doses, codes=()):
     context = prior.context(np.array(codes, dtype=np.int64))
     law = prior.law(np.array(doses, dtype=np.float32), context)
-    return logit(law.expressed.astype(np.float64)) - context.base_log_odds, law.mean - context.base_mean
+    return angle(law.expressed) - context.base_angle, law.mean - context.base_mean
 
 
 def rms(values):
@@ -29,7 +29,7 @@ def rms(values):
 
 
 def larger(found, other, factor=1.0):
-    return all(rms(getattr(found, name)) > factor * rms(getattr(other, name)) for name in ("log_odds", "mean"))
+    return all(rms(getattr(found, name)) > factor * rms(getattr(other, name)) for name in ("angle", "mean"))
 
 
 @pytest.fixture
@@ -37,22 +37,22 @@ def screen(hurdle_screen):
     screen = hurdle_screen(N_GENES)
     n = N_SEEN + N_UNSEEN
     features = screen.rng.normal(size=(n, 3))
-    log_odds = 0.3 + features @ screen.rng.normal(0, 0.5, (3, N_GENES)) + screen.rng.normal(0, 0.2, (n, N_GENES))
+    angles = 0.1 + features @ screen.rng.normal(0, 0.12, (3, N_GENES)) + screen.rng.normal(0, 0.05, (n, N_GENES))
     mean = features @ screen.rng.normal(0, 0.1, (3, N_GENES)) + screen.rng.normal(0, 0.03, (n, N_GENES))
     screen.add(3000, np.zeros(n))
     for j in range(N_SEEN):
-        screen.add(300, np.eye(n)[j], log_odds=log_odds[j], mean=mean[j])
-    return screen, features, log_odds, mean
+        screen.add(300, np.eye(n)[j], angle=angles[j], mean=mean[j])
+    return screen, features, angles, mean
 
 
 def test_features_predict_what_has_no_cells(screen):
-    screen, features, log_odds, mean = screen
+    screen, features, angles, mean = screen
     cells = screen.data()
     without = AdditiveHurdlePrior.fit(cells)
     informed = AdditiveHurdlePrior.fit(cells, features=features)
     for j in range(N_SEEN, N_SEEN + N_UNSEEN):
         doses = np.eye(len(features))[j]
-        for kind, truth in enumerate((log_odds, mean)):
+        for kind, truth in enumerate((angles, mean)):
             errors = [rms(change(prior, doses)[kind] - truth[j]) for prior in (informed, without)]
             assert errors[0] < 0.75 * errors[1]
         assert larger(sd_of(without, doses), sd_of(informed, doses))
@@ -75,13 +75,13 @@ def test_shuffled_features_leave_the_mean_effect(screen):
 
 
 def test_features_help_components_with_few_cells(screen):
-    screen, features, log_odds, _ = screen
+    screen, features, angles, _ = screen
     n = len(features)
     for j in range(N_SEEN, n):
-        screen.add(8, np.eye(n)[j], log_odds=log_odds[j])
+        screen.add(8, np.eye(n)[j], angle=angles[j])
     cells = screen.data()
     errors = [
-        np.mean([rms(change(prior, np.eye(n)[j])[0] - log_odds[j]) for j in range(N_SEEN, n)])
+        np.mean([rms(change(prior, np.eye(n)[j])[0] - angles[j]) for j in range(N_SEEN, n)])
         for prior in (AdditiveHurdlePrior.fit(cells, features=features), AdditiveHurdlePrior.fit(cells))
     ]
     assert errors[0] < 0.8 * errors[1]
@@ -121,7 +121,7 @@ def test_the_prior_goes_through_arrays_with_its_features(screen):
     prior = AdditiveHurdlePrior.fit(screen.data(), features=features)
     again = AdditiveHurdlePrior.from_arrays(prior.to_arrays())
     doses = np.eye(len(features))[-1] + np.eye(len(features))[0]
-    np.testing.assert_array_equal(sd_of(again, doses).log_odds, sd_of(prior, doses).log_odds)
+    np.testing.assert_array_equal(sd_of(again, doses).angle, sd_of(prior, doses).angle)
     np.testing.assert_allclose(again.features, features, rtol=1e-6)
     assert again.feature_distance(N_SEEN) == prior.feature_distance(N_SEEN)
 
@@ -154,19 +154,19 @@ def test_wrong_features(screen, features, match):
 
 
 def calibration(hurdle_screen, doses, *, n_seeds=6):
-    """Errors of the log-odds of one condition over the stated standard deviations, for a screen of random effects."""
+    """Errors of the angles of one condition over the stated standard deviations, for a screen of random effects."""
     z = []
     for seed in range(n_seeds):
         screen = hurdle_screen(N_GENES, seed=seed)
-        effects = screen.rng.normal(0, 0.6, (9, N_GENES))
+        effects = screen.rng.normal(0, 0.18, (9, N_GENES))
         screen.add(500, np.zeros(9))
         for j in range(8):
-            screen.add(150, np.eye(9)[j], log_odds=effects[j])
+            screen.add(150, np.eye(9)[j], angle=effects[j])
         prior = AdditiveHurdlePrior.fit(screen.data())
         context = prior.context(np.zeros(0, dtype=int))
         law = prior.law(np.array(doses, dtype=np.float32), context)
-        truth = screen.log_odds + doses @ effects
-        z.append((logit(law.expressed.astype(float)) - truth) / prior.law_sd(np.array(doses), context).log_odds)
+        truth = screen.angle + doses @ effects
+        z.append((angle(law.expressed) - truth) / prior.law_sd(np.array(doses), context).angle)
     return rms(z)
 
 
@@ -176,15 +176,16 @@ def calibration(hurdle_screen, doses, *, n_seeds=6):
 def test_errors_are_as_large_as_stated(hurdle_screen, active):
     doses = np.zeros(9)
     doses[active] = 1
-    assert 0.75 < calibration(hurdle_screen, doses) < 1.25
+    # With so few genes the share of genes without an effect is not well known, and some are shrunken too far.
+    assert 0.75 < calibration(hurdle_screen, doses) < 1.3
 
 
 def test_what_is_less_known_has_a_larger_sd(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    effects = screen.rng.normal(0, 0.6, (6, N_GENES))
+    effects = screen.rng.normal(0, 0.18, (6, N_GENES))
     screen.add(4000, np.zeros(7))
     for j, n in enumerate((2000, 2000, 2000, 60, 2000, 2000)):
-        screen.add(n, np.eye(7)[j], log_odds=effects[j], mean=effects[j] / 3)
+        screen.add(n, np.eye(7)[j], angle=effects[j], mean=effects[j] / 3)
     prior = AdditiveHurdlePrior.fit(screen.data())
     identity = np.eye(7)
     control, many, few, pair, unseen = (
@@ -197,57 +198,71 @@ def test_what_is_less_known_has_a_larger_sd(hurdle_screen):
     assert larger(pair, many, 1.2)
     assert larger(sd_of(prior, identity[0] + identity[6]), unseen)
     half = sd_of(prior, 0.5 * identity[6])
-    assert larger(unseen, half, 1.8)
-    np.testing.assert_array_equal(sd_of(prior, 100 * identity[0]).mean, many.mean)  # no dose beyond the largest
+    assert larger(unseen, half, 1.3)
+    assert larger(sd_of(prior, 100 * identity[0]), many, 1.1)  # whether the response has levelled off is not known
+
+
+def test_between_doses_less_is_known_than_at_them(hurdle_screen):
+    screen = hurdle_screen(N_GENES)
+    effect = screen.rng.normal(0, 0.3, N_GENES)
+    screen.add(2000, [0])
+    for dose, size in ((1, 0.3), (10, 0.6), (100, 1.0)):
+        screen.add(500, [dose], angle=size * effect)
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    at = {dose: rms(sd_of(prior, [dose]).angle) for dose in (1, 3, 10, 12, 31, 100, 200)}
+    assert at[3] > max(at[1], at[10])
+    assert at[31] > at[12] > at[10]
+    assert at[200] > at[100]
+    assert rms(sd_of(prior, [1e-6]).angle) < 0.5 * at[1]  # next to no dose there is next to no effect
 
 
 def pairs(hurdle_screen, sd_interaction):
     """Four components, all single and five of their six pairs measured well."""
     screen = hurdle_screen(N_GENES)
-    effects = screen.rng.normal(0, 0.6, (4, N_GENES))
+    effects = screen.rng.normal(0, 0.18, (4, N_GENES))
     screen.add(8000, np.zeros(4))
     for single in np.eye(4):
-        screen.add(4000, single, log_odds=single @ effects)
+        screen.add(4000, single, angle=single @ effects)
     for pair in ([1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]):
         odd = screen.rng.normal(0, sd_interaction, N_GENES)
-        screen.add(4000, pair, log_odds=pair @ effects + odd)
+        screen.add(4000, pair, angle=pair @ effects + odd)
     return AdditiveHurdlePrior.fit(screen.data())
 
 
 def test_interactions_of_training_combinations_widen_those_unseen(hurdle_screen):
-    additive, odd = pairs(hurdle_screen, 0.0), pairs(hurdle_screen, 0.8)
+    additive, odd = pairs(hurdle_screen, 0.0), pairs(hurdle_screen, 0.25)
     unseen, seen = [0, 0, 1, 1], [1, 1, 0, 0]
-    assert rms(np.sqrt(odd.interaction_variances[0])) == pytest.approx(0.8, rel=0.3)
-    assert rms(np.sqrt(additive.interaction_variances[0])) < 0.15
-    assert rms(sd_of(odd, unseen).log_odds) > 3 * rms(sd_of(additive, unseen).log_odds)
-    assert rms(sd_of(odd, seen).log_odds) < 0.4 * rms(sd_of(odd, unseen).log_odds)  # it has cells of its own
+    assert rms(np.sqrt(odd.interaction_variances[0])) == pytest.approx(0.25, rel=0.3)
+    assert rms(np.sqrt(additive.interaction_variances[0])) < 0.05
+    assert rms(sd_of(odd, unseen).angle) > 3 * rms(sd_of(additive, unseen).angle)
+    assert rms(sd_of(odd, seen).angle) < 0.4 * rms(sd_of(odd, unseen).angle)  # it has cells of its own
 
 
 def test_without_combinations_interactions_are_a_tenth_of_the_mean_square_effect(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    effects = screen.rng.normal(0, 1, (5, N_GENES))
+    effects = screen.rng.normal(0, 0.3, (5, N_GENES))
     screen.add(4000, np.zeros(5))
     for j in range(5):
-        screen.add(4000, np.eye(5)[j], log_odds=effects[j])
+        screen.add(4000, np.eye(5)[j], angle=effects[j])
     prior = AdditiveHurdlePrior.fit(screen.data())
     assert prior.interaction_variances[0].mean() == pytest.approx(0.1 * np.mean(effects**2), rel=0.1)
 
 
 def test_contexts_where_a_perturbation_was_not_seen_are_less_known(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    base = [np.zeros(N_GENES), screen.rng.normal(0, 0.1, N_GENES), screen.rng.normal(0, 1.5, N_GENES)]
-    effects = screen.rng.normal(0, 0.8, (3, N_GENES)) + screen.rng.normal(0, 0.5, (3, 3, N_GENES))  # context, component
+    base = [np.zeros(N_GENES), screen.rng.normal(0, 0.03, N_GENES), screen.rng.normal(0, 0.4, N_GENES)]
+    effects = screen.rng.normal(0, 0.2, (3, N_GENES)) + screen.rng.normal(0, 0.12, (3, 3, N_GENES))  # context, component
     for code in range(3):
-        screen.add(2000, [0, 0, 0], [code], log_odds=base[code])
+        screen.add(2000, [0, 0, 0], [code], angle=base[code])
         for j in range(3):
             if (code, j) not in {(1, 2), (2, 2)}:
-                screen.add(2000, np.eye(3)[j], [code], log_odds=base[code] + effects[code, j])
+                screen.add(2000, np.eye(3)[j], [code], angle=base[code] + effects[code, j])
     prior = AdditiveHurdlePrior.fit(screen.data())
     last = np.eye(3)[2]
     seen, near, far = (sd_of(prior, last, [code]) for code in range(3))
     assert larger(far, near)
-    assert rms(near.log_odds) > rms(seen.log_odds)
-    controls = screen.cells(1000, screen.log_odds + base[2], screen.mean)
+    assert rms(near.angle) > rms(seen.angle)
+    controls = screen.cells(1000, screen.angle + base[2], screen.mean)
     new = sd_of(prior, np.eye(3)[0], [7], controls)
     assert larger(new, sd_of(prior, np.eye(3)[0], [0]))
 
@@ -256,16 +271,16 @@ def test_before_any_perturbation_the_scale_is_that_of_the_grid(hurdle_screen):
     screen = hurdle_screen(N_GENES)
     screen.add(500, [0, 0])
     sd = sd_of(AdditiveHurdlePrior.fit(screen.data()), [1, 0])
-    assert (sd.log_odds > 1).all()
+    assert (sd.angle > 0.25).all()
     assert (sd.mean > 0.4).all()
 
 
 def test_genes_that_nobody_expresses_have_finite_sd(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    screen.log_odds[:5] = -np.inf
+    screen.angle[:5] = -9.0
     for doses in ([0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]):
         screen.add(100, doses)
     prior = AdditiveHurdlePrior.fit(screen.data(), features=np.arange(3.0)[:, None])
     for doses in ([0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 1, 1]):
         sd = sd_of(prior, doses)
-        assert all(np.isfinite(values).all() and (values > 0).all() for values in (sd.log_odds, sd.mean))
+        assert all(np.isfinite(values).all() and (values > 0).all() for values in (sd.angle, sd.mean))

@@ -17,11 +17,11 @@ DOSES, CODES = np.array([1.0, 0.0], dtype=np.float32), np.array([1])
 @pytest.fixture
 def screen(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    effects = screen.rng.normal(0, 1, (2, N_GENES))
+    effects = screen.rng.normal(0, 0.3, (2, N_GENES))
     for code in range(2):
-        screen.add(300, [0, 0], [code], log_odds=0.5 * code)
+        screen.add(300, [0, 0], [code], angle=0.15 * code)
         for j, doses in enumerate(([2, 0], [0, 1])):
-            screen.add(200, doses, [code], log_odds=0.5 * code + effects[j])
+            screen.add(200, doses, [code], angle=0.15 * code + effects[j])
     return screen
 
 
@@ -32,7 +32,7 @@ def prior(screen):
 
 @pytest.fixture
 def controls(screen):
-    return screen.cells(50, screen.log_odds + 0.5, screen.mean)
+    return screen.cells(50, screen.angle + 0.15, screen.mean)
 
 
 def flow_of(prior, *, trained=True, **settings):
@@ -123,7 +123,7 @@ def test_from_noise_only_the_number_of_controls_matters(prior, controls):
 
 
 def test_a_prediction_belongs_to_its_control_cell(screen, prior):
-    controls = screen.cells(400, screen.log_odds + 0.5, screen.mean)
+    controls = screen.cells(400, screen.angle + 0.15, screen.mean)
     flow = flow_of(prior, trained=False)
 
     def likeness(start):
@@ -183,7 +183,7 @@ def test_predictions_are_expression(prior, controls, source, parametrisation):
 @pytest.mark.parametrize("source", ["noise", "control"])
 def test_many_cells_go_through_in_pieces(screen, prior, monkeypatch, source):
     n = 2000
-    controls = screen.cells(n, screen.log_odds + 0.5, screen.mean)
+    controls = screen.cells(n, screen.angle + 0.15, screen.mean)
     flow = flow_of(prior, source=source)
     whole = sample(flow, controls)
     sizes = set()

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import sparse
-from scipy.special import logit
 
-from perturbflow.flow import AdditiveHurdlePrior, CellData, HurdleLaw
+from perturbflow.flow import AdditiveHurdlePrior, CellData, HurdleLaw, mean_expression
+from perturbflow.flow._angle import angle, evidence_variance
 
 N_GENES = 60
 CONTAINERS = [np.asarray, sparse.csr_matrix, sparse.csr_array]
@@ -18,10 +18,10 @@ def law_of(prior, doses, codes=(), controls=None):
 
 
 def change(prior, doses, codes=(), controls=None):
-    """Change of log-odds and means against the context's base."""
+    """Change of angles and means against the context's base."""
     context = prior.context(np.array(codes, dtype=np.int64), controls)
     law = prior.law(np.array(doses, dtype=np.float32), context)
-    return logit(law.expressed.astype(np.float64)) - context.base_log_odds, law.mean - context.base_mean
+    return angle(law.expressed) - context.base_angle, law.mean - context.base_mean
 
 
 def rmse(x, y):
@@ -37,34 +37,34 @@ def same_law(found, expected, **tolerance):
 def additive(hurdle_screen):
     """Three perturbations with additive effects, all single and one of the pairs measured in many cells."""
     screen = hurdle_screen(N_GENES)
-    log_odds, mean = screen.rng.normal(0, 1.0, (3, N_GENES)), screen.rng.normal(0, 0.2, (3, N_GENES))
+    angles, mean = screen.rng.normal(0, 0.25, (3, N_GENES)), screen.rng.normal(0, 0.2, (3, N_GENES))
     screen.add(4000, [0, 0, 0])
     for doses in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]):
-        screen.add(4000, doses, log_odds=doses @ log_odds, mean=doses @ mean)
-    return screen, log_odds, mean
+        screen.add(4000, doses, angle=doses @ angles, mean=doses @ mean)
+    return screen, angles, mean
 
 
 def test_additive_effects_are_recovered_in_a_combination_never_seen(additive):
-    screen, log_odds, mean = additive
+    screen, angles, mean = additive
     prior = AdditiveHurdlePrior.fit(screen.data())
-    found_log_odds, found_mean = change(prior, [0, 1, 1])
-    # The sampling error of the log-odds of a gene expressed in 5 % of 4000 cells is 0.07; three groups enter.
-    assert rmse(found_log_odds, log_odds[1] + log_odds[2]) < 0.12
+    found_angles, found_mean = change(prior, [0, 1, 1])
+    # The sampling error of an angle in 4000 cells is 0.016; three groups enter.
+    assert rmse(found_angles, angles[1] + angles[2]) < 0.04
     assert rmse(found_mean, mean[1] + mean[2]) < 0.03
     x = np.ma.masked_equal(np.concatenate([group for group, _, _ in screen.groups]), 0)
     np.testing.assert_allclose(prior.variance, x.var(axis=0), rtol=0.02)
 
 
 def test_training_conditions_are_fitted_with_their_interactions(additive, hurdle_screen):
-    screen, log_odds, mean = additive
-    odd = np.where(np.arange(N_GENES) < 10, 2.0, 0.0)
+    screen, angles, mean = additive
+    odd = np.where(np.arange(N_GENES) < 10, 0.5, 0.0)
     screen.groups.pop()
-    screen.add(4000, [1, 1, 0], log_odds=log_odds[0] + log_odds[1] + odd, mean=mean[0] + mean[1])
+    screen.add(4000, [1, 1, 0], angle=angles[0] + angles[1] + odd, mean=mean[0] + mean[1])
     prior = AdditiveHurdlePrior.fit(screen.data())
     without = replace(prior, interactions=np.zeros_like(prior.interactions))
-    truth = log_odds[0] + log_odds[1] + odd
-    assert rmse(change(prior, [1, 1, 0])[0], truth) < 0.12
-    assert rmse(change(without, [1, 1, 0])[0][:10], truth[:10]) > 0.3
+    truth = angles[0] + angles[1] + odd
+    assert rmse(change(prior, [1, 1, 0])[0], truth) < 0.04
+    assert rmse(change(without, [1, 1, 0])[0][:10], truth[:10]) > 0.1
     # Only there: a step away from the training condition nothing of it is left.
     near = np.array([0.999, 1, 0])
     same_law(law_of(prior, near), law_of(without, near), rtol=0)
@@ -100,38 +100,38 @@ def test_sparse_cells_give_the_same_prior(additive, container):
 def three_contexts(hurdle_screen, effects, *, n_cells=2000):
     """Controls of two contexts that resemble each other and of one that does not; one perturbation in 0 and 2."""
     screen = hurdle_screen(N_GENES)
-    far = screen.rng.normal(0, 1.5, N_GENES)
-    near = screen.rng.normal(0, 0.1, N_GENES)
+    far = screen.rng.normal(0, 0.4, N_GENES)
+    near = screen.rng.normal(0, 0.03, N_GENES)
     base = [0.0, near, far]
     for code in range(3):
-        screen.add(n_cells, [0], [code], log_odds=base[code])
+        screen.add(n_cells, [0], [code], angle=base[code])
     for code, effect in effects.items():
-        screen.add(n_cells, [1], [code], log_odds=base[code] + effect)
+        screen.add(n_cells, [1], [code], angle=base[code] + effect)
     return screen, base
 
 
 def test_a_left_out_context_gets_the_effect_of_the_similar_one(hurdle_screen):
     rng = np.random.default_rng(5)
-    effects = {0: rng.normal(0, 1, N_GENES), 2: rng.normal(0, 1, N_GENES)}
+    effects = {0: rng.normal(0, 0.3, N_GENES), 2: rng.normal(0, 0.3, N_GENES)}
     prior = AdditiveHurdlePrior.fit(three_contexts(hurdle_screen, effects)[0].data())
     found = change(prior, [1], [1])[0]
     assert rmse(found, effects[0]) < 0.4 * rmse(found, effects[2])
     for code in (0, 2):  # and the others keep their own
-        assert rmse(change(prior, [1], [code])[0], effects[code]) < 0.2
+        assert rmse(change(prior, [1], [code])[0], effects[code]) < 0.07
 
 
 def test_a_left_out_context_gets_what_the_others_have_in_common(hurdle_screen):
-    effect = np.random.default_rng(5).normal(0, 1, N_GENES)
+    effect = np.random.default_rng(5).normal(0, 0.3, N_GENES)
     prior = AdditiveHurdlePrior.fit(three_contexts(hurdle_screen, {0: effect, 2: effect})[0].data())
-    assert rmse(change(prior, [1], [1])[0], effect) < 0.25
+    assert rmse(change(prior, [1], [1])[0], effect) < 0.08
 
 
 def test_a_new_context_is_placed_by_its_controls(hurdle_screen):
     rng = np.random.default_rng(5)
-    effects = {0: rng.normal(0, 1, N_GENES), 2: rng.normal(0, 1, N_GENES)}
+    effects = {0: rng.normal(0, 0.3, N_GENES), 2: rng.normal(0, 0.3, N_GENES)}
     screen, base = three_contexts(hurdle_screen, effects)
     prior = AdditiveHurdlePrior.fit(screen.data())
-    controls = screen.cells(500, screen.log_odds + base[2] + 0.1, screen.mean)
+    controls = screen.cells(500, screen.angle + base[2] + 0.03, screen.mean)
     context = prior.context(np.array([9]), controls)
     assert context.index is None
     assert context.weights.sum() == pytest.approx(1)
@@ -156,15 +156,15 @@ def test_a_new_context_without_controls_is_an_error(additive):
 def test_interactions_stay_in_the_training_context(hurdle_screen):
     """Also where there is a single training context for a new one to be compared with."""
     screen = hurdle_screen(N_GENES)
-    odd = np.where(np.arange(N_GENES) < 10, 2.5, 0.0)
+    odd = np.where(np.arange(N_GENES) < 10, 0.7, 0.0)
     for doses in ([0, 0], [1, 0], [0, 1]):
         screen.add(2000, doses, [0])
-    screen.add(2000, [1, 1], [0], log_odds=odd)
+    screen.add(2000, [1, 1], [0], angle=odd)
     prior = AdditiveHurdlePrior.fit(screen.data())
-    controls = screen.cells(2000, screen.log_odds, screen.mean)
+    controls = screen.cells(2000, screen.angle, screen.mean)
     known, new = change(prior, [1, 1], [0])[0], change(prior, [1, 1], [1], controls)[0]
     without = replace(prior, interactions=np.zeros_like(prior.interactions))
-    assert rmse(known[:10], odd[:10]) < 0.2
+    assert rmse(known[:10], odd[:10]) < 0.07
     np.testing.assert_allclose(new, change(without, [1, 1], [1], controls)[0])
 
 
@@ -196,54 +196,132 @@ def test_dose_zero_is_control(additive):
         np.testing.assert_allclose(tiny.expressed, law.expressed, atol=2 / len(controls))
 
 
-def test_doses_scale_and_do_not_extrapolate(hurdle_screen):
+def test_doses_lie_between_measured_ones_and_do_not_extrapolate(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    effect = screen.rng.normal(0, 1, N_GENES)
+    effect = screen.rng.normal(0, 0.3, N_GENES)
+    response = {1: 0.5, 2: 0.9, 4: 1.0}  # which no straight line describes
     screen.add(3000, [0, 0])
-    for dose in (1, 2, 4):
-        screen.add(3000, [dose, 0], log_odds=dose / 4 * effect)
+    for dose, size in response.items():
+        screen.add(3000, [dose, 0], angle=size * effect)
     screen.add(3000, [0, 1])
     prior = AdditiveHurdlePrior.fit(screen.data())
     assert prior.dose_unit.tolist() == [4, 1]
-    for dose in (1, 2, 3, 4):  # 3 was not measured
-        assert rmse(change(prior, [dose, 0])[0], dose / 4 * effect) < 0.15
+    for dose, size in response.items():
+        assert rmse(change(prior, [dose, 0])[0], size * effect) < 0.04
     without = replace(prior, interactions=np.zeros_like(prior.interactions))
-    np.testing.assert_allclose(change(without, [3, 0])[0], 0.75 * change(without, [4, 0])[0], atol=1e-4)
+    for kind in range(2):
+        at = {dose: change(without, [dose, 0])[kind] for dose in (0.5, 1, 2, 3, 4)}
+        np.testing.assert_allclose(at[3], (at[2] + at[4]) / 2, atol=1e-4)
+        np.testing.assert_allclose(at[0.5], at[1] / 2, atol=1e-4)
     for fitted in (prior, without):
         same_law(law_of(fitted, [400, 0]), law_of(fitted, [4, 0]), rtol=0)
 
 
+def test_doses_over_decades_are_compared_by_their_logarithms(hurdle_screen):
+    screen = hurdle_screen(N_GENES)
+    screen.add(1000, [0])
+    for dose in (10, 1000):
+        screen.add(1000, [dose], angle=screen.rng.normal(0, 0.3, N_GENES))
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    prior = replace(prior, interactions=np.zeros_like(prior.interactions))
+    low, middle, high = (change(prior, [dose])[0] for dose in (10, 100, 1000))
+    np.testing.assert_allclose(middle, (low + high) / 2, atol=1e-4)
+
+
+def test_a_dose_with_few_cells_takes_after_the_next_higher_one(hurdle_screen):
+    """Also where its response is smaller, which all genes together tell."""
+    screen = hurdle_screen(N_GENES)
+    effect = screen.rng.normal(0, 0.3, N_GENES)
+    screen.add(3000, [0])
+    screen.add(3000, [10], angle=effect)
+    for dose in (1, 3):
+        screen.add(15, [dose], angle=0.5 * effect)
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    for dose in (1, 3):  # the sampling error of 15 cells is 0.26
+        assert rmse(change(prior, [dose])[0], 0.5 * effect) < 0.12
+
+
+@pytest.mark.parametrize("n", [1, 3, 20, 100])
+def test_genes_that_all_or_none_of_the_controls_express(n):
+    """A gene that a perturbation switches on, or off, in 90 % of n cells is predicted in as many."""
+    rng, n_on = np.random.default_rng(0), max(1, round(0.9 * n))
+    x = np.where(rng.random((400 + 2 * n, 30)) < 0.6, rng.normal(2, 0.3, (400 + 2 * n, 30)), 0).astype(np.float32)
+    x[:, :2], x[400 : 400 + n_on, 0] = 0, 2.0
+    x[:, 2:4] = 2.0
+    x[400 + n : 400 + n + n_on, 2] = 0
+    doses = np.repeat([[0, 0], [1, 0], [0, 1]], [400, n, n], axis=0)
+    prior = AdditiveHurdlePrior.fit(CellData(x, doses, np.zeros((len(x), 0), dtype=int)))
+    on, off, share = law_of(prior, [1, 0]).expressed, law_of(prior, [0, 1]).expressed, n_on / n
+    if n >= 20:
+        assert abs(on[0] - share) < 0.05
+        assert abs(off[2] - (1 - share)) < 0.05
+    assert off[0] < 0.01
+    assert max(on[1], off[1]) < 0.01
+    assert min(on[2:4]) > 0.99
+    assert off[3] > 0.99
+    context = prior.context(np.zeros(0, dtype=int))
+    if n >= 20:
+        sd = mean_expression(prior, np.array([1.0, 0.0]), context)[1][0]
+        assert sd == pytest.approx(2 * np.sqrt(share * (1 - share) / n), rel=0.5)
+
+
+def test_a_complete_knock_out_is_stronger_evidence_than_a_partial_one():
+    before, n = np.full(3, 0.9), 100
+    after = np.array([0.5, 0.2, 0.0])
+    strength = (angle(after) - angle(before)) ** 2 / evidence_variance(before, 400.0, after, n)
+    assert (np.diff(strength) > 0).all()
+    assert strength[2] > 200
+    # And none of 20 cells where 5 % are expected is none: two binomial standard errors of the angle would be.
+    few = evidence_variance(np.array([0.05]), 400.0, np.array([0.0]), 20)
+    assert angle(np.array([0.05]))[0] / np.sqrt(few[0]) < 1.7
+
+
+def test_parts_of_a_combination_beyond_the_end_of_the_range(hurdle_screen):
+    """Two perturbations that each silence a gene silence it together; neither is taken for half of the effect."""
+    screen = hurdle_screen(N_GENES)
+    silencing = np.where(np.arange(N_GENES) < 20, -4.0, 0.0)
+    screen.add(1000, [0, 0, 0, 0])
+    for doses in ([1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0], [0, 1, 0, 1]):
+        screen.add(300, doses, angle=silencing)
+    prior = AdditiveHurdlePrior.fit(screen.data())
+    for doses in np.eye(4)[:2]:
+        assert law_of(prior, doses).expressed[:20].max() < 0.03
+    without = replace(prior, interactions=np.zeros_like(prior.interactions))
+    assert law_of(without, [1, 0, 0, 0]).expressed[:20].max() < 0.05
+    assert law_of(prior, [1, 0, 0, 1]).expressed[:20].max() < 0.03
+
+
 def test_an_unseen_component_has_the_mean_effect(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    effects = screen.rng.normal(0, 0.8, N_GENES) + screen.rng.normal(0, 0.4, (6, N_GENES))
+    effects = screen.rng.normal(0, 0.2, N_GENES) + screen.rng.normal(0, 0.1, (6, N_GENES))
     screen.add(3000, np.zeros(7))
     for j in range(6):
-        screen.add(3000, np.eye(7)[j], log_odds=effects[j])
+        screen.add(3000, np.eye(7)[j], angle=effects[j])
     prior = AdditiveHurdlePrior.fit(screen.data())
     assert prior.trained.tolist() == [True] * 6 + [False]
     found = change(prior, np.eye(7)[6])[0]
-    assert rmse(found, effects.mean(0)) < 0.1
+    assert rmse(found, effects.mean(0)) < 0.03
     np.testing.assert_allclose(found, prior.shared[0, 0], atol=1e-4)
 
 
 def test_the_mean_effect_is_that_of_one_component(hurdle_screen):
     """Also where components were only seen in pairs, with twice the effect."""
     screen = hurdle_screen(N_GENES)
-    effect = screen.rng.normal(0, 0.8, N_GENES)
+    effect = screen.rng.normal(0, 0.2, N_GENES)
     screen.add(3000, np.zeros(5))
     for pair in ([1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 1, 1, 0, 0]):
-        screen.add(3000, pair, log_odds=2 * effect)
+        screen.add(3000, pair, angle=2 * effect)
     prior = AdditiveHurdlePrior.fit(screen.data())
-    assert rmse(change(prior, np.eye(5)[4])[0], effect) < 0.1
+    assert rmse(change(prior, np.eye(5)[4])[0], effect) < 0.03
 
 
 def test_small_doses_say_little_about_the_effect(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    effect = screen.rng.normal(0, 1, N_GENES)
+    effect = screen.rng.normal(0, 0.3, N_GENES)
     screen.add(3000, [0])
-    screen.add(300, [10], log_odds=effect)
+    screen.add(300, [10], angle=effect)
     alone = AdditiveHurdlePrior.fit(screen.data())
-    screen.add(300, [1], log_odds=0.1 * effect)
+    screen.add(300, [1], angle=0.1 * effect)
     both = AdditiveHurdlePrior.fit(screen.data())
     errors = [rmse(change(prior, [9])[0], 0.9 * effect) for prior in (alone, both)]  # at a dose without interaction
     assert errors[1] < 1.1 * errors[0]
@@ -259,10 +337,10 @@ def test_only_controls(hurdle_screen):
 
 def test_genes_that_nobody_expresses(hurdle_screen):
     screen = hurdle_screen(N_GENES)
-    screen.log_odds[:5] = -np.inf
+    screen.angle[:5] = -9.0
     screen.add(100, [0, 0])
     for doses in ([1, 0], [0, 1], [1, 1]):
-        screen.add(100, doses, log_odds=2.0)
+        screen.add(100, doses, angle=0.5)
     prior = AdditiveHurdlePrior.fit(screen.data())
     for doses in ([0, 0], [1, 0], [1, 1]):
         law = law_of(prior, doses)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from perturbflow.flow import KINDS, AdditiveHurdlePrior, condition_kind, mean_expression
+from perturbflow.flow._angle import angle
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,11 @@ def prior():
     [
         pytest.param((1, 1, 0, 0), 0, "seen", id="training_condition"),
         pytest.param((0, 0, 0, 0), 0, "seen", id="controls"),
-        pytest.param((2, 0, 0, 0), 0, "seen", id="dose_beyond_the_largest_counts_as_it"),
+        pytest.param((2, 0, 0, 0), 0, "new dose", id="dose_beyond_the_largest"),
         pytest.param((1, 0, 1, 0), 0, "combination", id="combination"),
-        pytest.param((0.5, 0, 0, 0), 0, "combination", id="new_dose"),
+        pytest.param((0.5, 0, 0, 0), 0, "new dose", id="new_dose"),
+        pytest.param((1, 0.5, 0, 0), 0, "new dose", id="measured_together_at_other_doses"),
+        pytest.param((0.5, 0, 1, 0), 0, "combination", id="combination_at_a_new_dose"),
         pytest.param((0, 0, 1, 0), 1, "new context", id="component_not_in_this_context"),
         pytest.param((1, 0, 1, 0), 1, "new context", id="one_of_two_not_in_this_context"),
         pytest.param((0, 0, 0, 1), 0, "unseen", id="unseen"),
@@ -41,14 +44,13 @@ def test_kinds(prior, doses, context, kind):
     assert kind in KINDS
 
 
-def test_mean_expression_is_the_law_s_and_its_sd_the_derivative(prior):
+def test_mean_expression_is_the_law_s_and_its_sd_that_of_both_parts(prior):
     doses, context = np.array([1, 0, 0, 0]), prior.context(np.array([0]))
     law, sd = prior.law(doses, context), prior.law_sd(doses, context)
     mean, sd_mean = mean_expression(prior, doses, context)
     np.testing.assert_allclose(mean, law.expressed * law.mean, rtol=1e-6)
-    # Numerically: the variance of p m under small normal changes of logit p and m.
+    # Numerically: errors of the share under normal errors of its angle, and of the mean, one after the other.
     rng = np.random.default_rng(1)
-    small = 1e-3
-    odds = np.log(law.expressed / (1 - law.expressed)) + small * sd.log_odds * rng.standard_normal((200_000, 6))
-    values = (law.mean + small * sd.mean * rng.standard_normal((200_000, 6))) / (1 + np.exp(-odds))
-    np.testing.assert_allclose(values.std(axis=0) / small, sd_mean, rtol=0.01)
+    shares = np.sin((angle(law.expressed) + sd.angle * rng.standard_normal((200_000, 6))) / 2) ** 2
+    of_share = np.sqrt(np.mean((shares - law.expressed) ** 2, axis=0))
+    np.testing.assert_allclose(np.hypot(law.mean * of_share, law.expressed * sd.mean), sd_mean, rtol=0.01)
