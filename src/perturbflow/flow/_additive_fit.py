@@ -267,8 +267,8 @@ def _shrink(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Average the groups of each context by precision, then shrink: means (C, G), variances in observed contexts.
 
-    With ``between`` the true effects of the groups differ: the weights allow for it, the noise of their mean does not,
-    because the mean over just these groups is wanted.
+    With ``between`` the true effects of the groups differ: their scatter counts as noise, so that the few groups with
+    large effects are not taken for what all groups have in common.
     """
     observed = np.unique(which)
     effects, noise = np.empty((2, partial.shape[1], len(observed)))
@@ -279,7 +279,7 @@ def _shrink(
             scatter = np.maximum(partial[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0), 0)
         weights = 1 / (variances[rows] + scatter)
         effects[:, i] = (weights * partial[rows]).sum(axis=0) / weights.sum(axis=0)
-        noise[:, i] = 1 / (1 / variances[rows]).sum(axis=0)
+        noise[:, i] = 1 / weights.sum(axis=0)
     mean, spread = posterior_effects(effects, noise, observed=observed.tolist(), covariances=covariances, scales=scales)
     return mean.T, spread.T
 

@@ -264,8 +264,11 @@ def _error_sizes(
     gene = np.tile(np.arange(len(predictions[0].sd)), len(predictions))
     n_strata = int(np.clip(len(sd) // _PER_STRATUM, 1, _N_STRATA))
     edges = np.full(_N_STRATA - 1, np.inf)
-    edges[: n_strata - 1] = np.quantile(sd, np.arange(1, n_strata) / n_strata)
-    stratum = np.searchsorted(edges, sd, side="right")
+    stratum = np.searchsorted(np.quantile(sd, np.arange(1, n_strata) / n_strata), sd, side="right")
+    # With all cells in the fit deviations are smaller than with some left out: the nearest stratum counts, not quantiles.
+    typical = np.log([np.median(sd[stratum == s]) for s in np.unique(stratum)])
+    edges[: len(typical) - 1] = np.exp((typical[1:] + typical[:-1]) / 2)
+    stratum = np.unique(stratum, return_inverse=True)[1]
     factors, offsets, weights = np.ones(_N_STRATA), np.zeros(_N_STRATA), np.zeros((_N_STRATA, len(_SCALES)))
     weights[:, len(_SCALES) // 2] = 1
     families = _t_mixtures()
