@@ -93,7 +93,7 @@ class DosesToPredict:
         """Doses of some components together."""
         if self.flow.fields.dose_key is None:
             return [tuple(self.named.get(column, 1.0) for column in columns)]
-        asked = {column: np.float32(self.named[column]) for column in columns if column in self.named}
+        asked = {column: float(np.float32(self.named[column])) for column in columns if column in self.named}
         measured = [
             row
             for row in self.rows.get(tuple(columns), [])

@@ -274,7 +274,7 @@ def _check_doses(
         )
         raise ValueError(msg)
     places: dict[Hashable, list[int]] = {}
-    for place in np.flatnonzero(perturbed):
+    for place in np.flatnonzero(perturbed).tolist():
         places.setdefault(hashable_dose(doses[place]), []).append(place)
     for dose, cells in places.items():
         try:
