@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +69,14 @@ def test_the_order_of_components_does_not_matter(components, separator, random):
         ("3", 3, (3.0, 3.0, 3.0)),
         ("1e+05", 2, (1e5, 1e5)),
         ("1e+05", 1, (1e5,)),
+        ("1e+05+2", 2, (1e5, 2.0)),
+        ([1, 0.5], 2, (1.0, 0.5)),
+        (("1", " .5 "), 2, (1.0, 0.5)),
+        (np.array([1, 0.5]), 2, (1.0, 0.5)),
+        (np.array(3.0), 2, (3.0, 3.0)),
+        ([2], 2, (2.0, 2.0)),
+        (Decimal("0.1"), 1, (0.1,)),
+        (np.int64(3), 1, (3.0,)),
     ],
 )
 def test_doses(dose, n_components, doses):
@@ -77,10 +88,33 @@ def test_doses_use_the_separator_of_the_labels():
 
 
 @pytest.mark.parametrize(
-    "dose", [-1, "-1", np.nan, "nan", np.inf, "high", "", "1+", None, "1+-1", 1e-60, 1e60, True], ids=repr
+    "dose",
+    [-1, "-1", np.nan, "nan", np.inf, "high", "", "1+", None, "1+-1", 1e-60, 1e60, True, [], [1, [2]], {"A": 1}, pd.NA],
+    ids=repr,
 )
 def test_wrong_doses_are_refused(dose):
     with pytest.raises(ValueError, match="Expected a dose to be a finite number of at least 0"):
+        parse_dose(dose, 2)
+
+
+@pytest.mark.parametrize(
+    ("dose", "advice"),
+    [
+        ("10 uM", "without units"),
+        ("10nM", "without units"),
+        ("1e-3 µM+5 µM", "without units"),
+        ("50%", "without units"),
+        ("0,5", "a point before decimals"),
+        ("1,000", "a point before decimals"),
+        ("1;0.5", r"'\+' between the doses"),
+        ("1, 0.5", r"'\+' between the doses"),
+        ("1 0.5", r"'\+' between the doses"),
+        ("1_0.5", r"'\+' between the doses"),  # Python reads 10.5
+        ("[1.0, 0.5]", r"'\+' between the doses"),
+    ],
+)
+def test_doses_in_other_words_are_explained(dose, advice):
+    with pytest.raises(ValueError, match=f"Expected a dose .* found {re.escape(repr(dose))}.*{advice}"):
         parse_dose(dose, 2)
 
 
@@ -100,7 +134,7 @@ def test_vocabulary_collects_components_in_order():
 
 def test_doses_follow_the_order_of_the_label():
     encoded = vocabulary("A", "B+C").encode_perturbations(
-        ["C+A", "A+C", "control", "B", "B+control", "control+B"], doses=["2+0.5", "2+0.5", "9", 3, "4+1", "1+5"]
+        ["C+A", "A+C", "control", "B", "B+control", "control+B"], doses=["2+0.5", [2, 0.5], "9", 3, "4+1", "1+5"]
     )
     assert encoded.toarray().tolist() == [[0.5, 0, 2], [2, 0, 0.5], [0, 0, 0], [0, 3, 0], [0, 4, 0], [0, 5, 0]]
     assert encoded.dtype == np.float32

@@ -210,6 +210,15 @@ def test_conditions_with_doses():
     assert codes.tolist() == [2, 0, 2, 0, 0, 1]
 
 
+def test_one_dose_written_in_several_ways_is_one_condition():
+    adata = make()
+    adata.obs["perturbation"] = "A"
+    adata.obs["dose"] = pd.Series([100, "100", " 1e2", [100.0], 100.0, (1,)], index=adata.obs_names, dtype=object)
+    fields = PerturbationFields("perturbation", read_fields(adata).vocabulary, dose_key="dose")
+    table, _ = condition_frame(adata, fields=fields)
+    assert table[["perturbation", "dose", "n_cells"]].to_numpy().tolist() == [["A", "1", 1], ["A", "100", 5]]
+
+
 def test_a_view_becomes_a_copy_with_a_warning():
     adata = make()
     view = adata[:4]

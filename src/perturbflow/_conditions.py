@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +10,16 @@ import numpy as np
 from scipy import sparse
 
 from perturbflow._checks import check_key, listing, nearest
-from perturbflow._labels import canonical_label, dose_values, label_parts, one_each, parse_dose, parse_label
+from perturbflow._labels import (
+    canonical_label,
+    dose_text,
+    dose_values,
+    hashable_dose,
+    label_parts,
+    one_each,
+    parse_dose,
+    parse_label,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,13 +145,13 @@ class Vocabulary:
         every_dose = [1.0] * n_cells if doses is None else doses
         every_type = [None] * n_cells if types is None else types
         keys = zip(labels, every_dose, every_type, strict=True)
-        places: dict[tuple[str, object, str | None], int] = {}
+        places: dict[tuple[str, Hashable, str | None], int] = {}
         controls: dict[str, bool] = {}
         codes = np.empty(len(labels), dtype=np.intp)
         for cell, (label, dose, kind) in enumerate(keys):
             if label not in controls:
                 controls[label] = not self._components(label)
-            key = (self.control, None, None) if controls[label] else (label, dose, kind)
+            key = (self.control, None, None) if controls[label] else (label, hashable_dose(dose), kind)
             codes[cell] = places.setdefault(key, len(places))
 
         number = {token: column for column, token in enumerate(self.components)}
@@ -198,8 +207,7 @@ class Vocabulary:
 
     def dose_label(self, doses: NDArray[np.floating]) -> str:
         """Doses of one row (P,) in the order of the canonical label, such as "1+0.5"; "0" for control cells."""
-        present = np.asarray(doses, dtype=np.float32)[np.flatnonzero(doses)]
-        return self.separator.join(np.format_float_positional(dose, trim="-") for dose in present) or "0"
+        return self.separator.join(dose_text(dose) for dose in np.asarray(doses)[np.flatnonzero(doses)]) or "0"
 
     def nearest(self, label: str, n: int = 3) -> list[str]:
         """Return the n known components that are most similar to a label."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -158,7 +158,14 @@ def text_column(adata: AnnData, key: str, *, missing: str | None = None) -> NDAr
     Strings.
     """
     check_key(key, adata.obs.columns, where="adata.obs")
-    column = adata.obs[key].astype("category")
+    try:
+        column = adata.obs[key].astype("category")
+    except TypeError:
+        found = sorted({type(value).__name__ for value in adata.obs[key] if not isinstance(value, Hashable)})
+        msg = (
+            f"Expected one text a cell in `adata.obs[{key!r}]`, found {listing(found)}. Join the parts of each to one."
+        )
+        raise TypeError(msg) from None
     if column.cat.categories.dtype.kind == "f" and len(column.cat.categories):
         msg = (
             f"Expected categories in `adata.obs[{key!r}]`, found floating-point numbers. "

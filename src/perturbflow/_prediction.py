@@ -6,11 +6,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perturbflow._checks import check_type, check_whole_number, listing
+from perturbflow._doses import DosesToPredict, new_doses
 from perturbflow._warnings import warn
 
 if TYPE_CHECKING:
@@ -50,48 +51,80 @@ class PredictedCondition:
 
 
 def conditions_to_predict(
-    flow: FittedFlow, controls: ControlCells, names: Sequence[str], dose: float | str | None
+    flow: FittedFlow, controls: ControlCells, names: Sequence[str], dose: Any, *, every_dose: bool = False
 ) -> list[PredictedCondition]:
     """List every perturbation in every context of the control cells, each once.
+
+    Parameters
+    ----------
+    flow
+        The fitted flow.
+    controls
+        The control cells.
+    names
+        Labels of perturbations.
+    dose
+        What is asked for; see :class:`perturbflow._doses.DosesToPredict`.
+    every_dose
+        Whether a perturbation that was measured at several doses, and of which none is asked for, is several
+        conditions.
+
+    Returns
+    -------
+    The conditions, in the order of the names.
 
     Raises
     ------
     ValueError
-        If a perturbation is unknown or a dose is wrong.
+        If a perturbation is unknown, a dose is wrong, or one is left out that cannot be told from those in training.
     """
-    vocabulary = flow.vocabulary
-    found: dict[tuple[str, tuple[int, ...]], tuple[NDArray[np.float32], list[NDArray[np.intp]]]] = {}
-    for covariates, kind, members in controls.contexts():
-        rows: dict[str, NDArray[np.float32]] = {}
+    vocabulary, contexts = flow.vocabulary, controls.contexts()
+    doses = DosesToPredict(flow, dose, np.array([covariates for covariates, _, _ in contexts]))
+    found: dict[tuple[str, str, tuple[int, ...]], tuple[NDArray[np.float32], list[NDArray[np.intp]]]] = {}
+    for covariates, kind, members in contexts:
+        rows: dict[tuple[str, str], NDArray[np.float32]] = {}
         for name in names:
-            row = vocabulary.encode_perturbations(
-                [name], None if dose is None else [dose], None if kind is None else [kind]
-            ).toarray()[0]
-            label = vocabulary.label(row)
-            if not np.array_equal(rows.setdefault(label, row), row):
-                doses = [vocabulary.dose_label(each) for each in (rows[label], row)]
-                msg = f"Expected one dose of {label!r}, found {doses}. Predict them one after the other."
+            measured = doses.of(name, kind)
+            if len(measured) > 1 and not every_dose:
+                msg = (
+                    f"Expected a dose of {vocabulary.label(measured[0])!r}, which was measured at "
+                    f"{listing(map(vocabulary.dose_label, measured))}, found none. Name one in `dose`."
+                )
                 raise ValueError(msg)
-        for label, row in rows.items():
+            rows |= {(vocabulary.label(row), vocabulary.dose_label(row)): row for row in measured}
+        labels = [label for label, _ in rows]
+        for label in labels if not every_dose else ():
+            if labels.count(label) > 1:
+                several = [dose_label for other, dose_label in rows if other == label]
+                msg = f"Expected one dose of {label!r}, found {several}. Predict them one after the other."
+                raise ValueError(msg)
+        for (label, dose_label), row in rows.items():
             # Contexts that differ only in the type written beside their control cells are one.
-            found.setdefault((label, tuple(covariates.tolist())), (row, []))[1].append(members)
-    order = {label: place for place, label in enumerate(dict.fromkeys(label for label, _ in found))}
+            key = (label, dose_label, tuple(covariates.tolist()))
+            found.setdefault(key, (row, []))[1].append(members)
+    doses.check_names()
+    order = {pair: place for place, pair in enumerate(dict.fromkeys(key[:2] for key in found))}
     return [
-        PredictedCondition(
-            label, vocabulary.dose_label(row), row, np.array(codes, dtype=np.int64), np.sort(np.concatenate(members))
-        )
-        for (label, codes), (row, members) in sorted(found.items(), key=lambda item: order[item[0][0]])
+        PredictedCondition(label, dose_label, row, np.array(codes, dtype=np.int64), np.sort(np.concatenate(members)))
+        for (label, dose_label, codes), (row, members) in sorted(found.items(), key=lambda item: order[item[0][:2]])
     ]
 
 
 def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondition]) -> None:
-    """Warn of components without training cells and of doses above those in training."""
+    """Warn of components without training cells, of doses between those in training and of doses above."""
     components = np.array(flow.vocabulary.components, dtype=object)
     prior = flow.flow.prior
     asked = np.array([condition.perturbation for condition in conditions])
     unseen = np.flatnonzero(asked.any(axis=0) & ~prior.trained)
     if len(unseen):
         warn(_unseen_message(flow, unseen))
+    between = new_doses(flow, asked)
+    if between:
+        msg = (
+            f"New doses, which were not measured: {listing(between)}. The response is interpolated, and its uncertainty "
+            "is larger than at measured doses."
+        )
+        warn(msg)
     beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
     if len(beyond):
         msg = (

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from perturbflow import pl
+from perturbflow.flow import KINDS
 from perturbflow.pl import _drawing, _graph_style, _verdicts
 from perturbflow.pl._drawing import model_colors
 
@@ -50,6 +51,10 @@ def test_colours_are_apart_under_colour_blindness(palette, vision):
 def test_the_measure_finds_colours_that_are_confused():
     red, green = (lab(color, VISION["deuteranopia"]) for color in ("#A0522D", "#6B7A1E"))
     assert np.linalg.norm(red - green) < 15 < np.linalg.norm(lab("#A0522D", np.eye(3)) - lab("#6B7A1E", np.eye(3)))
+
+
+def test_every_kind_of_condition_has_a_colour():
+    assert set(KINDS) <= set(_drawing.KIND_COLORS)
 
 
 def test_more_models_than_colours_share_one():

@@ -129,6 +129,17 @@ def test_doses(make_adata):
     adata.obs["dose"] = [np.nan, 2.0, 1.0, 1.0]
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
     assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
+    adata.obs["dose"] = adata.obs["dose"].astype("category").cat.add_categories([7.0])
+    pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
+    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_doses_in_lists(make_adata, kind):
+    adata = make_adata([("control", "T"), ("B+A", "T"), ("A", "T"), ("B", "T")], n_cells=1)
+    adata.obs["dose"] = pd.Series([kind([0.0]), kind([1.0, 0.5]), kind([3]), kind(["2"])], index=adata.obs_names)
+    pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
+    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0], [0.5, 1], [3, 0], [0, 2]]
 
 
 def test_types(make_adata):
@@ -230,14 +241,18 @@ BAD: dict[str, tuple] = {
     # doses
     "dose_text": (dose("high"), {"dose_key": "dose"}, ValueError, "Expected a dose to be a finite number of at least 0 .* found 'high'"),
     "dose_negative": (dose("-1"), {"dose_key": "dose"}, ValueError, "found '-1'"),
-    "dose_nan": (dose(np.nan), {"dose_key": "dose"}, ValueError, "found nan"),
-    "dose_none": (dose(None), {"dose_key": "dose"}, ValueError, "Expected a dose to be"),
+    "dose_nan": (dose(np.nan), {"dose_key": "dose"}, ValueError, r"dose of every perturbed cell in `adata.obs\['dose'\]`, found none in 6 cells: \['cell_6', 'cell_7', 'cell_8'\] and 3 more"),
+    "dose_none": (dose(None), {"dose_key": "dose"}, ValueError, "Expected the dose of every perturbed cell"),
+    "dose_unit": (dose("10 uM"), {"dose_key": "dose"}, ValueError, r"found '10 uM'. Give numbers without units.* `adata.obs\['dose'\]` of 6 cells: \['cell_6', "),
+    "dose_list": (dose([1, 2]), {"dose_key": "dose"}, ValueError, r"one for each of 1 components, found 2 in dose \(1, 2\) of 'A'"),
+    "dose_mapping": (dose({"A": 1}), {"dose_key": "dose"}, ValueError, "Expected a dose to be a finite number"),
     "dose_infinite": (dose("inf"), {"dose_key": "dose"}, ValueError, "found 'inf'"),
     "dose_count": (dose("1+1"), {"dose_key": "dose"}, ValueError, r"one for each of 1 components, found 2 in dose '1\+1' of 'A'"),
     "dose_zero": (with_obs(dose=lambda adata: [0 if "E" in label else 1 for label in adata.obs["perturbation"]]), {"dose_key": "dose"}, ValueError, r"a dose above 0 in some cell, found only 0 for \['E', 'F'\]"),
     # types
     "type_missing": (kind(None), {"perturbation_type_key": "kind"}, ValueError, r"type of the perturbation of every perturbed cell in `adata.obs\['kind'\]`, found none in 6 cells: \['cell_6', 'cell_7', 'cell_8'\] and 3 more"),
     "type_mark": (kind("a:b"), {"perturbation_type_key": "kind"}, ValueError, "perturbations and their types without ':'"),
+    "type_list": (kind(["a"]), {"perturbation_type_key": "kind"}, TypeError, r"one text a cell in `adata.obs\['kind'\]`, found \['list'\]. Join"),
     "type_slash": (kind("a/b"), {"perturbation_type_key": "kind"}, ValueError, r"types of perturbations without '/'"),
     "type_count": (kind("a+i"), {"perturbation_type_key": "kind"}, ValueError, r"found 2 in type 'a\+i' of 'A'"),
     # arguments

@@ -8,8 +8,10 @@ from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
+from perturbflow.pp import setup_perturbation
 from perturbflow.tl import evaluate
 from tests.tl.test_evaluate import SPLIT, screen
 
@@ -61,6 +63,18 @@ def test_further_genes_are_left_out_and_missing_ones_refused():
     with pytest.raises(ValueError, match=r"predicted\['mine'\] cannot be compared .* 1 are missing: \['g0'\]"):
         evaluate(adata, {"mine": screen(seed=1)[:, 1:].copy()}, **QUICK)
     assert set(adata.uns) == before
+
+
+def test_doses_may_be_lists():
+    adata, other = screen(), screen(seed=1)
+    adata.obs["dose"] = np.where(adata.obs["perturbation"] == "control", 0, 2)
+    other.obs["dose"] = pd.Series([[float(dose)] for dose in adata.obs["dose"]], index=other.obs_names)
+    setup_perturbation(
+        adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"], dose_key="dose"
+    )
+    evaluate(adata, other, **QUICK)
+    assert adata.uns["evaluation_params"]["report"].empty
+    assert np.isfinite(table(adata, "predicted")).all()
 
 
 def _renamed(adata):

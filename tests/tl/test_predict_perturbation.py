@@ -99,8 +99,11 @@ def test_several_perturbations_have_an_entry_each_and_do_not_depend_on_each_othe
 
 def test_order_of_components_does_not_matter(fitted):
     np.testing.assert_array_equal(predicted(fitted, "B+D"), predicted(fitted, " D + B "))
-    np.testing.assert_array_equal(predicted(fitted, "B+D", dose="1+0.5"), predicted(fitted, "D+B", dose="0.5+1"))
-    assert (predicted(fitted, "B+D", dose="1+0.5") != predicted(fitted, "B+D", dose="0.5+1")).any()
+    new = r"New doses, .*D at 0.5 \(between no effect at 0 and 1\)"
+    one = predicted(fitted, "B+D", dose="1+0.5", warns=new)
+    np.testing.assert_array_equal(one, predicted(fitted, "D+B", dose="0.5+1", warns=new))
+    np.testing.assert_array_equal(one, predicted(fitted, "D+B", dose=[0.5, 1], warns=new))
+    assert (one != predicted(fitted, "B+D", dose="0.5+1", warns="B at 0.5")).any()
 
 
 def test_seed_decides(fitted):
@@ -252,7 +255,8 @@ def test_predictions_can_be_written(fitted, tmp_path):
     cells = new_cells(fitted, ["A", "B+D"], n_cells=5)
     cells.write_h5ad(tmp_path / "cells.h5ad")
     assert anndata.read_h5ad(tmp_path / "cells.h5ad").obs["perturbation"].tolist() == cells.obs["perturbation"].tolist()
-    predict_perturbation(fitted, ["A", "B+D"], dose="0.5", n_steps=4)
+    with pytest.warns(UserWarning, match="New doses"):
+        predict_perturbation(fitted, ["A", "B+D"], dose="0.5", n_steps=4)
     fitted.write_h5ad(tmp_path / "predicted.h5ad")
     again = anndata.read_h5ad(tmp_path / "predicted.h5ad")
     assert list(again.uns["predicted"]["obsm"]) == ["predicted_A", "predicted_B+D"]
@@ -450,14 +454,15 @@ def test_doses_and_batches_are_in_the_new_cells(registered):
         batch_key="plate",
     )
     fit_flow(registered, **QUICK)
-    cells = new_cells(registered, "B+D", dose="1.5+1", n_cells=3)
+    with pytest.warns(UserWarning, match=r"New doses.*D at 1 \(between no effect at 0 and 1.5\)"):
+        cells = new_cells(registered, "B+D", dose="1.5+1", n_cells=3)
     assert list(cells.obs) == ["perturbation", "dose", "cell_type", "plate", "source", "source_cell"]
     assert cells.obs["dose"].unique().tolist() == ["1.5+1"]
     assert cells.obs.groupby(["cell_type", "plate"], observed=True).size().tolist() == [3] * 4
-    predict_perturbation(registered, "A", dose=0.5, covariates={"plate": "p1"})
+    predict_perturbation(registered, "A", covariates={"plate": "p1"})
     filled = np.isfinite(registered.obsm["predicted"]).all(axis=1)
     np.testing.assert_array_equal(filled, is_control(registered) & (registered.obs["plate"] == "p1").to_numpy())
-    assert registered.uns["predicted"]["doses"] == ["0.5"]
+    assert registered.uns["predicted"]["doses"] == ["1.5"]
 
 
 def test_no_covariates_at_all(registered):

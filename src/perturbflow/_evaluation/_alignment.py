@@ -11,6 +11,7 @@ from scipy import sparse
 
 from perturbflow._checks import LARGEST_LOGGED, check_key, check_matrix, listing, only_whole_numbers
 from perturbflow._fields import PerturbationFields, expression, find_genes, perturbation_columns, text_column
+from perturbflow._labels import hashable_dose
 from perturbflow.flow import CellData
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArra
     """Which cells have a perturbation and covariates that the observed ones know, and names of the others."""
     labels, doses, types = perturbation_columns(predicted, fields)
     table = pd.DataFrame(
-        {"label": labels, "dose": "" if doses is None else doses, "type": "" if types is None else types}
+        {
+            "label": labels,
+            "dose": "" if doses is None else [hashable_dose(dose) for dose in doses],
+            "type": "" if types is None else types,
+        }
     )
     codes, distinct = pd.factorize(pd.MultiIndex.from_frame(table))
     is_known = np.ones(len(distinct), dtype=bool)

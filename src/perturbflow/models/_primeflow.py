@@ -342,7 +342,7 @@ class PRiMeFlow(RegisteredModel):
         adata: AnnData | MuData | None = None,
         *,
         covariates: Mapping[str, str] | None = None,
-        dose: float | str | None = None,
+        dose: float | str | Sequence[float] | Mapping[str, float] | None = None,
         guidance: float | None = None,
         n_steps: int | None = None,
         seed: int = 0,
@@ -359,7 +359,8 @@ class PRiMeFlow(RegisteredModel):
         covariates
             Predict only in this context.
         dose
-            Dose of the perturbation; 1 by default.
+            Dose of the perturbation; by default that at which it was measured. Both as in
+            :func:`perturbflow.tl.predict_perturbation`.
         guidance
             Weight of classifier-free guidance; the one chosen by the fit by default.
         n_steps
@@ -375,8 +376,8 @@ class PRiMeFlow(RegisteredModel):
         Raises
         ------
         ValueError
-            If the perturbation is unknown, genes are missing, there are no control cells, or their expression is not
-            log1p-normalised.
+            If the perturbation is unknown, its dose cannot be left out, genes are missing, there are no control
+            cells, or their expression is not log1p-normalised.
         """
         check_text(perturbation, name="perturbation")
         fitted = self.fitted

@@ -27,7 +27,13 @@ GREY, DARK = "#A8A8A8", "#333333"
 PALETTE = (VERMILLION, BLUE, GREEN, ORANGE, SKY, BROWN)
 
 SOURCES: Mapping[str, str] = {"control": GREY, "observed": BLUE, "predicted": VERMILLION}
-KIND_COLORS: Mapping[str, str] = {"seen": BLUE, "combination": GREEN, "new context": ORANGE, "unseen": VERMILLION}
+KIND_COLORS: Mapping[str, str] = {
+    "seen": BLUE,
+    "new dose": SKY,
+    "combination": GREEN,
+    "new context": ORANGE,
+    "unseen": VERMILLION,
+}
 EXPRESSION = "expression (log1p)"
 
 _NAMES = {"mmd": "MMD", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "auroc": "AUROC", "r2": "R²"}

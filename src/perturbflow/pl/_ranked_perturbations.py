@@ -75,6 +75,8 @@ def ranked_perturbations(
     table: pd.DataFrame = adata.uns[key].iloc[:n_top]
     level = float(adata.uns[f"{key}_params"]["level"])
     places, names = np.arange(len(table)), table["perturbation"].astype(str).tolist()
+    if "dose" in table:
+        names = [f"{name}, dose {dose}" for name, dose in zip(names, table["dose"], strict=True)]
     longest = max(map(len, names), default=0)
     with drawing(ax, figsize=(4.2 + 0.065 * longest, 1.1 + 0.22 * max(len(table), 3)), show=show) as ax:
         for value in (0.0, 1.0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from perturbflow._fields import (
     writable,
     write_fields,
 )
+from perturbflow._labels import dose_values, hashable_dose
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ def setup_perturbation(
         Columns of ``obs`` that make the context of a cell, such as its type; one name, or several. Every context needs
         control cells.
     dose_key
-        Column of ``obs`` with the dose: a number for all components of a cell, or a string with one a component, in
-        the order of the label ("1+0.5"). A component of dose 0 is like none. Doses of control cells do not count. By
-        default all doses are 1.
+        Column of ``obs`` with the dose, all in one unit: a number for all components of a cell, or one a component in
+        the order of the label, as a string ("1+0.5") or a list ([1, 0.5]). A component of dose 0 is like none. Doses of
+        control cells do not count. By default all doses are 1.
     batch_key
         Column of ``obs`` with the batch, another part of the context, but not of what splits hold out.
     layer
@@ -206,7 +207,7 @@ def _collect_vocabulary(adata: AnnData, fields: PerturbationFields) -> Vocabular
             "Name every perturbation, and the controls."
         )
         raise ValueError(msg)
-    labels, _, types = perturbation_columns(adata, fields)
+    labels, doses, types = perturbation_columns(adata, fields)
     known = sorted(set(labels))
     components = {label: parse_label(label, control=control, separator=separator) for label in known}
     if all(components.values()):
@@ -221,9 +222,11 @@ def _collect_vocabulary(adata: AnnData, fields: PerturbationFields) -> Vocabular
     rename = f"Rename them, for example with `adata.obs[{key!r}].str.replace('/', '_')`, or use another separator."
     check_no_slash([control, separator, *known], what="labels of perturbations", hint=rename)
 
+    perturbed = np.array([bool(components[label]) for label in labels])
     if types is not None:
-        perturbed = np.array([bool(components[label]) for label in labels])
         _check_types(adata, types, perturbed=perturbed, key=fields.perturbation_type_key)
+    if doses is not None:
+        _check_doses(adata, doses, perturbed=perturbed, fields=fields)
     vocabulary = Vocabulary.from_labels(
         labels,
         control=control,
@@ -256,6 +259,29 @@ def _check_types(adata: AnnData, types: NDArray[np.object_], *, perturbed: NDArr
     check_no_slash(
         sorted(set(types[perturbed])), what="types of perturbations", hint=f"Rename them in `adata.obs[{key!r}]`."
     )
+
+
+def _check_doses(
+    adata: AnnData, doses: NDArray[np.object_], *, perturbed: NDArray[np.bool_], fields: PerturbationFields
+) -> None:
+    """Raise unless the dose of every perturbed cell can be read, and name the cells where it cannot."""
+    where = f"`adata.obs[{fields.dose_key!r}]`"
+    missing = perturbed & pd.isna(doses)
+    if missing.any():
+        msg = (
+            f"Expected the dose of every perturbed cell in {where}, found none in {missing.sum()} cells: "
+            f"{listing(adata.obs_names[missing], limit=3)}. Fill in the doses, or remove these cells."
+        )
+        raise ValueError(msg)
+    places: dict[Hashable, list[int]] = {}
+    for place in np.flatnonzero(perturbed).tolist():
+        places.setdefault(hashable_dose(doses[place]), []).append(place)
+    for dose, cells in places.items():
+        try:
+            dose_values(dose, separator=fields.separator)
+        except ValueError as error:
+            msg = f"{error} This is in {where} of {len(cells)} cells: {listing(adata.obs_names[cells], limit=3)}."
+            raise ValueError(msg) from None
 
 
 def _check_controls_of_contexts(adata: AnnData, fields: PerturbationFields) -> None:

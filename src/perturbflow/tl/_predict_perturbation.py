@@ -12,6 +12,7 @@ import pandas as pd
 from perturbflow._checks import check_no_slash, check_text, check_type, check_whole_number, listing
 from perturbflow._conditions import TYPE_MARK
 from perturbflow._controls import PREDICTED_SOURCE, control_cells, predicted_keys
+from perturbflow._doses import recorded_dose
 from perturbflow._fields import check_expression, writable
 from perturbflow._flow_store import read_flow
 from perturbflow._modality import takes_modality
@@ -40,7 +41,7 @@ def predict_perturbation(
     *,
     key: str = "flow",
     covariates: Mapping[str, str] | None = None,
-    dose: float | str | None = None,
+    dose: float | str | Sequence[float] | Mapping[str, float] | None = None,
     guidance: float | None = None,
     n_cells: int | None = None,
     n_steps: int | None = None,
@@ -70,7 +71,10 @@ def predict_perturbation(
         Predict only in this context, for example ``{"cell_type": "B"}``. Covariates without a column in ``adata.obs``
         are set for all cells.
     dose
-        Dose of the perturbations: a number, or one a component in the order of the label ("1+0.5"). 1 by default.
+        Dose of the perturbations: a number; one a component in the order of the label ("1+0.5", [1, 0.5]); or one by
+        component ({"KLF1": 1}). What is left out is the dose at which the perturbation was measured in training, see
+        Notes. A dose between measured ones is a new one, of kind "new dose"; above the largest it counts as the
+        largest. Both give a warning.
     guidance
         Weight of classifier-free guidance; 1 is the conditional flow itself, larger values exaggerate what sets the
         condition apart. By default the one chosen by the fit.
@@ -108,10 +112,10 @@ def predict_perturbation(
     `adata.uns["predicted" | key_added]` : dict
         ``perturbations``, their ``doses`` (if doses are registered or given), the names of their entries in ``obsm``,
         ``params``, and ``uncertainty``: a table with one row a perturbation and context, with the ``kind`` of the
-        condition ("seen", "combination", "new context", "unseen"), the root mean squares over genes of the predicted
-        effect on the mean expression and of its calibrated standard deviation (``rms_effect``, ``rms_sd``), and
-        ``feature_distance``, how far perturbations without training cells are from the nearest in training (1 is usual
-        among those in training; NaN without features).
+        condition ("seen", "new dose", "combination", "new context", "unseen"), the root mean squares over genes of
+        the predicted effect on the mean expression and of its calibrated standard deviation (``rms_effect``,
+        ``rms_sd``), and ``feature_distance``, how far perturbations without training cells are from the nearest in
+        training (1 is usual among those in training; NaN without features).
     `adata.varm["predicted_sd" | key_added + "_sd"]` : DataFrame (n_vars, perturbations)
         Standard deviation of the error of the predicted mean of every gene (log1p-normalised); NaN for genes that the
         flow does not know.
@@ -124,14 +128,20 @@ def predict_perturbation(
     KeyError
         If there is no fitted flow, or a covariate is missing.
     ValueError
-        If a perturbation is unknown (the nearest known ones are named), genes are missing, there are no control cells,
-        a covariate is unknown, the expression is not log1p-normalised, counts are wanted that the control cells do not
-        tell, or ``key_added`` names something else.
+        If a perturbation is unknown (the nearest known ones are named), a dose is wrong or cannot be left out, genes
+        are missing, there are no control cells, a covariate is unknown, the expression is not log1p-normalised, counts
+        are wanted that the control cells do not tell, or ``key_added`` names something else.
 
     Notes
     -----
     Conditions are streamed in batches of cells: memory is that of one batch and of the output. Only the control cells
     of a context without training controls are one batch, whatever their number.
+
+    Where doses are registered and ``dose`` is left out, a perturbation is predicted at the dose at which it was measured
+    in the contexts of the prediction or, if it was not there, in any. A combination that was not measured has the doses
+    at which its components were, alone if they were alone. A component without training cells has the dose of all others
+    if it is the same for all. Where there are several such doses, an error lists them. Where doses are not registered
+    they are 1.
 
     With ``output="challenge"`` the logarithm is undone, every cell is scaled to ``target_total``, rounded to whole
     counts, scaled again and taken the log1p of, and the gene that is knocked down is set to 0 (arXiv 2604.13986). That
@@ -178,7 +188,7 @@ def predict_perturbation(
         "covariates": dict(covariates or {}),
         "seed": seed,
         **sampler.changes,
-        **({} if dose is None else {"dose": dose}),
+        **({} if dose is None else {"dose": recorded_dose(dose)}),
         **({} if output == "log_normalised" else {"output": output, "target_total": space.total}),
     }
     if as_anndata:

@@ -23,6 +23,7 @@ from perturbflow._checks import (
     nearest,
 )
 from perturbflow._controls import control_cells
+from perturbflow._doses import recorded_dose
 from perturbflow._fields import check_expression, expression, find_genes, writable
 from perturbflow._flow_store import read_flow
 from perturbflow._modality import takes_modality
@@ -52,7 +53,7 @@ def rank_perturbations(
     candidates: Sequence[str] | None = None,
     combinations: bool = False,
     from_cells: Mapping[str, Any] | ArrayLike | None = None,
-    dose: float | str | None = None,
+    dose: float | str | Sequence[float] | Mapping[str, float] | None = None,
     metric: Literal["euclidean", "standardised"] = "euclidean",
     level: float = 0.9,
     key: str = "flow",
@@ -90,7 +91,8 @@ def rank_perturbations(
         The control cells to move, as values of columns of ``obs`` or one boolean a cell; by default all. Other cells
         among them do not count.
     dose
-        Dose of the perturbations, as in :func:`perturbflow.tl.predict_perturbation`.
+        Dose of the perturbations, as in :func:`perturbflow.tl.predict_perturbation`. By default every perturbation is
+        ranked at each of the doses at which it was measured.
     metric
         "euclidean", or "standardised" to divide every gene by its standard deviation among control cells.
     level
@@ -111,11 +113,12 @@ def rank_perturbations(
     None, or the copy with the entries
 
     `adata.uns["ranked_perturbations" | key_added]` : DataFrame
-        One row a candidate, best first: ``perturbation``, ``score``, its ``sd``, ``lower`` and ``upper``; ``cosine`` of
-        the predicted effect and the direction to the target; ``distance``, what is left of the distance to the target;
-        ``probability_better_than_none`` that the score is above 0, and ``probability_best`` among the candidates, both
-        with normal and independent errors; ``kind`` of prediction ("seen", "combination", "new context", "unseen"; of
-        several contexts the least known) and ``n_training_cells`` of this very condition.
+        One row a candidate and dose, best first: ``perturbation``, ``dose`` (if doses are registered or given),
+        ``score``, its ``sd``, ``lower`` and ``upper``; ``cosine`` of the predicted effect and the direction to the
+        target; ``distance``, what is left of the distance to the target; ``probability_better_than_none`` that the
+        score is above 0, and ``probability_best`` among the rows, both with normal and independent errors; ``kind`` of
+        prediction ("seen", "new dose", "combination", "new context", "unseen"; of several contexts the least known) and
+        ``n_training_cells`` of this very condition.
     `adata.uns["ranked_perturbations_params" | f"{key_added}_params"]` : dict
         The parameters, and the ``distance`` to the target without perturbation.
 
@@ -124,8 +127,8 @@ def rank_perturbations(
     KeyError
         If there is no fitted flow, or a column is missing.
     ValueError
-        If a perturbation or value is unknown, there are no cells, genes are missing, or the target does not differ
-        from the control cells by more than sampling.
+        If a perturbation or value is unknown, a dose is wrong or cannot be left out, there are no cells, genes are
+        missing, or the target does not differ from the control cells by more than sampling.
 
     Notes
     -----
@@ -162,7 +165,8 @@ def rank_perturbations(
             types=None if controls.types is None else controls.types[keep],
         )
     goal = _target(adata, target, flow)
-    conditions = conditions_to_predict(flow, controls, _labels(flow, candidates, combinations=combinations), dose)
+    labels = _labels(flow, candidates, combinations=combinations)
+    conditions = conditions_to_predict(flow, controls, labels, dose, every_dose=True)
     if not all(condition.perturbation.any() for condition in conditions):
         msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
         raise ValueError(msg)
@@ -170,12 +174,14 @@ def rank_perturbations(
     warn_of_extrapolation(flow, conditions)
     move = _Move.between(_Profile.of(controls.x), goal, metric)
     table = _score(flow, controls, conditions, move, level=level, rng=np.random.default_rng(seed))
+    if flow.fields.dose_key is None and dose is None:
+        del table["dose"]
 
     adata = writable(adata, copy=copy)
     adata.uns[key_added] = table
     adata.uns[f"{key_added}_params"] = {
         **{"key": key, "metric": metric, "level": level, "seed": seed, "combinations": combinations},
-        **({} if dose is None else {"dose": dose}),
+        **({} if dose is None else {"dose": recorded_dose(dose)}),
         "distance": float(np.sqrt(move.squared_distance)),
     }
     return adata if copy else None
@@ -236,14 +242,14 @@ def _score(
     """The table, best first."""
     prior = flow.flow.prior
     contexts: dict[tuple[int, ...], Context] = {}
-    by_label: dict[str, list[PredictedCondition]] = {}
+    by_label: dict[tuple[str, str], list[PredictedCondition]] = {}
     for condition in conditions:
-        by_label.setdefault(condition.label, []).append(condition)
+        by_label.setdefault((condition.label, condition.dose_label), []).append(condition)
         codes = tuple(condition.covariates.tolist())
         if codes not in contexts:
             contexts[codes] = prior.context(condition.covariates, controls.dense(condition.members))
     rows = []
-    for label, parts in by_label.items():
+    for (label, dose), parts in by_label.items():
         shares = np.array([len(part.members) for part in parts]) / sum(len(part.members) for part in parts)
         predicted = [
             predicted_uncertainty(flow, part.perturbation, contexts[tuple(part.covariates.tolist())]) for part in parts
@@ -262,6 +268,7 @@ def _score(
         rows.append(
             {
                 "perturbation": label,
+                "dose": dose,
                 "score": 1 - left / move.squared_distance,
                 "sd": np.sqrt(slope + curvature) / move.squared_distance,
                 "cosine": float(move.weights @ (effect * move.direction)) / norm if norm > 0 else 0.0,
@@ -273,13 +280,13 @@ def _score(
         )
     table = pd.DataFrame(rows).sort_values(["order", "perturbation"], ignore_index=True).drop(columns="order")
     half = ndtri((1 + level) / 2) * table["sd"]
-    table.insert(3, "lower", table["score"] - half)
-    table.insert(4, "upper", np.minimum(table["score"] + half, 1.0))
+    table.insert(4, "lower", table["score"] - half)
+    table.insert(5, "upper", np.minimum(table["score"] + half, 1.0))
     above = table["score"] / table["sd"]
-    table.insert(7, "probability_better_than_none", ndtr(above.to_numpy()))
+    table.insert(8, "probability_better_than_none", ndtr(above.to_numpy()))
     drawn = table["score"].to_numpy() + table["sd"].to_numpy() * rng.standard_normal((_DRAWS, len(table)))
     best = np.bincount(drawn.argmax(axis=1), minlength=len(table)) / _DRAWS
-    table.insert(8, "probability_best", best)
+    table.insert(9, "probability_best", best)
     return table
 
 
