@@ -545,7 +545,7 @@ def shifted(adata):
         (shifted, {"output": "counts"}, ValueError, "not whole multiples of one number. Name the total"),
         (None, {"seed": -1}, ValueError, "Expected `seed` to be at least 0"),
         (None, {"key_added": "a/b"}, ValueError, "Expected `key_added` without '/'"),
-        (None, {"key_added": "flow"}, ValueError, r"found other content in \[\"adata.uns\['flow'\]\"\]"),
+        (None, {"key_added": "flow"}, ValueError, "found 'flow', which is that of pf.tl.fit_flow"),
         (None, {"key_added": "perturbation_features"}, ValueError, "Choose another `key_added`"),
     ],
 )  # fmt: skip

@@ -21,6 +21,7 @@ from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_t
 from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import PerturbationFields, read_cells, read_fields, read_split, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
@@ -184,6 +185,7 @@ def evaluate(
     >>> adata.uns["evaluation_summary"]["model"].unique().tolist()[:2]
     ['control cells', 'mean effect']
     """
+    check_key_added(adata, key_added, "evaluation")
     others = _others(predicted)
     key = None if key == "flow" and key not in adata.uns and others else key
     flow = None if key is None else read_flow(adata, key)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from perturbflow._dynamics_store import check_dynamics_key, write_dynamics
+from perturbflow._dynamics_store import write_dynamics
 from perturbflow._fields import writable
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def fit_dynamics(
     from perturbflow.models import DynamicsOptions  # here, because it loads torch
     from perturbflow.models import fit_dynamics as fit
 
-    check_dynamics_key(adata, key_added)
+    check_key_added(adata, key_added, "dynamics")
     options = DynamicsOptions(
         field=field,
         sparsity=sparsity,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from perturbflow._fields import writable
-from perturbflow._flow_store import check_flow_key, write_flow
+from perturbflow._flow_store import write_flow
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def fit_flow(
     from perturbflow.models._presets import resolve
     from perturbflow.models._transfer import inherited_options, resolve_init
 
-    check_flow_key(adata, key_added, store=store)
+    check_key_added(adata, key_added, "flow")
     source_flow = None if init_from is None else resolve_init(init_from, adata)
     options, settings = resolve(
         preset,
