@@ -238,8 +238,14 @@ class FittedFlow:
         Parameters
         ----------
         folder
-            The directory; it is made if there is none, and an earlier flow in it is replaced.
+            The directory; it is made if there is none, and an earlier flow in it is replaced once all is written.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         folder = Path(folder)
@@ -251,8 +257,18 @@ class FittedFlow:
             for name, array in values.pop(part).items()
         }
         values["genes"] = list(self.genes)
-        save_file(arrays, folder / _ARRAYS_FILE)
-        (folder / _VALUES_FILE).write_text(json.dumps(values, indent=1))
+        files = [folder / _ARRAYS_FILE, folder / _VALUES_FILE]
+        fresh = [file.with_suffix(f"{file.suffix}.new") for file in files]
+        try:
+            save_file(arrays, fresh[0])
+            fresh[1].write_text(json.dumps(values, indent=1))
+            for new, file in zip(fresh, files, strict=True):
+                new.replace(file)
+        except SafetensorError as error:  # of a disk, since arrays can always be written
+            raise OSError(error) from error
+        finally:
+            for new in fresh:
+                new.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from perturbflow._checks import check_key
 from perturbflow._fitted_flow import FittedFlow
 from perturbflow._keys import is_record
+from perturbflow._warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,12 +17,23 @@ _STORE = "store"
 
 
 def write_flow(adata: AnnData, fitted: FittedFlow, *, key: str = "flow", store: str | Path | None = None) -> None:
-    """Write a fitted flow to ``uns[key]``, or to a directory that ``uns[key]`` then names."""
-    if store is None:
-        adata.uns[key] = fitted.to_dict()
-        return
-    fitted.save(store)
-    adata.uns[key] = {_STORE: str(Path(store).resolve())}
+    """Write a fitted flow to ``uns[key]``, or to a directory that ``uns[key]`` then names.
+
+    A flow that cannot be written to the directory, for want of space for example, goes to ``uns[key]`` with a warning.
+    """
+    if store is not None:
+        try:
+            fitted.save(store)
+        except OSError as error:
+            msg = (
+                f"The fitted flow could not be written to {str(store)!r} ({error}): it is kept in `adata.uns[{key!r}]`. "
+                f"`pf.models.FittedFlow.from_dict(adata.uns[{key!r}]).save(folder)` writes it elsewhere."
+            )
+            warn(msg)
+        else:
+            adata.uns[key] = {_STORE: str(Path(store).resolve())}
+            return
+    adata.uns[key] = fitted.to_dict()
 
 
 def read_flow(adata: AnnData, key: str = "flow") -> FittedFlow:

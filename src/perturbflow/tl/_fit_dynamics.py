@@ -123,6 +123,8 @@ def fit_dynamics(
     ValueError
         If a setting is wrong, no gene changes along time, a checkpoint belongs to another fit, or ``key_added`` names
         something else than earlier dynamics.
+    OSError
+        If nothing can be written to ``checkpoint``, which is tried before the fit.
 
     Notes
     -----
