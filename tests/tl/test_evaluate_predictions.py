@@ -14,9 +14,10 @@ from perturbflow.tl import evaluate
 from tests.tl.test_evaluate import SPLIT, screen
 
 QUICK: dict[str, Any] = {"key": None, "metrics": ["energy_distance", "rmse_of_mean_effects"], "progress_bar": False}
-MODEL_BETTER, BASELINE, NOT_MEASURABLE = (
+MODEL_BETTER, TIE, BASELINE_BETTER, NOT_MEASURABLE = (
     "model better",
-    "resolved by a baseline",
+    "no difference could be shown",
+    "a baseline is better",
     "not measurable at this number of cells",
 )
 
@@ -135,13 +136,25 @@ def test_a_model_is_better_where_baselines_fail():
     assert (found["n_cells_needed"] < 90).all()
 
 
-def test_a_model_that_says_nothing_is_resolved_by_a_baseline():
+def test_a_model_that_says_nothing_is_no_better_than_no_effect():
     controls = screen(seed=1)
     controls.X = controls.X.toarray()
     for label in ("A", "B", "C", "A+B"):
         rows = controls.obs["perturbation"] == label
         controls.X[np.flatnonzero(rows)] = controls.X[np.flatnonzero(controls.obs["perturbation"] == "control")]
-    assert (verdicts(controls)["verdict"] == BASELINE).all()
+    found = verdicts(controls)
+    assert found["verdict"].isin([TIE, BASELINE_BETTER]).all()
+    assert (found.loc["A+B", "verdict"] == BASELINE_BETTER).all()  # A and B add, and baselines know
+
+
+def test_a_model_that_is_worse_than_no_effect_is_called_so():
+    wrong = screen(seed=1)
+    wrong.X = wrong.X.toarray()
+    wrong.X[(wrong.obs["perturbation"] != "control").to_numpy(), 3:] += 6.0
+    found = verdicts(wrong)
+    assert (found["verdict"] == BASELINE_BETTER).all()
+    assert found["finding"].str.contains("no effect (control cells)", regex=False).all()
+    assert (found["lower"] > 0).all()
 
 
 def test_what_has_no_effect_is_not_measurable():

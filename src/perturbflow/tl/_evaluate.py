@@ -151,8 +151,9 @@ def evaluate(
         One row per condition and model that is no baseline: ``best_baseline`` at this condition, ``difference`` of
         energy distances to it with ``lower`` and ``upper`` (95 %, bootstrap over real cells, the same for both),
         ``p_value`` that real cells differ from the controls at all, ``n_cells``, ``n_cells_needed`` to see that, and
-        ``verdict``: "not measurable at this number of cells", "model better" or "resolved by a baseline". The last is
-        said wherever the model is not shown to be better than every baseline.
+        ``verdict``: "not measurable at this number of cells", "model better" (than every baseline), "a baseline is
+        better", or "no difference could be shown" where the interval has 0 in it. ``finding`` says it in words, with the
+        names, also where no effect at all, the control cells, is better than the model.
     `adata.uns["evaluation_params"]` : dict
         The parameters, ``fitted_splits``, ``left_out``: a table of the conditions left out, with the reason, and
         ``report``: what of the predicted cells was sorted, left out or missing.
