@@ -94,9 +94,9 @@ def test_names_that_something_else_is_kept_under_are_refused(kind, cells, unchan
         for name in others:
             with pytest.raises(ValueError, match=f"a name that nothing else is kept under, found '{name}'"):
                 write(adata, key_added=name)
-        for name, error in {"a/b": ValueError, "": ValueError, 3: TypeError}.items():
+        for bad, error in {"a/b": ValueError, "": ValueError, 3: TypeError}.items():
             with pytest.raises(error, match="Expected `key_added`"):
-                write(adata, key_added=name)
+                write(adata, key_added=bad)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind not in {"flow", "dynamics"}])

@@ -363,6 +363,7 @@ def test_counts_of_a_given_total(fitted):
 def test_challenge_recipe_is_applied_to_the_prediction(fitted):
     fitted.var_names = ["D", "A", *fitted.var_names[2:]]
     fitted.uns["flow"]["genes"] = list(fitted.var_names)
+    del fitted.uns["flow"]["checksum"]
     plain = predicted(fitted, "A")
     cells = predicted(fitted, "A", output="challenge", target_total=300)
     np.testing.assert_array_equal(cells, to_challenge(plain, 300, targets=[1]))
