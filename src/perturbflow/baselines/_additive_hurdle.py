@@ -94,7 +94,7 @@ class AdditiveHurdle:
             msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
             raise RuntimeError(msg)
         controls = np.asarray(controls, dtype=np.float32)
-        expected = (self._prior.n_genes, len(self._prior.dose_unit))
+        expected = (self._prior.n_genes, len(self._prior.trained))
         if controls.ndim != 2 or (controls.shape[1], np.size(perturbation)) != expected:
             msg = (
                 f"Expected controls of {expected[0]} genes and {expected[1]} components, as in the training cells, "

@@ -22,26 +22,31 @@ _PSEUDO_MEASUREMENTS = 4.0  # at the level that all genes have, added where a va
 # in one context differs from that in others.
 _INTERACTION_SHARE = 0.1
 _CONTEXT_SHARE = 0.25
+_CENSORING_ROUNDS = 5
+_LARGEST_RESPONSE = 1.5  # of a dose, relative to the next higher one
 
 
 @dataclass(frozen=True, eq=False)
 class AdditiveFit:
-    """Parts of measured effects, C contexts, P components, g groups, G genes.
+    """Parts of measured effects, C contexts, L dose levels, g groups, G genes.
 
     Parameters
     ----------
     shared
         Mean effect of a component (C, G).
     effects
-        What every component adds to it (P, C, G).
+        What every level adds to it (L, C, G).
     interactions
         What remains in every group (g, G).
     effect_variances
-        Posterior variance of the effect of a component, in contexts where it was seen (P, G).
+        Posterior variance of the effect of a level, in contexts where it was seen (L, G).
     interaction_variances
         Variance of the interaction of a pair (G,).
     context_variances
         Variance of an effect between contexts (G,).
+    base_precisions
+        What the groups of a context say of the base that the shared part is added to, as if they were more controls:
+        the sum of their precisions (C, G).
     fraction
         Share of the variance of effects that features explain (1,).
     """
@@ -52,34 +57,81 @@ class AdditiveFit:
     effect_variances: NDArray[np.float64]
     interaction_variances: NDArray[np.float64]
     context_variances: NDArray[np.float64]
+    base_precisions: NDArray[np.float64]
     fraction: NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
+class Measurements:
+    """Measured effects of g groups of cells on G genes, and which components they are of.
+
+    Parameters
+    ----------
+    effects, variances
+        Measured effects and their sampling variances (g, G).
+    lowest, highest
+        Effects that take a gene to the ends of its range (g, G): what lies beyond looks the same.
+    design
+        Weight of every dose level in every group (g, L).
+    levels
+        Component of every level (L,), ascending; within a component the doses ascend.
+    which
+        Context of every group (g,).
+    """
+
+    effects: NDArray[np.float64]
+    variances: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    highest: NDArray[np.float64]
+    design: NDArray[np.float64]
+    levels: NDArray[np.int64]
+    which: NDArray[np.int64]
+
+    @property
+    def n_components(self) -> int:
+        """Number of components P."""
+        return int(self.levels.max()) + 1 if len(self.levels) else 0
+
+    @property
+    def seen(self) -> NDArray[np.intp]:
+        """Levels of which there are groups."""
+        return np.flatnonzero(self.design.any(axis=0))
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """Components of which there are groups (P,)."""
+        return np.isin(np.arange(self.n_components), self.levels[self.seen])
+
+    @property
+    def n_active(self) -> NDArray[np.intp]:
+        """Number of components of every group (g,)."""
+        active = [np.unique(self.levels[np.flatnonzero(row)]) for row in self.design]
+        return np.array([len(own) for own in active], dtype=np.intp)
+
+    def beyond(self, fitted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far fitted effects (g, G) lie beyond the ends of the range, where none can be measured."""
+        return fitted - np.clip(fitted, self.lowest, self.highest)
+
+
 def fit_additive(
-    measured: NDArray[np.float64],
-    variances: NDArray[np.float64],
+    measured: Measurements,
     *,
-    design: NDArray[np.float64],
-    which: NDArray[np.int64],
     covariances: NDArray[np.float64],
     features: NDArray[np.floating],
     scales: Sequence[float],
 ) -> AdditiveFit:
-    """Split measured effects (g, G) with sampling variances (g, G).
+    """Split measured effects into parts that add up.
 
     The shared part first; then a ridge solution, which divides an effect evenly between components that were only seen
     together; from it and the features, what each component is expected to do given the others; then each component is
     shrunken towards that in turn. Further passes would let a component that comes early take what belongs to its
-    partners.
+    partners. The levels of a component go from the highest dose down, each expected to do a part of what the one above
+    does.
 
     Parameters
     ----------
-    measured, variances
-        Measured effects and their sampling variances (g, G).
-    design
-        Relative dose of every component (g, P).
-    which
-        Context of every group (g,).
+    measured
+        Measured effects.
     covariances
         Candidate covariances between contexts (M, C, C).
     features
@@ -91,45 +143,51 @@ def fit_additive(
     -------
     The parts.
     """
-    n_groups, n_genes = measured.shape
-    n_contexts, n_components = covariances.shape[1], design.shape[1]
+    variances, design, which = measured.variances, measured.design, measured.which
+    n_groups, n_genes = measured.effects.shape
+    n_contexts, n_levels = covariances.shape[1], design.shape[1]
     shared = np.zeros((n_contexts, n_genes))
-    effects = np.zeros((n_components, n_contexts, n_genes))
+    effects = np.zeros((n_levels, n_contexts, n_genes))
     if n_groups == 0:  # the middle of the scales stands for what is not known
         typical = np.full(n_genes, float(np.median(scales)) ** 2)
         return AdditiveFit(
             shared=shared,
             effects=effects,
             interactions=np.zeros((0, n_genes)),
-            effect_variances=np.repeat(typical[None], n_components, axis=0),
+            effect_variances=np.repeat(typical[None], n_levels, axis=0),
             interaction_variances=_INTERACTION_SHARE * typical,
             context_variances=_CONTEXT_SHARE * typical,
+            base_precisions=np.zeros((n_contexts, n_genes)),
             fraction=np.zeros(1),
         )
     amount = design.sum(axis=1, keepdims=True)
-    trained = np.asarray(design.any(axis=0))
-    seen = np.flatnonzero(trained)
-    remaining = measured.copy()
+    seen, trained = measured.seen, measured.trained
+    remaining = measured.effects.copy()
     if len(seen) > 1:
-        shared = _shrink(measured / amount, variances / amount**2, which, covariances, scales, between=True)[0]
-        remaining -= amount * shared[which]
-        gram = design[:, seen].T @ design[:, seen] + _SPLIT_PENALTY * np.eye(len(seen))
-        start = np.linalg.solve(gram, design[:, seen].T @ remaining)
+        shared = _shrink(remaining / amount, variances / amount**2, which, covariances, scales, between=True)[0]
+        start = _divide(measured, amount * shared[which])
         effects[seen] = start[:, None]
-        remaining -= design[:, seen] @ start
-    expected = _expect(remaining, variances, effects, design, trained, features, scales)
-    effects[~trained] = expected.means[~trained, None]
+        fitted = amount * shared[which] + design[:, seen] @ start
+        remaining += measured.beyond(fitted) - fitted
+    expected = _expect(measured, remaining, effects, features, scales)
+    effects[~trained[measured.levels]] = expected.means[~trained][:, None]
     # The mean effect of a few components is itself uncertain.
-    effect_variances = expected.variances * (1 + 1 / len(seen))
-    for j in seen:
-        rows = np.flatnonzero(design[:, j])
-        dose = design[rows, j, None]
-        partial = remaining[rows] / dose + effects[j][which[rows]] - expected.means[j]
-        new, spread = _shrink(partial, variances[rows] / dose**2, which[rows], covariances, scales, between=False)
-        new += expected.means[j]
-        remaining[rows] += dose * (effects[j] - new)[which[rows]]
-        effects[j] = new
-        effect_variances[j] = spread.mean(axis=0)
+    effect_variances = (expected.variances * (1 + 1 / trained.sum()))[measured.levels]
+    for level in sorted(seen, key=lambda own: (measured.levels[own], -own)):
+        rows = np.flatnonzero(design[:, level])
+        weight = design[rows, level, None]
+        partial, noise = remaining[rows] / weight + effects[level][which[rows]], variances[rows] / weight**2
+        above = level + 1 if level + 1 in seen and measured.levels[level + 1] == measured.levels[level] else None
+        if above is None:
+            prior = np.repeat(expected.means[measured.levels[level], None], n_contexts, axis=0)
+        else:
+            total = shared + effects[above]
+            prior = _response(partial + shared[which[rows]], noise, total[which[rows]]) * total - shared
+        new, spread = _shrink(partial - prior[which[rows]], noise, which[rows], covariances, scales, between=False)
+        new += prior
+        remaining[rows] += weight * (effects[level] - new)[which[rows]]
+        effects[level] = new
+        effect_variances[level] = spread.mean(axis=0)
     alone = np.ones((1, 1, 1))
     interactions = np.stack(
         [
@@ -137,37 +195,65 @@ def fit_additive(
             for rest, variance in zip(remaining, variances, strict=True)
         ]
     )
+    spread = (np.square(effects[seen]).mean(axis=1) + effect_variances[seen]).mean(axis=0)
+    base_precisions = np.zeros((n_contexts, n_genes))
+    if len(seen) > 1:  # the shared part takes up the error of the base
+        np.add.at(base_precisions, which, 1 / (variances + spread))
     scale = (np.square(shared + effects[seen]).mean(axis=1) + effect_variances[seen]).mean(axis=0)
     return AdditiveFit(
         shared=shared,
         effects=effects,
         interactions=interactions,
         effect_variances=effect_variances,
-        interaction_variances=_interaction_variances(remaining, variances, design[:, seen], scale),
-        context_variances=_context_variances(measured / amount, variances / amount**2, design, which, scale),
+        interaction_variances=_interaction_variances(measured, remaining, scale),
+        context_variances=_context_variances(measured.effects / amount, variances / amount**2, design, which, scale),
+        base_precisions=base_precisions,
         fraction=np.array([expected.fraction]),
     )
 
 
+def _divide(measured: Measurements, shared: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ridge solution for what every seen level adds to the shared part (g, G), the same in all contexts.
+
+    Where the parts of a combination take a gene beyond the end of its range, its cells show the end: the fit itself
+    stands for what cannot be seen there (Tobin, Econometrica 1958), in a few rounds.
+    """
+    design = measured.design[:, measured.seen]
+    gram = design.T @ design + _SPLIT_PENALTY * np.eye(design.shape[1])
+    solution = np.linalg.solve(gram, design.T)
+    start = solution @ (measured.effects - shared)
+    for _ in range(_CENSORING_ROUNDS if (measured.n_active > 1).any() else 0):
+        start = solution @ (measured.effects + measured.beyond(shared + design @ start) - shared)
+    return start
+
+
+def _response(effects: NDArray[np.float64], noise: NDArray[np.float64], above: NDArray[np.float64]) -> float:
+    """Size of the effects of a dose (n, G) relative to those of the next higher one (n, G), over all genes."""
+    strength = (above**2 / noise).sum()
+    return float(np.clip((effects * above / noise).sum() / max(strength, 1e-12), 0, _LARGEST_RESPONSE))
+
+
 def _expect(
+    measured: Measurements,
     remaining: NDArray[np.float64],
-    variances: NDArray[np.float64],
     effects: NDArray[np.float64],
-    design: NDArray[np.float64],
-    trained: NDArray[np.bool_],
     features: NDArray[np.floating],
     scales: Sequence[float],
 ) -> FeatureEffects:
-    """What each component is expected to do, from its effect averaged over contexts and those of the others."""
-    average, noise = np.zeros((2, len(effects), remaining.shape[1]))
-    for j in np.flatnonzero(trained):
-        rows = np.flatnonzero(design[:, j])
-        dose = design[rows, j, None]
-        precision = dose**2 / variances[rows]
+    """What each component is expected to do, from its effect averaged over contexts and those of the others.
+
+    Of a component at several doses the highest counts: the others are no further perturbations.
+    """
+    average, noise = np.zeros((2, measured.n_components, remaining.shape[1]))
+    for j in np.flatnonzero(measured.trained):
+        level = measured.seen[measured.levels[measured.seen] == j][-1]
+        rows = np.flatnonzero(measured.design[:, level])
+        weight = measured.design[rows, level, None]
+        precision = weight**2 / measured.variances[rows]
         noise[j] = 1 / precision.sum(axis=0)
         # Before components are shrunken, all contexts have the same effect.
-        average[j] = noise[j] * (precision * remaining[rows] / dose).sum(axis=0) + effects[j, 0]
-    return regress_effects(average, noise, features=features, trained=trained, scales=scales)
+        average[j] = noise[j] * (precision * remaining[rows] / weight).sum(axis=0) + effects[level, 0]
+    return regress_effects(average, noise, features=features, trained=measured.trained, scales=scales)
 
 
 def _shrink(
@@ -199,21 +285,18 @@ def _shrink(
 
 
 def _interaction_variances(
-    remaining: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    design: NDArray[np.float64],
-    scale: NDArray[np.float64],
+    measured: Measurements, remaining: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Variance of the interaction of a pair (G,), from what remains in combinations (g, G).
 
     Each combination has taken part in the fit, which leaves ``1 - leverage`` of the variance of its remainder. A
     combination of k components has k - 1 times the variance of a pair.
     """
+    design, n_active = measured.design[:, measured.seen], measured.n_active
     gram = design.T @ design + _SPLIT_PENALTY * np.eye(design.shape[1])
     leverage = (design.T * np.linalg.solve(gram, design.T)).sum(axis=0)
-    n_active = (design > 0).sum(axis=1)
     telling = (n_active > 1) & (leverage < _LARGEST_LEVERAGE)
-    squares = remaining[telling] ** 2 / (1 - leverage[telling, None]) - variances[telling]
+    squares = remaining[telling] ** 2 / (1 - leverage[telling, None]) - measured.variances[telling]
     return _gene_variances(squares / (n_active[telling, None] - 1), scale, share=_INTERACTION_SHARE)
 
 

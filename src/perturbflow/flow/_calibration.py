@@ -27,6 +27,11 @@ _PER_STRATUM = 200
 _MOST_RESIDUALS = 20_000  # of a stratum; more make no difference
 _MOST_DIRECTIONS = 30
 _LOWEST_SD = 1e-4
+# How far off the stated standard deviations are believed to be before errors are seen: of log widths, of mean errors in
+# their units, and of the mean squares of errors. Where sampling noise hides the errors, this is what remains.
+_BELIEF_IN_WIDTHS = 0.3
+_BELIEF_IN_OFFSETS = 0.3
+_BELIEF_IN_SQUARES = 0.5
 _TWO_THIRDS = 0.6827  # of a normal distribution within its standard deviation
 
 
@@ -84,8 +89,8 @@ class Calibration:
     >>> x = np.log1p(np.random.default_rng(0).poisson(1.0, (250, 20)))
     >>> doses = np.repeat(np.eye(5)[:, 1:], 50, axis=0)
     >>> calibration = pf.flow.Calibration.fit(pf.flow.CellData(x, doses, np.zeros((250, 0), dtype=int)))
-    >>> calibration.n_conditions  # seen, combination, new context, unseen
-    array([16,  0,  0,  4])
+    >>> calibration.n_conditions  # seen, new dose, combination, new context, unseen
+    array([16,  0,  0,  0,  4])
     """
 
     scales: NDArray[np.float64]
@@ -256,6 +261,7 @@ def _error_sizes(
     sd = np.maximum(np.concatenate([prediction.sd for prediction in predictions]), _LOWEST_SD)
     residual = np.concatenate([prediction.observed - prediction.predicted for prediction in predictions])
     noise = np.concatenate([prediction.noise for prediction in predictions])
+    gene = np.tile(np.arange(len(predictions[0].sd)), len(predictions))
     n_strata = int(np.clip(len(sd) // _PER_STRATUM, 1, _N_STRATA))
     edges = np.full(_N_STRATA - 1, np.inf)
     edges[: n_strata - 1] = np.quantile(sd, np.arange(1, n_strata) / n_strata)
@@ -268,16 +274,38 @@ def _error_sizes(
         if len(members) > _MOST_RESIDUALS:
             members = rng.choice(members, _MOST_RESIDUALS, replace=False)
         standardised, relative_noise = residual[members] / sd[members], noise[members] / sd[members] ** 2
-        offsets[s] = standardised.mean()
+        mean = standardised.mean()
+        spread = _sum_of_squares(standardised - mean, gene[members]) / len(members) ** 2
+        offsets[s] = _believed(0.0, _BELIEF_IN_OFFSETS, mean, spread)
         standardised -= offsets[s]
         variances = _SCALES[:, None] ** 2 + relative_noise
         log_likelihoods = -0.5 * (np.log(variances) + standardised**2 / variances)
         likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=0))
-        weights[s] = families[np.argmax(np.log(families @ likelihoods + 1e-300).sum(axis=1))]
-        excess = np.sum(residual[members] ** 2 - noise[members]) / np.sum(sd[members] ** 2)
+        score = (standardised**2 / (1 + relative_noise) - 1) / (1 + relative_noise)
+        repeats = _sum_of_squares(score, gene[members]) / np.sum(score**2)
+        fit = np.log(families @ likelihoods + 1e-300).sum(axis=1) / max(repeats, 1.0)
+        weights[s] = families[np.argmax(fit + _log_belief())]
+        total = np.sum(sd[members] ** 2)
+        excess = np.sum(residual[members] ** 2 - noise[members]) / total
+        sampling = max(repeats, 1.0) * 2 * np.sum((noise[members] + sd[members] ** 2) ** 2) / total**2
         usual = _quantiles(weights[[s]], _SCALES, _TWO_THIRDS)[0]
-        factors[s] = np.sqrt(max(excess, usual**2))
+        factors[s] = np.sqrt(max(_believed(1.0, _BELIEF_IN_SQUARES, excess, sampling), usual**2))
     return edges, offsets, weights, factors
+
+
+def _believed(expected: float, sd: float, found: float, variance: float) -> float:
+    """What to believe of a number that was expected with a standard deviation and found with a sampling variance."""
+    return float((expected / sd**2 + found / variance) / (1 / sd**2 + 1 / variance))
+
+
+def _sum_of_squares(values: NDArray[np.float64], gene: NDArray[np.intp]) -> float:
+    """Sum over genes of the squared sum of the values of a gene, whose errors in different conditions go together."""
+    return float(np.sum(np.bincount(gene, weights=values) ** 2))
+
+
+def _log_belief() -> NDArray[np.float64]:
+    """Logarithm of how likely the widths of :func:`_t_mixtures` are before errors are seen (T,)."""
+    return -0.5 * (np.log(np.repeat(_WIDTHS, len(_DEGREES))) / _BELIEF_IN_WIDTHS) ** 2
 
 
 def _t_mixtures() -> NDArray[np.float64]:

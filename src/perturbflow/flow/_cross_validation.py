@@ -58,8 +58,8 @@ def cross_validate(
     """Predict training conditions from fits that left them out, in all ways in which one can be new.
 
     Left out are, each in ``n_folds`` parts, as far as the conditions allow: all conditions of some combinations, all
-    conditions with some components, all conditions with some components in some contexts; and some cells of every
-    condition.
+    conditions with some components, all with some components at some of their doses, all with some components in some
+    contexts; and some cells of every condition.
 
     Parameters
     ----------
@@ -115,6 +115,11 @@ def _designs(groups: list[Group], contexts: dict[tuple[int, ...], int]) -> Itera
     places = [contexts[tuple(group.covariates.tolist())] for group in groups]
     yield [{own} if len(own) > 1 else set() for own in components]
     yield [{(j,) for j in own} for own in components]
+    doses = {j: sorted({float(group.perturbation[j]) for group in groups} - {0.0}) for own in components for j in own}
+    yield [
+        {(j, doses[j].index(float(group.perturbation[j]))) for j in own if len(doses[j]) > 1}
+        for own, group in zip(components, groups, strict=True)
+    ]
     where: dict[int, set[int]] = {}
     for own, place in zip(components, places, strict=True):
         for j in own:

@@ -55,8 +55,8 @@ class Context:
         Share of the control cells that express a gene (G,).
     mean
         Mean of their expressed values (G,), 0 where there is none.
-    base_log_odds
-        Shrunken log-odds of expression in the controls (G,).
+    base_angle
+        Shrunken share of the control cells that express a gene, as an angle (G,).
     base_mean
         Shrunken mean of the expressed values (G,).
 
@@ -81,5 +81,5 @@ class Context:
     n_controls: float
     expressed: NDArray[np.float64]
     mean: NDArray[np.float64]
-    base_log_odds: NDArray[np.float64]
+    base_angle: NDArray[np.float64]
     base_mean: NDArray[np.float64]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import expit
+
+from perturbflow.flow._angle import share_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from perturbflow.flow._hurdle_law import Context
     from perturbflow.flow._prior import AdditiveHurdlePrior
 
-_FEWEST_EXPRESSING = 0.5  # pseudo-cells that express a gene, and that do not
+_FEWEST_EXPRESSING = 0.5  # pseudo-cells that express a gene
 _SIMILAR_CONTEXTS = 0.5  # squared distance, in units of the median, over which effects carry over
+# Variance of the effect halfway between two doses: of a uniform distribution between the effects of both, in units of
+# their squared difference, and in units of their mean square.
+_BETWEEN_DOSES = 1 / 12
+_OF_AN_EFFECT = 1 / 20
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,8 @@ class LawUncertainty:
 
     Parameters
     ----------
-    log_odds
-        Of the log-odds that a gene is expressed (G,).
+    angle
+        Of the angle of the share of cells that express a gene (G,).
     mean
         Of the mean of its expressed values (G,).
 
@@ -44,31 +49,70 @@ class LawUncertainty:
     [1.0, 1.0]
     """
 
-    log_odds: NDArray[np.float32]
+    angle: NDArray[np.float32]
     mean: NDArray[np.float32]
 
 
 def law_uncertainty(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating], context: Context) -> LawUncertainty:
     """Standard deviations of a law; see :meth:`AdditiveHurdlePrior.law_sd`."""
-    perturbation = np.minimum(np.asarray(perturbation, dtype=np.float32), prior.dose_unit)
-    relative = (perturbation / prior.dose_unit).astype(np.float64)
-    active = np.flatnonzero(relative)
+    asked = np.asarray(perturbation, dtype=np.float32)
+    perturbation = np.minimum(asked, prior.dose_unit)
+    active = np.flatnonzero(perturbation)
     total = np.zeros((2, prior.n_genes))
     for j in active:
         elsewhere = _share_of_context_variance(prior, int(j), context)
-        total += relative[j] ** 2 * (prior.effect_variances[:, j] + elsewhere * prior.context_variances)
-    if len(active) > 1:
-        total += (len(active) - 1) * prior.interaction_variances
-        same = (prior.group_contexts == context.index) & (prior.group_doses == perturbation).all(axis=1)
-        if context.index is not None and same.any():
-            law = prior.law(perturbation, context)
-            measured = _sampling_variances(prior, float(prior.group_cells[same].sum()), law.expressed)
-            total = total * measured / np.maximum(total + measured, 1e-12)
-    # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
-    share = max((1 - relative.sum()) ** 2, 1.0)
-    total += share * _sampling_variances(prior, context.n_controls, expit(context.base_log_odds))
-    log_odds, mean = np.sqrt(total).astype(np.float32)
-    return LawUncertainty(log_odds, mean)
+        own = prior.levels.of_component(int(j))
+        weights = prior.levels.weights(perturbation[None])[0, own]
+        known = np.tensordot(weights, prior.effect_variances[:, own], axes=(0, 1))
+        total += known + weights.sum() ** 2 * elsewhere * prior.context_variances
+        total += _dose_variance(prior, own, weights, float(asked[j]), context)
+    base = _sampling_variances(prior, context.n_controls, share_at(context.base_angle))
+    if len(active) and context.index is not None:
+        base = 1 / (1 / base + prior.base_precisions[:, context.index])
+    same = (prior.group_contexts == context.index) & (prior.group_doses == perturbation).all(axis=1)
+    if len(active) == 1 and same.any():
+        # As far as an effect is measured and not shrunken, what it is added to is what it was measured against.
+        own = _own_variances(prior, perturbation, context, same)
+        total += (1 - np.minimum(total / own, 1)) ** 2 * base
+    else:
+        # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
+        total += (len(active) - 1) ** 2 * base if len(active) > 1 else base
+        total += max(len(active) - 1, 0) * prior.interaction_variances
+        if same.any():
+            own = _own_variances(prior, perturbation, context, same)
+            total = total * own / (total + own)
+    angle, mean = np.sqrt(total).astype(np.float32)
+    return LawUncertainty(angle, mean)
+
+
+def _own_variances(
+    prior: AdditiveHurdlePrior, perturbation: NDArray[np.float32], context: Context, same: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Sampling variances (2, G) of the training cells of a condition, the groups ``same`` (g,)."""
+    return _sampling_variances(prior, float(prior.group_cells[same].sum()), prior.law(perturbation, context).expressed)
+
+
+def _dose_variance(
+    prior: AdditiveHurdlePrior, own: slice, weights: NDArray[np.float64], asked: float, context: Context
+) -> NDArray[np.float64]:
+    """Variance (2, G) of the effect of a component at a dose that was not measured; 0 at those that were.
+
+    Between two doses it is largest halfway; above the largest dose it grows with the dose as that between the largest
+    two does, because whether the response has levelled off is not known.
+    """
+    effects = prior.shared[:, None] + prior.effects[:, own]
+    effects = np.tensordot(effects, context.weights, axes=(2, 0))  # (2, levels, G)
+    effects = np.concatenate([np.zeros_like(effects[:, :1]), effects], axis=1)
+    weights = np.concatenate([[1 - weights.sum()], weights])
+    upper = int(np.flatnonzero(weights)[-1])
+    lower = max(upper - 1, 0)
+    newness = 4 * weights[upper] * (1 - weights[upper])
+    highest = prior.levels.doses[own][-1]
+    if asked > highest:
+        newness = 1 - highest / asked
+    between = (effects[:, upper] - effects[:, lower]) ** 2
+    size = (effects[:, upper] ** 2 + effects[:, lower] ** 2) / 2
+    return newness * (_BETWEEN_DOSES * between + _OF_AN_EFFECT * size)
 
 
 def _share_of_context_variance(prior: AdditiveHurdlePrior, component: int, context: Context) -> float:
@@ -89,6 +133,6 @@ def _share_of_context_variance(prior: AdditiveHurdlePrior, component: int, conte
 def _sampling_variances(
     prior: AdditiveHurdlePrior, n_cells: float, expressed: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Sampling variance of log-odds and of means (2, G) in a group of cells."""
-    on, off = n_cells * expressed + _FEWEST_EXPRESSING, n_cells * (1 - expressed) + _FEWEST_EXPRESSING
-    return np.stack([1 / on + 1 / off, prior.variance / on])
+    """Sampling variance of angles and of means (2, G) in a group of cells."""
+    means = prior.variance / (n_cells * expressed + _FEWEST_EXPRESSING)
+    return np.stack([np.full_like(means, 1 / n_cells), means])

@@ -74,10 +74,10 @@ class ConditionalFlow(nn.Module):
 
     def __init__(self, config: FlowConfig, prior: AdditiveHurdlePrior, *, seed: int = 0) -> None:
         super().__init__()
-        if (config.n_genes, config.n_components) != (prior.n_genes, len(prior.dose_unit)):
+        if (config.n_genes, config.n_components) != (prior.n_genes, len(prior.trained)):
             msg = (
                 f"Expected a prior of {config.n_genes} genes and {config.n_components} components, found one of "
-                f"{prior.n_genes} and {len(prior.dose_unit)}. Fit both to the same cells."
+                f"{prior.n_genes} and {len(prior.trained)}. Fit both to the same cells."
             )
             raise ValueError(msg)
         self.config = config
@@ -135,7 +135,7 @@ class ConditionalFlow(nn.Module):
         Parameters
         ----------
         perturbations
-            Doses (n, P); they are taken relative to the largest in training.
+            Doses (n, P); the network gets their positions among those in training (:meth:`DoseLevels.positions`).
         covariates
             Codes of the covariates (n, K).
 
@@ -143,9 +143,9 @@ class ConditionalFlow(nn.Module):
         -------
         Encoded conditions (n, size).
         """
-        relative = np.minimum(np.asarray(perturbations, dtype=np.float32) / self.prior.dose_unit, 1)
+        positions = self.prior.levels.positions(np.asarray(perturbations, dtype=np.float32))
         return self.encoder.encode(
-            torch.as_tensor(relative, device=self.device), torch.as_tensor(np.asarray(covariates), device=self.device)
+            torch.as_tensor(positions, device=self.device), torch.as_tensor(np.asarray(covariates), device=self.device)
         )
 
     def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, condition: Tensor, *, trust: float = 1.0) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import expit
 
+from perturbflow.flow._angle import share_at
+from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._feature_effects import nearest_distances
 from perturbflow.flow._hurdle_law import Context, HurdleLaw
 from perturbflow.flow._law_uncertainty import LawUncertainty, law_uncertainty
@@ -29,21 +31,22 @@ _LOWEST_PROBABILITY = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class AdditiveHurdlePrior:
-    r"""A hurdle model per gene, additive in context and perturbations on the scale of log-odds and means.
+    r"""A hurdle model per gene, additive in context and perturbations on the scale of angles and means.
 
-    In context c under doses d_j of the components j (relative to each component's largest training dose), a gene has
+    In context c under weights w_l of dose levels l (:class:`DoseLevels`; 1 for a component at a measured dose), the
+    share p of cells that express a gene is
 
-    ``logit p = base_c + sum_j d_j (shared_c + effect_jc) + interaction``
+    ``2 arcsin sqrt p = base_c + sum_l w_l (shared_c + effect_lc) + interaction``
 
     and the same for the mean m of its expressed values. ``base`` comes from the context's controls, ``shared`` is the
-    mean effect of a perturbation, ``effect_jc`` what component j adds to it. Effects are shrunken towards what the
+    mean effect of a perturbation, ``effect_lc`` what a component at a dose adds to it. Effects are shrunken towards what the
     features of the component say, or zero without any (:func:`regress_effects`), and borrowed between contexts whose
     controls resemble each other (:func:`shrink_effects`); a component never seen in training has the effect that its
     features say, and without any the mean effect. ``interaction`` is what remains in a training condition; it is 0 in
     conditions never seen.
 
-    Use :meth:`fit`; the fields are plain arrays, C contexts, K covariates, P components with F features, g training
-    groups (a perturbation in a context), G genes. A leading axis of 2 is log-odds and mean.
+    Use :meth:`fit`; the fields are plain arrays, C contexts, K covariates, P components with F features, L dose levels,
+    g training groups (a perturbation in a context), G genes. A leading axis of 2 is angle and mean.
 
     Parameters
     ----------
@@ -59,16 +62,20 @@ class AdditiveHurdlePrior:
         Of all training cells: share that expresses a gene, and mean of the expressed values (G,).
     variance
         Variance s^2 of the expressed values of a gene, in every condition (G,).
-    dose_unit, trained
-        Largest training dose of every component, and whether it has training cells (P,).
+    level_components, level_doses
+        Component and dose of every dose level (L,).
+    trained
+        Whether a component has training cells (P,).
     shared, effects
-        Mean effect of a perturbation (2, C, G), and what every component adds to it (2, P, C, G).
+        Mean effect of a perturbation (2, C, G), and what every level adds to it (2, L, C, G).
     group_doses, group_contexts, group_cells
         Of every training group: doses (g, P), number of the context and of the cells (g,).
     interactions
         What remains in every training group (2, g, G).
     effect_variances, interaction_variances, context_variances
-        Posterior variances of effects (2, P, G), and variances of interactions and of effects between contexts (2, G).
+        Posterior variances of effects (2, L, G), and variances of interactions and of effects between contexts (2, G).
+    base_precisions
+        What the perturbed cells of a context add to the precision of its base (2, C, G).
     features, fraction
         Features of the components (P, F), and the share of the variance of effects that they explain (2, 1).
 
@@ -103,7 +110,8 @@ class AdditiveHurdlePrior:
     all_expressed: NDArray[np.float32]
     all_mean: NDArray[np.float32]
     variance: NDArray[np.float32]
-    dose_unit: NDArray[np.float32]
+    level_components: NDArray[np.int64]
+    level_doses: NDArray[np.float64]
     trained: NDArray[np.bool_]
     shared: NDArray[np.float32]
     effects: NDArray[np.float32]
@@ -114,6 +122,7 @@ class AdditiveHurdlePrior:
     effect_variances: NDArray[np.float32]
     interaction_variances: NDArray[np.float32]
     context_variances: NDArray[np.float32]
+    base_precisions: NDArray[np.float32]
     features: NDArray[np.float32]
     fraction: NDArray[np.float32]
 
@@ -144,6 +153,17 @@ class AdditiveHurdlePrior:
     def n_genes(self) -> int:
         """Number of genes G."""
         return len(self.variance)
+
+    @cached_property
+    def levels(self) -> DoseLevels:
+        """The measured doses of every component."""
+        return DoseLevels(self.level_components, self.level_doses)
+
+    @cached_property
+    def dose_unit(self) -> NDArray[np.float32]:
+        """Largest training dose of every component (P,)."""
+        last = np.searchsorted(self.level_components, np.arange(len(self.trained)), side="right") - 1
+        return self.level_doses[last].astype(np.float32)
 
     def context(self, covariates: NDArray[np.integer], controls: Expression | None = None) -> Context:
         """Look up a training context, or place a new one among them by its control cells.
@@ -186,8 +206,8 @@ class AdditiveHurdlePrior:
             weights /= weights.sum()
         expressed, mean = expressed.astype(np.float64), mean.astype(np.float64)
         pool = Pool(self.pool_expressed, self.all_expressed, self.all_mean, self.variance)
-        base_log_odds, base_mean = shrink_base(float(n), expressed * n, expressed * n * mean, pool)
-        return Context(index, weights, distances, float(n), expressed, mean, base_log_odds, base_mean)
+        base_angle, base_mean = shrink_base(float(n), expressed * n, expressed * n * mean, pool)
+        return Context(index, weights, distances, float(n), expressed, mean, base_angle, base_mean)
 
     def _distances(self, profile: NDArray[np.floating]) -> NDArray[np.float64]:
         known = self.control_profile.astype(np.float64)
@@ -196,7 +216,8 @@ class AdditiveHurdlePrior:
     def law(self, perturbation: NDArray[np.floating], context: Context) -> HurdleLaw:
         """Distribution of every gene under a perturbation.
 
-        Doses beyond a component's largest training dose count as that dose: no extrapolation is invented.
+        A dose between two training doses of a component has the effects of both in part; beyond the largest it counts
+        as that: no extrapolation is invented.
 
         Parameters
         ----------
@@ -212,27 +233,27 @@ class AdditiveHurdlePrior:
         perturbation = np.minimum(np.asarray(perturbation, dtype=np.float32), self.dose_unit)
         if not perturbation.any():
             n = context.n_controls
-            expressed = (context.expressed * n + expit(context.base_log_odds)) / (n + 1)
+            expressed = (context.expressed * n + share_at(context.base_angle)) / (n + 1)
             mean = (context.expressed * n * context.mean + 2 * context.base_mean) / (context.expressed * n + 2)
             return self._law(expressed, mean)
-        relative = perturbation / self.dose_unit
-        active = np.flatnonzero(relative)
-        change = relative.sum() * np.tensordot(context.weights, self.shared, axes=(0, 1))
-        for j in active:
-            change = change + relative[j] * np.tensordot(context.weights, self.effects[:, j], axes=(0, 1))
+        weights = self.levels.weights(perturbation[None])[0]
+        change = weights.sum() * np.tensordot(context.weights, self.shared, axes=(0, 1))
+        for level in np.flatnonzero(weights):
+            change = change + weights[level] * np.tensordot(context.weights, self.effects[:, level], axes=(0, 1))
         if context.index is not None:
             same = (self.group_contexts == context.index) & (self.group_doses == perturbation).all(axis=1)
             if same.any():
                 change = change + self.interactions[:, int(np.flatnonzero(same)[0])]
-        return self._law(expit(context.base_log_odds + change[0]), context.base_mean + change[1])
+        return self._law(share_at(context.base_angle + change[0]), context.base_mean + change[1])
 
     def law_sd(self, perturbation: NDArray[np.floating], context: Context) -> LawUncertainty:
         """How well the law of a condition is known, gene by gene.
 
         The variances of these parts add up:
 
-        - sampling of the controls;
+        - sampling of the base: of the controls, and of the perturbed cells of the context as far as they resemble them;
         - for every component with cells, what shrinkage leaves of the sampling of its effect;
+        - at a dose that was not measured, the spread of the effects between the doses next to it;
         - for every component without, the spread of effects that neither the mean effect nor features explain;
         - in a context where a component was not seen, the variance of effects between contexts, the more the less the
           context resembles those where it was;
@@ -240,7 +261,7 @@ class AdditiveHurdlePrior:
           combinations tell, and otherwise a tenth of the mean square of an effect. A combination with cells is known
           from these as well.
 
-        Doses enter as in :meth:`law`: effects are linear in them, up to the largest in training.
+        Doses enter as in :meth:`law`.
 
         Parameters
         ----------

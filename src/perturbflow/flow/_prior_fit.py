@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit, logit
 
-from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
+from perturbflow.flow._additive_fit import AdditiveFit, Measurements, fit_additive
+from perturbflow.flow._angle import angle, evidence_variance, share_at
+from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._shrinkage import context_covariances
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
 _CONTEXT_PSEUDO_CELLS = 2.0  # of the controls of all contexts, added to each context's controls
 _PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expressed values is estimated
-_PSEUDO_COUNT = 0.5
-_LOG_ODDS_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
-_MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
+_ANGLE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+_MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
 def fit_hurdle(cells: CellData, features: NDArray[np.floating] | None = None) -> dict[str, NDArray]:
@@ -57,25 +57,20 @@ def fit_hurdle(cells: CellData, features: NDArray[np.floating] | None = None) ->
     unit = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
 
     doses = np.array([group.perturbation for group in perturbed], dtype=np.float64).reshape(-1, n_components)
-    dose_unit = np.where(doses.any(axis=0), doses.max(axis=0, initial=0), 1.0)
-    design = doses / dose_unit
+    levels = DoseLevels.of(doses)
     which = np.array([context_of[tuple(group.covariates.tolist())] for group in perturbed], dtype=np.int64)
-
-    log_odds, mean = _measured_effects(
+    changes = _measured_changes(
         n_cells[~is_control], n_expressing[~is_control], total[~is_control], control_n, base, which, pool
     )
     covariances = context_covariances(distances / unit)
     fits = [
         fit_additive(
-            effect,
-            variance,
-            design=design,
-            which=which,
+            Measurements(*change, design=levels.weights(doses), levels=levels.components, which=which),
             covariances=covariances,
             features=features,
             scales=scales,
         )
-        for (effect, variance), scales in ((log_odds, _LOG_ODDS_SCALES), (mean, _MEAN_SCALES))
+        for change, scales in zip(changes, (_ANGLE_SCALES, _MEAN_SCALES), strict=True)
     ]
     parts = {
         field.name: np.stack([getattr(fit, field.name) for fit in fits]).astype(np.float32)
@@ -92,7 +87,8 @@ def fit_hurdle(cells: CellData, features: NDArray[np.floating] | None = None) ->
         "all_expressed": pool.expressed.astype(np.float32),
         "all_mean": pool.mean.astype(np.float32),
         "variance": pool.variance.astype(np.float32),
-        "dose_unit": dose_unit.astype(np.float32),
+        "level_components": levels.components,
+        "level_doses": levels.doses,
         "trained": doses.any(axis=0),
         "group_doses": doses.astype(np.float32),
         "group_contexts": which,
@@ -150,13 +146,13 @@ def _pool(
 def shrink_base(
     n: float, n_expressing: NDArray[np.float64], total: NDArray[np.float64], pool: Pool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shrunken log-odds and mean of the expressed values of one context's controls."""
+    """Shrunken angle of the share of expressing cells and mean of their values, of one context's controls."""
     expressed = (n_expressing + _CONTEXT_PSEUDO_CELLS * pool.control_expressed) / (n + _CONTEXT_PSEUDO_CELLS)
     mean = (total + _PSEUDO_EXPRESSING_CELLS * pool.mean) / (n_expressing + _PSEUDO_EXPRESSING_CELLS)
-    return logit(np.clip(expressed, 1e-9, 1 - 1e-9)), mean
+    return angle(expressed), mean
 
 
-def _measured_effects(
+def _measured_changes(
     n_cells: NDArray[np.float64],
     n_expressing: NDArray[np.float64],
     total: NDArray[np.float64],
@@ -164,22 +160,17 @@ def _measured_effects(
     base: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
     which: NDArray[np.int64],
     pool: Pool,
-) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Change of log-odds and of means in every perturbed group (g, G), each with its sampling variance.
-
-    Pseudo-counts are proportional to the group sizes: a gene that no cell expresses then has no effect.
-    """
-    base_log_odds = np.array([b for b, _ in base]).reshape(len(base), -1)[which]
-    base_mean = np.array([m for _, m in base]).reshape(len(base), -1)[which]
-    n0 = (n_controls[which] + _CONTEXT_PSEUDO_CELLS)[:, None]
-    n1 = n_cells[:, None]
-    mean_size = (n0 + n1) / 2
-    pseudo0, pseudo1 = _PSEUDO_COUNT * n0 / mean_size, _PSEUDO_COUNT * n1 / mean_size
-    k0 = n0 * expit(base_log_odds)
-    on, off = n_expressing + pseudo1, n1 - n_expressing + pseudo1
-    log_odds = np.log(on / off) - np.log((k0 + pseudo0) / (n0 - k0 + pseudo0))
+) -> list[tuple[NDArray[np.float64], ...]]:
+    """Changes of angles and of means in every perturbed group, their sampling variances and their bounds (g, G)."""
+    base_angle, base_mean = (np.array(part).reshape(len(base), -1)[which] for part in zip(*base, strict=True))
+    n = n_cells[:, None]
+    before, after = share_at(base_angle), n_expressing / n
+    variance = evidence_variance(before, n_controls[which, None] + _CONTEXT_PSEUDO_CELLS, after, n)
     mean = np.where(n_expressing > 0, safe_divide(total, n_expressing) - base_mean, 0.0)
-    return (log_odds, 1 / on + 1 / off), (mean, pool.variance / np.maximum(n_expressing, 0.1))
+    return [
+        (angle(after) - base_angle, variance, -base_angle, np.pi - base_angle),
+        (mean, pool.variance / np.maximum(n_expressing, 0.1), -base_mean, np.full_like(mean, np.inf)),
+    ]
 
 
 def group_sums(

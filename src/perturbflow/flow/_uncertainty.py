@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow.flow._angle import share_error
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow._prior import AdditiveHurdlePrior, Context
 
-KINDS = ("seen", "combination", "new context", "unseen")  # in the order of how much has to be inferred
+KINDS = ("seen", "new dose", "combination", "new context", "unseen")  # in the order of how much has to be inferred
 
 
 def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating], context: Context) -> str:
@@ -29,8 +31,9 @@ def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating
     Returns
     -------
     "unseen" if a component has no training cells at all; "new context" if one has none in this context, or the context
-    itself has none; "seen" for a training condition and for controls of a training context; else "combination": known
-    components together, or at doses, as they have not been.
+    itself has none; "seen" for a training condition and for controls of a training context; "new dose" for components
+    that were there, alone or together, at other doses; else "combination": known components together as they have not
+    been.
 
     Examples
     --------
@@ -43,7 +46,7 @@ def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating
     >>> [pf.flow.condition_kind(prior, np.array(dose), context) for dose in ([1.0, 0.0], [1.0, 1.0])]
     ['seen', 'combination']
     """
-    perturbation = np.minimum(np.asarray(perturbation, dtype=np.float32), prior.dose_unit)
+    perturbation = np.asarray(perturbation, dtype=np.float32)
     active = perturbation > 0
     if (active & ~prior.trained).any():
         return "unseen"
@@ -51,7 +54,9 @@ def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating
     doses = prior.group_doses[np.flatnonzero(here)]
     if context.index is None or (active & ~doses.any(axis=0)).any():
         return "new context"
-    return "seen" if not active.any() or (doses == perturbation).all(axis=1).any() else "combination"
+    if not active.any() or (doses == perturbation).all(axis=1).any():
+        return "seen"
+    return "new dose" if ((doses > 0) == active).all(axis=1).any() else "combination"
 
 
 def mean_expression(
@@ -59,8 +64,9 @@ def mean_expression(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Mean expression of every gene in a condition, with the standard deviation that the prior states.
 
-    The mean is ``p m``, with the probability p of expression and the mean m of the expressed values. By the delta
-    method its variance is :math:`(m\, p (1 - p)\, \sigma_\text{log-odds})^2 + (p\, \sigma_m)^2`.
+    The mean is ``p m``, with the share p of cells that express the gene and the mean m of the expressed values. Its
+    variance is :math:`(m\, \sigma_p)^2 + (p\, \sigma_m)^2`, the error of p following from that of its angle
+    (:func:`share_error`).
 
     Parameters
     ----------
@@ -91,4 +97,4 @@ def mean_expression(
     """
     law, sd = prior.law(perturbation, context), prior.law_sd(perturbation, context)
     expressed, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)
-    return expressed * mean, np.hypot(mean * expressed * (1 - expressed) * sd.log_odds, expressed * sd.mean)
+    return expressed * mean, np.hypot(mean * share_error(expressed, sd.angle), expressed * sd.mean)
