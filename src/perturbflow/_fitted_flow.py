@@ -215,6 +215,7 @@ class FittedFlow:
         check_arrays(values["weights"], {}, part="weights")
         prior = AdditiveHurdlePrior.from_arrays(values["prior"])
         check_below(prior.group_contexts, len(prior.contexts), what="a context")
+        check_below(prior.level_components, config.n_components, what="a component")
         for column, size in enumerate(categories):
             check_below(prior.contexts[:, column], size, what="a category")
         flow = ConditionalFlow(config, prior)

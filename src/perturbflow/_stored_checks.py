@@ -50,7 +50,7 @@ def _variances(*shape: int | str) -> Array:
     return Array(shape, low=0)
 
 
-# Fields of `AdditiveHurdlePrior`. C contexts, K covariates, P components with F features, g groups, G genes.
+# Fields of `AdditiveHurdlePrior`. C contexts, K covariates, P components with F features, L dose levels, g groups, G genes.
 PRIOR: Mapping[str, Array] = MappingProxyType(
     {
         "contexts": Array(("C", "K"), low=0),
@@ -63,17 +63,19 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "all_expressed": _probabilities("G"),
         "all_mean": Array(("G",), low=0),
         "variance": Array(("G",), above=0),
-        "dose_unit": Array(("P",), above=0),
+        "level_components": Array(("L",), low=0),
+        "level_doses": Array(("L",), above=0),
         "trained": _probabilities("P"),
         "shared": Array((2, "C", "G")),
-        "effects": Array((2, "P", "C", "G")),
+        "effects": Array((2, "L", "C", "G")),
         "group_doses": Array(("g", "P"), low=0),
         "group_contexts": Array(("g",), low=0),
         "group_cells": Array(("g",), above=0),
         "interactions": Array((2, "g", "G")),
-        "effect_variances": _variances(2, "P", "G"),
+        "effect_variances": _variances(2, "L", "G"),
         "interaction_variances": _variances(2, "G"),
         "context_variances": _variances(2, "G"),
+        "base_precisions": Array((2, "C", "G"), low=0),
         "features": Array(("P", "F")),
         "fraction": _probabilities(2, 1),
     }
