@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbflow._dynamics_store import check_dynamics_key, check_result_key, read_dynamics, write_dynamics
+from perturbflow._dynamics_store import read_dynamics, write_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
 
@@ -102,19 +102,3 @@ def test_later_format_asks_for_an_update(fitted_dynamics):
     fitted_dynamics.uns["dynamics"]["format"] = 99
     with pytest.raises(ValueError, match="of format 1 or earlier, found 99. Update perturbflow"):
         read_dynamics(fitted_dynamics)
-
-
-def test_key_of_something_else_is_refused(fitted_dynamics, unchanged):
-    fitted_dynamics.uns["flow"] = {"format": 1, "config": {}, "settings": {}, "weights": {}, "genes": [], "prior": {}}
-    with unchanged(fitted_dynamics):
-        for key in ("dynamics_fields", "flow", "simulation"):
-            with pytest.raises(ValueError, match=f"`key_added` to be free or earlier dynamics, found '{key}'"):
-                check_dynamics_key(fitted_dynamics, key)
-        for key in ("dynamics", "new"):
-            check_dynamics_key(fitted_dynamics, key)
-        with pytest.raises(ValueError, match="without '/'"):
-            check_dynamics_key(fitted_dynamics, "a/b")
-        with pytest.raises(TypeError, match="Expected `key_added` to be a string"):
-            check_dynamics_key(fitted_dynamics, 3)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="free or an earlier thing, found 'dynamics'"):
-            check_result_key(fitted_dynamics, "dynamics", parts=("absent",), what="an earlier thing")

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, check_no_slash, check_text, listing, nearest
+from perturbflow._checks import check_key, listing, nearest
 from perturbflow._dynamics_fields import DynamicsFields
+from perturbflow._keys import is_record
+from perturbflow._stored_checks import (
+    CHECKSUM,
+    DYNAMICS,
+    check_arrays,
+    check_below,
+    check_equal,
+    check_unchanged,
+    checksum,
+    reading,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +29,8 @@ if TYPE_CHECKING:
     from perturbflow.dynamics import FittedDynamics
 
 FORMAT = 1
-_PARTS = ("config", "weights", "genes", "sparsity_path")
+_MAY_CHANGE = ("history",)  # nothing is solved from it
+_ADVICE = "Fit again with `pf.tl.fit_dynamics`, or read what you had stored again."
 
 
 @dataclass
@@ -62,7 +74,7 @@ class StoredDynamics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain arrays, values and tables."""
-        return {
+        values = {
             "format": FORMAT,
             **self.model.to_dict(),
             "genes": np.array(self.genes, dtype=object),
@@ -72,24 +84,44 @@ class StoredDynamics:
             "sparsity_path": pd.DataFrame(self.model.path),
             "history": pd.DataFrame(self.model.history),
         }
+        return values | {CHECKSUM: checksum(values, without=_MAY_CHANGE)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StoredDynamics:
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredDynamics:
         """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
 
         Raises
         ------
         ValueError
-            If it was written by a later version.
+            If it was written by a later version, or is incomplete, has values that a fit does not have, or was changed.
         """
-        from perturbflow.dynamics import FittedDynamics  # here, because it loads torch
-
         if int(values["format"]) > FORMAT:
             msg = (
                 f"Expected fitted dynamics of format {FORMAT} or earlier, found {int(values['format'])}. "
                 "Update perturbflow, or fit again."
             )
             raise ValueError(msg)
+        with reading("fitted dynamics", where=where, advice=_ADVICE):
+            stored = cls._from_parts(values)
+            check_unchanged(values, without=_MAY_CHANGE)
+        return stored
+
+    @classmethod
+    def _from_parts(cls, values: Mapping[str, Any]) -> StoredDynamics:
+        """Rebuild from parts that fit each other."""
+        from perturbflow.dynamics import FieldConfig, FittedDynamics  # here, because it loads torch
+
+        config = FieldConfig.from_dict(values["config"])
+        check_equal(len(values["genes"]), config.n_genes, what="genes")
+        check_below(config.regulators, config.n_genes, what="a regulator")
+        sizes = {
+            "d": config.n_genes,
+            "s": config.order * config.n_genes,
+            "n": config.n_inputs,
+            "N": len(values["names"]),
+        }
+        check_arrays({name: values[name] for name in DYNAMICS}, DYNAMICS, part="", sizes=sizes)
+        check_arrays(values["weights"], {}, part="weights")
         model = FittedDynamics.from_dict(values)
         model.path = values["sparsity_path"].to_dict("list")
         model.history = values["history"].to_dict("list")
@@ -114,16 +146,16 @@ def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = T
     KeyError
         If there are none, with the function to run first, or genes of the fit are missing.
     ValueError
-        If the entry is something else.
+        If the entry is something else, or is damaged.
     """
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
-    if not _is_dynamics(adata.uns[key]):
+    if not is_record(adata.uns[key], "dynamics"):
         msg = (
             f"Expected fitted dynamics in `adata.uns[{key!r}]`, found something else. "
             "Run `pf.tl.fit_dynamics(adata, key_added=...)` with a key of its own."
         )
         raise ValueError(msg)
-    stored = StoredDynamics.from_dict(adata.uns[key])
+    stored = StoredDynamics.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
     missing = [gene for gene in stored.genes if gene not in adata.var_names] if same_genes else []
     if missing:
         msg = (
@@ -132,40 +164,3 @@ def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = T
         )
         raise KeyError(msg)
     return stored
-
-
-def check_dynamics_key(adata: AnnData, key: str) -> None:
-    """Raise before a fit if its result could not be written or would overwrite something else."""
-    check_result_key(adata, key, parts=_PARTS, what="earlier dynamics")
-
-
-def check_result_key(adata: AnnData, key: str, *, parts: Collection[str], what: str) -> None:
-    """Raise if ``key`` is no name for an entry of AnnData, or ``uns[key]`` is something else than an earlier result.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        Where the result is to go.
-    parts
-        Some keys that tell such a result from other entries.
-    what
-        How the message calls an earlier one.
-    """
-    check_text(key, name="key_added")
-    check_no_slash([key], what="`key_added`", hint="Choose another name.")
-    if key in adata.uns and not _has(adata.uns[key], parts):
-        msg = (
-            f"Expected `key_added` to be free or {what}, found {key!r} with other content in `adata.uns`. "
-            "Choose another `key_added`, or delete that first."
-        )
-        raise ValueError(msg)
-
-
-def _is_dynamics(entry: object) -> bool:
-    return _has(entry, _PARTS)
-
-
-def _has(entry: object, parts: Collection[str]) -> bool:
-    return isinstance(entry, Mapping) and entry.keys() >= set(parts)

@@ -8,6 +8,7 @@ import numpy as np
 
 from perturbflow._checks import listing
 from perturbflow._fields import read_fields, write_fields
+from perturbflow._keys import is_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,11 +50,17 @@ def read_feature_table(
     Raises
     ------
     ValueError
-        If components have no features, because the fields were registered anew.
+        If the entry is something else, or components have no features, because the fields were registered anew.
     """
     if key not in adata.uns:
         return None
     table = adata.uns[key]
+    if not is_record(table, FEATURE_TABLE_KEY):
+        msg = (
+            f"Expected features of perturbations in `adata.uns[{key!r}]`, found something else. "
+            "Run `pf.pp.perturbation_features(adata, ...)`, or give that entry another name."
+        )
+        raise ValueError(msg)
     components = list((vocabulary or read_fields(adata).vocabulary).components)
     missing = sorted(set(components) - set(table.index))
     if missing:

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from perturbflow._checks import check_key, check_log_normalised, check_unique_names, listing
 from perturbflow._conditions import Vocabulary
+from perturbflow._keys import check_registration
 from perturbflow._warnings import warn
 from perturbflow.flow import CellData
 
@@ -109,6 +110,13 @@ def writable(adata: AnnData, *, copy: bool) -> AnnData:
             warnings.simplefilter("ignore", ImplicitModificationWarning)
             adata.obs = adata.obs.copy()  # any assignment makes a view actual
     return adata
+
+
+def check_fields_are_free(adata: AnnData) -> None:
+    """Raise if :func:`write_fields` would replace something that is no earlier registration."""
+    doses = adata.obsm.get(FEATURES_KEY)
+    # Joining registered cells (`anndata.concat`) keeps their doses and loses what was registered.
+    check_registration(adata, FIELDS_KEY, beside=[] if sparse.issparse(doses) else [("obsm", FEATURES_KEY)])
 
 
 def write_fields(adata: AnnData, fields: PerturbationFields) -> None:

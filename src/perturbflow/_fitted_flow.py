@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturbflow._fields import PerturbationFields
+from perturbflow._stored_checks import (
+    CALIBRATION,
+    CHECKSUM,
+    PRIOR,
+    check_arrays,
+    check_below,
+    check_equal,
+    check_unchanged,
+    checksum,
+    reading,
+)
 from perturbflow._threads import spare_core
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig
+from perturbflow.flow._model import PREDICTION_SETTINGS
 
 if TYPE_CHECKING:
     from typing import Self
@@ -24,6 +36,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "weights")
 _ARRAYS_FILE, _VALUES_FILE = "flow.safetensors", "flow.json"
+# Nothing is predicted from the history, and settings of prediction may be changed.
+_MAY_CHANGE = ("history", *(f"config/{name}" for name in sorted(PREDICTION_SETTINGS)))
+_ADVICE = "Fit again with `pf.tl.fit_flow`, or read what you had stored again."
 
 
 @dataclass(eq=False)
@@ -133,7 +148,7 @@ class FittedFlow:
         Every part by name.
         """
         weights = {name: tensor.cpu().numpy() for name, tensor in self.flow.network.state_dict().items()}
-        return {
+        values = {
             "format": FORMAT,
             "config": self.config,
             "settings": dict(self.settings),
@@ -147,15 +162,18 @@ class FittedFlow:
             "prior": self.flow.prior.to_arrays(),
             "weights": weights,
         }
+        return values | {CHECKSUM: checksum(values, without=_MAY_CHANGE)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> Self:
         """Rebuild what :meth:`to_dict` gave, also after a file has turned lists into arrays.
 
         Parameters
         ----------
         values
             Every part by name.
+        where
+            How messages call their place.
 
         Returns
         -------
@@ -164,24 +182,49 @@ class FittedFlow:
         Raises
         ------
         ValueError
-            If it was written by a later version in a format that this one does not know.
+            If it was written by a later version in a format that this one does not know, or is incomplete, has values
+            that a fit does not have, or was changed.
         """
-        import torch
-
         if int(values["format"]) > FORMAT:
             msg = (
                 f"Expected a fitted flow of format {FORMAT} or earlier, found {int(values['format'])}. "
                 "Update perturbflow."
             )
             raise ValueError(msg)
+        with reading("a fitted flow", where=where, advice=_ADVICE):
+            fitted = cls._from_parts(values)
+            check_unchanged(values, without=_MAY_CHANGE)
+        return fitted
+
+    @classmethod
+    def _from_parts(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild from parts that fit each other."""
+        import torch
+
+        fields = PerturbationFields.from_dict(values["fields"])
+        config = FlowConfig.from_dict(values["config"])
+        categories = [len(categories) for _, categories in fields.vocabulary.covariates]
+        check_equal(len(values["genes"]), config.n_genes, what="genes")
+        check_equal(len(fields.vocabulary.components), config.n_components, what="components")
+        check_equal(len(categories), len(config.n_categories), what="covariates")
+        for key, found, expected in zip(fields.context_keys, categories, config.n_categories, strict=False):
+            check_equal(found, expected, what=f"categories of {key!r}")
+        sizes = {"G": config.n_genes, "P": config.n_components, "K": len(categories)}
+        check_arrays(values["prior"], PRIOR, part="prior", sizes=sizes)
+        check_arrays(values["calibration"], CALIBRATION, part="calibration")
+        check_arrays(values["weights"], {}, part="weights")
         prior = AdditiveHurdlePrior.from_arrays(values["prior"])
-        flow = ConditionalFlow(FlowConfig.from_dict(values["config"]), prior)
+        check_below(prior.group_contexts, len(prior.contexts), what="a context")
+        check_below(prior.level_components, config.n_components, what="a component")
+        for column, size in enumerate(categories):
+            check_below(prior.contexts[:, column], size, what="a category")
+        flow = ConditionalFlow(config, prior)
         flow.network.load_state_dict({name: torch.tensor(np.asarray(a)) for name, a in values["weights"].items()})
         flow.eval()
         return cls(
             flow=flow,
             genes=tuple(map(str, values["genes"])),
-            fields=PerturbationFields.from_dict(values["fields"]),
+            fields=fields,
             history={name: np.asarray(array) for name, array in values["history"].items()},
             fitted_splits=tuple(map(str, values["fitted_splits"])),
             settings={name: _plain(value) for name, value in values["settings"].items()},
@@ -196,8 +239,14 @@ class FittedFlow:
         Parameters
         ----------
         folder
-            The directory; it is made if there is none, and an earlier flow in it is replaced.
+            The directory; it is made if there is none, and an earlier flow in it is replaced once all is written.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         folder = Path(folder)
@@ -209,8 +258,18 @@ class FittedFlow:
             for name, array in values.pop(part).items()
         }
         values["genes"] = list(self.genes)
-        save_file(arrays, folder / _ARRAYS_FILE)
-        (folder / _VALUES_FILE).write_text(json.dumps(values, indent=1))
+        files = [folder / _ARRAYS_FILE, folder / _VALUES_FILE]
+        fresh = [file.with_suffix(f"{file.suffix}.new") for file in files]
+        try:
+            save_file(arrays, fresh[0])
+            fresh[1].write_text(json.dumps(values, indent=1))
+            for new, file in zip(fresh, files, strict=True):
+                new.replace(file)
+        except SafetensorError as error:  # of a disk, since arrays can always be written
+            raise OSError(error) from error
+        finally:
+            for new in fresh:
+                new.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -229,7 +288,10 @@ class FittedFlow:
         ------
         FileNotFoundError
             If the directory holds no flow.
+        ValueError
+            If what it holds is damaged, see :meth:`from_dict`.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         folder = Path(folder)
@@ -239,13 +301,18 @@ class FittedFlow:
                 "If the directory has moved, set the `store` entry of the flow in `adata.uns` to its new place."
             )
             raise FileNotFoundError(msg)
-        values = json.loads((folder / _VALUES_FILE).read_text())
-        for part in _ARRAY_PARTS:
-            values[part] = {}
-        for name, array in load_file(folder / _ARRAYS_FILE).items():
-            part, _, key = name.partition("/")
-            values[part][key] = array
-        return cls.from_dict(values)
+        where = f"the directory {str(folder)!r}"
+        with reading("a fitted flow", where=where, advice=_ADVICE):
+            values = json.loads((folder / _VALUES_FILE).read_text())
+            try:
+                arrays = load_file(folder / _ARRAYS_FILE)
+            except SafetensorError as error:
+                raise ValueError(error) from error
+            values |= {part: {} for part in _ARRAY_PARTS}
+            for name, array in arrays.items():
+                part, _, key = name.partition("/")
+                values[part][key] = array
+        return cls.from_dict(values, where=where)
 
 
 def _plain(value: Any) -> Any:

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from perturbflow._evaluation._tables import (
-    BASELINE,
+    BASELINE_BETTER,
     MODEL_BETTER,
     NOT_MEASURABLE,
+    TIE,
     best_of,
     interval,
     resampled_means,
@@ -133,17 +134,19 @@ def cloud(level, n=50, variance=0.0, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("mine", "p_value", "verdict"),
+    ("mine", "p_value", "verdict", "finding"),
     [
-        (cloud(0.5, seed=1), 0.01, MODEL_BETTER),
-        (cloud(0.5, seed=1), 0.2, NOT_MEASURABLE),
-        (cloud(1.0, seed=1), 0.01, BASELINE),
-        (cloud(1.5, seed=1), 0.01, BASELINE),
-        (cloud(0.5, variance=1.0, seed=1), 0.01, BASELINE),
+        (cloud(0.5, seed=1), 0.01, MODEL_BETTER, "mine is better than every baseline; the best is strong"),
+        (cloud(0.5, seed=1), 0.2, NOT_MEASURABLE, NOT_MEASURABLE),
+        (cloud(1.5, seed=1), 0.2, NOT_MEASURABLE, NOT_MEASURABLE),
+        (cloud(1.0, seed=1), 0.01, TIE, "no difference could be shown between mine and strong"),
+        (cloud(1.5, seed=1), 0.01, BASELINE_BETTER, "strong is better than mine"),
+        (cloud(0.5, variance=1.0, seed=1), 0.01, TIE, "no difference could be shown between mine and strong"),
+        (cloud(1.5, variance=1.0, seed=1), 0.01, TIE, "no difference could be shown between mine and strong"),
     ],
-    ids=["better", "no effect", "equal", "worse", "better by luck of the draw"],
+    ids=["better", "no effect", "no effect, worse", "equal", "worse", "better by luck of the draw", "worse by luck"],
 )
-def test_verdicts(mine, p_value, verdict):
+def test_verdicts(mine, p_value, verdict, finding):
     rows = verdict_rows(
         {"perturbation": "A"},
         {"mine": mine, "weak": cloud(2.0, seed=2), "strong": cloud(1.0, seed=3)},
@@ -154,10 +157,45 @@ def test_verdicts(mine, p_value, verdict):
         rng=rng(),
     )
     assert len(rows) == 1
-    assert rows[0]["verdict"] == verdict
+    assert (rows[0]["verdict"], rows[0]["finding"]) == (verdict, finding)
     assert rows[0]["best_baseline"] == "strong"
     assert rows[0]["lower"] < rows[0]["difference"] < rows[0]["upper"]
     assert (rows[0]["n_cells"], rows[0]["n_cells_needed"]) == (50, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("baselines", "best", "finding"),
+    [
+        ({"control cells": 1.0}, "control cells", "no effect (control cells) is better than mine"),
+        ({"control cells": 1.0, "weak": 2.0}, "control cells", "no effect (control cells) is better than mine"),
+        (
+            {"control cells": 1.0, "strong": 0.5},
+            "strong",
+            "strong and no effect (control cells) are better than mine",
+        ),
+        ({"control cells": 3.0, "strong": 0.5}, "strong", "strong is better than mine"),
+        ({"control cells": 2.0}, "control cells", "no difference could be shown between mine and no effect (control cells)"),
+        ({"control cells": 3.0}, "control cells", "mine is better than every baseline; the best is no effect (control cells)"),
+    ],
+)  # fmt: skip
+def test_no_effect_is_called_so(baselines, best, finding):
+    scores = {"mine": cloud(2.0)} | {name: cloud(level, seed=1) for name, level in baselines.items()}
+    options: dict[str, Any] = {"p_value": 0.01, "cells_needed": 1.0, "n_resamples": 200, "rng": rng()}
+    (row,) = verdict_rows({}, scores, baselines=list(baselines), **options)
+    assert (row["best_baseline"], row["finding"]) == (best, finding)
+    assert (row["verdict"] == BASELINE_BETTER) == (" better than mine" in finding)
+
+
+def test_what_is_said_of_no_effect_changes_no_number():
+    levels = {"mine": 2.0, "yours": 1.5, "control cells": 1.0, "strong": 0.5}
+    scores = {name: cloud(level, variance=0.01, seed=k) for k, (name, level) in enumerate(levels.items())}
+    options: dict[str, Any] = {"p_value": 0.01, "cells_needed": 1.0, "n_resamples": 50}
+    both = verdict_rows({}, scores, baselines=["control cells", "strong"], **options, rng=rng())
+    del scores["control cells"]
+    alone = verdict_rows({}, scores, baselines=["strong"], **options, rng=rng())
+    assert "no effect" in both[0]["finding"]
+    for name in ("difference", "lower", "upper"):
+        assert [row[name] for row in both] == [row[name] for row in alone]
 
 
 def test_without_baselines_there_is_no_verdict():

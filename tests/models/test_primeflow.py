@@ -88,6 +88,57 @@ def test_saved_model_predicts_the_same(registered, tmp_path, with_adata):
         assert torch.equal(tensor, again.module.state_dict()[name]), name
 
 
+def bare(cells) -> AnnData:
+    """Cells without anything that was registered."""
+    return AnnData(cells.X, obs=cells.obs[["perturbation", "cell_type"]].copy(), var=cells.var[[]].copy())
+
+
+def test_control_cells_alone_are_enough_for_a_saved_model(registered, tmp_path):
+    model = trained(registered)
+    model.save(str(tmp_path / "model"))
+    controls = bare(registered[is_control(registered)])
+    again = PRiMeFlow.load(str(tmp_path / "model"), adata=controls)
+    np.testing.assert_array_equal(again.predict("B+D", seed=5), model.predict("B+D", seed=5))
+    assert controls.uns["perturbation_fields"]["vocabulary"]["components"] == ["A", "B", "C", "D"]
+    some = bare(registered[is_control(registered) & (registered.obs["cell_type"] == "type_1")])
+    again = PRiMeFlow.load(str(tmp_path / "model"), adata=some)
+    assert again.predict("A").shape == some.shape
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "match"),
+    [
+        (
+            "perturbation",
+            "E",
+            r"knows, \['A', 'B', 'C', 'D'\], in `adata.obs\['perturbation'\]`, found \['E'\]. Control cells are",
+        ),
+        (
+            "cell_type",
+            "B",
+            r"values of `adata.obs\['cell_type'\]` that the saved model knows, .* found \['B'\]. Control cells are",
+        ),
+    ],
+)
+def test_cells_that_a_saved_model_does_not_know_are_named(registered, tmp_path, unchanged, column, value, match):
+    trained(registered).save(str(tmp_path / "model"))
+    other = bare(registered)
+    other.obs[column] = other.obs[column].astype(str).where(np.arange(other.n_obs) > 5, value)
+    with unchanged(other), pytest.raises(ValueError, match=match):
+        PRiMeFlow.load(str(tmp_path / "model"), adata=other)
+
+
+@pytest.mark.filterwarnings("ignore:`var_names` for the loaded `model` does not match")
+def test_genes_that_a_saved_model_needs_are_named(registered, tmp_path, unchanged):
+    trained(registered).save(str(tmp_path / "model"))
+    fewer = bare(registered[:, 1:])
+    with (
+        unchanged(fewer),
+        pytest.raises(ValueError, match=f"found 1 missing: \\['{registered.var_names[0]}'\\], and 0"),
+    ):
+        PRiMeFlow.load(str(tmp_path / "model"), adata=fewer)
+
+
 def test_model_without_cells_asks_for_control_cells(registered, tmp_path):
     trained(registered).save(str(tmp_path / "model"))
     model = PRiMeFlow.load(str(tmp_path / "model"), adata=False)

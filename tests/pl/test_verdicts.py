@@ -10,9 +10,10 @@ from anndata import AnnData
 from matplotlib.colors import to_rgb
 
 from perturbflow.pl import verdicts
-from perturbflow.pl._drawing import BLUE, GREY, ORANGE
+from perturbflow.pl._drawing import BLUE, GREY, ORANGE, VERMILLION
 
-BETTER, BASELINE, UNKNOWN = "model better", "resolved by a baseline", "not measurable at this number of cells"
+BETTER, TIE, BASELINE = "model better", "no difference could be shown", "a baseline is better"
+UNKNOWN = "not measurable at this number of cells"
 
 
 def judged(n=6, *, splits=("test",), models=("flow",)):
@@ -21,11 +22,12 @@ def judged(n=6, *, splits=("test",), models=("flow",)):
     for split in splits:
         for model in models:
             for i, difference in enumerate(np.linspace(-1, 1, n)):
-                verdict = UNKNOWN if i == n - 1 else BETTER if difference + 0.5 < 0 else BASELINE
+                verdict = BETTER if difference + 0.5 < 0 else BASELINE if difference - 0.5 > 0 else TIE
+                verdict = UNKNOWN if i == n - 1 else verdict
                 row = {"split": split, "perturbation": f"P{i}", "cell_type": "T", "model": model}
                 row |= {"best_baseline": "mean effect", "difference": difference, "lower": difference - 0.5}
                 row |= {"upper": difference + 0.5, "p_value": 0.5 if i == n - 1 else 0.01, "n_cells": 30}
-                rows.append(row | {"n_cells_needed": 40.0, "verdict": verdict})
+                rows.append(row | {"n_cells_needed": 40.0, "verdict": verdict, "finding": f"{verdict}, {i}"})
     adata = AnnData(np.zeros((1, 1), dtype=np.float32))
     adata.uns["evaluation"] = pd.DataFrame()
     adata.uns["evaluation_verdicts"] = pd.DataFrame(rows).iloc[::-1].reset_index(drop=True)
@@ -39,7 +41,7 @@ def test_differences_with_intervals_by_verdict(n):
     ax: Any = verdicts(adata, split="test")
     assert [text.get_text() for text in ax.get_yticklabels()] == [f"P{i}" for i in range(n)]
     counts = []
-    for place, (verdict, color) in enumerate({BETTER: BLUE, BASELINE: ORANGE, UNKNOWN: GREY}.items()):
+    for place, (verdict, color) in enumerate({BETTER: BLUE, TIE: ORANGE, BASELINE: VERMILLION, UNKNOWN: GREY}.items()):
         chosen = np.flatnonzero(table["verdict"] == verdict)
         lines, points = ax.collections[2 * place : 2 * place + 2]
         expected = np.column_stack([table["difference"].to_numpy()[chosen], chosen])
@@ -52,6 +54,24 @@ def test_differences_with_intervals_by_verdict(n):
     assert ax.get_title(loc="left") == "test: flow"
     assert ax.get_xlabel().startswith("energy distance,\nflow minus best baseline")
     assert [line.get_xdata()[0] for line in ax.lines] == [0.0]
+
+
+def test_no_effect_is_counted_where_it_is_better():
+    adata = judged(8)
+    table = adata.uns["evaluation_verdicts"]
+    assert (table["verdict"] == BASELINE).sum() == 1
+    table.loc[table["verdict"] == BASELINE, "finding"] = "no effect (control cells) is better than flow"
+    ax: Any = verdicts(adata, split="test")
+    assert ax.get_legend().get_texts()[2].get_text() == "1 a baseline is better; no effect (control cells) in 1"
+
+
+def test_verdicts_of_an_earlier_version_are_refused():
+    adata = judged()
+    adata.uns["evaluation_verdicts"].loc[0, "verdict"] = "resolved by a baseline"
+    with pytest.raises(
+        ValueError, match=r"found \['resolved by a baseline'\], of an earlier version. Run `pf.tl.evaluate`"
+    ):
+        verdicts(adata)
 
 
 def test_names_say_what_differs():

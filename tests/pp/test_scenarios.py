@@ -397,7 +397,7 @@ BAD: dict[str, tuple] = {
     "no_test": ("perturbench_jiang24", table(**PAIR, split=["valid"]), ValueError, "at least once 'test', found"),
     "two_splits": ("perturbench_jiang24", table(perturbation=["A"] * 2, cell_type=["B"] * 2, split=["valid", "test"]), ValueError, r"Expected one split a condition in `held_out`, found two of \['A in B'\]"),
     "no_training": ("perturbench_jiang24", table(perturbation=["A"] * 3, cell_type=TYPES), ValueError, r"every held-out perturbation in another context in training .* found \['A'\]"),
-    "key_taken": ("perturbench_srivatsan20", {"key_added": "mine"}, ValueError, "found 'mine' with other content in `adata.obs`"),
+    "key_taken": ("perturbench_srivatsan20", {"key_added": "mine"}, ValueError, r"found 'mine' with other content in `adata.obs\['mine'\]`"),
 }  # fmt: skip
 
 

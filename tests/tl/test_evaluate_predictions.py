@@ -16,9 +16,10 @@ from perturbflow.tl import evaluate
 from tests.tl.test_evaluate import SPLIT, screen
 
 QUICK: dict[str, Any] = {"key": None, "metrics": ["energy_distance", "rmse_of_mean_effects"], "progress_bar": False}
-MODEL_BETTER, BASELINE, NOT_MEASURABLE = (
+MODEL_BETTER, TIE, BASELINE_BETTER, NOT_MEASURABLE = (
     "model better",
-    "resolved by a baseline",
+    "no difference could be shown",
+    "a baseline is better",
     "not measurable at this number of cells",
 )
 
@@ -40,17 +41,59 @@ def judged(predicted, **options):
     return adata, adata.uns["evaluation_params"]["report"].set_index("what")
 
 
-def test_order_of_genes_and_further_cells_do_not_matter():
+def test_order_of_genes_and_controls_do_not_matter():
     plain, report = judged(screen(seed=1))
     assert report.empty
     other = screen(seed=1)[:, ::-1].copy()
     extra = screen(seed=2)[:30].copy()
-    extra.obs["perturbation"] = "never seen"
+    extra.obs["perturbation"] = "control"
+    extra.obs["cell_type"] = "V"
     more = anndata.concat([other, extra[:, other.var_names]], index_unique="-")
     found, report = judged(more, warns=True)
-    assert set(report.index) == {"genes in another place, sorted", "conditions not among the observed ones, left out"}
-    assert report.loc["conditions not among the observed ones, left out", "which"] == "['never seen']"
+    assert set(report.index) == {"genes in another place, sorted"}
     np.testing.assert_allclose(table(found, "predicted"), table(plain, "predicted"), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("column", "old", "new", "unmatched", "missing"),
+    [
+        ("perturbation", "A+B", "A_B", "['A_B']", "['A+B in T', 'A+B in U']"),
+        ("perturbation", "A+B", "A+C", "['A+C in T', 'A+C in U']", "['A+B in T', 'A+B in U']"),
+        ("perturbation", "C", "never seen", "['never seen']", "['C in T', 'C in U']"),
+        ("cell_type", "U", "V", "['A in V', 'A+B in V', 'B in V', 'C in V']", "['A in U', 'A+B in U', 'B in U', 'C in U']"),
+    ],
+    ids=["spelling", "combination", "unknown", "context"],
+)  # fmt: skip
+def test_predictions_of_no_real_condition_are_named_with_those_that_have_none(
+    unchanged, column, old, new, unmatched, missing
+):
+    predictions, adata = screen(seed=1), screen()
+    predictions.obs[column] = predictions.obs[column].astype(str).replace({old: new})
+    match = rf"real conditions in predicted\['mine'\], found .*{re.escape(unmatched)}; without a prediction .*{re.escape(missing)}"
+    with unchanged(adata), pytest.raises(ValueError, match=match):
+        evaluate(adata, {"mine": predictions}, **QUICK)
+
+
+def test_predictions_of_other_splits_than_the_judged_are_no_fault():
+    found, report = judged(screen(seed=1), splits=["test"])
+    assert report.empty
+    assert set(table(found, "predicted").index.get_level_values(0)) == {"A+B"}
+    rest = screen(seed=1)
+    rest = rest[rest.obs["perturbation"] != "A+B"].copy()
+    match = r"Expected predictions of what is judged, \['A\+B in T', 'A\+B in U'\], .* only those of \['A in T', "
+    with pytest.raises(ValueError, match=match):
+        judged(rest, splits=["test"])
+
+
+def test_doses_are_a_part_of_what_is_matched():
+    predictions, adata = screen(seed=1), screen()
+    for cells, dose in ((adata, 10.0), (predictions, 20.0)):
+        cells.obs["dose"] = np.where(cells.obs["perturbation"] == "control", 0.0, dose)
+    setup_perturbation(adata, perturbation_key="perturbation", control="control", dose_key="dose")
+    with pytest.raises(
+        ValueError, match=r"found 4 of others: \['A \(20\)', .*without .* 4 real conditions: \['A \(10\)'"
+    ):
+        evaluate(adata, predictions, **QUICK)
 
 
 def test_further_genes_are_left_out_and_missing_ones_refused():
@@ -85,6 +128,11 @@ def _renamed(adata):
 def test_missing_conditions_are_reported_and_have_no_score():
     predictions = screen(seed=1)
     predictions = predictions[predictions.obs["perturbation"] != "C"].copy()
+    adata = screen()
+    with pytest.warns(
+        UserWarning, match=r"Held-out conditions without a prediction of 'predicted': \['C in T', 'C in U'\]"
+    ):
+        evaluate(adata, predictions, **QUICK)
     found, report = judged(predictions, warns=True)
     assert (report.loc[["no prediction of at least 4 cells"], "model"] == "predicted").all()
     assert len(report) == 2
@@ -149,13 +197,25 @@ def test_a_model_is_better_where_baselines_fail():
     assert (found["n_cells_needed"] < 90).all()
 
 
-def test_a_model_that_says_nothing_is_resolved_by_a_baseline():
+def test_a_model_that_says_nothing_is_no_better_than_no_effect():
     controls = screen(seed=1)
     controls.X = controls.X.toarray()
     for label in ("A", "B", "C", "A+B"):
         rows = controls.obs["perturbation"] == label
         controls.X[np.flatnonzero(rows)] = controls.X[np.flatnonzero(controls.obs["perturbation"] == "control")]
-    assert (verdicts(controls)["verdict"] == BASELINE).all()
+    found = verdicts(controls)
+    assert found["verdict"].isin([TIE, BASELINE_BETTER]).all()
+    assert (found.loc["A+B", "verdict"] == BASELINE_BETTER).all()  # A and B add, and baselines know
+
+
+def test_a_model_that_is_worse_than_no_effect_is_called_so():
+    wrong = screen(seed=1)
+    wrong.X = wrong.X.toarray()
+    wrong.X[(wrong.obs["perturbation"] != "control").to_numpy(), 3:] += 6.0
+    found = verdicts(wrong)
+    assert (found["verdict"] == BASELINE_BETTER).all()
+    assert found["finding"].str.contains("no effect (control cells)", regex=False).all()
+    assert (found["lower"] > 0).all()
 
 
 def test_what_has_no_effect_is_not_measurable():
@@ -213,14 +273,17 @@ def test_without_permutations_there_are_no_verdicts():
     assert adata.uns["evaluation_verdicts"].empty
 
 
-def test_a_condition_with_very_few_predicted_cells_has_no_score():
+def test_very_few_predicted_cells_are_refused(unchanged):
     predictions = screen(seed=1)
     rows = np.flatnonzero(predictions.obs["perturbation"] == "A")
-    predictions = predictions[np.setdiff1d(np.arange(predictions.n_obs), np.append(rows[3:40], rows[41:]))].copy()
+    predictions = predictions[np.setdiff1d(np.arange(predictions.n_obs), rows[3:40])].copy()
     adata = screen()
-    with pytest.warns(UserWarning, match="changed, left out or missing in 2 ways"):
-        evaluate(adata, predictions, key=None, baselines=["control cells"], progress_bar=False, n_permutations=0)
-    assert "A" not in table(adata, "predicted").index.get_level_values(0)
+    with (
+        unchanged(adata),
+        pytest.raises(ValueError, match=r"at least 4 predicted cells of .* found fewer of \['A in T'\]"),
+    ):
+        evaluate(adata, predictions, **QUICK)
+    judged(predictions, splits=["valid", "test"])
 
 
 def test_counts_are_refused_however_small():
@@ -233,7 +296,9 @@ def test_counts_are_refused_however_small():
 def test_predictions_of_other_perturbations_are_refused():
     predictions = screen(seed=1)
     predictions.obs["perturbation"] = "never seen"
-    with pytest.raises(ValueError, match=r"found only \['never seen'\]. Name perturbations"):
+    with pytest.raises(
+        ValueError, match=r"found 1 of others: \['never seen'\]; without a prediction are 8 real conditions"
+    ):
         judged(predictions)
 
 

@@ -254,7 +254,11 @@ def test_progress_is_shown(small, capsys):
         ({"prior_trust": -1}, ValueError, "Expected `prior_trust` to be from 0"),
         ({"effort": 0}, ValueError, "Expected `effort` to be from 0.01"),
         ({"seed": 1.5}, TypeError, "Expected `seed` to be a whole number"),
-        ({"key_added": "dynamics_fields"}, ValueError, "free or earlier dynamics, found 'dynamics_fields'"),
+        (
+            {"key_added": "dynamics_fields"},
+            ValueError,
+            "found 'dynamics_fields', which is that of pf.pp.setup_dynamics",
+        ),
         ({"key_added": "a/b"}, ValueError, "without '/'"),
         ({"checkpoint": __file__}, NotADirectoryError, "Expected `checkpoint` to be a directory or free"),
     ],

@@ -44,7 +44,7 @@ def test_flow_is_plain_arrays_and_values(fitted):
     flow = fitted.uns["flow"]
     assert set(flow) == {
         "format", "config", "settings", "fields", "fitted_splits", "genes", "history", "prior", "weights",
-        "calibration", "guidance_curve", "init",
+        "calibration", "guidance_curve", "init", "checksum",
     }  # fmt: skip
     assert {type(leaf) for leaf in leaves(flow)} <= {np.ndarray, str, int, float, bool}
     assert flow["genes"].tolist() == list(fitted.var_names)
@@ -307,7 +307,7 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
         ({"device": "abacus"}, ValueError, "Expected a torch device that is present, .* found 'abacus'"),
         ({"key_added": ""}, ValueError, "Expected `key_added` to be a string of at least one character"),
         ({"key_added": "my/flow"}, ValueError, "Expected `key_added` without '/'"),
-        ({"key_added": "split"}, ValueError, "found 'split' with other content in `adata.uns`"),
+        ({"key_added": "split"}, ValueError, "found 'split', which is that of pf.pp.split_perturbations"),
         ({"key_added": "perturbation_fields"}, ValueError, "Choose another `key_added`"),
     ],
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",

@@ -126,7 +126,7 @@ def test_copy_view_and_key(fitted_dynamics, unchanged):
         ({"start": np.ones((2, 5)), "start_names": ["a"]}, ValueError, r"Expected 2 different names .* found \['a'\]"),
         ({"start": np.ones((2, 5)), "start_names": ["a", "a"]}, ValueError, "Expected 2 different names"),
         ({"key": "absent"}, KeyError, "Run `pf.tl.fit_dynamics"),
-        ({"key_added": "dynamics"}, ValueError, "`key_added` to be free or an earlier forecast, found 'dynamics'"),
+        ({"key_added": "dynamics"}, ValueError, "found 'dynamics', which is that of pf.tl.fit_dynamics"),
         ({"key_added": "a/b"}, ValueError, "without '/'"),
         ({"key_added": ""}, ValueError, "at least one character"),
     ],

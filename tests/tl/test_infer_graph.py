@@ -186,8 +186,12 @@ def test_copy_view_and_key(fitted_dynamics, unchanged):
         ({"n_bootstraps": -1}, ValueError, "Expected `n_bootstraps` to be at least 0"),
         ({"seed": "0"}, TypeError, "Expected `seed` to be a whole number"),
         ({"key": "absent"}, KeyError, "Run `pf.tl.fit_dynamics"),
-        ({"key_added": "dynamics"}, ValueError, "free or an earlier graph, found 'dynamics'"),
-        ({"key_added": "true_graph"}, ValueError, r"other content in `adata.varp` at \['true_graph'\]"),
+        ({"key_added": "dynamics"}, ValueError, "found 'dynamics', which is that of pf.tl.fit_dynamics"),
+        (
+            {"key_added": "true_graph"},
+            ValueError,
+            r"found 'true_graph' with other content in `adata.varp\['true_graph'\]`",
+        ),
         ({"key_added": "a/b"}, ValueError, "without '/'"),
     ],
 )

@@ -145,7 +145,7 @@ def test_copy_view_and_key(chain, unchanged):
         ("gene0", {"n_times": 1}, ValueError, "Expected `n_times` to be at least 2"),
         ("gene0", {"start": np.ones(3)}, ValueError, "Expected `start` of shape"),
         ("gene0", {"key": "absent"}, KeyError, "Run `pf.tl.fit_dynamics"),
-        ("gene0", {"key_added": "dynamics"}, ValueError, "free or an earlier response, found 'dynamics'"),
+        ("gene0", {"key_added": "dynamics"}, ValueError, "found 'dynamics', which is that of pf.tl.fit_dynamics"),
         ("gene0", {"key_added": "a/b"}, ValueError, "without '/'"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import LARGEST_LOGGED, check_key, check_matrix, listing, only_whole_numbers
+from perturbflow._evaluation._conditions import Condition, named_conditions
+from perturbflow._evaluation._predictors import MIN_CELLS, GivenCells
 from perturbflow._fields import PerturbationFields, expression, find_genes, perturbation_columns, text_column
 from perturbflow._labels import hashable_dose
 from perturbflow.flow import CellData
@@ -20,12 +22,18 @@ if TYPE_CHECKING:
 
 
 def aligned(
-    predicted: AnnData, *, name: str, genes: Sequence[str], fields: PerturbationFields, scale: str
+    predicted: AnnData,
+    *,
+    name: str,
+    genes: Sequence[str],
+    fields: PerturbationFields,
+    scale: str,
+    real: Mapping[tuple[bytes, bytes], str],
 ) -> tuple[CellData, list[dict[str, Any]]]:
     """Encode predicted cells as the observed ones are.
 
-    Genes are put in order; further genes, control cells, and cells of perturbations or covariates that are not among
-    the observed ones are left out and reported. Missing genes are an error: no metric is the same without them.
+    Genes are put in order; further genes are left out and reported. Missing genes are an error: no metric is the same
+    without them. So are predictions that no real condition is compared with, which another spelling makes of good ones.
 
     Parameters
     ----------
@@ -39,6 +47,8 @@ def aligned(
         Registered fields of the observed cells.
     scale
         "log1p", or "linear" for normalised expression that is still to be logged.
+    real
+        Names of all real conditions, see :func:`~perturbflow._evaluation._conditions.named_conditions`.
 
     Returns
     -------
@@ -62,28 +72,60 @@ def aligned(
 
     note("genes not among the observed ones, left out", sorted(set(predicted.var_names) - set(genes)))
     known, unknown = _known_cells(predicted, fields)
-    note("conditions not among the observed ones, left out", unknown)
-    if not known.any():
+    part = predicted[known]
+    labels, doses, types = perturbation_columns(part, fields)
+    encoded = fields.vocabulary.encode_perturbations(labels, doses, types)
+    columns = {key: text_column(part, key) for key, _ in fields.vocabulary.covariates}
+    codes = fields.vocabulary.encode_covariates(columns, n_cells=part.n_obs)
+    bare = CellData(np.empty((part.n_obs, 0), dtype=np.float32), encoded, codes)
+    given = named_conditions(bare, fields.vocabulary, has_doses=fields.dose_key is not None)
+    if unmatched := sorted({*unknown, *(given[one] for one in given.keys() - real.keys())}):
+        missing = sorted(real[one] for one in real.keys() - given.keys())
         msg = (
-            f"Expected cells of the observed perturbations in {where}, found only {listing(unknown)}. Name perturbations "
-            f"in `obs[{fields.perturbation_key!r}]` as the observed cells do."
+            f"Expected only predictions of real conditions in {where}, found {len(unmatched)} of others: "
+            f"{listing(unmatched)}; without a prediction are {len(missing)} real conditions: {listing(missing)}. Name "
+            f"perturbations in `obs[{fields.perturbation_key!r}]`, doses and covariates as the observed cells do, or leave "
+            "these predictions out."
         )
         raise ValueError(msg)
     is_ordered = np.array_equal(places, np.arange(predicted.n_vars))
     moved = [gene for k, (gene, place) in enumerate(zip(genes, places, strict=True)) if place != k]
     note("genes in another place, sorted", moved)
-    part = predicted[known]
     values = expression(part, fields.layer if fields.layer in part.layers else None)
     x = sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
     x = x if is_ordered else x[:, places]
     _check_values(x, where=where, scale=scale)
     if scale == "linear":
         x = np.log1p(x)
-    labels, doses, types = perturbation_columns(part, fields)
-    encoded = fields.vocabulary.encode_perturbations(labels, doses, types)
-    columns = {key: text_column(part, key) for key, _ in fields.vocabulary.covariates}
-    cells = CellData(x, encoded, fields.vocabulary.encode_covariates(columns, n_cells=part.n_obs))
-    return cells, report
+    return CellData(x, encoded, codes), report
+
+
+def check_predicted(
+    name: str, given: GivenCells, conditions: Sequence[Condition], real: Mapping[tuple[bytes, bytes], str]
+) -> list[Condition]:
+    """Return the judged conditions that have no predicted cells.
+
+    Raises
+    ------
+    ValueError
+        If all are without, or predictions would be left out because they are of too few cells.
+    """
+    few = [real[one.identity] for one in conditions if 0 < given.n_predicted(one) < MIN_CELLS]
+    if few:
+        msg = (
+            f"Expected at least {MIN_CELLS} predicted cells of a condition in predicted[{name!r}], found fewer of "
+            f"{listing(few)}. Predict cells rather than means, or leave these predictions out."
+        )
+        raise ValueError(msg)
+    without = [one for one in conditions if not given.n_predicted(one)]
+    if len(without) == len(conditions):
+        msg = (
+            f"Expected predictions of what is judged, {listing(real[one.identity] for one in without)}, in predicted[{name!r}], found "
+            f"only those of {listing(sorted(map(real.__getitem__, given.identities)))}. Predict these conditions, or judge "
+            "others (`splits`, `min_cells`)."
+        )
+        raise ValueError(msg)
+    return without
 
 
 def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArray[np.bool_], list[str]]:
@@ -97,12 +139,13 @@ def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArra
         }
     )
     codes, distinct = pd.factorize(pd.MultiIndex.from_frame(table))
-    is_known = np.ones(len(distinct), dtype=bool)
+    is_known, is_perturbed = np.ones((2, len(distinct)), dtype=bool)
     for place, (label, dose, kind) in enumerate(distinct):
         try:
-            fields.vocabulary.encode_perturbations(
+            encoded = fields.vocabulary.encode_perturbations(
                 [label], None if doses is None else [dose], None if types is None else [kind]
             )
+            is_perturbed[place] = encoded.nnz > 0
         except ValueError:
             is_known[place] = False
     known = is_known[codes]
@@ -110,7 +153,8 @@ def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArra
     for key, categories in fields.vocabulary.covariates:
         values = text_column(predicted, key)
         found = np.isin(values, categories)
-        unknown |= {f"{key} {value}" for value in set(values[~found].tolist())}
+        other = ~found & is_perturbed[codes]  # controls are no predictions
+        unknown |= {f"{label} in {value}" for label, value in zip(labels[other], values[other], strict=True)}
         known &= found
     return known, sorted(unknown)
 

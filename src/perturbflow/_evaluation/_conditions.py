@@ -44,6 +44,19 @@ def identity(perturbation: NDArray[np.floating], covariates: NDArray[np.integer]
     return np.asarray(perturbation, np.float32).tobytes(), np.asarray(covariates, np.int64).tobytes()
 
 
+def named_conditions(cells: CellData, vocabulary: Vocabulary, *, has_doses: bool) -> dict[tuple[bytes, bytes], str]:
+    """Names of the perturbed conditions of some cells, such as "A+B (1+0.5) in T", by their identity."""
+    names = {}
+    for group, _ in groups_of(cells, np.arange(len(cells))):
+        if group.perturbation.any():
+            dose = f" ({vocabulary.dose_label(group.perturbation)})" if has_doses else ""
+            values = zip(vocabulary.covariates, group.covariates, strict=True)
+            context = ", ".join(categories[code] for (_, categories), code in values)
+            name = f"{vocabulary.label(group.perturbation)}{dose}{' in ' * bool(context)}{context}"
+            names[identity(group.perturbation, group.covariates)] = name
+    return names
+
+
 def conditions_of(
     cells: CellData,
     split: NDArray[np.str_],

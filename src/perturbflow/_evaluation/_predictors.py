@@ -90,6 +90,15 @@ class GivenCells:
             identity(group.perturbation, group.covariates): rows for group, rows in groups_of(cells, everything)
         }
 
+    @property
+    def identities(self) -> set[tuple[bytes, bytes]]:
+        """The perturbed conditions that were predicted."""
+        return {one for one in self._rows if np.frombuffer(one[0], np.float32).any()}
+
+    def n_predicted(self, condition: Condition) -> int:
+        """Return how many cells were predicted for a condition."""
+        return len(self._rows.get(condition.identity, ()))
+
     def predict(self, condition: Condition, controls: NDArray[np.float32], *, rng: np.random.Generator) -> Draws | None:
         """Return the cells of the condition, or None where there are fewer than four, the least that all metrics take."""
         rows = self._rows.get(condition.identity, np.empty(0, dtype=np.intp))

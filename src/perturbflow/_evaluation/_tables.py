@@ -20,10 +20,11 @@ CEILING = "ceiling"
 DUPLICATE = "interpolated duplicate"
 FRACTION = "dynamic_range_fraction"
 CONFIDENCE = 0.95
-NOT_MEASURABLE, MODEL_BETTER, BASELINE = (
+NOT_MEASURABLE, MODEL_BETTER, TIE, BASELINE_BETTER = (
     "not measurable at this number of cells",
     "model better",
-    "resolved by a baseline",
+    "no difference could be shown",
+    "a baseline is better",
 )
 
 
@@ -180,28 +181,52 @@ def verdict_rows(
     -------
     A row a model. The difference is that of energy distances, to the best baseline at this condition: choosing it
     afterwards favours baselines. Its interval knows that real and predicted cells are samples; that two models start
-    from the same controls would only make it narrower.
+    from the same controls would only make it narrower. ``finding`` is the verdict in words.
     """
     known = [name for name in baselines if name in scores]
     if not known:
         return []
     best = min(known, key=lambda name: scores[name].energy_distance)
     rows = []
+    apart = rng.spawn(1)[0]  # what is said of no effect does not change other numbers
     for model, own in scores.items():
         if model in baselines:
             continue
-        difference = 2.0 * (own.energy_scores - scores[best].energy_scores)
-        draws = resampled_means(difference[:, None], n_resamples, rng)
-        draws += rng.normal(0.0, np.sqrt(own.sampling_variance + scores[best].sampling_variance), draws.shape)
-        low, high = interval(draws)
-        verdict = BASELINE
+        difference, low, high = _difference(own, scores[best], n_resamples, rng)
+        verdict = TIE
         if p_value > 1 - CONFIDENCE:
             verdict = NOT_MEASURABLE
-        elif high[0] < 0:
+        elif high < 0:
             verdict = MODEL_BETTER
+        elif low > 0:
+            verdict = BASELINE_BETTER
+        better = [best] if verdict == BASELINE_BETTER else []
+        if better and FLOOR in known and best != FLOOR and _difference(own, scores[FLOOR], n_resamples, apart)[1] > 0:
+            better.append(FLOOR)
         rows.append(
-            {**labels, "model": model, "best_baseline": best, "difference": float(difference.mean())}
-            | {"lower": low[0], "upper": high[0], "p_value": p_value, "n_cells": len(difference)}
-            | {"n_cells_needed": cells_needed, "verdict": verdict}
+            {**labels, "model": model, "best_baseline": best, "difference": difference, "lower": low, "upper": high}
+            | {"p_value": p_value, "n_cells": len(own.energy_scores), "n_cells_needed": cells_needed}
+            | {"verdict": verdict, "finding": _finding(verdict, model, best, better)}
         )
     return rows
+
+
+def _difference(
+    own: CloudScores, other: CloudScores, n_resamples: int, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Difference of energy distances, paired over real cells, with the ends of its interval."""
+    difference = 2.0 * (own.energy_scores - other.energy_scores)
+    draws = resampled_means(difference[:, None], n_resamples, rng)
+    draws += rng.normal(0.0, np.sqrt(own.sampling_variance + other.sampling_variance), draws.shape)
+    low, high = interval(draws)
+    return float(difference.mean()), float(low[0]), float(high[0])
+
+
+def _finding(verdict: str, model: str, best: str, better: Sequence[str]) -> str:
+    """The verdict in words, with the names of model and baselines."""
+    in_words = {name: f"no effect ({FLOOR})" if name == FLOOR else name for name in {best, *better}}
+    if verdict == MODEL_BETTER:
+        return f"{model} is better than every baseline; the best is {in_words[best]}"
+    if verdict == BASELINE_BETTER:
+        return f"{' and '.join(in_words[name] for name in better)} {'are' if better[1:] else 'is'} better than {model}"
+    return f"{verdict} between {model} and {in_words[best]}" if verdict == TIE else verdict

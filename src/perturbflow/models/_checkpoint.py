@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+
+from perturbflow._warnings import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,17 +49,12 @@ class Checkpoint:
     ------
     ValueError
         If the checkpoint belongs to a fit of other data or with other settings, or is none.
-    NotADirectoryError
-        If the folder is a file.
     """
 
     def __init__(self, folder: str | Path, trainer: Trainer, *, fit: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.trainer = trainer
         self.fit = json.loads(json.dumps(fit))
-        if self.folder.exists() and not self.folder.is_dir():
-            msg = f"Expected `checkpoint` to be a directory or free, found the file {str(folder)!r}. Choose another."
-            raise NotADirectoryError(msg)
         if self.path.is_file():
             try:
                 with safe_open(self.path, framework="pt") as file:
@@ -82,19 +81,32 @@ class Checkpoint:
         return self.folder / _FILE
 
     def save(self) -> None:
-        """Write the state; an interruption leaves either the old checkpoint or the new one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write the state; an interruption leaves either the old checkpoint or the new one.
+
+        Where it cannot be written, for want of space for example, there is a warning and the fit goes on.
+        """
         tensors, values = self.trainer.state()
         fresh = self.path.with_suffix(".new")
-        save_file(tensors, fresh, metadata={"fit": json.dumps(self.fit), "state": json.dumps(values)})
-        fresh.replace(self.path)
+        with self._warning("written, so that the fit could continue only from the one before"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, fresh, metadata={"fit": json.dumps(self.fit), "state": json.dumps(values)})
+            fresh.replace(self.path)
 
     def remove(self) -> None:
         """Remove the checkpoint, and its directory if nothing else is in it."""
-        for path in (self.path, self.path.with_suffix(".new")):
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        with self._warning("removed after the fit, which is complete"):
+            for path in (self.path, self.path.with_suffix(".new")):
+                path.unlink(missing_ok=True)
+            if self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    @contextmanager
+    def _warning(self, what: str) -> Iterator[None]:
+        """Warn where files cannot be changed: the fit is worth more than its checkpoint."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            warn(f"The checkpoint in {str(self.folder)!r} could not be {what} ({error}).")
 
 
 def hash_of(*arrays: NDArray) -> str:

@@ -15,6 +15,7 @@ from perturbflow._checks import check_between, check_type, check_whole_number
 from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields, read_split
 from perturbflow._fitted_flow import FittedFlow
+from perturbflow._outputs import check_folder
 from perturbflow._progress import progress_bar as bar
 from perturbflow._threads import spare_core
 from perturbflow.flow import (
@@ -94,6 +95,8 @@ def fit(
     ValueError
         If there are no training cells, an option or setting is out of its range, held-out conditions have leaked into
         training, or expression is not log1p-normalised.
+    OSError
+        If nothing can be written to ``checkpoint``.
 
     Examples
     --------
@@ -106,6 +109,8 @@ def fit(
     (50, ('train',), 32)
     """
     _check_settings(settings, options, guidance)
+    if checkpoint is not None:
+        check_folder(checkpoint, name="checkpoint")
     fields = read_fields(adata)
     check_expression(adata, fields.layer)
     if split_key in adata.obs:

@@ -14,6 +14,7 @@ from scipy import sparse
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
 from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
 from perturbflow._dynamics_store import StoredDynamics
+from perturbflow._outputs import check_folder
 from perturbflow._progress import progress_bar as bar
 from perturbflow._threads import spare_core
 from perturbflow._warnings import warn
@@ -206,6 +207,8 @@ def fit_dynamics(
         If the fields are not registered.
     TypeError, ValueError
         If an option is wrong, no gene changes along time, or the checkpoint belongs to another fit.
+    OSError
+        If nothing can be written to ``checkpoint``.
 
     Examples
     --------
@@ -217,6 +220,8 @@ def fit_dynamics(
     ((5, 5), ['gene0', 'gene1', 'gene2', 'gene3', 'gene4'])
     """
     options.check()
+    if checkpoint is not None:
+        check_folder(checkpoint, name="checkpoint")
     fields = read_dynamics_fields(adata)
     genes = list(map(str, adata.var_names))
     trajectories = [t.binned(options.n_bins) for t in trajectories_of(adata, fields)]

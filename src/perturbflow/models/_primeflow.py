@@ -26,8 +26,8 @@ from perturbflow.models._registration import (
     register,
     without_sparse_array,
 )
+from perturbflow.models._saved_fields import ARGUMENTS, arguments_of, set_up
 from perturbflow.models._transfer import inherited_options
-from perturbflow.pp import setup_perturbation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,12 +36,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
-
-# Of the registration, named like the fields that it writes.
-_ARGUMENTS = (
-    *("perturbation_key", "control", "covariate_keys", "dose_key", "batch_key"),
-    *("layer", "separator", "perturbation_type_key"),
-)
 
 
 class PRiMeFlow(RegisteredModel):
@@ -153,8 +147,10 @@ class PRiMeFlow(RegisteredModel):
             What scvi-tools passes when a saved model is loaded.
         """
         check_anndata(adata)
-        setup_perturbation(
+        set_up(
             adata,
+            None,
+            kwargs,
             perturbation_key=perturbation_key,
             control=control,
             covariate_keys=covariate_keys,
@@ -196,9 +192,11 @@ class PRiMeFlow(RegisteredModel):
         **kwargs
             What scvi-tools passes when a saved model is loaded.
         """
-        modality = one_modality(mdata, modalities, arguments=_ARGUMENTS)
-        setup_perturbation(
+        modality = one_modality(mdata, modalities, arguments=ARGUMENTS)
+        set_up(
             mdata,
+            modality,
+            kwargs,
             perturbation_key=perturbation_key,
             control=control,
             covariate_keys=covariate_keys,
@@ -207,7 +205,6 @@ class PRiMeFlow(RegisteredModel):
             layer=layer,
             separator=separator,
             perturbation_type_key=perturbation_type_key,
-            modality=modality,
         )
         cls._register(mdata, modality, **kwargs)
 
@@ -223,9 +220,7 @@ class PRiMeFlow(RegisteredModel):
             columns.append(make(CategoricalJointObsField, REGISTRY_KEYS.CAT_COVS_KEY, list(fields.context_keys)))
         if fields.batch_key is not None:
             columns.append(make(CategoricalObsField, REGISTRY_KEYS.BATCH_KEY, fields.batch_key))
-        arguments = {name: getattr(fields, name) for name in _ARGUMENTS}
-        arguments["covariate_keys"] = list(fields.covariate_keys)
-        register(cls, data, columns, arguments, modality=modality, **kwargs)
+        register(cls, data, columns, arguments_of(fields), modality=modality, **kwargs)
 
     def train(
         self,

@@ -8,9 +8,9 @@ import numpy as np
 
 from perturbflow._checks import check_one_of
 from perturbflow._evaluation._leaderboard import read_table, splits_of
-from perturbflow._evaluation._tables import BASELINE, MODEL_BETTER, NOT_MEASURABLE
+from perturbflow._evaluation._tables import BASELINE_BETTER, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
 from perturbflow._modality import takes_modality
-from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, drawing, drawing_panels, finish
+from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, drawing_panels, finish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-_STYLES = {MODEL_BETTER: (BLUE, "o"), BASELINE: (ORANGE, "s"), NOT_MEASURABLE: (GREY, "X")}
+_STYLES = {
+    MODEL_BETTER: (BLUE, "o"),
+    TIE: (ORANGE, "D"),
+    BASELINE_BETTER: (VERMILLION, "s"),
+    NOT_MEASURABLE: (GREY, "X"),
+}
 _MOST_LABELS = 60
 _NOT_LABELS = {
     *("split", "model", "best_baseline", "difference", "lower", "upper", "p_value", "n_cells", "n_cells_needed"),
-    "verdict",
+    *("verdict", "finding"),
 }
 
 
@@ -68,9 +73,9 @@ def verdicts(
 ) -> Axes | NDArray[np.object_]:
     """Difference of the energy distances of a model and of the best baseline, for every condition.
 
-    Left of 0 the model is better. Lines are the intervals (95 %), colours the verdicts, whose numbers the legend gives:
-    a condition whose real cells cannot be told from the controls says nothing about models. Names are written where no
-    split has more than 60 conditions.
+    Left of 0 the model is better. Lines are the intervals (95 %), colours the verdicts, whose numbers the legend gives,
+    with how often no effect at all, the control cells, is better than the model: a condition whose real cells cannot be
+    told from the controls says nothing about models. Names are written where no split has more than 60 conditions.
 
     Parameters
     ----------
@@ -98,7 +103,7 @@ def verdicts(
     KeyError
         If there is no evaluation, with the call that makes it.
     ValueError
-        If there are no verdicts, split or model have none, or ``ax`` is given without ``split``.
+        If there are no verdicts or those of an earlier version, split or model have none, or ``ax`` is given without ``split``.
 
     Examples
     --------
@@ -115,6 +120,9 @@ def verdicts(
     table = read_table(adata, key, "verdicts")
     if table.empty:
         msg = "Expected verdicts, found an evaluation without. Evaluate a model that is no baseline, `n_permutations` > 0."
+        raise ValueError(msg)
+    if unknown := sorted(set(table["verdict"].astype(str)) - set(_STYLES)):
+        msg = f"Expected the verdicts {list(_STYLES)}, found {unknown}, of an earlier version. Run `pf.tl.evaluate` again."
         raise ValueError(msg)
     models = list(dict.fromkeys(map(str, table["model"])))
     model = models[0] if model is None else model
@@ -158,7 +166,7 @@ def _draw(ax: Axes, table: pd.DataFrame, split: str, model: str, *, has_names: b
             marker=marker,
             linewidths=0,
             zorder=3,
-            label=f"{len(rows)} {verdict}",
+            label=f"{len(rows)} {verdict}{_no_effect(chosen) if verdict == BASELINE_BETTER else ''}",
         )
     if has_names:
         ax.set_yticks(places, _names(part), fontsize=7)
@@ -174,7 +182,13 @@ def _draw(ax: Axes, table: pd.DataFrame, split: str, model: str, *, has_names: b
         loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, fontsize=8, handletextpad=0.2, borderaxespad=0.2
     )
     finish(ax, "")
-    ax.set_title(f"{split}: {model}", loc="left", fontsize="medium", pad=50)
+    ax.set_title(f"{split}: {model}", loc="left", fontsize="medium", pad=62)
+
+
+def _no_effect(losses: pd.DataFrame) -> str:
+    """In how many of some losses no effect at all is better than the model."""
+    n = int(losses["finding"].astype(str).str.contains(f"no effect ({FLOOR})", regex=False).sum())
+    return f"; no effect ({FLOOR}) in {n}" if n else ""
 
 
 def _names(part: pd.DataFrame) -> Sequence[str]:

@@ -12,7 +12,8 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbflow._checks import check_between, check_key, check_text, check_unique_names, listing
-from perturbflow._dynamics_fields import time_column
+from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, time_column
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow.pp._bin_pseudotime import is_of_cells
 
@@ -98,7 +99,7 @@ def assign_lineages(
         raise ValueError(msg)
     check_text(key, name="key")
     check_text(time_key, name="time_key")
-    check_text(key_added, name="key_added")
+    check_key_added(adata, key_added, "lineage", beside=[("obs", key_added)])
     check_between(min_share, 0, 1, name="min_share")
     check_key(key, adata.obsm, where="adata.obsm", hint=_HINT)
     entry = adata.obsm[key]
@@ -128,7 +129,7 @@ def assign_lineages(
         var=adata.var.copy(),
         layers={name: layer[cell] for name, layer in adata.layers.items() if name is not None},  # None is X
         varm={name: value.copy() for name, value in adata.varm.items()},
-        varp={name: value.copy() for name, value in adata.varp.items()},
+        varp={name: value.copy() for name, value in adata.varp.items() if name != DYNAMICS_PRIOR_KEY},
         uns={name: deepcopy(value) for name, value in adata.uns.items() if not is_of_cells(name, value)},
     )
 

@@ -14,6 +14,7 @@ from scipy import sparse
 from perturbflow._checks import check_type, check_whole_number
 from perturbflow._dynamics_fields import (
     DYNAMICS_FIELDS_KEY,
+    DYNAMICS_PRIOR_KEY,
     DynamicsFields,
     finite_expression,
     mean_of_groups,
@@ -21,6 +22,7 @@ from perturbflow._dynamics_fields import (
     time_column,
     trajectory_groups,
 )
+from perturbflow._keys import check_registration
 from perturbflow._modality import takes_modality
 from perturbflow.pp._setup_dynamics import MIN_TIMES, check_distinct_times, check_fields
 
@@ -135,6 +137,7 @@ def bin_pseudotime(
         layer=layer,
     )
     check_fields(adata, fields)
+    check_registration(adata, BINS_KEY)
     keys = [key for key in (trajectory_key, perturbation_key) if key is not None]
     if SIZE_COLUMN in (time_key, *keys):
         msg = f"Expected columns other than {SIZE_COLUMN!r}, which is made here, found {[time_key, *keys]}. Rename it."
@@ -176,7 +179,7 @@ def bin_pseudotime(
         obs=obs,
         var=adata.var.copy(),
         varm={key: value.copy() for key, value in adata.varm.items()},
-        varp={key: value.copy() for key, value in adata.varp.items()},
+        varp={key: value.copy() for key, value in adata.varp.items() if key != DYNAMICS_PRIOR_KEY},
         layers={ERROR_LAYER: error.astype(dtype)},
         uns={key: deepcopy(value) for key, value in adata.uns.items() if not is_of_cells(key, value)},
     )

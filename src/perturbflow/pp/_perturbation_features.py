@@ -23,6 +23,7 @@ from perturbflow._checks import (
 from perturbflow._conditions import TYPE_MARK, Vocabulary, parse_label
 from perturbflow._feature_table import FEATURE_TABLE_KEY, write_feature_table
 from perturbflow._fields import PerturbationFields, read_fields, text_column, writable
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ def perturbation_features(
     check_one_of(kind, KINDS, name="kind")
     check_one_of(missing, ("error", "mean"), name="missing")
     check_whole_number(max_features, name="max_features", least=1)
-    check_text(key_added, name="key_added")
-    check_no_slash([key_added], what="`key_added`", hint="Choose another name.")
+    check_key_added(adata, key_added, FEATURE_TABLE_KEY)
     fields = read_fields(adata)
     vectors = _VECTORS[kind](adata, features, fields)
     check_unique_names([str(name) for name in vectors.index], what="names of `features`", hint="Keep one row each.")

@@ -13,6 +13,8 @@ from scipy import sparse
 
 from perturbflow._checks import check_columns, check_key, check_text, check_type, check_unique_names, listing, nearest
 from perturbflow._dynamics_fields import (
+    DYNAMICS_FIELDS_KEY,
+    DYNAMICS_PRIOR_KEY,
     DynamicsFields,
     clamped_genes,
     finite_expression,
@@ -21,6 +23,7 @@ from perturbflow._dynamics_fields import (
     write_dynamics_fields,
 )
 from perturbflow._fields import writable
+from perturbflow._keys import check_registration
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -131,6 +134,7 @@ def setup_dynamics(
         layer=layer,
     )
     check_fields(adata, fields)
+    check_registration(adata, DYNAMICS_FIELDS_KEY, beside=[("varp", DYNAMICS_PRIOR_KEY)])
     check_unique_names(
         adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
     )

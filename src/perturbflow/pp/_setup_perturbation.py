@@ -23,6 +23,7 @@ from perturbflow._checks import (
 from perturbflow._conditions import Vocabulary, parse_label
 from perturbflow._fields import (
     PerturbationFields,
+    check_fields_are_free,
     encode_perturbations,
     expression,
     perturbation_columns,
@@ -138,6 +139,7 @@ def setup_perturbation(
     for name, key in keys.items():
         check_text(key, name=name)
     check_columns(adata.obs.columns, [*keys.values(), *covariate_keys])
+    check_fields_are_free(adata)
     _check_reserved([*covariate_keys, *([] if batch_key is None else [batch_key])], with_dose=dose_key is not None)
 
     if layer is not None:

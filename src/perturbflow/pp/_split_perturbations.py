@@ -31,7 +31,7 @@ from perturbflow.pp._held_out import (
     hold_out_pairs,
 )
 from perturbflow.pp._split_record import (
-    check_key_added,
+    check_split_key,
     held_out_table,
     merge_doses,
     warn_without_validation,
@@ -153,7 +153,7 @@ def split_perturbations(
         raise ValueError(msg)
     check_whole_number(seed, name="seed")
     fields = read_fields(adata)
-    check_key_added(adata, key_added, fields)
+    check_split_key(adata, key_added, fields)
 
     table, codes = condition_frame(adata, fields=fields, with_batch=False)
     rng = np.random.default_rng(seed)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_no_slash, check_text
 from perturbflow._conditions import parse_label
 from perturbflow._fields import SPLITS, PerturbationFields, split_identity
+from perturbflow._keys import check_key_added
 from perturbflow.pp._held_out import Conditions
 
 if TYPE_CHECKING:
@@ -23,23 +22,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def check_key_added(adata: AnnData, key: str, fields: PerturbationFields) -> None:
+def check_split_key(adata: AnnData, key: str, fields: PerturbationFields) -> None:
     """Raise if the split would overwrite anything but a split."""
-    check_text(key, name="key_added")
-    check_no_slash([key], what="`key_added`", hint="Choose another name.")
-    own = adata.uns.get(key)
-    is_split = isinstance(own, Mapping) and {"task", "held_out"} <= own.keys()
+    check_key_added(adata, key, "split", beside=[("obs", key)])
     registered = {
         fields.perturbation_key,
         *fields.context_keys,
         *filter(None, (fields.dose_key, fields.perturbation_type_key)),
     }
-    places = ["adata.uns"] if own is not None else []
-    places += ["adata.obs"] if key in adata.obs else []
-    if key in registered or (places and not is_split):
+    if key in registered:
         msg = (
-            f"Expected `key_added` to be free or an earlier split, found {key!r} with other content in "
-            f"{' and '.join(f'`{place}`' for place in places)}. Choose another `key_added`, or delete that first."
+            f"Expected `key_added` to be none of the registered columns of `adata.obs`, found {key!r}. "
+            "Choose another `key_added`."
         )
         raise ValueError(msg)
 
@@ -148,14 +142,15 @@ def write_split(
 ) -> None:
     """Write the split to ``obs``, and the record, with the hashes, to ``uns``."""
     n_cells = {name: int((split == name).sum()) for name in SPLITS}
-    adata.obs[key] = pd.Categorical(split, categories=SPLITS)
-    adata.uns[key] = {
+    entry = {
         **record,
         "fields": split_identity(fields),
         "n_cells": n_cells,
         "hash": condition_hash(*conditions, split, fields),
         "cell_hash": cell_hash(adata.obs_names, split),
     }
+    adata.obs[key] = pd.Categorical(split, categories=SPLITS)
+    adata.uns[key] = entry
     logger.info(
         "Split %d cells for the task %r: %s; %d conditions held out.",
         *(adata.n_obs, record["task"], n_cells, len(record["held_out"])),

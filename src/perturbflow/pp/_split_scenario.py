@@ -18,7 +18,7 @@ from perturbflow.pp._held_out_table import check_values, read_contexts, split_by
 from perturbflow.pp._scenario_rules import draw_split
 from perturbflow.pp._scenarios import Scenario, scenario_named
 from perturbflow.pp._split_record import (
-    check_key_added,
+    check_split_key,
     held_out_table,
     merge_doses,
     warn_without_validation,
@@ -133,7 +133,7 @@ def split_scenario(
     """
     rule = _with_options(scenario_named(scenario), held_out, fraction=fraction, seed=seed)
     fields = read_fields(adata)
-    check_key_added(adata, key_added, fields)
+    check_split_key(adata, key_added, fields)
 
     table, codes = condition_frame(adata, fields=fields, with_batch=False)
     merged, conditions, rows = merge_doses(table, fields)

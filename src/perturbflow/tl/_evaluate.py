@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_one_of
-from perturbflow._evaluation._alignment import aligned
+from perturbflow._checks import check_one_of, listing
+from perturbflow._evaluation._alignment import aligned, check_predicted
 from perturbflow._evaluation._baselines import fitted_baselines
-from perturbflow._evaluation._conditions import conditions_of, generator
+from perturbflow._evaluation._conditions import conditions_of, generator, named_conditions
 from perturbflow._evaluation._metrics import check_names, metrics_of, targets_of
 from perturbflow._evaluation._predictors import AskedTwice, GivenCells, Predictor, asked
 from perturbflow._evaluation._scores import Settings, score_all
 from perturbflow._evaluation._screens import screen_rows
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
 from perturbflow._feature_table import read_feature_table
-from perturbflow._fields import PerturbationFields, read_cells, read_fields, read_split, writable
+from perturbflow._fields import read_cells, read_fields, read_split, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
@@ -88,6 +89,7 @@ def evaluate(
         or the path of an h5ad file, with the registered columns in ``obs``; or a fitted sampler, anything with the
         method ``sample`` of :class:`perturbflow.baselines.Sampler`, which gets genes and perturbations in the order of
         the flow or, without one, of ``adata`` and its registered fields. An AnnData alone has the name "predicted".
+        Predicted cells have to be of conditions with real cells, whichever split these are in.
     key
         The flow in ``adata.uns``, which is also its name in the tables; None leaves it out. Without a flow under the
         default key only ``predicted`` is judged.
@@ -150,11 +152,13 @@ def evaluate(
         One row per condition and model that is no baseline: ``best_baseline`` at this condition, ``difference`` of
         energy distances to it with ``lower`` and ``upper`` (95 %, bootstrap over real cells, the same for both),
         ``p_value`` that real cells differ from the controls at all, ``n_cells``, ``n_cells_needed`` to see that, and
-        ``verdict``: "not measurable at this number of cells", "model better" or "resolved by a baseline". The last is
-        said wherever the model is not shown to be better than every baseline.
+        ``verdict``: "not measurable at this number of cells", "model better" (than every baseline), "a baseline is
+        better", or "no difference could be shown" where the interval has 0 in it. ``finding`` says it in words, with the
+        names, also where no effect at all, the control cells, is better than the model.
     `adata.uns["evaluation_params"]` : dict
         The parameters, ``fitted_splits``, ``left_out``: a table of the conditions left out, with the reason, and
-        ``report``: what of the predicted cells was sorted, left out or missing.
+        ``report``: what of the predicted cells was sorted, left out or missing. Cells of a held-out condition that are
+        missing are named in a warning.
 
     Raises
     ------
@@ -162,7 +166,8 @@ def evaluate(
         If fields, flow or columns of predicted cells are missing, with the function to run first.
     ValueError
         If a name is unknown or taken twice, a context has no training controls, no condition is left, predicted cells
-        lack genes or are on another scale, or a model returns cells of another shape or with values that are not finite.
+        lack genes, are on another scale, of conditions that are no real ones or of fewer than four cells, none of them
+        is of a condition that is judged, ``key_added`` names something else, or a model returns cells of another shape or with values that are not finite.
     FileNotFoundError
         If there is no file at a path in ``predicted``.
     TypeError
@@ -184,6 +189,7 @@ def evaluate(
     >>> adata.uns["evaluation_summary"]["model"].unique().tolist()[:2]
     ['control cells', 'mean effect']
     """
+    check_key_added(adata, key_added, "evaluation")
     others = _others(predicted)
     key = None if key == "flow" and key not in adata.uns and others else key
     flow = None if key is None else read_flow(adata, key)
@@ -228,8 +234,18 @@ def evaluate(
     if flow is not None:
         predictors[str(key)] = AskedTwice(str(key), _WithSettings(flow, guidance=guidance, n_steps=n_steps))
     report: list[dict[str, Any]] = []
+    without: dict[str, list[str]] = {}
+    real = named_conditions(cells, vocabulary, has_doses=fields.dose_key is not None) if others else {}
     for name, model in others.items():
-        predictors[name], notes = _predictor(name, model, genes=genes, fields=fields, scale=scale, n_cells=n_cells)
+        if hasattr(model, "sample"):
+            predictors[name] = asked(name, model)
+            continue
+        found, notes = aligned(
+            _predicted_cells(name, model), name=name, genes=genes, fields=fields, scale=scale, real=real
+        )
+        predictors[name] = given = GivenCells(found, n_cells=n_cells)
+        missing = check_predicted(name, given, conditions, real)
+        without |= {name: [real[one.identity] for one in missing if one.labels["split"] not in fitted_splits]}
         report += notes
     features = read_feature_table(adata, vocabulary=vocabulary)
     samplers = fitted_baselines(names, cells.subset(fitted), features=features)
@@ -252,6 +268,9 @@ def evaluate(
         msg = (
             f"Predicted cells were changed, left out or missing in {len(report)} ways; "
             f"`adata.uns[{key_added + '_params'!r}]['report']` lists them."
+            + "".join(
+                f" Held-out conditions without a prediction of {m!r}: {listing(c)}." for m, c in without.items() if c
+            )
         )
         warn(msg)
     params = {
@@ -283,12 +302,8 @@ def _others(predicted: AnnData | Mapping[str, Any] | None) -> dict[str, Any]:
     return {"predicted": predicted}
 
 
-def _predictor(
-    name: str, model: Any, *, genes: Sequence[str], fields: PerturbationFields, scale: str, n_cells: int | None
-) -> tuple[Predictor, list[dict[str, Any]]]:
-    """Read predicted cells, or take a sampler as it is; and what was changed or left out."""
-    if hasattr(model, "sample"):
-        return asked(name, model), []
+def _predicted_cells(name: str, model: Any) -> AnnData:
+    """Cells that another tool predicted, read from a file if need be."""
     if isinstance(model, str | Path):
         from anndata import read_h5ad
 
@@ -302,8 +317,7 @@ def _predictor(
             f"`sample`, found {type(model).__name__}."
         )
         raise TypeError(msg)
-    cells, notes = aligned(model, name=name, genes=genes, fields=fields, scale=scale)
-    return GivenCells(cells, n_cells=n_cells), notes
+    return model
 
 
 class _WithSettings:

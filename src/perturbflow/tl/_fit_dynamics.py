@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from perturbflow._dynamics_store import check_dynamics_key, write_dynamics
+from perturbflow._dynamics_store import write_dynamics
 from perturbflow._fields import writable
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def fit_dynamics(
     ValueError
         If a setting is wrong, no gene changes along time, a checkpoint belongs to another fit, or ``key_added`` names
         something else than earlier dynamics.
+    OSError
+        If nothing can be written to ``checkpoint``, which is tried before the fit.
 
     Notes
     -----
@@ -141,7 +144,7 @@ def fit_dynamics(
     from perturbflow.models import DynamicsOptions  # here, because it loads torch
     from perturbflow.models import fit_dynamics as fit
 
-    check_dynamics_key(adata, key_added)
+    check_key_added(adata, key_added, "dynamics")
     options = DynamicsOptions(
         field=field,
         sparsity=sparsity,

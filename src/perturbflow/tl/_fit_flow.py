@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from perturbflow._fields import writable
-from perturbflow._flow_store import check_flow_key, write_flow
+from perturbflow._flow_store import write_flow
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
+from perturbflow._outputs import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +141,7 @@ def fit_flow(
     `adata.uns["flow" | key_added]` : dict
         Configuration, weights, prior, genes, fields, history and ``guidance_curve`` (:func:`perturbflow.pl.guidance`),
         as plain arrays and values, with ``init`` for what was taken over from an earlier flow; or the name of the
-        directory given as ``store``.
+        directory given as ``store``. If that can no longer be written after the fit, the flow is here, with a warning.
 
     Raises
     ------
@@ -149,6 +151,8 @@ def fit_flow(
         If a setting is wrong, cells of held-out conditions are among the training cells, a context has no training
         controls, the expression is not log1p-normalised, a checkpoint belongs to another fit, or ``key_added`` names
         something else than an earlier flow.
+    OSError
+        If nothing can be written to ``store`` or ``checkpoint``, which is tried before the fit.
 
     Notes
     -----
@@ -170,7 +174,9 @@ def fit_flow(
     from perturbflow.models._presets import resolve
     from perturbflow.models._transfer import inherited_options, resolve_init
 
-    check_flow_key(adata, key_added, store=store)
+    check_key_added(adata, key_added, "flow")
+    if store is not None:
+        check_folder(store, name="store")
     source_flow = None if init_from is None else resolve_init(init_from, adata)
     options, settings = resolve(
         preset,

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from perturbflow._checks import check_whole_number
-from perturbflow._dynamics_store import check_result_key, read_dynamics
+from perturbflow._dynamics_store import read_dynamics
 from perturbflow._fields import writable
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow._solutions import check_until, new_starts
 
@@ -81,7 +82,7 @@ def forecast(
     >>> adata.uns["forecast"]["values"].shape
     (6, 41, 5)
     """
-    check_result_key(adata, key_added, parts=("values", "observed_until"), what="an earlier forecast")
+    check_key_added(adata, key_added, "forecast")
     check_whole_number(n_times, name="n_times", least=2)
     stored = read_dynamics(adata, key)
     model = stored.model

@@ -8,8 +8,9 @@ from scipy import sparse
 
 from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow._dynamics_fields import read_dynamics_fields
-from perturbflow._dynamics_store import check_result_key, read_dynamics
+from perturbflow._dynamics_store import read_dynamics
 from perturbflow._fields import writable
+from perturbflow._keys import check_key_added, remove_earlier
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -102,15 +103,8 @@ def infer_graph(
     check_one_of(method, (*FITTED, *STATIC), name="method")
     check_whole_number(n_bootstraps, name="n_bootstraps")
     check_whole_number(seed, name="seed")
-    check_result_key(adata, key_added, parts=("edges", "method"), what="an earlier graph")
     names = [f"{key_added}{suffix}" for suffix in SUFFIXES]
-    taken = [name for name in names if name in adata.varp and key_added not in adata.uns]
-    if taken:
-        msg = (
-            f"Expected `key_added` to be free or an earlier graph, found other content in `adata.varp` at {taken}. "
-            "Choose another `key_added`, or delete that first."
-        )
-        raise ValueError(msg)
+    check_key_added(adata, key_added, "dynamics_graph", beside=[("varp", name) for name in names])
     if method in STATIC:
         graph = static_graph(adata, read_dynamics_fields(adata), method=method)
         genes, parameters = list(map(str, adata.var_names)), {}
@@ -123,10 +117,14 @@ def infer_graph(
     place = sparse.csr_matrix(
         ([1.0] * len(genes), (range(len(genes)), position)), shape=(len(genes), adata.n_vars), dtype="float32"
     )
-    for name, matrix in zip(names, (graph.weight, graph.evidence, graph.rate_weight), strict=True):
-        if matrix is not None:
-            adata.varp[name] = (place.T @ sparse.csr_matrix(matrix.astype("float32")) @ place).tocsr()
-        elif name in adata.varp:  # of an earlier graph, of second order
-            del adata.varp[name]
-    adata.uns[key_added] = {"edges": graph.edges(genes), "method": method, "parameters": parameters}
+    matrices = {
+        name: (place.T @ sparse.csr_matrix(matrix.astype("float32")) @ place).tocsr()
+        for name, matrix in zip(names, (graph.weight, graph.evidence, graph.rate_weight), strict=True)
+        if matrix is not None
+    }
+    record = {"edges": graph.edges(genes), "method": method, "parameters": parameters}
+    remove_earlier(adata, key_added, "dynamics_graph")  # one of second order has a matrix more
+    for name, matrix in matrices.items():
+        adata.varp[name] = matrix
+    adata.uns[key_added] = record
     return adata if copy else None

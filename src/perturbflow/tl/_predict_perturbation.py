@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_no_slash, check_text, check_type, check_whole_number, listing
+from perturbflow._checks import check_type, check_whole_number
 from perturbflow._conditions import TYPE_MARK
 from perturbflow._controls import PREDICTED_SOURCE, control_cells, predicted_keys
 from perturbflow._doses import recorded_dose
 from perturbflow._fields import check_expression, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._keys import check_key_added, check_name, remove_earlier
 from perturbflow._modality import takes_modality
 from perturbflow._output_space import OutputSpace, repressed_genes
 from perturbflow._predicted_uncertainty import uncertainty_tables
@@ -106,6 +107,8 @@ def predict_perturbation(
     -------
     None, the copy with these entries, or with ``as_anndata`` the predicted cells
 
+    An earlier prediction under the key is replaced, with all that it has written.
+
     `adata.obsm["predicted" | key_added]` : array of float32 (n_obs, n_vars)
         Predicted expression, log1p-normalised or counts, in the rows of control cells, NaN in other rows and for genes
         that the flow does not know. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
@@ -163,8 +166,7 @@ def predict_perturbation(
     names: list[Any] = list(perturbations) if is_several else [perturbations]
     for name in names:
         check_type(name, str, name="perturbations", expected="a label, or several")
-    check_text(key_added, name="key_added")
-    check_no_slash([key_added], what="`key_added`", hint="Choose another name.")
+    check_name(key_added, "predicted")
     if not names:
         msg = "Expected at least one perturbation in `perturbations`, found none."
         raise ValueError(msg)
@@ -198,7 +200,8 @@ def predict_perturbation(
 
     labels = list(dict.fromkeys(condition.label for condition in conditions))
     keys = predicted_keys(labels, key_added=key_added)
-    _check_free(adata, key_added, obsm=keys.values())
+    beside = [*(("obsm", name) for name in keys.values()), ("varm", f"{key_added}_sd")]
+    check_key_added(adata, key_added, "predicted", beside=beside)
     places = adata.var_names.get_indexer(list(flow.genes))
     if len(places) < adata.n_vars:
         logger.warning("%d of %d genes are unknown to the flow: NaN.", adata.n_vars - len(places), adata.n_vars)
@@ -212,10 +215,7 @@ def predict_perturbation(
                 for batch, cells in _batches(sampler, space, condition, condition.members):
                     predicted[np.ix_(rows[batch], places)] = cells
         results[keys[label]] = predicted
-    adata = writable(adata, copy=copy)
-    for name, predicted in results.items():
-        adata.obsm[name] = predicted
-    adata.varm[f"{key_added}_sd"] = sds.reindex(adata.var_names)
+    sds = sds.reindex(adata.var_names)
     record = {
         "perturbations": labels,
         "obsm": [keys[label] for label in labels],
@@ -225,6 +225,11 @@ def predict_perturbation(
     if flow.fields.dose_key is not None or dose is not None:
         doses = {condition.label: condition.dose_label for condition in conditions}
         record["doses"] = [doses[label] for label in labels]
+    adata = writable(adata, copy=copy)
+    remove_earlier(adata, key_added, "predicted")
+    for name, predicted in results.items():
+        adata.obsm[name] = predicted
+    adata.varm[f"{key_added}_sd"] = sds
     adata.uns[key_added] = record
     return adata if copy else None
 
@@ -239,21 +244,6 @@ def _batches(
     targets = repressed_genes(components, flow.genes, type_mark=TYPE_MARK if vocabulary.has_types else None)
     for batch, cells in sampler.batches(condition, members):
         yield batch, space.convert(cells, members=members[batch], targets=targets, rng=rng)
-
-
-def _check_free(adata: AnnData, key: str, *, obsm: Iterable[str]) -> None:
-    """Raise ValueError if something other than an earlier prediction would be overwritten."""
-    own = adata.uns.get(key)
-    if isinstance(own, Mapping) and {"perturbations", "obsm", "params"} <= own.keys():
-        return
-    places = [] if own is None else [f"adata.uns[{key!r}]"]
-    places += [f"adata.obsm[{name!r}]" for name in obsm if name in adata.obsm]
-    if places:
-        msg = (
-            f"Expected `key_added` to be free or an earlier prediction, found other content in {listing(places)}. "
-            "Choose another `key_added`, or delete that first."
-        )
-        raise ValueError(msg)
 
 
 def _new_cells(

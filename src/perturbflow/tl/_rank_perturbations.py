@@ -15,9 +15,7 @@ from scipy.special import ndtr, ndtri
 from perturbflow._checks import (
     check_between,
     check_key,
-    check_no_slash,
     check_one_of,
-    check_text,
     check_whole_number,
     listing,
     nearest,
@@ -26,6 +24,7 @@ from perturbflow._controls import control_cells
 from perturbflow._doses import recorded_dose
 from perturbflow._fields import check_expression, expression, find_genes, writable
 from perturbflow._flow_store import read_flow
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow._predicted_uncertainty import predicted_uncertainty
 from perturbflow._prediction import conditions_to_predict, warn_of_extrapolation
@@ -148,7 +147,8 @@ def rank_perturbations(
     >>> adata.uns["ranked_perturbations"]["perturbation"].iloc[0] == wanted
     True
     """
-    _check_options(metric, level, seed, key_added)
+    _check_options(metric, level, seed)
+    check_key_added(adata, key_added, "ranked_perturbations")
     flow = read_flow(adata, key)
     check_expression(adata, flow.fields.layer)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
@@ -170,7 +170,6 @@ def rank_perturbations(
     if not all(condition.perturbation.any() for condition in conditions):
         msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
         raise ValueError(msg)
-    _check_free(adata, key_added)
     warn_of_extrapolation(flow, conditions)
     move = _Move.between(_Profile.of(controls.x), goal, metric)
     table = _score(flow, controls, conditions, move, level=level, rng=np.random.default_rng(seed))
@@ -366,19 +365,7 @@ def _cells(adata: AnnData, which: Any, *, name: str) -> NDArray[np.bool_]:
     return keep
 
 
-def _check_options(metric: object, level: object, seed: object, key_added: object) -> None:
+def _check_options(metric: object, level: object, seed: object) -> None:
     check_one_of(metric, ("euclidean", "standardised"), name="metric")
     check_between(level, 0.01, 0.999, name="level")
     check_whole_number(seed, name="seed")
-    check_text(key_added, name="key_added")
-    check_no_slash([str(key_added)], what="`key_added`", hint="Choose another name.")
-
-
-def _check_free(adata: AnnData, key: str) -> None:
-    own = adata.uns.get(key)
-    if own is not None and not (isinstance(own, pd.DataFrame) and {"perturbation", "score", "sd"} <= {*own.columns}):
-        msg = (
-            f"Expected `key_added` to be free or an earlier ranking, found other content in `adata.uns[{key!r}]`. "
-            "Choose another `key_added`, or delete that first."
-        )
-        raise ValueError(msg)

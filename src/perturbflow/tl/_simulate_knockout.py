@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
-from perturbflow._dynamics_store import check_result_key, read_dynamics
+from perturbflow._dynamics_store import read_dynamics
 from perturbflow._fields import writable
+from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow._solutions import check_until, new_starts
 
@@ -97,7 +98,7 @@ def simulate_knockout(
     >>> adata.uns["knockout"]["perturbed"][:, :, 0].max()
     np.float32(0.0)
     """
-    check_result_key(adata, key_added, parts=("unperturbed", "perturbed"), what="an earlier response")
+    check_key_added(adata, key_added, "knockout")
     check_one_of(kind, KINDS, name="kind")
     check_whole_number(n_times, name="n_times", least=2)
     stored = read_dynamics(adata, key)

@@ -1,0 +1,226 @@
+"""What functions write into AnnData: how it is told from other content, which is never replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from perturbflow._checks import check_no_slash, check_text
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Place = tuple[str, str]
+"""An attribute of AnnData and a name in it, such as ``("obsm", "predicted")``."""
+
+_ADVICE = "Choose another `key_added`, or delete that first."
+
+
+def _mapping(*names: str) -> Callable[[Any], bool]:
+    return lambda entry: isinstance(entry, Mapping) and entry.keys() >= set(names)
+
+
+def _table(*columns: str) -> Callable[[Any], bool]:
+    return lambda entry: isinstance(entry, pd.DataFrame) and set(columns) <= set(entry.columns)
+
+
+def _is_flow(entry: Any) -> bool:
+    in_folder = isinstance(entry, Mapping) and set(entry) == {"store"} and isinstance(entry["store"], str)
+    return in_folder or _mapping("format", "config", "weights", "prior")(entry)
+
+
+def _is_feature_table(entry: Any) -> bool:
+    return isinstance(entry, pd.DataFrame) and list(entry.columns) == [
+        f"feature_{k + 1}" for k in range(entry.shape[1])
+    ]
+
+
+def _are_verdicts(entry: Any) -> bool:  # an evaluation without any has an empty table
+    return isinstance(entry, pd.DataFrame) and ("verdict" in entry or not entry.shape[1])
+
+
+def _of_graph(key: str, entry: Mapping[str, Any]) -> list[Place]:
+    second_order = "acts_through" in entry["edges"]
+    return [("varp", f"{key}{suffix}") for suffix in ("", "_evidence", *(["_rate"] if second_order else []))]
+
+
+def _of_prediction(key: str, entry: Mapping[str, Any]) -> list[Place]:
+    return [*(("obsm", str(name)) for name in entry["obsm"]), ("varm", f"{key}_sd")]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a function writes under a key.
+
+    Parameters
+    ----------
+    writer
+        The function.
+    what
+        How messages call an earlier one.
+    tests
+        By what every entry of ``uns`` is recognised, by what its name has after the key.
+    beside
+        What else an entry accounts for.
+    """
+
+    writer: str
+    what: str
+    tests: Mapping[str, Callable[[Any], bool]]
+    beside: Callable[[str, Any], Collection[Place]] = lambda key, entry: ()
+
+
+RECORDS: Mapping[str, Record] = MappingProxyType(
+    {
+        "perturbation_fields": Record(
+            "pf.pp.setup_perturbation",
+            "an earlier registration",
+            {"": _mapping("perturbation_key", "vocabulary")},
+            lambda key, entry: [("obsm", "perturbation_features")],
+        ),
+        "dynamics_fields": Record(
+            "pf.pp.setup_dynamics",
+            "an earlier registration",
+            {"": _mapping("time_key", "regulators")},
+            lambda key, entry: [("varp", "dynamics_prior")] if entry.get("has_prior") else [],
+        ),
+        "bin_pseudotime": Record(
+            "pf.pp.bin_pseudotime", "an earlier record of bins", {"": _mapping("time_offset", "time_scale", "n_bins")}
+        ),
+        "perturbation_feature_table": Record(
+            "pf.pp.perturbation_features", "earlier features", {"": _is_feature_table}
+        ),
+        "split": Record(
+            "pf.pp.split_perturbations",
+            "an earlier split",
+            {"": _mapping("task", "held_out")},
+            lambda key, entry: [("obs", key)],
+        ),
+        "lineage": Record("pf.pp.assign_lineages", "absent", {}),
+        "flow": Record("pf.tl.fit_flow", "an earlier flow", {"": _is_flow}),
+        "predicted": Record(
+            "pf.tl.predict_perturbation",
+            "an earlier prediction",
+            {"": _mapping("perturbations", "obsm", "params")},
+            _of_prediction,
+        ),
+        "evaluation": Record(
+            "pf.tl.evaluate",
+            "an earlier evaluation",
+            {
+                "": _table("split", "perturbation", "model", "metric", "value", "n_cells"),
+                "_summary": _table("split", "model", "metric", "mean", "best_baseline"),
+                "_verdicts": _are_verdicts,
+                "_params": _mapping("metrics", "left_out", "report"),
+            },
+        ),
+        "ranked_perturbations": Record(
+            "pf.tl.rank_perturbations",
+            "an earlier ranking",
+            {"": _table("perturbation", "score", "sd"), "_params": _mapping("metric", "level", "distance")},
+        ),
+        "dynamics": Record(
+            "pf.tl.fit_dynamics", "earlier dynamics", {"": _mapping("config", "weights", "genes", "sparsity_path")}
+        ),
+        "dynamics_graph": Record("pf.tl.infer_graph", "an earlier graph", {"": _mapping("edges", "method")}, _of_graph),
+        "forecast": Record("pf.tl.forecast", "an earlier forecast", {"": _mapping("values", "observed_until")}),
+        "knockout": Record(
+            "pf.tl.simulate_knockout", "an earlier response", {"": _mapping("unperturbed", "perturbed")}
+        ),
+    }
+)
+"""Every kind of record by the key that it has by default."""
+
+# Entries of other names or of other packages, which something reads by name.
+_READ_BY = {
+    **dict.fromkeys(("perturbation_features", "dynamics_prior"), "perturbflow"),
+    **dict.fromkeys(("log1p", "hvg", "pca", "neighbors", "umap", "rank_genes_groups"), "scanpy"),
+}
+
+
+def is_record(entry: object, kind: str) -> bool:
+    """Whether an entry of ``uns`` is a record of a kind."""
+    return RECORDS[kind].tests[""](entry)
+
+
+def check_name(key: str, kind: str, *, name: str = "key_added") -> None:
+    """Raise unless a key is a name that AnnData can have and that nothing else reads by default."""
+    check_text(key, name=name)
+    check_no_slash([key], what=f"`{name}`", hint="Choose another name.")
+    reader = _READ_BY.get(key, RECORDS[key].writer if key in RECORDS and RECORDS[key].tests and key != kind else None)
+    if reader is not None:
+        msg = (
+            f"Expected `{name}` to be a name that nothing else is kept under, found {key!r}, which is that of "
+            f"{reader}. Choose another `{name}`."
+        )
+        raise ValueError(msg)
+
+
+def check_key_added(adata: AnnData, key: str, kind: str, *, beside: Collection[Place] = ()) -> None:
+    """Raise, before any work, if a function would replace something else than an earlier result of its own.
+
+    Parameters
+    ----------
+    adata
+        Where it will write.
+    key
+        Where the record goes in ``uns``.
+    kind
+        Kind of the record, see ``RECORDS``.
+    beside
+        What else it will write.
+
+    Raises
+    ------
+    TypeError
+        If the key is no string.
+    ValueError
+        If the key is no name for an entry, belongs to something else, or has other content.
+    """
+    check_name(key, kind)
+    if taken := _taken(adata, key, kind, beside):
+        found = f"found {key!r} with other content in {_listing(taken)}"
+        msg = f"Expected `key_added` to be free or {RECORDS[kind].what}, {found}. {_ADVICE}"
+        raise ValueError(msg)
+
+
+def check_registration(adata: AnnData, kind: str, *, beside: Collection[Place] = ()) -> None:
+    """Raise if fields would be registered where something else is."""
+    if taken := _taken(adata, kind, kind, beside):
+        msg = (
+            f"Expected {_listing([('uns', kind), *beside])} to be free or {RECORDS[kind].what}, found other content in "
+            f"{_listing(taken)}. Give that another name, or delete it."
+        )
+        raise ValueError(msg)
+
+
+def remove_earlier(adata: AnnData, key: str, kind: str) -> None:
+    """Remove what an earlier result under a key has written beside ``uns``."""
+    for attribute, name in _own(adata, key, kind):
+        if attribute != "uns" and name in getattr(adata, attribute):
+            del getattr(adata, attribute)[name]
+
+
+def _own(adata: AnnData, key: str, kind: str) -> set[Place]:
+    """What an earlier result has written."""
+    record = RECORDS[kind]
+    names = {f"{key}{suffix}": test for suffix, test in record.tests.items()}
+    own = {("uns", name) for name, test in names.items() if name in adata.uns and test(adata.uns[name])}
+    return own | {*record.beside(key, adata.uns[key])} if ("uns", key) in own else own
+
+
+def _taken(adata: AnnData, key: str, kind: str, beside: Collection[Place]) -> list[Place]:
+    """What would be replaced and is not of an earlier result."""
+    wanted = [*(("uns", f"{key}{suffix}") for suffix in RECORDS[kind].tests), *beside]
+    own = _own(adata, key, kind)
+    return [place for place in wanted if place[1] in getattr(adata, place[0]) and place not in own]
+
+
+def _listing(places: Collection[Place], *, limit: int = 3) -> str:
+    named = [f"`adata.{attribute}[{name!r}]`" for attribute, name in places]
+    more = [f"{len(named) - limit} more"] if len(named) > limit else []
+    return " and ".join([*named[:limit], *more])
