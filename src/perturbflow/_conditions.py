@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from perturbflow._checks import check_key, listing, nearest
-from perturbflow._labels import canonical_label, dose_values, label_parts, one_each, parse_dose, parse_label
+from perturbflow._labels import as_tuple, canonical_label, dose_values, label_parts, one_each, parse_dose, parse_label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +36,8 @@ class Vocabulary:
         What stands between the components of a label.
     has_types
         Whether components name the type of the perturbation.
+    other_controls
+        Further labels of control cells, which all stand for ``control``.
 
     Examples
     --------
@@ -50,13 +52,19 @@ class Vocabulary:
     control: str = "control"
     separator: str = "+"
     has_types: bool = False
+    other_controls: tuple[str, ...] = ()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of control cells."""
+        return (self.control, *self.other_controls)
 
     @classmethod
     def from_labels(
         cls,
         labels: Iterable[str],
         *,
-        control: str,
+        control: str | Sequence[str],
         separator: str,
         types: Iterable[str] | None = None,
         covariates: Mapping[str, Iterable[str]] | None = None,
@@ -68,7 +76,7 @@ class Vocabulary:
         labels
             Label of every cell.
         control
-            Label of control cells.
+            Label of control cells, or several.
         separator
             What stands between components.
         types
@@ -85,7 +93,8 @@ class Vocabulary:
         ValueError
             If a component is named twice in a label, or a type and a component cannot be told apart.
         """
-        empty = cls((), control=control, separator=separator, has_types=types is not None)
+        first, *others = as_tuple(control)
+        empty = cls((), control=first, separator=separator, has_types=types is not None, other_controls=tuple(others))
         pairs = {(label, None) for label in labels} if types is None else set(zip(labels, types, strict=True))
         components = {token for label, kind in pairs for token in empty._tokens(label, kind, known=False)}
         categories = tuple((key, tuple(sorted(set(map(str, values))))) for key, values in (covariates or {}).items())
@@ -214,6 +223,7 @@ class Vocabulary:
             "control": self.control,
             "separator": self.separator,
             "has_types": self.has_types,
+            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
         }
 
     @classmethod
@@ -226,10 +236,11 @@ class Vocabulary:
             control=str(values["control"]),
             separator=str(values["separator"]),
             has_types=bool(values["has_types"]),
+            other_controls=tuple(map(str, values.get("other_controls", ()))),
         )
 
     def _components(self, label: str) -> tuple[str, ...]:
-        return parse_label(label, control=self.control, separator=self.separator)
+        return parse_label(label, control=self.controls, separator=self.separator)
 
     def _encode(self, label: str, dose: object, kind: str | None) -> dict[str, float]:
         """Dose of every component of one label."""
@@ -281,8 +292,8 @@ class Vocabulary:
 
     def _align(self, values: tuple[Any, ...], label: str, *, what: str) -> tuple[Any, ...]:
         """One value a component; there may also be one for the control in "KLF1+control"."""
-        parts = label_parts(label, control=self.control, separator=self.separator)
-        is_component = [part != self.control for part in parts]
+        parts = label_parts(label, control=self.controls, separator=self.separator)
+        is_component = [part not in self.controls for part in parts]
         if len(values) == len(parts) and not all(is_component):
             return tuple(value for value, keep in zip(values, is_component, strict=True) if keep)
         return one_each(values, sum(is_component), what=what)

@@ -55,8 +55,13 @@ class PerturbationFields:
 
     @property
     def control(self) -> str:
-        """Label of control cells."""
+        """Label of control cells, the first where there are several."""
         return self.vocabulary.control
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of control cells."""
+        return self.vocabulary.controls
 
     @property
     def separator(self) -> str:
@@ -309,8 +314,11 @@ def split_identity(fields: PerturbationFields) -> dict[str, Any]:
         "separator": fields.separator,
         "covariate_keys": list(fields.covariate_keys),
     }
-    kind = fields.perturbation_type_key
-    return names if kind is None else {**names, "perturbation_type_key": kind}
+    if len(fields.controls) > 1:
+        names["controls"] = list(fields.controls)
+    if fields.perturbation_type_key is not None:
+        names["perturbation_type_key"] = fields.perturbation_type_key
+    return names
 
 
 def read_split(adata: AnnData, key: str = "split") -> NDArray[np.str_]:

@@ -132,7 +132,7 @@ class PRiMeFlow(RegisteredModel):
         adata: AnnData,
         *,
         perturbation_key: str,
-        control: str,
+        control: str | Sequence[str],
         covariate_keys: Sequence[str] = (),
         dose_key: str | None = None,
         batch_key: str | None = None,
@@ -173,7 +173,7 @@ class PRiMeFlow(RegisteredModel):
         *,
         modalities: Mapping[str, str],
         perturbation_key: str,
-        control: str,
+        control: str | Sequence[str],
         covariate_keys: Sequence[str] = (),
         dose_key: str | None = None,
         batch_key: str | None = None,
@@ -225,6 +225,8 @@ class PRiMeFlow(RegisteredModel):
             columns.append(make(CategoricalObsField, REGISTRY_KEYS.BATCH_KEY, fields.batch_key))
         arguments = {name: getattr(fields, name) for name in _ARGUMENTS}
         arguments["covariate_keys"] = list(fields.covariate_keys)
+        if len(fields.controls) > 1:
+            arguments["control"] = list(fields.controls)
         register(cls, data, columns, arguments, modality=modality, **kwargs)
 
     def train(

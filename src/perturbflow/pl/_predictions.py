@@ -202,7 +202,7 @@ def _prediction(
     covariates: Mapping[str, str] | None,
 ) -> tuple[str, NDArray[np.floating], Any]:
     """Label, predicted cells (n_obs, G) and dose of a stored prediction."""
-    components = parse_label(perturbation, control=fields.control, separator=fields.separator)
+    components = parse_label(perturbation, control=fields.controls, separator=fields.separator)
     labels = {canonical_label(components, control=fields.control, separator=fields.separator)}
     # With types, "KLF1" may stand for "KLF1:CRISPRa"; an unknown or ambiguous label is only looked up as it is.
     with suppress(ValueError):
