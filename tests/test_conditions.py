@@ -173,6 +173,17 @@ def test_several_controls_are_one():
     assert "other_controls" not in vocabulary("A").to_dict()  # as files have it that were written before
 
 
+def test_labels_have_one_way_to_be_written():
+    known = Vocabulary.from_labels(["A"], control=["Neg0", "Neg1"], separator="+")
+    assert [known.written(label) for label in ("B+A", " A + B", "Neg1", "X+Neg0", "A+")] == [
+        "A+B",
+        "A+B",
+        "Neg0",
+        "X",
+        "A+",
+    ]
+
+
 def test_doses_follow_the_order_of_the_label():
     encoded = vocabulary("A", "B+C").encode_perturbations(
         ["C+A", "A+C", "control", "B", "B+control", "control+B"], doses=["2+0.5", "2+0.5", "9", 3, "4+1", "1+5"]

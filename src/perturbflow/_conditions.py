@@ -200,6 +200,13 @@ class Vocabulary:
         """Return the one label of a perturbation, with types where components have them; ValueError if unknown."""
         return canonical_label(self._tokens(label, perturbation_type), control=self.control, separator=self.separator)
 
+    def written(self, label: str) -> str:
+        """Return a label as it is written here, its components known or not; text that cannot be read as it is."""
+        try:
+            return canonical_label(self._components(label), control=self.control, separator=self.separator)
+        except ValueError:
+            return label
+
     def label(self, doses: NDArray[np.floating]) -> str:
         """Canonical label of one row of doses (P,)."""
         tokens = [self.components[column] for column in np.flatnonzero(doses)]

@@ -13,7 +13,8 @@ import pandas as pd
 
 from perturbflow._checks import check_no_slash, check_text
 from perturbflow._conditions import parse_label
-from perturbflow._fields import SPLITS, PerturbationFields, split_identity
+from perturbflow._fields import PerturbationFields, split_identity
+from perturbflow._split_names import SPLITS
 from perturbflow.pp._held_out import Conditions
 
 if TYPE_CHECKING:
