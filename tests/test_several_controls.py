@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,15 @@ import perturbflow as pf
 from perturbflow._controls import control_cells
 from perturbflow._fields import read_fields
 
-FIT = {"width": 16, "n_blocks": 1, "max_steps": 10, "batch_size": 32, "learning_rate": 0.01, "progress_bar": False}
-FIELDS = {"perturbation_key": "perturbation", "covariate_keys": ["cell_type"]}
+FIT: dict[str, Any] = {
+    "width": 16,
+    "n_blocks": 1,
+    "max_steps": 10,
+    "batch_size": 32,
+    "learning_rate": 0.01,
+    "progress_bar": False,
+}
+FIELDS: dict[str, Any] = {"perturbation_key": "perturbation", "covariate_keys": ["cell_type"]}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 
 from perturbflow._checks import listing
 
-_BRACKETS = ("()", "[]", "{}")
+_BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 
 
 def parse_label(label: str, *, control: str | Sequence[str], separator: str) -> tuple[str, ...]:

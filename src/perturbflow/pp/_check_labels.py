@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any
 
 from perturbflow._checks import check_no_slash, check_text, check_type, listing, nearest
 from perturbflow._conditions import canonical_label
@@ -21,7 +22,7 @@ MISSING = frozenset(
 def control_labels(control: object) -> tuple[str, ...]:
     """Read `control`: one label or several, without the spaces around them, each once, in the order given."""
     is_one = isinstance(control, str | Mapping) or not isinstance(control, Iterable)
-    labels = [control] if is_one else list(control)  # type: ignore[call-overload]
+    labels: list[Any] = [control] if is_one else list(control)  # type: ignore[call-overload]
     for label in labels:
         check_type(label, str, name="control", expected="a string")
         check_text(label.strip(), name="control")
