@@ -31,8 +31,8 @@ combinations = st.lists(component_names, max_size=4, unique=True)
         ("KLF1+control", ("KLF1",)),
         ("control+KLF1", ("KLF1",)),
         ("control+control", ()),
-        ("KLF1+", ("KLF1",)),
-        ("", ()),
+        ("CRISPRi(SET)+[3H]", ("CRISPRi(SET)", "[3H]")),
+        ("smile :)", ("smile :)",)),  # nothing to split
     ],
 )
 def test_components_of_a_label(label, components):
@@ -42,6 +42,70 @@ def test_components_of_a_label(label, components):
 def test_the_control_may_contain_the_separator():
     assert parse_label("Neg1+Neg2", control="Neg1+Neg2", separator="+") == ()
     assert parse_label("non-targeting", control="non-targeting", separator="-") == ()
+
+
+@pytest.mark.parametrize(
+    ("label", "components"),
+    [
+        ("non_targeting", ()),
+        ("KLF1_non_targeting", ("KLF1",)),
+        ("non_targeting_KLF1", ("KLF1",)),
+        ("SET_non_targeting_KLF1", ("SET", "KLF1")),
+        ("non_targeting_non_targeting", ()),
+        (" non _ targeting_KLF1 ", ("KLF1",)),
+        ("KLF1_SET", ("KLF1", "SET")),
+        ("non_KLF1", ("non", "KLF1")),
+        ("targeting_non", ("targeting", "non")),
+    ],
+)
+def test_the_control_is_found_before_labels_are_split(label, components):
+    assert parse_label(label, control="non_targeting", separator="_") == components
+
+
+@pytest.mark.parametrize(
+    ("label", "components"),
+    [("Neg", ()), ("Neg_1", ()), ("Neg_1_Neg", ()), ("A_Neg", ("A",)), ("Neg_1_A", ("A",)), ("A_1_Neg", ("A", "1"))],
+)
+def test_several_controls_of_which_the_longest_counts(label, components):
+    assert parse_label(label, control=["Neg", "Neg_1"], separator="_") == components
+
+
+@pytest.mark.parametrize("control", ["ctrl (+)", "ctrl+", "None"])
+def test_the_control_may_be_written_in_any_way(control):
+    assert parse_label(f"A+{control}", control=control, separator="+") == ("A",)
+    assert parse_label(f"{control}+A+B", control=("other", control), separator="+") == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("label", "parts"),
+    [
+        ("", [""]),
+        ("Dox+", ["Dox", ""]),
+        ("+Dox", ["", "Dox"]),
+        ("A++B", ["A", "", "B"]),
+        ("A+ +B", ["A", "", "B"]),
+        ("+", ["", ""]),
+        ("control+", ["control", ""]),
+        ("(+)-JQ1", ["(", ")-JQ1"]),
+        ("2i (LIF+MEKi+GSK3i)", ["2i (LIF", "MEKi", "GSK3i)"]),
+        ("[A+B]", ["[A", "B]"]),
+        ("{A+B}", ["{A", "B}"]),
+        (")A(+B", [")A(", "B"]),
+    ],
+)
+def test_labels_are_not_split_blindly(label, parts):
+    with pytest.raises(
+        ValueError, match="Expected components joined by '[+]', none of them empty .* if '[+]' joins"
+    ) as e:
+        parse_label(label, **STYLE)
+    assert f"found {label!r} as {parts}. Name a `separator` that no label contains, such as '|', if" in str(e.value)
+    assert parse_label(label or "A", control="control", separator="|") == (label or "A",)
+
+
+def test_spaces_may_separate():
+    assert parse_label(" A  ", control="control", separator=" ") == ("A",)
+    assert parse_label(" A no drug", control="no drug", separator=" ") == ("A",)
+    assert parse_label("A+1 + B", control="control", separator=" + ") == ("A+1", "B")
 
 
 def test_a_component_named_twice_is_refused():
@@ -130,6 +194,28 @@ def vocabulary(*labels, **options) -> Vocabulary:
 
 def test_vocabulary_collects_components_in_order():
     assert vocabulary("control", "SET+KLF1", "KLF1", "BAK1+control").components == ("BAK1", "KLF1", "SET")
+
+
+def test_several_controls_are_one():
+    known = Vocabulary.from_labels(["Neg0", "Neg_1", "B_A", "A_Neg_1"], control=["Neg0", "Neg_1"], separator="_")
+    assert (known.components, known.control, known.controls) == (("A", "B"), "Neg0", ("Neg0", "Neg_1"))
+    assert known.canonical("Neg_1") == "Neg0"
+    assert known.canonical("Neg_1_A") == "A"
+    encoded = known.encode_perturbations(["Neg_1", "Neg_1_A", "A_Neg_1", "B_A"], doses=["x", "1_2", "3_0", 4])
+    assert encoded.toarray().tolist() == [[0, 0], [2, 0], [3, 0], [4, 4]]
+    assert Vocabulary.from_dict(json.loads(json.dumps(known.to_dict()))) == known
+    assert "other_controls" not in vocabulary("A").to_dict()  # as files have it that were written before
+
+
+def test_labels_have_one_way_to_be_written():
+    known = Vocabulary.from_labels(["A"], control=["Neg0", "Neg1"], separator="+")
+    assert [known.written(label) for label in ("B+A", " A + B", "Neg1", "X+Neg0", "A+")] == [
+        "A+B",
+        "A+B",
+        "Neg0",
+        "X",
+        "A+",
+    ]
 
 
 def test_doses_follow_the_order_of_the_label():

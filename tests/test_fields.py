@@ -239,14 +239,57 @@ def test_split_is_read_and_checked():
         KeyError, match=r"Expected 'fold' in `adata.obs`, .*split_perturbations\(adata, ..., key_added='fold'"
     ):
         read_split(adata, "fold")
-    adata.obs["split"] = ["train", "train", "val", "test", "test", "valid"]
+    adata.obs["split"] = ["train", "train", "fold 2", "test", "test", "valid"]
     with pytest.raises(
-        ValueError, match=r"Expected 'train', 'valid' or 'test' in `adata.obs\['split'\]`, found \['val'\]"
+        ValueError, match=r"Expected 'train', 'valid' or 'test' in `adata.obs\['split'\]`, found \['fold 2'\]"
     ):
         read_split(adata)
     adata.obs["split"] = ["train", "train", "valid", "test", "test", "valid"]
     assert read_split(adata).tolist() == ["train", "train", "valid", "test", "test", "valid"]
     check_no_leakage(adata)  # the user's own, without a list
+
+
+def test_other_names_of_splits_are_understood_and_said(unchanged, caplog):
+    adata = make()
+    adata.obs["split"] = pd.Categorical(
+        ["Training", "train", "val", "OOD", "test", "held-out"],
+        categories=["unused", "Training", "train", "val", "OOD", "test", "held-out"],
+    )
+    with unchanged(adata):
+        split = check_no_leakage(adata)
+    assert split.tolist() == ["train", "train", "valid", "test", "test", "test"]
+    assert caplog.messages == [
+        "The names in `adata.obs['split']`, which stays as it is, are read as {'OOD': 'test', 'Training': 'train', "
+        "'held-out': 'test', 'val': 'valid'}."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "found", "pairs"),
+    [
+        ([0, 1, 0, 1, 0, 2], "['0', '1', '2']", "{0: ..., 1: ..., 2: ...}"),
+        ([True, False] * 3, "['False', 'True']", "{False: ..., True: ...}"),
+        (["train", "a", "b"] * 2, "['a', 'b']", "{'a': ..., 'b': ..., 'train': ...}"),
+    ],
+)
+def test_unknown_splits_say_how_to_name_them(values, found, pairs):
+    adata = make()
+    adata.obs["fold"] = values
+    with pytest.raises(ValueError, match="Expected 'train', 'valid' or 'test'") as error:
+        read_split(adata, "fold")
+    column = "adata.obs['fold']"
+    assert f"in `{column}`, found {found}. Say which is which" in str(error.value)
+    assert f"with `{column} = {column}.map({pairs})`" in str(error.value)
+    assert "split_perturbations" not in str(error.value)
+
+
+def test_a_split_needs_a_value_in_every_cell():
+    adata = make()
+    adata.obs["split"] = ["train", None, "test", "test", "test", "test"]
+    with pytest.raises(
+        ValueError, match=r"Expected a value for every cell in `adata.obs\['split'\]`, found none in 1 cells"
+    ):
+        read_split(adata)
 
 
 def test_no_leakage_passes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,6 +11,7 @@ from scipy import sparse
 
 from perturbflow._checks import check_key, listing, nearest
 from perturbflow._labels import (
+    as_tuple,
     canonical_label,
     dose_text,
     dose_values,
@@ -45,6 +46,8 @@ class Vocabulary:
         What stands between the components of a label.
     has_types
         Whether components name the type of the perturbation.
+    other_controls
+        Further labels of control cells, which all stand for ``control``.
 
     Examples
     --------
@@ -59,13 +62,19 @@ class Vocabulary:
     control: str = "control"
     separator: str = "+"
     has_types: bool = False
+    other_controls: tuple[str, ...] = ()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of control cells."""
+        return (self.control, *self.other_controls)
 
     @classmethod
     def from_labels(
         cls,
         labels: Iterable[str],
         *,
-        control: str,
+        control: str | Sequence[str],
         separator: str,
         types: Iterable[str] | None = None,
         covariates: Mapping[str, Iterable[str]] | None = None,
@@ -77,7 +86,7 @@ class Vocabulary:
         labels
             Label of every cell.
         control
-            Label of control cells.
+            Label of control cells, or several.
         separator
             What stands between components.
         types
@@ -94,7 +103,8 @@ class Vocabulary:
         ValueError
             If a component is named twice in a label, or a type and a component cannot be told apart.
         """
-        empty = cls((), control=control, separator=separator, has_types=types is not None)
+        first, *others = as_tuple(control)
+        empty = cls((), control=first, separator=separator, has_types=types is not None, other_controls=tuple(others))
         pairs = {(label, None) for label in labels} if types is None else set(zip(labels, types, strict=True))
         components = {token for label, kind in pairs for token in empty._tokens(label, kind, known=False)}
         categories = tuple((key, tuple(sorted(set(map(str, values))))) for key, values in (covariates or {}).items())
@@ -200,6 +210,13 @@ class Vocabulary:
         """Return the one label of a perturbation, with types where components have them; ValueError if unknown."""
         return canonical_label(self._tokens(label, perturbation_type), control=self.control, separator=self.separator)
 
+    def written(self, label: str) -> str:
+        """Return a label as it is written here, its components known or not; text that cannot be read as it is."""
+        try:
+            return canonical_label(self._components(label), control=self.control, separator=self.separator)
+        except ValueError:
+            return label
+
     def label(self, doses: NDArray[np.floating]) -> str:
         """Canonical label of one row of doses (P,)."""
         tokens = [self.components[column] for column in np.flatnonzero(doses)]
@@ -222,6 +239,7 @@ class Vocabulary:
             "control": self.control,
             "separator": self.separator,
             "has_types": self.has_types,
+            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
         }
 
     @classmethod
@@ -234,10 +252,11 @@ class Vocabulary:
             control=str(values["control"]),
             separator=str(values["separator"]),
             has_types=bool(values["has_types"]),
+            other_controls=tuple(map(str, values.get("other_controls", ()))),
         )
 
     def _components(self, label: str) -> tuple[str, ...]:
-        return parse_label(label, control=self.control, separator=self.separator)
+        return parse_label(label, control=self.controls, separator=self.separator)
 
     def _encode(self, label: str, dose: object, kind: str | None) -> dict[str, float]:
         """Dose of every component of one label."""
@@ -289,8 +308,8 @@ class Vocabulary:
 
     def _align(self, values: tuple[Any, ...], label: str, *, what: str) -> tuple[Any, ...]:
         """One value a component; there may also be one for the control in "KLF1+control"."""
-        parts = label_parts(label, control=self.control, separator=self.separator)
-        is_component = [part != self.control for part in parts]
+        parts = label_parts(label, control=self.controls, separator=self.separator)
+        is_component = [part not in self.controls for part in parts]
         if len(values) == len(parts) and not all(is_component):
             return tuple(value for value, keep in zip(values, is_component, strict=True) if keep)
         return one_each(values, sum(is_component), what=what)

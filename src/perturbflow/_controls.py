@@ -12,6 +12,7 @@ from scipy import sparse
 from perturbflow._checks import check_key, listing
 from perturbflow._conditions import parse_label
 from perturbflow._fields import PerturbationFields, expression, find_genes, text_column
+from perturbflow._labels import naming
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,7 +99,7 @@ def control_cells(
     if fields.perturbation_key in adata.obs:
         labels = text_column(adata, fields.perturbation_key)
         is_control = {
-            label: not parse_label(label, control=fields.control, separator=fields.separator)
+            label: not parse_label(label, control=fields.controls, separator=fields.separator)
             for label in set(labels.tolist())
         }
         keep &= np.array([is_control[label] for label in labels], dtype=bool)
@@ -119,7 +120,7 @@ def control_cells(
             raise ValueError(msg)
     if not len(rows):
         msg = (
-            f"Expected control cells ({fields.control!r} in `adata.obs[{fields.perturbation_key!r}]`)"
+            f"Expected control cells ({naming(fields.controls)} in `adata.obs[{fields.perturbation_key!r}]`)"
             f"{f' with {wanted}' if wanted else ''}, found none among {adata.n_obs} cells. Add control cells."
         )
         raise ValueError(msg)

@@ -14,6 +14,7 @@ from scipy import sparse
 from perturbflow._checks import check_key, check_log_normalised, check_unique_names, listing
 from perturbflow._conditions import Vocabulary
 from perturbflow._keys import check_registration
+from perturbflow._split_names import SPLITS, split_meanings
 from perturbflow._warnings import warn
 from perturbflow.flow import CellData
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 FIELDS_KEY = "perturbation_fields"
 FEATURES_KEY = "perturbation_features"
-SPLITS = ("train", "valid", "test")
 
 _SETUP = "Run `pf.pp.setup_perturbation(adata, ...)` first."
 
@@ -56,8 +56,13 @@ class PerturbationFields:
 
     @property
     def control(self) -> str:
-        """Label of control cells."""
+        """Label of control cells, the first where there are several."""
         return self.vocabulary.control
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of control cells."""
+        return self.vocabulary.controls
 
     @property
     def separator(self) -> str:
@@ -324,24 +329,25 @@ def split_identity(fields: PerturbationFields) -> dict[str, Any]:
         "separator": fields.separator,
         "covariate_keys": list(fields.covariate_keys),
     }
-    kind = fields.perturbation_type_key
-    return names if kind is None else {**names, "perturbation_type_key": kind}
+    if len(fields.controls) > 1:
+        names["controls"] = list(fields.controls)
+    if fields.perturbation_type_key is not None:
+        names["perturbation_type_key"] = fields.perturbation_type_key
+    return names
 
 
 def read_split(adata: AnnData, key: str = "split") -> NDArray[np.str_]:
-    """Read the split of every cell: "train", "valid" or "test"."""
+    """Read the split of every cell: "train", "valid" or "test". Other names for these are understood, and logged."""
     hint = f"Run `pf.pp.split_perturbations(adata, ..., key_added={key!r})` first."
     check_key(key, adata.obs.columns, where="adata.obs", hint=hint)
-    split = text_column(adata, key).astype(str)
-    wrong = sorted(set(split.tolist()) - set(SPLITS))
-    if wrong:
-        msg = f"Expected 'train', 'valid' or 'test' in `adata.obs[{key!r}]`, found {listing(wrong)}. {hint}"
-        raise ValueError(msg)
-    return split
+    names = text_column(adata, key)
+    known = dict(zip(names.tolist(), adata.obs[key].tolist(), strict=True))
+    meaning = split_meanings(known, where=f"adata.obs[{key!r}]")
+    return np.array([meaning[name] for name in names.tolist()], dtype=str)
 
 
-def check_no_leakage(adata: AnnData, split_key: str = "split") -> None:
-    """Raise if cells of held-out conditions are where a fit would see them.
+def check_no_leakage(adata: AnnData, split_key: str = "split") -> NDArray[np.str_]:
+    """Read the split; raise if cells of held-out conditions are where a fit would see them.
 
     Cells of test conditions must all be "test", cells of validation conditions "valid" or "test". Conditions are
     compared by their canonical labels: the order of the components does not matter, nor does the dose. A split that
@@ -354,6 +360,10 @@ def check_no_leakage(adata: AnnData, split_key: str = "split") -> None:
     split_key
         Column of ``obs`` with the split, and entry of ``uns`` with the held-out conditions.
 
+    Returns
+    -------
+    Split of every cell, see :func:`read_split`.
+
     Raises
     ------
     ValueError
@@ -362,7 +372,7 @@ def check_no_leakage(adata: AnnData, split_key: str = "split") -> None:
     split = read_split(adata, split_key)
     record = adata.uns.get(split_key)
     if not isinstance(record, Mapping) or "held_out" not in record:
-        return
+        return split
     fields = read_fields(adata)
     again = f"Run `pf.pp.split_perturbations(adata, ..., key_added={split_key!r})` again."
     made_for = {name: value if isinstance(value, str) else list(value) for name, value in record["fields"].items()}
@@ -386,3 +396,4 @@ def check_no_leakage(adata: AnnData, split_key: str = "split") -> None:
             f"{listing(found)} in {sorted(set(split[leaking].tolist()))}. {again}"
         )
         raise ValueError(msg)
+    return split

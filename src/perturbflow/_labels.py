@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from perturbflow._checks import listing
+
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
+_BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 
-def parse_label(label: str, *, control: str, separator: str) -> tuple[str, ...]:
+
+def parse_label(label: str, *, control: str | Sequence[str], separator: str) -> tuple[str, ...]:
     """Split a label into its components.
 
     Parameters
@@ -19,7 +24,8 @@ def parse_label(label: str, *, control: str, separator: str) -> tuple[str, ...]:
     label
         Label of a cell, such as ``"SET+KLF1"``; spaces around the components do not count.
     control
-        Label of control cells. It is no component: ``"KLF1+control"`` is ``"KLF1"``.
+        Label of control cells, or several. They are no components: ``"KLF1+control"`` is ``"KLF1"``. They are found
+        before anything is split, and may contain the separator.
     separator
         What stands between components.
 
@@ -30,18 +36,19 @@ def parse_label(label: str, *, control: str, separator: str) -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        If a component is named twice.
+        If a component is empty or named twice, or if the separator stands within brackets.
 
     Examples
     --------
     >>> parse_label("SET+KLF1", control="control", separator="+")
     ('SET', 'KLF1')
+    >>> parse_label("KLF1_non_targeting", control="non_targeting", separator="_")
+    ('KLF1',)
     """
-    components = tuple(part for part in label_parts(label, control=control, separator=separator) if part != control)
-    if len(set(components)) < len(components):
-        msg = f"Expected every component once in a perturbation, found {label!r}. Give it a higher dose instead."
-        raise ValueError(msg)
-    return components
+    parts = label_parts(label, control=control, separator=separator)
+    check_parts({label: parts}, control=control, separator=separator)
+    controls = as_tuple(control)
+    return tuple(part for part in parts if part not in controls)
 
 
 def canonical_label(components: Iterable[str], *, control: str, separator: str) -> str:
@@ -90,11 +97,99 @@ def parse_dose(dose: object, n_components: int, *, separator: str = "+") -> tupl
     return one_each(dose_values(dose, separator=separator), n_components, what=f"dose {dose!r}")
 
 
-def label_parts(label: str, *, control: str, separator: str) -> list[str]:
-    """Non-empty parts of a label, the control among them."""
-    if label.strip() == control:  # which may itself contain the separator
-        return [control]
-    return [part for part in map(str.strip, label.split(separator)) if part]
+def label_parts(label: str, *, control: str | Sequence[str], separator: str) -> list[str]:
+    """Parts of a label, whatever they are, the controls among them."""
+    controls = _controls_by_first_piece(as_tuple(control), separator)
+    pieces = _pieces(label, separator)
+    parts = []
+    while pieces:
+        here = (name for name, own in controls.get(pieces[0], ()) if pieces[: len(own)] == own)
+        part = next(here, pieces[0])
+        parts.append(part)
+        pieces = pieces[1 if part == pieces[0] else len(_pieces(part, separator)) :]
+    return parts
+
+
+def check_parts(
+    parts: Mapping[str, Sequence[str]], *, control: str | Sequence[str], separator: str, where: str = ""
+) -> None:
+    """Raise if the parts of labels are no components.
+
+    Parameters
+    ----------
+    parts
+        Parts of every label, see :func:`label_parts`.
+    control, separator
+        How the labels are written.
+    where
+        What the message says of the place of the labels.
+    """
+    controls = as_tuple(control)
+    blind = {label: each for label, each in parts.items() if not all(each) or not _keeps_brackets(each, controls)}
+    if blind:
+        free = [mark for mark in "|&;~^" if mark != separator and not any(mark in label for label in parts)]
+        example = f", such as {free[0]!r}" if free else ""
+        msg = (
+            f"Expected components joined by {separator!r}{where}, none of them empty and all brackets closed, found "
+            f"{readings(blind)}. Name a `separator` that no label contains{example}, if {separator!r} joins no "
+            "components; otherwise rename these labels."
+        )
+        raise ValueError(msg)
+    components = {label: [part for part in each if part not in controls] for label, each in parts.items()}
+    twice = [label for label, each in components.items() if len(set(each)) < len(each)]
+    if twice:
+        found = repr(twice[0]) if len(twice) == 1 else listing(twice)
+        msg = f"Expected every component once in a perturbation, found {found}. Give it a higher dose instead."
+        raise ValueError(msg)
+
+
+def as_tuple(control: str | Sequence[str]) -> tuple[str, ...]:
+    """One label of control cells, or several, as several."""
+    return (control,) if isinstance(control, str) else tuple(control)
+
+
+def readings(parts: Mapping[str, Sequence[str]], *, limit: int = 10) -> str:
+    """How messages say what labels were read as: ``'A+B' as ['A', 'B'] and 7 more``."""
+    shown = ", ".join(f"{label!r} as {list(each)}" for label, each in list(parts.items())[:limit])
+    return f"{shown} and {len(parts) - limit} more" if len(parts) > limit else shown
+
+
+def naming(controls: Sequence[str]) -> str:
+    """How messages name the controls."""
+    return repr(controls[0]) if len(controls) == 1 else f"any of {listing(controls)}"
+
+
+@lru_cache(maxsize=8)
+def _controls_by_first_piece(controls: tuple[str, ...], separator: str) -> dict[str, list[tuple[str, list[str]]]]:
+    """Controls with their pieces, the longest first: there may be hundreds, as many as guides without a target."""
+    found: dict[str, list[tuple[str, list[str]]]] = {}
+    for name in controls:
+        own = _pieces(name, separator)
+        found.setdefault(own[0], []).append((name, own))
+    return {first: sorted(named, key=lambda item: -len(item[1])) for first, named in found.items()}
+
+
+def _pieces(text: str, separator: str) -> list[str]:
+    """Text between separators, without the spaces around it."""
+    text = text if separator.strip() else text.strip()  # where spaces separate, those at the ends do not
+    return [piece.strip() for piece in text.split(separator)]
+
+
+def _keeps_brackets(parts: Sequence[str], controls: Sequence[str]) -> bool:
+    """Whether every bracket closes within its part; a label of one part may have any."""
+    return len(parts) == 1 or all(part in controls or _is_balanced(part) for part in parts)
+
+
+def _is_balanced(text: str) -> bool:
+    for opening, closing in _BRACKETS:
+        depth = 0
+        for mark in text:
+            depth += (mark == opening) - (mark == closing)
+            if depth < 0:
+                return False
+        if depth:
+            return False
+    return True
 
 
 def one_each(values: tuple[Any, ...], n_components: int, *, what: str) -> tuple[Any, ...]:

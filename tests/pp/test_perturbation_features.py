@@ -223,3 +223,13 @@ def test_bad_input(adata, unchanged, features, options, error, match):
 def test_fields_come_first(make_adata):
     with pytest.raises(KeyError, match="Run `pf.pp.setup_perturbation"):
         pf.pp.perturbation_features(make_adata(), features_of("ABC"))
+
+
+@pytest.mark.parametrize("name", ["nan", "A+", "Neg 1"])
+def test_rows_that_name_no_perturbation_are_refused(make_adata, name):
+    adata = make_adata([("control", "T"), ("Neg 1", "T"), ("A", "T"), ("B", "T")])
+    pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control=["control", "Neg 1"])
+    table = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0]}, index=["A", "B", "C", name])
+    expected = r"names of single perturbations other than any of \['control', 'Neg 1'\] and without '\+', found"
+    with pytest.raises(ValueError, match=expected):
+        pf.pp.perturbation_features(adata, table, components=["C", name])

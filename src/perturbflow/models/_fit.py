@@ -13,7 +13,7 @@ import torch
 
 from perturbflow._checks import check_between, check_type, check_whole_number
 from perturbflow._feature_table import read_feature_table
-from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields, read_split
+from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields
 from perturbflow._fitted_flow import FittedFlow
 from perturbflow._outputs import check_folder
 from perturbflow._progress import progress_bar as bar
@@ -114,8 +114,7 @@ def fit(
     fields = read_fields(adata)
     check_expression(adata, fields.layer)
     if split_key in adata.obs:
-        check_no_leakage(adata, split_key)
-        split = read_split(adata, split_key)
+        split = check_no_leakage(adata, split_key)
     else:
         logger.warning(
             "`adata.obs[%r]` not found: all cells are training cells, without early stopping and without choices on "

@@ -32,6 +32,8 @@ _FIELDS = "fields"  # argument with the fields of a saved model
 def arguments_of(fields: PerturbationFields) -> dict[str, Any]:
     """Return arguments that repeat a registration, plain values, with what the model knows beyond them."""
     arguments = {name: getattr(fields, name) for name in ARGUMENTS}
+    if len(fields.controls) > 1:
+        arguments["control"] = list(fields.controls)
     return arguments | {"covariate_keys": list(fields.covariate_keys), _FIELDS: fields.to_dict()}
 
 

@@ -15,7 +15,6 @@ from perturbflow._checks import check_one_of, listing
 from perturbflow._controls import control_cells
 from perturbflow._fields import FIELDS_KEY, read_cells, read_fields
 from perturbflow._flow_store import read_flow
-from perturbflow._labels import canonical_label, parse_label
 from perturbflow.flow import CellData
 
 if TYPE_CHECKING:
@@ -202,8 +201,7 @@ def _prediction(
     covariates: Mapping[str, str] | None,
 ) -> tuple[str, NDArray[np.floating], Any]:
     """Label, predicted cells (n_obs, G) and dose of a stored prediction."""
-    components = parse_label(perturbation, control=fields.control, separator=fields.separator)
-    labels = {canonical_label(components, control=fields.control, separator=fields.separator)}
+    labels = {fields.vocabulary.written(perturbation)}
     # With types, "KLF1" may stand for "KLF1:CRISPRa"; an unknown or ambiguous label is only looked up as it is.
     with suppress(ValueError):
         labels.add(fields.vocabulary.canonical(perturbation))

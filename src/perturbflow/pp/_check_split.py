@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, check_one_of, check_text, check_type, listing
-from perturbflow._fields import SPLITS, check_no_leakage, condition_frame, read_fields, read_split
+from perturbflow._fields import check_no_leakage, condition_frame, read_fields
 from perturbflow._modality import takes_modality
+from perturbflow._split_names import SPLITS
 from perturbflow.pp._held_out import Conditions
 from perturbflow.pp._scenario_rules import in_contexts
 from perturbflow.pp._split_record import cell_hash, condition_hash, merge_doses
@@ -81,9 +82,8 @@ def check_split(adata: AnnData | MuData, *, split_key: str = "split", modality: 
     ValueError: Expected no cells of held-out conditions in training, found ...
     """
     check_text(split_key, name="split_key")
-    split = read_split(adata, split_key)
     record = _read_record(adata, split_key)
-    check_no_leakage(adata, split_key)
+    split = check_no_leakage(adata, split_key)
     again = f"Split again with `key_added={split_key!r}`, or restore `adata.obs[{split_key!r}]`."
 
     fields = read_fields(adata)

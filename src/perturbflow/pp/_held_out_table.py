@@ -92,7 +92,8 @@ def _given_split(
     if wrong or "test" not in splits:
         msg = (
             "Expected 'valid' or 'test' in `held_out['split']`, at least once 'test', found "
-            f"{listing(wrong or ['valid'])}. Leave the column out to divide the conditions in halves."
+            f"{listing(wrong or ['valid'])}. Say which is which with `held_out['split'].map({{...}})`, or leave the column "
+            "out to divide the conditions in halves."
         )
         raise ValueError(msg)
     given: dict[tuple[str, ...], set[str]] = {}

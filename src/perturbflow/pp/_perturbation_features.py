@@ -24,7 +24,9 @@ from perturbflow._conditions import TYPE_MARK, Vocabulary, parse_label
 from perturbflow._feature_table import FEATURE_TABLE_KEY, write_feature_table
 from perturbflow._fields import PerturbationFields, read_fields, text_column, writable
 from perturbflow._keys import check_key_added
+from perturbflow._labels import label_parts, naming
 from perturbflow._modality import takes_modality
+from perturbflow.pp._check_labels import MISSING
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -182,7 +184,7 @@ def _smiles_of_cells(adata: AnnData, key: str, fields: PerturbationFields) -> di
     labels, values = text_column(adata, fields.perturbation_key), text_column(adata, key, missing="")
     found: dict[str, str] = {}
     for label, value in sorted(set(zip(labels.tolist(), values.tolist(), strict=True))):
-        parts = parse_label(label, control=fields.control, separator=fields.separator)
+        parts = parse_label(label, control=fields.controls, separator=fields.separator)
         if len(parts) == 1 and value and found.setdefault(parts[0], value) != value:
             msg = (
                 f"Expected one SMILES a perturbation in `adata.obs[{key!r}]`, found {found[parts[0]]!r} and {value!r} "
@@ -217,7 +219,7 @@ _VECTORS = {"table": _table, "genes": _genes, "smiles": _smiles}
 def _nameable(names: pd.Index, vocabulary: Vocabulary) -> list[str]:
     """Names of rows that a component can have: with a type where components have one, and not that of the control."""
     with_type = [name for name in names if not vocabulary.has_types or TYPE_MARK in name]
-    return [name for name in with_type if name != vocabulary.control]
+    return [name for name in with_type if name not in vocabulary.controls]
 
 
 def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
@@ -230,13 +232,14 @@ def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
     wrong = [
         name
         for name in sorted(new)
-        if parse_label(name, control=vocabulary.control, separator=vocabulary.separator) != (name,)
+        if label_parts(name, control=vocabulary.controls, separator=vocabulary.separator) != [name]
+        or name in MISSING.union(vocabulary.controls)
         or (vocabulary.has_types and name.count(TYPE_MARK) != 1)
     ]
     if wrong:
         kind = f", each with its type as in 'MAPK1{TYPE_MARK}CRISPRa'" if vocabulary.has_types else ""
         msg = (
-            f"Expected names of single perturbations other than {vocabulary.control!r} and without "
+            f"Expected names of single perturbations other than {naming(vocabulary.controls)} and without "
             f"{vocabulary.separator!r}{kind}, found {listing(wrong)}. Name those to predict in `components`."
         )
         raise ValueError(msg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,8 @@ from perturbflow._checks import (
     check_type,
     check_unique_names,
     listing,
-    nearest,
 )
-from perturbflow._conditions import Vocabulary, parse_label
+from perturbflow._conditions import Vocabulary
 from perturbflow._fields import (
     PerturbationFields,
     check_fields_are_free,
@@ -33,6 +32,7 @@ from perturbflow._fields import (
 )
 from perturbflow._labels import dose_values, hashable_dose
 from perturbflow._modality import takes_modality
+from perturbflow.pp._check_labels import MISSING, check_labels, control_labels, report_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,7 +53,7 @@ def setup_perturbation(
     adata: AnnData | MuData,
     *,
     perturbation_key: str,
-    control: str,
+    control: str | Sequence[str],
     covariate_keys: Sequence[str] = (),
     dose_key: str | None = None,
     batch_key: str | None = None,
@@ -75,9 +75,11 @@ def setup_perturbation(
         a warning.
     perturbation_key
         Column of ``obs`` with the perturbation of every cell: ``control``, one component ("KLF1") or several
-        ("SET+KLF1"). Their order does not matter.
+        ("SET+KLF1"). Their order does not matter, nor do spaces around them. A label of which a part is empty or has a
+        bracket that does not close ("Ca2+", "(+)-JQ1") is refused, and so is the text of a missing value ("nan").
     control
-        Label of control cells.
+        Label of control cells, or several of them (``["Neg0", "Neg1"]``): the first then stands for all. They are found
+        before labels are split ("KLF1_non_targeting" is "KLF1"), and may contain the separator.
     covariate_keys
         Columns of ``obs`` that make the context of a cell, such as its type; one name, or several. Every context needs
         control cells.
@@ -90,7 +92,8 @@ def setup_perturbation(
     layer
         Layer with the expression; by default ``X``.
     separator
-        What stands between the components of a label, and between their doses and types.
+        What stands between the components of a label, and between their doses and types. Without combinations, one that
+        no label contains. How combinations were read is logged, as a warning where a component is in no cell alone.
     perturbation_type_key
         Column of ``obs`` with the way of perturbing, where the same label means different things: the component is
         then "MAPK1:CRISPRa" in one cell and "MAPK1:CRISPRi" in another, two perturbations that share nothing.
@@ -117,8 +120,9 @@ def setup_perturbation(
         If an argument or the expression is of the wrong type.
     ValueError
         If the expression is not log1p-normalised (raw counts, un-logged, negative or non-finite values); genes are
-        repeated; values are missing in a column; there is no control cell, or none in a context; a component is named
-        twice in a label; a dose is wrong, or 0 wherever the component occurs; or a name cannot be stored.
+        repeated; values are missing in a column; there is no control cell, or none in a context, or none with one of
+        the labels in ``control``; a label cannot be read, or names a component twice; two names differ only in
+        characters that cannot be seen; a dose is wrong, or 0 wherever the component occurs; or a name cannot be stored.
 
     Examples
     --------
@@ -131,8 +135,8 @@ def setup_perturbation(
     (600, 4)
     """
     covariate_keys = _names(covariate_keys, name="covariate_keys")
-    for name, value in {"control": control, "separator": separator}.items():
-        check_text(value, name=name)
+    first, *others = control_labels(control)
+    check_text(separator, name="separator")
     keys = {"perturbation_key": perturbation_key}
     options = {"dose_key": dose_key, "batch_key": batch_key, "perturbation_type_key": perturbation_type_key}
     keys |= {name: key for name, key in options.items() if key is not None}
@@ -155,15 +159,17 @@ def setup_perturbation(
 
     fields = PerturbationFields(
         perturbation_key=perturbation_key,
-        vocabulary=Vocabulary((), control=control, separator=separator),
+        vocabulary=Vocabulary((), control=first, separator=separator, other_controls=tuple(others)),
         covariate_keys=covariate_keys,
         dose_key=dose_key,
         batch_key=batch_key,
         perturbation_type_key=perturbation_type_key,
         layer=layer,
     )
-    fields = replace(fields, vocabulary=_collect_vocabulary(adata, fields))
+    components = _components(adata, fields)
+    fields = replace(fields, vocabulary=_collect_vocabulary(adata, fields, components))
     _check_controls_of_contexts(adata, fields)
+    report_labels(components, controls=fields.controls, separator=separator)
 
     adata = writable(adata, copy=copy)
     write_fields(adata, fields)
@@ -198,32 +204,29 @@ def _check_reserved(keys: Sequence[str], *, with_dose: bool) -> None:
         raise ValueError(msg)
 
 
-def _collect_vocabulary(adata: AnnData, fields: PerturbationFields) -> Vocabulary:
-    """Check labels, doses and types of all cells and collect what they name."""
-    key, control, separator = fields.perturbation_key, fields.control, fields.separator
+def _components(adata: AnnData, fields: PerturbationFields) -> dict[str, tuple[str, ...]]:
+    """Check the labels of all cells and read the components of each."""
+    key = fields.perturbation_key
+    labels = set(text_column(adata, key).tolist())
     values = adata.obs[key].dropna().unique().tolist()
-    wrong = [value for value in values if not isinstance(value, str) or not value.strip()]
+    numbers = [value for value in values if not isinstance(value, str)]
+    wrong = numbers or [value for value in values if not value.strip()]
     if wrong:
+        column = f"adata.obs[{key!r}]"
+        advice = f" If numbers are names, run `{column} = {column}.astype(str)`." if numbers else ""
         msg = (
-            f"Expected labels in `adata.obs[{key!r}]` to be non-empty strings, found {listing(wrong)}. "
-            "Name every perturbation, and the controls."
+            f"Expected labels in `{column}` to be non-empty strings, found {listing(wrong)}. "
+            f"Name every perturbation, and the controls.{advice}"
         )
         raise ValueError(msg)
-    labels, doses, types = perturbation_columns(adata, fields)
-    known = sorted(set(labels))
-    components = {label: parse_label(label, control=control, separator=separator) for label in known}
-    if all(components.values()):
-        msg = (
-            f"Expected control cells labelled {control!r} in `adata.obs[{key!r}]`, "
-            f"found the labels {listing(nearest(control, known))}. Name the label of the control cells in `control`."
-        )
-        raise ValueError(msg)
-    if not any(components.values()):
-        msg = f"Expected perturbed cells in `adata.obs[{key!r}]`, found only control cells."
-        raise ValueError(msg)
-    rename = f"Rename them, for example with `adata.obs[{key!r}].str.replace('/', '_')`, or use another separator."
-    check_no_slash([control, separator, *known], what="labels of perturbations", hint=rename)
+    return check_labels(labels, controls=fields.controls, separator=fields.separator, key=key)
 
+
+def _collect_vocabulary(
+    adata: AnnData, fields: PerturbationFields, components: Mapping[str, Sequence[str]]
+) -> Vocabulary:
+    """Check doses and types of all cells and collect what they name."""
+    labels, doses, types = perturbation_columns(adata, fields)
     perturbed = np.array([bool(components[label]) for label in labels])
     if types is not None:
         _check_types(adata, types, perturbed=perturbed, key=fields.perturbation_type_key)
@@ -231,8 +234,8 @@ def _collect_vocabulary(adata: AnnData, fields: PerturbationFields) -> Vocabular
         _check_doses(adata, doses, perturbed=perturbed, fields=fields)
     vocabulary = Vocabulary.from_labels(
         labels,
-        control=control,
-        separator=separator,
+        control=fields.controls,
+        separator=fields.separator,
         types=types,
         covariates={key: text_column(adata, key) for key in fields.context_keys},
     )
@@ -243,7 +246,7 @@ def _collect_vocabulary(adata: AnnData, fields: PerturbationFields) -> Vocabular
     if never:
         msg = (
             f"Expected every perturbation at a dose above 0 in some cell, found only 0 for {listing(never)}. "
-            f"Correct `adata.obs[{fields.dose_key!r}]` or label these cells {control!r}."
+            f"Correct `adata.obs[{fields.dose_key!r}]` or label these cells {fields.control!r}."
         )
         raise ValueError(msg)
     return vocabulary
@@ -256,6 +259,13 @@ def _check_types(adata: AnnData, types: NDArray[np.object_], *, perturbed: NDArr
         msg = (
             f"Expected the type of the perturbation of every perturbed cell in `adata.obs[{key!r}]`, "
             f"found none in {missing.sum()} cells: {listing(adata.obs_names[missing], limit=3)}. Fill in the types."
+        )
+        raise ValueError(msg)
+    unnamed = sorted(MISSING.intersection(types[perturbed]))
+    if unnamed:
+        msg = (
+            f"Expected the names of types in `adata.obs[{key!r}]`, found {unnamed}, which name missing values. Fill in "
+            "the types."
         )
         raise ValueError(msg)
     check_no_slash(

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._conditions import parse_label
-from perturbflow._fields import SPLITS, PerturbationFields, split_identity
+from perturbflow._fields import PerturbationFields, split_identity
 from perturbflow._keys import check_key_added
+from perturbflow._split_names import SPLITS
 from perturbflow.pp._held_out import Conditions
 
 if TYPE_CHECKING:

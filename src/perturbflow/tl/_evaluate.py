@@ -23,6 +23,7 @@ from perturbflow._fields import read_cells, read_fields, read_split, writable
 from perturbflow._flow_store import read_flow
 from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
+from perturbflow._split_names import split_names
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 
@@ -46,7 +47,7 @@ def evaluate(
     baselines: Sequence[str] | None = None,
     scale: Literal["log1p", "linear"] = "log1p",
     split_key: str = "split",
-    splits: Sequence[str] = ("train", "valid", "test"),
+    splits: str | Sequence[str] = ("train", "valid", "test"),
     n_cells: int | None = 500,
     min_cells: int = 10,
     guidance: float | None = None,
@@ -103,7 +104,7 @@ def evaluate(
     split_key
         Column of ``adata.obs`` with the split. Without it every cell counts as "train", with a warning.
     splits
-        The splits to judge, in the order of the table; those without cells are passed over.
+        The split to judge, or several, in the order of the table; those without cells are passed over.
     n_cells
         Compare at most this many cells: controls (and thereby predictions) of a context and real cells of a condition,
         drawn at random. Time grows with the square of it. None for all cells.
@@ -196,6 +197,7 @@ def evaluate(
     fields = read_fields(adata) if flow is None else flow.fields
     vocabulary = fields.vocabulary
     metric_names = metrics_of(metrics)
+    splits = split_names(splits)
     names = list(BASELINES) if baselines is None else [FLOOR, *(name for name in baselines if name != FLOOR)]
     check_names(names, BASELINES, name="baselines")
     _check_own_names(({} if key is None else {key: flow}) | others, key=key, others=others)
@@ -225,7 +227,7 @@ def evaluate(
         warn(msg)
     if not conditions:
         msg = (
-            f"Expected perturbed cells to judge in the splits {list(splits)}, found {len(left_out)} conditions, "
+            f"Expected perturbed cells to judge in the splits {splits}, found {len(left_out)} conditions, "
             f"all with fewer than {min_cells} cells. Lower `min_cells`, or name other `splits`."
         )
         raise ValueError(msg)

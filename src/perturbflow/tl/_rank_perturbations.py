@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from perturbflow._controls import ControlCells
+    from perturbflow._fields import PerturbationFields
     from perturbflow._fitted_flow import FittedFlow
     from perturbflow._prediction import PredictedCondition
     from perturbflow.flow import Context
@@ -153,7 +154,7 @@ def rank_perturbations(
     check_expression(adata, flow.fields.layer)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
     if from_cells is not None:
-        keep = _cells(adata, from_cells, name="from_cells")[controls.rows]
+        keep = _cells(adata, from_cells, flow.fields, name="from_cells")[controls.rows]
         if not keep.any():
             msg = "Expected control cells among `from_cells`, found none. Name cells with the control label."
             raise ValueError(msg)
@@ -321,7 +322,7 @@ def _target(adata: AnnData, target: Any, flow: FittedFlow) -> _Profile:
             msg = f"Expected `target` to have one number for each of {adata.n_vars} genes, found shape {values.shape}."
             raise ValueError(msg)
         return _given(values[find_genes(adata, flow.genes)], len(flow.genes))
-    rows = np.flatnonzero(_cells(adata, target, name="target"))
+    rows = np.flatnonzero(_cells(adata, target, flow.fields, name="target"))
     if not len(rows):
         msg = "Expected cells in `target`, found none. Name values that occur together."
         raise ValueError(msg)
@@ -337,7 +338,7 @@ def _given(values: NDArray[np.float64], n_genes: int) -> _Profile:
     return _Profile(values, np.zeros(n_genes), np.zeros(n_genes))
 
 
-def _cells(adata: AnnData, which: Any, *, name: str) -> NDArray[np.bool_]:
+def _cells(adata: AnnData, which: Any, fields: PerturbationFields, *, name: str) -> NDArray[np.bool_]:
     """Cells that a mapping of columns to values, or one boolean a cell, names."""
     if not isinstance(which, Mapping):
         mask = np.asarray(which)
@@ -352,8 +353,11 @@ def _cells(adata: AnnData, which: Any, *, name: str) -> NDArray[np.bool_]:
     for column, wanted in which.items():
         check_key(column, adata.obs.columns, where="adata.obs")
         values = adata.obs[column].astype(str).to_numpy()
-        known = set(values)
         names = [str(each) for each in ([wanted] if isinstance(wanted, str) or np.ndim(wanted) == 0 else wanted)]
+        if column == fields.perturbation_key:  # components in any order, and any label of control cells
+            written = {label: fields.vocabulary.written(label) for label in {*values, *names}}
+            values, names = np.array([written[label] for label in values]), [written[label] for label in names]
+        known = set(values.tolist())
         unknown = [each for each in names if each not in known]
         if unknown:
             msg = (

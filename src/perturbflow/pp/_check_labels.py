@@ -1,0 +1,164 @@
+"""What the labels of all cells say together: which are controls, which are combinations, and what looks like a slip."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any
+
+from perturbflow._checks import check_no_slash, check_text, check_type, listing, nearest
+from perturbflow._conditions import canonical_label
+from perturbflow._labels import check_parts, label_parts, readings
+
+logger = logging.getLogger(__name__)
+
+# How missing values read once they are text, as by `astype(str)` or from a file.
+MISSING = frozenset(
+    {"nan", "NaN", "NAN", "na", "NA", "<NA>", "n/a", "N/A", "#N/A", "NaT", "none", "None", "NONE", "null", "NULL"}
+)
+
+
+def control_labels(control: object) -> tuple[str, ...]:
+    """Read `control`: one label or several, without the spaces around them, each once, in the order given."""
+    is_one = isinstance(control, str | Mapping) or not isinstance(control, Iterable)
+    labels: list[Any] = [control] if is_one else list(control)  # type: ignore[call-overload]
+    for label in labels:
+        check_type(label, str, name="control", expected="a string")
+        check_text(label.strip(), name="control")
+    if not labels:
+        msg = "Expected at least one label of control cells in `control`, found none. Name it as in `adata.obs`."
+        raise ValueError(msg)
+    if isinstance(control, Set):
+        labels.sort()  # a set has no first
+    return tuple(dict.fromkeys(label.strip() for label in labels))
+
+
+def check_labels(
+    labels: Iterable[str], *, controls: Sequence[str], separator: str, key: str
+) -> dict[str, tuple[str, ...]]:
+    """Read the components of all labels.
+
+    Parameters
+    ----------
+    labels
+        The labels, each once.
+    controls
+        Labels of control cells, the first for all of them.
+    separator
+        What stands between components.
+    key
+        Column of ``obs`` that the messages name.
+
+    Returns
+    -------
+    Components of every label, none for control cells.
+
+    Raises
+    ------
+    ValueError
+        If a label cannot be read, a control label is absent, there are no control or no perturbed cells, or two names
+        look the same.
+    """
+    if separator in controls:
+        msg = (
+            f"Expected `separator` to be no label of control cells, found {separator!r} in both. Name another "
+            "`separator`, which no label contains if there are no combinations."
+        )
+        raise ValueError(msg)
+    where = f" in `adata.obs[{key!r}]`"
+    known = sorted(labels)
+    parts = {label: label_parts(label, control=controls, separator=separator) for label in known}
+    check_parts(parts, control=controls, separator=separator, where=where)
+    missing = [label for label, each in parts.items() if (MISSING - {*controls}).intersection(each)]
+    if missing:
+        msg = (
+            f"Expected the names of perturbations{where}, found {listing(missing)}, which name missing values. Fill them "
+            "in or remove these cells; where this stands for no perturbation, add it to the labels in `control`."
+        )
+        raise ValueError(msg)
+    components = {label: tuple(part for part in each if part not in controls) for label, each in parts.items()}
+
+    found = {part for each in parts.values() for part in each}
+    absent = [label for label in controls if label not in found]
+    if absent or all(components.values()):
+        label = (absent or controls)[0]
+        msg = (
+            f"Expected control cells labelled {label!r}{where}, found the labels {listing(nearest(label, known))}. "
+            "Name the label of the control cells in `control`."
+        )
+        raise ValueError(msg)
+    if not any(components.values()):
+        msg = f"Expected perturbed cells{where}, found only control cells."
+        raise ValueError(msg)
+    rename = f"Rename them, for example with `adata.obs[{key!r}].str.replace('/', '_')`, or use another separator."
+    check_no_slash([*controls, separator, *known], what="labels of perturbations", hint=rename)
+    _check_canonical(components, controls=controls, separator=separator)
+    twins = _twins(found, _shown)
+    if twins:
+        msg = f"Expected names that look different{where}, found {ascii(twins[:10])}. Give each perturbation one name."
+        raise ValueError(msg)
+    return components
+
+
+def report_labels(components: Mapping[str, Sequence[str]], *, controls: Sequence[str], separator: str) -> None:
+    """Say how the labels were read, and point out what looks like a slip.
+
+    Parameters
+    ----------
+    components
+        Components of every label, see :func:`check_labels`.
+    controls, separator
+        How the labels are written.
+    """
+    spaced = [label for label in components if label != label.strip()]
+    if spaced:
+        logger.warning("Spaces around labels do not count: %s are read without them.", listing(spaced))
+    combinations = {label: each for label, each in components.items() if len(each) > 1}
+    if combinations:
+        logger.info(
+            "%d of %d labels were read as combinations, joined by %r: %s.",
+            *(len(combinations), len(components), separator, readings(combinations, limit=3)),
+        )
+    alone = {each[0] for each in components.values() if len(each) == 1}
+    unlikely = {label: each for label, each in combinations.items() if not alone.issuperset(each)}
+    if unlikely:
+        never = sorted({part for each in unlikely.values() for part in each} - alone)
+        logger.warning(
+            "Labels were read as combinations with components that are in no cell alone, %s: %s. If %r belongs to their "
+            "names, register again with a `separator` that no label contains; if they stand for control cells, add them "
+            "to `control`.",
+            *(listing(never), readings(unlikely, limit=3), separator),
+        )
+    twins = _twins({*controls, *(part for each in components.values() for part in each)}, str.casefold)
+    if twins:
+        logger.warning(
+            "Names that differ only in upper and lower case count as different: %s. Rename them if they are the same.",
+            listing(twins),
+        )
+
+
+def _check_canonical(components: Mapping[str, Sequence[str]], *, controls: Sequence[str], separator: str) -> None:
+    """Raise if components that are joined in alphabetical order would read as a control."""
+    for label, each in components.items():
+        joined = canonical_label(each, control=controls[0], separator=separator)
+        if each and label_parts(joined, control=controls, separator=separator) != sorted(each):
+            msg = (
+                f"Expected combinations that cannot be taken for control cells, found {label!r}, which in alphabetical "
+                f"order is {joined!r} and names the control. Name another `separator`, or rename it."
+            )
+            raise ValueError(msg)
+
+
+def _twins(names: Iterable[str], form: Callable[[str], str]) -> list[tuple[str, ...]]:
+    """Names that have one form."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(form(name), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _shown(name: str) -> str:
+    """What a reader sees of a name: without invisible characters and differences of encoding, as between two µ."""
+    text = unicodedata.normalize("NFKC", name)
+    return " ".join("".join(mark for mark in text if unicodedata.category(mark) != "Cf").split())
