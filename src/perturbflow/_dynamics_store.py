@@ -11,6 +11,7 @@ import pandas as pd
 
 from perturbflow._checks import check_key, check_no_slash, check_text, listing, nearest
 from perturbflow._dynamics_fields import DynamicsFields
+from perturbflow._torch_state import usual_torch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,6 +75,7 @@ class StoredDynamics:
         }
 
     @classmethod
+    @usual_torch()
     def from_dict(cls, values: Mapping[str, Any]) -> StoredDynamics:
         """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturbflow._fields import PerturbationFields
-from perturbflow._threads import spare_core
+from perturbflow._torch_state import usual_torch
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class FittedFlow:
         """Shape and settings of the flow, plain values."""
         return self.flow.config.to_dict()
 
-    @spare_core()
+    @usual_torch()
     def sample(
         self,
         controls: NDArray[np.float32],
@@ -149,6 +149,7 @@ class FittedFlow:
         }
 
     @classmethod
+    @usual_torch()
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild what :meth:`to_dict` gave, also after a file has turned lists into arrays.
 

@@ -16,7 +16,7 @@ from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields, read_split
 from perturbflow._fitted_flow import FittedFlow
 from perturbflow._progress import progress_bar as bar
-from perturbflow._threads import spare_core
+from perturbflow._torch_state import usual_torch
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     Calibration,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@spare_core()
+@usual_torch()
 def fit(
     adata: AnnData,
     *,

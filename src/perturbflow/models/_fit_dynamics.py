@@ -15,7 +15,7 @@ from perturbflow._checks import check_between, check_one_of, check_type, check_w
 from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
 from perturbflow._dynamics_store import StoredDynamics
 from perturbflow._progress import progress_bar as bar
-from perturbflow._threads import spare_core
+from perturbflow._torch_state import usual_torch
 from perturbflow._warnings import warn
 from perturbflow.dynamics import (
     ACTIVATIONS,
@@ -175,7 +175,7 @@ class DynamicsOptions:
         )
 
 
-@spare_core()
+@usual_torch()
 def fit_dynamics(
     adata: AnnData,
     options: DynamicsOptions,

@@ -12,6 +12,7 @@ from scvi.data.fields import LayerField, NumericalObsField
 
 from perturbflow._dynamics_fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
 from perturbflow._dynamics_store import StoredDynamics
+from perturbflow._torch_state import usual_torch
 from perturbflow.models._dynamics_module import TIME_KEY, DynamicsModule
 from perturbflow.models._fit_dynamics import DynamicsOptions, fit_dynamics
 from perturbflow.models._graph import fitted_graph
@@ -224,6 +225,7 @@ class SparseNODE(RegisteredModel):
         self._check_if_trained(warn=False)
         return StoredDynamics.from_dict(self.fitted_)
 
+    @usual_torch()
     def forecast(self, time: ArrayLike, *, start: ArrayLike | None = None) -> NDArray[np.float64]:
         """Predict levels along time.
 
@@ -243,6 +245,7 @@ class SparseNODE(RegisteredModel):
             return model.solve(model.start, time, clamped=model.clamped)
         return model.solve(model.state(np.atleast_2d(np.asarray(start, dtype=float))), time)
 
+    @usual_torch()
     def simulate_knockout(
         self, levels: Mapping[str, float], time: ArrayLike, *, start: ArrayLike | None = None
     ) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from perturbflow._dynamics_store import check_result_key, read_dynamics
 from perturbflow._fields import writable
 from perturbflow._modality import takes_modality
 from perturbflow._solutions import check_until, new_starts
+from perturbflow._torch_state import usual_torch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@usual_torch()
 def forecast(
     adata: AnnData | MuData,
     *,

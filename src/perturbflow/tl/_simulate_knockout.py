@@ -14,6 +14,7 @@ from perturbflow._dynamics_store import check_result_key, read_dynamics
 from perturbflow._fields import writable
 from perturbflow._modality import takes_modality
 from perturbflow._solutions import check_until, new_starts
+from perturbflow._torch_state import usual_torch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,6 +29,7 @@ LARGEST = float(np.finfo(np.float32).max)  # of the levels that the result can h
 
 
 @takes_modality
+@usual_torch()
 def simulate_knockout(
     adata: AnnData | MuData,
     genes: str | Sequence[str] | Mapping[str, float],
