@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturbflow._fields import PerturbationFields
+from perturbflow._named_arrays import chosen
 from perturbflow._torch_state import usual_torch
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig
 
@@ -109,11 +110,11 @@ class FittedFlow:
         Parameters
         ----------
         controls
-            Control cells (n, G), genes in the order of ``genes``.
+            Control cells (n, G): a table with names of genes, or an array in the order of ``genes``.
         perturbation
-            Dose of every component (P,), as ``vocabulary.encode_perturbations`` gives it.
+            Dose of every component (P,), as ``vocabulary.encode_perturbations`` gives it, or a Series with their names.
         covariates
-            Codes of the covariates (K,).
+            Codes of the covariates (K,), or a Series with their names.
         rng
             Source of randomness.
         **changes
@@ -123,7 +124,17 @@ class FittedFlow:
         -------
         Predicted cells (n, G).
         """
-        return self.flow.sample(controls, perturbation, covariates, rng=rng, **changes)
+        given = {"controls": controls, "perturbation": perturbation, "covariates": covariates}
+        names = {
+            "genes": self.genes,
+            "components": self.vocabulary.components,
+            "covariates": [name for name, _ in self.vocabulary.covariates],
+        }
+        arrays = []
+        for (name, values), (what, wanted) in zip(given.items(), names.items(), strict=True):
+            named = chosen(values, wanted, name=name, what=what)
+            arrays.append(values if named is None else named)
+        return self.flow.sample(*arrays, rng=rng, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as nested dictionaries of arrays and plain values, which h5ad and zarr can hold.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._moments import CellsOrMoments, moments_of
 
@@ -16,6 +17,7 @@ PSEUDOCOUNT = 0.1
 RELATIVE_ZERO = 1e-9
 
 
+@by_name("genes", of=("x", "y"))
 def rmse_mean(x: CellsOrMoments, y: CellsOrMoments) -> float:
     """Root mean squared error of the mean expression.
 
@@ -57,6 +59,7 @@ def rmse_mean(x: CellsOrMoments, y: CellsOrMoments) -> float:
     return _rmse(*_profiles(x=x, y=y))
 
 
+@by_name("genes", of=("x", "y", "control"))
 def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Root mean squared error of the mean effect.
 
@@ -92,6 +95,7 @@ def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrM
     return _rmse(predicted - reference, observed - reference)
 
 
+@by_name("genes", of=("x", "y", "control"))
 def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Cosine between the predicted and the observed mean effect.
 
@@ -132,6 +136,7 @@ def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsO
     return _cosine_of_changes(*_profiles(x=x, y=y, control=control))
 
 
+@by_name("genes", of=("x", "y", "control"))
 def rmse_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Root mean squared error of the log fold changes.
 
@@ -171,6 +176,7 @@ def rmse_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: Cell
     return _rmse(predicted - reference, observed - reference)
 
 
+@by_name("genes", of=("x", "y", "control"))
 def cosine_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Cosine between the predicted and the observed log fold changes.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._differential_expression import PSEUDOCOUNT, DifferentialExpression, log_fold_change
 
@@ -64,6 +65,7 @@ class WilcoxonAgainst:
     """
 
     def __init__(self, control: Cells, *, pseudocount: float = PSEUDOCOUNT) -> None:
+        self.gene_names = names_of(control)
         control = check_cells(control, name="control")
         self.shape = control.shape
         self.pseudocount = pseudocount
@@ -91,11 +93,13 @@ class WilcoxonAgainst:
         ValueError
             If there are no cells, the numbers of genes differ, or values are not finite.
         """
+        _, cells = aligned("genes", control=self, cells=cells)
         cells = check_cells(cells, name="cells")
         check_same_genes(cells=cells, control=self)
         changes = log_fold_change(gene_means(cells, name="cells"), self._mean, pseudocount=self.pseudocount)
         score = self._score(cells)
-        return DifferentialExpression.of(changes, special.erfc(np.abs(score) / np.sqrt(2.0)), score)
+        p_value = special.erfc(np.abs(score) / np.sqrt(2.0))
+        return DifferentialExpression.of(changes, p_value, score, self.gene_names)
 
     def _score(self, cells: Cells) -> NDArray[np.float64]:
         (n_cells, n_genes), n_control = cells.shape, self.shape[0]
@@ -149,7 +153,9 @@ def wilcoxon(cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT) 
     >>> wilcoxon(np.array([[5.0], [6.0]]), np.zeros((2, 1))).log_fold_change > 30
     array([ True])
     """
-    return WilcoxonAgainst(control, pseudocount=pseudocount)(cells)
+    names = names_of(cells, control)
+    cells, control = aligned("genes", cells=cells, control=control)
+    return replace(WilcoxonAgainst(control, pseudocount=pseudocount)(cells), gene_names=names)
 
 
 @dataclass(frozen=True, eq=False)

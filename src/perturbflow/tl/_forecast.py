@@ -44,8 +44,9 @@ def forecast(
     n_times
         Number of times, evenly spaced from the first observed one.
     start
-        Levels of new initial cells at the first time, in the order of ``adata.var_names``, shape (K, d) or (d,); by
-        default the trajectories of the fit, from the starts that were learned with it.
+        Levels of new initial cells at the first time, shape (K, d) or (d,): a table of pandas, whose columns or index
+        name the genes in any order, or an array in the order of ``adata.var_names``. By default the trajectories of the
+        fit, from the starts that were learned with it.
     start_names
         Names of the new starts; "start 0", "start 1", ... by default. Not used without ``start``.
     key

@@ -62,8 +62,9 @@ def simulate_knockout(
     n_times
         Number of times, evenly spaced.
     start
-        Levels of initial cells, in the order of ``adata.var_names``, shape (K, d) or (d,); by default the starts of the
-        trajectories without intervention, or of all if there are none.
+        Levels of initial cells, shape (K, d) or (d,): a table of pandas, whose columns or index name the genes in any
+        order, or an array in the order of ``adata.var_names``. By default the starts of the trajectories without
+        intervention, or of all if there are none.
     key
         The dynamics in ``adata.uns``.
     key_added
