@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from perturbflow._conditions import Vocabulary
 
 FORMAT = 1
+CONTROL_TOTALS = "control_totals"
+"""Setting with percentiles of the totals of control cells, which new ones are compared with."""
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "weights")
 _ARRAYS_FILE, _VALUES_FILE = "flow.safetensors", "flow.json"
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from perturbflow._named_arrays import aligned, by_name, names_of
+from perturbflow._scale import natural_per_unit
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 
@@ -166,7 +167,11 @@ class DifferentialExpression:
 
 @by_name("genes", of=("mean", "control_mean"))
 def log_fold_change(
-    mean: NDArray[np.float64], control_mean: NDArray[np.float64], *, pseudocount: float = PSEUDOCOUNT
+    mean: NDArray[np.float64],
+    control_mean: NDArray[np.float64],
+    *,
+    pseudocount: float = PSEUDOCOUNT,
+    base: float | None = None,
 ) -> NDArray[np.float64]:
     """Log2 fold change of log1p-normalised means.
 
@@ -187,6 +192,9 @@ def log_fold_change(
     pseudocount
         What is added to both; 0 gives infinite values to genes that one side alone expresses, which then have no
         order among them.
+    base
+        Base of the logarithm of the expression, as in ``scanpy.pp.log1p``, which records it in
+        ``adata.uns["log1p"]["base"]``: an array cannot tell. None for natural logarithms.
 
     Returns
     -------
@@ -195,7 +203,8 @@ def log_fold_change(
     Raises
     ------
     ValueError
-        If the pseudocount is negative or not finite, the numbers of genes differ, or a mean is no logarithm.
+        If the pseudocount is negative or not finite, the base not above 1, the numbers of genes differ, or a mean is no
+        logarithm.
 
     References
     ----------
@@ -206,6 +215,8 @@ def log_fold_change(
     >>> import numpy as np
     >>> log_fold_change(np.log1p([3.0, 0.0, 0.0]), np.log1p([1.5, 0.0, 1.0]), pseudocount=0)
     array([  1.,   0., -inf])
+    >>> log_fold_change(np.log2([1 + 200.0]), np.log2([1 + 50.0]), base=2)
+    array([2.])
     """
     if not (np.isfinite(pseudocount) and pseudocount >= 0):
         msg = f"Expected `pseudocount` to be 0 or a positive number, found {pseudocount!r}."
@@ -213,6 +224,8 @@ def log_fold_change(
     if mean.shape != control_mean.shape:
         msg = f"Expected the same genes in the condition and in the controls, found {mean.shape}, {control_mean.shape}."
         raise ValueError(msg)
+    unit = natural_per_unit(base)
+    mean, control_mean = mean * unit, control_mean * unit
     largest = max(mean.max(initial=0), control_mean.max(initial=0))
     if largest > LARGEST_LOG:
         msg = f"Expected means of log1p-normalised expression, found {largest:.3g}. Normalise and log-transform first."
@@ -223,7 +236,7 @@ def log_fold_change(
     return np.subtract(above, below, out=np.zeros_like(above), where=expressed[0] != expressed[1])
 
 
-def t_scores(cells: CellsOrMoments, control: CellsOrMoments) -> DifferentialExpression:
+def t_scores(cells: CellsOrMoments, control: CellsOrMoments, *, base: float | None = None) -> DifferentialExpression:
     """t-test of every gene with the number of control cells replaced by that of the condition.
 
     ::
@@ -244,6 +257,8 @@ def t_scores(cells: CellsOrMoments, control: CellsOrMoments) -> DifferentialExpr
         Cells of the condition (n, G), log1p-normalised, or their moments.
     control
         Control cells (c, G), log1p-normalised, or their moments.
+    base
+        That of :func:`log_fold_change`.
 
     Returns
     -------
@@ -269,7 +284,7 @@ def t_scores(cells: CellsOrMoments, control: CellsOrMoments) -> DifferentialExpr
     check_same_genes(cells=cells, control=control)
     condition = moments_of(cells, name="cells", minimum=2)
     reference = moments_of(control, name="control", minimum=2)
-    changes = log_fold_change(condition.mean, reference.mean)
+    changes = log_fold_change(condition.mean, reference.mean, base=base)
     score, freedom = t_statistics(condition, reference)
     p_value = np.where(freedom > 0, 2.0 * special.stdtr(np.maximum(freedom, 1.0), -np.abs(score)), 1.0)
     return DifferentialExpression.of(changes, p_value, score, names)

@@ -41,6 +41,8 @@ class WilcoxonAgainst:
         Control cells (c, G), log1p-normalised, dense or sparse.
     pseudocount
         That of :func:`log_fold_change`; cell-eval has 0.
+    base
+        Base of the logarithm of the expression, as in :func:`log_fold_change`.
 
     Raises
     ------
@@ -64,13 +66,13 @@ class WilcoxonAgainst:
     array([0.0852, 0.4875])
     """
 
-    def __init__(self, control: Cells, *, pseudocount: float = PSEUDOCOUNT) -> None:
+    def __init__(self, control: Cells, *, pseudocount: float = PSEUDOCOUNT, base: float | None = None) -> None:
         self.gene_names = names_of(control)
         control = check_cells(control, name="control")
         self.shape = control.shape
-        self.pseudocount = pseudocount
+        self.pseudocount, self.base = pseudocount, base
         self._mean = gene_means(control, name="control")
-        log_fold_change(self._mean, self._mean, pseudocount=pseudocount)  # refuses a pseudocount now
+        log_fold_change(self._mean, self._mean, pseudocount=pseudocount, base=base)  # refuses both now
         self._distinct = _Distinct.of(control)
         self._negative = self._distinct.sums(self._distinct.count * (self._distinct.value < 0))
         self._ties = self._distinct.sums(_tied(self._distinct.count))
@@ -96,7 +98,8 @@ class WilcoxonAgainst:
         _, cells = aligned("genes", control=self, cells=cells)
         cells = check_cells(cells, name="cells")
         check_same_genes(cells=cells, control=self)
-        changes = log_fold_change(gene_means(cells, name="cells"), self._mean, pseudocount=self.pseudocount)
+        mean, options = gene_means(cells, name="cells"), {"pseudocount": self.pseudocount, "base": self.base}
+        changes = log_fold_change(mean, self._mean, **options)
         score = self._score(cells)
         p_value = special.erfc(np.abs(score) / np.sqrt(2.0))
         return DifferentialExpression.of(changes, p_value, score, self.gene_names)
@@ -124,7 +127,9 @@ class WilcoxonAgainst:
         )
 
 
-def wilcoxon(cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT) -> DifferentialExpression:
+def wilcoxon(
+    cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT, base: float | None = None
+) -> DifferentialExpression:
     """Mann-Whitney test of every gene of one condition against control cells.
 
     For many conditions with the same controls build :class:`WilcoxonAgainst` once, which has the formulas.
@@ -136,6 +141,8 @@ def wilcoxon(cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT) 
     control
         Control cells (c, G), log1p-normalised, dense or sparse.
     pseudocount
+        That of :func:`log_fold_change`.
+    base
         That of :func:`log_fold_change`.
 
     Returns
@@ -155,7 +162,7 @@ def wilcoxon(cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT) 
     """
     names = names_of(cells, control)
     cells, control = aligned("genes", cells=cells, control=control)
-    return replace(WilcoxonAgainst(control, pseudocount=pseudocount)(cells), gene_names=names)
+    return replace(WilcoxonAgainst(control, pseudocount=pseudocount, base=base)(cells), gene_names=names)
 
 
 @dataclass(frozen=True, eq=False)

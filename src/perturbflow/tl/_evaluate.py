@@ -243,6 +243,7 @@ def evaluate(
         seed=seed,
         progress_bar=progress_bar,
         n_jobs=n_jobs,
+        log_base=fields.log_base,
     )
     results = score_all(
         cells, conditions, predictors, baselines=names, settings=settings, targets=targets_of(vocabulary, genes)

@@ -28,7 +28,7 @@ from perturbflow._flow_store import read_flow
 from perturbflow._modality import takes_modality
 from perturbflow._named_arrays import chosen, without_names
 from perturbflow._predicted_uncertainty import predicted_uncertainty
-from perturbflow._prediction import conditions_to_predict, warn_of_extrapolation
+from perturbflow._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
 from perturbflow.flow import KINDS
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def rank_perturbations(
     """
     _check_options(metric, level, seed, key_added)
     flow = read_flow(adata, key)
-    check_expression(adata, flow.fields.layer)
+    check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
     if from_cells is not None:
         keep = _cells(adata, from_cells, name="from_cells")[controls.rows]
@@ -168,6 +168,7 @@ def rank_perturbations(
         msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
         raise ValueError(msg)
     _check_free(adata, key_added)
+    warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
     move = _Move.between(_Profile.of(controls.x), goal, metric)
     table = _score(flow, controls, conditions, move, level=level, rng=np.random.default_rng(seed))
@@ -322,6 +323,8 @@ def _target(adata: AnnData, target: Any, flow: FittedFlow) -> _Profile:
 
 
 def _given(values: NDArray[np.float64], n_genes: int) -> _Profile:
+    if values.shape == (1, n_genes):  # a table of one row
+        values = values[0]
     if values.shape != (n_genes,) or not (np.isfinite(values) & (values >= 0)).all():
         msg = "Expected `target` to be one mean of log1p-normalised expression a gene, found others than finite ones from 0."
         raise ValueError(msg)
