@@ -93,7 +93,9 @@ def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:
         named = zip(flow.vocabulary.covariates, codes, strict=True)
         labels = {name: categories[code] for (name, categories), code in named}
         what = f"The control cells of {labels}" if labels else "The control cells"
-        warn_of_totals(controls.x[members], known, unit=flow.fields.natural_per_unit, what=what)
+        warn_of_totals(
+            controls.x[members], known, unit=flow.fields.natural_per_unit, what=what, than="those of the fit"
+        )
 
 
 def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondition]) -> None:

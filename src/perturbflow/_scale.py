@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from perturbflow._checks import check_type, listing
+from perturbflow._checks import check_type, listing, looks_unlogged
 from perturbflow._warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-FACTOR = 5.0  # between totals, beyond what sets cell types apart where only some of the genes are kept
-FACTOR_OF_CONSTANT = 1.5  # the same where all cells of the fit have one total
+FACTOR = 5.0  # between totals of cells that are alike
+FACTOR_OF_TYPES = (
+    20.0  # of different covariates: where variable genes alone are kept, cell lines differ by 9 in real data
+)
+FACTOR_OF_CONSTANT = 1.5  # where all cells have one total, because all genes are kept
 CONSTANT = 1.05  # largest ratio of totals that count as one
 LEAST_GENES, LEAST_CELLS = 5, 10  # for a difference that no single gene or cell makes
 LEAST_GAP = float(np.log(3.0))  # between the totals of cells of two scales
@@ -88,6 +91,8 @@ def check_no_counts(x: Any, names: Sequence[str], *, where: str) -> None:
     share = float((sample == np.rint(sample)).mean())
     if len(rows) <= FACTOR * x.shape[0] * (share**sizes).sum() / max(1, len(rows)):
         return
+    if looks_unlogged(x[others]):  # which are no example to these
+        return
     msg = (
         f"Expected log1p-normalised expression in every cell of `{where}`, found raw counts (only whole numbers, up to "
         f"{highest.max():g}) in {len(rows)} of {x.shape[0]} cells: {listing([names[row] for row in rows], limit=3)}. "
@@ -144,36 +149,35 @@ def summary_of_totals(x: Any, unit: float) -> list[float]:
     return np.percentile(totals[totals > 0], [5, 50, 95]).tolist() if (totals > 0).any() else []
 
 
-def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str) -> None:
-    """Warn if cells are normalised to another total than those of a fit.
+def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str, than: str) -> None:
+    """Warn if cells are normalised to another total than others.
 
     Parameters
     ----------
     x
-        Log-normalised expression (n, G) of the genes of the fit.
+        Log-normalised expression (n, G).
     known
-        What :func:`summary_of_totals` gave of its cells.
+        What :func:`summary_of_totals` gave of the others, in the same genes.
     unit
         Natural logarithms in one of the expression.
-    what
-        What the message calls the cells, in the plural.
+    what, than
+        What the message calls the cells and the others, in the plural.
     """
     found = summary_of_totals(x, unit)
     if not len(found) or not len(known):
         return
     low, middle, high = known
-    allowed = FACTOR_OF_CONSTANT if high <= CONSTANT * low else FACTOR
+    allowed = FACTOR_OF_CONSTANT if high <= CONSTANT * low else FACTOR  # beyond what the others have
     if low / allowed <= found[1] <= high * allowed:
         return
     msg = (
-        f"{what} are on another scale than the cells of the fit: without the logarithm a cell has a total of {found[1]:.3g} in "
-        f"these genes, {middle:.3g} in the fit. Normalise to the same `target_sum` as there, over the same genes, before "
-        "`sc.pp.log1p`: all predictions are on the scale of the fit."
+        f"{what} are on another scale than {than}: without the logarithm their total in these genes is {found[1]:.3g} "
+        f"instead of {middle:.3g}. Normalise them to the same `target_sum`, over the same genes, before `sc.pp.log1p`."
     )
     warn(msg)
 
 
-def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame | None, *, unit: float) -> None:
+def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame, *, batch_key: str | None, unit: float) -> None:
     """Warn if part of the cells seem to be normalised to another total.
 
     Contexts are compared by their mean expression without the logarithm, which does not depend on the depth of the cells;
@@ -184,25 +188,32 @@ def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame | None, *, unit: float) 
     x
         Log-normalised expression (n, G).
     contexts
-        Covariates of the cells (n, K); None without any.
+        Covariates of the cells (n, K).
+    batch_key
+        The covariate that is a batch, if there is one: batches of otherwise equal cells are alike.
     unit
         Natural logarithms in one of the expression.
     """
-    codes, labels = _contexts(contexts, x.shape[0])
+    codes, distinct = _contexts(contexts)
+    labels = [str(dict(each)) for each in distinct.to_dict("records")] or [""]
+    kinds = list(map(tuple, distinct.drop(columns=batch_key or []).to_numpy())) or [()]
     order = np.argsort(codes, kind="stable")
     rows = np.sort(order[:: max(1, len(order) // MOST_CELLS)])  # of every context its share
     x, codes = x[rows], codes[rows]
     x = x.tocsr() if sparse.issparse(x) else x
     sizes = np.bincount(codes, minlength=len(labels))
     large = [code for code in np.argsort(-sizes, kind="stable") if sizes[code] >= LEAST_CELLS]
-    means = {code: _gene_means(x, codes == code, unit) for code in large}
-    different = {labels[code]: _ratio(means[code], means[large[0]]) for code in large[1:]}
+    totals, means = totals_of(x, unit), {code: _gene_means(x, codes == code, unit) for code in large}
+    is_constant = all(_is_constant(totals[codes == code]) for code in large)
     found = []
-    for label, ratio in different.items():
-        if max(ratio, 1 / ratio) > FACTOR:
-            more, less = (label, labels[large[0]]) if ratio > 1 else (labels[large[0]], label)
-            found.append(f"those of {more} have {max(ratio, 1 / ratio):.3g} times the expression of those of {less}")
-    totals = totals_of(x, unit)
+    for place, code in enumerate(large[1:], start=1):
+        alike = [other for other in large[:place] if kinds[other] == kinds[code]]
+        other = (alike or large)[0]
+        ratio = _ratio(means[code], means[other])
+        more, less = (code, other) if ratio > 1 else (other, code)
+        if max(ratio, 1 / ratio) > (FACTOR_OF_CONSTANT if is_constant else FACTOR if alike else FACTOR_OF_TYPES):
+            times = f"{max(ratio, 1 / ratio):.3g} times"
+            found.append(f"those of {labels[more]} have {times} the expression of those of {labels[less]}")
     for code in large:
         lower, upper = _sides(totals, codes == code)
         ratio = _ratio(_gene_means(x, upper, unit), _gene_means(x, lower, unit)) if lower.any() else 1.0
@@ -218,11 +229,17 @@ def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame | None, *, unit: float) 
         warn(msg)
 
 
-def _contexts(contexts: pd.DataFrame | None, n_cells: int) -> tuple[NDArray[np.intp], list[str]]:
-    if contexts is None or not contexts.shape[1]:
-        return np.zeros(n_cells, dtype=np.intp), [""]
+def _contexts(contexts: pd.DataFrame) -> tuple[NDArray[np.intp], pd.DataFrame]:
+    """Number of the context of every cell (n,), and their covariates."""
+    if not contexts.shape[1]:
+        return np.zeros(len(contexts), dtype=np.intp), contexts.iloc[:0]
     codes, distinct = pd.factorize(pd.MultiIndex.from_frame(contexts))
-    return codes, [str(dict(zip(contexts.columns, each, strict=True))) for each in distinct]
+    return codes, pd.DataFrame(list(distinct), columns=contexts.columns)
+
+
+def _is_constant(totals: NDArray[np.float64]) -> bool:
+    low, high = np.percentile(totals, [5, 95])
+    return bool(high <= CONSTANT * low)
 
 
 def _gene_means(x: Any, keep: NDArray[np.bool_], unit: float) -> NDArray[np.float64]:

@@ -164,8 +164,9 @@ def setup_perturbation(
     check_expression(adata, fields)
     fields = replace(fields, vocabulary=_collect_vocabulary(adata, fields))
     _check_controls_of_contexts(adata, fields)
-    contexts = pd.DataFrame({key: text_column(adata, key) for key in fields.context_keys})
-    warn_of_mixed_totals(expression(adata, layer), contexts, unit=fields.natural_per_unit)
+    contexts = pd.DataFrame({key: text_column(adata, key) for key in fields.context_keys}, index=range(adata.n_obs))
+    x = expression(adata, layer)
+    warn_of_mixed_totals(x, contexts, batch_key=batch_key, unit=fields.natural_per_unit)
 
     adata = writable(adata, copy=copy)
     write_fields(adata, fields)

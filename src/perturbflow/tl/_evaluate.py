@@ -22,6 +22,7 @@ from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import PerturbationFields, read_cells, read_fields, read_split, writable
 from perturbflow._flow_store import read_flow
 from perturbflow._modality import takes_modality
+from perturbflow._scale import summary_of_totals, warn_of_totals
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 
@@ -228,8 +229,11 @@ def evaluate(
     if flow is not None:
         predictors[str(key)] = AskedTwice(str(key), _WithSettings(flow, guidance=guidance, n_steps=n_steps))
     report: list[dict[str, Any]] = []
+    totals = summary_of_totals(cells.x, fields.natural_per_unit) if others else []
     for name, model in others.items():
-        predictors[name], notes = _predictor(name, model, genes=genes, fields=fields, scale=scale, n_cells=n_cells)
+        predictors[name], notes = _predictor(
+            name, model, genes=genes, fields=fields, scale=scale, n_cells=n_cells, totals=totals
+        )
         report += notes
     features = read_feature_table(adata, vocabulary=vocabulary)
     samplers = fitted_baselines(names, cells.subset(fitted), features=features)
@@ -285,7 +289,14 @@ def _others(predicted: AnnData | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _predictor(
-    name: str, model: Any, *, genes: Sequence[str], fields: PerturbationFields, scale: str, n_cells: int | None
+    name: str,
+    model: Any,
+    *,
+    genes: Sequence[str],
+    fields: PerturbationFields,
+    scale: str,
+    n_cells: int | None,
+    totals: Sequence[float],
 ) -> tuple[Predictor, list[dict[str, Any]]]:
     """Read predicted cells, or take a sampler as it is; and what was changed or left out."""
     if hasattr(model, "sample"):
@@ -304,6 +315,8 @@ def _predictor(
         )
         raise TypeError(msg)
     cells, notes = aligned(model, name=name, genes=genes, fields=fields, scale=scale)
+    what = f"The cells of predicted[{name!r}]"
+    warn_of_totals(cells.x, totals, unit=fields.natural_per_unit, what=what, than="the observed ones")
     return GivenCells(cells, n_cells=n_cells), notes
 
 
