@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ N, G = 120, 30
 LABELS = np.repeat(["control", "A"], [80, 40])
 FIRST, EVEN = np.arange(N) < N // 2, np.arange(N) % 2 == 0
 FORMATS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
-FIELDS = {"perturbation_key": "p", "control": "control"}
+FIELDS: dict[str, Any] = {"perturbation_key": "p", "control": "control"}
 
 
 def logged(seed=0, n=N):
@@ -228,7 +229,7 @@ def in_base_2():
 def test_counts_of_predictions_in_another_base(in_base_2):
     name = read_fields(in_base_2).vocabulary.components[0]
     controls = in_base_2[in_base_2.obs["perturbation"] == "control"]
-    found = predict_perturbation(in_base_2, name, output="counts", as_anndata=True)
+    found: Any = predict_perturbation(in_base_2, name, output="counts", as_anndata=True)
     # The depth of the cells that they come from, in the genes that are there.
     expected = controls.layers["counts"].sum(axis=1).mean()
     assert found.X.sum(axis=1).mean() == pytest.approx(expected, rel=0.2)
@@ -246,7 +247,7 @@ def test_files_for_cell_eval_have_natural_logarithms(in_base_2, tmp_path):
 
 def test_scores_of_fold_changes_do_not_depend_on_the_base():
     metrics = ["rmse_of_log_fold_changes", "relative_error_of_log_fold_changes", "rank_of_log_fold_changes"]
-    options = {
+    options: dict[str, Any] = {
         "key": None,
         "metrics": metrics,
         "baselines": ["mean effect"],
@@ -259,7 +260,7 @@ def test_scores_of_fold_changes_do_not_depend_on_the_base():
         adata.obs["split"] = "train"
         evaluate(adata, n_resamples=2, n_cells=40, **options)
         scores.append(adata.uns["evaluation"]["value"].to_numpy())
-    np.testing.assert_allclose(*scores, rtol=1e-4)
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
 
 
 def test_other_bases_than_that_of_the_fit_are_refused(in_base_2):
@@ -279,7 +280,12 @@ def test_predicted_cells_on_another_scale():
     adata.obs["split"] = "train"
     predicted = adata.copy()
     predicted.X = predicted.X.expm1().multiply(50.0).log1p().tocsr()
-    options = {"metrics": ["rmse_of_mean_effects"], "baselines": [], "n_permutations": 0, "progress_bar": False}
+    options: dict[str, Any] = {
+        "metrics": ["rmse_of_mean_effects"],
+        "baselines": [],
+        "n_permutations": 0,
+        "progress_bar": False,
+    }
     with pytest.warns(UserWarning, match=r"cells of predicted\['predicted'\] are on another scale than the observed"):
         evaluate(adata, predicted, key=None, n_resamples=2, n_cells=20, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def broken(within):
 def test_the_usual_state_holds_within_and_the_other_one_comes_back(state):
     usual = found()
     with state():
-        before, within = found(), {}
+        before, within = found(), dict[str, Any]()
         with pytest.raises(RuntimeError):
             broken(within)
         assert found() == before
@@ -142,7 +143,7 @@ def test_trainers_alone_have_their_gradients(state):
         with context():
             fitted = pf.dynamics.DynamicsTrainer([run], config, settings).fit()
         solutions.append(fitted.solve(fitted.start, [0.0, 1.0]))
-    np.testing.assert_array_equal(*solutions)
+    np.testing.assert_array_equal(solutions[0], solutions[1])
 
 
 @pytest.mark.parametrize("state", [double, torch.no_grad, torch.inference_mode])

@@ -132,7 +132,7 @@ class FittedFlow:
             "components": self.vocabulary.components,
             "covariates": [name for name, _ in self.vocabulary.covariates],
         }
-        arrays = []
+        arrays: list[Any] = []
         for (name, values), (what, wanted) in zip(given.items(), names.items(), strict=True):
             named = chosen(values, wanted, name=name, what=what)
             arrays.append(values if named is None else named)

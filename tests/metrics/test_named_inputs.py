@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ SCORES = [pd.Series(level + RNG.random(4), index=CONDITIONS) for level in (0.5, 
 TRUTH, EDGES = network((RNG.random((4, 4)) < 0.4) * [-1.0, 1.0, 1.0, -1.0]), network(RNG.normal(size=(4, 4)))
 TESTS = (metrics.t_scores(X, CONTROL), metrics.t_scores(Y, CONTROL))
 TWO, THREE, PAIR = (X, Y), (X, Y, CONTROL), (P, Q)
-ARGUMENTS = {
+ARGUMENTS: dict[str, Any] = {
     **dict.fromkeys(
         (
             *("rmse_mean", "mse_of_means", "mae_of_means", "error_of_variances", "error_of_zero_fractions", "mmd"),
@@ -186,7 +187,7 @@ def test_moments_keep_names():
     assert metrics.rmse_mean(Moments.of(X), other) == metrics.rmse_mean(X.to_numpy(), Y.to_numpy())
     pooled = Moments.pooled(Moments.of(X), other)
     np.testing.assert_allclose(pooled.mean, pd.concat([X, Y]).mean())
-    assert pooled.gene_names.tolist() == GENES
+    assert pd.Index(GENES).equals(pooled.gene_names)
     with pytest.raises(ValueError, match=r"found only in `y` \['a'\]"):
         metrics.rmse_mean(Moments.of(X[GENES[1:]]), other)
 
@@ -208,7 +209,7 @@ def test_what_is_prepared_once_keeps_names():
         test, expected = kind(CONTROL), kind(CONTROL.to_numpy())(X.to_numpy())
         found = test(X[GENES[::-1]])
         np.testing.assert_allclose(found.log_fold_change, expected.log_fold_change)
-        assert found.gene_names.tolist() == GENES
+        assert pd.Index(GENES).equals(found.gene_names)
     components = PrincipalComponents.of(X)
     np.testing.assert_allclose(components.project(Y[GENES[::-1]]), components.project(Y.to_numpy()))
     with pytest.raises(ValueError, match="Expected the same genes in `reference` and `cells`"):
@@ -227,4 +228,4 @@ def test_series_of_a_test_have_one_order():
     change, p_value = (pd.Series(RNG.random(3), index=list("abc")) for _ in range(2))
     found = DifferentialExpression(change, p_value[::-1], p_value)
     np.testing.assert_array_equal(found.p_value, p_value)
-    assert found.gene_names.tolist() == list("abc")
+    assert pd.Index(list("abc")).equals(found.gene_names)

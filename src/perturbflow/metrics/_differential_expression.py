@@ -127,7 +127,7 @@ class DifferentialExpression:
         """Number of genes."""
         return len(self.p_value)
 
-    def reordered(self, places: NDArray[np.intp]) -> DifferentialExpression:
+    def reordered(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> DifferentialExpression:
         """Return the same with some genes, or all in another order.
 
         Parameters

@@ -74,8 +74,10 @@ def edge_pairs(edge_scores: Network, truth: Network, candidates: NDArray[np.bool
     if candidates is None:
         chosen = np.ones(known.shape, dtype=np.bool_)
         if known.shape[0] == known.shape[1]:
-            has_names = regulators is not None and targets is not None
-            chosen = np.not_equal.outer(regulators, targets) if has_names else ~np.eye(len(known), dtype=np.bool_)
+            if regulators is None or targets is None:
+                np.fill_diagonal(chosen, val=False)
+            else:
+                chosen = regulators.to_numpy()[:, None] != targets.to_numpy()
     else:
         chosen = np.asarray(candidates)
         if chosen.dtype != bool:

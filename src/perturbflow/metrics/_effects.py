@@ -183,8 +183,8 @@ def rmse_of_log_fold_changes(
     2.0
     """
     predicted, observed, reference = _profiles(x=x, y=y, control=control)
-    options = {"pseudocount": PSEUDOCOUNT, "base": base}
-    return _rmse(log_fold_change(predicted, reference, **options), log_fold_change(observed, reference, **options))
+    changes = (log_fold_change(side, reference, pseudocount=PSEUDOCOUNT, base=base) for side in (predicted, observed))
+    return _rmse(*changes)
 
 
 @by_name("genes", of=("x", "y", "control"))

@@ -98,8 +98,8 @@ class WilcoxonAgainst:
         _, cells = aligned("genes", control=self, cells=cells)
         cells = check_cells(cells, name="cells")
         check_same_genes(cells=cells, control=self)
-        mean, options = gene_means(cells, name="cells"), {"pseudocount": self.pseudocount, "base": self.base}
-        changes = log_fold_change(mean, self._mean, **options)
+        mean = gene_means(cells, name="cells")
+        changes = log_fold_change(mean, self._mean, pseudocount=self.pseudocount, base=self.base)
         score = self._score(cells)
         p_value = special.erfc(np.abs(score) / np.sqrt(2.0))
         return DifferentialExpression.of(changes, p_value, score, self.gene_names)
