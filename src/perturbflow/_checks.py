@@ -13,7 +13,9 @@ from scipy import sparse
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LARGEST_LOGGED = 20.0  # log1p of 5e8: no count of a cell is as large
+LARGEST_LOGGED = 20.0  # log1p of 5e8: no count of a cell is as large, unless it was divided by a tiny size factor
+LARGEST_SCALED = 40.0  # of base 2, with a size factor of a millionth
+LARGEST_RANGE = 17.0  # log2 of 1e5: within a cell logarithms differ by no more than those of its counts
 
 
 def listing(items: Iterable[Any], *, limit: int = 10) -> str:
@@ -125,8 +127,8 @@ def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> Non
     TypeError
         If it is no such matrix or does not hold real numbers.
     ValueError
-        If it is empty, has negative or non-finite values, only zeros, only whole numbers (raw counts), or values above
-        20, which no logarithm of counts reaches.
+        If it is empty, has negative or non-finite values, only zeros, only whole numbers (raw counts), or values that no
+        logarithm of counts reaches (:func:`looks_unlogged`).
     """
     check_matrix(x, where=where)
     values = x.data if sparse.issparse(x) else np.asarray(x)
@@ -145,15 +147,41 @@ def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> Non
         found, advice = "only zeros", "Name the layer with the expression in `layer`"
     elif only_whole_numbers(values):
         found, advice = f"raw counts (only whole numbers, up to {high:g})", f"Run {calls} first"
-    elif high > LARGEST_LOGGED:
+    elif looks_unlogged(x):
+        n_large, n_cells = int(np.count_nonzero(_has_large(x))), x.shape[0]
+        some = "" if n_large == n_cells else f" in {n_large} of {n_cells} cells"
         found, advice = (
-            f"values up to {high:g}, which look un-logged",
-            f"Run {log1p} first (after `sc.pp.normalize_total`, if the counts are not normalised either)",
+            f"values up to {high:g}{some}, which look un-logged",
+            f"Run {log1p} first (after `sc.pp.normalize_total`, if the counts are not normalised either)"
+            + (", of these cells alone if the others are logged" if some else ""),
         )
     else:
         return
     msg = f"Expected log1p-normalised expression in `{where}`, found {found}. {advice}."
     raise ValueError(msg)
+
+
+def looks_unlogged(x: Any) -> bool:
+    """Whether expression has values above 20 that are no logarithms.
+
+    Logarithms can be as large where counts were divided by tiny size factors, as scran has them. All of a cell are then
+    large: they differ by no more than the logarithms of its counts do, while normalised counts go down to a few.
+    """
+    values = x.data if sparse.issparse(x) else x
+    high = values.max() if values.size else 0.0
+    if high <= LARGEST_LOGGED or high > LARGEST_SCALED:
+        return bool(high > LARGEST_LOGGED)
+    for row in np.flatnonzero(_has_large(x)):
+        cell = x[[row]]
+        cell = cell.data if sparse.issparse(cell) else cell[0]
+        if cell.max() - np.quantile(cell[cell > 0], 0.1) > LARGEST_RANGE:
+            return True
+    return False
+
+
+def _has_large(x: Any) -> NDArray[np.bool_]:
+    """Cells with a value that is large for a logarithm (n,)."""
+    return sparse.csr_matrix(x > LARGEST_LOGGED).getnnz(axis=1) > 0
 
 
 def only_whole_numbers(values: NDArray[Any], *, block: int = 4096) -> bool:

@@ -22,6 +22,7 @@ from perturbflow._stored_checks import (
     checksum,
     reading,
 )
+from perturbflow._torch_state import usual_torch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -87,6 +88,7 @@ class StoredDynamics:
         return values | {CHECKSUM: checksum(values, without=_MAY_CHANGE)}
 
     @classmethod
+    @usual_torch()
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredDynamics:
         """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
 

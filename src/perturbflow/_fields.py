@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from perturbflow._checks import check_key, check_log_normalised, check_unique_names, listing
+from perturbflow._checks import check_key, check_log_normalised, check_matrix, check_unique_names, listing
 from perturbflow._conditions import Vocabulary
 from perturbflow._keys import check_registration
+from perturbflow._scale import check_base, check_no_counts, natural_per_unit
 from perturbflow._split_names import SPLITS, split_meanings
 from perturbflow._warnings import warn
 from perturbflow.flow import CellData
@@ -44,6 +45,8 @@ class PerturbationFields:
         Columns of ``obs`` with the dose, the batch and the type of the perturbation.
     layer
         Layer with the expression; None for ``X``.
+    log_base
+        Base of its logarithm; None for the natural one.
     """
 
     perturbation_key: str
@@ -53,6 +56,12 @@ class PerturbationFields:
     batch_key: str | None = None
     perturbation_type_key: str | None = None
     layer: str | None = None
+    log_base: float | None = None
+
+    @property
+    def natural_per_unit(self) -> float:
+        """Natural logarithms in one of the expression."""
+        return natural_per_unit(self.log_base)
 
     @property
     def control(self) -> str:
@@ -81,6 +90,7 @@ class PerturbationFields:
             "perturbation_key": self.perturbation_key,
             "covariate_keys": list(self.covariate_keys),
             **{name: getattr(self, name) for name in options if getattr(self, name) is not None},
+            **({} if self.log_base is None else {"log_base": self.log_base}),
             "vocabulary": self.vocabulary.to_dict(),
         }
 
@@ -92,6 +102,7 @@ class PerturbationFields:
             perturbation_key=str(values["perturbation_key"]),
             vocabulary=Vocabulary.from_dict(values["vocabulary"]),
             covariate_keys=tuple(map(str, values["covariate_keys"])),
+            log_base=float(values["log_base"]) if "log_base" in values else None,
             **{name: str(values[name]) for name in options if name in values},
         )
 
@@ -148,10 +159,16 @@ def expression(adata: AnnData, layer: str | None) -> Any:
     return adata.X
 
 
-def check_expression(adata: AnnData, layer: str | None) -> None:
-    """Raise unless ``X`` or a layer holds log1p-normalised expression."""
+def check_expression(adata: AnnData, fields: PerturbationFields) -> None:
+    """Raise unless all cells have log1p-normalised expression where the fields say, with the registered base."""
+    layer = fields.layer
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    check_log_normalised(expression(adata, layer), where=where, layer=layer)
+    x = expression(adata, layer)
+    check_matrix(x, where=where)
+    check_no_counts(x, adata.obs_names, where=where)  # before the advice to take the logarithm of all cells
+    check_log_normalised(x, where=where, layer=layer)
+    advice = "Take the logarithm with the same base, or register the cells again and fit again."
+    check_base(adata, fields.log_base, where=f"`{where}`, as registered", advice=advice)
 
 
 def text_column(adata: AnnData, key: str, *, missing: str | None = None) -> NDArray[np.object_]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturbflow._fields import PerturbationFields
+from perturbflow._named_arrays import chosen
 from perturbflow._stored_checks import (
     CALIBRATION,
     CHECKSUM,
@@ -22,7 +23,7 @@ from perturbflow._stored_checks import (
     checksum,
     reading,
 )
-from perturbflow._threads import spare_core
+from perturbflow._torch_state import usual_torch
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig
 from perturbflow.flow._model import PREDICTION_SETTINGS
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from perturbflow._conditions import Vocabulary
 
 FORMAT = 1
+CONTROL_TOTALS = "control_totals"
+"""Setting with percentiles of the totals of control cells, which new ones are compared with."""
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "weights")
 _ARRAYS_FILE, _VALUES_FILE = "flow.safetensors", "flow.json"
 # Nothing is predicted from the history, and settings of prediction may be changed.
@@ -109,7 +112,7 @@ class FittedFlow:
         """Shape and settings of the flow, plain values."""
         return self.flow.config.to_dict()
 
-    @spare_core()
+    @usual_torch()
     def sample(
         self,
         controls: NDArray[np.float32],
@@ -124,11 +127,11 @@ class FittedFlow:
         Parameters
         ----------
         controls
-            Control cells (n, G), genes in the order of ``genes``.
+            Control cells (n, G): a table with names of genes, or an array in the order of ``genes``.
         perturbation
-            Dose of every component (P,), as ``vocabulary.encode_perturbations`` gives it.
+            Dose of every component (P,), as ``vocabulary.encode_perturbations`` gives it, or a Series with their names.
         covariates
-            Codes of the covariates (K,).
+            Codes of the covariates (K,), or a Series with their names.
         rng
             Source of randomness.
         **changes
@@ -138,7 +141,17 @@ class FittedFlow:
         -------
         Predicted cells (n, G).
         """
-        return self.flow.sample(controls, perturbation, covariates, rng=rng, **changes)
+        given = {"controls": controls, "perturbation": perturbation, "covariates": covariates}
+        names = {
+            "genes": self.genes,
+            "components": self.vocabulary.components,
+            "covariates": [name for name, _ in self.vocabulary.covariates],
+        }
+        arrays: list[Any] = []
+        for (name, values), (what, wanted) in zip(given.items(), names.items(), strict=True):
+            named = chosen(values, wanted, name=name, what=what)
+            arrays.append(values if named is None else named)
+        return self.flow.sample(*arrays, rng=rng, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as nested dictionaries of arrays and plain values, which h5ad and zarr can hold.
@@ -165,6 +178,7 @@ class FittedFlow:
         return values | {CHECKSUM: checksum(values, without=_MAY_CHANGE)}
 
     @classmethod
+    @usual_torch()
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> Self:
         """Rebuild what :meth:`to_dict` gave, also after a file has turned lists into arrays.
 

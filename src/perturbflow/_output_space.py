@@ -153,14 +153,17 @@ class OutputSpace:
         Total of counts that every cell gets; 0 where it has none, or that of its control cell.
     scale
         Counts that one unit of every control cell stands for (n,), where these are wanted.
+    unit
+        Natural logarithms in one of the expression.
     """
 
     name: str
     total: float = 0.0
     scale: NDArray[np.float64] | None = None
+    unit: float = 1.0
 
     @classmethod
-    def from_controls(cls, name: str, x: Any, *, total: float | None) -> Self:
+    def from_controls(cls, name: str, x: Any, *, total: float | None, unit: float = 1.0) -> Self:
         """Choose units for predictions from control cells.
 
         Parameters
@@ -172,6 +175,8 @@ class OutputSpace:
         total
             Total of counts that every predicted cell gets. By default that of its control cell ("counts"), or the
             median of the control cells ("challenge").
+        unit
+            Natural logarithms in one of the expression.
 
         Returns
         -------
@@ -194,9 +199,10 @@ class OutputSpace:
                     "'log_normalised', whose cells keep the total of the fitted cells. Leave it out."
                 )
                 raise ValueError(msg)
-            return cls(name, total=float(total))
+            return cls(name, total=float(total), unit=unit)
         if name == "log_normalised":
             return cls(name)
+        x = x * unit
         scale = counts_per_unit(x)
         totals = np.asarray(sparse.csr_matrix(x).expm1().sum(axis=1, dtype=np.float64)).ravel()
         unknown = np.isnan(scale) & (totals > 0)
@@ -210,7 +216,9 @@ class OutputSpace:
         median = float(np.median((totals * scale)[totals > 0]))
         # A control cell of zeros says nothing about its depth.
         typical = float(np.median(scale[totals > 0]))
-        return cls(name, total=median) if name == "challenge" else cls(name, scale=np.nan_to_num(scale, nan=typical))
+        if name == "challenge":
+            return cls(name, total=median, unit=unit)
+        return cls(name, scale=np.nan_to_num(scale, nan=typical), unit=unit)
 
     def convert(
         self,
@@ -239,6 +247,7 @@ class OutputSpace:
         """
         if self.name == "log_normalised":
             return cells
+        cells = cells * np.float32(self.unit)
         if self.name == "challenge":
             return to_challenge(cells, self.total, targets=targets)
         if self.scale is not None:

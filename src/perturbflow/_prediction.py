@@ -12,6 +12,8 @@ import numpy as np
 
 from perturbflow._checks import check_type, check_whole_number, listing
 from perturbflow._doses import DosesToPredict, new_doses
+from perturbflow._fitted_flow import CONTROL_TOTALS
+from perturbflow._scale import warn_of_totals
 from perturbflow._warnings import warn
 
 if TYPE_CHECKING:
@@ -108,6 +110,18 @@ def conditions_to_predict(
         PredictedCondition(label, dose_label, row, np.array(codes, dtype=np.int64), np.sort(np.concatenate(members)))
         for (label, dose_label, codes), (row, members) in sorted(found.items(), key=lambda item: order[item[0][:2]])
     ]
+
+
+def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:
+    """Warn of control cells that are normalised to another total than those of the fit."""
+    known = flow.settings.get(CONTROL_TOTALS, ())
+    for codes, _, members in controls.contexts():
+        named = zip(flow.vocabulary.covariates, codes, strict=True)
+        labels = {name: categories[code] for (name, categories), code in named}
+        what = f"The control cells of {labels}" if labels else "The control cells"
+        warn_of_totals(
+            controls.x[members], known, unit=flow.fields.natural_per_unit, what=what, than="those of the fit"
+        )
 
 
 def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondition]) -> None:

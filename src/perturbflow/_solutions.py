@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from perturbflow._checks import check_between
+from perturbflow._named_arrays import chosen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,21 +36,29 @@ def new_starts(
     adata: AnnData, stored: StoredDynamics, start: ArrayLike, names: Sequence[str] | None
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return levels (K, d) of new starts in the order of the genes of the fit, and their names."""
-    try:
-        levels = np.asarray(start, dtype=float)
-    except (TypeError, ValueError) as error:
-        msg = f"Expected `start` to be an array of levels, found {type(start).__name__} ({error}). Pass one number a gene."
-        raise ValueError(msg) from error
-    levels = levels[None] if levels.ndim == 1 else levels
-    if levels.ndim != 2 or levels.shape[1] != adata.n_vars or len(levels) == 0:
-        msg = f"Expected `start` of shape (number of starts, {adata.n_vars}), found {np.shape(start)}."
-        raise ValueError(msg)
-    if not np.isfinite(levels).all():
-        msg = "Expected `start` to be finite, found NaN or infinite levels. Remove those cells."
-        raise ValueError(msg)
+    levels = start_levels(start, stored.genes, order=adata.var_names)
     if names is None:
         names = [f"start {k}" for k in range(len(levels))]
     if len(names) != len(levels) or len(set(names)) != len(names):
         msg = f"Expected {len(levels)} different names of starts, found {list(names)}."
         raise ValueError(msg)
-    return levels[:, adata.var_names.get_indexer(stored.genes)], [str(name) for name in names]
+    return levels, [str(name) for name in names]
+
+
+def start_levels(start: ArrayLike, genes: Sequence[str], *, order: Sequence[str]) -> NDArray[np.float64]:
+    """Return levels (K, d) of new starts in the order of ``genes``: by name, or those of an array in another order."""
+    named = chosen(start, genes, name="start")
+    try:
+        levels = np.asarray(start if named is None else named, dtype=float)
+    except (TypeError, ValueError) as error:
+        msg = f"Expected `start` to be an array of levels, found {type(start).__name__} ({error}). Pass one number a gene."
+        raise ValueError(msg) from error
+    levels = levels[None] if levels.ndim == 1 else levels
+    n_genes = len(order if named is None else genes)
+    if levels.ndim != 2 or levels.shape[1] != n_genes or len(levels) == 0:
+        msg = f"Expected `start` of shape (number of starts, {n_genes}), found {np.shape(start)}."
+        raise ValueError(msg)
+    if not np.isfinite(levels).all():
+        msg = "Expected `start` to be finite, found NaN or infinite levels. Remove those cells."
+        raise ValueError(msg)
+    return levels if named is not None else levels[:, pd.Index(order).get_indexer(list(genes))]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse
 
 from perturbflow.baselines import (
     AdditiveEffect,
+    AdditiveHurdle,
     ControlCells,
     CovariateMean,
     CrossContextEffect,
@@ -152,3 +155,21 @@ def test_baselines_are_samplers(cells):
 
     samplers: list[Sampler] = [baseline() for baseline in BASELINES]
     assert [fitted(sampler) for sampler in samplers] == samplers
+
+
+@pytest.mark.parametrize("kind", [*BASELINES, AdditiveHurdle])
+def test_names_that_cannot_be_compared_are_refused(kind):
+    cells = CellData(np.ones((4, 2)), np.array([[0.0], [0.0], [1.0], [1.0]]), np.zeros((4, 0), dtype=int))
+    baseline = kind().fit(cells)
+    table = pd.DataFrame(np.ones((1, 2)), columns=["a", "b"])
+    with pytest.raises(
+        TypeError, match="`controls` to be an array in the order of the training cells, found DataFrame"
+    ):
+        baseline.sample(table, np.ones(1), np.zeros(0, dtype=int), rng=np.random.default_rng(0))
+    with pytest.raises(TypeError, match="found AnnData"):
+        baseline.sample(AnnData(table.to_numpy()), np.ones(1), np.zeros(0, dtype=int), rng=np.random.default_rng(0))
+
+
+def test_features_with_names_are_refused():
+    with pytest.raises(TypeError, match="`features` to be an array in the order of the columns of `perturbations`"):
+        FeatureRidge(pd.DataFrame([[1.0], [2.0]], index=["A", "B"]))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -283,3 +284,9 @@ def test_bad_levels_are_refused(function, least):
         function(np.ones(4))
     with pytest.raises(ValueError, match="Expected finite levels, found inf at row 3, column 1"):
         function(np.where(np.arange(8).reshape(4, 2) == 7, np.inf, 1.0))
+
+
+def test_genes_of_a_table_have_one_order():
+    network = pd.DataFrame([[0, 1, -1], [0, 0, 0], [0, 1, 0]], index=list("abc"), columns=list("abc"))
+    expected = degree_graph(network.to_numpy(), of="source")
+    np.testing.assert_array_equal(degree_graph(network[list("cab")], of="source"), expected)

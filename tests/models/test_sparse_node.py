@@ -164,3 +164,13 @@ def test_cells_without_registration_are_refused():
 def test_summary_names_the_options(adata, capsys):
     print(repr(SparseNODE(adata, **QUICK)))  # noqa: T201
     assert "SparseNODE with effort=0.01" in " ".join(capsys.readouterr().out.split())
+
+
+def test_new_starts_by_name(trained):
+    start = pd.DataFrame([[0.2, 0.3, 0.4, 0.5]], columns=["gene3", "gene2", "gene1", "gene0"])
+    np.testing.assert_allclose(trained.forecast(TIME, start=start)[0, 0], [0.5, 0.4, 0.3, 0.2])
+    np.testing.assert_allclose(trained.simulate_knockout({"gene1": 0.0}, TIME, start=start)[0, 0], [0.5, 0.0, 0.3, 0.2])
+    with pytest.raises(ValueError, match=r"all 4 genes in `start`, found that 1 are missing: \['gene3'\]"):
+        trained.forecast(TIME, start=start[["gene2", "gene1", "gene0"]])
+    with pytest.raises(ValueError, match=r"`start` of shape \(number of starts, 4\), found \(3,\)"):
+        trained.forecast(TIME, start=np.ones(3))

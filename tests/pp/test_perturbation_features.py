@@ -106,6 +106,12 @@ def test_fingerprints_of_similar_molecules_are_similar(adata):
     pd.testing.assert_frame_equal(register(other, pd.Series(SMILES), kind="smiles"), found)
 
 
+def test_repeated_smiles_are_refused(adata, unchanged):
+    twice = pd.concat([pd.Series(SMILES), pd.Series({"A": "CCC"})])
+    with unchanged(adata), pytest.raises(ValueError, match=r"names of `features` to be unique, found repeated \['A'\]"):
+        pf.pp.perturbation_features(adata, twice, kind="smiles")
+
+
 def test_smiles_of_cells(adata):
     pytest.importorskip("rdkit")
     labels = adata.obs["perturbation"].astype(str)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
@@ -149,3 +150,28 @@ def test_sparse_expression_gives_the_same_fit_and_forecast(time_courses):
 def test_a_start_that_is_no_array_is_refused(fitted_dynamics, unchanged):
     with unchanged(fitted_dynamics), pytest.raises(ValueError, match="Expected `start` to be an array of levels"):
         forecast(fitted_dynamics, start="stem cell")
+
+
+@pytest.mark.parametrize(
+    "names", [["gene0", "gene1", "gene2", "gene3", "gene4"], ["gene3", "gene0", "gene4", "gene2", "gene1"]]
+)
+def test_new_cells_by_name(fitted_dynamics, names):
+    start = pd.DataFrame([np.arange(5.0), np.arange(5.0) + 1], columns=[f"gene{k}" for k in range(5)])
+    for given, expected in ((start[names].assign(other=9.0), start), (start.loc[1, names], start[1:])):
+        forecast(fitted_dynamics, start=given, until=1.0, n_times=2)
+        np.testing.assert_allclose(fitted_dynamics.uns["forecast"]["values"][:, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "message"),
+    [
+        (lambda x: x.rename(columns={"gene1": "other"}), ValueError, r"all 5 genes in `start`.*missing: \['gene1'\]"),
+        (lambda x: x.T, ValueError, "Pass `start.T`"),
+        (lambda x: x[["gene0", *x.columns]], ValueError, r"genes of `start` to be unique, found repeated \['gene0'\]"),
+        (AnnData, TypeError, r"found AnnData. Pass `adata.to_df\(\)`"),
+    ],
+)
+def test_new_cells_of_other_names_are_refused(fitted_dynamics, unchanged, start, error, message):
+    table = pd.DataFrame(np.ones((1, 5)), index=["cell"], columns=[f"gene{k}" for k in range(5)])
+    with unchanged(fitted_dynamics), pytest.raises(error, match=message):
+        forecast(fitted_dynamics, start=start(table))

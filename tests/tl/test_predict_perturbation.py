@@ -560,3 +560,15 @@ def test_bad_input_is_refused_and_nothing_written(fitted, unchanged, change, opt
         change(fitted)
     with unchanged(fitted), pytest.raises(error, match=message):
         predict_perturbation(fitted, **({"perturbations": "A"} | options))
+
+
+def test_the_flow_itself_reads_tables_by_name(fitted):
+    flow = read_flow(fitted)
+    controls = fitted[fitted.obs["perturbation"] == "control"].to_df()[:5]
+    dose = pd.Series([1.0, 0.0, 0.0, 0.0], index=flow.vocabulary.components, dtype=np.float32)
+    codes = np.zeros(1, dtype=np.int64)
+    expected = flow.sample(controls.to_numpy(), dose.to_numpy(), codes, rng=np.random.default_rng(0))
+    found = flow.sample(controls.iloc[:, ::-1], dose[::-1], codes, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="all 40 genes in `controls`, found that 1 are missing"):
+        flow.sample(controls.iloc[:, 1:], dose, codes, rng=np.random.default_rng(0))

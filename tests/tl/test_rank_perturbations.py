@@ -198,3 +198,24 @@ def test_untrained_perturbations_warn(fitted):
     with pytest.warns(UserWarning, match="No training cells"):
         table = ranking(fitted, {"cell_type": "type_2"}, candidates=["A", "B"]).set_index("perturbation")
     assert table.loc["A", "kind"] == "unseen"
+
+
+def test_targets_are_read_by_name(fitted):
+    mask = fitted.obs["cell_type"] == "type_2"
+    expected = ranking(fitted, {"cell_type": "type_2"})
+    pd.testing.assert_frame_equal(ranking(fitted, mask[::-1]), expected)
+    controls = fitted.obs["cell_type"] == "type_1"
+    pd.testing.assert_frame_equal(
+        ranking(fitted, mask, from_cells=controls[::-1]), ranking(fitted, mask, from_cells={"cell_type": "type_1"})
+    )
+    mean = fitted[mask.to_numpy()].to_df().mean()
+    pd.testing.assert_frame_equal(ranking(fitted, mean[::-1]), ranking(fitted, mean.to_numpy()))
+    pd.testing.assert_frame_equal(ranking(fitted, mean[::-1].to_frame().T), ranking(fitted, mean))
+
+
+def test_targets_of_other_names_are_refused(fitted):
+    mask = (fitted.obs["cell_type"] == "type_2").add_prefix("other")
+    with pytest.raises(ValueError, match="all 600 cells in `target`, found that 600 are missing"):
+        ranking(fitted, mask)
+    with pytest.raises(TypeError, match="Expected `target` to be an array.*found AnnData"):
+        ranking(fitted, fitted)

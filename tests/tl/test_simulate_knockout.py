@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
@@ -152,3 +153,11 @@ def test_copy_view_and_key(chain, unchanged):
 def test_bad_input(fitted_dynamics, unchanged, genes, options, error, message):
     with unchanged(fitted_dynamics), pytest.raises(error, match=message):
         simulate_knockout(fitted_dynamics, genes, **options)
+
+
+def test_new_cells_by_name(fitted_dynamics):
+    start = pd.Series(np.arange(5.0), index=fitted_dynamics.var_names)
+    simulate_knockout(fitted_dynamics, "gene0", start=start[::-1], n_times=2)
+    np.testing.assert_allclose(fitted_dynamics.uns["knockout"]["unperturbed"][0, 0], np.arange(5), atol=1e-6)
+    with pytest.raises(ValueError, match=r"all 5 genes in `start`, found that 1 are missing: \['gene4'\]"):
+        simulate_knockout(fitted_dynamics, "gene0", start=start[:4])

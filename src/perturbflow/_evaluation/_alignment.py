@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from perturbflow._checks import LARGEST_LOGGED, check_key, check_matrix, listing, only_whole_numbers
+from perturbflow._checks import check_key, check_matrix, listing, looks_unlogged, only_whole_numbers
 from perturbflow._evaluation._conditions import Condition, named_conditions
 from perturbflow._evaluation._predictors import MIN_CELLS, GivenCells
 from perturbflow._fields import PerturbationFields, expression, find_genes, perturbation_columns, text_column
 from perturbflow._labels import hashable_dose
+from perturbflow._scale import check_base
 from perturbflow.flow import CellData
 
 if TYPE_CHECKING:
@@ -95,8 +96,10 @@ def aligned(
     x = sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
     x = x if is_ordered else x[:, places]
     _check_values(x, where=where, scale=scale)
+    if scale == "log1p":
+        check_base(predicted, fields.log_base, where=where, advice="Take the logarithm as for the observed cells.")
     if scale == "linear":
-        x = np.log1p(x)
+        x = np.log1p(x) / fields.natural_per_unit
     return CellData(x, encoded, codes), report
 
 
@@ -166,7 +169,7 @@ def _check_values(x: Any, *, where: str, scale: str) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         msg = f"Expected finite values in {where}, found NaN or infinity. Remove or replace them."
         raise ValueError(msg)
-    if scale == "log1p" and high > LARGEST_LOGGED:
+    if scale == "log1p" and looks_unlogged(x):
         msg = (
             f"Expected log1p-normalised values in {where} (scale='log1p'), found values up to {high:g}. "
             "Log them first, or pass `scale='linear'` if they are normalised as the observed cells were before log1p."

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbflow.metrics import METRICS, SUITES
+from perturbflow.metrics import METRICS, SUITES, Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +30,13 @@ def metrics_of(metrics: str | Sequence[str]) -> list[str]:
         return list(SUITES[metrics])
     check_names(metrics, METRICS, name="metrics")
     return list(metrics)
+
+
+def with_base(metric: Metric, base: float | None) -> Metric:
+    """Return the metric for logarithms of another base than the natural one, where it undoes them."""
+    if base is None or "base" not in signature(metric.function).parameters:
+        return metric
+    return replace(metric, function=partial(metric.function, base=base))
 
 
 def check_names(names: Sequence[str], known: Mapping[str, Any], *, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from perturbflow._evaluation._conditions import Condition, dense, draw, groups_of, identity
+from perturbflow._named_arrays import check_unnamed
 from perturbflow.baselines import ControlCells
 from perturbflow.baselines._shifted_controls import ShiftedControls
 
@@ -116,6 +117,7 @@ def asked(name: str, sampler: Any) -> Predictor:
 
 def check_prediction(predicted: Any, n_genes: int, *, model: str, labels: Mapping[str, str]) -> None:
     """Refuse what is not a matrix of finite values with the right genes."""
+    check_unnamed(predicted, name=f"cells of {model}", order="the genes of `controls`")
     shape = np.shape(predicted)
     if len(shape) != 2 or shape[0] < 2 or shape[1] != n_genes:
         msg = f"Expected {model!r} to return at least 2 cells of {n_genes} genes for {dict(labels)}, found {shape}."

@@ -13,6 +13,7 @@ import pandas as pd
 from perturbflow._evaluation._conditions import Condition, dense, draw, generator
 from perturbflow._evaluation._jobs import jobs
 from perturbflow._evaluation._judge import IN_COMPONENTS, STRENGTH, Controls, Judge, Judged, interpolated, with_panels
+from perturbflow._evaluation._metrics import with_base
 from perturbflow._evaluation._predictors import MIN_CELLS
 from perturbflow._evaluation._recognition import Recognition, Samples
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, verdict_rows
@@ -54,6 +55,8 @@ class Settings:
         Whether to show one.
     n_jobs
         Conditions side by side.
+    log_base
+        Base of the logarithm of the expression; None for natural ones.
     """
 
     metrics: tuple[str, ...]
@@ -63,11 +66,12 @@ class Settings:
     seed: int
     progress_bar: bool
     n_jobs: int = 1
+    log_base: float | None = None
 
     @property
     def wanted(self) -> list[Metric]:
         """The metrics."""
-        return [METRICS[name] for name in self.metrics]
+        return [with_base(METRICS[name], self.log_base) for name in self.metrics]
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def score_all(
             control_cells = dense(cells, chosen)
             controls = Controls(
                 Sample(control_cells, Space(control_cells.mean(axis=0, dtype=np.float64), components)),
-                WilcoxonAgainst(control_cells) if kinds & {"differential", "screen"} else None,
+                WilcoxonAgainst(control_cells, base=settings.log_base) if kinds & {"differential", "screen"} else None,
             )
             if STRENGTH in settings.metrics:
                 controls.sample.mean_distance  # noqa: B018 (once, before several threads ask for it)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow._named_arrays import check_unnamed
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -93,6 +95,8 @@ class AdditiveHurdle:
         if self._prior is None:
             msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
             raise RuntimeError(msg)
+        for name, value in (("controls", controls), ("perturbation", perturbation), ("covariates", covariates)):
+            check_unnamed(value, name=name, order="the training cells")
         controls = np.asarray(controls, dtype=np.float32)
         expected = (self._prior.n_genes, len(self._prior.trained))
         if controls.ndim != 2 or (controls.shape[1], np.size(perturbation)) != expected:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import linalg
 
+from perturbflow._named_arrays import check_unnamed
 from perturbflow.baselines._derivative_ridge import ridge_coefficients
 from perturbflow.baselines._group_effects import GroupEffects, group_effects
 from perturbflow.baselines._shifted_controls import ShiftedControls
@@ -76,6 +77,7 @@ class FeatureRidge(ShiftedControls):
 
     def __init__(self, features: NDArray[np.floating] | None = None) -> None:
         if features is not None:
+            check_unnamed(features, name="features", order="the columns of `perturbations`")
             features = np.asarray(features, dtype=np.float64)
             if features.ndim != 2 or not np.isfinite(features).all():
                 msg = (

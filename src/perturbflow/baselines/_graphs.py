@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from perturbflow._checks import check_between, check_one_of, check_whole_number
+from perturbflow._named_arrays import same_on_both_sides, without_names
 from perturbflow.baselines._derivative_ridge import ridge_coefficients
 from perturbflow.baselines._kernel import best_bandwidth, local_line, pool
 
@@ -206,6 +207,7 @@ def degree_graph(network: Matrix, *, of: Literal["source", "target"]) -> FloatAr
     [[0.0, 2.0, 2.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
     """
     check_one_of(of, ("source", "target"), name="of")
+    network = same_on_both_sides(network, name="network", what="genes")
     dense = (
         np.asarray(network) if isinstance(network, np.ndarray) or not sparse.issparse(network) else network.toarray()
     )
@@ -291,7 +293,7 @@ def derivative_ridge_graph(
 
 
 def _levels(values: FloatArray, *, least: int) -> FloatArray:
-    levels = np.asarray(values, dtype=np.float64)
+    levels = np.asarray(without_names(values, name="values"), dtype=np.float64)
     if levels.ndim != 2 or levels.shape[0] < least or levels.shape[1] == 0:
         msg = f"Expected levels of shape (rows, genes) with at least {least} rows, found {levels.shape}."
         raise ValueError(msg)

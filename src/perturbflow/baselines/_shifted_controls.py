@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow._named_arrays import check_unnamed
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -81,6 +83,8 @@ class ShiftedControls(ABC):
         if self._shape is None:
             msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
             raise RuntimeError(msg)
+        for name, value in (("controls", controls), ("perturbation", perturbation), ("covariates", covariates)):
+            check_unnamed(value, name=name, order="the training cells")
         controls = np.asarray(controls, dtype=np.float32)
         perturbation = np.asarray(perturbation)
         covariates = np.asarray(covariates)

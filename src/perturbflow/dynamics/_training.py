@@ -78,6 +78,7 @@ class DynamicsTrainer:
     True
     """
 
+    @torch.inference_mode(mode=False)
     def __init__(
         self,
         trajectories: Sequence[Trajectory],
@@ -110,6 +111,8 @@ class DynamicsTrainer:
         self.history: dict[str, list] = {"stage": [], "step": [], "loss": []}
         self.interrupted = False
 
+    @torch.inference_mode(mode=False)
+    @torch.enable_grad()
     def fit(self, *, after_stage: Callable[[], None] | None = None) -> FittedDynamics:
         """Run all stages that are not done; Ctrl-C ends them with what was learned so far.
 

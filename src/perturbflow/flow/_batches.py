@@ -66,7 +66,7 @@ class DeviceRows:
         offsets = torch.repeat_interleave(starts[rows] - ends + length, length)
         places = offsets + torch.arange(len(offsets), device=self.home)
         row = torch.repeat_interleave(torch.arange(len(rows), device=self.home) * self.n_genes, length)
-        dense = torch.zeros(len(rows) * self.n_genes, device=self.home)
+        dense = values.new_zeros(len(rows) * self.n_genes)
         dense[row + columns[places]] = values[places]
         return dense.view(len(rows), self.n_genes).to(self.device)
 

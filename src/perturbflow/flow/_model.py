@@ -72,6 +72,7 @@ class ConditionalFlow(nn.Module):
     mixed_precision: bool = False
     """Whether the network's matrix products are in bfloat16."""
 
+    @torch.inference_mode(mode=False)  # else the weights could never be trained
     def __init__(self, config: FlowConfig, prior: AdditiveHurdlePrior, *, seed: int = 0) -> None:
         super().__init__()
         if (config.n_genes, config.n_components) != (prior.n_genes, len(prior.trained)):
@@ -92,7 +93,7 @@ class ConditionalFlow(nn.Module):
                 self.parametrisation.n_outputs,
                 self.encoder.size,
                 **config.network_settings,
-            )
+            ).float()  # also where another type is the default
 
     @property
     def device(self) -> torch.device:
@@ -306,7 +307,7 @@ class ConditionalFlow(nn.Module):
                 method=config.method,
                 spacing="sine",
             )
-        time = torch.full((1, 1), stop, device=self.device)
+        time = state.new_full((1, 1), stop)
         output = self._outputs(state, time, law, condition, config.trust) if stop < 1 else state
         return self.parametrisation.finish(state, time, law, output).cpu().numpy()
 
@@ -315,7 +316,7 @@ class ConditionalFlow(nn.Module):
     ) -> Callable[[float, Tensor], Tensor]:
         """The velocity field (t, x) -> v of one condition; both halves of the guidance go through in one batch."""
         if guidance == 1:
-            return lambda t, x: self.velocity(x, torch.full((1, 1), t, device=x.device), law, condition, trust=trust)
+            return lambda t, x: self.velocity(x, x.new_full((1, 1), t), law, condition, trust=trust)
         null = self.gene_law(self.prior.pooled_law())
         both = GeneLaw(
             torch.stack([null.expressed, law.expressed])[:, None],
@@ -325,7 +326,7 @@ class ConditionalFlow(nn.Module):
         conditions = torch.stack([torch.zeros_like(condition), condition])
 
         def field(t: float, x: Tensor) -> Tensor:
-            time = torch.full((1, 1, 1), t, device=x.device)
+            time = x.new_full((1, 1, 1), t)
             without, with_condition = self.velocity(x[None], time, both, conditions, trust=trust)
             return without + guidance * (with_condition - without)
 

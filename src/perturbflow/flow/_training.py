@@ -143,6 +143,7 @@ class FlowTrainer:
     ([30.0, 60.0], True)
     """
 
+    @torch.inference_mode(mode=False)
     def __init__(self, flow: ConditionalFlow, cells: CellData, settings: TrainingSettings) -> None:
         self.flow, self.settings = flow, settings
         self.batches = Batches(flow, cells)
@@ -171,6 +172,8 @@ class FlowTrainer:
             name: [] for name in ("step", "loss", "learning_rate", "seconds", "valid_step", "valid_energy")
         }
 
+    @torch.inference_mode(mode=False)
+    @torch.enable_grad()
     def run(
         self,
         *,
@@ -308,10 +311,10 @@ class FlowTrainer:
         x1, law, condition = self.batches.draw(
             settings.batch_size, generator, whole=settings.condition_dropout, part=settings.part_dropout
         )
-        t = torch.rand((len(x1), 1), generator=self.noise, device=x1.device)
+        t = torch.rand((len(x1), 1), generator=self.noise, dtype=x1.dtype, device=x1.device)
         # Beyond the last time of integration nothing is asked of the network.
         t = t.clamp(max=0.99)
-        x0 = torch.randn(x1.shape, generator=self.noise, device=x1.device)
+        x0 = torch.randn(x1.shape, generator=self.noise, dtype=x1.dtype, device=x1.device)
         predicted = flow.velocity(point_on_path(x0, x1, t), t, law, condition)
         return (flow.parametrisation.loss_weight(t) * (predicted - (x1 - x0)).square()).mean()
 

@@ -3,6 +3,10 @@
 Cells are matrices of cells by genes, dense or sparse, on one scale (log1p-normalised expression); ``x`` is predicted,
 ``y`` is real. Networks are matrices of regulators by targets; their metrics compare scores of edges with a known
 network, and are not in the table.
+
+Tables of pandas are put in order by the names of their genes, conditions or regulators; other names, repeated names, and
+AnnData are refused. What has one number a gene is then in the order of the first table. Arrays have no names: they are
+taken as they are.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perturbflow._checks import check_whole_number
+from perturbflow._named_arrays import aligned, by_name
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._effects import RELATIVE_ZERO
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
@@ -64,11 +65,14 @@ def differential_weights(conditions: Sequence[CellsOrMoments]) -> NDArray[np.flo
     array([[0.  , 0.25, 1.  ],
            [0.  , 0.25, 1.  ]])
     """
-    groups = [moments_of(cells, name=f"conditions[{i}]", minimum=2) for i, cells in enumerate(conditions)]
+    named = {f"conditions[{i}]": cells for i, cells in enumerate(conditions)}
+    groups = [
+        moments_of(cells, name=name, minimum=2) for name, cells in zip(named, aligned("genes", **named), strict=True)
+    ]
     if len(groups) < 2:
         msg = f"Expected at least 2 conditions, found {len(groups)}. A condition is compared with all others."
         raise ValueError(msg)
-    check_same_genes(**{f"conditions[{i}]": one.mean[None] for i, one in enumerate(groups)})
+    check_same_genes(**dict(zip(named, groups, strict=True)))
     others = _others(groups)
     means, other_means = (np.stack([one.mean for one in side]) for side in (groups, others))
     variances, other_variances = (np.stack([one.variance for one in side]) for side in (groups, others))
@@ -80,6 +84,7 @@ def differential_weights(conditions: Sequence[CellsOrMoments]) -> NDArray[np.flo
     return np.square(np.divide(scores, largest, out=np.zeros_like(scores), where=largest > 0))
 
 
+@by_name("conditions", "genes", of=("predicted", "observed", "weights"))
 def weighted_mse(predicted: ArrayLike, observed: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
     """Mean squared error over genes, weighted.
 
@@ -121,6 +126,7 @@ def weighted_mse(predicted: ArrayLike, observed: ArrayLike, weights: ArrayLike) 
     return _weighted_mean(np.square(x - y), _weights(weights, y))
 
 
+@by_name("conditions", "genes", of=("predicted", "observed", "weights", "reference"))
 def weighted_r2(
     predicted: ArrayLike, observed: ArrayLike, weights: ArrayLike, reference: ArrayLike
 ) -> NDArray[np.float64]:
@@ -179,6 +185,7 @@ def weighted_r2(
     return np.where(defined, 1.0 - error / np.where(defined, variance, 1.0), np.nan)
 
 
+@by_name("conditions", "genes", of=("predicted", "observed", "reference", "scores"))
 def pearson_against_reference(
     predicted: ArrayLike,
     observed: ArrayLike,

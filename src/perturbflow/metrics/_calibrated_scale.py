@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._dynamic_range import dynamic_range_fraction, pooled_dynamic_range_fraction
 
 
+@by_name("conditions", "genes", of=("duplicate_mean", "dataset_mean", "p_values"))
 def interpolated_duplicate(
     duplicate_mean: ArrayLike, dataset_mean: ArrayLike, p_values: ArrayLike
 ) -> NDArray[np.float64]:
@@ -63,6 +65,7 @@ def interpolated_duplicate(
     return (1.0 - p) * duplicate + p * dataset
 
 
+@by_name("conditions", of=("models", "negatives", "positives"))
 def calibrated_score(
     models: ArrayLike, negatives: ArrayLike, positives: ArrayLike, *, higher_is_better: bool
 ) -> NDArray[np.float64]:
@@ -115,6 +118,7 @@ def calibrated_score(
     return np.array([dynamic_range_fraction(*map(float, one)) for one in scores.T])
 
 
+@by_name("conditions", of=("models", "negatives", "positives"))
 def pooled_calibrated_score(
     models: ArrayLike, negatives: ArrayLike, positives: ArrayLike, *, higher_is_better: bool
 ) -> float:

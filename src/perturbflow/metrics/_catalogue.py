@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from perturbflow._scale import natural_per_unit
 from perturbflow.metrics._calibrated import (
     differential_weights,
     pearson_against_reference,
@@ -71,9 +72,10 @@ def _rank(panel: Panel) -> NDArray[np.float64]:
     return normalised_rank(squared, higher_is_better=False)
 
 
-def _rank_of_log_fold_changes(panel: Panel) -> NDArray[np.float64]:
-    logs = [np.log2(means + PSEUDOCOUNT) for means in (panel.predicted_means, panel.observed_means)]
-    changes = [one - np.log2(panel.control.mean + PSEUDOCOUNT) for one in logs]
+def _rank_of_log_fold_changes(panel: Panel, *, base: float | None = None) -> NDArray[np.float64]:
+    means = (panel.predicted_means, panel.observed_means, panel.control.mean)
+    *logs, reference = (np.log2(mean * natural_per_unit(base) + PSEUDOCOUNT) for mean in means)
+    changes = [one - reference for one in logs]
     return normalised_rank(cross_cosine_in_components(*changes), higher_is_better=True)
 
 
@@ -186,7 +188,7 @@ for _metric in (
     Metric("rmse_of_log_fold_changes", rmse_of_log_fold_changes, "effect", LOWER, 0.0,
            "RMSE of the log2 fold changes over genes"),
     Metric("cosine_of_log_fold_changes", cosine_of_log_fold_changes, "effect", HIGHER, 1.0,
-           "Cosine of the log2 fold changes over genes", f"{PERTURBENCH}: cosine_logfc"),
+           "Cosine of the log2 fold changes of log expression over genes", f"{PERTURBENCH}: cosine_logfc"),
     Metric("cosine_in_components", _cosine_of_mean_components, "components", HIGHER, 1.0,
            "Cosine of the mean in principal components", f"{PERTURBENCH}: cosine_pca_average"),
     # Genes

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from perturbflow._named_arrays import without_names
+
 Cells: TypeAlias = NDArray[np.floating] | sparse.spmatrix | sparse.sparray
 """Cells by genes (n, G): an array or any SciPy sparse container."""
 
@@ -17,6 +19,7 @@ def check_cells(cells: Cells, *, name: str, minimum: int = 1) -> Cells:
 
     Values are not read here: :func:`gene_means`, which every metric computes anyway, finds those that are not finite.
     """
+    cells = without_names(cells, name=name)
     matrix = cells.tocsr() if not isinstance(cells, np.ndarray) and sparse.issparse(cells) else np.asarray(cells)
     if matrix.ndim != 2:
         msg = f"Expected `{name}` to have shape (cells, genes), found {matrix.shape}."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._profiles import check_profiles
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 RESOLUTIONS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
 
 
+@by_name("conditions", "genes", of=("predicted", "observed"))
 def clustering_agreement(
     predicted: ArrayLike,
     observed: ArrayLike,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes
 from perturbflow.metrics._moments import Moments
 
@@ -12,6 +13,7 @@ RELATIVE_ZERO = 1e-12
 MOST_VARIABLE = 200
 
 
+@by_name("genes", of=("x", "y"))
 def agreement_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE) -> float:
     """Correlation, over pairs of genes, of predicted with observed gene-gene correlations.
 
@@ -54,6 +56,7 @@ def agreement_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE)
     return agreement_of_pairs(*_pairs(x, y, n_top=n_top))
 
 
+@by_name("genes", of=("x", "y"))
 def error_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE) -> float:
     """Root mean squared error, over pairs of genes, of the gene-gene correlations.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._differential_expression import PSEUDOCOUNT, DifferentialExpression
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst
@@ -58,6 +59,7 @@ class WilcoxonOfCounts:
     """
 
     def __init__(self, control: Cells, *, minimum: float = 5.0, pseudocount: float = PSEUDOCOUNT) -> None:
+        names = names_of(control)
         per_million = _per_million(control, name="control")
         self.shape = per_million.shape
         self.pseudocount = pseudocount
@@ -69,6 +71,7 @@ class WilcoxonOfCounts:
                 f"{mean.max():.3g}. Lower `minimum`."
             )
             raise ValueError(msg)
+        self.gene_names = names  # of all genes
         self._mean = mean[self.genes]
         self._test = WilcoxonAgainst(per_million[:, self.genes].log1p(), pseudocount=pseudocount)
 
@@ -89,13 +92,15 @@ class WilcoxonOfCounts:
         ValueError
             If there are no cells, the numbers of genes differ, or counts are negative or not finite.
         """
+        _, counts = aligned("genes", control=self, counts=counts)
         per_million = _per_million(counts, name="counts")
         check_same_genes(counts=per_million, control=self)
         per_million = per_million[:, self.genes]
         mean = gene_means(per_million, name="counts")
         tested = self._test(per_million.log1p())
         change = np.log2((mean + self.pseudocount) / (self._mean + self.pseudocount))
-        return DifferentialExpression.of(change, tested.p_value, tested.score)
+        names = None if self.gene_names is None else self.gene_names[self.genes]
+        return DifferentialExpression.of(change, tested.p_value, tested.score, names)
 
 
 def _per_million(counts: Cells, *, name: str) -> sparse.csr_array:

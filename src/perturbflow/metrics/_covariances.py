@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 
 SMALLEST_DEVIATION = 1e-6
@@ -20,6 +21,7 @@ SMALLEST_SPREAD = 1e-10
 BLOCK_GENES = 256
 
 
+@by_name("genes", of=("x", "y"))
 def concordance_of_correlations(x: Cells, y: Cells, *, level: float | None = 0.05) -> float:
     """Lin's concordance, over pairs of genes, of their predicted and observed correlation across cells.
 
@@ -80,6 +82,7 @@ def concordance_of_correlations(x: Cells, y: Cells, *, level: float | None = 0.0
     return min(1.0, max(-1.0, 2.0 * moments.covariance / total))
 
 
+@by_name("genes", of=("x", "y"))
 def leading_eigenvalue_ratio(x: Cells, y: Cells) -> float:
     """Strength of the main axis of co-expression, predicted over observed.
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import aligned
 from perturbflow.metrics._cells import Cells, check_cells, gene_means
 from perturbflow.metrics._distances import _centred, _squared_distances
 from perturbflow.metrics._perturbench_energy import mean_distance_within
@@ -82,6 +83,7 @@ def cross_energy(
            [10.,  0.]])
     """
     minimum = 2 if unbiased else 1
+    predicted, observed = _aligned(predicted, observed)
     predicted = _check_conditions(predicted, name="predicted", minimum=minimum)
     observed = _check_conditions(observed, name="observed", minimum=minimum)
     centre = _common_centre(predicted, observed)
@@ -185,6 +187,16 @@ def _block(conditions: Sequence[Cells], parts: list[tuple[int, slice]], centre: 
     starts = np.cumsum([0, *(len(one) for one in members[:-1])]).tolist()
     cells = np.concatenate(members)
     return _Block([index for index, _ in parts], starts, cells, np.einsum("ng,ng->n", cells, cells))
+
+
+def _aligned(predicted: Sequence[Cells], observed: Sequence[Cells]) -> tuple[list[Cells], list[Cells]]:
+    named = {
+        f"{name}[{i}]": cells
+        for name, conditions in (("predicted", predicted), ("observed", observed))
+        for i, cells in enumerate(conditions)
+    }
+    found = aligned("genes", **named)
+    return found[: len(predicted)], found[len(predicted) :]
 
 
 def _check_conditions(conditions: Sequence[Cells], *, name: str, minimum: int) -> list[Cells]:

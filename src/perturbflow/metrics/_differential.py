@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._differential_expression import t_statistics
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 
 
+@by_name("genes", of=("x", "y", "control"))
 def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, *, n_top: int = 50) -> float:
     """Share of the most changed genes of the reference that are among the most changed of the prediction.
 

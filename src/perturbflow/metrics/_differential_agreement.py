@@ -11,10 +11,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._differential_expression import DifferentialExpression
 from perturbflow.metrics._profiles import spearman
 
 
+@by_name("genes", of=("predicted", "observed"))
 def overlap_of_top_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -73,6 +75,7 @@ def overlap_of_top_genes(
     return float(np.isin(top_observed[:n_genes], top_predicted[:n_genes]).sum() / n_genes)
 
 
+@by_name("genes", of=("predicted", "observed"))
 def precision_of_top_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -130,6 +133,7 @@ def precision_of_top_genes(
     return float(np.isin(top_predicted[:n_genes], top_observed[:n_genes]).sum() / n_genes)
 
 
+@by_name("genes", of=("predicted", "observed"))
 def recall_of_significant_genes(
     predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
 ) -> float:
@@ -176,6 +180,7 @@ def recall_of_significant_genes(
     return float(is_found[is_significant].mean()) if is_significant.any() else float("nan")
 
 
+@by_name("genes", of=("predicted", "observed"))
 def numbers_of_significant_genes(
     predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
 ) -> tuple[int, int]:
@@ -213,6 +218,7 @@ def numbers_of_significant_genes(
     return int(predicted.significant(fdr).sum()), int(observed.significant(fdr).sum())
 
 
+@by_name("genes", of=("predicted", "observed"))
 def agreement_of_direction(
     predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
 ) -> float:
@@ -264,6 +270,7 @@ def agreement_of_direction(
     return float((np.sign(predicted.log_fold_change[genes]) == np.sign(observed.log_fold_change[genes])).mean())
 
 
+@by_name("genes", of=("predicted", "observed"))
 def spearman_of_log_fold_changes(
     predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
 ) -> float:

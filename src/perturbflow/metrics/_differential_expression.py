@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from perturbflow._named_arrays import aligned, by_name, names_of
+from perturbflow._scale import natural_per_unit
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PSEUDOCOUNT = 1e-9
 RELATIVE_ZERO = 1e-9
@@ -31,6 +37,9 @@ class DifferentialExpression:
         p-values adjusted for the number of genes, shape (G,).
     score
         Signed statistic of every gene, shape (G,), if the test has one.
+    gene_names
+        Names of the genes, where they are known; by default those of the first Series among the values. Metrics put two
+        results in order by these.
 
     Raises
     ------
@@ -49,10 +58,13 @@ class DifferentialExpression:
     p_value: NDArray[np.float64]
     adjusted: NDArray[np.float64]
     score: NDArray[np.float64] | None = None
+    gene_names: pd.Index | None = None
 
     def __post_init__(self) -> None:
-        for name in ("log_fold_change", "p_value", "adjusted", "score"):
-            values = getattr(self, name)
+        parts = {name: getattr(self, name) for name in ("log_fold_change", "p_value", "adjusted", "score")}
+        if self.gene_names is None:
+            object.__setattr__(self, "gene_names", names_of(*parts.values()))
+        for name, values in zip(parts, aligned("genes", **parts), strict=True):
             if values is None and name == "score":
                 continue
             values = np.asarray(values, dtype=np.float64)
@@ -79,6 +91,7 @@ class DifferentialExpression:
         log_fold_change: NDArray[np.float64],
         p_value: NDArray[np.float64],
         score: NDArray[np.float64] | None = None,
+        gene_names: pd.Index | None = None,
     ) -> DifferentialExpression:
         """Adjust p-values by the method of Benjamini and Hochberg over all genes.
 
@@ -90,6 +103,8 @@ class DifferentialExpression:
             p-values (G,).
         score
             Signed statistics (G,), if there are.
+        gene_names
+            Names of the genes, if they are known.
 
         Returns
         -------
@@ -104,13 +119,28 @@ class DifferentialExpression:
         ----------
         Benjamini and Hochberg (1995), *J. R. Stat. Soc. B* 57, 289-300.
         """
-        unadjusted = cls(log_fold_change, p_value, p_value, score)  # refuses what cannot be adjusted
-        return cls(log_fold_change, p_value, stats.false_discovery_control(unadjusted.p_value), score)
+        unadjusted = cls(log_fold_change, p_value, p_value, score, gene_names)  # refuses what cannot be adjusted
+        return replace(unadjusted, adjusted=stats.false_discovery_control(unadjusted.p_value))
 
     @property
     def n_genes(self) -> int:
         """Number of genes."""
         return len(self.p_value)
+
+    def reordered(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> DifferentialExpression:
+        """Return the same with some genes, or all in another order.
+
+        Parameters
+        ----------
+        places
+            Place of every gene that is wanted, or whether each is.
+
+        Returns
+        -------
+        The differential expression.
+        """
+        parts = (self.log_fold_change, self.p_value, self.adjusted, self.score, self.gene_names)
+        return DifferentialExpression(*(None if part is None else part[places] for part in parts))  # type: ignore[arg-type]
 
     def significant(self, fdr: float = 0.05) -> NDArray[np.bool_]:
         """Genes with an adjusted p-value below ``fdr``.
@@ -135,8 +165,13 @@ class DifferentialExpression:
         return self.adjusted < fdr
 
 
+@by_name("genes", of=("mean", "control_mean"))
 def log_fold_change(
-    mean: NDArray[np.float64], control_mean: NDArray[np.float64], *, pseudocount: float = PSEUDOCOUNT
+    mean: NDArray[np.float64],
+    control_mean: NDArray[np.float64],
+    *,
+    pseudocount: float = PSEUDOCOUNT,
+    base: float | None = None,
 ) -> NDArray[np.float64]:
     """Log2 fold change of log1p-normalised means.
 
@@ -157,6 +192,9 @@ def log_fold_change(
     pseudocount
         What is added to both; 0 gives infinite values to genes that one side alone expresses, which then have no
         order among them.
+    base
+        Base of the logarithm of the expression, as in ``scanpy.pp.log1p``, which records it in
+        ``adata.uns["log1p"]["base"]``: an array cannot tell. None for natural logarithms.
 
     Returns
     -------
@@ -165,7 +203,8 @@ def log_fold_change(
     Raises
     ------
     ValueError
-        If the pseudocount is negative or not finite, the numbers of genes differ, or a mean is no logarithm.
+        If the pseudocount is negative or not finite, the base not above 1, the numbers of genes differ, or a mean is no
+        logarithm.
 
     References
     ----------
@@ -176,6 +215,8 @@ def log_fold_change(
     >>> import numpy as np
     >>> log_fold_change(np.log1p([3.0, 0.0, 0.0]), np.log1p([1.5, 0.0, 1.0]), pseudocount=0)
     array([  1.,   0., -inf])
+    >>> log_fold_change(np.log2([1 + 200.0]), np.log2([1 + 50.0]), base=2)
+    array([2.])
     """
     if not (np.isfinite(pseudocount) and pseudocount >= 0):
         msg = f"Expected `pseudocount` to be 0 or a positive number, found {pseudocount!r}."
@@ -183,6 +224,8 @@ def log_fold_change(
     if mean.shape != control_mean.shape:
         msg = f"Expected the same genes in the condition and in the controls, found {mean.shape}, {control_mean.shape}."
         raise ValueError(msg)
+    unit = natural_per_unit(base)
+    mean, control_mean = mean * unit, control_mean * unit
     largest = max(mean.max(initial=0), control_mean.max(initial=0))
     if largest > LARGEST_LOG:
         msg = f"Expected means of log1p-normalised expression, found {largest:.3g}. Normalise and log-transform first."
@@ -193,7 +236,7 @@ def log_fold_change(
     return np.subtract(above, below, out=np.zeros_like(above), where=expressed[0] != expressed[1])
 
 
-def t_scores(cells: CellsOrMoments, control: CellsOrMoments) -> DifferentialExpression:
+def t_scores(cells: CellsOrMoments, control: CellsOrMoments, *, base: float | None = None) -> DifferentialExpression:
     """t-test of every gene with the number of control cells replaced by that of the condition.
 
     ::
@@ -214,6 +257,8 @@ def t_scores(cells: CellsOrMoments, control: CellsOrMoments) -> DifferentialExpr
         Cells of the condition (n, G), log1p-normalised, or their moments.
     control
         Control cells (c, G), log1p-normalised, or their moments.
+    base
+        That of :func:`log_fold_change`.
 
     Returns
     -------
@@ -234,13 +279,15 @@ def t_scores(cells: CellsOrMoments, control: CellsOrMoments) -> DifferentialExpr
     >>> t_scores(np.array([[2.0, 1.0], [4.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])).score
     array([1.41421356, 0.        ])
     """
+    names = names_of(cells, control)
+    cells, control = aligned("genes", cells=cells, control=control)
     check_same_genes(cells=cells, control=control)
     condition = moments_of(cells, name="cells", minimum=2)
     reference = moments_of(control, name="control", minimum=2)
-    changes = log_fold_change(condition.mean, reference.mean)
+    changes = log_fold_change(condition.mean, reference.mean, base=base)
     score, freedom = t_statistics(condition, reference)
     p_value = np.where(freedom > 0, 2.0 * special.stdtr(np.maximum(freedom, 1.0), -np.abs(score)), 1.0)
-    return DifferentialExpression.of(changes, p_value, score)
+    return DifferentialExpression.of(changes, p_value, score, names)
 
 
 def t_statistics(condition: Moments, reference: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

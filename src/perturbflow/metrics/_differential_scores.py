@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow._checks import check_one_of
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._differential_agreement import check_same_tests
 from perturbflow.metrics._differential_expression import DifferentialExpression
 
 SMALLEST_ADJUSTED = 1e-10
 
 
+@by_name("genes", of=("predicted", "observed"))
 def average_precision_of_significant_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -72,6 +74,7 @@ def average_precision_of_significant_genes(
     return float(np.diff(found, prepend=0) @ (found / called) / found[-1])
 
 
+@by_name("genes", of=("predicted", "observed"))
 def auroc_of_significant_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -131,6 +134,7 @@ def auroc_of_significant_genes(
     return float(np.trapezoid(np.append(0, found), np.append(0, false)) / (found[-1] * false[-1]))
 
 
+@by_name("genes", of=("predicted", "observed"))
 def r2_of_scores(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,

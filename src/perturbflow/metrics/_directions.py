@@ -16,10 +16,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._differential_expression import DifferentialExpression
 from perturbflow.metrics._significance import judged_genes
 
 
+@by_name("genes", of=("predicted", "observed", "targets"))
 def direction_fidelity(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -70,6 +72,7 @@ def direction_fidelity(
     return right / called if called else float("nan")
 
 
+@by_name("genes", of=("predicted", "observed", "targets"))
 def direction_yield(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -119,6 +122,7 @@ def direction_yield(
     return right / confident if confident else float("nan")
 
 
+@by_name("genes", of=("predicted", "observed", "targets"))
 def direction_fidelity_yield(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -170,6 +174,7 @@ def direction_fidelity_yield(
     return right / most if most else float("nan")
 
 
+@by_name("genes", of=("predicted", "observed", "targets"))
 def direction_reach(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,

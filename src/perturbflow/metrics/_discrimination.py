@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from perturbflow._checks import check_one_of
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._effects import RELATIVE_ZERO
 from perturbflow.metrics._profiles import check_profiles
 
@@ -19,6 +20,7 @@ BLOCK_BYTES = 64 * 2**20
 TIE = 1e-12  # well above the rounding of a sum over 20,000 genes
 
 
+@by_name("conditions", "genes", of=("predicted", "observed", "targets"))
 def discrimination_score(
     predicted: ArrayLike,
     observed: ArrayLike,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells
 
 
@@ -98,6 +99,7 @@ def dynamic_range_fraction(model: float, control: float, ceiling: float) -> floa
     return float((control - model) / span) if span > 0 else float("nan")
 
 
+@by_name("conditions", of=("models", "controls", "ceilings"))
 def pooled_dynamic_range_fraction(models: ArrayLike, controls: ArrayLike, ceilings: ArrayLike) -> float:
     """Dynamic-range fraction over conditions, as a ratio of means.
 

@@ -4,6 +4,7 @@
 about the edge from j to i. Scores are ranked by their absolute value, and their sign is the sign of the effect; an
 entry of ``truth`` other than 0 is an edge, and its sign is the sign of the edge. ``candidates`` marks the pairs that
 count, by default all pairs of a square matrix except the diagonal (self edges), and all pairs of any other matrix.
+Tables are put in order by their names, which then also tell self edges.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from perturbflow._named_arrays import aligned, names_of
 
 Network: TypeAlias = NDArray | sparse.spmatrix | sparse.sparray
 """Regulators by targets (r, d): an array or any SciPy sparse container."""
@@ -63,11 +66,18 @@ class EdgePairs:
 
 def edge_pairs(edge_scores: Network, truth: Network, candidates: NDArray[np.bool_] | None) -> EdgePairs:
     """Check and flatten the networks."""
+    regulators, targets = (names_of(edge_scores, truth, candidates, place=place) for place in (-2, -1))
+    edge_scores, truth, candidates = aligned(
+        "regulators", "targets", edge_scores=edge_scores, truth=truth, candidates=candidates
+    )
     known, scores = _dense(truth, name="truth"), _dense(edge_scores, name="edge_scores")
     if candidates is None:
         chosen = np.ones(known.shape, dtype=np.bool_)
         if known.shape[0] == known.shape[1]:
-            np.fill_diagonal(chosen, val=False)
+            if regulators is None or targets is None:
+                np.fill_diagonal(chosen, val=False)
+            else:
+                chosen = regulators.to_numpy()[:, None] != targets.to_numpy()
     else:
         chosen = np.asarray(candidates)
         if chosen.dtype != bool:

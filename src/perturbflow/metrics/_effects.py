@@ -9,13 +9,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
+from perturbflow._scale import natural_per_unit
 from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._differential_expression import log_fold_change
 from perturbflow.metrics._moments import CellsOrMoments, moments_of
 
 PSEUDOCOUNT = 0.1
 RELATIVE_ZERO = 1e-9
 
 
+@by_name("genes", of=("x", "y"))
 def rmse_mean(x: CellsOrMoments, y: CellsOrMoments) -> float:
     """Root mean squared error of the mean expression.
 
@@ -57,6 +61,7 @@ def rmse_mean(x: CellsOrMoments, y: CellsOrMoments) -> float:
     return _rmse(*_profiles(x=x, y=y))
 
 
+@by_name("genes", of=("x", "y", "control"))
 def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Root mean squared error of the mean effect.
 
@@ -92,6 +97,7 @@ def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrM
     return _rmse(predicted - reference, observed - reference)
 
 
+@by_name("genes", of=("x", "y", "control"))
 def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Cosine between the predicted and the observed mean effect.
 
@@ -132,16 +138,18 @@ def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsO
     return _cosine_of_changes(*_profiles(x=x, y=y, control=control))
 
 
-def rmse_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
-    """Root mean squared error of the log fold changes.
+@by_name("genes", of=("x", "y", "control"))
+def rmse_of_log_fold_changes(
+    x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, *, base: float | None = None
+) -> float:
+    """Root mean squared error of the log2 fold changes.
 
-    ``sqrt( mean over genes of (L(x) - L(y))^2 )`` with ``L(a) = log2(mean(a) + 0.1) - log2(mean(control) + 0.1)`` on
-    log1p-normalised values, as PerturBench defines the fold change. The controls cancel.
+    ``sqrt( mean over genes of (L(x) - L(y))^2 )`` with the fold changes of :func:`log_fold_change` at a pseudocount of
+    0.1, ``L(a) = log2(expm1(mean(a)) + 0.1) - log2(expm1(mean(control)) + 0.1)``. The controls cancel.
 
-    *Direction*: lower is better. *Range*: 0 to infinity, in doublings.
+    *Direction*: lower is better. *Range*: 0 to infinity, in doublings of normalised counts.
 
-    *Weakness*: that of :func:`rmse_mean`, with more weight on weakly expressed genes; a ratio of log values is not a
-    fold change of counts.
+    *Weakness*: that of :func:`rmse_mean`, with more weight on weakly expressed genes, down to the pseudocount.
 
     Parameters
     ----------
@@ -151,6 +159,8 @@ def rmse_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: Cell
         Reference cells (m, G), log1p-normalised.
     control
         Control cells (c, G), log1p-normalised.
+    base
+        Base of the logarithm of the expression, as in :func:`log_fold_change`.
 
     Returns
     -------
@@ -159,23 +169,32 @@ def rmse_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: Cell
     Raises
     ------
     ValueError
-        If shapes disagree, values are not finite, or a mean is at or below -0.1.
+        If shapes disagree, values are not finite, or the base is not above 1.
+
+    References
+    ----------
+    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15, for the fold change.
 
     Examples
     --------
     >>> import numpy as np
-    >>> rmse_of_log_fold_changes(np.full((3, 4), 0.3), np.full((2, 4), 0.1), np.zeros((1, 4))).__round__(6)
-    1.0
+    >>> x, y = np.full((3, 4), np.log1p(200.0)), np.full((2, 4), np.log1p(50.0))
+    >>> rmse_of_log_fold_changes(x, y, np.zeros((1, 4))).__round__(2)
+    2.0
     """
-    predicted, observed, reference = _log_profiles(x=x, y=y, control=control)
-    return _rmse(predicted - reference, observed - reference)
+    predicted, observed, reference = _profiles(x=x, y=y, control=control)
+    changes = (log_fold_change(side, reference, pseudocount=PSEUDOCOUNT, base=base) for side in (predicted, observed))
+    return _rmse(*changes)
 
 
-def cosine_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
-    """Cosine between the predicted and the observed log fold changes.
+@by_name("genes", of=("x", "y", "control"))
+def cosine_of_log_fold_changes(
+    x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, *, base: float | None = None
+) -> float:
+    """Cosine between the predicted and the observed log fold changes of log expression.
 
     ``cos(L(x), L(y))`` over genes with ``L(a) = log2(mean(a) + 0.1) - log2(mean(control) + 0.1)`` on log1p-normalised
-    values; PerturBench's ``cosine_logfc``.
+    values, which PerturBench calls fold changes; its ``cosine_logfc``.
 
     *Direction*: higher is better. *Range*: -1 to 1; 0 for a prediction without effect and NaN if the reference has
     none, as for :func:`cosine_of_mean_effects` (PerturBench leaves both undefined).
@@ -191,6 +210,8 @@ def cosine_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: Ce
         Reference cells (m, G), log1p-normalised.
     control
         Control cells (c, G), log1p-normalised.
+    base
+        Base of the logarithm of the expression, as in :func:`log_fold_change`; means are taken to natural ones first.
 
     Returns
     -------
@@ -213,7 +234,7 @@ def cosine_of_log_fold_changes(x: CellsOrMoments, y: CellsOrMoments, control: Ce
     >>> cosine_of_log_fold_changes(np.array([[0.9, 0.4]]), np.array([[0.65, 0.4]]), control).__round__(6)
     1.0
     """
-    return _cosine_of_changes(*_log_profiles(x=x, y=y, control=control))
+    return _cosine_of_changes(*_log_profiles(natural_per_unit(base), x=x, y=y, control=control))
 
 
 def _profiles(**named: CellsOrMoments) -> list[NDArray[np.float64]]:
@@ -221,8 +242,8 @@ def _profiles(**named: CellsOrMoments) -> list[NDArray[np.float64]]:
     return [moments_of(cells, name=name).mean for name, cells in named.items()]
 
 
-def _log_profiles(**named: CellsOrMoments) -> list[NDArray[np.float64]]:
-    profiles = _profiles(**named)
+def _log_profiles(unit: float, **named: CellsOrMoments) -> list[NDArray[np.float64]]:
+    profiles = [profile * unit for profile in _profiles(**named)]
     for name, profile in zip(named, profiles, strict=True):
         if profile.min() <= -PSEUDOCOUNT:
             msg = (

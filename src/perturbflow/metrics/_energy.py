@@ -7,10 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
 from perturbflow.metrics._distances import mean_again, pair_sum, pair_sum_within
 
 
+@by_name("genes", of=("x", "y"))
 def energy_distance(x: Cells, y: Cells, *, unbiased: bool = True) -> float:
     """Energy distance between two samples of cells.
 

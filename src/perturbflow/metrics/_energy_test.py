@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._distances import pair_blocks
 
@@ -58,6 +59,7 @@ class EnergyTest:
         return float(np.ceil(n_cells * LEVEL_QUANTILE * self.null_sd / self.energy_distance))
 
 
+@by_name("genes", of=("x", "y"))
 def energy_test(x: Cells, y: Cells, *, n_permutations: int = 200, rng: np.random.Generator) -> EnergyTest:
     """Test whether two samples of cells are of one law, by permuting which sample a cell belongs to.
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import check_cells, check_same_genes, gene_means
 from perturbflow.metrics._moments import CellsOrMoments, Moments
 from perturbflow.metrics._profiles import correlation_of_changes
 
 
+@by_name("genes", of=("x", "y"))
 def mse_of_means(x: CellsOrMoments, y: CellsOrMoments) -> float:
     """Mean squared error of the mean expression.
 
@@ -56,6 +58,7 @@ def mse_of_means(x: CellsOrMoments, y: CellsOrMoments) -> float:
     return _mean_square(predicted - observed)
 
 
+@by_name("genes", of=("x", "y"))
 def mae_of_means(x: CellsOrMoments, y: CellsOrMoments) -> float:
     """Mean absolute error of the mean expression.
 
@@ -97,6 +100,7 @@ def mae_of_means(x: CellsOrMoments, y: CellsOrMoments) -> float:
     return float(np.mean(np.abs(predicted - observed)))
 
 
+@by_name("genes", of=("x", "y", "control", "predicted_control"))
 def mse_of_mean_effects(
     x: CellsOrMoments,
     y: CellsOrMoments,
@@ -145,6 +149,7 @@ def mse_of_mean_effects(
     return _mean_square(predicted - predicted_reference - (observed - reference))
 
 
+@by_name("genes", of=("x", "y", "control", "predicted_control"))
 def mae_of_mean_effects(
     x: CellsOrMoments,
     y: CellsOrMoments,
@@ -189,6 +194,7 @@ def mae_of_mean_effects(
     return float(np.mean(np.abs(predicted - predicted_reference - (observed - reference))))
 
 
+@by_name("genes", of=("x", "y", "control", "predicted_control"))
 def pearson_of_mean_effects(
     x: CellsOrMoments,
     y: CellsOrMoments,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._moments import CellsOrMoments, moments_of
 
 
+@by_name("genes", of=("x", "y"))
 def error_of_zero_fractions(x: Cells, y: Cells) -> float:
     """Mean absolute difference over genes of the share of cells in which a gene is exactly zero.
 
@@ -50,6 +52,7 @@ def error_of_zero_fractions(x: Cells, y: Cells) -> float:
     return float(np.abs(expressed_shares(x) - expressed_shares(y)).mean())
 
 
+@by_name("genes", of=("x", "y"))
 def error_of_variances(x: CellsOrMoments, y: CellsOrMoments) -> float:
     """Error of the standard deviations of genes, relative to those of the reference cells.
 

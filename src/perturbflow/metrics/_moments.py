@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._cells import Cells, check_cells, gene_means
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Moments:
         Mean of every gene, shape (G,).
     variance
         Unbiased variance of every gene (ddof 1), shape (G,); NaN for a single cell.
+    gene_names
+        Names of the genes, where the cells had them: metrics put two moments in order by these.
 
     Examples
     --------
@@ -36,6 +42,7 @@ class Moments:
     n_cells: int
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
+    gene_names: pd.Index | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -62,10 +69,11 @@ class Moments:
         ValueError
             If there are no cells, or values are not finite.
         """
+        names = names_of(cells)
         cells = check_cells(cells, name=name)
         mean, n_cells = gene_means(cells, name=name), cells.shape[0]
         if n_cells == 1:
-            return cls(1, mean, np.full(len(mean), np.nan))
+            return cls(1, mean, np.full(len(mean), np.nan), names)
         if isinstance(cells, np.ndarray):
             total = np.zeros(len(mean))
             for start in range(0, n_cells, ROWS):  # centred, so that a large mean costs no digits
@@ -77,7 +85,22 @@ class Moments:
             part = (wide.data - mean[wide.indices]) ** 2
             absent = n_cells - np.bincount(wide.indices, minlength=len(mean))
             total = np.bincount(wide.indices, part, len(mean)) + absent * mean**2
-        return cls(n_cells, mean, total / (n_cells - 1))
+        return cls(n_cells, mean, total / (n_cells - 1), names)
+
+    def reordered(self, places: NDArray[np.intp]) -> Moments:
+        """Return the moments with genes in another order.
+
+        Parameters
+        ----------
+        places
+            Place of every gene in the present order (G,).
+
+        Returns
+        -------
+        The moments.
+        """
+        names = None if self.gene_names is None else self.gene_names[places]
+        return Moments(self.n_cells, self.mean[places], self.variance[places], names)
 
     @classmethod
     def pooled(cls, *parts: Moments) -> Moments:
@@ -92,6 +115,8 @@ class Moments:
         -------
         The moments of all.
         """
+        names = names_of(*parts)
+        parts = tuple(aligned("genes", **{f"parts[{k}]": part for k, part in enumerate(parts)}))
         sizes = np.array([part.n_cells for part in parts], dtype=np.float64)
         n_cells = int(sizes.sum())
         means = np.stack([part.mean for part in parts])
@@ -100,7 +125,7 @@ class Moments:
         for part in parts:
             if part.n_cells > 1:
                 squares = squares + (part.n_cells - 1) * part.variance
-        return cls(n_cells, mean, squares / (n_cells - 1) if n_cells > 1 else np.full(len(mean), np.nan))
+        return cls(n_cells, mean, squares / (n_cells - 1) if n_cells > 1 else np.full(len(mean), np.nan), names)
 
 
 CellsOrMoments: TypeAlias = Cells | Moments

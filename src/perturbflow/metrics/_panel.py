@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._moments import Moments
 
 
@@ -43,6 +44,15 @@ class Panel:
     control: Moments
     targets: NDArray[np.bool_] | None = None
     components: tuple[Sequence[NDArray[np.float64]], ...] = ()
+
+    def __post_init__(self) -> None:
+        sides = {f"{side}[{i}]": one for side in ("predicted", "observed") for i, one in enumerate(getattr(self, side))}
+        if names_of(self.control, *sides.values()) is None:
+            return
+        control, targets, *found = aligned("genes", control=self.control, targets=self.targets, **sides)
+        values = (found[: len(self.predicted)], found[len(self.predicted) :], control, targets)
+        for name, value in zip(("predicted", "observed", "control", "targets"), values, strict=True):
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.observed)

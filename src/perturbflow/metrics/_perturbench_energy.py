@@ -7,12 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
 from perturbflow.metrics._distances import pair_sum, pair_sum_within
 
 SHORTEST = 1e-4
 
 
+@by_name("genes", of=("x", "y"))
 def energy_loss(x: Cells, y: Cells, *, shortest: float = SHORTEST) -> float:
     """Half the energy distance over all pairs of cells, which PerturBench calls MMD.
 

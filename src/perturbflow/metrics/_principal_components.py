@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, svds
 
+from perturbflow._named_arrays import aligned, by_name, names_of
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._distances import _centred
 from perturbflow.metrics._moments import Moments
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_COVARIANCE_GENES = 4000
 ROWS = 4096
@@ -31,6 +35,8 @@ class PrincipalComponents:
         Orthonormal directions (K, G), by falling variance. The largest loading of each, by absolute value, is positive.
     variance
         Variance of the reference cells along each (K,), ddof 1.
+    gene_names
+        Names of the genes, where the reference cells had them: cells are put in order by these.
 
     Examples
     --------
@@ -43,6 +49,7 @@ class PrincipalComponents:
     mean: NDArray[np.float64]
     loadings: NDArray[np.float64]
     variance: NDArray[np.float64]
+    gene_names: pd.Index | None = None
 
     @classmethod
     def of(cls, cells: Cells, *, n_components: int = 100) -> Self:
@@ -71,6 +78,7 @@ class PrincipalComponents:
         if n_components < 1:
             msg = f"Expected `n_components` to be at least 1, found {n_components!r}."
             raise ValueError(msg)
+        names = names_of(cells)
         cells = check_cells(cells, name="cells", minimum=2)
         moments = Moments.of(cells, name="cells")
         mean, spread = moments.mean, float(moments.variance.sum())
@@ -93,7 +101,7 @@ class PrincipalComponents:
         variance, loadings = variance[kept], loadings[kept]
         largest = np.abs(loadings).argmax(axis=1)
         signs = np.sign(loadings[np.arange(len(loadings)), largest])
-        return cls(mean, np.ascontiguousarray(loadings * signs[:, None]), variance)
+        return cls(mean, np.ascontiguousarray(loadings * signs[:, None]), variance, names)
 
     def project(self, cells: Cells) -> NDArray[np.float64]:
         """Coordinates in the components, from the mean of the reference cells.
@@ -112,6 +120,7 @@ class PrincipalComponents:
         ValueError
             If the genes are not as many as those of the reference cells, or values are not finite.
         """
+        _, cells = aligned("genes", reference=self, cells=cells)
         cells = check_cells(cells, name="cells")
         check_same_genes(cells=cells, reference=self.mean[None])
         gene_means(cells, name="cells")
@@ -121,6 +130,7 @@ class PrincipalComponents:
         return np.concatenate([block @ self.loadings.T for block in blocks])
 
 
+@by_name("conditions", "components", of=("predicted", "observed"))
 def cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
     """Cosine between predicted and observed means in principal components of the reference cells.
 
@@ -173,6 +183,7 @@ def cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[n
     return np.clip(np.einsum("...k,...k->...", x, y), -1.0, 1.0)
 
 
+@by_name("components", of=("predicted", "observed"))
 def cross_cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
     """Cosine between all predicted and all observed means in principal components.
 

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._uncertainty import errors_and_spread
 
 
+@by_name("conditions", "genes", of=("mean", "sd", "observed", "standard_error"))
 def gaussian_crps(
     mean: ArrayLike, sd: ArrayLike, observed: ArrayLike, *, standard_error: ArrayLike | None = None
 ) -> NDArray[np.float64]:
@@ -64,6 +66,7 @@ def gaussian_crps(
     return np.mean(np.where(total > 0, score, np.abs(error)), axis=-1)
 
 
+@by_name("conditions", "genes", of=("mean", "sd", "observed", "standard_error"))
 def negative_log_likelihood(
     mean: ArrayLike, sd: ArrayLike, observed: ArrayLike, *, standard_error: ArrayLike | None = None
 ) -> NDArray[np.float64]:

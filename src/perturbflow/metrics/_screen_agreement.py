@@ -7,6 +7,7 @@ from itertools import zip_longest
 
 import numpy as np
 
+from perturbflow._named_arrays import aligned, without_names
 from perturbflow.metrics._cells import Cells
 from perturbflow.metrics._differential_agreement import numbers_of_significant_genes
 from perturbflow.metrics._differential_expression import DifferentialExpression
@@ -126,7 +127,7 @@ def pearson_of_energy_distances(
     >>> pearson_of_energy_distances([control + 1, control + 3], [control + 2, control + 6], control).__round__(6)
     1.0
     """
-    distance = energy_distance_to(control, unbiased=unbiased)
+    distance = energy_distance_to(without_names(control, name="control"), unbiased=unbiased)
     distances = []
     for number, (x, y) in enumerate(zip_longest(predicted, observed), start=1):
         if x is None or y is None:
@@ -135,5 +136,6 @@ def pearson_of_energy_distances(
                 f"{'observed' if x is None else 'predicted'} after {number - 1}. Pass them in the same order."
             )
             raise ValueError(msg)
-        distances.append([distance(x), distance(y)])
+        _, *cells = aligned("genes", control=control, predicted=x, observed=y)
+        distances.append(list(map(distance, cells)))
     return float(pearson(*np.array(distances).reshape(-1, 2).T))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._differential_agreement import check_same_tests
 from perturbflow.metrics._differential_expression import DifferentialExpression
 
 
+@by_name("genes", of=("predicted", "observed", "targets"))
 def jaccard_of_significant_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -63,6 +65,7 @@ def jaccard_of_significant_genes(
     return float(np.count_nonzero(called & confident) / either) if either else 1.0
 
 
+@by_name("genes", of=("predicted", "observed", "targets"))
 def relative_error_of_log_fold_changes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -141,10 +144,5 @@ def judged_genes(
             f"{targets.shape} with {np.count_nonzero(targets)} marked. Leave out conditions that target all genes."
         )
         raise ValueError(msg)
-    return _without(predicted, targets), _without(observed, targets)
-
-
-def _without(tests: DifferentialExpression, targets: NDArray[np.bool_]) -> DifferentialExpression:
-    """Without adjusting p-values again: the targets were tested like all genes."""
-    change, p_value, adjusted = (part[~targets] for part in (tests.log_fold_change, tests.p_value, tests.adjusted))
-    return DifferentialExpression(change, p_value, adjusted, None if tests.score is None else tests.score[~targets])
+    # Without adjusting p-values again: the targets were tested like all genes.
+    return predicted.reordered(~targets), observed.reordered(~targets)

@@ -21,11 +21,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 from perturbflow.metrics._panel import Panel
 
 
+@by_name("genes", of=("x", "y"))
 def unbiased_mse(x: CellsOrMoments, y: CellsOrMoments) -> float:
     """Mean squared error of the mean expression, without sampling noise.
 
@@ -70,6 +72,7 @@ def unbiased_mse(x: CellsOrMoments, y: CellsOrMoments) -> float:
     return float(np.mean(np.square(predicted.mean - observed.mean) - noise))
 
 
+@by_name("genes", of=("x", "y", "control"))
 def relative_unbiased_mse(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Noise-corrected mean squared error, in units of the squared size of the effect.
 

@@ -19,9 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
+from perturbflow._named_arrays import by_name
+
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
+@by_name("conditions", "genes", of=("lower", "upper", "observed", "standard_error"))
 def interval_coverage(
     lower: ArrayLike,
     upper: ArrayLike,
@@ -82,6 +85,7 @@ def interval_coverage(
     return np.mean((seen >= low - widening) & (seen <= high + widening), axis=-1)
 
 
+@by_name("conditions", "genes", of=("mean", "sd", "observed", "standard_error"))
 def calibration_curve(
     mean: ArrayLike,
     sd: ArrayLike,
@@ -131,6 +135,7 @@ def calibration_curve(
     return probabilities, np.searchsorted(needed, probabilities, side="right") / needed.size
 
 
+@by_name("conditions", "genes", of=("mean", "sd", "observed", "standard_error"))
 def expected_calibration_error(
     mean: ArrayLike,
     sd: ArrayLike,
@@ -184,6 +189,7 @@ def expected_calibration_error(
     return float(np.abs(coverage - probabilities).mean())
 
 
+@by_name("conditions", "genes", of=("mean", "sd", "observed"))
 def rank_correlation_of_error_and_uncertainty(
     mean: ArrayLike, sd: ArrayLike, observed: ArrayLike
 ) -> NDArray[np.float64]:

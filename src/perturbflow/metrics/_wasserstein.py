@@ -13,12 +13,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 
 BLOCK_BYTES = 2**20  # of differences: what stays in the cache
 N_PROJECTIONS = 100
 
 
+@by_name("genes", of=("x", "y"))
 def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     """Mean over genes of the Wasserstein distance between predicted and real values of a gene.
 
@@ -70,6 +72,7 @@ def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     return total / x.shape[1]
 
 
+@by_name("genes", of=("x", "y"))
 def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = N_PROJECTIONS, seed: int = 0) -> float:
     """Sliced Wasserstein distance of order 2 between two samples of cells.
 

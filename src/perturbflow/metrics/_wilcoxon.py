@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._differential_expression import PSEUDOCOUNT, DifferentialExpression, log_fold_change
 
@@ -40,6 +41,8 @@ class WilcoxonAgainst:
         Control cells (c, G), log1p-normalised, dense or sparse.
     pseudocount
         That of :func:`log_fold_change`; cell-eval has 0.
+    base
+        Base of the logarithm of the expression, as in :func:`log_fold_change`.
 
     Raises
     ------
@@ -63,12 +66,13 @@ class WilcoxonAgainst:
     array([0.0852, 0.4875])
     """
 
-    def __init__(self, control: Cells, *, pseudocount: float = PSEUDOCOUNT) -> None:
+    def __init__(self, control: Cells, *, pseudocount: float = PSEUDOCOUNT, base: float | None = None) -> None:
+        self.gene_names = names_of(control)
         control = check_cells(control, name="control")
         self.shape = control.shape
-        self.pseudocount = pseudocount
+        self.pseudocount, self.base = pseudocount, base
         self._mean = gene_means(control, name="control")
-        log_fold_change(self._mean, self._mean, pseudocount=pseudocount)  # refuses a pseudocount now
+        log_fold_change(self._mean, self._mean, pseudocount=pseudocount, base=base)  # refuses both now
         self._distinct = _Distinct.of(control)
         self._negative = self._distinct.sums(self._distinct.count * (self._distinct.value < 0))
         self._ties = self._distinct.sums(_tied(self._distinct.count))
@@ -91,11 +95,14 @@ class WilcoxonAgainst:
         ValueError
             If there are no cells, the numbers of genes differ, or values are not finite.
         """
+        _, cells = aligned("genes", control=self, cells=cells)
         cells = check_cells(cells, name="cells")
         check_same_genes(cells=cells, control=self)
-        changes = log_fold_change(gene_means(cells, name="cells"), self._mean, pseudocount=self.pseudocount)
+        mean = gene_means(cells, name="cells")
+        changes = log_fold_change(mean, self._mean, pseudocount=self.pseudocount, base=self.base)
         score = self._score(cells)
-        return DifferentialExpression.of(changes, special.erfc(np.abs(score) / np.sqrt(2.0)), score)
+        p_value = special.erfc(np.abs(score) / np.sqrt(2.0))
+        return DifferentialExpression.of(changes, p_value, score, self.gene_names)
 
     def _score(self, cells: Cells) -> NDArray[np.float64]:
         (n_cells, n_genes), n_control = cells.shape, self.shape[0]
@@ -120,7 +127,9 @@ class WilcoxonAgainst:
         )
 
 
-def wilcoxon(cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT) -> DifferentialExpression:
+def wilcoxon(
+    cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT, base: float | None = None
+) -> DifferentialExpression:
     """Mann-Whitney test of every gene of one condition against control cells.
 
     For many conditions with the same controls build :class:`WilcoxonAgainst` once, which has the formulas.
@@ -132,6 +141,8 @@ def wilcoxon(cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT) 
     control
         Control cells (c, G), log1p-normalised, dense or sparse.
     pseudocount
+        That of :func:`log_fold_change`.
+    base
         That of :func:`log_fold_change`.
 
     Returns
@@ -149,7 +160,9 @@ def wilcoxon(cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT) 
     >>> wilcoxon(np.array([[5.0], [6.0]]), np.zeros((2, 1))).log_fold_change > 30
     array([ True])
     """
-    return WilcoxonAgainst(control, pseudocount=pseudocount)(cells)
+    names = names_of(cells, control)
+    cells, control = aligned("genes", cells=cells, control=control)
+    return replace(WilcoxonAgainst(control, pseudocount=pseudocount, base=base)(cells), gene_names=names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,11 @@ import torch
 from perturbflow._checks import check_between, check_type, check_whole_number
 from perturbflow._feature_table import read_feature_table
 from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields
-from perturbflow._fitted_flow import FittedFlow
+from perturbflow._fitted_flow import CONTROL_TOTALS, FittedFlow
 from perturbflow._outputs import check_folder
 from perturbflow._progress import progress_bar as bar
-from perturbflow._threads import spare_core
+from perturbflow._scale import summary_of_totals
+from perturbflow._torch_state import usual_torch
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     Calibration,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@spare_core()
+@usual_torch()
 def fit(
     adata: AnnData,
     *,
@@ -112,7 +113,7 @@ def fit(
     if checkpoint is not None:
         check_folder(checkpoint, name="checkpoint")
     fields = read_fields(adata)
-    check_expression(adata, fields.layer)
+    check_expression(adata, fields)
     if split_key in adata.obs:
         split = check_no_leakage(adata, split_key)
     else:
@@ -142,6 +143,8 @@ def fit(
         logger.info("%s", report)
         init = report.to_dict()
     flow.to(target)
+    controls = training.subset(np.flatnonzero(training.perturbations.getnnz(axis=1) == 0))
+    totals = summary_of_totals(controls.x, fields.natural_per_unit)
 
     held_out = None
     if (split == "valid").any():
@@ -177,7 +180,7 @@ def fit(
         history=history,
         fitted_splits=fitted_splits,
         settings={name: value for name, value in asdict(settings).items() if value is not None}
-        | {"split_key": split_key, "interrupted": trainer.interrupted},
+        | {"split_key": split_key, "interrupted": trainer.interrupted, CONTROL_TOTALS: totals},
         guidance_curve=curve,
         calibration=calibration,
         init=init,

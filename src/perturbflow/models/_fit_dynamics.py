@@ -16,7 +16,7 @@ from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, read_dynamics_field
 from perturbflow._dynamics_store import StoredDynamics
 from perturbflow._outputs import check_folder
 from perturbflow._progress import progress_bar as bar
-from perturbflow._threads import spare_core
+from perturbflow._torch_state import usual_torch
 from perturbflow._warnings import warn
 from perturbflow.dynamics import (
     ACTIVATIONS,
@@ -176,7 +176,7 @@ class DynamicsOptions:
         )
 
 
-@spare_core()
+@usual_torch()
 def fit_dynamics(
     adata: AnnData,
     options: DynamicsOptions,

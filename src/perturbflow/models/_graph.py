@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 
 from perturbflow._dynamics_fields import trajectories_of
+from perturbflow._torch_state import usual_torch
 from perturbflow.baselines import correlation_graph, partial_correlation_graph
 from perturbflow.dynamics import path_weights
 from perturbflow.models._stability import Stability, stability
@@ -73,6 +74,7 @@ class Graph:
         return sparse.csr_matrix(self.weight.astype(np.float32))
 
 
+@usual_torch()
 def fitted_graph(
     adata: AnnData, stored: StoredDynamics, *, method: str, n_bootstraps: int, n_jobs: int, seed: int
 ) -> Graph:

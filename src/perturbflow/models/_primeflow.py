@@ -14,7 +14,7 @@ from perturbflow._checks import check_text
 from perturbflow._controls import control_cells
 from perturbflow._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
 from perturbflow._fitted_flow import FittedFlow
-from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation
+from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation, warn_of_scale
 from perturbflow.models._fit import fit
 from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
 from perturbflow.models._presets import resolve
@@ -380,10 +380,11 @@ class PRiMeFlow(RegisteredModel):
         if adata is None:
             msg = "Expected control cells in `adata`, found none: the model was loaded without cells."
             raise ValueError(msg)
-        check_expression(adata, fitted.fields.layer)
+        check_expression(adata, fitted.fields)
         controls = control_cells(adata, fitted.fields, genes=fitted.genes, covariates=covariates)
         sampler = ConditionSampler(fitted, controls, guidance=guidance, n_steps=n_steps, seed=seed)
         conditions = conditions_to_predict(fitted, controls, [perturbation], dose)
+        warn_of_scale(fitted, controls)
         warn_of_extrapolation(fitted, conditions)
         predicted = np.empty((len(controls.rows), len(fitted.genes)), dtype=np.float32)
         for condition in conditions:

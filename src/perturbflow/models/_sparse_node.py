@@ -12,6 +12,8 @@ from scvi.data.fields import LayerField, NumericalObsField
 
 from perturbflow._dynamics_fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
 from perturbflow._dynamics_store import StoredDynamics
+from perturbflow._solutions import start_levels
+from perturbflow._torch_state import usual_torch
 from perturbflow.models._dynamics_module import TIME_KEY, DynamicsModule
 from perturbflow.models._fit_dynamics import DynamicsOptions, fit_dynamics
 from perturbflow.models._graph import fitted_graph
@@ -224,6 +226,7 @@ class SparseNODE(RegisteredModel):
         self._check_if_trained(warn=False)
         return StoredDynamics.from_dict(self.fitted_)
 
+    @usual_torch()
     def forecast(self, time: ArrayLike, *, start: ArrayLike | None = None) -> NDArray[np.float64]:
         """Predict levels along time.
 
@@ -232,17 +235,21 @@ class SparseNODE(RegisteredModel):
         time
             Times, ascending, shape (n,).
         start
-            Levels at the first time (K, d); by default the starts of the trajectories of the fit.
+            Levels at the first time (K, d): a table with names of genes, or an array in the order of the fit. By default
+            the starts of the trajectories of the fit.
 
         Returns
         -------
         Levels, shape (K, n, d).
         """
-        model = self.fitted.model
+        stored = self.fitted
+        model = stored.model
         if start is None:
             return model.solve(model.start, time, clamped=model.clamped)
-        return model.solve(model.state(np.atleast_2d(np.asarray(start, dtype=float))), time)
+        genes = stored.genes
+        return model.solve(model.state(start_levels(start, genes, order=genes)), time)
 
+    @usual_torch()
     def simulate_knockout(
         self, levels: Mapping[str, float], time: ArrayLike, *, start: ArrayLike | None = None
     ) -> NDArray[np.float64]:
@@ -255,7 +262,8 @@ class SparseNODE(RegisteredModel):
         time
             Times, ascending, shape (n,).
         start
-            Levels at the first time (K, d); by default the starts of the trajectories without intervention.
+            Levels at the first time (K, d), as in :meth:`forecast`; by default the starts of the trajectories without
+            intervention.
 
         Returns
         -------
@@ -270,7 +278,7 @@ class SparseNODE(RegisteredModel):
         free = ~stored.model.clamped.any(axis=1)
         states = stored.model.start[free] if free.any() else stored.model.start
         if start is not None:
-            states = stored.model.state(np.atleast_2d(np.asarray(start, dtype=float)))
+            states = stored.model.state(start_levels(start, stored.genes, order=stored.genes))
         clamp = {stored.position(gene): float(level) for gene, level in levels.items()}
         return stored.model.solve(states, time, clamp=clamp)
 

@@ -12,7 +12,7 @@ import torch
 from joblib import Parallel, delayed
 
 from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, trajectories_of
-from perturbflow._threads import spare_core
+from perturbflow._torch_state import usual_torch
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory, smooth
 from perturbflow.models._fit_dynamics import prior_factors
 
@@ -45,7 +45,7 @@ class Stability:
     weight: NDArray[np.float64]
 
 
-@spare_core()
+@usual_torch()
 def stability(adata: AnnData, stored: StoredDynamics, *, n_fits: int, n_jobs: int, seed: int) -> Stability:
     """Repeat a fit on bootstraps, at its own strength and threshold, and count what comes back.
 

@@ -175,6 +175,8 @@ def _smiles(adata: AnnData, features: object, fields: PerturbationFields) -> pd.
     check_type(features, (str, Mapping, pd.Series), name="features", expected=expected)
     if isinstance(features, str):
         features = _smiles_of_cells(adata, features, fields)
+    names = [str(name) for name in features.keys()]  # type: ignore[attr-defined]
+    check_unique_names(names, what="names of `features`", hint="Keep one row each.")
     molecules = {str(name): str(text) for name, text in features.items()}  # type: ignore[attr-defined]
     return pd.DataFrame(_fingerprints(molecules), index=list(molecules))
 

@@ -12,7 +12,6 @@ import pandas as pd
 
 from perturbflow._checks import (
     check_columns,
-    check_log_normalised,
     check_no_slash,
     check_text,
     check_type,
@@ -22,6 +21,7 @@ from perturbflow._checks import (
 from perturbflow._conditions import Vocabulary
 from perturbflow._fields import (
     PerturbationFields,
+    check_expression,
     check_fields_are_free,
     encode_perturbations,
     expression,
@@ -32,6 +32,7 @@ from perturbflow._fields import (
 )
 from perturbflow._labels import dose_values, hashable_dose
 from perturbflow._modality import takes_modality
+from perturbflow._scale import recorded_base, warn_of_mixed_totals
 from perturbflow.pp._check_labels import MISSING, check_labels, control_labels, report_labels
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ def setup_perturbation(
     Parameters
     ----------
     adata
-        Cells with log1p-normalised expression, not scaled: an array or a CSR or CSC matrix. A view becomes a copy, with
-        a warning.
+        Cells with log1p-normalised expression, not scaled: an array or a CSR or CSC matrix. Logarithms are natural, or of
+        the base that ``scanpy.pp.log1p`` has recorded in ``uns["log1p"]``. Cells should be normalised to one total; where
+        they seem not to be, a warning says which. A view becomes a copy, with a warning.
     perturbation_key
         Column of ``obs`` with the perturbation of every cell: ``control``, one component ("KLF1") or several
         ("SET+KLF1"). Their order does not matter, nor do spaces around them. A label of which a part is empty or has a
@@ -108,7 +110,8 @@ def setup_perturbation(
     None, or the copy. Sets:
 
     `adata.uns["perturbation_fields"]`
-        The names above and the vocabulary: components, and categories of the covariates.
+        The names above and the vocabulary: components, and categories of the covariates; ``log_base`` where logarithms
+        are not natural.
     `adata.obsm["perturbation_features"]` : CSR, float32
         Dose of every component of the vocabulary (n_obs, P); a row of zeros is a control cell.
 
@@ -119,10 +122,11 @@ def setup_perturbation(
     TypeError
         If an argument or the expression is of the wrong type.
     ValueError
-        If the expression is not log1p-normalised (raw counts, un-logged, negative or non-finite values); genes are
-        repeated; values are missing in a column; there is no control cell, or none in a context, or none with one of
-        the labels in ``control``; a label cannot be read, or names a component twice; two names differ only in
-        characters that cannot be seen; a dose is wrong, or 0 wherever the component occurs; or a name cannot be stored.
+        If the expression is not log1p-normalised (raw counts, also of some cells, un-logged, negative or non-finite
+        values); genes are repeated; values are missing in a column; there is no control cell, or none in a context, or
+        none with one of the labels in ``control``; a label cannot be read, or names a component twice; two names differ
+        only in characters that cannot be seen; a dose is wrong, or 0 wherever the component occurs; or a name cannot be
+        stored.
 
     Examples
     --------
@@ -151,8 +155,6 @@ def setup_perturbation(
     if adata.isbacked:
         msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
         raise ValueError(msg)
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    check_log_normalised(expression(adata, layer), where=where, layer=layer)
     check_unique_names(
         adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
     )
@@ -165,11 +167,16 @@ def setup_perturbation(
         batch_key=batch_key,
         perturbation_type_key=perturbation_type_key,
         layer=layer,
+        log_base=recorded_base(adata),
     )
+    check_expression(adata, fields)
     components = _components(adata, fields)
     fields = replace(fields, vocabulary=_collect_vocabulary(adata, fields, components))
     _check_controls_of_contexts(adata, fields)
     report_labels(components, controls=fields.controls, separator=separator)
+    contexts = pd.DataFrame({key: text_column(adata, key) for key in fields.context_keys}, index=range(adata.n_obs))
+    x = expression(adata, layer)
+    warn_of_mixed_totals(x, contexts, batch_key=batch_key, unit=fields.natural_per_unit)
 
     adata = writable(adata, copy=copy)
     write_fields(adata, fields)

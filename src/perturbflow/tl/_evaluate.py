@@ -23,6 +23,7 @@ from perturbflow._fields import read_cells, read_fields, read_split, writable
 from perturbflow._flow_store import read_flow
 from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
+from perturbflow._scale import summary_of_totals, warn_of_totals
 from perturbflow._split_names import split_names
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
@@ -238,6 +239,7 @@ def evaluate(
     report: list[dict[str, Any]] = []
     without: dict[str, list[str]] = {}
     real = named_conditions(cells, vocabulary, has_doses=fields.dose_key is not None) if others else {}
+    totals = summary_of_totals(cells.x, fields.natural_per_unit) if others else []
     for name, model in others.items():
         if hasattr(model, "sample"):
             predictors[name] = asked(name, model)
@@ -245,6 +247,8 @@ def evaluate(
         found, notes = aligned(
             _predicted_cells(name, model), name=name, genes=genes, fields=fields, scale=scale, real=real
         )
+        what = f"The cells of predicted[{name!r}]"
+        warn_of_totals(found.x, totals, unit=fields.natural_per_unit, what=what, than="the observed ones")
         predictors[name] = given = GivenCells(found, n_cells=n_cells)
         missing = check_predicted(name, given, conditions, real)
         without |= {name: [real[one.identity] for one in missing if one.labels["split"] not in fitted_splits]}
@@ -261,6 +265,7 @@ def evaluate(
         seed=seed,
         progress_bar=progress_bar,
         n_jobs=n_jobs,
+        log_base=fields.log_base,
     )
     results = score_all(
         cells, conditions, predictors, baselines=names, settings=settings, targets=targets_of(vocabulary, genes)

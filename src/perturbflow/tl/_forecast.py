@@ -13,6 +13,7 @@ from perturbflow._fields import writable
 from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow._solutions import check_until, new_starts
+from perturbflow._torch_state import usual_torch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@usual_torch()
 def forecast(
     adata: AnnData | MuData,
     *,
@@ -43,8 +45,9 @@ def forecast(
     n_times
         Number of times, evenly spaced from the first observed one.
     start
-        Levels of new initial cells at the first time, in the order of ``adata.var_names``, shape (K, d) or (d,); by
-        default the trajectories of the fit, from the starts that were learned with it.
+        Levels of new initial cells at the first time, shape (K, d) or (d,): a table of pandas, whose columns or index
+        name the genes in any order, or an array in the order of ``adata.var_names``. By default the trajectories of the
+        fit, from the starts that were learned with it.
     start_names
         Names of the new starts; "start 0", "start 1", ... by default. Not used without ``start``.
     key

@@ -19,7 +19,7 @@ from perturbflow._keys import check_key_added, check_name, remove_earlier
 from perturbflow._modality import takes_modality
 from perturbflow._output_space import OutputSpace, repressed_genes
 from perturbflow._predicted_uncertainty import uncertainty_tables
-from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation
+from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation, warn_of_scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,11 +179,13 @@ def predict_perturbation(
             )
             raise ValueError(msg)
     flow = read_flow(adata, key)
-    check_expression(adata, flow.fields.layer)
+    check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=covariates)
     sampler = ConditionSampler(flow, controls, guidance=guidance, n_steps=n_steps, seed=seed)
-    space = OutputSpace.from_controls(output, controls.x, total=target_total)
+    unit = flow.fields.natural_per_unit
+    space = OutputSpace.from_controls(output, controls.x, total=target_total, unit=unit)
     conditions = conditions_to_predict(flow, controls, names, dose)
+    warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
     params = {
         "key": key,

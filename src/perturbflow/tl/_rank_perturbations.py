@@ -26,8 +26,9 @@ from perturbflow._fields import check_expression, expression, find_genes, writab
 from perturbflow._flow_store import read_flow
 from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
+from perturbflow._named_arrays import chosen, without_names
 from perturbflow._predicted_uncertainty import predicted_uncertainty
-from perturbflow._prediction import conditions_to_predict, warn_of_extrapolation
+from perturbflow._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
 from perturbflow.flow import KINDS
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def rank_perturbations(
     target
         The state to reach: cells, as values of columns of ``obs`` (``{"cell_type": "B"}``, or several values
         ``{"cell_type": ["B", "NK"]}``) or as one boolean a cell; or their mean profile, as a Series by gene or one
-        number a gene of ``adata``.
+        number a gene of ``adata``. A Series is read by its names, of genes or of cells.
     candidates
         Labels of perturbations, such as "KLF1" or "KLF1+SET"; by default every component with training cells or
         features.
@@ -151,7 +152,7 @@ def rank_perturbations(
     _check_options(metric, level, seed)
     check_key_added(adata, key_added, "ranked_perturbations")
     flow = read_flow(adata, key)
-    check_expression(adata, flow.fields.layer)
+    check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
     if from_cells is not None:
         keep = _cells(adata, from_cells, flow.fields, name="from_cells")[controls.rows]
@@ -171,6 +172,7 @@ def rank_perturbations(
     if not all(condition.perturbation.any() for condition in conditions):
         msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
         raise ValueError(msg)
+    warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
     move = _Move.between(_Profile.of(controls.x), goal, metric)
     table = _score(flow, controls, conditions, move, level=level, rng=np.random.default_rng(seed))
@@ -309,14 +311,10 @@ def _labels(flow: FittedFlow, candidates: Sequence[str] | None, *, combinations:
 
 def _target(adata: AnnData, target: Any, flow: FittedFlow) -> _Profile:
     """Profile of the target over the genes of the flow."""
-    if isinstance(target, pd.Series) and target.dtype != bool:
-        missing = [gene for gene in flow.genes if gene not in target.index]
-        if missing:
-            msg = f"Expected all genes of the flow in `target`, found that {len(missing)} are missing: {listing(missing)}."
-            raise ValueError(msg)
-        values = target.loc[list(flow.genes)].to_numpy(dtype=np.float64)
-        return _given(values, len(flow.genes))
-    if not isinstance(target, Mapping) and np.asarray(target).dtype != bool:
+    if not isinstance(target, Mapping) and np.asarray(without_names(target, name="target")).dtype != bool:
+        named = chosen(target, flow.genes, name="target")
+        if named is not None:
+            return _given(np.asarray(named, dtype=np.float64), len(flow.genes))
         values = np.asarray(target, dtype=np.float64)
         if values.shape != (adata.n_vars,):
             msg = f"Expected `target` to have one number for each of {adata.n_vars} genes, found shape {values.shape}."
@@ -332,6 +330,8 @@ def _target(adata: AnnData, target: Any, flow: FittedFlow) -> _Profile:
 
 
 def _given(values: NDArray[np.float64], n_genes: int) -> _Profile:
+    if values.shape == (1, n_genes):  # a table of one row
+        values = values[0]
     if values.shape != (n_genes,) or not (np.isfinite(values) & (values >= 0)).all():
         msg = "Expected `target` to be one mean of log1p-normalised expression a gene, found others than finite ones from 0."
         raise ValueError(msg)
@@ -341,7 +341,8 @@ def _given(values: NDArray[np.float64], n_genes: int) -> _Profile:
 def _cells(adata: AnnData, which: Any, fields: PerturbationFields, *, name: str) -> NDArray[np.bool_]:
     """Cells that a mapping of columns to values, or one boolean a cell, names."""
     if not isinstance(which, Mapping):
-        mask = np.asarray(which)
+        named = chosen(which, adata.obs_names, name=name, what="cells")
+        mask = np.asarray(which if named is None else named)
         if mask.dtype != bool or mask.shape != (adata.n_obs,):
             msg = (
                 f"Expected `{name}` to map columns of `adata.obs` to values or to be one boolean for each of "

@@ -15,6 +15,7 @@ from perturbflow._fields import writable
 from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow._solutions import check_until, new_starts
+from perturbflow._torch_state import usual_torch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,6 +30,7 @@ LARGEST = float(np.finfo(np.float32).max)  # of the levels that the result can h
 
 
 @takes_modality
+@usual_torch()
 def simulate_knockout(
     adata: AnnData | MuData,
     genes: str | Sequence[str] | Mapping[str, float],
@@ -61,8 +63,9 @@ def simulate_knockout(
     n_times
         Number of times, evenly spaced.
     start
-        Levels of initial cells, in the order of ``adata.var_names``, shape (K, d) or (d,); by default the starts of the
-        trajectories without intervention, or of all if there are none.
+        Levels of initial cells, shape (K, d) or (d,): a table of pandas, whose columns or index name the genes in any
+        order, or an array in the order of ``adata.var_names``. By default the starts of the trajectories without
+        intervention, or of all if there are none.
     key
         The dynamics in ``adata.uns``.
     key_added

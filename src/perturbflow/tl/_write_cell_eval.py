@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -121,7 +121,11 @@ def write_cell_eval(
     cells = _in_obsm(adata, flow, controls, record) if predicted is None else _new_cells(predicted, flow)
     names = _names(flow.vocabulary, cells.labels, control_label=control_label)
     total = float(params["target_total"]) if "target_total" in params else None
-    real_controls = _Cells.of(controls.x, _contexts(flow, controls.covariates), flow.fields.control, total=total)
+    # cell-eval undoes natural logarithms, which predictions for the challenge are already.
+    unit = flow.fields.natural_per_unit
+    cells = replace(cells, x=cells.x * (unit if total is None else 1.0))
+    contexts = _contexts(flow, controls.covariates)
+    real_controls = _Cells.of(controls.x, contexts, flow.fields.control, total=total, unit=unit)
     parts = {Path(path): [cells] if flow.fields.control in cells.labels else [cells, real_controls]}
     if real_path is not None:
         real = _real_cells(adata, flow, cells, fixed=fixed, total=total)
@@ -140,8 +144,15 @@ class _Cells:
 
     @classmethod
     def of(
-        cls, x: Any, contexts: pd.DataFrame, labels: str | NDArray[np.object_], *, total: float | None = None
+        cls,
+        x: Any,
+        contexts: pd.DataFrame,
+        labels: str | NDArray[np.object_],
+        *,
+        total: float | None = None,
+        unit: float = 1.0,
     ) -> Self:
+        x = x * unit
         x = sparse.csr_matrix(x, dtype=np.float32) if total is None else renormalised(x, total)
         return cls(x, np.broadcast_to(np.asarray(labels, dtype=object), len(contexts)), contexts)
 
@@ -270,7 +281,7 @@ def _real_cells(
         )
         raise ValueError(msg)
     x = sparse.csr_matrix(expression(adata, fields.layer))[keep][:, find_genes(adata, flow.genes)]
-    return _Cells.of(x, contexts[keep], canonical[keep], total=total)
+    return _Cells.of(x, contexts[keep], canonical[keep], total=total, unit=fields.natural_per_unit)
 
 
 def _canonical(vocabulary: Vocabulary, label: str, kind: str | None) -> str | None:
