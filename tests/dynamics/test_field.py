@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from perturbflow.dynamics._field import ACTIVATIONS, DenseField, FieldConfig, TargetField, build_field
+from perturbflow.dynamics import ACTIVATIONS, DenseField, FieldConfig, TargetField, build_field
 from perturbflow.dynamics._integrate import solve_rk4
 from perturbflow.dynamics._paths import path_weights
 

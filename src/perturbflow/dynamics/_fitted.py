@@ -12,7 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from perturbflow.dynamics._field import DenseField, FieldConfig, VectorField, build_field
+from perturbflow.dynamics._field import DenseField, VectorField, build_field
+from perturbflow.dynamics._field_config import FieldConfig
 from perturbflow.dynamics._integrate import held, solve_adaptive, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
 from perturbflow.dynamics._problem import Units
@@ -48,7 +49,7 @@ class FittedDynamics:
         Affine map (d + 1, d) from levels to rates at the observed states, for new starts of a second-order field; empty
         in first order.
     evidence
-        Evidence for the inputs from backward elimination (d, n_inputs), empty without.
+        Evidence for the inputs of the K targets from backward elimination (K, n_inputs), empty without.
     path
         Errors and numbers of edges along the strengths of sparsity, columns of a table.
     history
@@ -189,13 +190,13 @@ class FittedDynamics:
 
         Returns
         -------
-        The averages (d, n_inputs), per unit of time of the model.
+        The averages (K, n_inputs), per unit of time of the model.
         """
         field = self.field.float()
         return mean_jacobian(field, torch.tensor(np.asarray(self.states if states is None else states, np.float32)))
 
     def support(self) -> NDArray[np.bool_]:
-        """Return which inputs a target depends on, shape (d, n_inputs): a path of non-zero weights leads there.
+        """Return which inputs a target depends on, shape (K, n_inputs): a path of non-zero weights leads there.
 
         Returns
         -------
@@ -268,6 +269,17 @@ class FittedDynamics:
 
 def _plain(field: VectorField) -> dict[str, Tensor]:
     return {name: value.detach().cpu() for name, value in field.state_dict().items()}
+
+
+def usual_rates(states: Array, config: FieldConfig) -> Array:
+    """Return the affine regression of rates on levels (d + 1, d), for starts whose rates are not known."""
+    if config.order == 1:
+        return np.zeros((0, 0))
+    d, moving = config.n_genes, np.array(config.targets)
+    design = np.column_stack([np.ones(len(states)), states[:, moving]])
+    rates = np.zeros((d + 1, d))
+    rates[np.ix_([0, *(1 + moving)], moving)] = np.linalg.lstsq(design, states[:, d + moving], rcond=None)[0]
+    return rates
 
 
 def keep_support(field: VectorField, weights: Sequence[Tensor], *, smallest: float) -> None:

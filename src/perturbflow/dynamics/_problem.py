@@ -43,7 +43,7 @@ class Units:
 
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory], curves: Sequence[Smoothed]) -> Units:
-        """Measure the units on trajectories; a gene that an intervention holds does not count there.
+        """Measure the units on trajectories; a gene that an intervention holds counts only if nothing else is known of it.
 
         Parameters
         ----------
@@ -70,7 +70,11 @@ class Units:
         moves = (scale > np.maximum(1e-9 * scale.max(), rounding)) & (speed > 0)
         duration = max(float(t.time[-1] - t.time[0]) for t in trajectories)
         time = float(np.median(scale[moves] / speed[moves])) if moves.any() else duration
-        scale[~moves] = scale[moves].min() if moves.any() else 1.0
+        # What is always held or at rest has the spread of its levels, as a regulator that differs between trajectories.
+        everywhere = np.concatenate([c(t.time) for t, c in zip(trajectories, curves, strict=True)])
+        spread, size = everywhere.std(axis=0), np.abs(everywhere).max(axis=0)
+        smallest = scale[moves].min() if moves.any() else 1.0
+        scale[~moves] = np.where(spread > 1e-6 * size, spread, smallest)[~moves]
         return cls(scale=scale, time=min(max(time, 1e-3 * duration), duration))
 
 

@@ -101,7 +101,7 @@ def fitted_graph(
 
     def square(values: NDArray, part: int) -> NDArray:
         full = np.zeros((config.n_genes, config.n_genes))
-        full[list(config.regulators)] = values[:, part * n_regulators : (part + 1) * n_regulators].T
+        full[np.ix_(config.regulators, config.targets)] = values[:, part * n_regulators : (part + 1) * n_regulators].T
         return full
 
     parts = range(config.order)

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 
 from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, trajectories_of
 from perturbflow._threads import spare_core
-from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory, smooth
+from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Movement, Trajectory, smooth
 from perturbflow.models._fit_dynamics import prior_factors
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SHARE_OF_STEPS = 0.6  # of the fit itself, but no fewer than this share of the u
 
 @dataclass(frozen=True)
 class Stability:
-    """What fits to resampled data agree on; all of shape (d, n_inputs).
+    """What fits to resampled data agree on; all of shape (K, n_inputs).
 
     Attributes
     ----------
@@ -121,10 +121,30 @@ def _one(
     threshold: float | None,
     seed: int,
 ) -> tuple[Any, Any, Any]:
-    """Return support, evidence and signed Jacobian of one fit, each (d, n_inputs)."""
-    trainer = DynamicsTrainer(trajectories, config, dataclasses.replace(settings, seed=seed), factors=factors)
-    trainer.fit_support(threshold)
-    model = trainer.result()
-    support, weight = model.support(), model.jacobian().signed.numpy()
-    evidence = model.evidence if model.evidence.size else np.abs(weight)
-    return support.astype(float), evidence.astype(float), weight.astype(float)
+    """Return support, evidence and signed Jacobian of one fit, each (K, n_inputs); 0 for what these data do not move."""
+    movement = Movement.of(trajectories)
+    targets = [k for k, gene in enumerate(config.targets) if movement.moves[gene]]
+    sources = [k for k, gene in enumerate(config.regulators) if movement.varies[gene]]
+    found = np.zeros((3, len(config.targets), config.n_inputs))
+    if targets and sources:
+        moving = [config.targets[k] for k in targets]
+        smaller = dataclasses.replace(
+            config,
+            regulators=tuple(config.regulators[k] for k in sources),
+            at_rest=tuple(gene for gene in range(config.n_genes) if gene not in moving),
+        )
+        inputs = [k + part * len(config.regulators) for part in range(config.order) for k in sources]
+        place = np.ix_(targets, inputs)
+        trainer = DynamicsTrainer(
+            trajectories,
+            smaller,
+            dataclasses.replace(settings, seed=seed),
+            factors=None if factors is None else factors[place],
+        )
+        trainer.fit_support(threshold)
+        model = trainer.result()
+        weight = model.jacobian().signed.numpy()
+        evidence = model.evidence if model.evidence.size else np.abs(weight)
+        for part, values in zip(found, (model.support(), evidence, weight), strict=True):
+            part[place] = values
+    return tuple(found)
