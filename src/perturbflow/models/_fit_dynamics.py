@@ -242,6 +242,7 @@ def fit_dynamics(
     trajectories = [t.binned(options.n_bins) for t in trajectories_of(adata, fields)]
     config = options.config(trajectories, [genes.index(name) for name in fields.regulators])
     _warn_at_rest(config, genes)
+    _warn_same(trajectories, config, genes)
     factors = None
     if fields.has_prior:
         factors = prior_factors(adata.varp[DYNAMICS_PRIOR_KEY], config, trust=options.prior_trust)
@@ -276,7 +277,10 @@ def identity(trainer: DynamicsTrainer) -> dict[str, Any]:
 
 def prior_factors(prior: sparse.spmatrix, config: FieldConfig, *, trust: float) -> torch.Tensor:
     """Return penalty factors (K, n_inputs) from a prior network: 1 / (1 + trust * |weight| / mean |weight|)."""
-    dense = np.abs(prior.toarray()[np.ix_(config.regulators, config.targets)].T)
+    known = np.abs(prior.toarray())
+    if not config.self_regulation:  # edges that no field can have make no others weaker
+        np.fill_diagonal(known, 0.0)
+    dense = known[np.ix_(config.regulators, config.targets)].T
     if dense.any():
         dense = dense / dense[dense > 0].mean()
     factors = 1 / (1 + trust * dense)
@@ -295,6 +299,20 @@ def _warn_at_rest(config: FieldConfig, genes: Sequence[str]) -> None:
     if acting := [genes[k] for k in config.at_rest if k in config.regulators]:
         msg += f" As their levels differ between trajectories, {listing(acting)} may still regulate others."
     warn(f"{msg} Leave such genes out of `adata` to do without this warning.")
+
+
+def _warn_same(trajectories: Sequence[Trajectory], config: FieldConfig, genes: Sequence[str]) -> None:
+    """Say which genes cannot be told from each other."""
+    levels = np.concatenate([t.values for t in trajectories]).T
+    same: dict[bytes, list[str]] = {}
+    for gene in config.targets:
+        same.setdefault(levels[gene].tobytes(), []).append(genes[gene])
+    if groups := [names for names in same.values() if len(names) > 1]:
+        msg = (
+            f"Some genes have the same levels everywhere: {listing(groups)}. Which of them regulates another gene cannot be "
+            "told, and each may seem to regulate the others. Keep one of them in `adata`."
+        )
+        warn(msg)
 
 
 def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from scvi.data.fields import LayerField, NumericalObsField
 
 from perturbflow._dynamics_fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
 from perturbflow._dynamics_store import StoredDynamics
+from perturbflow._solutions import warn_without_effect
 from perturbflow.models._dynamics_module import TIME_KEY, DynamicsModule
 from perturbflow.models._fit_dynamics import DynamicsOptions, fit_dynamics
 from perturbflow.models._graph import fitted_graph
@@ -272,6 +273,7 @@ class SparseNODE(RegisteredModel):
         if start is not None:
             states = stored.model.state(np.atleast_2d(np.asarray(start, dtype=float)))
         clamp = {stored.position(gene): float(level) for gene, level in levels.items()}
+        warn_without_effect(stored, levels)
         return stored.model.solve(states, time, clamp=clamp)
 
     def graph(self, *, method: str = "jacobian", n_bootstraps: int = 0, n_jobs: int = 1, seed: int = 0) -> pd.DataFrame:
