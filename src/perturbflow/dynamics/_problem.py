@@ -22,7 +22,8 @@ class Units:
     Attributes
     ----------
     scale
-        Standard deviation of every gene over the training trajectories, shape (d,).
+        Standard deviation of every gene over the training trajectories, shape (d,); of its means for what does not move,
+        or the smallest of all where these are the same.
     time
         Median over genes of spread / root mean square of the rate of change.
 
@@ -43,7 +44,7 @@ class Units:
 
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory], curves: Sequence[Smoothed]) -> Units:
-        """Measure the units on trajectories; a gene that an intervention holds counts only if nothing else is known of it.
+        """Measure the units on trajectories; a gene that an intervention holds does not count there.
 
         Parameters
         ----------
@@ -70,11 +71,11 @@ class Units:
         moves = (scale > np.maximum(1e-9 * scale.max(), rounding)) & (speed > 0)
         duration = max(float(t.time[-1] - t.time[0]) for t in trajectories)
         time = float(np.median(scale[moves] / speed[moves])) if moves.any() else duration
-        # What is always held or at rest has the spread of its levels, as a regulator that differs between trajectories.
-        everywhere = np.concatenate([c(t.time) for t, c in zip(trajectories, curves, strict=True)])
-        spread, size = everywhere.std(axis=0), np.abs(everywhere).max(axis=0)
         smallest = scale[moves].min() if moves.any() else 1.0
-        scale[~moves] = np.where(spread > 1e-6 * size, spread, smallest)[~moves]
+        # What does not move acts on others by how it differs between trajectories.
+        mean = np.stack([c(t.time).mean(axis=0) for t, c in zip(trajectories, curves, strict=True)])
+        differs = np.ptp(mean, axis=0) > 1e-6 * np.abs(mean).max(axis=0)
+        scale[~moves] = np.where(differs, mean.std(axis=0), smallest)[~moves]
         return cls(scale=scale, time=min(max(time, 1e-3 * duration), duration))
 
 
