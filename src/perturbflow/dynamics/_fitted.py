@@ -278,7 +278,7 @@ def usual_rates(states: Array, config: FieldConfig) -> Array:
     d, moving = config.n_genes, np.array(config.targets)
     design = np.column_stack([np.ones(len(states)), states[:, moving]])
     rates = np.zeros((d + 1, d))
-    rates[np.ix_([0, *(1 + moving)], moving)] = np.linalg.lstsq(design, states[:, d + moving], rcond=None)[0]
+    rates[np.ix_(np.append(0, 1 + moving), moving)] = np.linalg.lstsq(design, states[:, d + moving], rcond=None)[0]
     return rates
 
 

@@ -143,8 +143,9 @@ def _one(
         )
         trainer.fit_support(threshold)
         model = trainer.result()
-        weight = model.jacobian().signed.numpy()
-        evidence = model.evidence if model.evidence.size else np.abs(weight)
-        for part, values in zip(found, (model.support(), evidence, weight), strict=True):
+        jacobian = model.jacobian().signed.numpy()
+        measured = model.evidence if model.evidence.size else np.abs(jacobian)
+        for part, values in zip(found, (model.support(), measured, jacobian), strict=True):
             part[place] = values
-    return tuple(found)
+    support, evidence, weight = found
+    return support, evidence, weight
