@@ -49,7 +49,7 @@ def warn_without_effect(
     config = stored.model.config
     acts = np.zeros((config.n_genes, config.n_genes), dtype=bool)
     sources = np.tile(config.regulators, config.order)
-    for target, inputs in zip(config.targets, stored.model.support(), strict=True):
+    for target, inputs in enumerate(stored.model.support()):
         acts[sources[inputs], target] = True
     np.fill_diagonal(acts, val=False)
     reasons: dict[str, str] = {}

@@ -161,11 +161,11 @@ def test_what_does_not_move_in_a_bootstrap_has_no_edges_there(fitted_dynamics, m
 
     monkeypatch.setattr(DynamicsTrainer, "__init__", remember)
     settings = DynamicsSettings(strength=0.0, matching_steps=3, elimination_steps=1)
-    factors = torch.arange(12.0).reshape(4, 3)  # of targets 0 to 3 and regulators 0, 1 and 3
+    factors = torch.arange(15.0).reshape(5, 3)  # of regulators 0, 1 and 3
     found = _stability._one(drawn, config, settings, factors, 0.0, 0)
-    assert asked == [((0, 1), (0, 1), [[0, 1], [3, 4]])]
+    assert asked == [((0, 1), (0, 1), [[3 * k, 3 * k + 1] for k in range(5)])]
     for part in found:
-        assert part.shape == (4, 3)
+        assert part.shape == (5, 3)
         assert not part[2:].any()
         assert not part[:, 2].any()
         assert part[:2, :2].any()

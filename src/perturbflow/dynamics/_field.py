@@ -150,13 +150,28 @@ class VectorField(nn.Module, ABC):
         """
         derivative = self.highest_rates(state, weights)
         if self.config.at_rest:
-            derivative = derivative.new_zeros(len(state), self.config.n_genes).index_copy(1, self.targets, derivative)
+            derivative = self.of_all_genes(derivative.T).T
         if self.config.order == 1:
             return derivative
         rates = state[:, self.config.n_genes :]
         if self.config.at_rest:
             rates = rates.index_fill(1, self.targets.new_tensor(self.config.at_rest), 0.0)
         return torch.cat([rates, derivative], dim=1)
+
+    def of_all_genes(self, values: Tensor) -> Tensor:
+        """Return rows of the targets among rows of all genes (d, ...), which are 0 for genes without a mechanism.
+
+        Parameters
+        ----------
+        values
+            A row a target (K, ...).
+
+        Returns
+        -------
+        A row a gene (d, ...).
+        """
+        everything = values.new_zeros(self.config.n_genes, *values.shape[1:])
+        return everything.index_copy(0, self.targets, values)
 
     def _normal(self, *shape: int, scale: float) -> nn.Parameter:
         return nn.Parameter(scale * torch.randn(shape, generator=self.generator))

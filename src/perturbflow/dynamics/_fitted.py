@@ -49,7 +49,7 @@ class FittedDynamics:
         Affine map (d + 1, d) from levels to rates at the observed states, for new starts of a second-order field; empty
         in first order.
     evidence
-        Evidence for the inputs of the K targets from backward elimination (K, n_inputs), empty without.
+        Evidence for the inputs from backward elimination (d, n_inputs), empty without.
     path
         Errors and numbers of edges along the strengths of sparsity, columns of a table.
     history
@@ -190,13 +190,14 @@ class FittedDynamics:
 
         Returns
         -------
-        The averages (K, n_inputs), per unit of time of the model.
+        The averages (d, n_inputs), per unit of time of the model; 0 for genes at rest.
         """
         field = self.field.float()
-        return mean_jacobian(field, torch.tensor(np.asarray(self.states if states is None else states, np.float32)))
+        found = mean_jacobian(field, torch.tensor(np.asarray(self.states if states is None else states, np.float32)))
+        return MeanJacobian(field.of_all_genes(found.mean), field.of_all_genes(found.magnitude))
 
     def support(self) -> NDArray[np.bool_]:
-        """Return which inputs a target depends on, shape (K, n_inputs): a path of non-zero weights leads there.
+        """Return which inputs a target depends on, shape (d, n_inputs): a path of non-zero weights leads there.
 
         Returns
         -------
@@ -208,7 +209,7 @@ class FittedDynamics:
         paths = path_weights(layers[:-1] if self.config.skip else layers)
         if self.config.skip:
             paths = paths + layers[-1][:, 0].abs()
-        return (paths > 0).numpy()
+        return self.field.of_all_genes(paths > 0).numpy()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain arrays and values.

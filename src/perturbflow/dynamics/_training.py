@@ -52,7 +52,7 @@ class DynamicsTrainer:
     settings
         How it is fitted.
     factors
-        How much each input of each target is penalised (K, n_inputs), from a prior.
+        How much each input of each gene is penalised (d, n_inputs), from a prior.
     on_step
         Called with the stage, the step and the loss.
 
@@ -329,7 +329,7 @@ class DynamicsTrainer:
             clamped=np.stack([t.clamped for t in self.trajectories]),
             states=states.numpy(),
             rates=usual_rates(states.double().numpy(), self.config),
-            evidence=self.evidence.numpy(),
+            evidence=(self.field.of_all_genes(self.evidence) if self.evidence.numel() else self.evidence).numpy(),
             path=self.path.to_columns(self.chosen) if self.path.strengths else {},
             history=self.history,
             strength=self.strength,
@@ -338,7 +338,8 @@ class DynamicsTrainer:
 
     def _sparsity(self, field: VectorField) -> Sparsity:
         kind = SPARSITIES[self.settings.sparsity]
-        return kind(field, factors=self.factors, **self.settings.sparsity_options)
+        factors = None if self.factors is None else self.factors[field.targets]
+        return kind(field, factors=factors, **self.settings.sparsity_options)
 
     def _match(
         self, problem: Problem, strength: float, *, n_steps: int, learning_rate: float, fresh: bool, stage: str

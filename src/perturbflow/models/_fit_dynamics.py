@@ -276,11 +276,12 @@ def identity(trainer: DynamicsTrainer) -> dict[str, Any]:
 
 
 def prior_factors(prior: sparse.spmatrix, config: FieldConfig, *, trust: float) -> torch.Tensor:
-    """Return penalty factors (K, n_inputs) from a prior network: 1 / (1 + trust * |weight| / mean |weight|)."""
+    """Return penalty factors (d, n_inputs) from a prior network: 1 / (1 + trust * |weight| / mean |weight|)."""
     known = np.abs(prior.toarray())
     if not config.self_regulation:  # edges that no field can have make no others weaker
         np.fill_diagonal(known, 0.0)
-    dense = known[np.ix_(config.regulators, config.targets)].T
+    known[:, list(config.at_rest)] = 0.0
+    dense = known[list(config.regulators)].T
     if dense.any():
         dense = dense / dense[dense > 0].mean()
     factors = 1 / (1 + trust * dense)

@@ -83,7 +83,7 @@ def fitted_graph(
         layers = [w.detach() for w in model.field.weights()]
         paths = path_weights(layers[:-1] if model.config.skip else layers)
         paths = paths + layers[-1][:, 0].abs() if model.config.skip else paths
-        weight = (torch.sign(jacobian.mean) * paths).numpy()
+        weight = (torch.sign(jacobian.mean) * model.field.of_all_genes(paths)).numpy()
     else:
         weight = jacobian.signed.numpy()
     weight = np.where(model.support(), weight, 0.0)
@@ -101,7 +101,7 @@ def fitted_graph(
 
     def square(values: NDArray, part: int) -> NDArray:
         full = np.zeros((config.n_genes, config.n_genes))
-        full[np.ix_(config.regulators, config.targets)] = values[:, part * n_regulators : (part + 1) * n_regulators].T
+        full[list(config.regulators)] = values[:, part * n_regulators : (part + 1) * n_regulators].T
         return full
 
     parts = range(config.order)

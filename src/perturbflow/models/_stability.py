@@ -28,7 +28,7 @@ SHARE_OF_STEPS = 0.6  # of the fit itself, but no fewer than this share of the u
 
 @dataclass(frozen=True)
 class Stability:
-    """What fits to resampled data agree on; all of shape (K, n_inputs).
+    """What fits to resampled data agree on; all of shape (d, n_inputs).
 
     Attributes
     ----------
@@ -121,31 +121,23 @@ def _one(
     threshold: float | None,
     seed: int,
 ) -> tuple[Any, Any, Any]:
-    """Return support, evidence and signed Jacobian of one fit, each (K, n_inputs); 0 for what these data do not move."""
+    """Return support, evidence and signed Jacobian of one fit, each (d, n_inputs); 0 for what these data do not move."""
     movement = Movement.of(trajectories)
-    targets = [k for k, gene in enumerate(config.targets) if movement.moves[gene]]
     sources = [k for k, gene in enumerate(config.regulators) if movement.varies[gene]]
-    found = np.zeros((3, len(config.targets), config.n_inputs))
-    if targets and sources:
-        moving = [config.targets[k] for k in targets]
-        smaller = dataclasses.replace(
-            config,
-            regulators=tuple(config.regulators[k] for k in sources),
-            at_rest=tuple(gene for gene in range(config.n_genes) if gene not in moving),
-        )
+    at_rest = {*config.at_rest, *np.flatnonzero(~movement.moves).tolist()}
+    support, evidence, weight = np.zeros((3, config.n_genes, config.n_inputs))
+    if sources and len(at_rest) < config.n_genes:
         inputs = [k + part * len(config.regulators) for part in range(config.order) for k in sources]
-        place = np.ix_(targets, inputs)
         trainer = DynamicsTrainer(
             trajectories,
-            smaller,
+            dataclasses.replace(
+                config, regulators=tuple(config.regulators[k] for k in sources), at_rest=tuple(sorted(at_rest))
+            ),
             dataclasses.replace(settings, seed=seed),
-            factors=None if factors is None else factors[place],
+            factors=None if factors is None else factors[:, inputs],
         )
         trainer.fit_support(threshold)
         model = trainer.result()
-        jacobian = model.jacobian().signed.numpy()
-        measured = model.evidence if model.evidence.size else np.abs(jacobian)
-        for part, values in zip(found, (model.support(), measured, jacobian), strict=True):
-            part[place] = values
-    support, evidence, weight = found
+        support[:, inputs], weight[:, inputs] = model.support(), model.jacobian().signed.numpy()
+        evidence[:, inputs] = model.evidence if model.evidence.size else np.abs(weight[:, inputs])
     return support, evidence, weight
