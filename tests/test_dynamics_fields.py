@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -119,9 +121,20 @@ def test_names_that_would_be_confused_are_refused():
         ["0", "6.0", "12"],
         pd.Categorical(["0", "6", "12"], categories=["12", "6", "0"]),
         pd.Categorical([0, 6, 12]),
+        pd.Categorical(["0", "6", "12"], categories=["iPSC", "12", "0", "6"]),
+        pd.Categorical([0, 6, 12], categories=[0, 6, 12, np.inf], ordered=True),
         pd.array([0, 6, 12], dtype="Int64"),
     ],
-    ids=["integers", "floats", "text", "categories_of_text", "categories_of_numbers", "nullable"],
+    ids=[
+        "integers",
+        "floats",
+        "text",
+        "categories_of_text",
+        "categories_of_numbers",
+        "unused",
+        "infinite_unused",
+        "nullable",
+    ],
 )
 def test_times_of_every_type(times):
     adata = make([0, 0, 0])
@@ -251,3 +264,46 @@ def test_what_has_gone_since(spoil, error, message):
     spoiled = spoil(adata)
     with pytest.raises(error, match=rf"{message}.* Run `pf.pp.setup_dynamics\(adata, ...\)` again"):
         read_dynamics_fields(spoiled if isinstance(spoiled, AnnData) else adata)
+
+
+@pytest.mark.parametrize(
+    ("times", "cells", "expected"),
+    [
+        (["0h", "12h", "6h"], r"3 cells: \['cell_0', 'cell_1', 'cell_2'\]", [0, 12, 6]),
+        (["0", "day 3", "day 7.5"], r"2 cells: \['cell_1', 'cell_2'\]", [0, 3, 7.5]),
+        (["E10.5", "E8.5", "E9.5"], r"3 cells", [10.5, 8.5, 9.5]),
+        (pd.to_datetime(["2020-01-02 00:00", "2020-01-01 12:00", "2020-01-01 00:00"]), r"3 cells", [24, 12, 0]),
+        (pd.to_timedelta([90, 0, 60], unit="min"), r"3 cells", [1.5, 0, 1]),
+    ],
+    ids=["hours", "days", "embryos", "dates", "durations"],
+)
+@pytest.mark.parametrize("categorical", [False, True])
+def test_advice_on_times_makes_numbers(times, cells, expected, categorical):
+    adata = make([0, 0, 0])
+    adata.obs["time"] = pd.Categorical(times) if categorical else times
+    with pytest.raises(ValueError, match=rf"found .* in {cells}") as error:
+        time_column(adata, "time")
+    exec(re.findall("`([^`]*)`", str(error.value))[-1], {"adata": adata, "pandas": pd})
+    assert time_column(adata, "time").tolist() == expected
+
+
+@pytest.mark.parametrize("times", [["0", "6", "iPSC"], ["0", "6h", "2d"], ["0", "6", "-12h"]])
+def test_advice_on_times_of_different_units_leaves_them_to_be_filled_in(times):
+    adata = make([0, 0, 0])
+    adata.obs["time"] = pd.Categorical(times)
+    with pytest.raises(ValueError, match=r"Give every value a number in one unit") as error:
+        time_column(adata, "time")
+    advice = re.findall("`([^`]*)`", str(error.value))[-1].replace("...", "24")
+    exec(advice, {"adata": adata})
+    assert time_column(adata, "time").tolist() == [0, 24 if times[1] == "6h" else 6, 24]
+
+
+@pytest.mark.parametrize("times", [[0, np.inf, 1], [0, np.nan, 1], ["0", None, "1"], pd.Categorical(["0", "inf", "1"])])
+def test_advice_on_missing_and_infinite_times_leaves_the_others(times):
+    adata = make([0, 0, 0])
+    adata.obs["time"] = times
+    with pytest.raises(ValueError, match=r"in 1 cells: \['cell_1'\]") as error:
+        time_column(adata, "time")
+    scope = {"adata": adata, "numpy": np}
+    exec(re.findall("`([^`]*)`", str(error.value))[-1], scope)
+    assert time_column(scope["adata"], "time").tolist() == [0, 1]

@@ -27,6 +27,7 @@ _SETUP = "Run `pf.pp.setup_dynamics(adata, ...)` first."
 _AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
 _EVERYTHING = "all"  # the name of the one trajectory where cells are not told apart
 _OPTIONS = ("trajectory_key", "perturbation_key", "layer")
+_NUMBER_WITH_UNIT = re.compile(r"([^\d+-]*?)(\d+(?:\.\d+)?)(\D*)")  # "6 h", "day 3"
 
 
 @dataclass(frozen=True)
@@ -216,27 +217,65 @@ def time_column(adata: AnnData, key: str, *, allow_missing: bool = False) -> NDA
     Times.
     """
     check_key(key, adata.obs.columns, where="adata.obs")
-    column = adata.obs[key].astype("category")
-    levels = column.cat.categories
+    column = adata.obs[key].astype("category").cat.remove_unused_categories()
+    levels, codes = column.cat.categories, column.cat.codes.to_numpy()
     numbers = levels if levels.dtype.kind in "iuf" else pd.to_numeric(levels.astype(str), errors="coerce")
     numbers = numbers.to_numpy(dtype=np.float64)
     wrong = np.isnan(numbers)
     if wrong.any():
+        is_wrong = np.append(wrong, False)[codes]
         msg = (
             f"Expected times in `adata.obs[{key!r}]` to be numbers, or text that is a number, "
-            f"found {listing(levels[wrong].tolist())} of type {adata.obs[key].dtype}. Convert them to numbers of one unit."
+            f"found {listing(levels[wrong].tolist())} of type {adata.obs[key].dtype} in {is_wrong.sum()} cells: "
+            f"{listing(adata.obs_names[is_wrong], limit=3)}. {_as_numbers(levels, numbers, key)}"
         )
         raise ValueError(msg)
-    time = np.append(numbers, np.nan)[column.cat.codes.to_numpy()]
-    for bad, what in ((np.isinf(time), "infinite"), (np.isnan(time) & (not allow_missing), "missing")):
+    time = np.append(numbers, np.nan)[codes]
+    is_finite, is_known = f"~numpy.isinf(adata.obs[{key!r}].astype(float))", f"adata.obs[{key!r}].notna()"
+    missing = np.isnan(time) & (not allow_missing)
+    for bad, what, others in ((np.isinf(time), "infinite", is_finite), (missing, "missing", is_known)):
         if bad.any():
             msg = (
                 f"Expected a finite time for every cell in `adata.obs[{key!r}]`, found it {what} in {bad.sum()} cells: "
                 f"{listing(adata.obs_names[bad], limit=3)}. Fill in the times, or remove these cells with "
-                f"`adata = adata[np.isfinite(adata.obs[{key!r}])].copy()`."
+                f"`adata = adata[{others}].copy()`."
             )
             raise ValueError(msg)
     return time
+
+
+def _as_numbers(levels: pd.Index, numbers: NDArray[np.float64], key: str) -> str:
+    """Say how times become numbers of which not all are, given the different ones and NaN for what is no number."""
+    column = f"adata.obs[{key!r}]"
+    if levels.dtype.kind == "M":
+        hours = f"(pandas.to_datetime({column}) - pandas.Timestamp({str(levels.min())!r})).dt.total_seconds() / 3600"
+        return f"Convert dates to hours: `{column} = {hours}`."
+    if levels.dtype.kind == "m":
+        return f"Convert durations to hours: `{column} = pandas.to_timedelta({column}).dt.total_seconds() / 3600`."
+    parts = [_NUMBER_WITH_UNIT.fullmatch(str(level)) for level in levels]
+    units = {(part[1], part[3]) for part in parts if part is not None and float(part[2]) != 0}  # 0 is 0 in any unit
+    if None not in parts and len(units) == 1:
+        pattern = r"(\d+\.?\d*)"
+        return f"Leave out the unit: `{column} = {column}.astype(str).str.extract({pattern!r}, expand=False).astype(float)`."
+    shown = [
+        f"{level!r}: {'...' if np.isnan(number) else f'{number:g}'}"
+        for level, number in zip(levels, numbers, strict=True)
+    ]
+    mapping = "{" + ", ".join(shown[:10]) + ("}" if len(shown) <= 10 else ", ...}")
+    return (
+        f"Give every value a number in one unit, `{column} = {column}.map({mapping}).astype(float)`, or remove the cells "
+        "that are at no time."
+    )
+
+
+def check_times_differ(time: NDArray[np.float64], key: str) -> None:
+    """Raise if all cells that have a time have the same, or none has any."""
+    known = time[~np.isnan(time)]
+    if len(known) and (known != known[0]).any():
+        return
+    found = f"{known[0]:g} in all {len(known)} cells" if len(known) else f"none in all {len(time)} cells"
+    msg = f"Expected times that differ in `adata.obs[{key!r}]`, found {found}. Name the column with the time in `time_key`."
+    raise ValueError(msg)
 
 
 def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFrame, NDArray[np.intp]]:

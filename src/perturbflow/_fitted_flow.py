@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from perturbflow._conditions import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 CONTROL_TOTALS = "control_totals"
 """Setting with percentiles of the totals of control cells, which new ones are compared with."""
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "weights")

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_between
+from perturbflow._checks import check_between, listing
 from perturbflow._named_arrays import chosen
+from perturbflow._warnings import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
 
     from perturbflow._dynamics_store import StoredDynamics
 
+SAME_LEVEL = 1e-6  # relative difference of levels that are one
 BEYOND = 0.25  # of the observed time, how far a forecast goes unless asked otherwise
 
 
@@ -30,6 +32,49 @@ def check_until(until: float | None, *, first: float, last: float) -> float:
         msg = f"Expected `until` to be after the first observed time {first:g}, found {until!r}."
         raise ValueError(msg)
     return float(until)
+
+
+def warn_without_effect(
+    stored: StoredDynamics, levels: Mapping[str, float], unperturbed: NDArray[np.floating] | None = None
+) -> None:
+    """Say which held genes cannot change any other gene, why, and which genes can.
+
+    Parameters
+    ----------
+    stored
+        The fitted dynamics.
+    levels
+        Levels at which genes are held.
+    unperturbed
+        Levels of all genes without intervention (..., d), where they are known.
+    """
+    config = stored.model.config
+    acts = np.zeros((config.n_genes, config.n_genes), dtype=bool)
+    sources = np.tile(config.regulators, config.order)
+    for target, inputs in enumerate(stored.model.support()):
+        acts[sources[inputs], target] = True
+    np.fill_diagonal(acts, val=False)
+    reasons: dict[str, str] = {}
+    for gene, level in levels.items():
+        at = stored.position(gene)
+        if gene not in stored.fields.regulators:
+            reasons[gene] = "is not among the regulators of `pf.pp.setup_dynamics(adata, regulators=...)`"
+        elif at not in config.regulators:
+            reasons[gene] = (
+                "is at the same level in all cells of the fit, so that nothing is known of what it regulates"
+            )
+        elif not acts[at].any():
+            reasons[gene] = "regulates no other gene in these dynamics"
+        elif unperturbed is not None and np.allclose(
+            unperturbed[..., at], level, rtol=SAME_LEVEL, atol=SAME_LEVEL * stored.model.units.scale[at]
+        ):
+            reasons[gene] = f"is at {level:g} without intervention, too"
+    if not reasons:
+        return
+    can = [stored.genes[k] for k in np.argsort(-acts.sum(axis=1), kind="stable") if acts[k].any()]
+    who = f"Genes that regulate others here: {listing(can)}." if can else "No gene regulates another in these dynamics."
+    why = "; ".join(f"{gene!r} {reason}" for gene, reason in reasons.items())
+    warn(f"Holding {listing(reasons)} changes no other gene: {why}. {who}")
 
 
 def new_starts(

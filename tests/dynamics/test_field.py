@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from perturbflow.dynamics._field import ACTIVATIONS, DenseField, FieldConfig, TargetField, build_field
+from perturbflow.dynamics import ACTIVATIONS, DenseField, FieldConfig, TargetField, build_field
 from perturbflow.dynamics._integrate import solve_rk4
 from perturbflow.dynamics._paths import path_weights
 
@@ -271,3 +271,25 @@ def test_structures():
     assert [tuple(m.shape) for m in field.matrices] == [
         (3, n_out, n_in) for n_in, n_out in itertools.pairwise((2, 5, 4, 1))
     ]
+
+
+@pytest.mark.parametrize("structure", ["per_target", "dense"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_genes_at_rest_have_no_mechanism_and_stay(structure, order):
+    options = {"structure": structure, "order": order, "decay": False, "production": "free"}
+    field = build_field(FieldConfig(4, (0, 3), at_rest=(1, 2), **options), seed=1)
+    without = build_field(FieldConfig(2, (0, 1), **options), seed=1)
+    assert field.targets.tolist() == list(field.config.targets) == [0, 3]
+    state = torch.randn(6, 4 * order, generator=torch.Generator().manual_seed(0))
+    moving = torch.tensor([0, 3, 4, 7][: 2 * order])
+    change = field(state)
+    torch.testing.assert_close(change[:, moving], without(state[:, moving]))
+    at_rest = torch.tensor([1, 2, 5, 6][: 2 * order])
+    assert not change[:, at_rest].any()
+
+
+def test_genes_at_rest_survive_and_are_none_in_earlier_files():
+    config = FieldConfig(4, (0, 3), at_rest=(1,))
+    assert FieldConfig.from_dict(config.to_dict()) == config
+    earlier = {name: value for name, value in config.to_dict().items() if name != "at_rest"}
+    assert FieldConfig.from_dict(earlier) == FieldConfig(4, (0, 3))

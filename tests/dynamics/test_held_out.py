@@ -100,3 +100,22 @@ def test_late_errors_of_a_gene_at_rest_are_relative_to_how_it_moved():
     n_windows = float(valid.chunks.valid.sum())
     torch.testing.assert_close(size[0], n_windows * before[0])
     torch.testing.assert_close(miss[1], size[1])
+
+
+def test_errors_of_a_gene_that_moves_only_in_what_is_fitted_are_not_relative_to_nothing():
+    trajectories = runs(8, 10)
+    _, valid, _ = hold_out(trajectories, order=1, seed=0, window=1 / 6)
+    assert valid is not None
+    held_out = {t.name for t in valid.trajectories}
+    for t in trajectories:
+        t.values[:, 1] = 1.0 if t.name in held_out else 1.0 + t.time
+    train, valid, _ = hold_out(trajectories, order=1, seed=0, window=1 / 6)
+    assert valid is not None
+    field = build_field(FieldConfig(2, (0, 1), decay=False, production="free"))
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter.zero_()
+        field.biases[-1][1] = 0.01 * train.units.time / train.units.scale[1]  # a hundredth of the rate in the others
+    miss, size = relative_errors(field, valid.chunks)
+    # Three of four runs move at the same rate: the mean square is 3/4 of its square, of which a hundredth counts.
+    assert (miss[1] / size[1]).item() == pytest.approx(0.01**2 / (0.01 * 3 / 4), rel=1e-3)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from perturbflow.dynamics._field import FieldConfig, build_field
+from perturbflow.dynamics import FieldConfig, build_field
 from perturbflow.dynamics._l1 import soft_threshold
 from perturbflow.dynamics._lasso_net import LassoNet, hierarchical_proximal
 

@@ -8,8 +8,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
 
-from perturbflow.dynamics import Trajectory, _matching
-from perturbflow.dynamics._field import FieldConfig, build_field
+from perturbflow.dynamics import FieldConfig, Trajectory, _matching, build_field
 from perturbflow.dynamics._matching import SMALLEST_ERROR, make_chunks, relative_errors, root_error
 from perturbflow.dynamics._smoothing import Smoothed
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perturbflow.dynamics._field import FieldConfig, build_field
+from perturbflow.dynamics import FieldConfig, build_field
 from perturbflow.dynamics._l0 import L0
 from perturbflow.dynamics._l1 import soft_threshold
 from perturbflow.dynamics._optimiser import GATE_LEARNING_RATE, ProximalAdam

@@ -53,6 +53,13 @@ def test_gene_that_never_moves_has_the_smallest_unit():
     assert units.scale[1] == pytest.approx(units.scale[0], rel=1e-6)
 
 
+def test_gene_that_differs_only_between_trajectories_has_the_spread_of_its_means():
+    one, other = (trajectory(np.column_stack([1 + TIME, np.full(9, level)])) for level in (0.0, 6.0))
+    assert units_of(one, other).scale[1] == pytest.approx(3)
+    assert units_of(one, trajectory(other.values, clamped=[1])).scale[1] == pytest.approx(3)
+    assert units_of(one, one).scale[1] == pytest.approx(TIME.std())
+
+
 def test_without_any_change_units_are_one_and_the_duration():
     units = units_of(lines(0.0, 0.0))
     assert units.scale.tolist() == [1, 1]

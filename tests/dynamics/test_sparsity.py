@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from perturbflow.dynamics._field import FieldConfig, build_field
+from perturbflow.dynamics import FieldConfig, build_field
 from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
 from perturbflow.dynamics._group_lasso import GroupLasso
 from perturbflow.dynamics._l0 import L0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -268,3 +269,50 @@ def test_steps_are_counted_up_to_whole_solutions():
     one = trainer()
     stages = one.fit().history["stage"]
     assert abs(one.n_steps() - (len(stages) - stages.count("solving"))) <= QUICK["solving_steps"]
+
+
+def with_gene_at_rest(trajectories, level):
+    """Put a gene that stays at a level between genes 0 and 1."""
+    return [
+        replace(t, values=np.insert(t.values, 1, level, axis=1), clamped=np.insert(t.clamped, 1, t.clamped[0]))
+        for t in trajectories
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({}, {}),
+        ({"order": 2, "decay": False, "production": "free", "self_regulation": True}, {}),
+        ({"structure": "dense"}, {"sparsity": "l0"}),
+        ({}, {"sparsity": "pathreg_edge", "eliminate": False}),
+        ({"skip": True}, {"sparsity": "lassonet"}),
+    ],
+    ids=["default", "second order", "dense", "gates", "lassonet"],
+)
+def test_fit_is_that_without_the_genes_at_rest(options, settings):
+    trajectories = runs(4, clamped=True)
+    without = trainer(trajectories, field=config(**options), **settings).fit()
+    field = FieldConfig(4, (0, 2, 3), **({"hidden": (4,), "at_rest": (1,)} | options))
+    also = with_gene_at_rest(trajectories, 3.0)
+    found = trainer(also, field=field, **settings).fit()
+    moving = [0, 2, 3]
+    np.testing.assert_allclose(found.units.scale[moving], without.units.scale)
+    assert found.units.time == pytest.approx(without.units.time)
+    assert (found.strength, found.threshold) == (without.strength, without.threshold)
+    assert not found.support()[1].any()
+    np.testing.assert_array_equal(found.support()[moving], without.support())
+    for one, other in ((found.evidence, without.evidence), (found.jacobian().signed, without.jacobian().signed)):
+        assert not len(one) or not one[1].any()
+        np.testing.assert_allclose(one[moving] if len(one) else one, other, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.path["valid_error"], without.path["valid_error"], rtol=1e-4)
+    np.testing.assert_array_equal(found.clamped, [t.clamped for t in also])
+    time = [0.0, 1.0, 3.0]
+    solved = found.solve(found.start, time, clamped=found.clamped)
+    expected = without.solve(without.start, time, clamped=without.clamped)
+    np.testing.assert_allclose(solved[..., moving], expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(solved[..., 1], 3.0, rtol=1e-6)
+    levels = np.array([[0.5, 7.0, 0.2, 1.0]])
+    solved = found.solve(found.state(levels), time)
+    np.testing.assert_allclose(solved[..., moving], without.solve(without.state(levels[:, moving]), time), atol=1e-4)
+    np.testing.assert_allclose(solved[..., 1], 7.0, rtol=1e-6)

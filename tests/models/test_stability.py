@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from perturbflow._dynamics_fields import trajectories_of
 from perturbflow._dynamics_store import read_dynamics
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, Trajectory, smooth
 from perturbflow.models import _stability
@@ -142,3 +144,31 @@ def test_missing_cells_of_the_fit_are_named(fitted_dynamics):
     stored.fields = replace(stored.fields, time_key="gone")
     with pytest.raises(KeyError, match=r"Expected 'gone' in `adata.obs`"):
         stability(fitted_dynamics, stored, n_fits=1, n_jobs=1, seed=0)
+
+
+def test_what_does_not_move_in_a_bootstrap_has_no_edges_there(fitted_dynamics, monkeypatch):
+    stored = read_dynamics(fitted_dynamics)
+    config = replace(stored.model.config, at_rest=(4,), regulators=(0, 1, 3))
+    drawn = [replace(t, values=t.values.copy()) for t in trajectories_of(fitted_dynamics, stored.fields)[:5]]
+    for one in drawn:
+        one.values[:, [2, 3]] = 1.0
+    asked = []
+    original = DynamicsTrainer.__init__
+
+    def remember(self, *args, **options) -> None:
+        asked.append((args[1].targets, args[1].regulators, options["factors"].tolist()))
+        original(self, *args, **options)
+
+    monkeypatch.setattr(DynamicsTrainer, "__init__", remember)
+    settings = DynamicsSettings(strength=0.0, matching_steps=3, elimination_steps=1)
+    factors = torch.arange(15.0).reshape(5, 3)  # of regulators 0, 1 and 3
+    found = _stability._one(drawn, config, settings, factors, 0.0, 0)
+    assert asked == [((0, 1), (0, 1), [[3 * k, 3 * k + 1] for k in range(5)])]
+    for part in found:
+        assert part.shape == (5, 3)
+        assert not part[2:].any()
+        assert not part[:, 2].any()
+        assert part[:2, :2].any()
+    for one in drawn:
+        one.values[:] = 1.0
+    assert not np.any(_stability._one(drawn, config, settings, factors, 0.0, 0))

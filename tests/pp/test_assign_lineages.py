@@ -184,3 +184,29 @@ def test_backed_cells(adata, tmp_path):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(ValueError, match="in memory, found a backed one"):
         assign_lineages(anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r"), "fates", time_key="dpt_pseudotime")
+
+
+def test_every_cell_of_the_first_time_is_of_the_start():
+    fates = np.array([[0.9, 0.1]] * 10 + [[0.1, 0.9]] * 10 + [[0.3, 0.7]] * 20)
+    time = np.repeat(["0", "0", "12"], [10, 10, 20])
+    for order in (np.arange(40), np.arange(40)[::-1]):
+        # The mean at the start is 0.5 of both: 0.3 is enough of it, and 0.1 is not.
+        cells = assign_lineages(screen(fates[order], time[order]), "fates", time_key="time", names=["a", "b"])
+        assert cells.obs["lineage"].value_counts().to_dict() == {"a": 30, "b": 30}
+
+
+@pytest.mark.parametrize(("time", "found"), [(np.nan, "none in all 7 cells"), (3.0, "3 in all 7 cells")])
+def test_times_that_say_no_start(adata, unchanged, time, found):
+    adata.obs["dpt_pseudotime"] = time
+    with unchanged(adata), pytest.raises(ValueError, match=rf"Expected times that differ in .*, found {found}"):
+        assign_lineages(adata, "fates", time_key="dpt_pseudotime")
+
+
+def test_a_lineage_without_any_time(adata, unchanged):
+    adata.obs["dpt_pseudotime"] = [0.9, 0.0, np.nan, np.nan, 0.7, 0.2, np.nan]
+    adata.obsm["fates"]["mono"] = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    with (
+        unchanged(adata),
+        pytest.raises(ValueError, match=r"with a time .* in every lineage, found none in \['mono'\]"),
+    ):
+        assign_lineages(adata, "fates", time_key="dpt_pseudotime")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import anndata
@@ -105,6 +106,32 @@ def test_a_prior_graph_is_like_its_table(adata):
     pf.pp.setup_dynamics(adata, time_key="time", prior=table)
     np.testing.assert_array_equal(from_graph, adata.varp[DYNAMICS_PRIOR_KEY].toarray())
     assert np.count_nonzero(from_graph) == 2
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        edges(("GATA1", "SPI1", 1.0), ("KLF1", "SPI1", 1.0), ("GATA1", "SPI1", -1.0)),
+        edges(("GATA1", "SPI1", "1"), ("KLF1", "SPI1", "3"), ("GATA1", "SPI1", "-1")),
+        edges(("GATA1", "SPI1"), ("KLF1", "SPI1"), ("GATA1", "SPI1")),
+        nx.MultiDiGraph([("GATA1", "SPI1", {"weight": 1.0}), ("KLF1", "SPI1"), ("GATA1", "SPI1", {"weight": -1.0})]),
+    ],
+    ids=["opposite", "text", "no_weights", "graph"],
+)
+def test_advice_on_repeated_edges_works(adata, unchanged, prior):
+    with unchanged(adata), pytest.raises(ValueError, match=r"repeated \[\('GATA1', 'SPI1'\)\]. Keep one") as error:
+        pf.pp.setup_dynamics(adata, time_key="time", prior=prior)
+    advice = re.findall("`([^`]*)`", str(error.value))[-1]
+    pf.pp.setup_dynamics(adata, time_key="time", prior=eval(advice, {"prior": prior, "networkx": nx}))
+    assert adata.varp[DYNAMICS_PRIOR_KEY].nnz == 2
+
+
+def test_the_strongest_of_repeated_edges_is_kept(adata):
+    prior = edges(("GATA1", "SPI1", -3.0), ("GATA1", "SPI1", 1.0), ("KLF1", "SPI1", 2.0))
+    with pytest.raises(ValueError, match="the strongest where they differ") as error:
+        pf.pp.setup_dynamics(adata, time_key="time", prior=prior)
+    pf.pp.setup_dynamics(adata, time_key="time", prior=eval(re.findall("`([^`]*)`", str(error.value))[-1]))
+    assert adata.varp[DYNAMICS_PRIOR_KEY].toarray()[[0, 2], 1].tolist() == [-3, 2]
 
 
 def test_columns_and_index_of_a_prior_do_not_matter(adata):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 from perturbflow._dynamics_store import read_dynamics
 from perturbflow.datasets import hill_network
@@ -282,3 +283,112 @@ def test_unregistered_or_constant_cells(small, unchanged):
     del small.uns["dynamics_fields"]
     with unchanged(small), pytest.raises(KeyError, match="Run `pf.pp.setup_dynamics"):
         fit_dynamics(small, **QUICK)
+
+
+LEFT_OUT = r"2 of 7 genes do not change along any trajectory .*: \['silent', 'noisy'\]"
+
+
+@pytest.fixture
+def with_genes_at_rest(small):
+    """Five genes that move, one that is silent and one that is noise about 0."""
+    noise = np.random.default_rng(0).normal(0, 0.01, small.n_obs)
+    adata = AnnData(
+        np.column_stack([np.zeros(small.n_obs), small.X, noise]),
+        obs=small.obs,
+        var=pd.DataFrame(index=["silent", *small.var_names, "noisy"]),
+    )
+    setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    return adata
+
+
+def test_genes_that_do_not_move_have_no_say(small, with_genes_at_rest):
+    fit_dynamics(small, **QUICK)
+    with pytest.warns(UserWarning, match=LEFT_OUT) as said:
+        fit_dynamics(with_genes_at_rest, **QUICK)
+    assert [one.filename for one in said if "do not change" in str(one.message)] == [__file__]
+    one, other = small.uns["dynamics"], with_genes_at_rest.uns["dynamics"]
+    for name in ("decay", "production", "self_regulation"):
+        assert one["config"][name] == other["config"][name]
+    assert other["config"]["decay"]
+    assert (other["strength"], other["threshold"]) == (one["strength"], one["threshold"])
+    assert_close = np.testing.assert_allclose
+    assert_close(other["sparsity_path"].astype(float), one["sparsity_path"].astype(float), rtol=1e-4)
+    for adata in (small, with_genes_at_rest):
+        infer_graph(adata, n_bootstraps=1)
+        forecast(adata, n_times=4)
+    for suffix in ("", "_evidence"):
+        graph = with_genes_at_rest.varp[f"dynamics_graph{suffix}"].toarray()
+        assert not graph[[0, 6]].any()
+        assert not graph[:, [0, 6]].any()
+        assert_close(graph[1:6, 1:6], small.varp[f"dynamics_graph{suffix}"].toarray(), rtol=1e-3, atol=1e-4)
+    found = with_genes_at_rest.uns["forecast"]["values"]
+    assert_close(found[..., 1:6], small.uns["forecast"]["values"], rtol=1e-3, atol=1e-4)
+    assert not np.ptp(found[..., [0, 6]], axis=1).any()
+    assert not found[..., 0].any()
+    with pytest.warns(UserWarning, match="'noisy' is at the same level in all cells of the fit"):
+        simulate_knockout(with_genes_at_rest, {"noisy": 5.0})
+    assert (with_genes_at_rest.uns["knockout"]["perturbed"][..., 6] == 5).all()
+
+
+def test_prior_edges_of_genes_that_do_not_move_change_nothing(small, with_genes_at_rest):
+    from perturbflow._dynamics_fields import read_dynamics_fields, trajectories_of
+    from perturbflow.models import DynamicsOptions
+    from perturbflow.models._fit_dynamics import prior_factors
+
+    prior = pd.DataFrame({"source": ["gene0", "gene1"], "target": ["gene1", "gene1"], "weight": [2.0, 9.0]})
+    more = pd.DataFrame({"source": ["silent", "gene0"], "target": ["gene1", "noisy"], "weight": [50.0, 50.0]})
+    factors = []
+    for adata, table in ((small, prior), (with_genes_at_rest, pd.concat([prior, more]))):
+        setup_dynamics(adata, time_key="time", trajectory_key="trajectory", prior=table)
+        trajectories = trajectories_of(adata, read_dynamics_fields(adata))
+        config = DynamicsOptions().config(trajectories, range(adata.n_vars))
+        factors.append(prior_factors(adata.varp["dynamics_prior"], config, trust=1.0))
+    # And no gene regulates itself here: its edge makes no other weaker.
+    assert factors[0][1, 0] == 0.5
+    assert (factors[1][[0, 6]] == 1).all()
+    np.testing.assert_array_equal(factors[1][1:6], factors[0])
+
+
+def test_a_gene_that_is_constant_but_held_at_other_levels_regulates():
+    adata = few(knockouts=["gene1"], n_knockout_trajectories=2)
+    held = adata.obs["perturbation"].astype(str) == "gene1"
+    adata.X[:, 1] = np.where(held, 0.0, 2.0)
+    setup_dynamics(adata, time_key="time", trajectory_key="trajectory", perturbation_key="perturbation")
+    with pytest.warns(UserWarning, match=r"1 of 5 genes do not .*\['gene1'\] may still regulate others"):
+        fit_dynamics(adata, **SHORT)
+    config = adata.uns["dynamics"]["config"]
+    assert (config["at_rest"], config["regulators"]) == ([1], [0, 1, 2, 3, 4])
+    infer_graph(adata, n_bootstraps=0)
+    assert not adata.varp["dynamics_graph"].toarray()[:, 1].any()
+    forecast(adata, n_times=3)
+    values = adata.uns["forecast"]["values"][..., 1]
+    is_held = np.array(["gene1" in name for name in adata.uns["dynamics"]["names"]])
+    np.testing.assert_allclose(values, np.tile(np.where(is_held, 0, 2)[:, None], 3), rtol=1e-6)
+
+
+def test_regulators_that_do_not_vary(with_genes_at_rest, unchanged):
+    setup_dynamics(with_genes_at_rest, time_key="time", trajectory_key="trajectory", regulators=["silent", "noisy"])
+    with (
+        unchanged(with_genes_at_rest),
+        pytest.raises(ValueError, match="Expected a regulator whose level differs .*, found none among 2. Register"),
+    ):
+        fit_dynamics(with_genes_at_rest, **QUICK)
+
+
+def test_one_gene_that_moves(small):
+    small.X[:, 1:] = 1.0
+    with pytest.warns(UserWarning, match="4 of 5 genes do not change"):
+        fit_dynamics(small, **SHORT)
+    infer_graph(small, n_bootstraps=1)
+    assert small.varp["dynamics_graph"].nnz == 0
+    forecast(small, n_times=3)
+    assert np.isfinite(small.uns["forecast"]["values"]).all()
+    assert (small.uns["forecast"]["values"][..., 1:] == 1).all()
+
+
+def test_genes_that_are_the_same_are_pointed_out(small):
+    small.X[:, 3] = small.X[:, 1]
+    with pytest.warns(UserWarning, match=r"the same levels everywhere: \[\['gene1', 'gene3'\]\]"):
+        fit_dynamics(small, **SHORT)
+    infer_graph(small, n_bootstraps=0)
+    assert np.isfinite(small.varp["dynamics_graph"].data).all()

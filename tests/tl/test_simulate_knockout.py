@@ -7,7 +7,8 @@ import torch
 from anndata import AnnData
 
 from perturbflow._dynamics_store import read_dynamics, write_dynamics
-from perturbflow.tl import forecast, simulate_knockout
+from perturbflow.pp import setup_dynamics
+from perturbflow.tl import fit_dynamics, forecast, simulate_knockout
 
 CHAIN = [(0, 1), (1, 2), (3, 2)]  # gene 4 is alone
 
@@ -38,7 +39,8 @@ def test_gene_is_at_its_level_and_only_what_follows_it_changes(chain):
     assert (change[..., [0, 3, 4]] == 0).all()
     assert (change[..., [1, 2]] != 0).any(axis=(0, 1)).all()
     assert (change[:, 0, 2] == 0).all()  # what follows needs time
-    simulate_knockout(chain, "gene4")
+    with pytest.warns(UserWarning, match="'gene4' regulates no other gene"):
+        simulate_knockout(chain, "gene4")
     change = chain.uns["knockout"]["perturbed"] - chain.uns["knockout"]["unperturbed"]
     assert (change[..., :4] == 0).all()
     assert (change[..., 4] != 0).any()
@@ -80,6 +82,45 @@ def test_chosen_levels_of_several_genes(chain):
     np.testing.assert_array_equal(chain.uns["knockout"]["perturbed"][..., 2], both[..., 2])
     simulate_knockout(chain, ["gene0", "gene3"])
     assert (chain.uns["knockout"]["perturbed"][..., [0, 3]] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("genes", "idle"),
+    [
+        ("gene2", ["'gene2' regulates no other gene in these dynamics"]),
+        (["gene1", "gene4"], ["'gene4' regulates no other gene in these dynamics"]),
+        ({"gene3": 0.5}, ["'gene3' is at 0.5 without intervention, too"]),
+        (
+            {"gene3": 0.5, "gene2": 1.0},
+            ["'gene3' is at 0.5 without intervention, too", "'gene2' regulates no other gene in these dynamics"],
+        ),
+        ({"gene3": 0.4, "gene0": 0.0}, []),
+    ],
+)
+def test_what_changes_no_other_gene_is_said(chain, genes, idle, recwarn):
+    stored = read_dynamics(chain)
+    field = stored.model.field
+    with torch.no_grad():
+        field.raw_range[3], field.raw_decay[3] = -100.0, -100.0  # neither produced nor lost
+    stored.model.start[:, 3] = 0.5 / stored.model.units.scale[3]
+    write_dynamics(chain, stored)
+    simulate_knockout(chain, genes)
+    assert [str(one.message) for one in recwarn] == [
+        f"Holding {[reason.split(chr(39))[1] for reason in idle]} changes no other gene: {'; '.join(idle)}. "
+        "Genes that regulate others here: ['gene0', 'gene1', 'gene3']."
+    ] * bool(idle)
+    change = chain.uns["knockout"]["response"].set_index("gene")["largest_change"]
+    others = [gene for gene in chain.var_names if gene not in genes]
+    assert (change[others] != 0).any() == ("gene1" in genes or "gene0" in genes)
+
+
+def test_only_registered_regulators_act(time_courses):
+    setup_dynamics(time_courses, time_key="time", trajectory_key="trajectory", regulators=["gene0"])
+    fit_dynamics(time_courses, effort=0.01, strength=0.0, eliminate=False, progress_bar=False)
+    with pytest.warns(UserWarning, match=r"'gene4' is not among the regulators of .*others here: \['gene0'\]"):
+        simulate_knockout(time_courses, "gene4")
+    simulate_knockout(time_courses, "gene0")
+    assert (time_courses.uns["knockout"]["response"]["largest_change"] != 0).all()
 
 
 def test_response_is_the_mean_change(chain):

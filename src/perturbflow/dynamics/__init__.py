@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from perturbflow.dynamics._elimination import Elimination, eliminate
-from perturbflow.dynamics._field import ACTIVATIONS, DenseField, FieldConfig, TargetField, VectorField, build_field
+from perturbflow.dynamics._field import ACTIVATIONS, DenseField, TargetField, VectorField, build_field
+from perturbflow.dynamics._field_config import FieldConfig
 from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
 from perturbflow.dynamics._integrate import rk4_step, solve_adaptive, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
+from perturbflow.dynamics._movement import Movement
 from perturbflow.dynamics._paths import path_product, path_weights
 from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._problem import Problem, Units
@@ -27,6 +29,7 @@ __all__ = [
     "FieldConfig",
     "FittedDynamics",
     "MeanJacobian",
+    "Movement",
     "Problem",
     "Smoothed",
     "Sparsity",

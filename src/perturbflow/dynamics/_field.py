@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from perturbflow.dynamics._field_config import FieldConfig
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {
@@ -22,90 +22,6 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     }
 )
 """Nonlinearities by name, a read-only view."""
-
-
-@dataclass(frozen=True)
-class FieldConfig:
-    """What a vector field is made of.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes d.
-    regulators
-        Positions of the genes that may regulate others, shape (R,).
-    structure
-        "per_target": a small network for every gene; "linear": a linear function for every gene; "dense": one network
-        for all genes, as in the papers.
-    hidden
-        Widths of the hidden layers; a linear function has none.
-    activation
-        Nonlinearity, a name in ``ACTIVATIONS``.
-    order
-        1: the network gives the rate of change. 2: it gives the acceleration, from levels and rates.
-    decay
-        Whether a gene decays at a positive rate of its own, besides what the network produces.
-    production
-        "bounded": between 0 and a learned maximum, through a logistic function; "free": any number.
-    self_regulation
-        Whether a gene may regulate itself, besides its decay.
-    skip
-        Whether inputs also act linearly, next to the network (LassoNet).
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> config = pf.dynamics.FieldConfig(n_genes=5, regulators=(0, 2, 3), order=2)
-    >>> config.n_inputs  # levels and rates of three regulators
-    6
-    >>> pf.dynamics.FieldConfig.from_dict(config.to_dict()) == config
-    True
-    """
-
-    n_genes: int
-    regulators: tuple[int, ...]
-    structure: Literal["per_target", "linear", "dense"] = "per_target"
-    hidden: tuple[int, ...] = (10,)
-    activation: str = "elu"
-    order: Literal[1, 2] = 1
-    decay: bool = True
-    production: Literal["bounded", "free"] = "bounded"
-    self_regulation: bool = False
-    skip: bool = False
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs of a network: the levels of the regulators and, in second order, their rates."""
-        return self.order * len(self.regulators)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values.
-
-        Returns
-        -------
-        Every field by name, for JSON and ``uns``.
-        """
-        return asdict(self) | {"regulators": list(self.regulators), "hidden": list(self.hidden)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
-
-        Parameters
-        ----------
-        values
-            Every field by name.
-
-        Returns
-        -------
-        The configuration.
-        """
-        plain = {
-            name: value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else value
-            for name, value in values.items()
-        }
-        lists = {name: tuple(int(v) for v in plain[name]) for name in ("regulators", "hidden")}
-        return cls(**(plain | lists))
 
 
 class VectorField(nn.Module, ABC):
@@ -232,10 +148,30 @@ class VectorField(nn.Module, ABC):
         -------
         The derivative of every entry of the state.
         """
-        highest = self.highest_rates(state, weights)
+        derivative = self.highest_rates(state, weights)
+        if self.config.at_rest:
+            derivative = self.of_all_genes(derivative.T).T
         if self.config.order == 1:
-            return highest
-        return torch.cat([state[:, self.config.n_genes :], highest], dim=1)
+            return derivative
+        rates = state[:, self.config.n_genes :]
+        if self.config.at_rest:
+            rates = rates.index_fill(1, self.targets.new_tensor(self.config.at_rest), 0.0)
+        return torch.cat([rates, derivative], dim=1)
+
+    def of_all_genes(self, values: Tensor) -> Tensor:
+        """Return rows of the targets among rows of all genes (d, ...), which are 0 for genes without a mechanism.
+
+        Parameters
+        ----------
+        values
+            A row a target (K, ...).
+
+        Returns
+        -------
+        A row a gene (d, ...).
+        """
+        everything = values.new_zeros(self.config.n_genes, *values.shape[1:])
+        return everything.index_copy(0, self.targets, values)
 
     def _normal(self, *shape: int, scale: float) -> nn.Parameter:
         return nn.Parameter(scale * torch.randn(shape, generator=self.generator))
@@ -371,7 +307,7 @@ class DenseField(VectorField):
 
 
 def build_field(config: FieldConfig, *, seed: int = 0) -> VectorField:
-    """Return a new vector field of all genes.
+    """Return a new vector field of all genes that are not at rest.
 
     Parameters
     ----------
@@ -393,4 +329,4 @@ def build_field(config: FieldConfig, *, seed: int = 0) -> VectorField:
     'DenseField'
     """
     kind = DenseField if config.structure == "dense" else TargetField
-    return kind(config, range(config.n_genes), seed=seed)
+    return kind(config, config.targets, seed=seed)

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from perturbflow.dynamics._field import DenseField, FieldConfig, VectorField, build_field
+from perturbflow.dynamics._field import DenseField, VectorField, build_field
+from perturbflow.dynamics._field_config import FieldConfig
 from perturbflow.dynamics._integrate import held, solve_adaptive, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
 from perturbflow.dynamics._problem import Units
@@ -189,10 +190,11 @@ class FittedDynamics:
 
         Returns
         -------
-        The averages (d, n_inputs), per unit of time of the model.
+        The averages (d, n_inputs), per unit of time of the model; 0 for genes at rest.
         """
         field = self.field.float()
-        return mean_jacobian(field, torch.tensor(np.asarray(self.states if states is None else states, np.float32)))
+        found = mean_jacobian(field, torch.tensor(np.asarray(self.states if states is None else states, np.float32)))
+        return MeanJacobian(field.of_all_genes(found.mean), field.of_all_genes(found.magnitude))
 
     def support(self) -> NDArray[np.bool_]:
         """Return which inputs a target depends on, shape (d, n_inputs): a path of non-zero weights leads there.
@@ -207,7 +209,7 @@ class FittedDynamics:
         paths = path_weights(layers[:-1] if self.config.skip else layers)
         if self.config.skip:
             paths = paths + layers[-1][:, 0].abs()
-        return (paths > 0).numpy()
+        return self.field.of_all_genes(paths > 0).numpy()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain arrays and values.
@@ -268,6 +270,17 @@ class FittedDynamics:
 
 def _plain(field: VectorField) -> dict[str, Tensor]:
     return {name: value.detach().cpu() for name, value in field.state_dict().items()}
+
+
+def usual_rates(states: Array, config: FieldConfig) -> Array:
+    """Return the affine regression of rates on levels (d + 1, d), for starts whose rates are not known."""
+    if config.order == 1:
+        return np.zeros((0, 0))
+    d, moving = config.n_genes, np.array(config.targets)
+    design = np.column_stack([np.ones(len(states)), states[:, moving]])
+    rates = np.zeros((d + 1, d))
+    rates[np.ix_(np.append(0, 1 + moving), moving)] = np.linalg.lstsq(design, states[:, d + moving], rcond=None)[0]
+    return rates
 
 
 def keep_support(field: VectorField, weights: Sequence[Tensor], *, smallest: float) -> None:

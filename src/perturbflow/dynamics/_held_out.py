@@ -15,6 +15,7 @@ from perturbflow.dynamics._trajectory import Trajectory
 SHARE = 0.25
 FEWEST_TRAJECTORIES = 4
 FEWEST_TIMES = 8
+LEAST_CHANGE = 0.01  # of the mean square change of a gene: what errors are relative to where it hardly changes
 
 
 def hold_out(
@@ -42,13 +43,16 @@ def hold_out(
     """
     n = len(trajectories)
     units = Units.of(trajectories, [smooth(t) for t in trajectories])
+    whole = Problem.of(trajectories, order=order, units=units, window=window)
     if n >= FEWEST_TRAJECTORIES:
         chosen = np.random.default_rng(seed).permutation(n)
         n_held_out = max(1, round(SHARE * n))
-        whole = Problem.of(trajectories, order=order, units=units, window=window)
+        # A gene that rests in one part and moves in the other would have errors relative to nothing.
+        least = LEAST_CHANGE * mean_square_change(whole.chunks)
+        whole = replace(whole, chunks=replace(whole.chunks, least_change=least))
         return whole.some(sorted(chosen[n_held_out:])), whole.some(sorted(chosen[:n_held_out])), "trajectories"
     if min(len(t.time) for t in trajectories) < FEWEST_TIMES:
-        return Problem.of(trajectories, order=order, units=units, window=window), None, "nothing"
+        return whole, None, "nothing"
     # Smoothed apart, so that what is held out does not shape the curves that are fitted.
     cuts = [len(t.time) - max(3, round(SHARE * len(t.time))) for t in trajectories]
     early = [t.rows(slice(0, cut)) for t, cut in zip(trajectories, cuts, strict=True)]

@@ -89,7 +89,7 @@ def solve(
     """
     with torch.no_grad():
         first = solution_errors(field, segments, start=start)
-        beyond_noise = float((first - noise_of(segments)).mean())
+        beyond_noise = float((first - noise_of(segments)[field.targets]).mean())
     if not beyond_noise < UNUSABLE:
         logger.info("Whole solutions miss the smooth curves by %.2g variances: they are not fitted.", beyond_noise)
         return start

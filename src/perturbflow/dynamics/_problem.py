@@ -22,7 +22,8 @@ class Units:
     Attributes
     ----------
     scale
-        Standard deviation of every gene over the training trajectories, shape (d,).
+        Standard deviation of every gene over the training trajectories, shape (d,); of its means for what does not move,
+        or the smallest of all where these are the same.
     time
         Median over genes of spread / root mean square of the rate of change.
 
@@ -70,7 +71,11 @@ class Units:
         moves = (scale > np.maximum(1e-9 * scale.max(), rounding)) & (speed > 0)
         duration = max(float(t.time[-1] - t.time[0]) for t in trajectories)
         time = float(np.median(scale[moves] / speed[moves])) if moves.any() else duration
-        scale[~moves] = scale[moves].min() if moves.any() else 1.0
+        smallest = scale[moves].min() if moves.any() else 1.0
+        # What does not move acts on others by how it differs between trajectories.
+        mean = np.stack([c(t.time).mean(axis=0) for t, c in zip(trajectories, curves, strict=True)])
+        differs = np.ptp(mean, axis=0) > 1e-6 * np.abs(mean).max(axis=0)
+        scale[~moves] = np.where(differs, mean.std(axis=0), smallest)[~moves]
         return cls(scale=scale, time=min(max(time, 1e-3 * duration), duration))
 
 

@@ -116,7 +116,7 @@ def solution_errors(
     start: Tensor | None = None,
     max_step: float = MAX_STEP,
 ) -> Tensor:
-    """Return the mean square error of solutions, in units of each gene's variance, shape (d,).
+    """Return the mean square error of solutions for every target, in units of its variance, shape (K,).
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def solution_errors(
     used = field.weights() if weights is None else tuple(weights)
     derivative = held(lambda state: field(state, used), segments.clamped)
     states = solve_rk4(derivative, segments.start if start is None else start, segments.time, max_step=max_step)
-    return _mean_square(states[..., : field.config.n_genes], segments)
+    return _mean_square(states[..., : field.config.n_genes], segments)[field.targets]
 
 
 def noise_of(segments: Segments) -> Tensor:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from perturbflow.dynamics._compact import on_support
 from perturbflow.dynamics._elimination import Elimination, eliminate
-from perturbflow.dynamics._field import FieldConfig, TargetField, VectorField, build_field
-from perturbflow.dynamics._fitted import FittedDynamics, keep_support
+from perturbflow.dynamics._field import TargetField, VectorField, build_field
+from perturbflow.dynamics._field_config import FieldConfig
+from perturbflow.dynamics._fitted import FittedDynamics, keep_support, usual_rates
 from perturbflow.dynamics._group_lasso import GroupLasso
 from perturbflow.dynamics._held_out import hold_out
 from perturbflow.dynamics._jacobian import mean_jacobian
 from perturbflow.dynamics._match import match, matching_error
+from perturbflow.dynamics._movement import rest
 from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._polish import shoot, solve
 from perturbflow.dynamics._problem import Problem, start_from_data
@@ -50,7 +52,7 @@ class DynamicsTrainer:
     settings
         How it is fitted.
     factors
-        How much each input of each target is penalised (d, n_inputs), from a prior.
+        How much each input of each gene is penalised (d, n_inputs), from a prior.
     on_step
         Called with the stage, the step and the loss.
 
@@ -97,9 +99,11 @@ class DynamicsTrainer:
             raise ValueError(msg)
         self.config, self.settings, self.factors = config, settings, factors
         self.trajectories = list(trajectories)
+        at_rest = np.isin(np.arange(config.n_genes), config.at_rest)
+        self.moving = [rest(t, at_rest) for t in trajectories]
         self.on_step = on_step
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.whole = Problem.of(trajectories, order=config.order, window=settings.window)
+        self.whole = Problem.of(self.moving, order=config.order, window=settings.window)
         self.field = build_field(config, seed=settings.seed)
         self.sparsity = self._sparsity(self.field)
         self.path = StrengthPath()
@@ -224,9 +228,7 @@ class DynamicsTrainer:
         """Fit along the strengths on a part of the data, and judge on the rest."""
         settings = self.settings
         strengths = settings.strengths if settings.strength is None else (settings.strength,)
-        train, valid, _ = hold_out(
-            self.trajectories, order=self.config.order, seed=settings.seed, window=settings.window
-        )
+        train, valid, _ = hold_out(self.moving, order=self.config.order, seed=settings.seed, window=settings.window)
         start_from_data(self.field, self.whole.chunks)
         states = []
         for k, strength in enumerate(strengths):
@@ -329,8 +331,8 @@ class DynamicsTrainer:
             span=np.array([[t.time[0], t.time[-1]] for t in self.trajectories]),
             clamped=np.stack([t.clamped for t in self.trajectories]),
             states=states.numpy(),
-            rates=_usual_rates(states.double().numpy(), self.config),
-            evidence=self.evidence.numpy(),
+            rates=usual_rates(states.double().numpy(), self.config),
+            evidence=(self.field.of_all_genes(self.evidence) if self.evidence.numel() else self.evidence).numpy(),
             path=self.path.to_columns(self.chosen) if self.path.strengths else {},
             history=self.history,
             strength=self.strength,
@@ -339,7 +341,8 @@ class DynamicsTrainer:
 
     def _sparsity(self, field: VectorField) -> Sparsity:
         kind = SPARSITIES[self.settings.sparsity]
-        return kind(field, factors=self.factors, **self.settings.sparsity_options)
+        factors = None if self.factors is None else self.factors[field.targets]
+        return kind(field, factors=factors, **self.settings.sparsity_options)
 
     def _match(
         self, problem: Problem, strength: float, *, n_steps: int, learning_rate: float, fresh: bool, stage: str
@@ -386,12 +389,3 @@ class DynamicsTrainer:
                 self.on_step(stage, step, loss)
 
         return record
-
-
-def _usual_rates(states: np.ndarray, config: FieldConfig) -> np.ndarray:
-    """Return the affine regression of rates on levels (d + 1, d), for starts whose rates are not known."""
-    d = config.n_genes
-    if config.order == 1:
-        return np.zeros((0, 0))
-    design = np.column_stack([np.ones(len(states)), states[:, :d]])
-    return np.linalg.lstsq(design, states[:, d:], rcond=None)[0]

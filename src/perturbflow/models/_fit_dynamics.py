@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
+from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, listing
 from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
 from perturbflow._dynamics_store import StoredDynamics
 from perturbflow._outputs import check_folder
@@ -24,6 +24,7 @@ from perturbflow.dynamics import (
     DynamicsSettings,
     DynamicsTrainer,
     FieldConfig,
+    Movement,
     Trajectory,
 )
 from perturbflow.models._checkpoint import Checkpoint, hash_of
@@ -125,6 +126,8 @@ class DynamicsOptions:
     def config(self, trajectories: Sequence[Trajectory], regulators: Sequence[int]) -> FieldConfig:
         """Return what the field is made of; expression, which is never negative, is produced and decays.
 
+        Genes that do not move have no say in it and no mechanism, and those whose level never differs regulate nothing.
+
         Parameters
         ----------
         trajectories
@@ -135,17 +138,33 @@ class DynamicsOptions:
         Returns
         -------
         The configuration of the field.
+
+        Raises
+        ------
+        ValueError
+            If no gene moves, or no regulator varies.
         """
-        positive = all((t.values >= 0).all() for t in trajectories)
-        # Noise may make single levels of an expressed gene negative, but not the mean.
-        positive = positive or bool((np.mean([t.values.mean(axis=0) for t in trajectories], axis=0) > 0).all())
-        positive = positive and self.order == 1 and self.field != "linear"
+        movement = Movement.of(trajectories)
+        if not movement.moves.any():
+            msg = (
+                f"Expected expression that changes along time, found that none of {len(movement.moves)} genes changes "
+                "where it is not held by a perturbation. Check the layer, the times and the trajectories."
+            )
+            raise ValueError(msg)
+        varying = tuple(gene for gene in regulators if movement.varies[gene])
+        if not varying:
+            msg = (
+                f"Expected a regulator whose level differs along time or between trajectories, found none among "
+                f"{len(regulators)}. Register others in `pf.pp.setup_dynamics(adata, regulators=...)`."
+            )
+            raise ValueError(msg)
+        positive = self.order == 1 and self.field != "linear" and not movement.is_negative[movement.moves].any()
         decay = positive if self.decay is None else self.decay
         production = self.production or ("bounded" if decay and positive else "free")
         own = not decay if self.self_regulation is None else self.self_regulation
         return FieldConfig(
             n_genes=trajectories[0].n_genes,
-            regulators=tuple(regulators),
+            regulators=varying,
             structure=self.field,  # type: ignore[arg-type]
             hidden=tuple(HIDDEN[self.field] if self.hidden is None else self.hidden),
             activation=self.activation,
@@ -154,6 +173,7 @@ class DynamicsOptions:
             production=production,  # type: ignore[arg-type]
             self_regulation=own,
             skip=SPARSITIES[self.sparsity].needs_skip,
+            at_rest=tuple(np.flatnonzero(~movement.moves).tolist()),
         )
 
     def settings(self) -> DynamicsSettings:
@@ -225,8 +245,9 @@ def fit_dynamics(
     fields = read_dynamics_fields(adata)
     genes = list(map(str, adata.var_names))
     trajectories = [t.binned(options.n_bins) for t in trajectories_of(adata, fields)]
-    check_moves(trajectories)
     config = options.config(trajectories, [genes.index(name) for name in fields.regulators])
+    _warn_at_rest(config, genes)
+    _warn_same(trajectories, config, genes)
     factors = None
     if fields.has_prior:
         factors = prior_factors(adata.varp[DYNAMICS_PRIOR_KEY], config, trust=options.prior_trust)
@@ -259,19 +280,45 @@ def identity(trainer: DynamicsTrainer) -> dict[str, Any]:
     }
 
 
-def check_moves(trajectories: Sequence[Trajectory]) -> None:
-    """Raise if no gene changes along any trajectory."""
-    if all(np.ptp(t.values, axis=0).max() == 0 for t in trajectories):
-        msg = "Expected expression that changes along time, found every gene constant. Check the layer."
-        raise ValueError(msg)
-
-
 def prior_factors(prior: sparse.spmatrix, config: FieldConfig, *, trust: float) -> torch.Tensor:
     """Return penalty factors (d, n_inputs) from a prior network: 1 / (1 + trust * |weight| / mean |weight|)."""
-    dense = np.abs(prior.toarray())
-    dense = dense / dense[dense > 0].mean()
-    factors = 1 / (1 + trust * dense[list(config.regulators)].T)
+    known = np.abs(prior.toarray())
+    if not config.self_regulation:  # edges that no field can have make no others weaker
+        np.fill_diagonal(known, 0.0)
+    known[:, list(config.at_rest)] = 0.0
+    dense = known[list(config.regulators)].T
+    if dense.any():
+        dense = dense / dense[dense > 0].mean()
+    factors = 1 / (1 + trust * dense)
     return torch.tensor(np.tile(factors, (1, config.order)), dtype=torch.float32)
+
+
+def _warn_at_rest(config: FieldConfig, genes: Sequence[str]) -> None:
+    """Say which genes are left out because they do not move."""
+    if not config.at_rest:
+        return
+    names = [genes[k] for k in config.at_rest]
+    msg = (
+        f"{len(names)} of {len(genes)} genes do not change along any trajectory that leaves them free, or no more than "
+        f"noise does: {listing(names)}. They have no say in the fit, nothing regulates them, and they stay at their level."
+    )
+    if acting := [genes[k] for k in config.at_rest if k in config.regulators]:
+        msg += f" As their levels differ between trajectories, {listing(acting)} may still regulate others."
+    warn(f"{msg} Leave such genes out of `adata` to do without this warning.")
+
+
+def _warn_same(trajectories: Sequence[Trajectory], config: FieldConfig, genes: Sequence[str]) -> None:
+    """Say which genes cannot be told from each other."""
+    levels = np.concatenate([t.values for t in trajectories]).T
+    same: dict[bytes, list[str]] = {}
+    for gene in config.targets:
+        same.setdefault(levels[gene].tobytes(), []).append(genes[gene])
+    if groups := [names for names in same.values() if len(names) > 1]:
+        msg = (
+            f"Some genes have the same levels everywhere: {listing(groups)}. Which of them regulates another gene cannot be "
+            "told, and each may seem to regulate the others. Keep one of them in `adata`."
+        )
+        warn(msg)
 
 
 def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def fitted_graph(
         layers = [w.detach() for w in model.field.weights()]
         paths = path_weights(layers[:-1] if model.config.skip else layers)
         paths = paths + layers[-1][:, 0].abs() if model.config.skip else paths
-        weight = (torch.sign(jacobian.mean) * paths).numpy()
+        weight = (torch.sign(jacobian.mean) * model.field.of_all_genes(paths)).numpy()
     else:
         weight = jacobian.signed.numpy()
     weight = np.where(model.support(), weight, 0.0)

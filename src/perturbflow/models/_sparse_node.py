@@ -12,7 +12,7 @@ from scvi.data.fields import LayerField, NumericalObsField
 
 from perturbflow._dynamics_fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
 from perturbflow._dynamics_store import StoredDynamics
-from perturbflow._solutions import start_levels
+from perturbflow._solutions import start_levels, warn_without_effect
 from perturbflow._torch_state import usual_torch
 from perturbflow.models._dynamics_module import TIME_KEY, DynamicsModule
 from perturbflow.models._fit_dynamics import DynamicsOptions, fit_dynamics
@@ -280,6 +280,7 @@ class SparseNODE(RegisteredModel):
         if start is not None:
             states = stored.model.state(start_levels(start, stored.genes, order=stored.genes))
         clamp = {stored.position(gene): float(level) for gene, level in levels.items()}
+        warn_without_effect(stored, levels)
         return stored.model.solve(states, time, clamp=clamp)
 
     def graph(self, *, method: str = "jacobian", n_bootstraps: int = 0, n_jobs: int = 1, seed: int = 0) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 
 from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, trajectories_of
 from perturbflow._torch_state import usual_torch
-from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory, smooth
+from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Movement, Trajectory, smooth
 from perturbflow.models._fit_dynamics import prior_factors
 
 if TYPE_CHECKING:
@@ -121,10 +121,23 @@ def _one(
     threshold: float | None,
     seed: int,
 ) -> tuple[Any, Any, Any]:
-    """Return support, evidence and signed Jacobian of one fit, each (d, n_inputs)."""
-    trainer = DynamicsTrainer(trajectories, config, dataclasses.replace(settings, seed=seed), factors=factors)
-    trainer.fit_support(threshold)
-    model = trainer.result()
-    support, weight = model.support(), model.jacobian().signed.numpy()
-    evidence = model.evidence if model.evidence.size else np.abs(weight)
-    return support.astype(float), evidence.astype(float), weight.astype(float)
+    """Return support, evidence and signed Jacobian of one fit, each (d, n_inputs); 0 for what these data do not move."""
+    movement = Movement.of(trajectories)
+    sources = [k for k, gene in enumerate(config.regulators) if movement.varies[gene]]
+    at_rest = {*config.at_rest, *np.flatnonzero(~movement.moves).tolist()}
+    support, evidence, weight = np.zeros((3, config.n_genes, config.n_inputs))
+    if sources and len(at_rest) < config.n_genes:
+        inputs = [k + part * len(config.regulators) for part in range(config.order) for k in sources]
+        trainer = DynamicsTrainer(
+            trajectories,
+            dataclasses.replace(
+                config, regulators=tuple(config.regulators[k] for k in sources), at_rest=tuple(sorted(at_rest))
+            ),
+            dataclasses.replace(settings, seed=seed),
+            factors=None if factors is None else factors[:, inputs],
+        )
+        trainer.fit_support(threshold)
+        model = trainer.result()
+        support[:, inputs], weight[:, inputs] = model.support(), model.jacobian().signed.numpy()
+        evidence[:, inputs] = model.evidence if model.evidence.size else np.abs(weight[:, inputs])
+    return support, evidence, weight

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbflow._checks import check_between, check_key, check_text, check_unique_names, listing
-from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, time_column
+from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, check_times_differ, time_column
 from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow.pp._bin_pseudotime import is_of_cells
@@ -55,7 +55,8 @@ def assign_lineages(
         ``"palantir_fate_probabilities"`` of Palantir), weights of lineages, or booleans that say which cells are of which
         lineage (``"branch_masks"`` of Palantir). A missing value is 0.
     time_key
-        Column of ``obs`` with the time or pseudotime. Its first twentieth of the cells is the start.
+        Column of ``obs`` with the time or pseudotime. The first twentieth of the cells that have one is the start, with
+        all that are at the same time as the last of them.
     names
         Names of the lineages. By default the columns of a table, or what CellRank calls them.
     min_share
@@ -78,7 +79,8 @@ def assign_lineages(
     TypeError
         If an argument or the entry is of the wrong type.
     ValueError
-        If lineages have no names or as many as something else, values are negative or infinite, or a lineage has no cell.
+        If lineages have no names or as many as something else, values are negative or infinite, a lineage has no cell with
+        a time, or all times are the same.
 
     Notes
     -----
@@ -113,9 +115,17 @@ def assign_lineages(
         raise ValueError(msg)
 
     time = time_column(adata, time_key, allow_missing=True)
-    n_first = max(int((~np.isnan(time)).sum() * START), 1)
-    start = values[np.argsort(time, kind="stable")[:n_first]].mean(axis=0)  # a missing time is last
+    check_times_differ(time, time_key)
+    known = np.sort(time[~np.isnan(time)])
+    # All cells of the last of these times, which would else be chosen by their order.
+    start = values[time <= known[max(int(len(known) * START), 1) - 1]].mean(axis=0)
     member = (values > 0) & (values >= min_share * np.maximum(start, LEAST))
+    if timeless := [name for name, column in zip(lineages, member.T, strict=True) if np.isnan(time[column]).all()]:
+        msg = (
+            f"Expected cells with a time in `adata.obs[{time_key!r}]` in every lineage, found none in {listing(timeless)}. "
+            f"Leave these columns of `adata.obsm[{key!r}]` out, or give their cells a time."
+        )
+        raise ValueError(msg)
     lineage, cell = np.nonzero(member.T)
     n_left_out = int((~member.any(axis=1)).sum())
     if n_left_out:

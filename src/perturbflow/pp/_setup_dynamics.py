@@ -16,6 +16,7 @@ from perturbflow._dynamics_fields import (
     DYNAMICS_FIELDS_KEY,
     DYNAMICS_PRIOR_KEY,
     DynamicsFields,
+    check_times_differ,
     clamped_genes,
     finite_expression,
     time_column,
@@ -205,12 +206,7 @@ def _check_times(adata: AnnData, fields: DynamicsFields) -> int:
     time = time_column(adata, fields.time_key)
     groups, codes = trajectory_groups(adata, fields)
     clamped_genes(adata, groups["perturbation"].tolist(), fields)
-    if (time == time[0]).all():
-        msg = (
-            f"Expected times that differ in `adata.obs[{fields.time_key!r}]`, found {time[0]:g} in all {len(time)} "
-            "cells. Name the column with the time in `time_key`."
-        )
-        raise ValueError(msg)
+    check_times_differ(time, fields.time_key)
     advice = "Remove these cells, or join trajectories in `trajectory_key`."
     check_distinct_times(time, groups["name"], codes, least=MIN_TIMES, advice=advice)
     return len(groups)
@@ -275,14 +271,6 @@ def _prior(adata: AnnData, prior: pd.DataFrame | DiGraph, *, regulators: tuple[s
             len(edges),
         )
         edges = edges[is_known].reset_index(drop=True)
-    again = edges.duplicated(ends)
-    if again.any():
-        repeated = list(dict.fromkeys(edges.loc[again, ends].itertuples(index=False, name=None)))
-        msg = (
-            f"Expected every edge of `prior` once, found repeated {listing(repeated)}. Combine them, for example with "
-            "`prior.groupby(['source', 'target'], as_index=False)['weight'].mean()`."
-        )
-        raise ValueError(msg)
     weight = pd.to_numeric(edges["weight"], errors="coerce").to_numpy(dtype=np.float64)
     bad = ~np.isfinite(weight) | (weight == 0)
     if bad.any():
@@ -290,6 +278,21 @@ def _prior(adata: AnnData, prior: pd.DataFrame | DiGraph, *, regulators: tuple[s
         msg = (
             f"Expected weights of `prior` to be finite numbers other than 0, found {bad.sum()} that are not: "
             f"{listing(found, limit=3)}. Remove these edges or correct their weights."
+        )
+        raise ValueError(msg)
+
+    again = edges.duplicated(ends)
+    if again.any():
+        repeated = list(dict.fromkeys(edges.loc[again, ends].itertuples(index=False, name=None)))
+        # No mean: of opposite weights it would be 0, which is no edge.
+        unique = "prior.drop_duplicates(['source', 'target'], keep='last')"
+        if not isinstance(prior, pd.DataFrame):
+            unique = "networkx.DiGraph(prior)"
+        elif "weight" in prior:
+            unique = unique.replace("prior.", "prior.astype({'weight': float}).sort_values('weight', key=abs).")
+        msg = (
+            f"Expected every edge of `prior` once, found repeated {listing(repeated)}. Keep one of each, the strongest "
+            f"where they differ: `{unique}`."
         )
         raise ValueError(msg)
 

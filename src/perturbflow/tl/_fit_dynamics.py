@@ -54,6 +54,10 @@ def fit_dynamics(
     equation are fitted to the observations, short ones from many starts first and whole trajectories last. Interrupting
     (Ctrl-C) keeps what was learned.
 
+    Genes that do not change along any trajectory that leaves them free, or little and no more than noise does, are left out
+    with a warning: they have no say in units, errors and choices, nothing regulates them, and they stay at their level. If
+    their levels differ between trajectories they may still regulate others.
+
     Parameters
     ----------
     adata
@@ -77,8 +81,8 @@ def fit_dynamics(
     order
         1: rates depend on levels. 2: accelerations depend on levels and rates.
     decay
-        Whether genes decay at a rate of their own. By default if levels are positive and the field first order and not
-        linear.
+        Whether genes decay at a rate of their own. By default if no gene that moves is below 0 by more than noise, and the
+        field is first order and not linear.
     production
         "bounded" between 0 and a learned maximum, or "free". By default bounded with decay of positive levels.
     self_regulation
@@ -121,8 +125,8 @@ def fit_dynamics(
     KeyError
         If the fields are not registered.
     ValueError
-        If a setting is wrong, no gene changes along time, a checkpoint belongs to another fit, or ``key_added`` names
-        something else than earlier dynamics.
+        If a setting is wrong, no gene changes along time, no regulator varies, a checkpoint belongs to another fit, or
+        ``key_added`` names something else than earlier dynamics.
     OSError
         If nothing can be written to ``checkpoint``, which is tried before the fit.
 

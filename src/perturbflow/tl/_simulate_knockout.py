@@ -14,7 +14,7 @@ from perturbflow._dynamics_store import read_dynamics
 from perturbflow._fields import writable
 from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
-from perturbflow._solutions import check_until, new_starts
+from perturbflow._solutions import check_until, new_starts, warn_without_effect
 from perturbflow._torch_state import usual_torch
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def simulate_knockout(
     """Hold genes at a level from the start on, and predict how all others respond over time.
 
     A do-intervention: whatever regulates the held genes no longer counts. The response is the difference between the
-    run under intervention and the same run without it.
+    run under intervention and the same run without it. A warning names held genes that cannot change any other, and why.
 
     Parameters
     ----------
@@ -121,6 +121,7 @@ def simulate_knockout(
     }
     unperturbed = model.solve(states, time).astype(np.float32)
     perturbed = model.solve(states, time, clamp=clamp).astype(np.float32)
+    warn_without_effect(stored, dict(zip(interventions["gene"], interventions["value"], strict=True)), unperturbed)
     change = (perturbed - unperturbed).mean(axis=0)
     largest = np.abs(change).argmax(axis=0)
     response = pd.DataFrame(

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perturbflow.dynamics import Movement, Trajectory
+from perturbflow.dynamics._movement import rest
+
+TIME = np.linspace(0, 3, 15)
+
+
+def runs(*genes, n=4, held=None, time=TIME):
+    """Runs of genes, functions of the time and the number of the run; ``held`` says in which runs each is held."""
+    held = held or {}
+    return [
+        Trajectory(
+            f"run {k}",
+            time,
+            np.column_stack([np.broadcast_to(gene(time, k), time.shape) for gene in genes]).astype(float),
+            np.ones(len(time)),
+            np.array([k in held.get(number, ()) for number in range(len(genes))]),
+        )
+        for k in range(n)
+    ]
+
+
+def wave(time, k):
+    return 2 + np.sin(time + k)
+
+
+def noise(mean, spread):
+    return lambda time, k: mean + spread * np.random.default_rng(k).normal(size=len(time))
+
+
+@pytest.mark.parametrize(
+    "gene",
+    [
+        lambda time, k: 0,
+        lambda time, k: 3,
+        lambda time, k: np.float32(0.1) * np.ones(len(time), dtype=np.float32) * 3 / 3,
+        noise(0, 1e-17),
+        noise(5, 1e-8),
+        noise(0, 0.01),
+        noise(3, 0.1),
+        lambda time, k: np.clip(noise(0, 0.05)(time, k), 0, None),
+    ],
+    ids=["0", "3", "float32", "dust at 0", "dust at 5", "noise at 0", "noise at 3", "noise that is cut"],
+)
+def test_constants_and_small_noise_do_not_move(gene):
+    found = Movement.of(runs(wave, gene))
+    assert found.moves.tolist() == found.varies.tolist() == [True, False]
+    assert not found.is_negative.any()
+
+
+@pytest.mark.parametrize(
+    "gene",
+    [
+        lambda time, k: 1e-3 * np.sin(time),
+        lambda time, k: 1000 + 0.01 * time,
+        lambda time, k: (k == 2) * time,
+        lambda time, k: 0.1 * np.sin(2 * time) + noise(0, 0.05)(time, k),
+        noise(0, 1.0),
+    ],
+    ids=["little", "little of much", "in one run", "little in noise", "as much as others, be it noise"],
+)
+def test_what_moves(gene):
+    assert Movement.of(runs(wave, gene)).moves.tolist() == [True, True]
+
+
+def test_noise_cannot_be_told_from_change_in_few_times():
+    few = np.array([0.0, 6.0, 12.0])
+    assert Movement.of(runs(wave, noise(0, 0.1), time=few)).moves.all()
+    assert Movement.of(runs(wave, lambda time, k: 3, time=few)).moves.tolist() == [True, False]
+
+
+def test_noise_alone_is_all_there_is():
+    assert Movement.of(runs(noise(0, 1), noise(1, 1))).moves.all()
+
+
+def test_nothing_moves():
+    found = Movement.of(runs(lambda time, k: 0, lambda time, k: 3))
+    assert not found.moves.any()
+    assert not found.varies.any()
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01])
+def test_levels_that_differ_between_runs_vary(spread):
+    found = Movement.of(runs(wave, lambda time, k: k + noise(0, spread)(time, k)))
+    assert found.moves.tolist() == [True, False]
+    assert found.varies.tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("gene", "varies"),
+    [
+        (lambda time, k: 0.0 if k == 3 else 2.0, True),
+        (lambda time, k: 2 + time * (k == 3), True),
+        (lambda time, k: 0.0, False),
+    ],
+    ids=["knocked out", "driven", "knocked out where it was never expressed"],
+)
+def test_held_genes(gene, varies):
+    found = Movement.of(runs(wave, gene, held={1: [3]}))
+    assert found.moves.tolist() == [True, False]
+    assert found.varies.tolist() == [True, varies]
+
+
+@pytest.mark.parametrize(
+    ("gene", "is_negative"),
+    [
+        (lambda time, k: np.sin(2 * time) - np.sin(2 * time).mean(), True),
+        (lambda time, k: wave(time, k) - 5, True),
+        (lambda time, k: -1.0, True),
+        (noise(-1, 0.1), True),
+        (noise(0, 0.01), False),
+        (lambda time, k: noise(0, 1)(time, k) - noise(0, 1)(time, k).mean() - 1e-3, False),
+        (lambda time, k: np.exp(-5 * time) + noise(0, 0.05)(time, k), False),
+        (lambda time, k: 0.0, False),
+    ],
+    ids=["centred", "shifted", "-1", "noise at -1", "noise at 0", "noise just below 0", "expressed", "0"],
+)
+def test_negative_by_more_than_noise(gene, is_negative):
+    assert Movement.of(runs(wave, gene)).is_negative.tolist() == [False, is_negative]
+
+
+def test_genes_at_rest_are_held_at_their_mean():
+    one = runs(wave, noise(1, 0.1), lambda time, k: time, held={2: [0]})[0]
+    one = Trajectory(one.name, one.time, one.values, np.arange(1.0, 16.0), one.clamped)
+    found = rest(one, np.array([False, True, True]))
+    assert found.clamped.tolist() == [False, True, True]
+    np.testing.assert_array_equal(found.values[:, [0, 2]], one.values[:, [0, 2]])
+    np.testing.assert_allclose(found.values[:, 1], np.average(one.values[:, 1], weights=one.weight))
