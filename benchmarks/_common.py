@@ -18,7 +18,8 @@ from perturbflow._evaluation._metrics import targets_of
 from perturbflow._evaluation._predictors import AskedTwice
 from perturbflow._evaluation._scores import Settings, score_all
 from perturbflow._evaluation._tables import FLOOR as FLOOR
-from perturbflow._fields import read_cells, read_fields, read_split
+from perturbflow._fields import read_cells, read_fields
+from perturbflow._splits import read_split
 from perturbflow.flow import CellData
 from perturbflow.metrics._energy import energy_distance_to
 

@@ -12,17 +12,15 @@ from perturbflow._fields import (
     FEATURES_KEY,
     FIELDS_KEY,
     PerturbationFields,
-    check_no_leakage,
     condition_frame,
     expression,
     read_cells,
     read_fields,
-    read_split,
-    split_identity,
     text_column,
     writable,
     write_fields,
 )
+from perturbflow._splits import check_no_leakage, read_split, split_identity
 
 LABELS = ["A+B", "control", "B+A", "B", "control", "A"]
 CELL_TYPES = ["T", "T", "T", "NK", "NK", "T"]

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from perturbflow._fitted_flow import FittedFlow
+from perturbflow._fitted_flow import FORMAT
 from perturbflow._flow_store import read_flow, write_flow
 from perturbflow.tl import fit_flow, predict_perturbation
 
@@ -170,10 +171,13 @@ def test_incomplete_directory_is_named(stored, name):
         read_flow(stored)
 
 
-def test_later_format_is_refused(stored):
+@pytest.mark.parametrize(
+    ("found", "advice"), [(99, "of a later version. Update perturbflow"), (1, "of an earlier version. Fit again")]
+)
+def test_other_formats_are_refused(stored, found, advice):
     path = Path(stored.uns["flow"]["store"]) / "flow.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(ValueError, match="Expected a fitted flow of format 1 or earlier, found 2"):
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', f'"format": {found}'))
+    with pytest.raises(ValueError, match=f"Expected a fitted flow of format {FORMAT} in .*, found {found}, {advice}"):
         read_flow(stored)
 
 

@@ -48,7 +48,7 @@ def evaluate(screen, table, *, use=True):
         measured = adata.X[labels == name].toarray().mean(axis=0) - control
         cosine = predicted @ measured / np.linalg.norm(predicted) / np.linalg.norm(measured)
         error = np.sqrt(np.mean((predicted - measured) ** 2))
-        scores.append((cosine, error, prior.law_sd(doses, context).log_odds.mean()))
+        scores.append((cosine, error, prior.law_sd(doses, context).angle.mean()))
     return np.mean(scores, axis=0)
 
 

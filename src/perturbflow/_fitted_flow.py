@@ -196,13 +196,14 @@ class FittedFlow:
         Raises
         ------
         ValueError
-            If it was written by a later version in a format that this one does not know, or is incomplete, has values
+            If it was written by a version with another format, or is incomplete, has values
             that a fit does not have, or was changed.
         """
-        if int(values["format"]) > FORMAT:
+        if int(values["format"]) != FORMAT:
+            is_later = int(values["format"]) > FORMAT
             msg = (
-                f"Expected a fitted flow of format {FORMAT} or earlier, found {int(values['format'])}. "
-                "Update perturbflow."
+                f"Expected a fitted flow of format {FORMAT} in {where}, found {int(values['format'])}, of "
+                f"{'a later' if is_later else 'an earlier'} version. {'Update perturbflow.' if is_later else _ADVICE}"
             )
             raise ValueError(msg)
         with reading("a fitted flow", where=where, advice=_ADVICE):

@@ -251,7 +251,9 @@ def test_without_combinations_interactions_are_a_tenth_of_the_mean_square_effect
 def test_contexts_where_a_perturbation_was_not_seen_are_less_known(hurdle_screen):
     screen = hurdle_screen(N_GENES)
     base = [np.zeros(N_GENES), screen.rng.normal(0, 0.03, N_GENES), screen.rng.normal(0, 0.4, N_GENES)]
-    effects = screen.rng.normal(0, 0.2, (3, N_GENES)) + screen.rng.normal(0, 0.12, (3, 3, N_GENES))  # context, component
+    effects = screen.rng.normal(0, 0.2, (3, N_GENES)) + screen.rng.normal(
+        0, 0.12, (3, 3, N_GENES)
+    )  # context, component
     for code in range(3):
         screen.add(2000, [0, 0, 0], [code], angle=base[code])
         for j in range(3):

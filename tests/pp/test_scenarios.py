@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perturbflow as pf
-from perturbflow._fields import read_split
+from perturbflow._splits import read_split
 from perturbflow.pp._held_out import Conditions
 from perturbflow.pp._scenario_rules import draw_split
 from perturbflow.pp._scenarios import SCENARIOS

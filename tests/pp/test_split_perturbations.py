@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perturbflow as pf
-from perturbflow._fields import check_no_leakage, condition_frame, read_split
+from perturbflow._fields import condition_frame
+from perturbflow._splits import check_no_leakage, read_split
 from perturbflow.pp._held_out import Wanted, hold_out_cells
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
-from scipy.special import expit
 
 from perturbflow import _prediction
 from perturbflow._controls import control_cells
 from perturbflow._fitted_flow import FittedFlow
 from perturbflow._flow_store import read_flow
 from perturbflow._output_space import to_challenge
+from perturbflow.flow._angle import share_at
 from perturbflow.pp import setup_perturbation
 from perturbflow.tl import fit_flow, predict_perturbation
 
@@ -158,7 +158,7 @@ def test_component_without_training_cells_has_the_mean_effect(registered):
     laws = [flow.flow.prior.law(row, context) for row in np.eye(4)[:2]]
     shared = context.weights @ flow.flow.prior.shared[0]
     for law in laws:
-        np.testing.assert_allclose(law.expressed, expit(context.base_log_odds + shared), rtol=1e-3, atol=2e-4)
+        np.testing.assert_allclose(law.expressed, share_at(context.base_angle + shared), rtol=1e-3, atol=2e-4)
     np.testing.assert_array_equal(laws[0].mean, laws[1].mean)
 
 

@@ -67,25 +67,25 @@ class Measurements:
 
     Parameters
     ----------
-    effects, variances
-        Measured effects and their sampling variances (g, G).
-    lowest, highest
-        Effects that take a gene to the ends of its range (g, G): what lies beyond looks the same.
     design
         Weight of every dose level in every group (g, L).
     levels
         Component of every level (L,), ascending; within a component the doses ascend.
     which
         Context of every group (g,).
+    effects, variances
+        Measured effects and their sampling variances (g, G).
+    lowest, highest
+        Effects that take a gene to the ends of its range (g, G): what lies beyond looks the same.
     """
 
+    design: NDArray[np.float64]
+    levels: NDArray[np.int64]
+    which: NDArray[np.int64]
     effects: NDArray[np.float64]
     variances: NDArray[np.float64]
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
-    design: NDArray[np.float64]
-    levels: NDArray[np.int64]
-    which: NDArray[np.int64]
 
     @property
     def n_components(self) -> int:

@@ -72,15 +72,15 @@ def law_uncertainty(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floatin
     same = (prior.group_contexts == context.index) & (prior.group_doses == perturbation).all(axis=1)
     if len(active) == 1 and same.any():
         # As far as an effect is measured and not shrunken, what it is added to is what it was measured against.
-        own = _own_variances(prior, perturbation, context, same)
-        total += (1 - np.minimum(total / own, 1)) ** 2 * base
+        measured = _own_variances(prior, perturbation, context, same)
+        total += (1 - np.minimum(total / measured, 1)) ** 2 * base
     else:
         # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
         total += (len(active) - 1) ** 2 * base if len(active) > 1 else base
         total += max(len(active) - 1, 0) * prior.interaction_variances
         if same.any():
-            own = _own_variances(prior, perturbation, context, same)
-            total = total * own / (total + own)
+            measured = _own_variances(prior, perturbation, context, same)
+            total = total * measured / (total + measured)
     angle, mean = np.sqrt(total).astype(np.float32)
     return LawUncertainty(angle, mean)
 

@@ -65,7 +65,7 @@ def fit_hurdle(cells: CellData, features: NDArray[np.floating] | None = None) ->
     covariances = context_covariances(distances / unit)
     fits = [
         fit_additive(
-            Measurements(*change, design=levels.weights(doses), levels=levels.components, which=which),
+            Measurements(levels.weights(doses), levels.components, which, *change),
             covariances=covariances,
             features=features,
             scales=scales,

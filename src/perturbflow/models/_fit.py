@@ -13,11 +13,12 @@ import torch
 
 from perturbflow._checks import check_between, check_type, check_whole_number
 from perturbflow._feature_table import read_feature_table
-from perturbflow._fields import check_expression, check_no_leakage, read_cells, read_fields
+from perturbflow._fields import check_expression, read_cells, read_fields
 from perturbflow._fitted_flow import CONTROL_TOTALS, FittedFlow
 from perturbflow._outputs import check_folder
 from perturbflow._progress import progress_bar as bar
 from perturbflow._scale import summary_of_totals
+from perturbflow._splits import check_no_leakage
 from perturbflow._torch_state import usual_torch
 from perturbflow.flow import (
     AdditiveHurdlePrior,

@@ -83,7 +83,7 @@ def register_as_saved(adata: AnnData, fields: PerturbationFields, *, genes: list
         )
         raise ValueError(msg)
     check_fields_are_free(adata)
-    check_expression(adata, fields.layer)
+    check_expression(adata, fields)
     advice = (
         "Control cells are enough to predict: leave other cells out, or fit a model to cells with these perturbations "
         "and covariates."

@@ -11,9 +11,10 @@ from scipy.stats import binom
 
 from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow._evaluation._conditions import conditions_of
-from perturbflow._fields import read_cells, read_split
+from perturbflow._fields import read_cells
 from perturbflow._flow_store import read_flow
 from perturbflow._modality import takes_modality
+from perturbflow._splits import read_split
 from perturbflow.flow import condition_kind, mean_expression
 from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage

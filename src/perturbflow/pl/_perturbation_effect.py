@@ -9,8 +9,8 @@ import numpy as np
 
 from perturbflow._evaluation._baselines import fitted_baselines
 from perturbflow._feature_table import read_feature_table
-from perturbflow._fields import read_split
 from perturbflow._modality import takes_modality
+from perturbflow._splits import read_split
 from perturbflow.baselines import BASELINES
 from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, finish, label_points
 from perturbflow.pl._predictions import mean, read_comparison

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._conditions import parse_label
-from perturbflow._fields import PerturbationFields, split_identity
+from perturbflow._fields import PerturbationFields
 from perturbflow._keys import check_key_added
 from perturbflow._split_names import SPLITS
+from perturbflow._splits import split_identity
 from perturbflow.pp._held_out import Conditions
 
 if TYPE_CHECKING:

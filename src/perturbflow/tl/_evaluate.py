@@ -19,12 +19,13 @@ from perturbflow._evaluation._scores import Settings, score_all
 from perturbflow._evaluation._screens import screen_rows
 from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
 from perturbflow._feature_table import read_feature_table
-from perturbflow._fields import read_cells, read_fields, read_split, writable
+from perturbflow._fields import read_cells, read_fields, writable
 from perturbflow._flow_store import read_flow
 from perturbflow._keys import check_key_added
 from perturbflow._modality import takes_modality
 from perturbflow._scale import summary_of_totals, warn_of_totals
 from perturbflow._split_names import split_names
+from perturbflow._splits import read_split
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 
