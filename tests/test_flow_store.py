@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from perturbflow._fitted_flow import FittedFlow
-from perturbflow._fitted_flow import FORMAT
+from perturbflow._fitted_flow import FORMAT, FittedFlow
 from perturbflow._flow_store import read_flow, write_flow
 from perturbflow.tl import fit_flow, predict_perturbation
 

@@ -90,7 +90,7 @@ def test_names_that_look_the_same_are_refused(pair):
         ("a", ("a",)),
         (["b", "a"], ("b", "a")),
         (("b", " a ", "b", "a"), ("b", "a")),
-        ({"b", "a"}, ("a", "b")),
+        pytest.param({"b", "a"}, ("a", "b"), id="set"),
         (pd.Index(["b", "a"]), ("b", "a")),
         (np.array(["b"]), ("b",)),
         (pd.Series(["b", "a"]).astype("category"), ("b", "a")),
