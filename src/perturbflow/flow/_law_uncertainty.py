@@ -69,27 +69,23 @@ def law_uncertainty(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floatin
     base = _sampling_variances(prior, context.n_controls, share_at(context.base_angle))
     if len(active) and context.index is not None:
         base = 1 / (1 / base + prior.base_precisions[:, context.index])
-    same = (prior.group_contexts == context.index) & (prior.group_doses == perturbation).all(axis=1)
-    if len(active) == 1 and same.any():
-        # As far as an effect is measured and not shrunken, what it is added to is what it was measured against.
-        measured = _own_variances(prior, perturbation, context, same)
+    here = prior.group_contexts == context.index
+    same = here & (prior.group_doses == perturbation).all(axis=1) & bool(len(active))
+    if same.any():
+        cells, law = float(prior.group_cells[same].sum()), prior.law(perturbation, context)
+        measured = _sampling_variances(prior, cells, law.expressed)
+    others = here & ~same & (prior.group_doses[:, active] > 0).any(axis=1)
+    if len(active) == 1 and same.any() and not others.any():
+        # The effect is known from these cells alone; as far as it is not shrunken, so is what it is added to.
         total += (1 - np.minimum(total / measured, 1)) ** 2 * base
     else:
         # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
-        total += (len(active) - 1) ** 2 * base if len(active) > 1 else base
-        total += max(len(active) - 1, 0) * prior.interaction_variances
-        if same.any():
-            measured = _own_variances(prior, perturbation, context, same)
+        total += max((len(active) - 1) ** 2, 1) * base + max(len(active) - 1, 0) * prior.interaction_variances
+        if same.any():  # from its own cells as well, and alone a component is no more additive than with others
+            total += prior.interaction_variances if len(active) == 1 else 0
             total = total * measured / (total + measured)
     angle, mean = np.sqrt(total).astype(np.float32)
     return LawUncertainty(angle, mean)
-
-
-def _own_variances(
-    prior: AdditiveHurdlePrior, perturbation: NDArray[np.float32], context: Context, same: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Sampling variances (2, G) of the training cells of a condition, the groups ``same`` (g,)."""
-    return _sampling_variances(prior, float(prior.group_cells[same].sum()), prior.law(perturbation, context).expressed)
 
 
 def _dose_variance(
