@@ -205,6 +205,12 @@ def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
             "edges from the 3 regulators in `prior`",
         ),
         ({"control": "ntc"}, ValueError, r"genes of .* or 'ntc', found \['control'\], which are no genes"),
+        (
+            {"control": ["ntc", "Neg 1"]},
+            ValueError,
+            r"genes of .* or any of \['ntc', 'Neg 1'\], found \['control'\], which are no genes",
+        ),
+        ({"control": []}, ValueError, "at least one label of control cells in `control`, found none"),
     ],
 )
 def test_wrong_arguments_leave_adata_unchanged(adata, unchanged, options, error, message):
