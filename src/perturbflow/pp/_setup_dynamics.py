@@ -26,7 +26,7 @@ from perturbflow._dynamics_fields import (
 from perturbflow._fields import writable
 from perturbflow._keys import check_registration
 from perturbflow._modality import takes_modality
-from perturbflow.pp._check_labels import control_labels
+from perturbflow.pp._check_labels import check_values, control_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -208,6 +208,8 @@ def _check_times(adata: AnnData, fields: DynamicsFields) -> int:
     """Raise unless labels name genes and every trajectory has enough times; return the number of trajectories."""
     time = time_column(adata, fields.time_key)
     groups, codes = trajectory_groups(adata, fields)
+    if fields.trajectory_key is not None:
+        check_values(set(groups["trajectory"]), key=fields.trajectory_key)
     clamped_genes(adata, groups["perturbation"].tolist(), fields)
     check_times_differ(time, fields.time_key)
     advice = "Remove these cells, or join trajectories in `trajectory_key`."
