@@ -161,7 +161,7 @@ def test_several_controls_share_their_bins():
     adata = make((24,))
     one = pf.pp.bin_pseudotime(adata, **BY_LINEAGE, n_bins=4)
     adata.obs["perturbation"] = ["ntc", "Neg 1"] * 12
-    several = {"perturbation_key": "perturbation", "control": ["ntc", "Neg 1"]}
+    several: dict[str, Any] = {"perturbation_key": "perturbation", "control": ["ntc", "Neg 1"]}
     binned = pf.pp.bin_pseudotime(adata, **BY_LINEAGE, **several, n_bins=4)
     assert binned.obs_names.tolist() == [f"lineage_0|ntc_{number}" for number in range(4)]
     np.testing.assert_array_equal(binned.X, one.X)

@@ -130,12 +130,12 @@ def bin_pseudotime(
     >>> bins.obs["n_cells"].to_dict()
     {'all_0': 4, 'all_1': 4, 'all_2': 4}
     """
-    first, *others = control_labels(control)
+    one, *others = control_labels(control)
     fields = DynamicsFields(
         time_key=time_key,
         trajectory_key=trajectory_key,
         perturbation_key=perturbation_key,
-        control=first,
+        control=one,
         other_controls=tuple(others),
         separator=separator,
         layer=layer,
