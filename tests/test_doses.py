@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -180,6 +181,27 @@ def test_several_measured_doses_are_listed(screen, unchanged, options):
         pytest.raises(ValueError, match=r"dose of 'Drug', which was .* \['10', '1000'\], found none"),
     ):
         pf.tl.predict_perturbation(screen, ["Strong", "Drug"], **options)
+
+
+def test_a_new_dose_lies_between_its_neighbours(screen):
+    """The effect is the same at 10 and at 1,000, so that it is no other at 100, which is told as new."""
+    is_drug = (screen.obs["p"] == "Drug").to_numpy()
+    control = screen.X[(screen.obs["p"] == "control").to_numpy()].mean(axis=0)
+    effect = screen.X[is_drug].mean(axis=0) - control
+    shares, kinds, sds = [], [], []
+    for dose in (10, 100, 1000, 10000):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            cells = pf.tl.predict_perturbation(screen, "Drug", dose=dose, as_anndata=True)
+        assert cells is not None
+        shares.append((cells.X.mean(axis=0) - control) @ effect / (effect @ effect))
+        kinds.append(cells.uns["predicted"]["uncertainty"]["kind"].iloc[0])
+        sds.append(cells.uns["predicted"]["uncertainty"]["rms_sd"].iloc[0])
+    np.testing.assert_allclose(shares, 1, atol=0.25)  # of which a part is the sampling of 40 cells
+    assert min(shares[0], shares[2]) - 0.05 < shares[1] < max(shares[0], shares[2]) + 0.05
+    assert shares[3] == pytest.approx(shares[2], abs=0.05)  # nothing is known beyond
+    assert kinds[:3] == ["seen", "new dose", "seen"]
+    assert sds[1] > max(sds[0], sds[2])
 
 
 def test_new_doses_warn_once(screen):

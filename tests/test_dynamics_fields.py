@@ -74,6 +74,17 @@ def test_order_names_and_clamped_genes():
     assert names == ["1", "2", "10"]
 
 
+def test_several_controls_count_as_the_first():
+    labels = ["N+1", "KLF1+N+1", "ntc", "KLF1"]
+    adata = make([0, 0, 1, 1], perturbation=labels)
+    fields = DynamicsFields("time", perturbation_key="perturbation", control="ntc", other_controls=("N+1",))
+    controls, knockout = trajectories_of(adata, fields)
+    assert (controls.name, knockout.name) == ("all|ntc", "all|KLF1")
+    np.testing.assert_array_equal(controls.values, adata.X[[0, 2]])
+    np.testing.assert_array_equal(knockout.values, adata.X[[1, 3]])
+    assert DynamicsFields.from_dict(fields.to_dict()) == fields
+
+
 def test_another_layer_separator_and_control():
     adata = make([0, 1, 0, 1], perturbation=["ntc", "ntc", "KLF1,SPI1", "SPI1,KLF1"])
     adata.layers["smooth"] = adata.X + 1

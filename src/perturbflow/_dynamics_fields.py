@@ -13,7 +13,7 @@ from scipy import sparse
 
 from perturbflow._checks import check_key, check_matrix, check_unique_names, listing, nearest
 from perturbflow._fields import expression, text_column
-from perturbflow._labels import canonical_label, parse_label
+from perturbflow._labels import canonical_label, naming, parse_label
 from perturbflow.dynamics import Trajectory
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class DynamicsFields:
         Columns of ``obs`` with the trajectory and with the genes that an intervention clamps.
     control
         Label of cells without intervention.
+    other_controls
+        Further labels of such cells, which all stand for ``control``.
     separator
         What stands between the genes of a label.
     layer
@@ -60,6 +62,12 @@ class DynamicsFields:
     layer: str | None = None
     regulators: tuple[str, ...] = ()
     has_prior: bool = False
+    other_controls: tuple[str, ...] = ()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of cells without intervention."""
+        return (self.control, *self.other_controls)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""
@@ -70,6 +78,7 @@ class DynamicsFields:
             "separator": self.separator,
             "regulators": list(self.regulators),
             "has_prior": self.has_prior,
+            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
         }
 
     @classmethod
@@ -82,6 +91,7 @@ class DynamicsFields:
             separator=str(values["separator"]),
             regulators=tuple(map(str, values["regulators"])),
             has_prior=bool(values["has_prior"]),
+            other_controls=tuple(map(str, values.get("other_controls", ()))),
         )
 
 
@@ -299,8 +309,8 @@ def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFr
         trajectories = text_column(adata, fields.trajectory_key)
     if fields.perturbation_key is not None:
         codes, labels = pd.factorize(text_column(adata, fields.perturbation_key))
-        style = {"control": fields.control, "separator": fields.separator}
-        known = [canonical_label(parse_label(label, **style), **style) for label in labels]
+        parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
+        known = [canonical_label(each, control=fields.control, separator=fields.separator) for each in parts]
         perturbations = np.array(known, dtype=object)[codes]
 
     codes, pairs = pd.factorize(pd.MultiIndex.from_arrays([trajectories, perturbations]))
@@ -318,7 +328,7 @@ def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFr
 
 def clamped_genes(adata: AnnData, labels: list[str], fields: DynamicsFields) -> NDArray[np.bool_]:
     """Genes that every label names (len(labels), d); an error if a label names anything else."""
-    parts = [parse_label(label, control=fields.control, separator=fields.separator) for label in labels]
+    parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
     places = [adata.var_names.get_indexer(list(names)) for names in parts]
     unknown = {
         name: label
@@ -330,7 +340,7 @@ def clamped_genes(adata: AnnData, labels: list[str], fields: DynamicsFields) -> 
         name, label = next(iter(unknown.items()))
         msg = (
             f"Expected genes of `adata.var_names` in the labels of `adata.obs[{fields.perturbation_key!r}]`, or "
-            f"{fields.control!r}, found {listing(unknown)}, which are no genes. The most similar genes to {name!r} in "
+            f"{naming(fields.controls)}, found {listing(unknown)}, which are no genes. The most similar genes to {name!r} in "
             f"{label!r} are {nearest(name, adata.var_names, n=3)}. Name the genes that are held at their level, joined by "
             f"{fields.separator!r}, and controls in `control`; remove cells under an intervention on no measured gene, "
             "such as a drug, or make each such condition a trajectory of its own in `trajectory_key`."

@@ -91,6 +91,24 @@ def test_registration_by_the_function_is_enough(time_courses):
     assert (np.ptp(model.forecast(TIME)[6:, :, 1], axis=1) == 0).all()
 
 
+def test_models_know_all_control_labels(tmp_path):
+    adata = hill_network(n_genes=4, n_trajectories=3, n_times=5, knockouts=["gene0"])
+    labels = adata.obs["perturbation"].astype(str)
+    adata.obs["perturbation"] = labels.where(adata.obs["trajectory"] != adata.obs["trajectory"].iloc[0], "Neg 1")
+    SparseNODE.setup_anndata(
+        adata,
+        time_key="time",
+        trajectory_key="trajectory",
+        perturbation_key="perturbation",
+        control=["control", "Neg 1"],
+    )
+    model = SparseNODE(adata, **QUICK)
+    assert model.registry_["setup_args"]["control"] == ["control", "Neg 1"]
+    model.train(progress_bar=False)
+    model.save(tmp_path / "model")
+    assert SparseNODE.load(tmp_path / "model", adata=adata).fitted.fields.controls == ("control", "Neg 1")
+
+
 def test_fields_are_those_of_the_function():
     adata = hill_network(n_genes=4, n_trajectories=3, n_times=5, knockouts=["gene0"])
     adata.layers["other"] = adata.X + 1

@@ -157,6 +157,17 @@ def test_perturbations_have_bins_of_their_own():
     assert [one.name for one in trajectories_of(binned, read_dynamics_fields(binned))] == names
 
 
+def test_several_controls_share_their_bins():
+    adata = make((24,))
+    one = pf.pp.bin_pseudotime(adata, **BY_LINEAGE, n_bins=4)
+    adata.obs["perturbation"] = ["ntc", "Neg 1"] * 12
+    several: dict[str, Any] = {"perturbation_key": "perturbation", "control": ["ntc", "Neg 1"]}
+    binned = pf.pp.bin_pseudotime(adata, **BY_LINEAGE, **several, n_bins=4)
+    assert binned.obs_names.tolist() == [f"lineage_0|ntc_{number}" for number in range(4)]
+    np.testing.assert_array_equal(binned.X, one.X)
+    pf.pp.setup_dynamics(binned, **BY_LINEAGE, **several)
+
+
 def test_what_is_kept(tmp_path):
     adata = make((12, 12))
     adata.obs["cell_type"] = pd.Categorical(["T", "T", "NK"] * 8, categories=["NK", "T", "B"])

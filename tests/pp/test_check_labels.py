@@ -8,7 +8,7 @@ import pytest
 
 import perturbflow as pf
 from perturbflow._fields import FEATURES_KEY, condition_frame, read_fields
-from perturbflow.pp._check_labels import check_labels, control_labels, report_labels
+from perturbflow.pp._check_labels import check_labels, check_values, control_labels, report_labels
 
 
 def said(caplog, *labels, control="control", separator="+") -> list[tuple[str, str]]:
@@ -63,6 +63,14 @@ def test_texts_of_missing_values_are_no_perturbations(text):
         assert f"found {[label]}" in str(error.value)
     components = check_labels(["control", "A", f"A+{text}"], controls=("control", text), separator="+", key="p")
     assert components[f"A+{text}"] == ("A",)
+
+
+def test_none_may_be_the_name_of_a_covariate():
+    check_values(["none", "None", "IFN-γ", "stimulated"], key="stimulus")
+    with pytest.raises(
+        ValueError, match=r"every cell in `adata.obs\['stimulus'\]`, found \['', '<NA>', 'nan'\], which stand"
+    ):
+        check_values(["none", "nan", "<NA>", ""], key="stimulus")
 
 
 def test_names_with_other_characters_are_kept():

@@ -205,6 +205,12 @@ def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
             "edges from the 3 regulators in `prior`",
         ),
         ({"control": "ntc"}, ValueError, r"genes of .* or 'ntc', found \['control'\], which are no genes"),
+        (
+            {"control": ["ntc", "Neg 1"]},
+            ValueError,
+            r"genes of .* or any of \['ntc', 'Neg 1'\], found \['control'\], which are no genes",
+        ),
+        ({"control": []}, ValueError, "at least one label of control cells in `control`, found none"),
     ],
 )
 def test_wrong_arguments_leave_adata_unchanged(adata, unchanged, options, error, message):
@@ -246,6 +252,10 @@ def repeat_gene(adata):
         (set_times(3.0), r"times that differ in `adata.obs\['time'\]`, found 3 in all 12 cells"),
         (set_times(np.nan, [1, 4]), r"found it missing in 2 cells: \['cell_1', 'cell_4'\]"),
         (set_times(np.inf, [1]), "found it infinite in 1 cells"),
+        (
+            relabel("donor", "a", "nan"),
+            r"a value for every cell in `adata.obs\['donor'\]`, found \['nan'\], which stand",
+        ),
         (keep_two_of_donor_a, r"at least 3 distinct times .* in 1 of 3: \['a\|control: 2 \(2 cells\)'\]"),
         (relabel("donor", "a", None), r"a value for every cell in `adata.obs\['donor'\]`, found none in 4 cells"),
         (relabel("perturbation", "KLF1", None), "a value for every cell in `adata.obs.'perturbation'"),

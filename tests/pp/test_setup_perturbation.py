@@ -232,6 +232,11 @@ BAD: dict[str, tuple] = {
     # the context
     "covariate_missing": (gap("cell_type"), {"covariate_keys": ["cell_type"]}, ValueError, r"in `adata.obs\['cell_type'\]`, found none in 1 cells"),
     "covariate_float": (with_obs(age=0.5), {"covariate_keys": ["age"]}, ValueError, r"found floating-point numbers. .*astype\(str\)"),
+    "covariate_nan": (with_obs(donor=lambda adata: np.resize(["1", "nan"], adata.n_obs)), {"covariate_keys": ["donor"]}, ValueError, r"a value for every cell in `adata.obs\['donor'\]`, found \['nan'\], which stand for missing"),
+    "batch_empty": (with_obs(plate=lambda adata: np.resize(["p1", " "], adata.n_obs)), {"batch_key": "plate"}, ValueError, r"a value for every cell in `adata.obs\['plate'\]`, found \[' '\]"),
+    "covariate_space": (with_obs(donor=lambda adata: np.resize(["1", "1 "], adata.n_obs)), {"covariate_keys": ["donor"]}, ValueError, r"look different in `adata.obs\['donor'\]`, found \[\('1', '1 '\)\]"),
+    "perturbation_reserved": (with_obs(source="A"), {"perturbation_key": "source"}, ValueError, r"other than \['source', 'source_cell'\], which predicted cells have, found \['source'\]"),
+    "dose_reserved": (with_obs(source_cell=1), {"dose_key": "source_cell"}, ValueError, r"which predicted cells have, found \['source_cell'\]"),
     "covariate_reserved": (with_obs(split="a"), {"covariate_keys": ["split"]}, ValueError, r"names of covariates other than .* found \['split'\]. Rename"),
     "covariate_dose": (with_obs(dose="1", amount=1), {"covariate_keys": ["dose"], "dose_key": "amount"}, ValueError, r"found \['dose'\]"),
     "no_control_in_context": (with_obs(cell_type=lambda adata: ["B", *["B" if label == "A" else "T" for label in adata.obs["perturbation"][1:]]]), {"covariate_keys": ["donor", "cell_type"]}, ValueError, r"control cells in every context, found none among the cells of \[{'donor': '2', 'cell_type': 'B'}\]. Remove"),

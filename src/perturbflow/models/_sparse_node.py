@@ -95,7 +95,7 @@ class SparseNODE(RegisteredModel):
         regulators: Sequence[str] | str | None = None,
         prior: Any = None,
         perturbation_key: str | None = None,
-        control: str = "control",
+        control: str | Sequence[str] = "control",
         separator: str = "+",
         layer: str | None = None,
         **kwargs: Any,
@@ -117,7 +117,7 @@ class SparseNODE(RegisteredModel):
         perturbation_key
             Column of ``obs`` with the genes that an intervention holds.
         control
-            Label of cells without intervention.
+            Label of cells without intervention, or several.
         separator
             What stands between the genes of a label.
         layer
@@ -150,7 +150,7 @@ class SparseNODE(RegisteredModel):
         regulators: Sequence[str] | str | None = None,
         prior: Any = None,
         perturbation_key: str | None = None,
-        control: str = "control",
+        control: str | Sequence[str] = "control",
         separator: str = "+",
         layer: str | None = None,
         **kwargs: Any,
@@ -195,6 +195,8 @@ class SparseNODE(RegisteredModel):
         ]
         arguments = {name: getattr(fields, name) for name in _ARGUMENTS}
         arguments["regulators"] = list(fields.regulators)
+        if fields.other_controls:
+            arguments["control"] = list(fields.controls)
         if fields.has_prior:
             arguments["prior"] = _edges(adata)
         register(cls, data, columns, arguments, modality=modality, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from perturbflow._dynamics_fields import (
 )
 from perturbflow._keys import check_registration
 from perturbflow._modality import takes_modality
+from perturbflow.pp._check_labels import control_labels
 from perturbflow.pp._setup_dynamics import MIN_TIMES, check_distinct_times, check_fields
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def bin_pseudotime(
     trajectory_key: str | None = None,
     n_bins: int = 20,
     perturbation_key: str | None = None,
-    control: str = "control",
+    control: str | Sequence[str] = "control",
     separator: str = "+",
     layer: str | None = None,
     scale_time: bool = True,
@@ -128,11 +130,13 @@ def bin_pseudotime(
     >>> bins.obs["n_cells"].to_dict()
     {'all_0': 4, 'all_1': 4, 'all_2': 4}
     """
+    one, *others = control_labels(control)
     fields = DynamicsFields(
         time_key=time_key,
         trajectory_key=trajectory_key,
         perturbation_key=perturbation_key,
-        control=control,
+        control=one,
+        other_controls=tuple(others),
         separator=separator,
         layer=layer,
     )

@@ -18,6 +18,9 @@ MISSING = frozenset(
     {"nan", "NaN", "NAN", "na", "NA", "<NA>", "n/a", "N/A", "#N/A", "NaT", "none", "None", "NONE", "null", "NULL"}
 )
 
+# Words that some values are called by, such as a stimulus or a disease.
+_WORDS = frozenset({"none", "None", "NONE"})
+
 
 def control_labels(control: object) -> tuple[str, ...]:
     """Read `control`: one label or several, without the spaces around them, each once, in the order given."""
@@ -99,6 +102,23 @@ def check_labels(
         msg = f"Expected names that look different{where}, found {ascii(twins[:10])}. Give each perturbation one name."
         raise ValueError(msg)
     return components
+
+
+def check_values(values: Iterable[str], *, key: str) -> None:
+    """Raise ValueError if values of a column of ``obs`` are empty, name missing ones, or look the same as others."""
+    where = f"in `adata.obs[{key!r}]`"
+    known = sorted(values)
+    missing = [value for value in known if not value.strip() or value in MISSING - _WORDS]
+    if missing:
+        msg = (
+            f"Expected a value for every cell {where}, found {listing(missing)}, which stand for missing ones. Fill in the "
+            "values or remove these cells."
+        )
+        raise ValueError(msg)
+    twins = _twins(known, _shown)
+    if twins:
+        msg = f"Expected values that look different {where}, found {ascii(twins[:10])}. Give each one name."
+        raise ValueError(msg)
 
 
 def report_labels(components: Mapping[str, Sequence[str]], *, controls: Sequence[str], separator: str) -> None:

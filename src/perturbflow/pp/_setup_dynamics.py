@@ -26,6 +26,7 @@ from perturbflow._dynamics_fields import (
 from perturbflow._fields import writable
 from perturbflow._keys import check_registration
 from perturbflow._modality import takes_modality
+from perturbflow.pp._check_labels import check_values, control_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,7 +48,7 @@ def setup_dynamics(
     regulators: Sequence[str] | str | None = None,
     prior: pd.DataFrame | DiGraph | None = None,
     perturbation_key: str | None = None,
-    control: str = "control",
+    control: str | Sequence[str] = "control",
     separator: str = "+",
     layer: str | None = None,
     modality: str | None = None,
@@ -81,7 +82,7 @@ def setup_dynamics(
         that was observed ("GATA1", "GATA1+SPI1"), in any order. What regulates such a gene is not fitted there. By
         default there are no interventions.
     control
-        Label of cells without intervention.
+        Label of cells without intervention, or several, which count as the first.
     separator
         What stands between the genes of a label.
     layer
@@ -126,11 +127,13 @@ def setup_dynamics(
     array([[ 0., -1.],
            [ 0.,  0.]], dtype=float32)
     """
+    first, *others = control_labels(control)
     fields = DynamicsFields(
         time_key=time_key,
         trajectory_key=trajectory_key,
         perturbation_key=perturbation_key,
-        control=control,
+        control=first,
+        other_controls=tuple(others),
         separator=separator,
         layer=layer,
     )
@@ -160,7 +163,7 @@ def setup_dynamics(
 def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
     """Raise unless names are text, columns are there and have one role each, and the cells are in memory."""
     optional = ("trajectory_key", "perturbation_key", "layer")
-    for name in ("time_key", *optional, "control", "separator"):
+    for name in ("time_key", *optional, "separator"):
         if getattr(fields, name) is not None or name not in optional:
             check_text(getattr(fields, name), name=name)
     if adata.isbacked:
@@ -205,6 +208,8 @@ def _check_times(adata: AnnData, fields: DynamicsFields) -> int:
     """Raise unless labels name genes and every trajectory has enough times; return the number of trajectories."""
     time = time_column(adata, fields.time_key)
     groups, codes = trajectory_groups(adata, fields)
+    if fields.trajectory_key is not None:
+        check_values(set(groups["trajectory"]), key=fields.trajectory_key)
     clamped_genes(adata, groups["perturbation"].tolist(), fields)
     check_times_differ(time, fields.time_key)
     advice = "Remove these cells, or join trajectories in `trajectory_key`."

@@ -33,7 +33,7 @@ from perturbflow._fields import (
 from perturbflow._labels import dose_values, hashable_dose
 from perturbflow._modality import takes_modality
 from perturbflow._scale import recorded_base, warn_of_mixed_totals
-from perturbflow.pp._check_labels import MISSING, check_labels, control_labels, report_labels
+from perturbflow.pp._check_labels import MISSING, check_labels, check_values, control_labels, report_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+OF_PREDICTED_CELLS = ("source", "source_cell")  # columns of `obs` that say where predicted cells come from
 # Columns of the tables of conditions, beside which covariates stand under their own names.
 RESERVED = (
     *("perturbation", "is_control", "n_cells", "split", "n_components", "n_seen", "seen", "unseen"),
-    *("model", "metric", "value", "reason", "source", "source_cell"),
+    *("model", "metric", "value", "reason", *OF_PREDICTED_CELLS),
 )
 
 
@@ -123,7 +124,7 @@ def setup_perturbation(
         If an argument or the expression is of the wrong type.
     ValueError
         If the expression is not log1p-normalised (raw counts, also of some cells, un-logged, negative or non-finite
-        values); genes are repeated; values are missing in a column; there is no control cell, or none in a context, or
+        values); genes are repeated; values are missing in a column, also as text ("nan"); there is no control cell, or none in a context, or
         none with one of the labels in ``control``; a label cannot be read, or names a component twice; two names differ
         only in characters that cannot be seen; a dose is wrong, or 0 wherever the component occurs; or a name cannot be
         stored.
@@ -149,6 +150,13 @@ def setup_perturbation(
     check_columns(adata.obs.columns, [*keys.values(), *covariate_keys])
     check_fields_are_free(adata)
     _check_reserved([*covariate_keys, *([] if batch_key is None else [batch_key])], with_dose=dose_key is not None)
+    wrong = [key for key in (perturbation_key, dose_key) if key in OF_PREDICTED_CELLS]
+    if wrong:
+        msg = (
+            f"Expected names of columns other than {list(OF_PREDICTED_CELLS)}, which predicted cells have, found {wrong}. "
+            "Rename these columns of `adata.obs`."
+        )
+        raise ValueError(msg)
 
     if layer is not None:
         check_text(layer, name="layer")
@@ -239,12 +247,11 @@ def _collect_vocabulary(
         _check_types(adata, types, perturbed=perturbed, key=fields.perturbation_type_key)
     if doses is not None:
         _check_doses(adata, doses, perturbed=perturbed, fields=fields)
+    covariates = {key: text_column(adata, key) for key in fields.context_keys}
+    for key, values in covariates.items():
+        check_values(set(values.tolist()), key=key)
     vocabulary = Vocabulary.from_labels(
-        labels,
-        control=fields.controls,
-        separator=fields.separator,
-        types=types,
-        covariates={key: text_column(adata, key) for key in fields.context_keys},
+        labels, control=fields.controls, separator=fields.separator, types=types, covariates=covariates
     )
     features = encode_perturbations(adata, fields, vocabulary=vocabulary)
     never = [
