@@ -74,6 +74,8 @@ few = settings(
     max_examples=settings.default.max_examples // 5,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
+# For properties of which one example costs much, or which are asked of every metric.
+fewer = settings(few, max_examples=few.max_examples // 3)
 seeds = st.integers(0, 2**16)
 
 

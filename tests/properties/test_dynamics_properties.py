@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from perturbflow.pp import assign_lineages, bin_pseudotime, setup_dynamics
 from perturbflow.tl import forecast, infer_graph, simulate_knockout
 
-from .strategies import ODD_NAMES, attempt, disguises, few, matrices, timed_cells
+from .strategies import ODD_NAMES, attempt, disguises, few, fewer, matrices, timed_cells
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of AnnData, and what the package says
 
@@ -68,7 +68,7 @@ def test_times_are_registered_and_binned_or_refused(data, unchanged):
         attempt(assign_lineages, adata, "fates", time_key="time", names=names)
 
 
-@few
+@fewer
 @given(data=st.data())
 def test_times_and_bins_do_not_depend_on_order_and_containers(data, courses):
     other, cells, genes = data.draw(disguises(courses))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perturbflow import metrics
 
-from .strategies import attempt, few, matrices
+from .strategies import attempt, fewer, matrices
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of AnnData, and what the package says
 
@@ -49,7 +49,7 @@ def arguments(data, function):
 
 
 @pytest.mark.parametrize("name", [*OF_CELLS, *OF_PROFILES])
-@few
+@fewer
 @given(data=st.data())
 def test_arrays_are_judged_or_refused(name, data):
     function = getattr(metrics, name)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perturbflow.tl import evaluate, predict_perturbation, rank_perturbations
 
-from .strategies import ODD_LABELS, attempt, disguises, few, labels, matrices, names
+from .strategies import ODD_LABELS, attempt, disguises, few, fewer, labels, matrices, names
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of AnnData, and what the package says
 
@@ -97,7 +97,7 @@ def test_cells_are_predicted_and_ranked_or_refused(data, few_cells, unchanged):
         )
 
 
-@few
+@fewer
 @given(data=st.data())
 def test_uncertainty_and_ranking_do_not_depend_on_order_and_containers(data, few_cells):
     other, _, genes = data.draw(disguises(few_cells))

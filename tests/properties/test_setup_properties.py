@@ -15,7 +15,7 @@ from perturbflow.pp import (
     split_scenario,
 )
 
-from .strategies import ODD_NAMES, attempt, disguises, few, logged, matrices, perturbed_cells
+from .strategies import ODD_NAMES, attempt, disguises, few, fewer, logged, matrices, perturbed_cells
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of AnnData, and what the package says
 
@@ -85,7 +85,7 @@ def screen(seed: int, *, n: int = 48) -> AnnData:
     return AnnData(logged(n, 6, seed=seed), obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(6)]))
 
 
-@few
+@fewer
 @given(data=st.data())
 def test_registration_and_splits_do_not_depend_on_order_and_containers(data):
     adata = screen(data.draw(st.integers(0, 9)))
