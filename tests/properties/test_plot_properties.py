@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from inspect import signature
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from perturbflow.tl import export_evaluation, to_networkx, write_cell_eval
 
 from .strategies import ODD_NAMES, few, logged
 
-ENTRIES = (
+ENTRIES: tuple[Any, ...] = (
     None,
     {},
     [],

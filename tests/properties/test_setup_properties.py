@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of AnnData, an
 
 TASKS = ("combination", "covariate_transfer", "unseen_perturbation", "cells")
 SCENARIOS = ("perturbench_norman19", "perturbench_srivatsan20", "perturbench_jiang24", "leave_one_out")
-HELD_OUT = (
+HELD_OUT: tuple[Any, ...] = (
     None,
     ["A+B"],
     "A",
@@ -53,6 +56,7 @@ def test_cells_are_registered_and_divided_or_refused(data, unchanged):
 
 def divided(data, adata, unchanged):
     held_out = data.draw(st.sampled_from(HELD_OUT))
+    split: Callable[..., Any]
     if data.draw(st.booleans()):
         options = {"task": data.draw(st.sampled_from(TASKS)), "held_out": held_out}
         split = split_perturbations
