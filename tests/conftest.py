@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from scipy import sparse
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 os.environ["MPLBACKEND"] = "Agg"
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", deadline=None, derandomize=True)
+# `--hypothesis-profile=search` looks for new faults.
+settings.register_profile("search", deadline=None, max_examples=500, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("any machine")
 
 CHECKOUT = Path(__file__).parents[1]
@@ -74,7 +76,7 @@ def _assert_same(found, expected) -> None:
         assert found == expected
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def unchanged() -> Callable[[AnnData], AbstractContextManager[None]]:
     """Context in which an AnnData must stay what it is, down to its last entry."""
 

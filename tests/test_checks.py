@@ -10,6 +10,7 @@ from perturbflow._checks import (
     check_between,
     check_key,
     check_log_normalised,
+    check_matrix,
     check_no_slash,
     check_one_of,
     check_text,
@@ -203,3 +204,18 @@ def test_other_matrices_are_refused(x, found):
 def test_empty_matrices_are_refused(shape):
     with pytest.raises(ValueError, match="at least one cell and one gene in `adata.X`, found shape"):
         check_log_normalised(np.zeros(shape), where="adata.X")
+
+
+@pytest.mark.parametrize(
+    ("x", "found"),
+    [
+        pytest.param(np.ones((2, 2), dtype=np.float16), "ndarray of float16", id="half_precision"),
+        pytest.param(np.ones((2, 2), dtype=np.dtype("f4").newbyteorder()), "ndarray of [<>]f4", id="order_of_bytes"),
+        pytest.param(np.ma.masked_less(np.eye(2), 0.5), "MaskedArray of float64", id="masked"),
+        pytest.param(np.ones((2, 2), dtype=bool), "ndarray of bool", id="booleans"),
+        pytest.param(sparse.coo_array(np.eye(2)), "coo_array of float64", id="coordinates"),
+    ],
+)
+def test_arrays_that_cannot_be_read_safely_are_refused(x, found):
+    with pytest.raises(TypeError, match=f"Expected `adata.X` to be .* found {found}. Convert it first"):
+        check_matrix(x, where="adata.X")

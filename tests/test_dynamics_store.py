@@ -6,8 +6,9 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
-from perturbflow._dynamics_store import read_dynamics, write_dynamics
+from perturbflow._dynamics_store import read_dynamics, read_edges, write_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
 
@@ -102,3 +103,10 @@ def test_later_format_asks_for_an_update(fitted_dynamics):
     fitted_dynamics.uns["dynamics"]["format"] = 99
     with pytest.raises(ValueError, match="of format 1 or earlier, found 99. Update perturbflow"):
         read_dynamics(fitted_dynamics)
+
+
+@pytest.mark.parametrize("edges", [None, 3, pd.DataFrame(), pd.DataFrame({"source": ["a"], "target": ["b"]})])
+def test_what_is_no_table_of_edges_is_refused(edges):
+    adata = AnnData(np.ones((2, 2)), uns={"graph": {"edges": edges}})
+    with pytest.raises(KeyError, match="Expected '(source|weight)' in .*'edges'.*Run `pf.tl.infer_graph"):
+        read_edges(adata, "graph")

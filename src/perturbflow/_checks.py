@@ -96,13 +96,18 @@ def check_unique_names(names: Sequence[str], *, what: str, hint: str) -> None:
 
 
 def check_matrix(x: Any, *, where: str) -> None:
-    """Raise unless ``x`` is an array or a CSR or CSC matrix of real numbers, of at least one cell and one gene."""
-    is_matrix = isinstance(x, np.ndarray) or (sparse.issparse(x) and x.format in {"csr", "csc"})
-    if not is_matrix or x.dtype.kind not in "fiu":
+    """Raise unless ``x`` is an array or a CSR or CSC matrix of real numbers, of at least one cell and one gene.
+
+    Arrays with a mask are refused, since nothing here would look at it, and so are half precision, in
+    which totals of cells overflow, and a foreign order of bytes: SciPy takes neither.
+    """
+    is_array = isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
+    is_matrix = is_array or (sparse.issparse(x) and x.format in {"csr", "csc"})
+    if not is_matrix or x.dtype.kind not in "fiu" or x.dtype == np.float16 or not x.dtype.isnative:
         found = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
         msg = (
             f"Expected `{where}` to be a NumPy array or a SciPy CSR or CSC matrix of numbers in memory, found {found}. "
-            "Convert it first."
+            "Convert it first, for example to float32."
         )
         raise TypeError(msg)
     if 0 in x.shape:

@@ -135,6 +135,19 @@ class StoredDynamics:
         )
 
 
+def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
+    """Edges of the graph in ``uns[key]``; KeyError, with the function to run first, if there is none."""
+    hint = f"Run `pf.tl.infer_graph(adata, key_added={key!r})` first."
+    check_key(key, adata.uns, where="adata.uns", hint=hint)
+    result = adata.uns[key]
+    check_key("edges", result if isinstance(result, Mapping) else (), where=f"adata.uns[{key!r}]", hint=hint)
+    where = f"adata.uns[{key!r}]['edges']"
+    edges = pd.DataFrame(result["edges"] if isinstance(result["edges"], pd.DataFrame | Mapping) else {})
+    for column in ("source", "target", "weight", "sign", "confidence"):
+        check_key(column, edges.columns, where=where, hint=hint)
+    return edges
+
+
 def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynamics") -> None:
     """Write fitted dynamics to ``uns[key]``."""
     adata.uns[key] = stored.to_dict()

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from perturbflow._checks import check_unique_names, listing
 
@@ -21,9 +22,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def without_names(value: Any, *, name: str) -> Any:
-    """Return the array of a table, and anything else as it is; AnnData and MuData are refused with what to pass."""
+    """Return the array of a table, and other arrays as they are; AnnData, MuData and masked values are refused."""
     if isinstance(value, pd.DataFrame | pd.Series | pd.Index):
         return value.to_numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            msg = (
+                f"Expected all values of `{name}`, found {np.ma.count_masked(value)} of {value.size} masked. "
+                f"Leave these rows or columns out, or pass `{name}.filled(...)`."
+            )
+            raise ValueError(msg)
+        return np.asarray(value)
+    if isinstance(value, np.matrix):
+        return np.asarray(value)
     if hasattr(value, "obs_names"):
         msg = (
             f"Expected `{name}` to be an array, a sparse matrix or a table of pandas, found {type(value).__name__}. "
@@ -31,6 +42,21 @@ def without_names(value: Any, *, name: str) -> Any:
         )
         raise TypeError(msg)
     return value
+
+
+def real_numbers(value: Any, *, name: str) -> NDArray[np.float64]:
+    """Dense array of numbers, in float64, without names; what holds anything else is refused."""
+    array = without_names(value, name=name)
+    try:
+        array = array.toarray() if sparse.issparse(array) else np.asarray(array)
+        array = array.astype(np.float64) if array.dtype.kind == "O" else array
+    except (TypeError, ValueError) as error:  # rows of different lengths, or things that are no numbers
+        msg = f"Expected `{name}` to be an array of real numbers, found {type(value).__name__} ({error}). Pass numbers only."
+        raise TypeError(msg) from error
+    if array.dtype.kind not in "fiub":
+        msg = f"Expected `{name}` to hold real numbers, found dtype {array.dtype}."
+        raise TypeError(msg)
+    return array.astype(np.float64)
 
 
 def aligned(*axes: str, **named: Any) -> list[Any]:

@@ -175,3 +175,10 @@ def test_dose_selects_the_observed_cells(adata):
     comparison = read_comparison(adata, label, covariates=None, key="predicted")
     np.testing.assert_array_equal(comparison.observed, np.flatnonzero(of_label & (adata.obs["dose"] == "0.5+1")))
     assert comparison.title(None) == f"{label}, dose 0.5+1"
+
+
+@pytest.mark.parametrize("entry", [None, 3, np.zeros(3)])
+def test_what_is_no_prediction_is_refused(registered, entry):
+    registered.uns["predicted"] = entry
+    with pytest.raises(KeyError, match=r"Expected the predicted cells of 'A' .* Run pf.tl.predict_perturbation"):
+        pl.expression(registered, "A")

@@ -4,7 +4,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 
 from perturbflow import pl
 from perturbflow.pl._drawing import KIND_COLORS
@@ -39,3 +41,10 @@ def test_given_axes_are_drawn_on(fitted):
 def test_without_a_ranking(fitted):
     with pytest.raises(KeyError, match="pf.tl.rank_perturbations"):
         pl.ranked_perturbations(fitted)
+
+
+@pytest.mark.parametrize("entry", [None, {}, pd.DataFrame()])
+def test_what_is_no_ranking_is_refused(entry):
+    adata = AnnData(np.ones((2, 2)), uns={"ranked_perturbations": entry})
+    with pytest.raises(ValueError, match=r"Expected a ranking in .* Run `pf.tl.rank_perturbations"):
+        pl.ranked_perturbations(adata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perturbflow._named_arrays import by_name
+from perturbflow._named_arrays import by_name, real_numbers
 from perturbflow.metrics._dynamic_range import dynamic_range_fraction, pooled_dynamic_range_fraction
 
 
@@ -50,8 +50,9 @@ def interpolated_duplicate(
     >>> interpolated_duplicate([2.0, 2.0, 2.0], [0.0, 0.0, 0.0], [0.0, 0.25, 1.0])
     array([2. , 1.5, 0. ])
     """
-    duplicate, dataset = np.asarray(duplicate_mean, dtype=np.float64), np.asarray(dataset_mean, dtype=np.float64)
-    p = np.nan_to_num(np.asarray(p_values, dtype=np.float64), nan=1.0)
+    duplicate = real_numbers(duplicate_mean, name="duplicate_mean")
+    dataset = real_numbers(dataset_mean, name="dataset_mean")
+    p = np.nan_to_num(real_numbers(p_values, name="p_values"), nan=1.0)
     for name, array in (("dataset_mean", dataset), ("p_values", p)):
         if array.shape not in {duplicate.shape, duplicate.shape[-1:]}:
             msg = (
@@ -163,7 +164,9 @@ def pooled_calibrated_score(
 
 def _lower_is_better(*scores: ArrayLike, higher_is_better: bool) -> NDArray[np.float64]:
     """Scores of the models and of the two controls as rows (3, P), signed so that low is good."""
-    rows = [np.asarray(one, dtype=np.float64) for one in scores]
+    rows = [
+        real_numbers(one, name=name) for name, one in zip(("models", "negatives", "positives"), scores, strict=True)
+    ]
     shapes = [row.shape for row in rows]
     if len(set(shapes)) > 1 or rows[0].ndim != 1 or rows[0].size == 0:
         msg = (

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from perturbflow._named_arrays import aligned, by_name, names_of
+from perturbflow._named_arrays import aligned, by_name, names_of, real_numbers
 from perturbflow._scale import natural_per_unit
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
@@ -67,7 +67,7 @@ class DifferentialExpression:
         for name, values in zip(parts, aligned("genes", **parts), strict=True):
             if values is None and name == "score":
                 continue
-            values = np.asarray(values, dtype=np.float64)
+            values = real_numbers(values, name=name)
             object.__setattr__(self, name, values)
             if values.ndim != 1 or values.shape != self.log_fold_change.shape or not values.size:
                 msg = (
@@ -221,6 +221,7 @@ def log_fold_change(
     if not (np.isfinite(pseudocount) and pseudocount >= 0):
         msg = f"Expected `pseudocount` to be 0 or a positive number, found {pseudocount!r}."
         raise ValueError(msg)
+    mean, control_mean = real_numbers(mean, name="mean"), real_numbers(control_mean, name="control_mean")
     if mean.shape != control_mean.shape:
         msg = f"Expected the same genes in the condition and in the controls, found {mean.shape}, {control_mean.shape}."
         raise ValueError(msg)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perturbflow._named_arrays import by_name
+from perturbflow._named_arrays import by_name, real_numbers
 from perturbflow.metrics._cells import Cells, check_cells
 
 
@@ -138,7 +138,7 @@ def pooled_dynamic_range_fraction(models: ArrayLike, controls: ArrayLike, ceilin
     0.7
     """
     scores = {
-        name: np.asarray(values, dtype=np.float64)
+        name: real_numbers(values, name=name)
         for name, values in (("models", models), ("controls", controls), ("ceilings", ceilings))
     }
     shapes = {name: values.shape for name, values in scores.items()}

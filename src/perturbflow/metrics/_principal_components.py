@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, svds
 
-from perturbflow._named_arrays import aligned, by_name, names_of
+from perturbflow._named_arrays import aligned, by_name, names_of, real_numbers
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._distances import _centred
 from perturbflow.metrics._moments import Moments
@@ -175,7 +175,7 @@ def cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[n
     >>> cosine_in_components(predicted, observed).round(4)
     array([0.7071])
     """
-    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(observed, dtype=np.float64)
+    x, y = real_numbers(predicted, name="predicted"), real_numbers(observed, name="observed")
     if x.shape != y.shape:
         msg = f"Expected `predicted` and `observed` of one shape, found {x.shape} and {y.shape}."
         raise ValueError(msg)
@@ -212,7 +212,7 @@ def cross_cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDA
     array([[ 1.,  0.],
            [ 0., -1.]])
     """
-    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(observed, dtype=np.float64)
+    x, y = real_numbers(predicted, name="predicted"), real_numbers(observed, name="observed")
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         msg = (
             "Expected `predicted` and `observed` of shape (conditions, components) with the same components, "

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from perturbflow._named_arrays import without_names
+from perturbflow._named_arrays import real_numbers
 from perturbflow.metrics._effects import RELATIVE_ZERO
 
 
@@ -79,11 +79,7 @@ def _direction(
 
 
 def _real(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    array = np.asarray(without_names(values, name=name))
-    if array.dtype.kind not in "fiub":
-        msg = f"Expected `{name}` to hold real numbers, found dtype {array.dtype}."
-        raise TypeError(msg)
-    array = array.astype(np.float64)
+    array = real_numbers(values, name=name)
     bad = np.count_nonzero(~np.isfinite(array))
     if bad:
         msg = f"Expected finite values in `{name}`, found {bad} that are NaN or infinite. Leave out such conditions."

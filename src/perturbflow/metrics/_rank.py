@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perturbflow._named_arrays import same_on_both_sides
+from perturbflow._named_arrays import real_numbers, same_on_both_sides
 
 
 def normalised_rank(scores: ArrayLike, *, higher_is_better: bool) -> NDArray[np.float64]:
@@ -50,7 +50,7 @@ def normalised_rank(scores: ArrayLike, *, higher_is_better: bool) -> NDArray[np.
     >>> normalised_rank(np.array([[1.0, 5.0, 2.0], [3.0, 4.0, 2.0], [2.0, 6.0, 2.0]]), higher_is_better=False)
     array([0. , 0. , 0.5])
     """
-    matrix = np.asarray(same_on_both_sides(scores, name="scores", what="conditions"), dtype=np.float64)
+    matrix = real_numbers(same_on_both_sides(scores, name="scores", what="conditions"), name="scores")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         msg = f"Expected `scores` to have shape (conditions, conditions), found {matrix.shape}."
         raise ValueError(msg)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
-from perturbflow._named_arrays import by_name
+from perturbflow._named_arrays import by_name, real_numbers
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -250,7 +250,7 @@ def _needed_levels(error: NDArray[np.float64], total: NDArray[np.float64]) -> ND
 
 
 def _same_shape(**named: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in named.items()}
+    arrays = {name: real_numbers(values, name=name) for name, values in named.items()}
     shapes = {name: values.shape for name, values in arrays.items()}
     if len(set(shapes.values())) > 1 or not all(1 <= len(shape) <= 2 and np.prod(shape) for shape in shapes.values()):
         msg = f"Expected arrays of one shape, (genes,) or (conditions, genes); found {shapes}."

@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 from perturbflow._checks import check_between, check_one_of, check_whole_number
 from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, ORANGE, drawing, finish, label_points
-from perturbflow.pl._dynamics_results import as_list, positions_of, read_edges
+from perturbflow.pl._dynamics_results import as_list, positions_of, strongest_edges
 from perturbflow.pl._graph_layout import LAYOUTS, LOOP, curve_of, fit_to_box, loop_of, outline, place_nodes
 from perturbflow.pl._graph_style import REGULATOR, RIM, TARGET, EdgeStyle, graph_legend
 
@@ -106,7 +106,7 @@ def dynamics_graph(
         check_whole_number(top, name="top", least=1)
     if min_confidence is not None:
         check_between(min_confidence, 0, 1, name="min_confidence")
-    edges = read_edges(adata, key)
+    edges = strongest_edges(adata, key)
     focus = [] if genes is None else as_list(genes, parameter="genes")
     positions_of(focus, adata.var_names, parameter="genes", where="adata.var_names")
 

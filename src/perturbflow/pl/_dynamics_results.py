@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, nearest
+from perturbflow._dynamics_store import read_edges
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 _MAKERS = {
     "dynamics": "pf.tl.fit_dynamics(adata, key_added={key!r})",
-    "dynamics_graph": "pf.tl.infer_graph(adata, key_added={key!r})",
     "forecast": "pf.tl.forecast(adata, key_added={key!r})",
     "knockout": "pf.tl.simulate_knockout(adata, genes, key_added={key!r})",
 }
@@ -31,12 +31,12 @@ def read_result(adata: AnnData, key: str, *, kind: str, entry: str) -> Mapping[s
     return result
 
 
-def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
+def strongest_edges(adata: AnnData, key: str) -> pd.DataFrame:
     """Edges of a graph with source, target, weight, sign and confidence, the strongest first.
 
     The strength of an edge is confidence times absolute weight.
     """
-    table = pd.DataFrame(read_result(adata, key, kind="dynamics_graph", entry="edges")["edges"])
+    table = read_edges(adata, key)
     edges = pd.DataFrame(
         {
             "source": table["source"].astype(str).to_numpy(dtype=object),

@@ -117,7 +117,7 @@ class Comparison:
 
 def read_comparison(adata: AnnData, perturbation: str, *, covariates: Mapping[str, str] | None, key: str) -> Comparison:
     """Find the prediction of ``perturbation``, the controls it started from and the real cells, if there are any."""
-    record = adata.uns.get(key, {})
+    record = _record(adata, key)
     fields = _fields(adata, record)
     label, predicted, dose = _prediction(adata, perturbation, fields=fields, key=key, covariates=covariates)
     finite = np.isfinite(predicted)
@@ -178,6 +178,12 @@ def mean(cells: NDArray[np.floating]) -> NDArray[np.float64]:
     return cells.mean(axis=0, dtype=np.float64)
 
 
+def _record(adata: AnnData, key: str) -> Mapping[str, Any]:
+    """Description of a prediction; empty where there is none, or something else."""
+    record = adata.uns.get(key)
+    return record if isinstance(record, Mapping) else {}
+
+
 def _fields(adata: AnnData, record: Mapping[str, Any]) -> PerturbationFields:
     """Registered fields or, for cells that were only predicted from, those of the flow."""
     flow_key = record.get("params", {}).get("key")
@@ -205,7 +211,7 @@ def _prediction(
     # With types, "KLF1" may stand for "KLF1:CRISPRa"; an unknown or ambiguous label is only looked up as it is.
     with suppress(ValueError):
         labels.add(fields.vocabulary.canonical(perturbation))
-    record = adata.uns.get(key, {})
+    record = _record(adata, key)
     stored = dict(zip(map(str, record.get("perturbations", ())), map(str, record.get("obsm", ())), strict=True))
     found = sorted(labels & set(stored))
     if not found or stored[found[0]] not in adata.obsm:

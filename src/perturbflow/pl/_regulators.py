@@ -9,7 +9,7 @@ import numpy as np
 from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, drawing, finish
-from perturbflow.pl._dynamics_results import read_edges
+from perturbflow.pl._dynamics_results import strongest_edges
 from perturbflow.pl._graph_style import COLORS, SIGNS
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def regulators(
     """
     check_whole_number(top, name="top", least=1)
     check_one_of(by, ("weight", "n_targets"), name="by")
-    edges = read_edges(adata, key)
+    edges = strongest_edges(adata, key)
     edges = edges[edges["source"] != edges["target"]]
     table = edges.pivot_table(index="source", columns="sign", values="strength", aggfunc="sum", fill_value=0.0)
     table = table.reindex(columns=list(SIGNS), fill_value=0.0)

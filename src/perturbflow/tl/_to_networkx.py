@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from perturbflow._checks import check_between, check_key
+from perturbflow._checks import check_between
+from perturbflow._dynamics_store import read_edges
 from perturbflow._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -69,11 +67,7 @@ def to_networkx(
     import networkx as nx
 
     check_between(min_confidence, 0, 1, name="min_confidence")
-    hint = f"Run `pf.tl.infer_graph(adata, key_added={key!r})` first."
-    check_key(key, adata.uns, where="adata.uns", hint=hint)
-    result = adata.uns[key]
-    check_key("edges", result if isinstance(result, Mapping) else (), where=f"adata.uns[{key!r}]", hint=hint)
-    edges = pd.DataFrame(result["edges"])
+    edges = read_edges(adata, key)
 
     genes = list(map(str, adata.var_names))
     edges = edges[edges[["source", "target"]].isin(genes).all(axis=1) & (edges["confidence"] >= min_confidence)]

@@ -1,0 +1,54 @@
+"""Whatever holds the numbers of profiles and scores is read, or refused with what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from perturbflow import metrics
+from perturbflow._named_arrays import real_numbers, without_names
+
+X = np.array([[0.0, 1.0, 2.0], [2.0, 0.0, 1.0]])
+CALLS = {
+    "gaussian_crps": lambda x: metrics.gaussian_crps(x, abs(X) + 1, X),
+    "calibration_curve": lambda x: np.stack(metrics.calibration_curve(x, X + 1, X + 1)),
+    "interval_coverage": lambda x: metrics.interval_coverage(x, X + 1, X + 0.5, level=0.9),
+    "interpolated_duplicate": lambda x: metrics.interpolated_duplicate(x, X + 1, X / 2),
+    "cosine_in_components": lambda x: metrics.cosine_in_components(x, X + 1),
+    "cross_cosine_in_components": lambda x: metrics.cross_cosine_in_components(x, X + 1),
+    "normalised_rank": lambda x: metrics.normalised_rank(x[:, :2], higher_is_better=True),
+    "log_fold_change": lambda x: metrics.log_fold_change(x, X + 1),
+    "weighted_mse": lambda x: metrics.weighted_mse(x, X + 1, np.ones(3)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csc_array, np.ma.masked_array, np.float16])
+def test_containers_do_not_matter(name, container):
+    np.testing.assert_allclose(CALLS[name](container(X)), CALLS[name](X))
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_numpy_matrix_is_an_array():
+    assert type(without_names(np.matrix(X), name="x")) is np.ndarray
+    np.testing.assert_array_equal(metrics.log_fold_change(np.matrix(X), X + 1), metrics.log_fold_change(X, X + 1))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_masked_values_are_refused(name):
+    with pytest.raises(ValueError, match="Expected all values of .* found 2 of . masked"):
+        CALLS[name](np.ma.masked_less(X, 0.5))
+
+
+@pytest.mark.parametrize("wrong", [X + 1j, X.astype(str), [[1.0], [1.0, 2.0]], [object()]])
+def test_what_is_no_array_of_numbers_is_refused(wrong):
+    with pytest.raises(TypeError, match="Expected `scores` to .* real numbers, found"):
+        real_numbers(wrong, name="scores")
+
+
+def test_scores_are_numbers():
+    with pytest.raises(TypeError, match="Expected `models` to hold real numbers"):
+        metrics.pooled_calibrated_score(["a"], [0.0], [1.0], higher_is_better=True)
+    with pytest.raises(TypeError, match="Expected `controls` to hold real numbers"):
+        metrics.pooled_dynamic_range_fraction([0.0], ["a"], [1.0])
