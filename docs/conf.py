@@ -81,7 +81,9 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 maximum_signature_line_length = 88
 napoleon_google_docstring = False
-# Types stand in signatures: as its own kind of section, the text of `Returns` is not read as a type.
+# Types stand in signatures. In lists of fields "np.bool_" would be read as a link.
+napoleon_attr_annotations = False
+# As its own kind of section, the text of `Returns` is not read as a type.
 napoleon_custom_sections = ["Returns", "Yields"]
 
 

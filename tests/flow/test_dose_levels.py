@@ -54,3 +54,19 @@ def test_many_doses_share_levels():
     assert len(levels.doses) == 8
     assert levels.doses[[0, -1]].tolist() == [1.0, 100.0]
     np.testing.assert_allclose(levels.weights(doses).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "factor"),
+    [
+        pytest.param([1], [1, 4], 2, id="one_more"),
+        pytest.param([1], [4], 4, id="higher"),
+        pytest.param([1, 4], [1], 0.5, id="one_less"),
+        pytest.param([10], [1], 0.1, id="lower"),
+        pytest.param([1, 10], [1, 10, 100], 1.5, id="decades"),
+    ],
+)
+def test_factor_keeps_what_known_doses_meant(before, after, factor):
+    earlier = DoseLevels.of(np.array(before, dtype=float)[:, None])
+    levels = DoseLevels.of(np.array(after, dtype=float)[:, None] * [[0, 1]])
+    assert levels.factor_from(earlier, 0, 1) == pytest.approx(factor)

@@ -155,14 +155,25 @@ def test_new_conditions_start_as_not_known(network):
     torch.testing.assert_close(of_new, of_flag, rtol=1e-4, atol=1e-4)
 
 
-def test_larger_dose_is_seen_relative_to_the_new_largest():
-    fitted = make_fitted()
-    flow, _ = transferred(fitted, GENES, doses=(1.0, 4.0))
-    assert flow.prior.dose_unit.tolist() == [4, 4, 4]
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param((1.0,), (1.0, 4.0), id="one_more_above"),
+        pytest.param((1.0,), (4.0,), id="above"),
+        pytest.param((1.0, 4.0), (1.0,), id="one_less"),
+        pytest.param((1.0, 10.0), (1.0, 10.0, 100.0), id="decades"),
+    ],
+)
+def test_doses_that_both_know_are_seen_as_before(before, after):
+    fitted = make_fitted(doses=before)
+    flow, _ = transferred(fitted, GENES, doses=after)
+    assert flow.prior.dose_unit.tolist() == [max(after)] * 3
     x = points(len(GENES))
-    torch.testing.assert_close(
-        outputs(flow, x, DOSES, CODES), outputs(fitted.flow, x, DOSES, CODES), rtol=1e-4, atol=1e-4
-    )
+    for dose in set(before) & set(after) or {min(before)}:
+        asked = dose * np.array(DOSES)
+        torch.testing.assert_close(
+            outputs(flow, x, asked, CODES), outputs(fitted.flow, x, asked, CODES), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_untrained_components_are_not_known():

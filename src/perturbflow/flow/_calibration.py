@@ -114,7 +114,7 @@ class Calibration:
         features
             Features of the components (P, F), as the prior gets them.
         n_folds
-            Into how many parts conditions are divided to be left out; the prior is fitted about ``3 n_folds + 2`` times.
+            Into how many parts conditions are divided to be left out; the prior is fitted at most ``5 n_folds`` times.
         seed
             Of the division.
 

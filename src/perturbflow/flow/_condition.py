@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class ConditionEncoder:
     """Encode a condition as a presence flag, the sum of its perturbations and one-hot covariates.
 
-    ``Enc(c) = concat(1, sum_p relative dose_p * concat(onehot(p), features(p)), onehot(covariate_1), ...)``:
-    combinations add, so their order cannot matter; control has an all-zero perturbation part. The networks start with
+    ``Enc(c) = concat(1, sum_p dose_p * concat(onehot(p), features(p)), onehot(covariate_1), ...)``, with doses from 0 to 1
+    by their place among those in training (:meth:`ConditionalFlow.encode`): combinations add, so their order cannot matter; control has an all-zero perturbation part. The networks start with
     zeros for all conditions, so that the one-hot of a component without training cells says nothing to them: it is told
     apart by its features. The null condition of guidance is all zero, and the flag tells it from a control of which nothing else is known.
 
@@ -85,7 +85,7 @@ class ConditionEncoder:
         Parameters
         ----------
         perturbations
-            Relative doses (n, P).
+            Doses (n, P), from 0 to 1.
         covariates
             Codes of the covariates (n, K).
 

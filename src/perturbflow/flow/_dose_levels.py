@@ -122,3 +122,27 @@ class DoseLevels:
         weighted = self.weights(doses) * rank
         firsts = np.searchsorted(self.components, np.arange(len(counts)))
         return np.add.reduceat(weighted, firsts, axis=1).astype(np.float32) if len(firsts) else weighted.astype("f4")
+
+    def factor_from(self, earlier: DoseLevels, before: int, after: int) -> float:
+        """Factor with which positions of a component are nearest to those among other levels, at doses that both know.
+
+        Parameters
+        ----------
+        earlier
+            The other levels.
+        before, after
+            Number of the component there, and here.
+
+        Returns
+        -------
+        The factor.
+        """
+        pairs = ((earlier, before), (self, after))
+        measured = [levels.doses[levels.of_component(number)] for levels, number in pairs]
+        doses = np.unique(np.concatenate(measured))
+        doses = doses[doses <= min(own[-1] for own in measured)]
+        old, new = (
+            levels.positions(np.outer(doses, np.arange(levels.components[-1] + 1) == number))[:, number]
+            for levels, number in pairs
+        )
+        return float(old @ new / (new @ new))

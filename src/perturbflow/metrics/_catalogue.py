@@ -186,7 +186,7 @@ for _metric in (
     Metric("mae_of_mean_effects", mae_of_mean_effects, "effect", LOWER, 0.0,
            "Mean absolute error of the mean effect", f"{CELL_EVAL}: mae, mae_delta"),
     Metric("rmse_of_log_fold_changes", rmse_of_log_fold_changes, "effect", LOWER, 0.0,
-           "RMSE of the log2 fold changes over genes"),
+           "RMSE of the log2 fold changes of normalised counts over genes"),
     Metric("cosine_of_log_fold_changes", cosine_of_log_fold_changes, "effect", HIGHER, 1.0,
            "Cosine of the log2 fold changes of log expression over genes", f"{PERTURBENCH}: cosine_logfc"),
     Metric("cosine_in_components", _cosine_of_mean_components, "components", HIGHER, 1.0,

@@ -188,8 +188,8 @@ def transfer_weights(
     technique of the two studies do not count.
 
     New components and categories start at zero, which is how training with dropped conditions says "not known". A
-    component whose largest dose has changed is rescaled, since the network sees doses relative to the largest. Features
-    of perturbations keep their weights where those of the shared components are the same, and else start at zero.
+    component whose doses have changed is rescaled, since the network sees doses by their place among those in training.
+    Features of perturbations keep their weights where those of the shared components are the same, and else start at zero.
 
     Parameters
     ----------
@@ -289,22 +289,31 @@ def _condition_columns(
     if not _same_features(fitted, flow, vocabulary):
         columns = {entry: column for entry, column in columns.items() if entry[0] != "feature"}
     sources = [columns.get(entry, -1) for entry in new]
-    factors = [unit / old[entry] if entry in columns else 1.0 for entry, unit in new.items()]
+    factors = np.ones(len(new))
+    for place, (kind, _, name) in enumerate(new):
+        if sources[place] >= 0 and kind == "component":
+            before, after = (one.components.index(name) for one in (fitted.vocabulary, vocabulary))
+            factors[place] = flow.prior.levels.factor_from(fitted.flow.prior.levels, before, after)
+        elif sources[place] >= 0 and kind == "feature":
+            factors[place] = _feature_scale(flow) / _feature_scale(fitted.flow)
     return np.array(sources), torch.tensor(factors)
 
 
-def _entries(flow: ConditionalFlow, vocabulary: Vocabulary) -> dict[Entry, float]:
-    """What every entry of an encoded condition stands for, in the order of the encoder, and the unit it is in."""
-    prior, encoder = flow.prior, flow.encoder
-    scale = 1.0
-    if encoder.features is not None:
-        scale = float(np.linalg.norm(prior.features)) / max(float(np.linalg.norm(encoder.features)), 1e-12)
-    return {
-        ("known", "", ""): 1.0,
-        **{("component", "", name): float(prior.dose_unit[i]) for i, name in enumerate(vocabulary.components)},
-        **{("feature", "", str(i)): scale for i in range(encoder.n_features)},
-        **{("category", key, name): 1.0 for key, names in vocabulary.covariates for name in names},
-    }
+def _entries(flow: ConditionalFlow, vocabulary: Vocabulary) -> list[Entry]:
+    """What every entry of an encoded condition stands for, in the order of the encoder."""
+    return [
+        ("known", "", ""),
+        *(("component", "", name) for name in vocabulary.components),
+        *(("feature", "", str(i)) for i in range(flow.encoder.n_features)),
+        *(("category", key, name) for key, names in vocabulary.covariates for name in names),
+    ]
+
+
+def _feature_scale(flow: ConditionalFlow) -> float:
+    """Unit of the features that the network sees."""
+    if flow.encoder.features is None:
+        return 1.0
+    return float(np.linalg.norm(flow.prior.features)) / max(float(np.linalg.norm(flow.encoder.features)), 1e-12)
 
 
 def _same_features(fitted: FittedFlow, flow: ConditionalFlow, vocabulary: Vocabulary) -> bool:
