@@ -134,3 +134,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_fit(registered, time_course
     with pytest.warns(UserWarning, match="could not be written"):
         fit_dynamics(time_courses, effort=0.01, progress_bar=False, checkpoint=tmp_path / "checkpoint")
     assert "dynamics" in time_courses.uns
+
+
+def test_no_name_is_no_directory():
+    with pytest.raises(ValueError, match="Expected `store` to be a directory, found ''. Name one"):
+        check_folder("", name="store")

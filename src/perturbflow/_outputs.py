@@ -22,11 +22,16 @@ def check_folder(folder: str | Path, *, name: str) -> None:
 
     Raises
     ------
+    ValueError
+        If its name is empty, which would be the current directory.
     NotADirectoryError
         If it, or what it should be in, is a file.
     OSError
         If nothing can be written there.
     """
+    if folder == "":
+        msg = f"Expected `{name}` to be a directory, found ''. Name one, or '.' for the current directory."
+        raise ValueError(msg)
     folder = Path(folder)
     inside = next(part for part in (folder, *folder.absolute().parents) if os.path.lexists(part))
     if not inside.is_dir():
