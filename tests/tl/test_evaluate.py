@@ -324,9 +324,7 @@ def test_context_without_controls_is_an_error():
         pytest.param({"min_cells": 3}, "`min_cells` and `n_cells` to be at least 4, found 3", id="min_cells"),
         pytest.param({"n_cells": 2}, "at least 4, found 10 and 2", id="n_cells"),
         pytest.param({"predicted": {"ceiling": ControlCells()}}, "neither baselines nor 'ceiling'", id="model_name"),
-        pytest.param(
-            {"splits": ["nothing"]}, r"Expected perturbed cells to judge in the splits \['nothing'\]", id="splits"
-        ),
+        pytest.param({"splits": ["nothing"]}, r"Expected `splits` to be one of .*, found 'nothing'", id="splits"),
         pytest.param(
             {"predicted": {"short": Fixed(lambda controls, rng: controls[:, :2])}},
             "'short' to return .* 6 genes",

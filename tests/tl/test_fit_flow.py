@@ -231,7 +231,7 @@ def no_training_cells(adata):
 
 
 def unknown_split(adata):
-    adata.obs["split"] = "held out"
+    adata.obs["split"] = "fold 1"
 
 
 def no_training_controls(adata):

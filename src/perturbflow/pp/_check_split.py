@@ -83,6 +83,8 @@ def check_split(adata: AnnData | MuData, *, split_key: str = "split", modality: 
     ValueError: Expected no cells of held-out conditions in training, found ...
     """
     check_text(split_key, name="split_key")
+    hint = f"Run `pf.pp.split_perturbations(adata, ..., key_added={split_key!r})` first."
+    check_key(split_key, adata.obs.columns, where="adata.obs", hint=hint)
     record = _read_record(adata, split_key)
     split = check_no_leakage(adata, split_key)
     again = f"Split again with `key_added={split_key!r}`, or restore `adata.obs[{split_key!r}]`."
