@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 
 import perturbflow as pf
-from perturbflow._evaluation._baselines import fitted_baselines
-from perturbflow._evaluation._conditions import Condition, conditions_of
-from perturbflow._evaluation._metrics import targets_of
-from perturbflow._evaluation._predictors import AskedTwice
-from perturbflow._evaluation._scores import Settings, score_all
-from perturbflow._evaluation._tables import FLOOR as FLOOR
-from perturbflow._fields import read_cells, read_fields
-from perturbflow._splits import read_split
+from perturbflow.evaluation._baselines import fitted_baselines
+from perturbflow.evaluation._conditions import Condition, conditions_of
+from perturbflow.evaluation._metrics import targets_of
+from perturbflow.evaluation._predictors import AskedTwice
+from perturbflow.evaluation._scores import Settings, score_all
+from perturbflow.evaluation._tables import FLOOR as FLOOR
 from perturbflow.flow import CellData
 from perturbflow.metrics._energy import energy_distance_to
+from perturbflow.screen._fields import read_cells, read_fields
+from perturbflow.screen._splits import read_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,9 +14,9 @@ from _dynamics_systems import KNOCKOUT, make_system
 
 import perturbflow as pf
 from perturbflow import baselines
-from perturbflow._dynamics_fields import read_dynamics_fields, trajectories_of
 from perturbflow.dynamics import SPARSITIES, DynamicsTrainer, Trajectory
-from perturbflow.models import DynamicsOptions
+from perturbflow.train._fit_dynamics import DynamicsOptions
+from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -18,7 +18,7 @@ from perturbflow.flow import (
     TrainingSettings,
     Velocity,
 )
-from perturbflow.models._presets import PRESETS, resolve
+from perturbflow.train._presets import PRESETS, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -28,8 +28,8 @@ from _released_pathreg import fit_released
 from flow_speed import apart, exponent
 
 import perturbflow as pf
-from perturbflow._dynamics_fields import DynamicsFields, trajectories_of
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig
+from perturbflow.trajectories._fields import DynamicsFields, trajectories_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

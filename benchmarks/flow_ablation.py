@@ -36,8 +36,8 @@ from _common import FLOOR, SETS, Problem, clock, one_thread, with_settings
 from _training import NETWORKS, START, UNET_WIDTH, Budget, PCAFlow, new_flow, recipe
 
 import perturbflow as pf
-from perturbflow._flow_store import read_flow
 from perturbflow.flow import PARAMETRISATIONS, AdditiveHurdlePrior, FlowTrainer
+from perturbflow.predict._flow_store import read_flow
 
 if TYPE_CHECKING:
     from perturbflow.flow import CellData, ConditionalFlow

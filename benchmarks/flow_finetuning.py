@@ -27,8 +27,6 @@ from anndata import AnnData
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow._fields import PerturbationFields, read_cells, read_fields
-from perturbflow._fitted_flow import FittedFlow
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     CellData,
@@ -40,7 +38,9 @@ from perturbflow.flow import (
 )
 from perturbflow.flow._batches import Batches
 from perturbflow.metrics import energy_distance
-from perturbflow.models._transfer import inherited_options, transfer_weights
+from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.screen._fields import PerturbationFields, read_cells, read_fields
+from perturbflow.train._transfer import inherited_options, transfer_weights
 
 OVERLAP = 0.8
 FRESH_FRACTION = HELD_OUT_FRACTION = 0.2

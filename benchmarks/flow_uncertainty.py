@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 
 import perturbflow as pf
-from perturbflow._fields import read_cells, read_fields
 from perturbflow.baselines import BASELINES
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, condition_kind, mean_expression
 from perturbflow.metrics import cosine_of_mean_effects, energy_distance, rmse_of_mean_effects
+from perturbflow.screen._fields import read_cells, read_fields
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 N_PERTURBATIONS, N_PATHWAYS, N_COMBINATIONS = 32, 8, 32

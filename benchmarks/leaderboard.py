@@ -24,7 +24,7 @@ from _common import KANG_TYPES, SETS, markdown, registered
 from anndata import AnnData
 
 import perturbflow as pf
-from perturbflow._evaluation._tables import summary_table
+from perturbflow.evaluation._tables import summary_table
 
 SCENARIOS = {
     "norman": "perturbench_norman19",

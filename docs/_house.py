@@ -11,9 +11,12 @@ from matplotlib.patches import FancyBboxPatch
 
 CHECKOUT = Path(__file__).parents[1]
 SOURCE = CHECKOUT / "src" / "perturbflow"
-ROOT = "root modules"
+ROOT = "checks and warnings"
 OUTSIDE = "torch, NumPy, SciPy"
-COLOURS = ("#DDDDDD", "#F3D9C9", "#E8E3C8", "#D6E6DC", "#CFE0EE", "#E3D9EA")
+COLOURS = (
+    *("#DDDDDD", "#F3D9C9", "#EEE4D6", "#E8E3C8", "#E0E5CF", "#D6E6DC"),
+    *("#D2E3E6", "#CFE0EE", "#DADDEC", "#E3D9EA"),
+)
 
 
 def levels() -> dict[str, int]:
@@ -22,7 +25,7 @@ def levels() -> dict[str, int]:
     for node in ast.parse((CHECKOUT / "tests/house/test_imports.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign):
             values[ast.unparse(node.targets[0])] = node.value
-    return ast.literal_eval(values["LEVEL"]) | {ROOT: ast.literal_eval(values["HELPER_LEVEL"])}
+    return ast.literal_eval(values["LEVEL"]) | {ROOT: ast.literal_eval(values["ROOT_LEVEL"])}
 
 
 def room(module: str, rooms: dict[str, int]) -> str:
@@ -54,7 +57,7 @@ def draw() -> None:
         lines[own] += len(path.read_text(encoding="utf-8").splitlines())
         links.update((own, other) for other in {room(name, rooms) for name in imports(path)} - {own})
 
-    figure, ax = plt.subplots(figsize=(6.6, 6.0), dpi=150, layout="constrained")
+    figure, ax = plt.subplots(figsize=(7.4, 8.4), dpi=150, layout="constrained")
     floors = {level: [name for name in rooms if rooms[name] == level] for level in sorted({*rooms.values()})}
     place = {OUTSIDE: (0.5, 0.0, 0.96)}
     for height, names in enumerate(floors.values(), start=1):

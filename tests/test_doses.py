@@ -11,8 +11,8 @@ import pytest
 from anndata import AnnData
 
 import perturbflow as pf
-from perturbflow._conditions import Vocabulary
-from perturbflow._doses import DosesToPredict, new_doses, recorded_dose
+from perturbflow.predict._doses import DosesToPredict, new_doses, recorded_dose
+from perturbflow.screen._conditions import Vocabulary
 
 VOCABULARY = Vocabulary(("A", "B", "C", "D"), covariates=(("cell_type", ("T", "B cell")),))
 # Doses of A, B, C and D, and the context; D has no cells.

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import perturbflow as pf
-from perturbflow._controls import control_cells
-from perturbflow._fields import read_fields
+from perturbflow.predict._controls import control_cells
+from perturbflow.screen._fields import read_fields
 
 FIT: dict[str, Any] = {
     "width": 16,

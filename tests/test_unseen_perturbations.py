@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import perturbflow as pf
-from perturbflow._feature_table import read_feature_table
-from perturbflow._fields import read_cells, read_fields
 from perturbflow.flow import AdditiveHurdlePrior
+from perturbflow.screen._feature_table import read_feature_table
+from perturbflow.screen._fields import read_cells, read_fields
 
 N_HELD_OUT = 10
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbflow._evaluation._pairs import OF_PAIRS, Pair
+from perturbflow.evaluation._pairs import OF_PAIRS, Pair
 from perturbflow.metrics import METRICS, PrincipalComponents
 from perturbflow.metrics._samples import Sample, Space
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbflow._evaluation._conditions import Condition
-from perturbflow._evaluation._predictors import asked
 from perturbflow.baselines import AdditiveHurdle, ControlCells, MeanEffect
+from perturbflow.evaluation._conditions import Condition
+from perturbflow.evaluation._predictors import asked
 from perturbflow.flow import CellData
 
 CONTROLS = np.random.default_rng(0).random((5, 3)).astype(np.float32)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbflow._evaluation._recognition import Recognition
+from perturbflow.evaluation._recognition import Recognition
 from perturbflow.metrics._samples import Sample, Space
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from perturbflow._evaluation._screens import screen_rows
+from perturbflow.evaluation._screens import screen_rows
 from perturbflow.metrics import METRICS, Strengths
 
 NAMES = ["spearman_of_numbers_of_significant_genes", "pearson_of_energy_distances"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbflow._evaluation._tables import (
+from perturbflow.evaluation._tables import (
     BASELINE_BETTER,
     MODEL_BETTER,
     NOT_MEASURABLE,

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from perturbflow._fields import read_cells
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.flow import KINDS, AdditiveHurdlePrior, Calibration, condition_kind, mean_expression
 from perturbflow.flow._calibration import _DEGREES, _SCALES, _WIDTHS, _estimate, _quantiles, _t_mixtures
 from perturbflow.flow._cross_validation import HeldOutPrediction, cross_validate
 from perturbflow.pp import setup_perturbation
+from perturbflow.screen._fields import read_cells
 
 LEVELS = (0.5, 0.8, 0.9)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from perturbflow import metrics
-from perturbflow._named_arrays import real_numbers, without_names
+from perturbflow.screen._named_arrays import real_numbers, without_names
 
 X = np.array([[0.0, 1.0, 2.0], [2.0, 0.0, 1.0]])
 CALLS = {

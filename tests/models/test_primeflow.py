@@ -9,8 +9,8 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow._flow_store import read_flow, write_flow
 from perturbflow.models import PRiMeFlow
+from perturbflow.predict._flow_store import read_flow, write_flow
 from perturbflow.tl import fit_flow, predict_perturbation
 
 SMALL: Any = {"width": 16, "n_blocks": 1}

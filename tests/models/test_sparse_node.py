@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from perturbflow._dynamics_store import read_dynamics, write_dynamics
 from perturbflow.datasets import hill_network
 from perturbflow.models import SparseNODE
+from perturbflow.predict._dynamics_store import read_dynamics, write_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
 QUICK: dict[str, Any] = {"effort": 0.01, "strength": 0.01, "n_candidates": 2}

@@ -14,8 +14,8 @@ import pytest
 from anndata import AnnData
 
 import perturbflow as pf
-from perturbflow._fields import writable
-from perturbflow._modality import takes_modality
+from perturbflow.screen._fields import writable
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -8,10 +8,10 @@ import pytest
 from anndata import AnnData
 
 from perturbflow import tl
-from perturbflow._evaluation._leaderboard import higher_is_better
-from perturbflow._fields import read_cells, read_fields
 from perturbflow.datasets import simulated_perturb_seq
+from perturbflow.evaluation._leaderboard import higher_is_better
 from perturbflow.pp import setup_perturbation
+from perturbflow.screen._fields import read_cells, read_fields
 
 
 def write_prediction(adata, label, *, key="predicted", cell_types=None):

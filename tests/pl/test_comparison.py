@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from perturbflow import pl
-from perturbflow._fields import read_fields
 from perturbflow.pl._predictions import read_comparison
 from perturbflow.pp import setup_perturbation
+from perturbflow.screen._fields import read_fields
 
 PLOTS = [pl.perturbation_effect, pl.expression, pl.embedding]
 

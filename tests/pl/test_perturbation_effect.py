@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from perturbflow._fields import read_cells
 from perturbflow.baselines import AdditiveEffect
 from perturbflow.pl import perturbation_effect
 from perturbflow.pl._predictions import read_comparison
+from perturbflow.screen._fields import read_cells
 
 
 def points(ax):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import perturbflow as pf
-from perturbflow._fields import FEATURES_KEY, condition_frame, read_fields
 from perturbflow.pp._check_labels import check_labels, check_values, control_labels, report_labels
+from perturbflow.screen._fields import FEATURES_KEY, condition_frame, read_fields
 
 
 def said(caplog, *labels, control="control", separator="+") -> list[tuple[str, str]]:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perturbflow as pf
-from perturbflow._splits import read_split
 from perturbflow.pp._held_out import Conditions
 from perturbflow.pp._scenario_rules import draw_split
 from perturbflow.pp._scenarios import SCENARIOS
+from perturbflow.screen._splits import read_split
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 TYPES = ("NK", "T", "B")

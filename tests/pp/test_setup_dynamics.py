@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow._dynamics_fields import (
+from perturbflow.trajectories._fields import (
     DYNAMICS_FIELDS_KEY,
     DYNAMICS_PRIOR_KEY,
     read_dynamics_fields,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow._fields import FEATURES_KEY, FIELDS_KEY, condition_frame, read_cells, read_fields
+from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, condition_frame, read_cells, read_fields
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 FORMATS = {

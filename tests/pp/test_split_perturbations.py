@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perturbflow as pf
-from perturbflow._fields import condition_frame
-from perturbflow._splits import check_no_leakage, read_split
 from perturbflow.pp._held_out import Wanted, hold_out_cells
+from perturbflow.screen._fields import condition_frame
+from perturbflow.screen._splits import check_no_leakage, read_split
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 TASKS = ["combination", "covariate_transfer", "unseen_perturbation", "cells"]

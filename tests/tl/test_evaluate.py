@@ -11,11 +11,11 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow._fields import read_cells, read_fields
 from perturbflow.baselines import BASELINES, ControlCells
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.metrics import METRICS, SUITES, energy_distance, rmse_of_mean_effects
 from perturbflow.pp import setup_perturbation
+from perturbflow.screen._fields import read_cells, read_fields
 from perturbflow.tl._evaluate import evaluate
 
 GENES = 6

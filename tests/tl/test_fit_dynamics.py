@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from perturbflow._dynamics_store import read_dynamics
 from perturbflow.datasets import hill_network
 from perturbflow.dynamics import SPARSITIES, DynamicsTrainer
 from perturbflow.pp import setup_dynamics
+from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
 QUICK: dict[str, Any] = {"effort": 0.01, "progress_bar": False}
@@ -179,7 +179,7 @@ def test_prior_factors_are_shares_of_the_mean_weight():
     from scipy import sparse
 
     from perturbflow.dynamics import FieldConfig
-    from perturbflow.models._fit_dynamics import prior_factors
+    from perturbflow.train._fit_dynamics import prior_factors
 
     prior = sparse.csr_matrix(np.array([[0, 1.0, 0], [0, 0, 0], [-3.0, 0, 0]]))
     found = prior_factors(prior, FieldConfig(3, (0, 2), order=2), trust=2.0)
@@ -331,9 +331,9 @@ def test_genes_that_do_not_move_have_no_say(small, with_genes_at_rest):
 
 
 def test_prior_edges_of_genes_that_do_not_move_change_nothing(small, with_genes_at_rest):
-    from perturbflow._dynamics_fields import read_dynamics_fields, trajectories_of
     from perturbflow.models import DynamicsOptions
-    from perturbflow.models._fit_dynamics import prior_factors
+    from perturbflow.train._fit_dynamics import prior_factors
+    from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
 
     prior = pd.DataFrame({"source": ["gene0", "gene1"], "target": ["gene1", "gene1"], "weight": [2.0, 9.0]})
     more = pd.DataFrame({"source": ["silent", "gene0"], "target": ["gene1", "noisy"], "weight": [50.0, 50.0]})

@@ -9,12 +9,12 @@ import pytest
 import torch
 from scipy import sparse
 
-from perturbflow._fields import read_cells, read_fields
-from perturbflow._flow_store import read_flow
 from perturbflow.flow import AdditiveHurdlePrior, FlowTrainer
-from perturbflow.models._validation import STARTS, TRUSTS
 from perturbflow.pp import setup_perturbation
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.screen._fields import read_cells, read_fields
 from perturbflow.tl import fit_flow, predict_perturbation
+from perturbflow.train._validation import STARTS, TRUSTS
 
 QUICK: Any = {"calibrate": False, "width": 16, "n_blocks": 1, "max_steps": 6, "batch_size": 32, "progress_bar": False}
 ALL: Any = {**QUICK, "split_key": "none"}  # all cells: no validation, which takes most of the time of a short fit

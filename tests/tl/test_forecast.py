@@ -6,9 +6,9 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow._dynamics_store import read_dynamics
 from perturbflow.datasets import hill_network
 from perturbflow.pp import setup_dynamics
+from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast
 
 

@@ -7,10 +7,10 @@ import pytest
 from anndata import AnnData
 
 from perturbflow import baselines
-from perturbflow._dynamics_fields import read_dynamics_fields, trajectories_of
-from perturbflow._dynamics_store import read_dynamics
 from perturbflow.pp import setup_dynamics
+from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.tl import fit_dynamics, infer_graph
+from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
 
 COLUMNS = ["source", "target", "weight", "sign", "confidence", "evidence"]
 

@@ -11,12 +11,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from perturbflow import _prediction
-from perturbflow._controls import control_cells
-from perturbflow._fitted_flow import FittedFlow
-from perturbflow._flow_store import read_flow
-from perturbflow._output_space import to_challenge
 from perturbflow.flow._angle import share_at
 from perturbflow.pp import setup_perturbation
+from perturbflow.predict._controls import control_cells
+from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._output_space import to_challenge
 from perturbflow.tl import fit_flow, predict_perturbation
 
 QUICK: Any = {

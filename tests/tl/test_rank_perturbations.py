@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbflow._controls import control_cells
-from perturbflow._flow_store import read_flow
-from perturbflow._predicted_uncertainty import predicted_uncertainty, uncertainty_tables
-from perturbflow._prediction import conditions_to_predict
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.pp import setup_perturbation, split_perturbations
+from perturbflow.predict._controls import control_cells
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._predicted_uncertainty import predicted_uncertainty, uncertainty_tables
+from perturbflow.predict._prediction import conditions_to_predict
 from perturbflow.tl import fit_flow, rank_perturbations
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from anndata import AnnData
 
-from perturbflow._dynamics_store import read_dynamics, write_dynamics
 from perturbflow.pp import setup_dynamics
+from perturbflow.predict._dynamics_store import read_dynamics, write_dynamics
 from perturbflow.tl import fit_dynamics, forecast, simulate_knockout
 
 CHAIN = [(0, 1), (1, 2), (3, 2)]  # gene 4 is alone

@@ -9,8 +9,8 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow._output_space import renormalised
 from perturbflow.pp import setup_perturbation
+from perturbflow.predict._output_space import renormalised
 from perturbflow.tl import fit_flow, predict_perturbation, write_cell_eval
 
 QUICK: Any = {

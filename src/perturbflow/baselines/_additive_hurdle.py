@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow._named_arrays import check_unnamed
+from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
     from typing import Self

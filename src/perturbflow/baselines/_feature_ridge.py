@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import linalg
 
-from perturbflow._named_arrays import check_unnamed
 from perturbflow.baselines._derivative_ridge import ridge_coefficients
 from perturbflow.baselines._group_effects import GroupEffects, group_effects
 from perturbflow.baselines._shifted_controls import ShiftedControls
+from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

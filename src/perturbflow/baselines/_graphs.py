@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from perturbflow._checks import check_between, check_one_of, check_whole_number
-from perturbflow._named_arrays import same_on_both_sides, without_names
 from perturbflow.baselines._derivative_ridge import ridge_coefficients
 from perturbflow.baselines._kernel import best_bandwidth, local_line, pool
+from perturbflow.screen._named_arrays import same_on_both_sides, without_names
 
 if TYPE_CHECKING:
     from perturbflow.dynamics import Trajectory

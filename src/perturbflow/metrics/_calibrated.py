@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perturbflow._checks import check_whole_number
-from perturbflow._named_arrays import aligned, by_name
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._effects import RELATIVE_ZERO
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 from perturbflow.metrics._profiles import check_profiles, correlation_of_changes, per_gene
+from perturbflow.screen._named_arrays import aligned, by_name
 
 
 def differential_weights(conditions: Sequence[CellsOrMoments]) -> NDArray[np.float64]:

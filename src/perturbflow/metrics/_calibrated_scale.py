@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perturbflow._named_arrays import by_name, real_numbers
 from perturbflow.metrics._dynamic_range import dynamic_range_fraction, pooled_dynamic_range_fraction
+from perturbflow.screen._named_arrays import by_name, real_numbers
 
 
 @by_name("conditions", "genes", of=("duplicate_mean", "dataset_mean", "p_values"))

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from perturbflow._scale import natural_per_unit
 from perturbflow.metrics._calibrated import (
     differential_weights,
     pearson_against_reference,
@@ -54,6 +53,7 @@ from perturbflow.metrics._registry import METRICS, Metric, register
 from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
 from perturbflow.metrics._unbiased_errors import unbiased_mses
 from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
+from perturbflow.screen._scale import natural_per_unit
 
 __all__ = ["METRICS"]
 

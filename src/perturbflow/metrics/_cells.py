@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow._named_arrays import without_names
+from perturbflow.screen._named_arrays import without_names
 
 Cells: TypeAlias = NDArray[np.floating] | sparse.spmatrix | sparse.sparray
 """Cells by genes (n, G): an array or any SciPy sparse container."""

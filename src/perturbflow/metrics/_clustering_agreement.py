@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._profiles import check_profiles
+from perturbflow.screen._named_arrays import by_name
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes
 from perturbflow.metrics._moments import Moments
+from perturbflow.screen._named_arrays import by_name
 
 RELATIVE_ZERO = 1e-12
 MOST_VARIABLE = 200

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._differential_expression import PSEUDOCOUNT, DifferentialExpression
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst
+from perturbflow.screen._named_arrays import aligned, names_of
 
 MILLION = 1e6
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.screen._named_arrays import by_name
 
 SMALLEST_DEVIATION = 1e-6
 SMALLEST_SPREAD = 1e-10

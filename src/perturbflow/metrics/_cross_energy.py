@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import aligned
 from perturbflow.metrics._cells import Cells, check_cells, gene_means
 from perturbflow.metrics._distances import _centred, _squared_distances
 from perturbflow.metrics._perturbench_energy import mean_distance_within
+from perturbflow.screen._named_arrays import aligned
 
 PREDICTED_CELLS, OBSERVED_CELLS = 8192, 512  # of a block: the latter are prepared once for each of the former
 BLOCK_BYTES = 64 * 2**20

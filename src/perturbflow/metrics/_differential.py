@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._differential_expression import t_statistics
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
+from perturbflow.screen._named_arrays import by_name
 
 
 @by_name("genes", of=("x", "y", "control"))

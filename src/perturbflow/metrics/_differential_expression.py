@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from perturbflow._named_arrays import aligned, by_name, names_of, real_numbers
-from perturbflow._scale import natural_per_unit
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
+from perturbflow.screen._named_arrays import aligned, by_name, names_of, real_numbers
+from perturbflow.screen._scale import natural_per_unit
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow._checks import check_one_of
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._differential_agreement import check_same_tests
 from perturbflow.metrics._differential_expression import DifferentialExpression
+from perturbflow.screen._named_arrays import by_name
 
 SMALLEST_ADJUSTED = 1e-10
 

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from perturbflow._checks import check_one_of
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._effects import RELATIVE_ZERO
 from perturbflow.metrics._profiles import check_profiles
+from perturbflow.screen._named_arrays import by_name
 
 Distance = Literal["l1", "l2", "cosine"]
 Convention = Literal["cell_eval", "cell_eval2"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perturbflow._named_arrays import by_name, real_numbers
 from perturbflow.metrics._cells import Cells, check_cells
+from perturbflow.screen._named_arrays import by_name, real_numbers
 
 
 def split_half(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow._named_arrays import aligned, names_of
+from perturbflow.screen._named_arrays import aligned, names_of
 
 Network: TypeAlias = NDArray | sparse.spmatrix | sparse.sparray
 """Regulators by targets (r, d): an array or any SciPy sparse container."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
-from perturbflow._scale import natural_per_unit
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._differential_expression import log_fold_change
 from perturbflow.metrics._moments import CellsOrMoments, moments_of
+from perturbflow.screen._named_arrays import by_name
+from perturbflow.screen._scale import natural_per_unit
 
 PSEUDOCOUNT = 0.1
 RELATIVE_ZERO = 1e-9

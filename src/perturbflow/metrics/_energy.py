@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
 from perturbflow.metrics._distances import mean_again, pair_sum, pair_sum_within
+from perturbflow.screen._named_arrays import by_name
 
 
 @by_name("genes", of=("x", "y"))

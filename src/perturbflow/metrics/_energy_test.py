@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._distances import pair_blocks
+from perturbflow.screen._named_arrays import by_name
 
 LEVEL_QUANTILE = 1.645  # of the normal law: one-sided, 5 %
 

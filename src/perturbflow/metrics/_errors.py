@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import check_cells, check_same_genes, gene_means
 from perturbflow.metrics._moments import CellsOrMoments, Moments
 from perturbflow.metrics._profiles import correlation_of_changes
+from perturbflow.screen._named_arrays import by_name
 
 
 @by_name("genes", of=("x", "y"))

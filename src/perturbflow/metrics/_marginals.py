@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._moments import CellsOrMoments, moments_of
+from perturbflow.screen._named_arrays import by_name
 
 
 @by_name("genes", of=("x", "y"))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._cells import Cells, check_cells, gene_means
+from perturbflow.screen._named_arrays import aligned, names_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._moments import Moments
+from perturbflow.screen._named_arrays import aligned, names_of
 
 
 @dataclass(frozen=True)

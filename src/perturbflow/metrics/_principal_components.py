@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, svds
 
-from perturbflow._named_arrays import aligned, by_name, names_of, real_numbers
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._distances import _centred
 from perturbflow.metrics._moments import Moments
+from perturbflow.screen._named_arrays import aligned, by_name, names_of, real_numbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from perturbflow._named_arrays import real_numbers
 from perturbflow.metrics._effects import RELATIVE_ZERO
+from perturbflow.screen._named_arrays import real_numbers
 
 
 def check_profiles(**named: ArrayLike) -> list[NDArray[np.float64]]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._uncertainty import errors_and_spread
+from perturbflow.screen._named_arrays import by_name
 
 
 @by_name("conditions", "genes", of=("mean", "sd", "observed", "standard_error"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perturbflow._named_arrays import real_numbers, same_on_both_sides
+from perturbflow.screen._named_arrays import real_numbers, same_on_both_sides
 
 
 def normalised_rank(scores: ArrayLike, *, higher_is_better: bool) -> NDArray[np.float64]:

@@ -7,12 +7,12 @@ from itertools import zip_longest
 
 import numpy as np
 
-from perturbflow._named_arrays import aligned, without_names
 from perturbflow.metrics._cells import Cells
 from perturbflow.metrics._differential_agreement import numbers_of_significant_genes
 from perturbflow.metrics._differential_expression import DifferentialExpression
 from perturbflow.metrics._energy import energy_distance_to
 from perturbflow.metrics._profiles import pearson, spearman
+from perturbflow.screen._named_arrays import aligned, without_names
 
 
 def spearman_of_numbers_of_significant_genes(

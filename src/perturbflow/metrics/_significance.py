@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._differential_agreement import check_same_tests
 from perturbflow.metrics._differential_expression import DifferentialExpression
+from perturbflow.screen._named_arrays import by_name
 
 
 @by_name("genes", of=("predicted", "observed", "targets"))

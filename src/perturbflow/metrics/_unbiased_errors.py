@@ -21,10 +21,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 from perturbflow.metrics._panel import Panel
+from perturbflow.screen._named_arrays import by_name
 
 
 @by_name("genes", of=("x", "y"))

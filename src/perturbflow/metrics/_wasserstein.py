@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._named_arrays import by_name
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.screen._named_arrays import by_name
 
 BLOCK_BYTES = 2**20  # of differences: what stays in the cache
 N_PROJECTIONS = 100

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from perturbflow._named_arrays import aligned, names_of
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
 from perturbflow.metrics._differential_expression import PSEUDOCOUNT, DifferentialExpression, log_fold_change
+from perturbflow.screen._named_arrays import aligned, names_of
 
 BITS = np.uint64(32)
 SIGN = np.uint32(1 << 31)

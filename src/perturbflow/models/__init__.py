@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perturbflow._fitted_flow import FittedFlow
-from perturbflow.models._fit import fit
-from perturbflow.models._fit_dynamics import DynamicsOptions, fit_dynamics
+from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.train._fit import fit
+from perturbflow.train._fit_dynamics import DynamicsOptions, fit_dynamics
 
 if TYPE_CHECKING:
     from perturbflow.models._primeflow import PRiMeFlow

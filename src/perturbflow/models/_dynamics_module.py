@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 
-from perturbflow._dynamics_store import StoredDynamics
+from perturbflow.predict._dynamics_store import StoredDynamics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

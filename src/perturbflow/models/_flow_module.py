@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 
-from perturbflow._fitted_flow import FittedFlow
 from perturbflow.flow import point_on_path
+from perturbflow.predict._fitted_flow import FittedFlow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,13 +11,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import CategoricalJointObsField, CategoricalObsField, LayerField, ObsmField
 
 from perturbflow._checks import check_text
-from perturbflow._controls import control_cells
-from perturbflow._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
-from perturbflow._fitted_flow import FittedFlow
-from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation, warn_of_scale
-from perturbflow.models._fit import fit
 from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
-from perturbflow.models._presets import resolve
 from perturbflow.models._registration import (
     RegisteredModel,
     check_anndata,
@@ -27,7 +21,18 @@ from perturbflow.models._registration import (
     without_sparse_array,
 )
 from perturbflow.models._saved_fields import ARGUMENTS, arguments_of, set_up
-from perturbflow.models._transfer import inherited_options
+from perturbflow.predict._controls import control_cells
+from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.predict._prediction import (
+    ConditionSampler,
+    conditions_to_predict,
+    warn_of_extrapolation,
+    warn_of_scale,
+)
+from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
+from perturbflow.train._fit import fit
+from perturbflow.train._presets import resolve
+from perturbflow.train._transfer import inherited_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ from scvi.data.fields import MuDataWrapper
 from scvi.model.base import BaseModelClass
 
 from perturbflow._checks import check_type
-from perturbflow._modality import is_mudata, resolved
+from perturbflow.screen._modality import is_mudata, resolved
 
 if TYPE_CHECKING:
     from anndata import AnnData

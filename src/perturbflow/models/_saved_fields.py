@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from scvi import REGISTRY_KEYS
 
 from perturbflow._checks import listing
-from perturbflow._fields import (
+from perturbflow.pp import setup_perturbation
+from perturbflow.screen._fields import (
     PerturbationFields,
     check_expression,
     check_fields_are_free,
@@ -15,7 +16,6 @@ from perturbflow._fields import (
     text_column,
     write_fields,
 )
-from perturbflow.pp import setup_perturbation
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,13 +10,7 @@ import pandas as pd
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import LayerField, NumericalObsField
 
-from perturbflow._dynamics_fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
-from perturbflow._dynamics_store import StoredDynamics
-from perturbflow._solutions import start_levels, warn_without_effect
-from perturbflow._torch_state import usual_torch
 from perturbflow.models._dynamics_module import TIME_KEY, DynamicsModule
-from perturbflow.models._fit_dynamics import DynamicsOptions, fit_dynamics
-from perturbflow.models._graph import fitted_graph
 from perturbflow.models._registration import (
     RegisteredModel,
     check_anndata,
@@ -25,6 +19,12 @@ from perturbflow.models._registration import (
     register,
 )
 from perturbflow.pp import setup_dynamics
+from perturbflow.predict._dynamics_store import StoredDynamics
+from perturbflow.predict._solutions import start_levels, warn_without_effect
+from perturbflow.predict._torch_state import usual_torch
+from perturbflow.train._fit_dynamics import DynamicsOptions, fit_dynamics
+from perturbflow.train._graph import fitted_graph
+from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,15 +10,15 @@ from matplotlib.collections import LineCollection
 from scipy.stats import binom
 
 from perturbflow._checks import check_one_of, check_whole_number
-from perturbflow._evaluation._conditions import conditions_of
-from perturbflow._fields import read_cells
-from perturbflow._flow_store import read_flow
-from perturbflow._modality import takes_modality
-from perturbflow._splits import read_split
+from perturbflow.evaluation._conditions import conditions_of
 from perturbflow.flow import condition_kind, mean_expression
 from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage
 from perturbflow.pl._drawing import DARK, KIND_COLORS, drawing, drawing_panels, finish
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.screen._fields import read_cells
+from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._splits import read_split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from perturbflow._evaluation._conditions import Condition
-    from perturbflow._fitted_flow import FittedFlow
+    from perturbflow.evaluation._conditions import Condition
     from perturbflow.flow import CellData
+    from perturbflow.predict._fitted_flow import FittedFlow
 
 _LEVELS = (0.05, *(round(0.1 * i, 1) for i in range(1, 10)), 0.95)
 _BAND = 0.95

@@ -13,11 +13,11 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
 from perturbflow._checks import check_between, check_one_of, check_whole_number
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, ORANGE, drawing, finish, label_points
 from perturbflow.pl._dynamics_results import as_list, positions_of, strongest_edges
 from perturbflow.pl._graph_layout import LAYOUTS, LOOP, curve_of, fit_to_box, loop_of, outline, place_nodes
 from perturbflow.pl._graph_style import REGULATOR, RIM, TARGET, EdgeStyle, graph_legend
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, nearest
-from perturbflow._dynamics_store import read_edges
+from perturbflow.predict._dynamics_store import read_edges
 
 if TYPE_CHECKING:
     from anndata import AnnData

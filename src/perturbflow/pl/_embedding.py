@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish, label_points
 from perturbflow.pl._predictions import read_comparison
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_one_of
-from perturbflow._evaluation._leaderboard import BOUNDS, is_own, models_in, read_table
-from perturbflow._evaluation._tables import CEILING, FLOOR
-from perturbflow._modality import takes_modality
+from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_table
+from perturbflow.evaluation._tables import CEILING, FLOOR
 from perturbflow.metrics import METRICS
 from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, metric_name, model_colors
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

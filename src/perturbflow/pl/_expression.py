@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, EXPRESSION, SOURCES, colors_of, drawing, finish
 from perturbflow.pl._predictions import read_comparison
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

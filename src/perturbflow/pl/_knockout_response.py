@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 
 from perturbflow._checks import check_one_of, check_whole_number
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, GREY, PALETTE, drawing, finish
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_result
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

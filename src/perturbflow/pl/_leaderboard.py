@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-from perturbflow._evaluation._leaderboard import (
+from perturbflow.evaluation._leaderboard import (
     BOUNDS,
     Leaderboard,
     by_mean_rank,
@@ -21,8 +21,8 @@ from perturbflow._evaluation._leaderboard import (
     read_table,
     splits_of,
 )
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, metric_name
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import pearsonr
 
-from perturbflow._evaluation._leaderboard import (
+from perturbflow.evaluation._leaderboard import (
     BOUNDS,
     POSITIVE_CONTROLS,
     Leaderboard,
@@ -21,7 +21,6 @@ from perturbflow._evaluation._leaderboard import (
     read_table,
     splits_of,
 )
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import (
     DARK,
     PALETTE,
@@ -32,6 +31,7 @@ from perturbflow.pl._drawing import (
     metric_name,
     model_colors,
 )
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

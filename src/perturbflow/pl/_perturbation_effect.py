@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow._evaluation._baselines import fitted_baselines
-from perturbflow._feature_table import read_feature_table
-from perturbflow._modality import takes_modality
-from perturbflow._splits import read_split
 from perturbflow.baselines import BASELINES
+from perturbflow.evaluation._baselines import fitted_baselines
 from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, finish, label_points
 from perturbflow.pl._predictions import mean, read_comparison
+from perturbflow.screen._feature_table import read_feature_table
+from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._splits import read_split
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,17 +12,17 @@ import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import check_one_of, listing
-from perturbflow._controls import control_cells
-from perturbflow._fields import FIELDS_KEY, read_cells, read_fields
-from perturbflow._flow_store import read_flow
 from perturbflow.flow import CellData
+from perturbflow.predict._controls import control_cells
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.screen._fields import FIELDS_KEY, read_cells, read_fields
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from perturbflow._conditions import Vocabulary
-    from perturbflow._fields import PerturbationFields
+    from perturbflow.screen._conditions import Vocabulary
+    from perturbflow.screen._fields import PerturbationFields
 
 
 @dataclass(frozen=True, eq=False)

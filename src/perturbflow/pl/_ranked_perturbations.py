@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, check_whole_number
-from perturbflow._keys import is_record
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import GREY, KIND_COLORS, drawing, finish
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import is_record
 
 if TYPE_CHECKING:
     from anndata import AnnData

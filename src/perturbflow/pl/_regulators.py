@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from perturbflow._checks import check_one_of, check_whole_number
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, drawing, finish
 from perturbflow.pl._dynamics_results import strongest_edges
 from perturbflow.pl._graph_style import COLORS, SIGNS
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import BLUE, DARK, GREEN, VERMILLION, drawing, finish
 from perturbflow.pl._dynamics_results import read_result
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow._flow_store import read_flow
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from perturbflow._dynamics_fields import DynamicsFields, read_dynamics_fields, trajectories_of
-from perturbflow._modality import takes_modality
 from perturbflow.pl._drawing import DARK, GREY, PALETTE, colors_of, finish
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_result
+from perturbflow.screen._modality import takes_modality
+from perturbflow.trajectories._fields import DynamicsFields, read_dynamics_fields, trajectories_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

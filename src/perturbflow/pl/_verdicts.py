@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from perturbflow._checks import check_one_of
-from perturbflow._evaluation._leaderboard import read_table, splits_of
-from perturbflow._evaluation._tables import BASELINE_BETTER, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
-from perturbflow._modality import takes_modality
+from perturbflow.evaluation._leaderboard import read_table, splits_of
+from perturbflow.evaluation._tables import BASELINE_BETTER, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
 from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, drawing_panels, finish
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,10 +12,10 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbflow._checks import check_between, check_key, check_text, check_unique_names, listing
-from perturbflow._dynamics_fields import DYNAMICS_PRIOR_KEY, check_times_differ, time_column
-from perturbflow._keys import check_key_added
-from perturbflow._modality import takes_modality
 from perturbflow.pp._bin_pseudotime import is_of_cells
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added
+from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, check_times_differ, time_column
 
 if TYPE_CHECKING:
     from mudata import MuData

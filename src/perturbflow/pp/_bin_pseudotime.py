@@ -13,7 +13,11 @@ from anndata import AnnData
 from scipy import sparse
 
 from perturbflow._checks import check_type, check_whole_number
-from perturbflow._dynamics_fields import (
+from perturbflow.pp._check_labels import control_labels
+from perturbflow.pp._setup_dynamics import MIN_TIMES, check_distinct_times, check_fields
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_registration
+from perturbflow.trajectories._fields import (
     DYNAMICS_FIELDS_KEY,
     DYNAMICS_PRIOR_KEY,
     DynamicsFields,
@@ -23,10 +27,6 @@ from perturbflow._dynamics_fields import (
     time_column,
     trajectory_groups,
 )
-from perturbflow._keys import check_registration
-from perturbflow._modality import takes_modality
-from perturbflow.pp._check_labels import control_labels
-from perturbflow.pp._setup_dynamics import MIN_TIMES, check_distinct_times, check_fields
 
 if TYPE_CHECKING:
     from mudata import MuData

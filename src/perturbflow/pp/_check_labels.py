@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from perturbflow._checks import check_no_slash, check_text, check_type, listing, nearest
-from perturbflow._conditions import canonical_label
-from perturbflow._labels import check_parts, label_parts, readings
+from perturbflow.screen._conditions import canonical_label
+from perturbflow.screen._labels import check_parts, label_parts, readings
 
 logger = logging.getLogger(__name__)
 

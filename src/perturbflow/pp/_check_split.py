@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, check_one_of, check_text, check_type, listing
-from perturbflow._fields import condition_frame, read_fields
-from perturbflow._modality import takes_modality
-from perturbflow._split_names import SPLITS
-from perturbflow._splits import check_no_leakage
 from perturbflow.pp._held_out import Conditions
 from perturbflow.pp._scenario_rules import in_contexts
 from perturbflow.pp._split_record import cell_hash, condition_hash, merge_doses
+from perturbflow.screen._fields import condition_frame, read_fields
+from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._split_names import SPLITS
+from perturbflow.screen._splits import check_no_leakage
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow._conditions import parse_label
+from perturbflow.screen._conditions import parse_label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ from perturbflow.pp._scenario_rules import halve
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from perturbflow._conditions import Vocabulary
+    from perturbflow.screen._conditions import Vocabulary
 
 
 def split_by_table(

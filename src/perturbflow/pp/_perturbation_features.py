@@ -20,13 +20,13 @@ from perturbflow._checks import (
     check_whole_number,
     listing,
 )
-from perturbflow._conditions import TYPE_MARK, Vocabulary, parse_label
-from perturbflow._feature_table import FEATURE_TABLE_KEY, write_feature_table
-from perturbflow._fields import PerturbationFields, read_fields, text_column, writable
-from perturbflow._keys import check_key_added
-from perturbflow._labels import label_parts, naming
-from perturbflow._modality import takes_modality
 from perturbflow.pp._check_labels import MISSING
+from perturbflow.screen._conditions import TYPE_MARK, Vocabulary, parse_label
+from perturbflow.screen._feature_table import FEATURE_TABLE_KEY, write_feature_table
+from perturbflow.screen._fields import PerturbationFields, read_fields, text_column, writable
+from perturbflow.screen._labels import label_parts, naming
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,7 +12,11 @@ import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import check_columns, check_key, check_text, check_type, check_unique_names, listing, nearest
-from perturbflow._dynamics_fields import (
+from perturbflow.pp._check_labels import check_values, control_labels
+from perturbflow.screen._fields import writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_registration
+from perturbflow.trajectories._fields import (
     DYNAMICS_FIELDS_KEY,
     DYNAMICS_PRIOR_KEY,
     DynamicsFields,
@@ -23,10 +27,6 @@ from perturbflow._dynamics_fields import (
     trajectory_groups,
     write_dynamics_fields,
 )
-from perturbflow._fields import writable
-from perturbflow._keys import check_registration
-from perturbflow._modality import takes_modality
-from perturbflow.pp._check_labels import check_values, control_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -18,8 +18,9 @@ from perturbflow._checks import (
     check_unique_names,
     listing,
 )
-from perturbflow._conditions import Vocabulary
-from perturbflow._fields import (
+from perturbflow.pp._check_labels import MISSING, check_labels, check_values, control_labels, report_labels
+from perturbflow.screen._conditions import Vocabulary
+from perturbflow.screen._fields import (
     PerturbationFields,
     check_expression,
     check_fields_are_free,
@@ -30,10 +31,9 @@ from perturbflow._fields import (
     writable,
     write_fields,
 )
-from perturbflow._labels import dose_values, hashable_dose
-from perturbflow._modality import takes_modality
-from perturbflow._scale import recorded_base, warn_of_mixed_totals
-from perturbflow.pp._check_labels import MISSING, check_labels, check_values, control_labels, report_labels
+from perturbflow.screen._labels import dose_values, hashable_dose
+from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._scale import recorded_base, warn_of_mixed_totals
 
 if TYPE_CHECKING:
     from anndata import AnnData

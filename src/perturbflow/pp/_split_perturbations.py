@@ -18,9 +18,6 @@ from perturbflow._checks import (
     listing,
     nearest,
 )
-from perturbflow._conditions import Vocabulary
-from perturbflow._fields import PerturbationFields, condition_frame, read_fields, writable
-from perturbflow._modality import takes_modality
 from perturbflow.pp._held_out import (
     Conditions,
     Wanted,
@@ -37,6 +34,9 @@ from perturbflow.pp._split_record import (
     warn_without_validation,
     write_split,
 )
+from perturbflow.screen._conditions import Vocabulary
+from perturbflow.screen._fields import PerturbationFields, condition_frame, read_fields, writable
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow._conditions import parse_label
-from perturbflow._fields import PerturbationFields
-from perturbflow._keys import check_key_added
-from perturbflow._split_names import SPLITS
-from perturbflow._splits import split_identity
 from perturbflow.pp._held_out import Conditions
+from perturbflow.screen._conditions import parse_label
+from perturbflow.screen._fields import PerturbationFields
+from perturbflow.screen._split_names import SPLITS
+from perturbflow.screen._splits import split_identity
+from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,7 +52,7 @@ def condition_hash(
     Parameters
     ----------
     table, codes
-        Conditions, and the row of the table of every cell (n,), see :func:`perturbflow._fields.condition_frame`.
+        Conditions, and the row of the table of every cell (n,), see :func:`perturbflow.screen._fields.condition_frame`.
     split
         Split of every cell (n,).
     fields
@@ -90,7 +90,7 @@ def merge_doses(
     Parameters
     ----------
     table
-        Conditions, see :func:`perturbflow._fields.condition_frame`.
+        Conditions, see :func:`perturbflow.screen._fields.condition_frame`.
     fields
         The registered fields.
 

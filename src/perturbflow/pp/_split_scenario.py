@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_between, check_key, check_type, check_unique_names, check_whole_number
-from perturbflow._fields import PerturbationFields, condition_frame, read_fields, writable
-from perturbflow._modality import takes_modality
 from perturbflow.pp._check_split import check_rules
 from perturbflow.pp._held_out import Conditions, Wanted, check_training, divide_cells, known_components
 from perturbflow.pp._held_out_table import check_values, read_contexts, split_by_table
@@ -24,6 +22,8 @@ from perturbflow.pp._split_record import (
     warn_without_validation,
     write_split,
 )
+from perturbflow.screen._fields import PerturbationFields, condition_frame, read_fields, writable
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

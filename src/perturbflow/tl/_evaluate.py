@@ -10,31 +10,31 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_one_of, listing
-from perturbflow._evaluation._alignment import aligned, check_predicted
-from perturbflow._evaluation._baselines import fitted_baselines
-from perturbflow._evaluation._conditions import conditions_of, generator, named_conditions
-from perturbflow._evaluation._metrics import check_names, metrics_of, targets_of
-from perturbflow._evaluation._predictors import AskedTwice, GivenCells, Predictor, asked
-from perturbflow._evaluation._scores import Settings, score_all
-from perturbflow._evaluation._screens import screen_rows
-from perturbflow._evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
-from perturbflow._feature_table import read_feature_table
-from perturbflow._fields import read_cells, read_fields, writable
-from perturbflow._flow_store import read_flow
-from perturbflow._keys import check_key_added
-from perturbflow._modality import takes_modality
-from perturbflow._scale import summary_of_totals, warn_of_totals
-from perturbflow._split_names import split_names
-from perturbflow._splits import read_split
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
+from perturbflow.evaluation._alignment import aligned, check_predicted
+from perturbflow.evaluation._baselines import fitted_baselines
+from perturbflow.evaluation._conditions import conditions_of, generator, named_conditions
+from perturbflow.evaluation._metrics import check_names, metrics_of, targets_of
+from perturbflow.evaluation._predictors import AskedTwice, GivenCells, Predictor, asked
+from perturbflow.evaluation._scores import Settings, score_all
+from perturbflow.evaluation._screens import screen_rows
+from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.screen._feature_table import read_feature_table
+from perturbflow.screen._fields import read_cells, read_fields, writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._scale import summary_of_totals, warn_of_totals
+from perturbflow.screen._split_names import split_names
+from perturbflow.screen._splits import read_split
+from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from perturbflow._fitted_flow import FittedFlow
+    from perturbflow.predict._fitted_flow import FittedFlow
 
 MIN_CELLS = 4  # halves of two cells, the least that the unbiased estimates take
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from perturbflow._checks import check_one_of
-from perturbflow._evaluation._leaderboard import (
+from perturbflow.evaluation._leaderboard import (
     BOUNDS,
     TABLES,
     Leaderboard,
@@ -19,7 +19,7 @@ from perturbflow._evaluation._leaderboard import (
     read_table,
     splits_of,
 )
-from perturbflow._modality import takes_modality
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from perturbflow._dynamics_store import write_dynamics
-from perturbflow._fields import writable
-from perturbflow._keys import check_key_added
-from perturbflow._modality import takes_modality
+from perturbflow.predict._dynamics_store import write_dynamics
+from perturbflow.screen._fields import writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,8 +145,8 @@ def fit_dynamics(
     >>> sorted(adata.uns["dynamics"]["sparsity_path"])[:2]
     ['chosen', 'n_edges']
     """
-    from perturbflow.models import DynamicsOptions  # here, because it loads torch
-    from perturbflow.models import fit_dynamics as fit
+    from perturbflow.train._fit_dynamics import DynamicsOptions  # here, because it loads torch
+    from perturbflow.train._fit_dynamics import fit_dynamics as fit
 
     check_key_added(adata, key_added, "dynamics")
     options = DynamicsOptions(

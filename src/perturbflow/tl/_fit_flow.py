@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from perturbflow._fields import writable
-from perturbflow._flow_store import write_flow
-from perturbflow._keys import check_key_added
-from perturbflow._modality import takes_modality
-from perturbflow._outputs import check_folder
+from perturbflow.predict._flow_store import write_flow
+from perturbflow.screen._fields import writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added
+from perturbflow.store._outputs import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from perturbflow._fitted_flow import FittedFlow
+    from perturbflow.predict._fitted_flow import FittedFlow
 
 
 @takes_modality
@@ -170,9 +170,9 @@ def fit_flow(
     >>> adata.uns["flow"]["config"]["parametrisation"]
     'zero_inflated'
     """
-    from perturbflow.models import fit  # here, because it loads torch
-    from perturbflow.models._presets import resolve
-    from perturbflow.models._transfer import inherited_options, resolve_init
+    from perturbflow.train._fit import fit  # here, because it loads torch
+    from perturbflow.train._presets import resolve
+    from perturbflow.train._transfer import inherited_options, resolve_init
 
     check_key_added(adata, key_added, "flow")
     if store is not None:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from perturbflow._checks import check_whole_number
-from perturbflow._dynamics_store import read_dynamics
-from perturbflow._fields import writable
-from perturbflow._keys import check_key_added
-from perturbflow._modality import takes_modality
-from perturbflow._solutions import check_until, new_starts
-from perturbflow._torch_state import usual_torch
+from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict._solutions import check_until, new_starts
+from perturbflow.predict._torch_state import usual_torch
+from perturbflow.screen._fields import writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 from scipy import sparse
 
 from perturbflow._checks import check_one_of, check_whole_number
-from perturbflow._dynamics_fields import read_dynamics_fields
-from perturbflow._dynamics_store import read_dynamics
-from perturbflow._fields import writable
-from perturbflow._keys import check_key_added, remove_earlier
-from perturbflow._modality import takes_modality
+from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.screen._fields import writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added, remove_earlier
+from perturbflow.trajectories._fields import read_dynamics_fields
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,7 +98,7 @@ def infer_graph(
     >>> adata.varp["dynamics_graph"].shape
     (5, 5)
     """
-    from perturbflow.models._graph import FITTED, STATIC, fitted_graph, static_graph  # here, because it loads torch
+    from perturbflow.train._graph import FITTED, STATIC, fitted_graph, static_graph  # here, because it loads torch
 
     check_one_of(method, (*FITTED, *STATIC), name="method")
     check_whole_number(n_bootstraps, name="n_bootstraps")

@@ -10,16 +10,21 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_type, check_whole_number
-from perturbflow._conditions import TYPE_MARK
-from perturbflow._controls import PREDICTED_SOURCE, control_cells, predicted_keys
-from perturbflow._doses import recorded_dose
-from perturbflow._fields import check_expression, writable
-from perturbflow._flow_store import read_flow
-from perturbflow._keys import check_key_added, check_name, remove_earlier
-from perturbflow._modality import takes_modality
-from perturbflow._output_space import OutputSpace, repressed_genes
-from perturbflow._predicted_uncertainty import uncertainty_tables
-from perturbflow._prediction import ConditionSampler, conditions_to_predict, warn_of_extrapolation, warn_of_scale
+from perturbflow.predict._controls import PREDICTED_SOURCE, control_cells, predicted_keys
+from perturbflow.predict._doses import recorded_dose
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._output_space import OutputSpace, repressed_genes
+from perturbflow.predict._predicted_uncertainty import uncertainty_tables
+from perturbflow.predict._prediction import (
+    ConditionSampler,
+    conditions_to_predict,
+    warn_of_extrapolation,
+    warn_of_scale,
+)
+from perturbflow.screen._conditions import TYPE_MARK
+from perturbflow.screen._fields import check_expression, writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added, check_name, remove_earlier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +33,9 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from perturbflow._controls import ControlCells
-    from perturbflow._fitted_flow import FittedFlow
-    from perturbflow._prediction import PredictedCondition
+    from perturbflow.predict._controls import ControlCells
+    from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.predict._prediction import PredictedCondition
 
 logger = logging.getLogger(__name__)
 

@@ -20,27 +20,27 @@ from perturbflow._checks import (
     listing,
     nearest,
 )
-from perturbflow._controls import control_cells
-from perturbflow._doses import recorded_dose
-from perturbflow._fields import check_expression, expression, find_genes, writable
-from perturbflow._flow_store import read_flow
-from perturbflow._keys import check_key_added
-from perturbflow._modality import takes_modality
-from perturbflow._named_arrays import chosen, without_names
-from perturbflow._predicted_uncertainty import predicted_uncertainty
-from perturbflow._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
 from perturbflow.flow import KINDS
+from perturbflow.predict._controls import control_cells
+from perturbflow.predict._doses import recorded_dose
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._predicted_uncertainty import predicted_uncertainty
+from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
+from perturbflow.screen._fields import check_expression, expression, find_genes, writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._named_arrays import chosen, without_names
+from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import ArrayLike, NDArray
 
-    from perturbflow._controls import ControlCells
-    from perturbflow._fields import PerturbationFields
-    from perturbflow._fitted_flow import FittedFlow
-    from perturbflow._prediction import PredictedCondition
     from perturbflow.flow import Context
+    from perturbflow.predict._controls import ControlCells
+    from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.predict._prediction import PredictedCondition
+    from perturbflow.screen._fields import PerturbationFields
 
 _DRAWS = 2000
 _LEAST_VARIANCE = 0.01  # below this a gene does not gain further weight

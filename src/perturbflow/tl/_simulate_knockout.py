@@ -10,18 +10,18 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
-from perturbflow._dynamics_store import read_dynamics
-from perturbflow._fields import writable
-from perturbflow._keys import check_key_added
-from perturbflow._modality import takes_modality
-from perturbflow._solutions import check_until, new_starts, warn_without_effect
-from perturbflow._torch_state import usual_torch
+from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict._solutions import check_until, new_starts, warn_without_effect
+from perturbflow.predict._torch_state import usual_torch
+from perturbflow.screen._fields import writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from perturbflow._dynamics_store import StoredDynamics
+    from perturbflow.predict._dynamics_store import StoredDynamics
 
 KINDS = ("knockout", "knockdown", "overexpression")
 KNOCKDOWN = 0.25  # of the mean level

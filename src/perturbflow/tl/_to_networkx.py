@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perturbflow._checks import check_between
-from perturbflow._dynamics_store import read_edges
-from perturbflow._modality import takes_modality
+from perturbflow.predict._dynamics_store import read_edges
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,21 +12,21 @@ import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import check_key, check_text, check_unique_names, listing
-from perturbflow._conditions import TYPE_MARK, canonical_label
-from perturbflow._controls import control_cells
-from perturbflow._fields import expression, find_genes, perturbation_columns, text_column
-from perturbflow._flow_store import read_flow
-from perturbflow._modality import takes_modality
-from perturbflow._output_space import renormalised
+from perturbflow.predict._controls import control_cells
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._output_space import renormalised
+from perturbflow.screen._conditions import TYPE_MARK, canonical_label
+from perturbflow.screen._fields import expression, find_genes, perturbation_columns, text_column
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from perturbflow._conditions import Vocabulary
-    from perturbflow._controls import ControlCells
-    from perturbflow._fitted_flow import FittedFlow
+    from perturbflow.predict._controls import ControlCells
+    from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.screen._conditions import Vocabulary
 
 _AGAIN = "Run `pf.tl.predict_perturbation(adata, ...)` first."
 

@@ -1,0 +1,186 @@
+"""Cells that another tool predicted, brought into the order and the words of the observed ones, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from perturbflow._checks import check_key, check_matrix, listing, looks_unlogged, only_whole_numbers
+from perturbflow.evaluation._conditions import Condition, named_conditions
+from perturbflow.evaluation._predictors import MIN_CELLS, GivenCells
+from perturbflow.flow import CellData
+from perturbflow.screen._fields import PerturbationFields, expression, find_genes, perturbation_columns, text_column
+from perturbflow.screen._labels import hashable_dose
+from perturbflow.screen._scale import check_base
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+
+def aligned(
+    predicted: AnnData,
+    *,
+    name: str,
+    genes: Sequence[str],
+    fields: PerturbationFields,
+    scale: str,
+    real: Mapping[tuple[bytes, bytes], str],
+) -> tuple[CellData, list[dict[str, Any]]]:
+    """Encode predicted cells as the observed ones are.
+
+    Genes are put in order; further genes are left out and reported. Missing genes are an error: no metric is the same
+    without them. So are predictions that no real condition is compared with, which another spelling makes of good ones.
+
+    Parameters
+    ----------
+    predicted
+        Cells with the registered columns in ``obs``.
+    name
+        What messages call them.
+    genes
+        Genes of the observed cells.
+    fields
+        Registered fields of the observed cells.
+    scale
+        "log1p", or "linear" for normalised expression that is still to be logged.
+    real
+        Names of all real conditions, see :func:`~perturbflow.evaluation._conditions.named_conditions`.
+
+    Returns
+    -------
+    The cells, and rows of the report: ``model``, ``what``, ``n`` and ``which``.
+    """
+    where = f"predicted[{name!r}]"
+    wanted = [fields.perturbation_key, *fields.covariate_keys]
+    wanted += [key for key in (fields.batch_key, fields.dose_key, fields.perturbation_type_key) if key is not None]
+    for key in wanted:
+        check_key(key, predicted.obs.columns, where=f"{where}.obs", hint="Predicted cells need the registered columns.")
+    try:
+        places = find_genes(predicted, genes)
+    except ValueError as error:
+        msg = f"{where} cannot be compared with the observed cells. {error}"
+        raise ValueError(msg) from None
+    report: list[dict[str, Any]] = []
+
+    def note(what: str, found: Sequence[str]) -> None:
+        if len(found):
+            report.append({"model": name, "what": what, "n": len(found), "which": listing(found)})
+
+    note("genes not among the observed ones, left out", sorted(set(predicted.var_names) - set(genes)))
+    known, unknown = _known_cells(predicted, fields)
+    part = predicted[known]
+    labels, doses, types = perturbation_columns(part, fields)
+    encoded = fields.vocabulary.encode_perturbations(labels, doses, types)
+    columns = {key: text_column(part, key) for key, _ in fields.vocabulary.covariates}
+    codes = fields.vocabulary.encode_covariates(columns, n_cells=part.n_obs)
+    bare = CellData(np.empty((part.n_obs, 0), dtype=np.float32), encoded, codes)
+    given = named_conditions(bare, fields.vocabulary, has_doses=fields.dose_key is not None)
+    if unmatched := sorted({*unknown, *(given[one] for one in given.keys() - real.keys())}):
+        missing = sorted(real[one] for one in real.keys() - given.keys())
+        msg = (
+            f"Expected only predictions of real conditions in {where}, found {len(unmatched)} of others: "
+            f"{listing(unmatched)}; without a prediction are {len(missing)} real conditions: {listing(missing)}. Name "
+            f"perturbations in `obs[{fields.perturbation_key!r}]`, doses and covariates as the observed cells do, or leave "
+            "these predictions out."
+        )
+        raise ValueError(msg)
+    is_ordered = np.array_equal(places, np.arange(predicted.n_vars))
+    moved = [gene for k, (gene, place) in enumerate(zip(genes, places, strict=True)) if place != k]
+    note("genes in another place, sorted", moved)
+    values = expression(part, fields.layer if fields.layer in part.layers else None)
+    x = sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
+    x = x if is_ordered else x[:, places]
+    _check_values(x, where=where, scale=scale)
+    if scale == "log1p":
+        check_base(predicted, fields.log_base, where=where, advice="Take the logarithm as for the observed cells.")
+    if scale == "linear":
+        x = np.log1p(x) / fields.natural_per_unit
+    return CellData(x, encoded, codes), report
+
+
+def check_predicted(
+    name: str, given: GivenCells, conditions: Sequence[Condition], real: Mapping[tuple[bytes, bytes], str]
+) -> list[Condition]:
+    """Return the judged conditions that have no predicted cells.
+
+    Raises
+    ------
+    ValueError
+        If all are without, or predictions would be left out because they are of too few cells.
+    """
+    few = [real[one.identity] for one in conditions if 0 < given.n_predicted(one) < MIN_CELLS]
+    if few:
+        msg = (
+            f"Expected at least {MIN_CELLS} predicted cells of a condition in predicted[{name!r}], found fewer of "
+            f"{listing(few)}. Predict cells rather than means, or leave these predictions out."
+        )
+        raise ValueError(msg)
+    without = [one for one in conditions if not given.n_predicted(one)]
+    if len(without) == len(conditions):
+        msg = (
+            f"Expected predictions of what is judged, {listing(real[one.identity] for one in without)}, in predicted[{name!r}], found "
+            f"only those of {listing(sorted(map(real.__getitem__, given.identities)))}. Predict these conditions, or judge "
+            "others (`splits`, `min_cells`)."
+        )
+        raise ValueError(msg)
+    return without
+
+
+def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which cells have a perturbation and covariates that the observed ones know, and names of the others."""
+    labels, doses, types = perturbation_columns(predicted, fields)
+    table = pd.DataFrame(
+        {
+            "label": labels,
+            "dose": "" if doses is None else [hashable_dose(dose) for dose in doses],
+            "type": "" if types is None else types,
+        }
+    )
+    codes, distinct = pd.factorize(pd.MultiIndex.from_frame(table))
+    is_known, is_perturbed = np.ones((2, len(distinct)), dtype=bool)
+    for place, (label, dose, kind) in enumerate(distinct):
+        try:
+            encoded = fields.vocabulary.encode_perturbations(
+                [label], None if doses is None else [dose], None if types is None else [kind]
+            )
+            is_perturbed[place] = encoded.nnz > 0
+        except ValueError:
+            is_known[place] = False
+    known = is_known[codes]
+    unknown = {str(label) for (label, _, _), keep in zip(distinct, is_known, strict=True) if not keep}
+    for key, categories in fields.vocabulary.covariates:
+        values = text_column(predicted, key)
+        found = np.isin(values, categories)
+        other = ~found & is_perturbed[codes]  # controls are no predictions
+        unknown |= {f"{label} in {value}" for label, value in zip(labels[other], values[other], strict=True)}
+        known &= found
+    return known, sorted(unknown)
+
+
+def _check_values(x: Any, *, where: str, scale: str) -> None:
+    check_matrix(x, where=where)
+    values = x.data if sparse.issparse(x) else x
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        msg = f"Expected finite values in {where}, found NaN or infinity. Remove or replace them."
+        raise ValueError(msg)
+    if scale == "log1p" and looks_unlogged(x):
+        msg = (
+            f"Expected log1p-normalised values in {where} (scale='log1p'), found values up to {high:g}. "
+            "Log them first, or pass `scale='linear'` if they are normalised as the observed cells were before log1p."
+        )
+        raise ValueError(msg)
+    if scale == "log1p" and high > 1 and only_whole_numbers(values):
+        msg = (
+            f"Expected log1p-normalised values in {where} (scale='log1p'), found only whole numbers, up to {high:g}: raw "
+            "counts. Normalise and log them as the observed cells were."
+        )
+        raise ValueError(msg)
+    if scale == "linear" and low < 0:
+        msg = f"Expected values of at least 0 in {where} (scale='linear'), found {low:g}. Pass `scale='log1p'` if they are logged."
+        raise ValueError(msg)

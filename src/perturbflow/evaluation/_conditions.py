@@ -1,0 +1,129 @@
+"""Which conditions are judged: real cells of a perturbation in a context, with the controls of that context."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow.flow import CellData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.screen._conditions import Vocabulary
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One perturbation in one context and split, with the rows of its real cells and of the controls to start from."""
+
+    labels: Mapping[str, str]
+    perturbation: NDArray[np.float32]
+    covariates: NDArray[np.int64]
+    rows: NDArray[np.intp]
+    control_rows: NDArray[np.intp]
+
+    @property
+    def block(self) -> tuple[str, tuple[int, ...]]:
+        """Conditions that are compared with each other: those of one split and context."""
+        return self.labels["split"], tuple(self.covariates.tolist())
+
+    @property
+    def identity(self) -> tuple[bytes, bytes]:
+        """Perturbation and context, whatever the split."""
+        return identity(self.perturbation, self.covariates)
+
+
+def identity(perturbation: NDArray[np.floating], covariates: NDArray[np.integer]) -> tuple[bytes, bytes]:
+    """Name a perturbation in a context by its numbers."""
+    return np.asarray(perturbation, np.float32).tobytes(), np.asarray(covariates, np.int64).tobytes()
+
+
+def named_conditions(cells: CellData, vocabulary: Vocabulary, *, has_doses: bool) -> dict[tuple[bytes, bytes], str]:
+    """Names of the perturbed conditions of some cells, such as "A+B (1+0.5) in T", by their identity."""
+    names = {}
+    for group, _ in groups_of(cells, np.arange(len(cells))):
+        if group.perturbation.any():
+            dose = f" ({vocabulary.dose_label(group.perturbation)})" if has_doses else ""
+            values = zip(vocabulary.covariates, group.covariates, strict=True)
+            context = ", ".join(categories[code] for (_, categories), code in values)
+            name = f"{vocabulary.label(group.perturbation)}{dose}{' in ' * bool(context)}{context}"
+            names[identity(group.perturbation, group.covariates)] = name
+    return names
+
+
+def conditions_of(
+    cells: CellData,
+    split: NDArray[np.str_],
+    *,
+    fitted: NDArray[np.intp],
+    splits: Sequence[str],
+    vocabulary: Vocabulary,
+    has_doses: bool,
+    min_cells: int,
+) -> tuple[list[Condition], pd.DataFrame]:
+    """List the conditions that have enough cells, block by block, and tabulate those that have not."""
+    controls = {
+        tuple(group.covariates.tolist()): rows
+        for group, rows in groups_of(cells, fitted)
+        if not group.perturbation.any()
+    }
+    conditions, left_out = [], []
+    for name in splits:
+        for group, rows in groups_of(cells, np.flatnonzero(split == name)):
+            if not group.perturbation.any():
+                continue
+            context = {
+                key: categories[code]
+                for (key, categories), code in zip(vocabulary.covariates, group.covariates, strict=True)
+            }
+            labels = {"split": name, "perturbation": vocabulary.label(group.perturbation), **context}
+            if has_doses:
+                labels["dose"] = vocabulary.dose_label(group.perturbation)
+            control_rows = controls.get(tuple(group.covariates.tolist()))
+            if control_rows is None:
+                msg = (
+                    f"Expected control cells among the training cells of every context, found none for "
+                    f"{context or 'the data'}. Mark its controls as training cells, or leave out covariates in "
+                    "pf.pp.setup_perturbation."
+                )
+                raise ValueError(msg)
+            if min(len(rows), len(control_rows)) < min_cells:
+                reason = f"{len(rows)} real cells, {len(control_rows)} control cells"
+                left_out.append(labels | {"reason": f"{reason}; `min_cells` is {min_cells}"})
+            else:
+                conditions.append(Condition(labels, group.perturbation, group.covariates, rows, control_rows))
+    columns = ["split", "perturbation", *(key for key, _ in vocabulary.covariates), *(["dose"] if has_doses else [])]
+    order = {name: place for place, name in enumerate(splits)}
+    conditions.sort(key=lambda condition: (order[condition.block[0]], condition.block[1]))
+    return conditions, pd.DataFrame(left_out, columns=[*columns, "reason"], dtype=object)
+
+
+def groups_of(cells: CellData, rows: NDArray[np.intp]) -> Iterator[tuple[Any, NDArray[np.intp]]]:
+    """Groups among some rows, each with its rows in ``cells``; no expression is copied."""
+    bare = CellData(np.empty((len(rows), 0), dtype=np.float32), cells.perturbations[rows], cells.covariates[rows])
+    for group in bare.groups():
+        yield group, rows[group.rows]
+
+
+def draw(rows: NDArray[np.intp], n_cells: int | None, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Rows, or so many of them at random, in order."""
+    if n_cells is None or len(rows) <= n_cells:
+        return rows
+    return np.sort(rng.choice(rows, n_cells, replace=False))
+
+
+def generator(seed: int, place: object) -> np.random.Generator:
+    """A generator of one place, so that its numbers do not depend on which other places are judged."""
+    return np.random.default_rng([seed, zlib.crc32(repr(place).encode())])
+
+
+def dense(cells: CellData, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Expression of some rows as an array (n, G)."""
+    members = cells.x[rows]
+    return members if isinstance(members, np.ndarray) else members.toarray()

@@ -1,0 +1,58 @@
+"""Which metrics are wanted, and what they need to know of genes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturbflow.metrics import METRICS, SUITES, Metric
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.screen._conditions import Vocabulary
+
+
+def metrics_of(metrics: str | Sequence[str]) -> list[str]:
+    """Names of the metrics of a suite, or names as they are; ValueError for what is unknown."""
+    if isinstance(metrics, str):
+        if metrics not in SUITES:
+            msg = (
+                f"Expected `metrics` to be a suite, one of {list(SUITES)}, or a list of names, found {metrics!r}. "
+                f"A single metric is a list of one."
+            )
+            raise ValueError(msg)
+        return list(SUITES[metrics])
+    check_names(metrics, METRICS, name="metrics")
+    return list(metrics)
+
+
+def with_base(metric: Metric, base: float | None) -> Metric:
+    """Return the metric for logarithms of another base than the natural one, where it undoes them."""
+    if base is None or "base" not in signature(metric.function).parameters:
+        return metric
+    return replace(metric, function=partial(metric.function, base=base))
+
+
+def check_names(names: Sequence[str], known: Mapping[str, Any], *, name: str) -> None:
+    """Refuse names that are unknown, repeated, or none at all."""
+    unknown = [each for each in names if each not in known]
+    if unknown or len(set(names)) < len(names) or not names:
+        msg = f"Expected `{name}` to be different names from {list(known)}, found {list(names)}."
+        raise ValueError(msg)
+
+
+def targets_of(vocabulary: Vocabulary, genes: Sequence[str]) -> NDArray[np.bool_]:
+    """Which gene every component names (P, G): what a perturbation acts on itself is no prediction."""
+    place = {gene: column for column, gene in enumerate(genes)}
+    masks = np.zeros((len(vocabulary.components), len(genes)), dtype=bool)
+    for row, component in enumerate(vocabulary.components):
+        gene = component.split(":")[0]
+        if gene in place:
+            masks[row, place[gene]] = True
+    return masks

@@ -1,0 +1,253 @@
+"""Scores of every model at every condition, a condition at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow.evaluation._conditions import Condition, dense, draw, generator
+from perturbflow.evaluation._jobs import jobs
+from perturbflow.evaluation._judge import IN_COMPONENTS, STRENGTH, Controls, Judge, Judged, interpolated, with_panels
+from perturbflow.evaluation._metrics import with_base
+from perturbflow.evaluation._predictors import MIN_CELLS
+from perturbflow.evaluation._recognition import Recognition, Samples
+from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, verdict_rows
+from perturbflow.metrics import METRICS, Metric
+from perturbflow.metrics._energy_test import energy_test_of
+from perturbflow.metrics._principal_components import PrincipalComponents
+from perturbflow.metrics._samples import Sample, Space, distances_together
+from perturbflow.metrics._wilcoxon import WilcoxonAgainst
+from perturbflow.train._progress import progress_bar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.evaluation._predictors import Predictor
+    from perturbflow.flow import CellData
+
+
+N_COMPONENTS = 100
+MOST_CELLS_OF_COMPONENTS = 10_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How conditions are judged.
+
+    Parameters
+    ----------
+    metrics
+        Names of the metrics.
+    n_cells
+        Compare at most so many cells.
+    n_resamples
+        Bootstrap samples for the intervals of verdicts.
+    n_permutations
+        Permutations of the test that a condition differs from the controls.
+    seed
+        Of all draws.
+    progress_bar
+        Whether to show one.
+    n_jobs
+        Conditions side by side.
+    log_base
+        Base of the logarithm of the expression; None for natural ones.
+    """
+
+    metrics: tuple[str, ...]
+    n_cells: int | None
+    n_resamples: int
+    n_permutations: int
+    seed: int
+    progress_bar: bool
+    n_jobs: int = 1
+    log_base: float | None = None
+
+    @property
+    def wanted(self) -> list[Metric]:
+        """The metrics."""
+        return [with_base(METRICS[name], self.log_base) for name in self.metrics]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Scores, verdicts, how strong conditions are by split and model (P, 2, 2), and predictions that were missing."""
+
+    scores: pd.DataFrame
+    verdicts: pd.DataFrame
+    strengths: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    missing: list[dict[str, Any]]
+
+
+def score_all(
+    cells: CellData,
+    conditions: Sequence[Condition],
+    predictors: Mapping[str, Predictor],
+    *,
+    baselines: Sequence[str],
+    settings: Settings,
+    targets: NDArray[np.bool_],
+) -> Results:
+    """Score every predictor and the ceiling on every condition.
+
+    Parameters
+    ----------
+    cells
+        Observed cells.
+    conditions
+        What to judge, in blocks.
+    predictors
+        Models by name.
+    baselines
+        Which of them are baselines.
+    settings
+        How.
+    targets
+        Genes that every perturbation component acts on itself (P, G), for metrics that leave them out.
+
+    Returns
+    -------
+    The results. Cells of one condition and profiles of one block are in memory at a time.
+    """
+    kinds = {metric.kind for metric in settings.wanted}
+    components = _components(cells, conditions, settings) if IN_COMPONENTS & {*settings.metrics} else None
+    rows: list[dict[str, Any]] = []
+    verdicts: list[dict[str, Any]] = []
+    missing: list[dict[str, Any]] = []
+    strengths: list[tuple[str, Mapping[str, Judged]]] = []
+    bar = progress_bar("evaluate", unit="condition", total=len(conditions), show=settings.progress_bar)
+    with bar as progress, jobs(settings.n_jobs) as in_order:
+        for (_, context), block in groupby(conditions, key=lambda condition: condition.block):
+            members = list(block)
+            chosen = draw(members[0].control_rows, settings.n_cells, generator(settings.seed, context))
+            control_cells = dense(cells, chosen)
+            controls = Controls(
+                Sample(control_cells, Space(control_cells.mean(axis=0, dtype=np.float64), components)),
+                WilcoxonAgainst(control_cells, base=settings.log_base) if kinds & {"differential", "screen"} else None,
+            )
+            if STRENGTH in settings.metrics:
+                controls.sample.mean_distance  # noqa: B018 (once, before several threads ask for it)
+            judged: list[dict[str, Judged]] = []
+            sizes: list[int] = []
+            tasks = _tasks(cells, members, controls, predictors, baselines, settings)
+            for condition, (one, size, said) in zip(members, in_order(_judge, tasks), strict=True):
+                missing += [
+                    {
+                        "model": name,
+                        "what": f"no prediction of at least {MIN_CELLS} cells",
+                        "n": 1,
+                        "which": str(dict(condition.labels)),
+                    }
+                    for name in predictors
+                    if name not in one
+                ]
+                judged.append(one)
+                sizes.append(size)
+                verdicts += said
+                progress.update()
+
+            duplicates = interpolated([one[CEILING] for one in judged], settings.wanted, controls)
+            for one, duplicate in zip(judged, duplicates, strict=True):
+                if duplicate is not None:
+                    one[DUPLICATE] = duplicate
+            masks = np.stack([targets[condition.perturbation > 0].any(axis=0) for condition in members])
+            with_panels(judged, settings.wanted, controls, masks, in_order)
+            strengths += [(condition.labels["split"], one) for condition, one in zip(members, judged, strict=True)]
+            rows += [
+                {**condition.labels, "model": model, "metric": name, "value": scored.values[name], "n_cells": size}
+                for condition, one, size in zip(members, judged, sizes, strict=True)
+                for model, scored in one.items()
+                for name in settings.metrics
+                if name in scored.values
+            ]
+    return Results(pd.DataFrame(rows), pd.DataFrame(verdicts), _by_split(strengths), missing)
+
+
+def _by_split(found: Sequence[tuple[str, Mapping[str, Judged]]]) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Strengths (P, 2, 2) by split and model; NaN where a condition has no prediction."""
+    absent = np.full((2, 2), np.nan)
+    strengths: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for split in dict.fromkeys(split for split, _ in found):
+        judged = [one for name, one in found if name == split]
+        strengths[split] = {
+            model: np.array([one[model].strengths if model in one else absent for one in judged])
+            for model in dict.fromkeys(name for one in judged for name in one)
+        }
+    return strengths
+
+
+@dataclass(frozen=True)
+class _Task:
+    """All that it takes to judge one condition."""
+
+    condition: Condition
+    real: Sample
+    predicted: dict[str, Samples]
+    controls: Controls
+    baselines: Sequence[str]
+    settings: Settings
+
+
+def _tasks(
+    cells: CellData,
+    conditions: Sequence[Condition],
+    controls: Controls,
+    predictors: Mapping[str, Predictor],
+    baselines: Sequence[str],
+    settings: Settings,
+) -> Iterator[_Task]:
+    """Predict one condition of a block after the other."""
+    recognition = Recognition(controls.sample)
+    for condition in conditions:
+        place = sorted(condition.labels.items())
+        real = dense(cells, draw(condition.rows, settings.n_cells, generator(settings.seed, place)))
+        draws = {
+            name: predictor.predict(condition, controls.sample.cells, rng=generator(settings.seed, place))
+            for name, predictor in predictors.items()
+        }
+        predicted = recognition.samples({name: one for name, one in draws.items() if one is not None})
+        yield _Task(condition, Sample(real, controls.sample.space), predicted, controls, baselines, settings)
+
+
+def _judge(task: _Task) -> tuple[dict[str, Judged], int, list[dict[str, Any]]]:
+    """Scores by model, the number of real cells, and verdicts."""
+    seed, place = task.settings.seed, sorted(task.condition.labels.items())
+    judge = Judge(task.real, task.controls, task.settings.wanted)
+    judged = {name: judge.judge(*draws, rng=generator(seed, place)) for name, draws in task.predicted.items()}
+    # Every condition has halves of its own, which do not depend on what else is judged.
+    judged[CEILING] = judge.judge_halves(generator(seed, place))
+    return judged, len(task.real), _verdicts(task, judged)
+
+
+def _components(cells: CellData, conditions: Sequence[Condition], settings: Settings) -> PrincipalComponents:
+    """Principal components of the real cells that are judged and their controls."""
+    rows = np.unique(np.concatenate([np.concatenate([one.rows, one.control_rows]) for one in conditions]))
+    some = draw(rows, MOST_CELLS_OF_COMPONENTS, generator(settings.seed, "components"))
+    n_components = min(N_COMPONENTS, cells.n_genes, len(some) - 1)
+    return PrincipalComponents.of(cells.x[some], n_components=n_components)
+
+
+def _verdicts(task: _Task, judged: Mapping[str, Judged]) -> list[dict[str, Any]]:
+    scores = {name: one.cloud for name, one in judged.items() if one.cloud is not None}
+    settings, labels, real, controls = task.settings, task.condition.labels, task.real, task.controls.sample
+    if settings.n_permutations == 0 or FLOOR not in scores:
+        return []
+    rng = generator(settings.seed, ("verdict", sorted(labels.items())))
+    # As many controls as real cells are enough to see an effect, and keep the matrix of distances small.
+    some = controls.part(draw(np.arange(len(controls)), len(real), rng))
+    distances = distances_together(some, real)
+    test = energy_test_of(distances, len(some), n_permutations=settings.n_permutations, rng=rng)
+    return verdict_rows(
+        labels,
+        scores,
+        baselines=task.baselines,
+        p_value=test.p_value,
+        cells_needed=test.cells_needed(len(real)),
+        n_resamples=settings.n_resamples,
+        rng=rng,
+    )

@@ -1,0 +1,94 @@
+"""Metrics with one value for all conditions of a split: which perturbations are strong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturbflow.evaluation._tables import CEILING, DUPLICATE, best_of, interval
+from perturbflow.metrics._panel import Strengths
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.metrics import Metric
+
+
+def screen_rows(
+    strengths: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    metrics: Sequence[Metric],
+    *,
+    baselines: Sequence[str],
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Rows for the summary, with intervals, and with the difference to the best baseline.
+
+    Parameters
+    ----------
+    strengths
+        By split and model, the strengths of P conditions (P, 2, 2): numbers of significant genes and energy distances
+        to the controls, each predicted and real. Conditions that a model lacks are NaN.
+    metrics
+        What to compute; those of other kinds are passed over.
+    baselines
+        Which models are baselines.
+    n_resamples
+        Bootstrap samples of the conditions, the same for all models.
+    rng
+        Random generator.
+
+    Returns
+    -------
+    Rows as of :func:`perturbflow.evaluation._tables.summary_table`.
+    """
+    rows = []
+    wanted = [metric for metric in metrics if metric.kind == "screen"]
+    for split, by_model in strengths.items() if wanted else ():
+        known = {name: np.asarray(np.isfinite(values).any(axis=(1, 2))) for name, values in by_model.items()}
+        known = {name: where for name, where in known.items() if where.any()}  # the interpolated duplicate is a mean
+        n = len(next(iter(by_model.values())))
+        drawn = np.vstack([np.arange(n), rng.integers(n, size=(n_resamples, n))])  # first as they are
+        for metric in wanted:
+            values = {name: _values(metric, by_model[name], where, drawn) for name, where in known.items()}
+            table = np.array([[values[name][0] for name in values]])
+            best = best_of(table, list(values), baselines, higher_is_better=metric.higher_is_better)
+            for model, found in values.items():
+                low, high = interval(found[1:, None])
+                row = {"split": split, "model": model, "metric": metric.name, "mean": found[0], "sd": np.nan}
+                row |= {"n_conditions": int(known[model].sum()), "lower": low[0], "upper": high[0]}
+                row |= {"best_baseline": "", "difference": np.nan}
+                row |= {"difference_lower": np.nan, "difference_upper": np.nan}
+                if best is not None and model not in {CEILING, DUPLICATE, best}:
+                    both = known[model] & known[best]
+                    own, other = (
+                        values[name]
+                        if known[name].sum() == both.sum()
+                        else _values(metric, by_model[name], both, drawn)
+                        for name in (model, best)
+                    )
+                    difference = own - other
+                    low, high = interval(difference[1:, None])
+                    row |= {"best_baseline": best, "difference": difference[0]}
+                    row |= {"difference_lower": low[0], "difference_upper": high[0]}
+                rows.append(row)
+    return rows
+
+
+def _values(
+    metric: Metric, strengths: NDArray[np.float64], known: NDArray[np.bool_], drawn: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Value of every draw of conditions (B,), of those among them that the model has."""
+    found = np.full(len(drawn), np.nan)
+    if known.all():
+        drawn_strengths = strengths[drawn]
+        predicted, observed = (Strengths(*np.moveaxis(drawn_strengths[..., side], -1, 0)) for side in range(2))
+        return np.asarray(metric.function(predicted, observed), dtype=np.float64)
+    for place, conditions in enumerate(drawn):
+        of_model = strengths[conditions[known[conditions]]]
+        if len(of_model):
+            predicted, observed = (Strengths(*of_model[..., side].T) for side in range(2))
+            found[place] = metric.function(predicted, observed)
+    return found

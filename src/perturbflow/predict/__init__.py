@@ -1,0 +1,1 @@
+"""Fitted models as plain values, and what is predicted with them."""

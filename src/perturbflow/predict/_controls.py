@@ -1,0 +1,144 @@
+"""Control cells to predict from, and the names of what is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from perturbflow._checks import check_key, listing
+from perturbflow.screen._conditions import parse_label
+from perturbflow.screen._fields import PerturbationFields, expression, find_genes, text_column
+from perturbflow.screen._labels import naming
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+PREDICTED_SOURCE = "predicted"
+
+
+@dataclass(frozen=True, eq=False)
+class ControlCells:
+    """Control cells to predict from.
+
+    Parameters
+    ----------
+    rows
+        Their rows in the AnnData (n,).
+    x
+        Their expression (n, G), an array or CSR.
+    covariates
+        Codes of their covariates (n, K).
+    types
+        Type that a perturbation has in every cell (n,), "" where not stated; None where types are not registered.
+    """
+
+    rows: NDArray[np.intp]
+    x: Any
+    covariates: NDArray[np.int64]
+    types: NDArray[np.object_] | None
+
+    def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Dense expression of some of the cells (m, G)."""
+        x = self.x[members]
+        return np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float32)
+
+    def contexts(self) -> list[tuple[NDArray[np.int64], str | None, NDArray[np.intp]]]:
+        """Covariate codes (K,), type and members (places among these cells) of every context."""
+        kinds = np.zeros(len(self.rows), dtype=np.int64)
+        names: list[str | None] = [None]
+        if self.types is not None:
+            distinct, kinds = np.unique(self.types.astype(str), return_inverse=True)
+            names = [str(name) or None for name in distinct]
+        keys, inverse = np.unique(np.column_stack([self.covariates, kinds]), axis=0, return_inverse=True)
+        members = [np.flatnonzero(inverse.ravel() == i) for i in range(len(keys))]
+        return [(key[:-1], names[key[-1]], each) for key, each in zip(keys, members, strict=True)]
+
+
+def control_cells(
+    adata: AnnData,
+    fields: PerturbationFields,
+    *,
+    genes: Sequence[str],
+    covariates: Mapping[str, str] | None = None,
+) -> ControlCells:
+    """Find the control cells of ``adata``, which need not be registered.
+
+    Parameters
+    ----------
+    adata
+        Cells. Without the perturbation column all are controls.
+    fields
+        The fields of a fitted flow.
+    genes
+        Genes that are wanted, in this order.
+    covariates
+        Values that the cells must have; a covariate without a column gets this value.
+
+    Returns
+    -------
+    The control cells.
+
+    Raises
+    ------
+    KeyError
+        If a covariate is missing.
+    ValueError
+        If genes are missing, a covariate is unknown, or no control cells are left.
+    """
+    wanted = {name: str(value) for name, value in (covariates or {}).items()}
+    known = [name for name, _ in fields.vocabulary.covariates]
+    for name in wanted:
+        check_key(name, known, where="the covariates of the fitted flow")
+    places = find_genes(adata, genes)
+    keep = np.ones(adata.n_obs, dtype=bool)
+    if fields.perturbation_key in adata.obs:
+        labels = text_column(adata, fields.perturbation_key)
+        is_control = {
+            label: not parse_label(label, control=fields.controls, separator=fields.separator)
+            for label in set(labels.tolist())
+        }
+        keep &= np.array([is_control[label] for label in labels], dtype=bool)
+    columns = {}
+    for name in known:
+        if name in adata.obs or name not in wanted:
+            hint = f"Add the column, or pass `covariates={{{name!r}: ...}}`."
+            check_key(name, adata.obs.columns, where="adata.obs", hint=hint)
+            columns[name] = text_column(adata, name, missing="")
+            if name in wanted:
+                keep &= columns[name] == wanted[name]
+        else:
+            columns[name] = np.full(adata.n_obs, wanted[name], dtype=object)
+    rows = np.flatnonzero(keep)
+    for name, categories in fields.vocabulary.covariates:
+        if name in wanted and wanted[name] not in categories:
+            msg = f"Expected {name!r} to be one of {listing(categories)}, found {wanted[name]!r}."
+            raise ValueError(msg)
+    if not len(rows):
+        msg = (
+            f"Expected control cells ({naming(fields.controls)} in `adata.obs[{fields.perturbation_key!r}]`)"
+            f"{f' with {wanted}' if wanted else ''}, found none among {adata.n_obs} cells. Add control cells."
+        )
+        raise ValueError(msg)
+    codes = fields.vocabulary.encode_covariates({name: c[rows] for name, c in columns.items()}, n_cells=len(rows))
+    x = expression(adata, fields.layer)
+    x = sparse.csr_matrix(x) if sparse.issparse(x) else np.asarray(x)
+    x = x[rows]
+    if not np.array_equal(places, np.arange(adata.n_vars)):
+        x = x[:, places]
+    types = None
+    if fields.perturbation_type_key is not None:
+        key = fields.perturbation_type_key
+        types = text_column(adata, key, missing="")[rows] if key in adata.obs else np.full(len(rows), "", dtype=object)
+    return ControlCells(rows, x, codes, types)
+
+
+def predicted_keys(labels: Sequence[str], *, key_added: str) -> dict[str, str]:
+    """Name of the ``obsm`` entry of every predicted perturbation: one has ``key_added`` for itself."""
+    if len(labels) == 1:
+        return {labels[0]: key_added}
+    return {label: f"{key_added}_{label}".replace("/", "|") for label in labels}

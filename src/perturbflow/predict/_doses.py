@@ -1,0 +1,179 @@
+"""At which doses perturbations are predicted: those asked for, or else those at which they were measured."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import listing
+from perturbflow.screen._labels import dose_text, hashable_dose, parse_dose
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.predict._fitted_flow import FittedFlow
+
+
+class DosesToPredict:
+    """Doses that are asked for, and measured ones in the place of those that are left out.
+
+    A perturbation has the doses at which exactly it was measured: in the contexts of the prediction or, if in none of
+    these, in any. A combination that was not measured has each component's own dose: that of the component alone or,
+    if it was never alone, that in combinations. A component without training cells has the doses of the others if these
+    are the same for all. Where no doses are registered they are 1.
+
+    Parameters
+    ----------
+    flow
+        The fitted flow.
+    asked
+        What :func:`perturbflow.screen._labels.parse_dose` reads, or doses by component, or None.
+    covariates
+        Codes of the contexts to predict in (c, K).
+
+    Raises
+    ------
+    ValueError
+        If ``asked`` names an unknown component, or a dose is wrong.
+    """
+
+    def __init__(self, flow: FittedFlow, asked: Any, covariates: NDArray[np.int64]) -> None:
+        self.flow, self.prior, self.vocabulary = flow, flow.flow.prior, flow.vocabulary
+        asked = by_component(asked)
+        self.asked = None if isinstance(asked, dict) else asked
+        self.named = (
+            {}
+            if not isinstance(asked, dict)
+            else {
+                self._column(name): parse_dose(dose, 1, separator=self.vocabulary.separator)[0]
+                for name, dose in asked.items()
+            }
+        )
+        self.unused = set(self.named)
+        self.rows: dict[tuple[int, ...], list[int]] = {}
+        for row, doses in enumerate(self.prior.group_doses):
+            self.rows.setdefault(tuple(np.flatnonzero(doses).tolist()), []).append(row)
+        is_context = (self.prior.contexts[:, None] == covariates).all(axis=2).any(axis=1)
+        self.is_here = is_context[self.prior.group_contexts]
+
+    def of(self, name: str, kind: str | None) -> list[NDArray[np.float32]]:
+        """Doses of every component (P,) at which to predict a perturbation of a type: one row, or several."""
+        types = None if kind is None else [kind]
+        if self.asked is not None:
+            return [self.vocabulary.encode_perturbations([name], [self.asked], types).toarray()[0]]
+        row = self.vocabulary.encode_perturbations([name], None, types).toarray()[0]
+        columns = np.flatnonzero(row).tolist()
+        self.unused -= set(columns)
+        found = []
+        for doses in self._doses(columns):
+            row = np.zeros_like(row)
+            row[columns] = doses
+            found.append(row)
+        return found
+
+    def check_names(self) -> None:
+        """Raise ValueError if doses are asked for components that no perturbation had."""
+        if self.unused:
+            names = [self.vocabulary.components[column] for column in sorted(self.unused)]
+            msg = f"Expected components of the perturbations in `dose`, found {listing(names)}. Leave them out."
+            raise ValueError(msg)
+
+    def _column(self, name: object) -> int:
+        token = self.vocabulary.canonical(str(name))
+        if token not in self.vocabulary.components:
+            msg = f"Expected single perturbations in `dose`, found {name!r}. Name its components, each with its dose."
+            raise ValueError(msg)
+        return self.vocabulary.components.index(token)
+
+    def _doses(self, columns: list[int]) -> list[tuple[float, ...]]:
+        """Doses of some components together."""
+        if self.flow.fields.dose_key is None:
+            return [tuple(self.named.get(column, 1.0) for column in columns)]
+        asked = {column: float(np.float32(self.named[column])) for column in columns if column in self.named}
+        measured = [
+            row
+            for row in self.rows.get(tuple(columns), [])
+            if all(self.prior.group_doses[row, column] == dose for column, dose in asked.items())
+        ]
+        if measured:
+            return self._distinct(measured, columns)
+        each = [[asked[column]] if column in asked else self._of_component(column) for column in columns]
+        for column, doses in zip(columns, each, strict=True):
+            if len(doses) > 1 and len(columns) > 1:
+                name = self.vocabulary.components[column]
+                msg = (
+                    f"Expected a dose of {name!r} in combinations, which was measured at "
+                    f"{listing(map(dose_text, doses))}, found none. Name one in `dose`, such as "
+                    f"`dose={{{name!r}: {dose_text(doses[-1])}}}`."
+                )
+                raise ValueError(msg)
+        return list(itertools.product(*each))
+
+    def _of_component(self, column: int) -> list[float]:
+        rows = self.rows.get((column,)) or np.flatnonzero(self.prior.group_doses[:, column]).tolist()
+        if rows:
+            return [dose for (dose,) in self._distinct(rows, [column])]
+        designs = {tuple(np.unique(doses[doses > 0]).tolist()) for doses in self.prior.group_doses.T if doses.any()}
+        if len(designs) != 1:
+            known = sorted({dose for design in designs for dose in design})
+            name = self.vocabulary.components[column]
+            msg = (
+                f"Expected a dose of {name!r}, which has no training cells and so none of its own, found none. "
+                f"Name one in `dose`, such as `dose={{{name!r}: 1}}`; others were measured at "
+                f"{listing(map(dose_text, known))}."
+            )
+            raise ValueError(msg)
+        return list(designs.pop())
+
+    def _distinct(self, rows: list[int], columns: list[int]) -> list[tuple[float, ...]]:
+        """Doses in some training groups: those in the contexts of the prediction, if there are any."""
+        rows = [row for row in rows if self.is_here[row]] or rows
+        return sorted(set(map(tuple, self.prior.group_doses[np.ix_(rows, columns)].tolist())))
+
+
+def by_component(dose: Any) -> Any:
+    """Doses by component as a dictionary; any other dose as it is."""
+    if isinstance(dose, pd.Series):
+        return dose.to_dict()
+    return dict(dose) if isinstance(dose, Mapping) else dose
+
+
+def recorded_dose(dose: Any) -> Any:
+    """Write a dose that was asked for as values that files can hold."""
+    dose = by_component(dose)
+    if isinstance(dose, dict):
+        return {str(name): float(each) for name, each in dose.items()}
+    dose = hashable_dose(dose)
+    if isinstance(dose, tuple):
+        return list(map(float, dose))
+    return dose if isinstance(dose, str) else float(dose)
+
+
+def new_doses(flow: FittedFlow, perturbations: NDArray[np.float32]) -> list[str]:
+    """Describe doses of trained components that were never measured, but are not above those that were.
+
+    Parameters
+    ----------
+    flow
+        The fitted flow.
+    perturbations
+        Doses of every component in some conditions (n, P).
+
+    Returns
+    -------
+    Texts such as "A at 31 (between 10 and 100)".
+    """
+    found = []
+    for column in np.flatnonzero(perturbations.any(axis=0) & flow.flow.prior.trained):
+        measured = np.unique(np.append(flow.flow.prior.group_doses[:, column], np.float32(0)))
+        for dose in np.setdiff1d(perturbations[:, column], measured):
+            above = int(np.searchsorted(measured, dose))
+            if above < len(measured):
+                low = "no effect at 0" if above == 1 else dose_text(measured[above - 1])
+                name = flow.vocabulary.components[column]
+                found.append(f"{name} at {dose_text(dose)} (between {low} and {dose_text(measured[above])})")
+    return found

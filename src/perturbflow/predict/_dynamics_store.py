@@ -1,0 +1,181 @@
+"""Where fitted dynamics are kept in AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import check_key, listing, nearest
+from perturbflow.predict._torch_state import usual_torch
+from perturbflow.store._keys import is_record
+from perturbflow.store._stored_checks import (
+    CHECKSUM,
+    DYNAMICS,
+    check_arrays,
+    check_below,
+    check_equal,
+    check_unchanged,
+    checksum,
+    reading,
+)
+from perturbflow.trajectories._fields import DynamicsFields
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from perturbflow.dynamics import FittedDynamics
+
+FORMAT = 1
+_MAY_CHANGE = ("history",)  # nothing is solved from it
+_ADVICE = "Fit again with `pf.tl.fit_dynamics`, or read what you had stored again."
+
+
+@dataclass
+class StoredDynamics:
+    """Fitted dynamics with the names of their genes.
+
+    Attributes
+    ----------
+    model
+        The fitted model.
+    genes
+        Names of the d genes.
+    fields
+        The fields that the cells were registered with.
+    settings
+        How it was fitted, plain values.
+    """
+
+    model: FittedDynamics
+    genes: list[str]
+    fields: DynamicsFields
+    settings: dict[str, Any]
+
+    @property
+    def regulators(self) -> list[str]:
+        """Names of the genes that may regulate others."""
+        return [self.genes[k] for k in self.model.config.regulators]
+
+    def position(self, gene: str) -> int:
+        """Return the position of a gene.
+
+        Raises
+        ------
+        KeyError
+            If it is none of the genes, with those of similar names.
+        """
+        if gene not in self.genes:
+            msg = f"Expected one of the {len(self.genes)} genes of the fit, found {gene!r}. Similar names: "
+            raise KeyError(msg + f"{nearest(gene, self.genes, n=3)}.")
+        return self.genes.index(gene)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain arrays, values and tables."""
+        values = {
+            "format": FORMAT,
+            **self.model.to_dict(),
+            "genes": np.array(self.genes, dtype=object),
+            "fields": self.fields.to_dict(),
+            "settings": self.settings,
+            "n_edges": int(self.model.support().sum()),
+            "sparsity_path": pd.DataFrame(self.model.path),
+            "history": pd.DataFrame(self.model.history),
+        }
+        return values | {CHECKSUM: checksum(values, without=_MAY_CHANGE)}
+
+    @classmethod
+    @usual_torch()
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredDynamics:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
+
+        Raises
+        ------
+        ValueError
+            If it was written by a later version, or is incomplete, has values that a fit does not have, or was changed.
+        """
+        if int(values["format"]) > FORMAT:
+            msg = (
+                f"Expected fitted dynamics of format {FORMAT} or earlier, found {int(values['format'])}. "
+                "Update perturbflow, or fit again."
+            )
+            raise ValueError(msg)
+        with reading("fitted dynamics", where=where, advice=_ADVICE):
+            stored = cls._from_parts(values)
+            check_unchanged(values, without=_MAY_CHANGE)
+        return stored
+
+    @classmethod
+    def _from_parts(cls, values: Mapping[str, Any]) -> StoredDynamics:
+        """Rebuild from parts that fit each other."""
+        from perturbflow.dynamics import FieldConfig, FittedDynamics  # here, because it loads torch
+
+        config = FieldConfig.from_dict(values["config"])
+        check_equal(len(values["genes"]), config.n_genes, what="genes")
+        check_below(config.regulators, config.n_genes, what="a regulator")
+        sizes = {
+            "d": config.n_genes,
+            "s": config.order * config.n_genes,
+            "n": config.n_inputs,
+            "N": len(values["names"]),
+        }
+        check_arrays({name: values[name] for name in DYNAMICS}, DYNAMICS, part="", sizes=sizes)
+        check_arrays(values["weights"], {}, part="weights")
+        model = FittedDynamics.from_dict(values)
+        model.path = values["sparsity_path"].to_dict("list")
+        model.history = values["history"].to_dict("list")
+        return cls(
+            model=model,
+            genes=[str(gene) for gene in values["genes"]],
+            fields=DynamicsFields.from_dict(values["fields"]),
+            settings=dict(values["settings"]),
+        )
+
+
+def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
+    """Edges of the graph in ``uns[key]``; KeyError, with the function to run first, if there is none."""
+    hint = f"Run `pf.tl.infer_graph(adata, key_added={key!r})` first."
+    check_key(key, adata.uns, where="adata.uns", hint=hint)
+    result = adata.uns[key]
+    check_key("edges", result if isinstance(result, Mapping) else (), where=f"adata.uns[{key!r}]", hint=hint)
+    where = f"adata.uns[{key!r}]['edges']"
+    edges = pd.DataFrame(result["edges"] if isinstance(result["edges"], pd.DataFrame | Mapping) else {})
+    for column in ("source", "target", "weight", "sign", "confidence"):
+        check_key(column, edges.columns, where=where, hint=hint)
+    return edges
+
+
+def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynamics") -> None:
+    """Write fitted dynamics to ``uns[key]``."""
+    adata.uns[key] = stored.to_dict()
+
+
+def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = True) -> StoredDynamics:
+    """Read fitted dynamics from ``uns[key]``.
+
+    Raises
+    ------
+    KeyError
+        If there are none, with the function to run first, or genes of the fit are missing.
+    ValueError
+        If the entry is something else, or is damaged.
+    """
+    check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
+    if not is_record(adata.uns[key], "dynamics"):
+        msg = (
+            f"Expected fitted dynamics in `adata.uns[{key!r}]`, found something else. "
+            "Run `pf.tl.fit_dynamics(adata, key_added=...)` with a key of its own."
+        )
+        raise ValueError(msg)
+    stored = StoredDynamics.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
+    missing = [gene for gene in stored.genes if gene not in adata.var_names] if same_genes else []
+    if missing:
+        msg = (
+            f"Expected the {len(stored.genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
+            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
+        )
+        raise KeyError(msg)
+    return stored

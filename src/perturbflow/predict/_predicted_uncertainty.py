@@ -1,0 +1,145 @@
+"""How uncertain the mean expression of a predicted condition is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from perturbflow.flow import KINDS, condition_kind, mean_expression
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from perturbflow.flow import Context
+    from perturbflow.predict._controls import ControlCells
+    from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.predict._prediction import PredictedCondition
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedMean:
+    """Mean expression of a condition, by the prior of the flow, and how well it is known.
+
+    Parameters
+    ----------
+    kind
+        What the prediction rests on; see :func:`perturbflow.flow.condition_kind`.
+    mean
+        Mean expression (G,).
+    effect
+        Its difference from that of the controls of the context (G,).
+    sd
+        Calibrated root mean square of its error (G,).
+    lower, upper
+        Bounds between which the true mean is with the probability that was asked for (G,).
+    codependence
+        Variance of a projection of the errors, relative to independent genes.
+    """
+
+    kind: str
+    mean: NDArray[np.float64]
+    effect: NDArray[np.float64]
+    sd: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    codependence: float
+
+
+def predicted_uncertainty(
+    fitted: FittedFlow, perturbation: NDArray[np.floating], context: Context, *, level: float = 0.9
+) -> PredictedMean:
+    """Mean expression of every gene in a condition with its uncertainty.
+
+    Parameters
+    ----------
+    fitted
+        The fitted flow.
+    perturbation
+        Dose of every component (P,).
+    context
+        Where it is applied, from the prior's ``context``.
+    level
+        Probability of the interval.
+
+    Returns
+    -------
+    Means, standard deviations and bounds.
+    """
+    prior = fitted.flow.prior
+    calibration = fitted.calibration
+    kind = condition_kind(prior, perturbation, context)
+    mean, sd = mean_expression(prior, perturbation, context)
+    control, _ = mean_expression(prior, np.zeros_like(perturbation), context)
+    lower, upper = calibration.interval(mean, sd, kind=kind, level=level)
+    return PredictedMean(
+        kind=kind,
+        mean=mean,
+        effect=mean - control,
+        sd=calibration.factor(kind, sd) * sd,
+        lower=lower,
+        upper=upper,
+        codependence=float(calibration.codependence[KINDS.index(kind)]),
+    )
+
+
+def uncertainty_tables(
+    fitted: FittedFlow, controls: ControlCells, conditions: Sequence[PredictedCondition]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How uncertain predictions are: one number each, and gene by gene.
+
+    Parameters
+    ----------
+    fitted
+        The fitted flow.
+    controls
+        The control cells.
+    conditions
+        What is predicted from them.
+
+    Returns
+    -------
+    Table with one row a condition and the columns ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and
+    ``rms_sd`` (root mean squares over genes of the predicted effect on the mean expression and of its standard
+    deviation) and ``feature_distance`` (the largest of its components without training cells); and standard deviations, genes by perturbations, of the mean over contexts, whose errors are taken to
+    go together.
+    """
+    contexts: dict[tuple[int, ...], Context] = {}
+    rows = []
+    sds: dict[str, list[tuple[int, NDArray[np.float64]]]] = {}
+    for condition in conditions:
+        codes = tuple(condition.covariates.tolist())
+        if codes not in contexts:
+            contexts[codes] = fitted.flow.prior.context(condition.covariates, controls.dense(condition.members))
+        predicted = predicted_uncertainty(fitted, condition.perturbation, contexts[codes])
+        names = {
+            name: categories[code]
+            for (name, categories), code in zip(fitted.vocabulary.covariates, condition.covariates, strict=True)
+        }
+        rows.append(
+            {
+                "perturbation": condition.label,
+                **names,
+                "kind": predicted.kind,
+                "rms_effect": float(np.sqrt(np.mean(predicted.effect**2))),
+                "rms_sd": float(np.sqrt(np.mean(predicted.sd**2))),
+                "feature_distance": _feature_distance(fitted, condition.perturbation),
+            }
+        )
+        sds.setdefault(condition.label, []).append((len(condition.members), predicted.sd))
+    means = {
+        # Files read a slash as a folder.
+        label.replace("/", "|"): np.average([sd for _, sd in parts], axis=0, weights=[n for n, _ in parts])
+        for label, parts in sds.items()
+    }
+    return pd.DataFrame(rows), pd.DataFrame(means, index=list(fitted.genes))
+
+
+def _feature_distance(fitted: FittedFlow, perturbation: NDArray[np.floating]) -> float:
+    prior = fitted.flow.prior
+    unseen = np.flatnonzero((np.asarray(perturbation) != 0) & ~prior.trained)
+    return max((prior.feature_distance(int(j)) for j in unseen), default=np.nan)

@@ -1,0 +1,260 @@
+"""Predicting conditions from control cells, for the tool and for the model class alike."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturbflow._checks import check_type, check_whole_number, listing
+from perturbflow._warnings import warn
+from perturbflow.predict._doses import DosesToPredict, new_doses
+from perturbflow.predict._fitted_flow import CONTROL_TOTALS
+from perturbflow.screen._scale import warn_of_totals
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.predict._controls import ControlCells
+    from perturbflow.predict._fitted_flow import FittedFlow
+
+CELLS_AT_ONCE = 2048
+FAR = 2.0  # distances in units of those between nearest perturbations in training
+LEAST_FRACTION = 0.05  # of the variance of effects that features have to explain
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedCondition:
+    """One perturbation in one context.
+
+    Parameters
+    ----------
+    label
+        Canonical label.
+    dose_label
+        Doses in the order of the label.
+    perturbation
+        Dose of every component (P,).
+    covariates
+        Codes of the covariates (K,).
+    members
+        Places of its control cells among the controls (n,).
+    """
+
+    label: str
+    dose_label: str
+    perturbation: NDArray[np.float32]
+    covariates: NDArray[np.int64]
+    members: NDArray[np.intp]
+
+
+def conditions_to_predict(
+    flow: FittedFlow, controls: ControlCells, names: Sequence[str], dose: Any, *, every_dose: bool = False
+) -> list[PredictedCondition]:
+    """List every perturbation in every context of the control cells, each once.
+
+    Parameters
+    ----------
+    flow
+        The fitted flow.
+    controls
+        The control cells.
+    names
+        Labels of perturbations.
+    dose
+        What is asked for; see :class:`perturbflow.predict._doses.DosesToPredict`.
+    every_dose
+        Whether a perturbation that was measured at several doses, and of which none is asked for, is several
+        conditions.
+
+    Returns
+    -------
+    The conditions, in the order of the names.
+
+    Raises
+    ------
+    ValueError
+        If a perturbation is unknown, a dose is wrong, or one is left out that cannot be told from those in training.
+    """
+    vocabulary, contexts = flow.vocabulary, controls.contexts()
+    doses = DosesToPredict(flow, dose, np.array([covariates for covariates, _, _ in contexts]))
+    found: dict[tuple[str, str, tuple[int, ...]], tuple[NDArray[np.float32], list[NDArray[np.intp]]]] = {}
+    for covariates, kind, members in contexts:
+        rows: dict[tuple[str, str], NDArray[np.float32]] = {}
+        for name in names:
+            measured = doses.of(name, kind)
+            if len(measured) > 1 and not every_dose:
+                msg = (
+                    f"Expected a dose of {vocabulary.label(measured[0])!r}, which was measured at "
+                    f"{listing(map(vocabulary.dose_label, measured))}, found none. Name one in `dose`."
+                )
+                raise ValueError(msg)
+            rows |= {(vocabulary.label(row), vocabulary.dose_label(row)): row for row in measured}
+        labels = [label for label, _ in rows]
+        for label in labels if not every_dose else ():
+            if labels.count(label) > 1:
+                several = [dose_label for other, dose_label in rows if other == label]
+                msg = f"Expected one dose of {label!r}, found {several}. Predict them one after the other."
+                raise ValueError(msg)
+        for (label, dose_label), row in rows.items():
+            # Contexts that differ only in the type written beside their control cells are one.
+            key = (label, dose_label, tuple(covariates.tolist()))
+            found.setdefault(key, (row, []))[1].append(members)
+    doses.check_names()
+    order = {pair: place for place, pair in enumerate(dict.fromkeys(key[:2] for key in found))}
+    return [
+        PredictedCondition(label, dose_label, row, np.array(codes, dtype=np.int64), np.sort(np.concatenate(members)))
+        for (label, dose_label, codes), (row, members) in sorted(found.items(), key=lambda item: order[item[0][:2]])
+    ]
+
+
+def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:
+    """Warn of control cells that are normalised to another total than those of the fit."""
+    known = flow.settings.get(CONTROL_TOTALS, ())
+    for codes, _, members in controls.contexts():
+        named = zip(flow.vocabulary.covariates, codes, strict=True)
+        labels = {name: categories[code] for (name, categories), code in named}
+        what = f"The control cells of {labels}" if labels else "The control cells"
+        warn_of_totals(
+            controls.x[members], known, unit=flow.fields.natural_per_unit, what=what, than="those of the fit"
+        )
+
+
+def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondition]) -> None:
+    """Warn of components without training cells, of doses between those in training and of doses above."""
+    components = np.array(flow.vocabulary.components, dtype=object)
+    prior = flow.flow.prior
+    asked = np.array([condition.perturbation for condition in conditions])
+    unseen = np.flatnonzero(asked.any(axis=0) & ~prior.trained)
+    if len(unseen):
+        warn(_unseen_message(flow, unseen))
+    between = new_doses(flow, asked)
+    if between:
+        msg = (
+            f"New doses, which were not measured: {listing(between)}. The response is interpolated, and its uncertainty "
+            "is larger than at measured doses."
+        )
+        warn(msg)
+    beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
+    if len(beyond):
+        msg = (
+            f"The dose of {listing(beyond.tolist())} is above the largest in training: it counts as the largest, "
+            "because nothing is known beyond."
+        )
+        warn(msg)
+
+
+def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:
+    """What predictions of components without training cells rest on."""
+    prior = flow.flow.prior
+    names = listing([flow.vocabulary.components[j] for j in unseen])
+    on_average = f"No training cells of {names}: the prediction is what perturbations do on average"
+    if not prior.features.shape[1]:
+        return (
+            f"{on_average}. Fit with cells of these perturbations for one of their own, or register features of "
+            "perturbations with `pf.pp.perturbation_features`."
+        )
+    if prior.fraction.max() < LEAST_FRACTION:
+        return f"{on_average}, because their features explain nothing of the effects in training. Use other features."
+    distances = {flow.vocabulary.components[j]: prior.feature_distance(int(j)) for j in unseen}
+    far = {name: distance for name, distance in distances.items() if distance > FAR}
+    text = f"No training cells of {names}: the prediction rests on their features"
+    if not far:
+        return f"{text}, whose nearest perturbation in training is as near as those in training are to each other."
+    shown = listing([f"{name} ({distance:.1f})" for name, distance in far.items()])
+    return (
+        f"{text}. The nearest perturbation in training is further than {FAR:g} times what is usual among those in "
+        f"training for {shown}: expect little more than the mean effect. See `feature_distance` in the record of the "
+        "prediction."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionSampler:
+    """Predicts cells of a condition from control cells, a batch at a time.
+
+    Parameters
+    ----------
+    flow
+        The fitted flow.
+    controls
+        The control cells.
+    guidance
+        Weight of classifier-free guidance; the one chosen by the fit if None.
+    n_steps
+        Steps of the solver; chosen by the flow if None.
+    seed
+        Seed of everything random. What a condition gets from it does not depend on other conditions.
+
+    Raises
+    ------
+    TypeError
+        If a setting is not a number.
+    ValueError
+        If a setting is out of its range.
+    """
+
+    flow: FittedFlow
+    controls: ControlCells
+    guidance: float | None
+    n_steps: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_whole_number(self.seed, name="seed")
+        if self.n_steps is not None:
+            check_whole_number(self.n_steps, name="n_steps", least=1)
+        if self.guidance is not None:
+            is_bool = isinstance(self.guidance, bool)
+            check_type(self.guidance, () if is_bool else Real, name="guidance", expected="a number")
+            if not np.isfinite(self.guidance):
+                msg = f"Expected `guidance` to be finite, found {self.guidance!r}."
+                raise ValueError(msg)
+
+    @property
+    def changes(self) -> dict[str, float | int]:
+        """Settings of prediction that differ from those of the fit."""
+        chosen = {"guidance": self.guidance, "n_steps": self.n_steps}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    def batches(
+        self, condition: PredictedCondition, members: NDArray[np.intp]
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Predict cells from control cells.
+
+        Parameters
+        ----------
+        condition
+            What to predict.
+        members
+            Places of the control cells to start from (n,).
+
+        Yields
+        ------
+        Where a batch is among the ``members``, and its predicted cells (m, G).
+        """
+        # A context without training controls is known by its control cells alone: they have to stay together.
+        is_known = (self.flow.flow.prior.contexts == condition.covariates).all(axis=1).any()
+        size = CELLS_AT_ONCE if is_known else len(members)
+        rng = self.rng(condition, "flow")
+        for first in range(0, len(members), size):
+            batch = slice(first, min(first + size, len(members)))
+            yield (
+                batch,
+                self.flow.sample(
+                    self.controls.dense(members[batch]),
+                    condition.perturbation,
+                    condition.covariates,
+                    rng=rng,
+                    **self.changes,
+                ),
+            )
+
+    def rng(self, condition: PredictedCondition, purpose: str) -> np.random.Generator:
+        """Generate randomness that belongs to one condition."""
+        text = f"{purpose}|{condition.label}|{condition.dose_label}"
+        return np.random.default_rng([self.seed, zlib.crc32(text.encode()), *condition.covariates.tolist()])

@@ -1,0 +1,109 @@
+"""Starts and times of solutions of fitted dynamics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import check_between, listing
+from perturbflow._warnings import warn
+from perturbflow.screen._named_arrays import chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
+
+    from perturbflow.predict._dynamics_store import StoredDynamics
+
+SAME_LEVEL = 1e-6  # relative difference of levels that are one
+BEYOND = 0.25  # of the observed time, how far a forecast goes unless asked otherwise
+
+
+def check_until(until: float | None, *, first: float, last: float) -> float:
+    """Return the last time of a solution, after the first observed time."""
+    if until is None:
+        return last + BEYOND * (last - first)
+    check_between(until, -np.inf, np.inf, name="until")
+    if not np.isfinite(until) or until <= first:
+        msg = f"Expected `until` to be after the first observed time {first:g}, found {until!r}."
+        raise ValueError(msg)
+    return float(until)
+
+
+def warn_without_effect(
+    stored: StoredDynamics, levels: Mapping[str, float], unperturbed: NDArray[np.floating] | None = None
+) -> None:
+    """Say which held genes cannot change any other gene, why, and which genes can.
+
+    Parameters
+    ----------
+    stored
+        The fitted dynamics.
+    levels
+        Levels at which genes are held.
+    unperturbed
+        Levels of all genes without intervention (..., d), where they are known.
+    """
+    config = stored.model.config
+    acts = np.zeros((config.n_genes, config.n_genes), dtype=bool)
+    sources = np.tile(config.regulators, config.order)
+    for target, inputs in enumerate(stored.model.support()):
+        acts[sources[inputs], target] = True
+    np.fill_diagonal(acts, val=False)
+    reasons: dict[str, str] = {}
+    for gene, level in levels.items():
+        at = stored.position(gene)
+        if gene not in stored.fields.regulators:
+            reasons[gene] = "is not among the regulators of `pf.pp.setup_dynamics(adata, regulators=...)`"
+        elif at not in config.regulators:
+            reasons[gene] = (
+                "is at the same level in all cells of the fit, so that nothing is known of what it regulates"
+            )
+        elif not acts[at].any():
+            reasons[gene] = "regulates no other gene in these dynamics"
+        elif unperturbed is not None and np.allclose(
+            unperturbed[..., at], level, rtol=SAME_LEVEL, atol=SAME_LEVEL * stored.model.units.scale[at]
+        ):
+            reasons[gene] = f"is at {level:g} without intervention, too"
+    if not reasons:
+        return
+    can = [stored.genes[k] for k in np.argsort(-acts.sum(axis=1), kind="stable") if acts[k].any()]
+    who = f"Genes that regulate others here: {listing(can)}." if can else "No gene regulates another in these dynamics."
+    why = "; ".join(f"{gene!r} {reason}" for gene, reason in reasons.items())
+    warn(f"Holding {listing(reasons)} changes no other gene: {why}. {who}")
+
+
+def new_starts(
+    adata: AnnData, stored: StoredDynamics, start: ArrayLike, names: Sequence[str] | None
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return levels (K, d) of new starts in the order of the genes of the fit, and their names."""
+    levels = start_levels(start, stored.genes, order=adata.var_names)
+    if names is None:
+        names = [f"start {k}" for k in range(len(levels))]
+    if len(names) != len(levels) or len(set(names)) != len(names):
+        msg = f"Expected {len(levels)} different names of starts, found {list(names)}."
+        raise ValueError(msg)
+    return levels, [str(name) for name in names]
+
+
+def start_levels(start: ArrayLike, genes: Sequence[str], *, order: Sequence[str]) -> NDArray[np.float64]:
+    """Return levels (K, d) of new starts in the order of ``genes``: by name, or those of an array in another order."""
+    named = chosen(start, genes, name="start")
+    try:
+        levels = np.asarray(start if named is None else named, dtype=float)
+    except (TypeError, ValueError) as error:
+        msg = f"Expected `start` to be an array of levels, found {type(start).__name__} ({error}). Pass one number a gene."
+        raise ValueError(msg) from error
+    levels = levels[None] if levels.ndim == 1 else levels
+    n_genes = len(order if named is None else genes)
+    if levels.ndim != 2 or levels.shape[1] != n_genes or len(levels) == 0:
+        msg = f"Expected `start` of shape (number of starts, {n_genes}), found {np.shape(start)}."
+        raise ValueError(msg)
+    if not np.isfinite(levels).all():
+        msg = "Expected `start` to be finite, found NaN or infinite levels. Remove those cells."
+        raise ValueError(msg)
+    return levels if named is not None else levels[:, pd.Index(order).get_indexer(list(genes))]

@@ -1,0 +1,315 @@
+"""The components and covariates that have a number, and how labels, doses and types become numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from scipy import sparse
+
+from perturbflow._checks import check_key, listing, nearest
+from perturbflow.screen._labels import (
+    as_tuple,
+    canonical_label,
+    dose_text,
+    dose_values,
+    hashable_dose,
+    label_parts,
+    one_each,
+    parse_dose,
+    parse_label,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Vocabulary", "canonical_label", "parse_dose", "parse_label"]
+
+TYPE_MARK = ":"  # between a perturbation and its type, as in "MAPK1:CRISPRa"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The perturbation components and covariates that have a number.
+
+    Parameters
+    ----------
+    components
+        Components in alphabetical order: ``"KLF1"``, or ``"KLF1:CRISPRa"`` where a perturbation has a type.
+    covariates
+        Covariates and the categories of each; the place of a category is its code.
+    control
+        Label of control cells.
+    separator
+        What stands between the components of a label.
+    has_types
+        Whether components name the type of the perturbation.
+    other_controls
+        Further labels of control cells, which all stand for ``control``.
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary.from_labels(["control", "SET+KLF1"], control="control", separator="+")
+    >>> vocabulary.encode_perturbations(["KLF1", "KLF1+SET"], doses=[2, "1+0.5"]).toarray()
+    array([[2. , 0. ],
+           [1. , 0.5]], dtype=float32)
+    """
+
+    components: tuple[str, ...]
+    covariates: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    control: str = "control"
+    separator: str = "+"
+    has_types: bool = False
+    other_controls: tuple[str, ...] = ()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of control cells."""
+        return (self.control, *self.other_controls)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Iterable[str],
+        *,
+        control: str | Sequence[str],
+        separator: str,
+        types: Iterable[str] | None = None,
+        covariates: Mapping[str, Iterable[str]] | None = None,
+    ) -> Self:
+        """Collect the components of labels and the categories of covariates.
+
+        Parameters
+        ----------
+        labels
+            Label of every cell.
+        control
+            Label of control cells, or several.
+        separator
+            What stands between components.
+        types
+            Type of the perturbation of every cell: one for all its components, or one a component.
+        covariates
+            Values of every covariate.
+
+        Returns
+        -------
+        The vocabulary.
+
+        Raises
+        ------
+        ValueError
+            If a component is named twice in a label, or a type and a component cannot be told apart.
+        """
+        first, *others = as_tuple(control)
+        empty = cls((), control=first, separator=separator, has_types=types is not None, other_controls=tuple(others))
+        pairs = {(label, None) for label in labels} if types is None else set(zip(labels, types, strict=True))
+        components = {token for label, kind in pairs for token in empty._tokens(label, kind, known=False)}
+        categories = tuple((key, tuple(sorted(set(map(str, values))))) for key, values in (covariates or {}).items())
+        return replace(empty, components=tuple(sorted(components)), covariates=categories)
+
+    def encode_perturbations(
+        self, labels: Iterable[str], doses: Iterable[object] | None = None, types: Iterable[str] | None = None
+    ) -> sparse.csr_matrix:
+        """Dose of every component in every cell.
+
+        Parameters
+        ----------
+        labels
+            Label of every cell; components may name their type ("MAPK1:CRISPRa").
+        doses
+            Dose of every cell, see :func:`parse_dose`; by default 1. Doses of control cells do not count.
+        types
+            Type of the perturbation of every cell. Not needed for components that name it or have one type only.
+
+        Returns
+        -------
+        CSR matrix (n, P) of float32. A component of dose 0 is like none: a row without any is a control cell.
+
+        Raises
+        ------
+        ValueError
+            If a component is unknown or has several types, or a dose is wrong.
+        """
+        rows, codes = self.encode_distinct(labels, doses, types)
+        return rows[codes]
+
+    def encode_distinct(
+        self, labels: Iterable[str], doses: Iterable[object] | None = None, types: Iterable[str] | None = None
+    ) -> tuple[sparse.csr_matrix, NDArray[np.intp]]:
+        """Encode every distinct label, dose and type once.
+
+        Parameters
+        ----------
+        labels, doses, types
+            As in :meth:`encode_perturbations`.
+
+        Returns
+        -------
+        Rows (m, P) of float32, not necessarily different ones, and the number of the row of every cell (n,).
+        """
+        labels = list(labels)
+        n_cells = len(labels)
+        every_dose = [1.0] * n_cells if doses is None else doses
+        every_type = [None] * n_cells if types is None else types
+        keys = zip(labels, every_dose, every_type, strict=True)
+        places: dict[tuple[str, Hashable, str | None], int] = {}
+        controls: dict[str, bool] = {}
+        codes = np.empty(len(labels), dtype=np.intp)
+        for cell, (label, dose, kind) in enumerate(keys):
+            if label not in controls:
+                controls[label] = not self._components(label)
+            key = (self.control, None, None) if controls[label] else (label, hashable_dose(dose), kind)
+            codes[cell] = places.setdefault(key, len(places))
+
+        number = {token: column for column, token in enumerate(self.components)}
+        encoded = [self._encode(*key) for key in places]
+        indptr = np.cumsum([0, *map(len, encoded)])
+        indices = [number[token] for row in encoded for token in row]
+        data = np.array([dose for row in encoded for dose in row.values()], dtype=np.float32)
+        rows = sparse.csr_matrix((data, indices, indptr), shape=(len(encoded), len(self.components)))
+        rows.eliminate_zeros()
+        rows.sort_indices()
+        return rows, codes
+
+    def encode_covariates(self, columns: Mapping[str, Iterable[object]], *, n_cells: int) -> NDArray[np.int64]:
+        """Codes of covariates.
+
+        Parameters
+        ----------
+        columns
+            Values of every covariate in the cells; others are ignored.
+        n_cells
+            Number of cells n.
+
+        Returns
+        -------
+        Codes (n, K).
+
+        Raises
+        ------
+        KeyError
+            If a covariate is missing.
+        ValueError
+            If a category is unknown.
+        """
+        codes = np.zeros((n_cells, len(self.covariates)), dtype=np.int64)
+        for column, (key, categories) in enumerate(self.covariates):
+            check_key(key, columns, where="covariates")
+            values, inverse = np.unique([str(value) for value in columns[key]], return_inverse=True)
+            unknown = sorted(set(values.tolist()) - set(categories))
+            if unknown:
+                msg = f"Expected {key!r} to be one of {listing(categories)}, found {listing(unknown)}."
+                raise ValueError(msg)
+            codes[:, column] = np.array([categories.index(value) for value in values.tolist()], dtype=np.int64)[inverse]
+        return codes
+
+    def canonical(self, label: str, *, perturbation_type: str | None = None) -> str:
+        """Return the one label of a perturbation, with types where components have them; ValueError if unknown."""
+        return canonical_label(self._tokens(label, perturbation_type), control=self.control, separator=self.separator)
+
+    def written(self, label: str) -> str:
+        """Return a label as it is written here, its components known or not; text that cannot be read as it is."""
+        try:
+            return canonical_label(self._components(label), control=self.control, separator=self.separator)
+        except ValueError:
+            return label
+
+    def label(self, doses: NDArray[np.floating]) -> str:
+        """Canonical label of one row of doses (P,)."""
+        tokens = [self.components[column] for column in np.flatnonzero(doses)]
+        return canonical_label(tokens, control=self.control, separator=self.separator)
+
+    def dose_label(self, doses: NDArray[np.floating]) -> str:
+        """Doses of one row (P,) in the order of the canonical label, such as "1+0.5"; "0" for control cells."""
+        return self.separator.join(dose_text(dose) for dose in np.asarray(doses)[np.flatnonzero(doses)]) or "0"
+
+    def nearest(self, label: str, n: int = 3) -> list[str]:
+        """Return the n known components that are most similar to a label."""
+        return nearest(label, self.components, n=n)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and strings, for AnnData and JSON; :meth:`from_dict` reads them."""
+        return {
+            "components": list(self.components),
+            "covariate_keys": [key for key, _ in self.covariates],
+            "categories": {key: list(categories) for key, categories in self.covariates},
+            "control": self.control,
+            "separator": self.separator,
+            "has_types": self.has_types,
+            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        keys = [str(key) for key in values["covariate_keys"]]
+        return cls(
+            components=tuple(map(str, values["components"])),
+            covariates=tuple((key, tuple(map(str, values["categories"][key]))) for key in keys),
+            control=str(values["control"]),
+            separator=str(values["separator"]),
+            has_types=bool(values["has_types"]),
+            other_controls=tuple(map(str, values.get("other_controls", ()))),
+        )
+
+    def _components(self, label: str) -> tuple[str, ...]:
+        return parse_label(label, control=self.controls, separator=self.separator)
+
+    def _encode(self, label: str, dose: object, kind: str | None) -> dict[str, float]:
+        """Dose of every component of one label."""
+        tokens = self._tokens(label, kind)
+        if not tokens:  # whatever is written there
+            return {}
+        doses = self._align(dose_values(dose, separator=self.separator), label, what=f"dose {dose!r} of {label!r}")
+        return dict(zip(tokens, doses, strict=True))
+
+    def _tokens(self, label: str, kind: str | None, *, known: bool = True) -> tuple[str, ...]:
+        """Components of a label with their types; ``known``: only those of this vocabulary."""
+        names = self._components(label)
+        if not names:
+            return ()
+        if kind is None:
+            return tuple(self._resolve(name) if known else name for name in names)
+        kinds = self._align(tuple(kind.split(self.separator)), label, what=f"type {kind!r} of {label!r}")
+        # A name that is a component already says its type, as in cells that were predicted.
+        tokens = tuple(
+            name if name in self.components else f"{name}{TYPE_MARK}{part.strip()}"
+            for name, part in zip(names, kinds, strict=True)
+        )
+        if not known:
+            wrong = [token for token in tokens if token.count(TYPE_MARK) > 1 or token.endswith(TYPE_MARK)]
+            if wrong:
+                msg = (
+                    f"Expected perturbations and their types without {TYPE_MARK!r} and not empty, since it joins them, "
+                    f"found {listing(wrong)}. Rename them."
+                )
+                raise ValueError(msg)
+            return tokens
+        return tuple(self._resolve(token) for token in tokens)
+
+    def _resolve(self, name: str) -> str:
+        """Find a component by its full name, or by its name without the type where there is only one."""
+        if name in self.components:
+            return name
+        variants = [token for token in self.components if self.has_types and token.startswith(f"{name}{TYPE_MARK}")]
+        if len(variants) == 1:
+            return variants[0]
+        if variants:
+            msg = f"Expected a perturbation of one type, found {name!r}, which is any of {variants}. Name one of them."
+            raise ValueError(msg)
+        msg = (
+            f"Expected a known perturbation, found {name!r}. "
+            f"The most similar of {len(self.components)} known ones are {self.nearest(name)}."
+        )
+        raise ValueError(msg)
+
+    def _align(self, values: tuple[Any, ...], label: str, *, what: str) -> tuple[Any, ...]:
+        """One value a component; there may also be one for the control in "KLF1+control"."""
+        parts = label_parts(label, control=self.controls, separator=self.separator)
+        is_component = [part not in self.controls for part in parts]
+        if len(values) == len(parts) and not all(is_component):
+            return tuple(value for value, keep in zip(values, is_component, strict=True) if keep)
+        return one_each(values, sum(is_component), what=what)

@@ -1,0 +1,337 @@
+"""The one place that knows the keys of AnnData: writes them, reads them, says what to run when one is missing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from perturbflow._checks import check_key, check_log_normalised, check_matrix, check_unique_names, listing
+from perturbflow._warnings import warn
+from perturbflow.flow import CellData
+from perturbflow.screen._conditions import Vocabulary
+from perturbflow.screen._scale import check_base, check_no_counts, natural_per_unit
+from perturbflow.store._keys import check_registration
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+FIELDS_KEY = "perturbation_fields"
+FEATURES_KEY = "perturbation_features"
+
+_SETUP = "Run `pf.pp.setup_perturbation(adata, ...)` first."
+
+
+@dataclass(frozen=True)
+class PerturbationFields:
+    """Where an AnnData says what was done to its cells.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``obs`` with the label of the perturbation.
+    vocabulary
+        Components and covariates, with the control label and the separator.
+    covariate_keys
+        Columns of ``obs`` that make the context of a cell.
+    dose_key, batch_key, perturbation_type_key
+        Columns of ``obs`` with the dose, the batch and the type of the perturbation.
+    layer
+        Layer with the expression; None for ``X``.
+    log_base
+        Base of its logarithm; None for the natural one.
+    """
+
+    perturbation_key: str
+    vocabulary: Vocabulary
+    covariate_keys: tuple[str, ...] = ()
+    dose_key: str | None = None
+    batch_key: str | None = None
+    perturbation_type_key: str | None = None
+    layer: str | None = None
+    log_base: float | None = None
+
+    @property
+    def natural_per_unit(self) -> float:
+        """Natural logarithms in one of the expression."""
+        return natural_per_unit(self.log_base)
+
+    @property
+    def control(self) -> str:
+        """Label of control cells, the first where there are several."""
+        return self.vocabulary.control
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of control cells."""
+        return self.vocabulary.controls
+
+    @property
+    def separator(self) -> str:
+        """What stands between the components of a label."""
+        return self.vocabulary.separator
+
+    @property
+    def context_keys(self) -> tuple[str, ...]:
+        """Covariates and, last, the batch."""
+        return self.covariate_keys if self.batch_key is None else (*self.covariate_keys, self.batch_key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for AnnData and JSON; what is not set is left out."""
+        options = ("dose_key", "batch_key", "perturbation_type_key", "layer")
+        return {
+            "perturbation_key": self.perturbation_key,
+            "covariate_keys": list(self.covariate_keys),
+            **{name: getattr(self, name) for name in options if getattr(self, name) is not None},
+            **({} if self.log_base is None else {"log_base": self.log_base}),
+            "vocabulary": self.vocabulary.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        options = ("dose_key", "batch_key", "perturbation_type_key", "layer")
+        return cls(
+            perturbation_key=str(values["perturbation_key"]),
+            vocabulary=Vocabulary.from_dict(values["vocabulary"]),
+            covariate_keys=tuple(map(str, values["covariate_keys"])),
+            log_base=float(values["log_base"]) if "log_base" in values else None,
+            **{name: str(values[name]) for name in options if name in values},
+        )
+
+
+def writable(adata: AnnData, *, copy: bool) -> AnnData:
+    """Return what a function should write to: a copy, or ``adata`` itself.
+
+    A view cannot be written to: it becomes a copy of its own in place, with a warning that says so.
+    """
+    if copy:
+        return adata.copy()
+    if adata.is_view:
+        from anndata import ImplicitModificationWarning
+
+        msg = (
+            "`adata` is a view of another AnnData: it has become a copy, and the original has not changed. "
+            "Pass `adata.copy()` to do without this warning."
+        )
+        warn(msg)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImplicitModificationWarning)
+            adata.obs = adata.obs.copy()  # any assignment makes a view actual
+    return adata
+
+
+def check_fields_are_free(adata: AnnData) -> None:
+    """Raise if :func:`write_fields` would replace something that is no earlier registration."""
+    doses = adata.obsm.get(FEATURES_KEY)
+    # Joining registered cells (`anndata.concat`) keeps their doses and loses what was registered.
+    check_registration(adata, FIELDS_KEY, beside=[] if sparse.issparse(doses) else [("obsm", FEATURES_KEY)])
+
+
+def write_fields(adata: AnnData, fields: PerturbationFields) -> None:
+    """Write ``uns["perturbation_fields"]`` and the doses of all components, ``obsm["perturbation_features"]``."""
+    features = encode_perturbations(adata, fields)
+    adata.obsm[FEATURES_KEY] = features
+    adata.uns[FIELDS_KEY] = fields.to_dict()
+
+
+def read_fields(adata: AnnData) -> PerturbationFields:
+    """Read the registered fields; KeyError if there are none."""
+    check_key(FIELDS_KEY, adata.uns, where="adata.uns", hint=_SETUP)
+    return PerturbationFields.from_dict(adata.uns[FIELDS_KEY])
+
+
+def expression(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X`` or a layer, as it is stored."""
+    if layer is not None:
+        check_key(layer, adata.layers, where="adata.layers")
+        return adata.layers[layer]
+    if adata.X is None:
+        msg = "Expected expression in `adata.X`, found none. Name a layer in `layer`."
+        raise ValueError(msg)
+    return adata.X
+
+
+def check_expression(adata: AnnData, fields: PerturbationFields) -> None:
+    """Raise unless all cells have log1p-normalised expression where the fields say, with the registered base."""
+    layer = fields.layer
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    x = expression(adata, layer)
+    check_matrix(x, where=where)
+    check_no_counts(x, adata.obs_names, where=where)  # before the advice to take the logarithm of all cells
+    check_log_normalised(x, where=where, layer=layer)
+    advice = "Take the logarithm with the same base, or register the cells again and fit again."
+    check_base(adata, fields.log_base, where=f"`{where}`, as registered", advice=advice)
+
+
+def text_column(adata: AnnData, key: str, *, missing: str | None = None) -> NDArray[np.object_]:
+    """Values of a column of ``obs`` as strings (n,).
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    key
+        The column; not of floating-point numbers, whose text is no safe name.
+    missing
+        What to put where there is no value; by default this is an error.
+
+    Returns
+    -------
+    Strings.
+    """
+    check_key(key, adata.obs.columns, where="adata.obs")
+    try:
+        column = adata.obs[key].astype("category")
+    except TypeError:
+        found = sorted({type(value).__name__ for value in adata.obs[key] if not isinstance(value, Hashable)})
+        msg = (
+            f"Expected one text a cell in `adata.obs[{key!r}]`, found {listing(found)}. Join the parts of each to one."
+        )
+        raise TypeError(msg) from None
+    if column.cat.categories.dtype.kind == "f" and len(column.cat.categories):
+        msg = (
+            f"Expected categories in `adata.obs[{key!r}]`, found floating-point numbers. "
+            f"If they are categories, run `adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)`."
+        )
+        raise ValueError(msg)
+    codes = column.cat.codes.to_numpy()
+    if missing is None and (codes < 0).any():
+        cells = adata.obs_names[codes < 0]
+        msg = (
+            f"Expected a value for every cell in `adata.obs[{key!r}]`, found none in {len(cells)} cells: "
+            f"{listing(cells, limit=3)}. Fill in the values or remove these cells."
+        )
+        raise ValueError(msg)
+    return np.array([*map(str, column.cat.categories), missing], dtype=object)[codes]
+
+
+def perturbation_columns(
+    adata: AnnData, fields: PerturbationFields
+) -> tuple[NDArray[np.object_], NDArray[np.object_] | None, NDArray[np.object_] | None]:
+    """Label, dose and type of the perturbation of every cell (n,); None for a column that is not registered."""
+    labels = text_column(adata, fields.perturbation_key)
+    doses = types = None
+    if fields.dose_key is not None:
+        check_key(fields.dose_key, adata.obs.columns, where="adata.obs")
+        doses = adata.obs[fields.dose_key].to_numpy(dtype=object)
+    if fields.perturbation_type_key is not None:  # control cells may have none
+        types = text_column(adata, fields.perturbation_type_key, missing="")
+    return labels, doses, types
+
+
+def encode_perturbations(
+    adata: AnnData, fields: PerturbationFields, *, vocabulary: Vocabulary | None = None
+) -> sparse.csr_matrix:
+    """Dose of every component in every cell: CSR (n, P) of float32."""
+    return (vocabulary or fields.vocabulary).encode_perturbations(*perturbation_columns(adata, fields))
+
+
+def read_cells(
+    adata: AnnData,
+    *,
+    genes: Sequence[str] | None = None,
+    fields: PerturbationFields | None = None,
+    vocabulary: Vocabulary | None = None,
+    rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
+) -> CellData:
+    """Encode the cells; their values are copied only where the format or the type of numbers has to change.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    genes
+        Genes that are wanted, in this order; by default all.
+    fields
+        Where to look; by default the registered fields. The fields of a fitted flow make registration unnecessary.
+    vocabulary
+        Numbers of components and covariates; by default those of the fields. A fitted flow has its own.
+    rows
+        Indices of cells, or one boolean per cell; by default all.
+
+    Returns
+    -------
+    Expression (array or CSR, float32), doses and covariate codes.
+
+    Raises
+    ------
+    KeyError
+        If fields, columns or the layer are missing.
+    ValueError
+        If genes are missing or repeated, or if a perturbation or covariate is unknown.
+    """
+    fields = read_fields(adata) if fields is None else fields
+    vocabulary = fields.vocabulary if vocabulary is None else vocabulary
+    if rows is not None:
+        adata = adata[np.asarray(rows)]
+    perturbations = encode_perturbations(adata, fields, vocabulary=vocabulary)
+    columns = {key: text_column(adata, key) for key, _ in vocabulary.covariates}
+    covariates = vocabulary.encode_covariates(columns, n_cells=adata.n_obs)
+
+    x = expression(adata, fields.layer)
+    x = sparse.csr_matrix(x) if sparse.issparse(x) else np.asarray(x)
+    if genes is not None:
+        places = find_genes(adata, genes)
+        if not np.array_equal(places, np.arange(adata.n_vars)):
+            x = x[:, places]
+    return CellData(x, perturbations, covariates)
+
+
+def find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:
+    """Places of genes in ``adata``."""
+    check_unique_names(adata.var_names, what="`adata.var_names`", hint="Run `adata.var_names_make_unique()` first.")
+    places = adata.var_names.get_indexer(list(genes))
+    missing = [gene for gene, place in zip(genes, places, strict=True) if place < 0]
+    if missing:
+        msg = (
+            f"Expected {len(genes)} genes in `adata.var_names`, found that {len(missing)} are missing: "
+            f"{listing(missing)}. Check that the names are of the same kind (symbols or identifiers)."
+        )
+        raise ValueError(msg)
+    return places
+
+
+def condition_frame(
+    adata: AnnData, *, fields: PerturbationFields | None = None, with_batch: bool = True
+) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+    """List the distinct conditions: perturbation, dose and context.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    fields
+        Where to look; by default the registered fields.
+    with_batch
+        Whether the batch is a part of the condition.
+
+    Returns
+    -------
+    Table with one row a condition and the columns ``perturbation`` (canonical label), ``dose`` (text in the order of
+    the label; only where a dose is registered), one column a covariate, ``is_control`` and ``n_cells``; controls come
+    first, then alphabetical order, whatever the order of the cells. And the row of the table of every cell (n,).
+    """
+    fields = read_fields(adata) if fields is None else fields
+    vocabulary = fields.vocabulary
+    encoded, codes = vocabulary.encode_distinct(*perturbation_columns(adata, fields))
+    distinct = [encoded[[row]].toarray()[0] for row in range(encoded.shape[0])]
+    cells = {"perturbation": np.array([vocabulary.label(row) for row in distinct], dtype=object)[codes]}
+    if fields.dose_key is not None:
+        cells["dose"] = np.array([vocabulary.dose_label(row) for row in distinct], dtype=object)[codes]
+    for key in fields.context_keys if with_batch else fields.covariate_keys:
+        cells[key] = text_column(adata, key)
+
+    table = pd.DataFrame(cells)
+    conditions = table.value_counts(sort=False).rename("n_cells").reset_index()
+    conditions.insert(len(cells), "is_control", conditions["perturbation"] == fields.control)
+    conditions = conditions.sort_values(["is_control", *cells], ascending=[False] + [True] * len(cells))
+    conditions = conditions.reset_index(drop=True)
+    places = pd.MultiIndex.from_frame(conditions[list(cells)]).get_indexer(pd.MultiIndex.from_frame(table))
+    return conditions, places

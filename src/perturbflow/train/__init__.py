@@ -1,0 +1,1 @@
+"""Fitting both halves: training, validation, checkpoints and choices."""

@@ -1,0 +1,386 @@
+"""The keys under which AnnData keeps what dynamics are fitted to, and how its cells become trajectories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from perturbflow._checks import check_key, check_matrix, check_unique_names, listing, nearest
+from perturbflow.dynamics import Trajectory
+from perturbflow.screen._fields import expression, text_column
+from perturbflow.screen._labels import canonical_label, naming, parse_label
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+DYNAMICS_FIELDS_KEY = "dynamics_fields"
+DYNAMICS_PRIOR_KEY = "dynamics_prior"
+
+_SETUP = "Run `pf.pp.setup_dynamics(adata, ...)` first."
+_AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
+_EVERYTHING = "all"  # the name of the one trajectory where cells are not told apart
+_OPTIONS = ("trajectory_key", "perturbation_key", "layer")
+_NUMBER_WITH_UNIT = re.compile(r"([^\d+-]*?)(\d+(?:\.\d+)?)(\D*)")  # "6 h", "day 3"
+
+
+@dataclass(frozen=True)
+class DynamicsFields:
+    """Where an AnnData keeps what dynamics are fitted to.
+
+    Parameters
+    ----------
+    time_key
+        Column of ``obs`` with the time or pseudotime.
+    trajectory_key, perturbation_key
+        Columns of ``obs`` with the trajectory and with the genes that an intervention clamps.
+    control
+        Label of cells without intervention.
+    other_controls
+        Further labels of such cells, which all stand for ``control``.
+    separator
+        What stands between the genes of a label.
+    layer
+        Layer with the expression; None for ``X``.
+    regulators
+        Genes that may regulate others.
+    has_prior
+        Whether ``varp["dynamics_prior"]`` has a prior network.
+    """
+
+    time_key: str
+    trajectory_key: str | None = None
+    perturbation_key: str | None = None
+    control: str = "control"
+    separator: str = "+"
+    layer: str | None = None
+    regulators: tuple[str, ...] = ()
+    has_prior: bool = False
+    other_controls: tuple[str, ...] = ()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of cells without intervention."""
+        return (self.control, *self.other_controls)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for AnnData; what is not set is left out."""
+        return {
+            "time_key": self.time_key,
+            **{name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None},
+            "control": self.control,
+            "separator": self.separator,
+            "regulators": list(self.regulators),
+            "has_prior": self.has_prior,
+            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        return cls(
+            time_key=str(values["time_key"]),
+            **{name: str(values[name]) for name in _OPTIONS if name in values},
+            control=str(values["control"]),
+            separator=str(values["separator"]),
+            regulators=tuple(map(str, values["regulators"])),
+            has_prior=bool(values["has_prior"]),
+            other_controls=tuple(map(str, values.get("other_controls", ()))),
+        )
+
+
+def write_dynamics_fields(adata: AnnData, fields: DynamicsFields, prior: sparse.csr_matrix | None) -> None:
+    """Write ``uns["dynamics_fields"]`` and ``varp["dynamics_prior"]``; without a prior an earlier one is removed."""
+    adata.uns[DYNAMICS_FIELDS_KEY] = fields.to_dict()
+    if prior is not None:
+        adata.varp[DYNAMICS_PRIOR_KEY] = prior
+    elif DYNAMICS_PRIOR_KEY in adata.varp:
+        del adata.varp[DYNAMICS_PRIOR_KEY]
+
+
+def read_dynamics_fields(adata: AnnData) -> DynamicsFields:
+    """Read the registered fields and check that all they name is still there.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+
+    Returns
+    -------
+    The fields.
+
+    Raises
+    ------
+    KeyError
+        If nothing is registered, or a column, the layer or the prior has gone since.
+    ValueError
+        If regulators have gone since.
+    """
+    check_key(DYNAMICS_FIELDS_KEY, adata.uns, where="adata.uns", hint=_SETUP)
+    fields = DynamicsFields.from_dict(adata.uns[DYNAMICS_FIELDS_KEY])
+    for key in (fields.time_key, fields.trajectory_key, fields.perturbation_key):
+        if key is not None:
+            check_key(key, adata.obs.columns, where="adata.obs", hint=_AGAIN)
+    if fields.layer is not None:
+        check_key(fields.layer, adata.layers, where="adata.layers", hint=_AGAIN)
+    if fields.has_prior:
+        check_key(DYNAMICS_PRIOR_KEY, adata.varp, where="adata.varp", hint=_AGAIN)
+    missing = [gene for gene in fields.regulators if gene not in adata.var_names]
+    if missing:
+        msg = (
+            f"Expected the {len(fields.regulators)} registered regulators in `adata.var_names`, found that "
+            f"{len(missing)} are missing: {listing(missing)}. {_AGAIN}"
+        )
+        raise ValueError(msg)
+    return fields
+
+
+def trajectories_of(adata: AnnData, fields: DynamicsFields) -> list[Trajectory]:
+    """Collect the cells of every trajectory along time.
+
+    Parameters
+    ----------
+    adata
+        Cells, in any order.
+    fields
+        Where to look.
+
+    Returns
+    -------
+    One trajectory for every pair of a trajectory and a perturbation that has cells, those of control cells first, then
+    in the order of the names, in which "2" precedes "10". Cells of equal time are averaged, and weigh their number.
+    The name is that of the trajectory ("all" where none are registered); where a perturbation is registered,
+    "<trajectory>|<perturbation>".
+
+    Raises
+    ------
+    KeyError
+        If a column or the layer is missing.
+    TypeError
+        If the expression is no array and no CSR or CSC matrix of numbers.
+    ValueError
+        If a time, a trajectory or a perturbation is missing, expression is not finite, a perturbation names what is no
+        gene, or a trajectory has fewer than two times.
+    """
+    x = finite_expression(adata, fields.layer)
+    time = time_column(adata, fields.time_key)
+    groups, codes = trajectory_groups(adata, fields)
+    clamped = clamped_genes(adata, groups["perturbation"].tolist(), fields)
+
+    table = pd.DataFrame({"group": codes, "time": time})
+    rows = table.groupby(["group", "time"], sort=True).ngroup().to_numpy()
+    _, first, weight = np.unique(rows, return_index=True, return_counts=True)
+    values = mean_of_groups(x, rows, n_groups=len(weight))
+    group_of_row = codes[first]
+    return [
+        Trajectory(
+            name=name,
+            time=time[first[chosen]],
+            values=values[chosen],
+            weight=weight[chosen].astype(np.float64),
+            clamped=clamped[number],
+        )
+        for number, name in enumerate(groups["name"])
+        for chosen in [group_of_row == number]
+    ]
+
+
+def finite_expression(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X`` or a layer as it is stored; an error unless it is a matrix of finite numbers in memory."""
+    x = expression(adata, layer)
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    check_matrix(x, where=where)
+    values = x.data if sparse.issparse(x) else np.asarray(x)
+    # The sum of finite numbers may overflow; only then are they looked at one by one.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum(dtype=np.float64)
+    if not np.isfinite(total) and not (finite := np.isfinite(values)).all():
+        msg = (
+            f"Expected finite expression in `{where}`, found {(~finite).sum()} NaN or infinite values. "
+            "Remove these cells or genes, or replace the values."
+        )
+        raise ValueError(msg)
+    return x
+
+
+def time_column(adata: AnnData, key: str, *, allow_missing: bool = False) -> NDArray[np.float64]:
+    """Times of all cells (n,); text and categories that are numbers, such as "12", are converted.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    key
+        The column of ``obs``.
+    allow_missing
+        Whether cells may have no time, which is NaN; by default this is an error.
+
+    Returns
+    -------
+    Times.
+    """
+    check_key(key, adata.obs.columns, where="adata.obs")
+    column = adata.obs[key].astype("category").cat.remove_unused_categories()
+    levels, codes = column.cat.categories, column.cat.codes.to_numpy()
+    numbers = levels if levels.dtype.kind in "iuf" else pd.to_numeric(levels.astype(str), errors="coerce")
+    numbers = numbers.to_numpy(dtype=np.float64)
+    wrong = np.isnan(numbers)
+    if wrong.any():
+        is_wrong = np.append(wrong, False)[codes]
+        msg = (
+            f"Expected times in `adata.obs[{key!r}]` to be numbers, or text that is a number, "
+            f"found {listing(levels[wrong].tolist())} of type {adata.obs[key].dtype} in {is_wrong.sum()} cells: "
+            f"{listing(adata.obs_names[is_wrong], limit=3)}. {_as_numbers(levels, numbers, key)}"
+        )
+        raise ValueError(msg)
+    time = np.append(numbers, np.nan)[codes]
+    is_finite, is_known = f"~numpy.isinf(adata.obs[{key!r}].astype(float))", f"adata.obs[{key!r}].notna()"
+    missing = np.isnan(time) & (not allow_missing)
+    for bad, what, others in ((np.isinf(time), "infinite", is_finite), (missing, "missing", is_known)):
+        if bad.any():
+            msg = (
+                f"Expected a finite time for every cell in `adata.obs[{key!r}]`, found it {what} in {bad.sum()} cells: "
+                f"{listing(adata.obs_names[bad], limit=3)}. Fill in the times, or remove these cells with "
+                f"`adata = adata[{others}].copy()`."
+            )
+            raise ValueError(msg)
+    return time
+
+
+def _as_numbers(levels: pd.Index, numbers: NDArray[np.float64], key: str) -> str:
+    """Say how times become numbers of which not all are, given the different ones and NaN for what is no number."""
+    column = f"adata.obs[{key!r}]"
+    if levels.dtype.kind == "M":
+        hours = f"(pandas.to_datetime({column}) - pandas.Timestamp({str(levels.min())!r})).dt.total_seconds() / 3600"
+        return f"Convert dates to hours: `{column} = {hours}`."
+    if levels.dtype.kind == "m":
+        return f"Convert durations to hours: `{column} = pandas.to_timedelta({column}).dt.total_seconds() / 3600`."
+    parts = [_NUMBER_WITH_UNIT.fullmatch(str(level)) for level in levels]
+    units = {(part[1], part[3]) for part in parts if part is not None and float(part[2]) != 0}  # 0 is 0 in any unit
+    if None not in parts and len(units) == 1:
+        pattern = r"(\d+\.?\d*)"
+        return f"Leave out the unit: `{column} = {column}.astype(str).str.extract({pattern!r}, expand=False).astype(float)`."
+    shown = [
+        f"{level!r}: {'...' if np.isnan(number) else f'{number:g}'}"
+        for level, number in zip(levels, numbers, strict=True)
+    ]
+    mapping = "{" + ", ".join(shown[:10]) + ("}" if len(shown) <= 10 else ", ...}")
+    return (
+        f"Give every value a number in one unit, `{column} = {column}.map({mapping}).astype(float)`, or remove the cells "
+        "that are at no time."
+    )
+
+
+def check_times_differ(time: NDArray[np.float64], key: str) -> None:
+    """Raise if all cells that have a time have the same, or none has any."""
+    known = time[~np.isnan(time)]
+    if len(known) and (known != known[0]).any():
+        return
+    found = f"{known[0]:g} in all {len(known)} cells" if len(known) else f"none in all {len(time)} cells"
+    msg = f"Expected times that differ in `adata.obs[{key!r}]`, found {found}. Name the column with the time in `time_key`."
+    raise ValueError(msg)
+
+
+def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+    """Pairs of a trajectory and a perturbation that have cells.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    fields
+        Where to look.
+
+    Returns
+    -------
+    Table with one row a pair and the columns ``name``, ``trajectory`` and ``perturbation`` (genes in alphabetical
+    order), in the order of :func:`trajectories_of`, and the row of every cell (n,).
+    """
+    trajectories = np.full(adata.n_obs, _EVERYTHING, dtype=object)
+    perturbations = np.full(adata.n_obs, fields.control, dtype=object)
+    if fields.trajectory_key is not None:
+        trajectories = text_column(adata, fields.trajectory_key)
+    if fields.perturbation_key is not None:
+        codes, labels = pd.factorize(text_column(adata, fields.perturbation_key))
+        parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
+        known = [canonical_label(each, control=fields.control, separator=fields.separator) for each in parts]
+        perturbations = np.array(known, dtype=object)[codes]
+
+    codes, pairs = pd.factorize(pd.MultiIndex.from_arrays([trajectories, perturbations]))
+    order = sorted(range(len(pairs)), key=lambda at: (pairs[at][1] != fields.control, *map(_natural, pairs[at])))
+    rank = np.empty(len(order), dtype=np.intp)
+    rank[order] = np.arange(len(order))
+    table = pd.DataFrame([pairs[at] for at in order], columns=["trajectory", "perturbation"], dtype=object)
+    names = table["trajectory"]
+    if fields.perturbation_key is not None:
+        names = names + "|" + table["perturbation"]
+    check_unique_names(names.tolist(), what="names of trajectories", hint="Do without '|' in names of trajectories.")
+    table.insert(0, "name", names)
+    return table, rank[codes]
+
+
+def clamped_genes(adata: AnnData, labels: list[str], fields: DynamicsFields) -> NDArray[np.bool_]:
+    """Genes that every label names (len(labels), d); an error if a label names anything else."""
+    parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
+    places = [adata.var_names.get_indexer(list(names)) for names in parts]
+    unknown = {
+        name: label
+        for label, names, found in zip(labels, parts, places, strict=True)
+        for name, place in zip(names, found, strict=True)
+        if place < 0
+    }
+    if unknown:
+        name, label = next(iter(unknown.items()))
+        msg = (
+            f"Expected genes of `adata.var_names` in the labels of `adata.obs[{fields.perturbation_key!r}]`, or "
+            f"{naming(fields.controls)}, found {listing(unknown)}, which are no genes. The most similar genes to {name!r} in "
+            f"{label!r} are {nearest(name, adata.var_names, n=3)}. Name the genes that are held at their level, joined by "
+            f"{fields.separator!r}, and controls in `control`; remove cells under an intervention on no measured gene, "
+            "such as a drug, or make each such condition a trajectory of its own in `trajectory_key`."
+        )
+        raise ValueError(msg)
+    clamped = np.zeros((len(labels), adata.n_vars), dtype=bool)
+    for row, found in zip(clamped, places, strict=True):
+        row[found] = True
+    return clamped
+
+
+def mean_of_groups(x: Any, codes: NDArray[np.integer], *, n_groups: int) -> NDArray[np.float64]:
+    """Mean over the cells of every group.
+
+    Parameters
+    ----------
+    x
+        Array or sparse matrix (n, d).
+    codes
+        Group of every cell (n,); every group has cells.
+    n_groups
+        Number of groups m.
+
+    Returns
+    -------
+    Means (m, d).
+    """
+    total = sum_of_groups(x, codes, n_groups=n_groups)
+    return total / np.bincount(codes, minlength=n_groups)[:, None]
+
+
+def sum_of_groups(x: Any, codes: NDArray[np.integer], *, n_groups: int) -> NDArray[np.float64]:
+    """Sum over the cells of every group (m, d), as in :func:`mean_of_groups`."""
+    cells = np.arange(len(codes))
+    member = sparse.csr_matrix((np.ones(len(codes)), (codes, cells)), shape=(n_groups, len(codes)))
+    total = member @ x
+    return np.asarray(total.toarray() if sparse.issparse(total) else total, dtype=np.float64)
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """Key that sorts the numbers within a name by their value."""
+    parts = re.split("([0-9]+)", text)
+    return [(0, int(part), part) if at % 2 else (1, 0, part) for at, part in enumerate(parts) if part]

@@ -1,0 +1,188 @@
+"""A fitted flow survives files and processes, and no file of it can run code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from perturbflow.predict._fitted_flow import FORMAT, FittedFlow
+from perturbflow.predict._flow_store import read_flow, write_flow
+from perturbflow.tl import fit_flow, predict_perturbation
+
+IN_A_NEW_PROCESS = """
+import sys
+import anndata, numpy as np
+import perturbflow as pf
+
+kind, path, out = sys.argv[1:]
+adata = anndata.read_zarr(path) if kind == "zarr" else anndata.read_h5ad(path)
+pf.tl.predict_perturbation(adata, "D+B", seed=7, guidance=1.5)
+cells = pf.tl.predict_perturbation(adata, ["A", "C"], seed=7, n_cells=30, as_anndata=True)
+assert not any(name == "scvi" or name.startswith("scvi.") for name in sys.modules), "scvi-tools was imported"
+np.savez(out, obsm=adata.obsm["predicted"], cells=cells.X)
+"""
+
+
+@pytest.fixture
+def stored(fitted, tmp_path):
+    """A flow in a directory."""
+    folder = tmp_path / "store"
+    write_flow(fitted, read_flow(fitted), store=folder)
+    return fitted
+
+
+def assert_same(first: FittedFlow, second: FittedFlow) -> None:
+    """Every value and its type is the same."""
+    one, other = first.to_dict(), second.to_dict()
+    assert first.fields == second.fields
+    for part in ("calibration", "guidance_curve", "history", "prior", "weights"):
+        assert one[part].keys() == other[part].keys()
+        for name, array in one.pop(part).items():
+            found = other[part][name]
+            assert (array.dtype, array.shape) == (found.dtype, found.shape), name
+            np.testing.assert_array_equal(array, found, err_msg=name)
+        del other[part]
+    assert one.pop("genes").tolist() == other.pop("genes").tolist()
+    assert one == other
+    for part in ("config", "settings"):
+        assert {name: type(value) for name, value in one[part].items()} == {
+            name: type(value) for name, value in other[part].items()
+        }
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr", "store"])
+def test_new_process_predicts_the_same_cells(fitted, kind, tmp_path):
+    predict_perturbation(fitted, "B+D", seed=7, guidance=1.5)
+    expected = fitted.obsm.pop("predicted")
+    del fitted.uns["predicted"], fitted.varm["predicted_sd"]
+    cells = predict_perturbation(fitted, ["A", "C"], seed=7, n_cells=30, as_anndata=True)
+    assert cells is not None
+
+    path = tmp_path / f"cells.{kind}"
+    if kind == "store":
+        write_flow(fitted, read_flow(fitted), store=tmp_path / "flow")
+    (fitted.write_zarr if kind == "zarr" else fitted.write_h5ad)(path)
+    script = tmp_path / "predict.py"
+    script.write_text(IN_A_NEW_PROCESS)
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", script, kind, path, tmp_path / "out.npz"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_array_equal(found["obsm"], expected)
+        np.testing.assert_array_equal(found["cells"], cells.X)
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr", "store", "dictionary"])
+def test_values_and_types_survive(fitted, kind, tmp_path):
+    flow = read_flow(fitted)
+    flow.settings |= {"max_minutes": 0.25, "interrupted": True, "note": "a text", "seed": 3}
+    write_flow(fitted, flow, store=tmp_path / "flow" if kind == "store" else None)
+    path = tmp_path / "cells"
+    if kind == "zarr":
+        fitted.write_zarr(path)
+        fitted = anndata.read_zarr(path)
+    elif kind == "h5ad":
+        fitted.write_h5ad(path)
+        fitted = anndata.read_h5ad(path)
+    again = read_flow(fitted)
+    assert_same(again, flow)
+    assert again.fields.dose_key is None
+    assert again.fields.layer is None
+    assert again.settings["interrupted"] is True
+
+
+def test_flow_without_covariates_survives(registered, tmp_path):
+    from perturbflow.pp import setup_perturbation
+
+    del registered.uns["split"]
+    setup_perturbation(registered, perturbation_key="perturbation", control="control")
+    fit_flow(
+        registered,
+        width=8,
+        n_blocks=1,
+        max_steps=1,
+        batch_size=8,
+        split_key="none",
+        calibrate=False,
+        progress_bar=False,
+    )
+    flow = read_flow(registered)
+    registered.write_h5ad(tmp_path / "cells.h5ad")
+    assert_same(read_flow(anndata.read_h5ad(tmp_path / "cells.h5ad")), flow)
+    flow.save(tmp_path / "flow")
+    assert_same(FittedFlow.load(tmp_path / "flow"), flow)
+
+
+def test_store_is_safetensors_and_json_and_uns_only_names_it(registered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit_flow(
+        registered,
+        width=8,
+        n_blocks=1,
+        max_steps=1,
+        batch_size=8,
+        split_key="none",
+        progress_bar=False,
+        store="models/first",
+    )
+    folder = tmp_path / "models" / "first"
+    assert registered.uns["flow"] == {"store": str(folder)}
+    assert sorted(path.name for path in folder.iterdir()) == ["flow.json", "flow.safetensors"]
+    values = json.loads((folder / "flow.json").read_text())
+    assert values["genes"] == list(registered.var_names)
+    arrays = load_file(folder / "flow.safetensors")
+    assert {name.split("/")[0] for name in arrays} == {"calibration", "history", "prior", "weights"}
+    monkeypatch.chdir("/")
+    predict_perturbation(registered, "A")
+
+
+def test_store_gives_the_same_cells_as_uns(fitted, tmp_path):
+    predict_perturbation(fitted, "A")
+    expected = fitted.obsm["predicted"].copy()
+    write_flow(fitted, read_flow(fitted), store=tmp_path / "flow")
+    predict_perturbation(fitted, "A")
+    np.testing.assert_array_equal(fitted.obsm["predicted"], expected)
+
+
+def test_moved_directory_is_named(stored, tmp_path, unchanged):
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    with unchanged(stored), pytest.raises(FileNotFoundError, match="If the directory has moved, set the `store` entry"):
+        predict_perturbation(stored, "A")
+    stored.uns["flow"]["store"] = str(tmp_path / "elsewhere")
+    predict_perturbation(stored, "A")
+
+
+@pytest.mark.parametrize("name", ["flow.json", "flow.safetensors"])
+def test_incomplete_directory_is_named(stored, name):
+    (Path(stored.uns["flow"]["store"]) / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"Expected `flow.json` and `flow.safetensors` in .*, found no fitted"):
+        read_flow(stored)
+
+
+@pytest.mark.parametrize(
+    ("found", "advice"), [(99, "of a later version. Update perturbflow"), (1, "of an earlier version. Fit again")]
+)
+def test_other_formats_are_refused(stored, found, advice):
+    path = Path(stored.uns["flow"]["store"]) / "flow.json"
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', f'"format": {found}'))
+    with pytest.raises(ValueError, match=f"Expected a fitted flow of format {FORMAT} in .*, found {found}, {advice}"):
+        read_flow(stored)
+
+
+def test_missing_and_wrong_entries_are_named(fitted):
+    with pytest.raises(KeyError, match=r"Expected 'flo' in `adata.uns`, found \['flow'"):
+        read_flow(fitted, "flo")
+    fitted.uns["text"] = "flow"
+    with pytest.raises(ValueError, match=r"Expected a fitted flow in `adata.uns\['text'\]`, found something else"):
+        read_flow(fitted, "text")

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, FlowTrainer, TrainingSettings
+from perturbflow.models import fit
+from perturbflow.screen._fields import read_cells
+from perturbflow.train._validation import GUIDANCES, MIN_CELLS, STARTS, TRUSTS, HeldOutConditions
+
+OPTIONS: Any = {"width": 16, "n_blocks": 1}
+
+
+def settings(**changes):
+    return TrainingSettings(**({"max_steps": 20, "batch_size": 32, "validate_every": 5, "warmup_steps": 5} | changes))
+
+
+def fitted(adata, *, options=None, checkpoint=None, split_key="split", **changes):
+    return fit(
+        adata,
+        options=OPTIONS | (options or {}),
+        calibrate=False,
+        settings=settings(**changes),
+        split_key=split_key,
+        checkpoint=checkpoint,
+        progress_bar=False,
+    )
+
+
+def assert_same_weights(first, second):
+    one, other = (flow.flow.network.state_dict() for flow in (first, second))
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def held_out_of(adata, *, source="control"):
+    """The held-out conditions, and an untrained flow with the prior of the training cells."""
+    split = adata.obs["split"].to_numpy()
+    training = read_cells(adata, rows=split == "train")
+    config = FlowConfig(n_genes=adata.n_vars, n_components=4, n_categories=(2,), source=source, **OPTIONS)
+    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(training))
+    return HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=0), flow
+
+
+class Scores:
+    """Stands in for the energies: a table of means, with noise shared by all choices and noise of their own."""
+
+    def __init__(self, means, *, noise=0.0, n=12):
+        self.means, self.noise, self.n = means, noise, n
+
+    def __call__(self, flow, *, start, trust, n_draws=1):
+        shared = np.random.default_rng(0).normal(10, 5, self.n)
+        own = np.random.default_rng([round(100 * start), round(100 * trust)]).normal(0, self.noise, self.n)
+        return shared + own - own.mean() + self.means.get((start, trust), 1.0)
+
+
+# --- interruption and checkpoints
+
+
+def interrupt_at(monkeypatch, moment, *, after_step=False):
+    """Interrupt training once, at a step (before or after its work), or in its first validation."""
+    step, energies = FlowTrainer._train_step, HeldOutConditions.energies
+    state = {"armed": True}
+
+    def fire():
+        if state["armed"]:
+            state["armed"] = False
+            raise KeyboardInterrupt
+
+    def train_step(trainer):
+        if not after_step and trainer.step == moment:
+            fire()
+        step(trainer)
+        if after_step and trainer.step == moment:
+            fire()
+
+    def validate(self, flow, **options):
+        if moment == "validation":
+            fire()
+        return energies(self, flow, **options)
+
+    monkeypatch.setattr(FlowTrainer, "_train_step", train_step)
+    monkeypatch.setattr(HeldOutConditions, "energies", validate)
+
+
+@pytest.mark.parametrize(
+    ("moment", "after_step", "split_key"),
+    [
+        *((moment, after_step, "split") for moment in (12, 10) for after_step in (False, True)),
+        (12, True, "none"),
+        (10, True, "none"),
+        (4, True, "split"),
+        ("validation", False, "split"),
+    ],
+)
+def test_continued_fit_equals_an_uninterrupted_one(registered, tmp_path, monkeypatch, moment, after_step, split_key):
+    whole = fitted(registered, split_key=split_key)
+    interrupt_at(monkeypatch, moment, after_step=after_step)
+    folder = tmp_path / "checkpoint"
+    first = fitted(registered, split_key=split_key, checkpoint=folder)
+    assert first.settings["interrupted"] is True
+    assert folder.is_dir() == (moment not in (4, "validation"))
+    continued = fitted(registered, split_key=split_key, checkpoint=folder)
+    assert continued.settings["interrupted"] is False
+    assert_same_weights(continued, whole)
+    assert continued.config == whole.config
+    for name in ("step", "loss", "learning_rate", "valid_step", "valid_energy"):
+        np.testing.assert_array_equal(continued.history[name], whole.history[name], err_msg=name)
+    assert not folder.exists()
+
+
+def test_checkpoint_of_a_crash_while_choosing_is_complete(registered, tmp_path, monkeypatch):
+    whole = fitted(registered)
+
+    def crash(self, flow):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldOutConditions, "choose", crash)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(registered, checkpoint=tmp_path)
+    steps = []
+    step = FlowTrainer._train_step
+
+    def train_step(trainer):
+        steps.append(trainer.step)
+        step(trainer)
+
+    monkeypatch.setattr(FlowTrainer, "_train_step", train_step)
+    assert_same_weights(fitted(registered, checkpoint=tmp_path), whole)
+    assert steps == []
+
+
+def test_checkpoint_is_one_file_without_pickle(registered, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 7)
+    fitted(registered, split_key="none", checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.safetensors"]
+
+
+def test_other_files_beside_a_checkpoint_stay(registered, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    fitted(registered, split_key="none", checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "different"),
+    [
+        ({"max_steps": 30}, "settings"),
+        ({"seed": 1}, "settings"),
+        ({"options": {"width": 8}}, "config"),
+        ({"split_key": "half"}, "n_cells"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_checkpoint_of_another_fit_is_refused(registered, tmp_path, monkeypatch, unchanged, change, different):
+    interrupt_at(monkeypatch, 7)
+    fitted(registered, split_key="none", checkpoint=tmp_path)
+    registered.obs["half"] = np.where(registered.obs["perturbation"] == "A", "test", "train")
+    before = (tmp_path / "training.safetensors").read_bytes()
+    with unchanged(registered), pytest.raises(ValueError, match=f"to be of this fit, found another: .*'{different}'"):
+        fitted(registered, **({"split_key": "none", "checkpoint": tmp_path} | change))
+    assert (tmp_path / "training.safetensors").read_bytes() == before
+
+
+def test_checkpoint_of_other_labels_is_refused(registered, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 7)
+    fitted(registered, split_key="none", checkpoint=tmp_path)
+    registered.obs["perturbation"] = registered.obs["perturbation"].astype(str).replace({"A": "B", "B": "A"})
+    with pytest.raises(ValueError, match=r"different \['conditions'\]"):
+        fitted(registered, split_key="none", checkpoint=tmp_path)
+
+
+def test_file_that_is_no_checkpoint_is_refused(registered, tmp_path, unchanged):
+    (tmp_path / "training.safetensors").write_bytes(b"something else")
+    with unchanged(registered), pytest.raises(ValueError, match=r"Expected a checkpoint in .*Delete it"):
+        fitted(registered, split_key="none", checkpoint=tmp_path)
+
+
+# --- choices on held-out conditions
+
+
+def test_held_out_conditions_are_those_of_the_validation_split(registered):
+    held_out, _ = held_out_of(registered)
+    assert len(held_out) == 2
+    label = registered.obs.loc[registered.obs["split"] == "valid", "perturbation"].iloc[0]
+    for condition in held_out.conditions:
+        assert condition.perturbation.tolist() == [0.0, *(float(part in label) for part in "BCD")]
+        of_type = registered.obs["cell_type"] == f"type_{condition.covariates[0] + 1}"
+        assert len(condition.controls) == (of_type & (registered.obs["perturbation"] == "control")).sum()
+
+
+def test_conditions_without_enough_cells_or_controls_are_left_out(registered):
+    few = np.flatnonzero((registered.obs["split"] == "valid") & (registered.obs["cell_type"] == "type_1"))
+    keep = np.setdiff1d(np.arange(registered.n_obs), few[MIN_CELLS - 1 :])
+    held_out, _ = held_out_of(registered[keep].copy())
+    assert [condition.covariates.tolist() for condition in held_out.conditions] == [[1]]
+
+
+def test_energies_are_paired_and_leave_the_flow_alone(registered):
+    held_out, flow = held_out_of(registered)
+    config = flow.config
+    first = held_out.energies(flow, start=0.5, trust=0.0, n_draws=3)
+    assert first.shape == (3 * len(held_out),)
+    np.testing.assert_array_equal(first, held_out.energies(flow, start=0.5, trust=0.0, n_draws=3))
+    # An untrained network says nothing, so trusting it changes nothing.
+    np.testing.assert_array_equal(first, held_out.energies(flow, start=0.5, trust=1.0, n_draws=3))
+    assert flow.config == config
+
+
+def test_sabotaged_network_is_not_trusted(registered):
+    held_out, flow = held_out_of(registered)
+    torch.nn.init.normal_(flow.network.write.weight, std=30.0, generator=torch.Generator().manual_seed(0))
+    chosen = held_out.choose(flow)
+    assert chosen["trust"] == 0.0 or chosen["start"] == 1.0
+    kept = held_out.energies(flow, **chosen, n_draws=3).mean()
+    assert kept < held_out.energies(flow, start=0.7, trust=1.0, n_draws=3).mean()
+
+
+def scored(held_out, monkeypatch, table, *, noise=0.0, cosines=None):
+    """Let choices have these energies, 1 elsewhere, and cosines, 0 elsewhere."""
+    energies = Scores(table, noise=noise)
+    asked = []
+
+    def scores(flow, *, start, trust):
+        asked.append((start, trust))
+        return energies(flow, start=start, trust=trust), (cosines or {}).get((start, trust), 0.0)
+
+    monkeypatch.setattr(held_out, "scores", scores, raising=False)
+    return asked
+
+
+def test_clear_winner_is_chosen(registered, monkeypatch):
+    held_out, flow = held_out_of(registered)
+    scored(held_out, monkeypatch, {(0.3, 1.0): 0.0}, noise=0.3, cosines={(0.85, 1.0): 1.0})
+    assert held_out.choose(flow) == {"start": 0.3, "trust": 1.0}
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(0.0, 0.3), (4.0, 0.85)])
+def test_cosine_decides_within_one_standard_error(registered, monkeypatch, noise, expected):
+    held_out, flow = held_out_of(registered)
+    # The difference of 0.3 is within the standard error of the paired difference only where there is noise; the noise
+    # that all choices share is larger still and must not count.
+    scored(held_out, monkeypatch, {(0.3, 1.0): 0.7}, noise=noise, cosines={(0.85, 1.0): 0.5})
+    assert held_out.choose(flow) == {"start": expected, "trust": 1.0}
+
+
+def test_only_what_matters_is_chosen(registered, monkeypatch):
+    held_out, flow = held_out_of(registered, source="noise")
+    asked = scored(held_out, monkeypatch, {})
+    held_out.choose(flow)
+    assert asked == [(0.0, trust) for trust in TRUSTS]
+    asked.clear()
+    config = FlowConfig(n_genes=40, n_components=4, n_categories=(2,), parametrisation="velocity", **OPTIONS)
+    held_out.choose(ConditionalFlow(config, flow.prior))
+    assert asked == [(start, 1.0) for start in STARTS]
+    asked.clear()
+    held_out.choose(ConditionalFlow(replace(config, parametrisation="zero_inflated"), flow.prior))
+    # A cell that is left as it was moved never meets the network.
+    assert [trust for start, trust in asked if start == 1.0] == [1.0]
+
+
+def test_guidance_is_the_smallest_that_is_not_told_apart(registered, monkeypatch):
+    held_out, flow = held_out_of(registered)
+    flow.configure(start=0.0)
+    weight, curve = held_out.guidance_curve(flow)
+    assert weight in GUIDANCES
+    assert curve["weight"].tolist() == list(GUIDANCES)
+    assert all(np.isfinite(curve[name]).all() and curve[name].shape == (len(GUIDANCES),) for name in curve)
+    assert ((curve["recall"] >= 0) & (curve["recall"] <= 1)).all()
+    # The network is untrained and the laws differ: only the law of the condition itself fits.
+    assert weight == 1.0
+    np.testing.assert_allclose(curve["energy_distance"][0], held_out.energies(flow, guidance=1.0).mean())
+
+
+def test_early_stopping_keeps_the_best_validation(registered, monkeypatch):
+    scores = iter([5.0, 3.0, 4.0, 6.0, 1.0])
+    monkeypatch.setattr(HeldOutConditions, "energies", lambda self, flow, **options: np.array([next(scores)]))
+    monkeypatch.setattr(HeldOutConditions, "choose", lambda self, flow: {"start": 0.3, "trust": 0.5})
+    stopped = fitted(registered, max_steps=40, patience=2)
+    assert stopped.history["valid_energy"].tolist() == [5.0, 3.0, 4.0, 6.0]
+    assert stopped.history["valid_step"].tolist() == [5, 10, 15, 20]
+    assert (stopped.config["start"], stopped.config["trust"]) == (0.3, 0.5)
+    # The weights are those of step 10, which another ending does not change.
+    scores = iter([5.0, 3.0, 3.5, 3.5])
+    assert_same_weights(stopped, fitted(registered, max_steps=40, patience=2))
+
+
+# --- imports
+
+
+def test_scvi_is_imported_with_the_class_only():
+    code = (
+        "import sys, perturbflow as pf\n"
+        "pf.models.fit, pf.tl.fit_flow, pf.tl.predict_perturbation, pf.pp.setup_perturbation\n"
+        "assert 'scvi' not in sys.modules, 'too early'\n"
+        "assert 'PRiMeFlow' in pf.models.__all__\n"
+    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_unknown_name_in_models_is_an_attribute_error():
+    from perturbflow import models
+
+    with pytest.raises(AttributeError, match=r"module 'perturbflow\.models' has no attribute 'Primeflow'"):
+        models.Primeflow  # noqa: B018
