@@ -39,7 +39,7 @@ demo: $(venv)/.installed ## Show both halves on simulated cells; figures go to d
 	$(bin)/python examples/demo.py --output demo_output $(ARGS)
 
 test: $(venv)/.installed-test ## Run the tests
-	$(side_by_side) $(bin)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope $(ARGS)
+	$(side_by_side) $(bin)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder $(ARGS)
 
 parity: .venv-parity/.installed ## Compare the metrics with the packages that defined them, in an environment of its own
 	.venv-parity/bin/python -m pytest tests/parity $(ARGS)
