@@ -12,6 +12,12 @@ ENCODER = ConditionEncoder(3, (2, 4))
 FLAG, PERTURBATIONS, COVARIATES = slice(0, 1), slice(1, 4), (slice(4, 6), slice(6, 10))
 
 
+def hidden(encoder, encoded, **options):
+    """Encoded conditions as training shows them, and which are dropped whole."""
+    mask, dropped = encoder.draw_mask(len(encoded), **options)
+    return encoded * mask, dropped
+
+
 def encode(doses, codes=(1, 2), encoder=ENCODER):
     return encoder.encode(torch.tensor([doses], dtype=torch.float32), torch.tensor([codes], dtype=torch.long))[0]
 
@@ -33,14 +39,14 @@ def test_control_is_not_the_null_condition():
     control = encode([0, 0, 0], codes=(), encoder=bare)
     assert control.tolist() == [1, 0, 0, 0]
     generator = torch.Generator().manual_seed(0)
-    null, dropped = bare.drop(control[None], whole=1.0, part=0.0, generator=generator)
+    null, dropped = hidden(bare, control[None], whole=1.0, part=0.0, generator=generator)
     assert null.tolist() == [[0, 0, 0, 0]]
     assert dropped.tolist() == [True]
 
 
 def test_nothing_is_dropped_at_probability_zero():
     conditions = encode([1, 0.5, 0]).repeat(200, 1)
-    kept, dropped = ENCODER.drop(conditions, whole=0.0, part=0.0, generator=torch.Generator().manual_seed(0))
+    kept, dropped = hidden(ENCODER, conditions, whole=0.0, part=0.0, generator=torch.Generator().manual_seed(0))
     assert (kept == conditions).all()
     assert not dropped.any()
 
@@ -49,7 +55,7 @@ def test_nothing_is_dropped_at_probability_zero():
 def test_drop_probabilities(whole, part):
     n = 20_000
     conditions = encode([1, 1, 1]).repeat(n, 1)
-    kept, dropped = ENCODER.drop(conditions, whole=whole, part=part, generator=torch.Generator().manual_seed(0))
+    kept, dropped = hidden(ENCODER, conditions, whole=whole, part=part, generator=torch.Generator().manual_seed(0))
 
     def share_is(events, p):
         return abs(events.double().mean().item() - p) <= 4 * math.sqrt(p * (1 - p) / n)
@@ -66,7 +72,7 @@ def test_drop_probabilities(whole, part):
 
 def test_parts_are_dropped_as_one():
     conditions = encode([1, 0.5, 0.25]).repeat(500, 1)
-    kept, _ = ENCODER.drop(conditions, whole=0.1, part=0.5, generator=torch.Generator().manual_seed(0))
+    kept, _ = hidden(ENCODER, conditions, whole=0.1, part=0.5, generator=torch.Generator().manual_seed(0))
     for where in (PERTURBATIONS, *COVARIATES):
         unchanged, gone = (kept[:, where] == conditions[:, where]).all(1), (kept[:, where] == 0).all(1)
         assert (unchanged ^ gone).all()
@@ -95,7 +101,7 @@ def test_features_of_combinations_add_and_scale():
 
 def test_features_are_dropped_with_the_one_hots():
     conditions = encode([1, 1, 0.5], encoder=FEATURED).repeat(300, 1)
-    kept, _ = FEATURED.drop(conditions, whole=0.1, part=0.5, generator=torch.Generator().manual_seed(0))
+    kept, _ = hidden(FEATURED, conditions, whole=0.1, part=0.5, generator=torch.Generator().manual_seed(0))
     perturbation, gone = kept[:, 1:6], (kept[:, 1:6] == 0).all(dim=1)
     assert 0 < gone.sum() < 300
     assert (perturbation[~gone] == conditions[0, 1:6]).all()

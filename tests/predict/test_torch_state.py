@@ -12,6 +12,7 @@ from scipy import sparse
 
 import perturbflow as pf
 from perturbflow.predict._torch_state import usual_torch
+from perturbflow.train._train_flow import train_flow
 
 
 @contextmanager
@@ -147,14 +148,14 @@ def test_trainers_alone_have_their_gradients(state):
 
 
 @pytest.mark.parametrize("state", [double, torch.no_grad, torch.inference_mode])
-def test_flow_trainer_alone(state):
+def test_training_alone(state):
     rng = np.random.default_rng(0)
     doses = sparse.csr_matrix(np.repeat([[0.0], [1.0]], 40, axis=0).astype(np.float32))
     cells = pf.flow.CellData(rng.gamma(1.0, size=(80, 3)).astype(np.float32), doses, np.zeros((80, 0), dtype=np.int64))
     config = pf.flow.FlowConfig(n_genes=3, n_components=1, n_categories=(), width=8, n_blocks=1, n_steps=2)
     with state():
         flow = pf.flow.ConditionalFlow(config, pf.flow.AdditiveHurdlePrior.fit(cells))
-        pf.flow.FlowTrainer(flow, cells, pf.flow.TrainingSettings(max_steps=2, batch_size=16)).run()
+        train_flow(flow, cells, pf.flow.TrainingSettings(max_steps=2, batch_size=16))
         sampled = flow.sample(cells.x[:5], np.ones(1, np.float32), np.zeros(0, dtype=np.int64), rng=rng)
     assert sampled.dtype == np.float32
     assert np.isfinite(sampled).all()

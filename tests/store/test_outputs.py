@@ -30,7 +30,7 @@ def no_work(monkeypatch):
     def fail(*args: Any, **kwargs: Any) -> None:
         pytest.fail("the fit has begun")
 
-    monkeypatch.setattr("perturbflow.train._fit.FlowTrainer", fail)
+    monkeypatch.setattr("perturbflow.train._fit.train_flow", fail)
     monkeypatch.setattr("perturbflow.train._fit.AdditiveHurdlePrior.fit", fail)
     monkeypatch.setattr("perturbflow.train._fit_dynamics.DynamicsTrainer", fail)
 

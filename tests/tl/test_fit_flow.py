@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy import sparse
 
-from perturbflow.flow import AdditiveHurdlePrior, FlowTrainer
+from perturbflow.flow import AdditiveHurdlePrior
 from perturbflow.pp import setup_perturbation
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._fields import read_cells, read_fields
 from perturbflow.tl import fit_flow, predict_perturbation
+from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._validation import STARTS, TRUSTS
 
 QUICK: Any = {"calibrate": False, "width": 16, "n_blocks": 1, "max_steps": 6, "batch_size": 32, "progress_bar": False}
@@ -186,14 +187,14 @@ def test_view_becomes_a_copy_of_its_own(registered, unchanged):
 
 
 def test_interruption_keeps_the_weights_so_far(registered, monkeypatch, caplog):
-    step = FlowTrainer._train_step
+    step = FlowPlan.training_step
 
-    def interrupted(trainer):
-        if trainer.step == 4:
+    def interrupted(plan, batch, batch_idx):
+        if batch.number == 4:
             raise KeyboardInterrupt
-        step(trainer)
+        return step(plan, batch, batch_idx)
 
-    monkeypatch.setattr(FlowTrainer, "_train_step", interrupted)
+    monkeypatch.setattr(FlowPlan, "training_step", interrupted)
     fit_flow(registered, **QUICK)
     assert "Interrupted at step 4" in caplog.text
     assert registered.uns["flow"]["settings"]["interrupted"] is True
@@ -203,10 +204,10 @@ def test_interruption_keeps_the_weights_so_far(registered, monkeypatch, caplog):
 
 
 def test_interruption_before_the_first_step_writes_nothing(registered, monkeypatch, unchanged):
-    def interrupted(trainer):
+    def interrupted(plan, batch, batch_idx):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(FlowTrainer, "_train_step", interrupted)
+    monkeypatch.setattr(FlowPlan, "training_step", interrupted)
     with unchanged(registered), pytest.raises(KeyboardInterrupt):
         fit_flow(registered, **QUICK)
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, FlowTrainer, TrainingSettings
+from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, TrainingSettings
 from perturbflow.models import fit
 from perturbflow.screen._fields import read_cells
+from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._validation import GUIDANCES, MIN_CELLS, STARTS, TRUSTS, HeldOutConditions
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
@@ -66,7 +70,7 @@ class Scores:
 
 def interrupt_at(monkeypatch, moment, *, after_step=False):
     """Interrupt training once, at a step (before or after its work), or in its first validation."""
-    step, energies = FlowTrainer._train_step, HeldOutConditions.energies
+    step, energies = FlowPlan.training_step, HeldOutConditions.energies
     state = {"armed": True}
 
     def fire():
@@ -74,19 +78,20 @@ def interrupt_at(monkeypatch, moment, *, after_step=False):
             state["armed"] = False
             raise KeyboardInterrupt
 
-    def train_step(trainer):
-        if not after_step and trainer.step == moment:
+    def train_step(plan, batch, batch_idx):
+        if not after_step and batch.number == moment:
             fire()
-        step(trainer)
-        if after_step and trainer.step == moment:
+        loss = step(plan, batch, batch_idx)
+        if after_step and batch.number + 1 == moment:
             fire()
+        return loss
 
     def validate(self, flow, **options):
         if moment == "validation":
             fire()
         return energies(self, flow, **options)
 
-    monkeypatch.setattr(FlowTrainer, "_train_step", train_step)
+    monkeypatch.setattr(FlowPlan, "training_step", train_step)
     monkeypatch.setattr(HeldOutConditions, "energies", validate)
 
 
@@ -120,22 +125,68 @@ def test_checkpoint_of_a_crash_while_choosing_is_complete(registered, tmp_path, 
     whole = fitted(registered)
 
     def crash(self, flow):
-        raise KeyboardInterrupt
+        msg = "crash"
+        raise RuntimeError(msg)
 
     with monkeypatch.context() as patch:
         patch.setattr(HeldOutConditions, "choose", crash)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(RuntimeError, match="crash"):
             fitted(registered, checkpoint=tmp_path)
     steps = []
-    step = FlowTrainer._train_step
+    step = FlowPlan.training_step
 
-    def train_step(trainer):
-        steps.append(trainer.step)
-        step(trainer)
+    def train_step(plan, batch, batch_idx):
+        steps.append(batch.number)
+        return step(plan, batch, batch_idx)
 
-    monkeypatch.setattr(FlowTrainer, "_train_step", train_step)
+    monkeypatch.setattr(FlowPlan, "training_step", train_step)
     assert_same_weights(fitted(registered, checkpoint=tmp_path), whole)
     assert steps == []
+
+
+@pytest.mark.parametrize("phase", ["choose", "guidance_curve", "calibrate"])
+def test_interruption_after_training_keeps_the_trained_flow(registered, monkeypatch, caplog, tmp_path, phase):
+    whole = fitted(registered)
+
+    def interrupt(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        pytest.fail("the signal was not noticed")
+
+    handler = signal.getsignal(signal.SIGTERM)
+    if phase == "calibrate":
+        monkeypatch.setattr("perturbflow.train._fit.Calibration.fit", interrupt)
+    else:
+        monkeypatch.setattr(HeldOutConditions, phase, interrupt)
+    flow = fit(
+        registered, options=OPTIONS, settings=settings(), calibrate=True, checkpoint=tmp_path, progress_bar=False
+    )
+    assert_same_weights(flow, whole)
+    assert flow.settings["interrupted"] is True
+    assert "Interrupted after training: the trained flow is kept" in caplog.text
+    assert flow.fitted_splits == (("train", "valid") if phase == "calibrate" else ("train",))
+    assert (flow.config["start"] == whole.config["start"]) or phase == "choose"
+    assert (tmp_path / "training.safetensors").is_file()  # so that the same call completes it
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_loss_that_is_not_finite_names_genes_and_conditions(registered, monkeypatch, unchanged):
+    from perturbflow.train import _fit
+
+    def spoilt(adata, rows):
+        cells = read_cells(adata, rows=rows)
+        perturbed = cells.perturbations.getnnz(axis=1) > 0
+        cells.x.data[np.repeat(perturbed, np.diff(cells.x.indptr))] = np.inf
+        return cells
+
+    clean = AdditiveHurdlePrior.fit(read_cells(registered, rows=(registered.obs["split"] == "train").to_numpy()))
+    monkeypatch.setattr(_fit, "read_cells", spoilt)
+    monkeypatch.setattr(_fit.AdditiveHurdlePrior, "fit", lambda cells, features: clean)
+    with (
+        unchanged(registered),
+        pytest.raises(FloatingPointError, match=r"at step 1 from .*conditions .*Check these cells, or lower"),
+    ):
+        fitted(registered, split_key="split")
 
 
 def test_checkpoint_is_one_file_without_pickle(registered, tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ from perturbflow.flow import (
     CellData,
     ConditionalFlow,
     FlowConfig,
-    FlowTrainer,
     TrainingSettings,
     point_on_path,
 )
@@ -22,6 +21,7 @@ from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._flow_store import write_flow
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import PerturbationFields
+from perturbflow.train._train_flow import train_flow
 from perturbflow.train._transfer import inherited_options, resolve_init, transfer_weights
 
 GENES = tuple(f"G{i:02d}" for i in range(24))
@@ -330,7 +330,7 @@ def loss_on(flow, cells):
 
 
 def trained(flow, cells, steps):
-    FlowTrainer(flow, cells, TrainingSettings(max_steps=steps, batch_size=128, warmup_steps=10)).run()
+    train_flow(flow, cells, TrainingSettings(max_steps=steps, batch_size=128, warmup_steps=10))
     return flow
 
 

@@ -14,6 +14,7 @@ from perturbflow.flow._law_uncertainty import LawUncertainty
 from perturbflow.flow._model import ConditionalFlow
 from perturbflow.flow._network import NETWORKS as NETWORKS
 from perturbflow.flow._network import ResidualMLP
+from perturbflow.flow._objective import draw_path, flow_matching_errors, seed_of_step
 from perturbflow.flow._parametrisation import PARAMETRISATIONS as PARAMETRISATIONS
 from perturbflow.flow._parametrisation import (
     Gaussian,
@@ -24,13 +25,13 @@ from perturbflow.flow._parametrisation import (
 )
 from perturbflow.flow._path import point_on_path
 from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
+from perturbflow.flow._settings import TrainingSettings
 from perturbflow.flow._shrinkage import context_covariances, shrink_effects
 from perturbflow.flow._solver import ADAPTIVE_METHODS as ADAPTIVE_METHODS
 from perturbflow.flow._solver import METHODS as METHODS
 from perturbflow.flow._solver import TABLEAUS as TABLEAUS
 from perturbflow.flow._solver import CountedField, Tableau, integrate
 from perturbflow.flow._token_unet import TokenUNet
-from perturbflow.flow._training import FlowTrainer, TrainingSettings
 from perturbflow.flow._uncertainty import KINDS as KINDS
 from perturbflow.flow._uncertainty import condition_kind, mean_expression
 from perturbflow.flow._unet import UNet
@@ -44,7 +45,6 @@ __all__ = [
     "CountedField",
     "Context",
     "FlowConfig",
-    "FlowTrainer",
     "Gaussian",
     "GeneLaw",
     "GeneNetworks",
@@ -63,9 +63,12 @@ __all__ = [
     "coexpression_order",
     "condition_kind",
     "context_covariances",
+    "draw_path",
+    "flow_matching_errors",
     "follow_expectation",
     "integrate",
     "mean_expression",
     "point_on_path",
+    "seed_of_step",
     "shrink_effects",
 ]

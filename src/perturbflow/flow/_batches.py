@@ -1,4 +1,4 @@
-"""Random batches of training cells, from memory to the device without a detour."""
+"""What a batch of training cells needs, from memory to the device without a detour."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 from perturbflow.flow._parametrisation import GeneLaw
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-    from perturbflow.flow._data import CellData, Expression
+    from perturbflow.flow._data import Expression, Group
     from perturbflow.flow._model import ConditionalFlow
 
 _SHARE_OF_DEVICE_MEMORY = 0.5
@@ -43,6 +45,8 @@ class DeviceRows:
         if self.sparse:
             tensors[2:] = [part.long() for part in tensors[2:]]
         self.parts = [part.to(self.home) for part in tensors]
+        if self.sparse:
+            self.lengths = tensors[2]  # also on the CPU
 
     def take(self, rows: Tensor) -> Tensor:
         """Dense rows.
@@ -56,69 +60,82 @@ class DeviceRows:
         -------
         The rows (b, G), on the device.
         """
-        rows = rows.to(self.home)
+        chosen, rows = rows, rows.to(self.home)
         if not self.sparse:
             return self.parts[0][rows].to(self.device)
         values, columns, lengths, starts = self.parts
         length = lengths[rows]
         ends = length.cumsum(0)
         # Place of every stored value: its row's start, plus how far it is into the row.
-        offsets = torch.repeat_interleave(starts[rows] - ends + length, length)
-        places = offsets + torch.arange(len(offsets), device=self.home)
-        row = torch.repeat_interleave(torch.arange(len(rows), device=self.home) * self.n_genes, length)
+        # The number of stored values is known on the CPU: a device would have to be waited for.
+        total = int(self.lengths[chosen].sum())
+        offsets = torch.repeat_interleave(starts[rows] - ends + length, length, output_size=total)
+        places = offsets + torch.arange(total, device=self.home)
+        row = torch.arange(len(rows), device=self.home) * self.n_genes
+        row = torch.repeat_interleave(row, length, output_size=total)
         dense = values.new_zeros(len(rows) * self.n_genes)
         dense[row + columns[places]] = values[places]
         return dense.view(len(rows), self.n_genes).to(self.device)
 
 
-class Batches:
-    """Random batches of training cells with their laws and encoded conditions, looked up by group.
+class TrainingConditions:
+    """Laws and encoded conditions of the training groups, on the device of the flow.
 
     Parameters
     ----------
     flow
         The flow, with its prior.
-    cells
-        Training cells.
+    groups
+        The training groups; a group is named by its place among them.
     """
 
-    def __init__(self, flow: ConditionalFlow, cells: CellData) -> None:
-        groups = cells.groups()
+    def __init__(self, flow: ConditionalFlow, groups: Sequence[Group]) -> None:
         prior = flow.prior
         laws = [prior.law(group.perturbation, prior.context(group.covariates)) for group in groups]
         laws.append(prior.pooled_law())
         self.expressed = torch.as_tensor(np.stack([law.expressed for law in laws]), device=flow.device)
         self.mean = torch.as_tensor(np.stack([law.mean for law in laws]), device=flow.device)
         self.variance = torch.as_tensor(prior.variance, device=flow.device)
-        self.conditions = flow.encode(
+        self.encoded = flow.encode(
             np.stack([group.perturbation for group in groups]), np.stack([group.covariates for group in groups])
         )
-        self.group = torch.empty(len(cells), dtype=torch.long)
-        for i, group in enumerate(groups):
-            self.group[torch.as_tensor(group.rows)] = i
-        self.rows = DeviceRows(cells.x, flow.device)
-        self.encoder = flow.encoder
 
-    def draw(self, n: int, generator: torch.Generator, *, whole: float, part: float) -> tuple[Tensor, GeneLaw, Tensor]:
-        """Draw cells with replacement.
+    def look_up(self, group: Tensor, mask: Tensor, dropped: Tensor) -> tuple[GeneLaw, Tensor]:
+        """Laws and encoded conditions of cells, as far as they are not hidden.
 
         Parameters
         ----------
-        n
-            Number of cells.
-        generator
-            Source of randomness, on the CPU.
-        whole
-            Probability that the whole condition is dropped; the law is then that of all cells.
-        part
-            Probability that a part of it is dropped.
+        group
+            Group of every cell (n,).
+        mask, dropped
+            What is kept of the conditions (n, size), and which are dropped whole (n,), whose law is that of all cells;
+            from :meth:`ConditionEncoder.draw_mask`.
 
         Returns
         -------
-        Cells (n, G), their laws and their encoded conditions (n, size).
+        Laws (n, G) and encoded conditions (n, size).
         """
-        picked = torch.randint(len(self.group), (n,), generator=generator)
-        group = self.group[picked].to(self.conditions.device)
-        condition, dropped = self.encoder.drop(self.conditions[group], whole=whole, part=part, generator=generator)
-        which = torch.where(dropped, len(self.expressed) - 1, group)
-        return self.rows.take(picked), GeneLaw(self.expressed[which], self.mean[which], self.variance), condition
+        group = group.to(self.encoded.device)
+        which = torch.where(dropped.to(group.device), len(self.expressed) - 1, group)
+        law = GeneLaw(self.expressed[which], self.mean[which], self.variance)
+        return law, self.encoded[group] * mask.to(self.encoded)
+
+
+def group_of_cells(groups: Sequence[Group], n_cells: int) -> Tensor:
+    """Group of every cell.
+
+    Parameters
+    ----------
+    groups
+        The groups, which have every cell once.
+    n_cells
+        Number of cells n.
+
+    Returns
+    -------
+    Places among the groups (n,).
+    """
+    group = torch.empty(n_cells, dtype=torch.long)
+    for place, own in enumerate(groups):
+        group[torch.as_tensor(own.rows)] = place
+    return group

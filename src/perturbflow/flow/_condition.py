@@ -100,13 +100,15 @@ class ConditionEncoder:
             parts.append(functional.one_hot(covariates[:, k], n).to(perturbations.dtype))
         return torch.cat(parts, dim=1)
 
-    def drop(self, encoded: Tensor, *, whole: float, part: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Drop conditions for training.
+    def draw_mask(
+        self, n_cells: int, *, whole: float, part: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draw what is hidden of the conditions of cells in training.
 
         Parameters
         ----------
-        encoded
-            Encoded conditions (n, size).
+        n_cells
+            Number of cells n.
         whole
             Probability that a condition becomes the null condition (classifier-free guidance).
         part
@@ -116,13 +118,11 @@ class ConditionEncoder:
 
         Returns
         -------
-        The conditions (n, size) and which were dropped whole (n,).
+        What is kept of encoded conditions (n, size), 0 or 1, and which are dropped whole (n,), on the CPU.
         """
-        n = len(encoded)
         lengths = torch.tensor([1, self.n_components + self.n_features, *self.n_categories])
-        keep = torch.rand((n, len(lengths)), generator=generator) >= part
+        keep = torch.rand((n_cells, len(lengths)), generator=generator) >= part
         keep[:, 0] = True
-        dropped = torch.rand(n, generator=generator) < whole
+        dropped = torch.rand(n_cells, generator=generator) < whole
         keep &= ~dropped[:, None]
-        mask = keep.repeat_interleave(lengths, dim=1).to(encoded)
-        return encoded * mask, dropped.to(encoded.device)
+        return keep.repeat_interleave(lengths, dim=1).float(), dropped

@@ -18,7 +18,6 @@ from perturbflow.flow import (
     CellData,
     ConditionalFlow,
     FlowConfig,
-    FlowTrainer,
     TrainingSettings,
 )
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
@@ -29,16 +28,23 @@ from perturbflow.screen._scale import summary_of_totals
 from perturbflow.screen._splits import check_no_leakage
 from perturbflow.store._outputs import check_folder
 from perturbflow.train._checkpoint import Checkpoint, hash_of
-from perturbflow.train._progress import progress_bar as bar
+from perturbflow.train._flow_data import FlowData
+from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
+from perturbflow.train._interruption import termination_interrupts
+from perturbflow.train._train_flow import run_lightning, train_flow
 from perturbflow.train._transfer import transfer_weights
 from perturbflow.train._validation import HeldOutConditions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from perturbflow.screen._conditions import Vocabulary
+    from perturbflow.train._lightning_checkpoint import LightningState
+    from perturbflow.train._train_flow import Trained
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +61,10 @@ def fit(
     split_key: str = "split",
     device: str = "auto",
     checkpoint: str | Path | None = None,
+    trainer_options: Mapping[str, Any] | None = None,
+    run: Callable[..., Any] = run_lightning,
+    plan_class: type[FlowPlan] = FlowPlan,
+    data_class: type[FlowData] = FlowData,
     progress_bar: bool = True,
 ) -> FittedFlow:
     """Fit a flow to the registered cells.
@@ -83,6 +93,12 @@ def fit(
         Torch device; ``"auto"`` takes a GPU where there is one.
     checkpoint
         Directory to continue from and to save to at every validation; removed when the fit is complete.
+    trainer_options
+        Options of :class:`lightning.pytorch.Trainer`, such as ``devices``, ``strategy``, ``logger`` or ``callbacks``.
+    run
+        Trains a plan on data with such options; the model class of scvi-tools gives its own.
+    plan_class, data_class
+        How the network is trained, and on which batches; subclasses of the defaults.
     progress_bar
         Whether to show the progress.
 
@@ -99,6 +115,8 @@ def fit(
         training, or expression is not log1p-normalised.
     OSError
         If nothing can be written to ``checkpoint``.
+    FloatingPointError
+        If the loss is not finite before anything was validated.
 
     Examples
     --------
@@ -151,78 +169,111 @@ def fit(
     if (split == "valid").any():
         held_out = HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=settings.seed)
         held_out = held_out if len(held_out) else None
-    trainer = FlowTrainer(flow, training, settings)
-    saved = None
-    if checkpoint is not None:
-        saved = Checkpoint(checkpoint, trainer, fit=_identity(trainer, training, init))
-    history = _train(trainer, held_out, saved, progress_bar=progress_bar)
+    identity = _identity(flow, settings, training, init)
+    saved: list[Checkpoint] = []
 
+    def open_checkpoint(state: LightningState) -> Checkpoint:
+        assert checkpoint is not None
+        saved.append(Checkpoint(checkpoint, state, fit=identity))
+        return saved[0]
+
+    try:
+        trained = train_flow(
+            flow,
+            training,
+            settings,
+            validate=None if held_out is None else _whole_path(held_out),
+            checkpoint=None if checkpoint is None else open_checkpoint,
+            run=run,
+            plan_class=plan_class,
+            data_class=data_class,
+            trainer_options=_on_device(target) | dict(trainer_options or {}),
+            progress_bar=progress_bar,
+        )
+    except NonFiniteLossError as error:
+        labels = [fields.vocabulary.label(group.perturbation) for group in training.groups()]
+        raise error.named(list(map(str, adata.var_names)), labels) from None
+    interrupted = _tell(trained, [str(gene) for gene in adata.var_names], training, fields.vocabulary)
+    flow.to(target)
     fitted_splits: tuple[str, ...] = ("train",)
     curve: dict[str, NDArray[np.float64]] = {}
-    if held_out is not None:
-        chosen = held_out.choose(flow)
-        flow.configure(**chosen)
-        if guidance == "auto":
-            chosen["guidance"], curve = held_out.guidance_curve(flow)
-            flow.configure(guidance=chosen["guidance"])
-        logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
-        training = read_cells(adata, rows=np.isin(split, ("train", "valid")))
-        flow.prior = AdditiveHurdlePrior.fit(training, features=features)
-        fitted_splits = ("train", "valid")
     calibration = Calibration.uncalibrated()
-    if calibrate:
-        calibration = Calibration.fit(training, features=features, seed=settings.seed)
-    if saved is not None and not trainer.interrupted:
-        saved.remove()
+    try:
+        with termination_interrupts():
+            if held_out is not None:
+                curve = _choose(flow, held_out, guidance)
+                training = read_cells(adata, rows=np.isin(split, ("train", "valid")))
+                flow.prior = AdditiveHurdlePrior.fit(training, features=features)
+                fitted_splits = ("train", "valid")
+            if calibrate:
+                calibration = Calibration.fit(training, features=features, seed=settings.seed)
+    except KeyboardInterrupt:
+        interrupted = True
+        logger.warning(
+            "Interrupted after training: the trained flow is kept, with what was chosen on held-out conditions so far, "
+            "and without calibration."
+        )
+    if saved and not interrupted:
+        saved[0].remove()
     return FittedFlow(
         flow=flow.cpu(),
         genes=tuple(map(str, adata.var_names)),
         fields=fields,
-        history=history,
+        history=trained.history,
         fitted_splits=fitted_splits,
         settings={name: value for name, value in asdict(settings).items() if value is not None}
-        | {"split_key": split_key, "interrupted": trainer.interrupted, CONTROL_TOTALS: totals},
+        | {"split_key": split_key, "interrupted": interrupted, CONTROL_TOTALS: totals},
         guidance_curve=curve,
         calibration=calibration,
         init=init,
     )
 
 
-def _identity(trainer: FlowTrainer, cells: CellData, init: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(
+    flow: ConditionalFlow, settings: TrainingSettings, cells: CellData, init: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what tells a fit from others, for its checkpoints."""
+    doses = cells.perturbations
     return {
-        "config": trainer.flow.config.to_dict(),
-        "settings": asdict(trainer.settings),
+        "config": flow.config.to_dict(),
+        "settings": asdict(settings),
         "n_cells": len(cells),
         "sum": float(cells.x.sum(dtype="float64")),
         "init": init,
-        "conditions": hash_of(cells.perturbations.toarray(), cells.covariates),
+        "conditions": hash_of(doses.indptr, doses.indices, doses.data, cells.covariates),
     }
 
 
-def _train(
-    trainer: FlowTrainer, held_out: HeldOutConditions | None, saved: Checkpoint | None, *, progress_bar: bool
-) -> dict[str, Any]:
-    # The whole path from noise is judged: entered late, it would hardly depend on the network.
-    validate = None if held_out is None else lambda flow: float(held_out.energies(flow, start=0.0, trust=1.0).mean())
-    total = trainer.settings.max_steps
-    with bar("fit flow", unit="step", total=total, initial=trainer.step, show=progress_bar) as progress:
+def _whole_path(held_out: HeldOutConditions) -> Callable[[ConditionalFlow], float]:
+    """Score of a flow on held-out conditions: entered late, the path would hardly depend on the network."""
+    return lambda flow: float(held_out.energies(flow, start=0.0, trust=1.0).mean())
 
-        def on_step(trainer: FlowTrainer) -> None:
-            progress.update()
-            if trainer.step % 10 == 0:
-                valid = trainer.history["valid_energy"]
-                progress.set_postfix(loss=f"{trainer.loss:.4f}", **({"held out": f"{valid[-1]:.3f}"} if valid else {}))
 
-        history = trainer.run(
-            validate=validate, on_step=on_step, on_validation=None if saved is None else lambda _: saved.save()
-        )
-    if trainer.interrupted:
-        if not trainer.step:
+def _tell(trained: Trained, genes: list[str], cells: CellData, vocabulary: Vocabulary) -> bool:
+    """Say why training was cut short, if it was; whether it was."""
+    if trained.failure is not None:
+        labels = [vocabulary.label(group.perturbation) for group in cells.groups()]
+        logger.warning("%s The best weights so far are kept.", trained.failure.named(genes, labels))
+    elif trained.interrupted:
+        if not trained.steps:
             raise KeyboardInterrupt
         # The checkpoint stays that of the last validation: an interruption may have left a step half done.
-        logger.warning("Interrupted at step %d: the best weights so far are kept.", trainer.step)
-    return history
+        logger.warning("Interrupted at step %d: the best weights so far are kept.", trained.steps)
+    return trained.interrupted
+
+
+def _choose(
+    flow: ConditionalFlow, held_out: HeldOutConditions, guidance: float | Literal["auto"]
+) -> dict[str, NDArray[np.float64]]:
+    """Choose settings of prediction on held-out conditions, and configure the flow with them; the guidance curve."""
+    chosen = held_out.choose(flow)
+    flow.configure(**chosen)
+    curve: dict[str, NDArray[np.float64]] = {}
+    if guidance == "auto":
+        chosen["guidance"], curve = held_out.guidance_curve(flow)
+        flow.configure(guidance=chosen["guidance"])
+    logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
+    return curve
 
 
 def _device(name: str) -> torch.device:
@@ -233,6 +284,12 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
         msg = f"Expected a torch device that is present, such as 'cpu' or 'cuda', found {name!r} ({error})."
         raise ValueError(msg) from error
+
+
+def _on_device(device: torch.device) -> dict[str, Any]:
+    """Options of Lightning's trainer for one device."""
+    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
+    return {"accelerator": accelerator, "devices": 1 if device.index is None else [device.index]}
 
 
 def _check_settings(settings: TrainingSettings, options: Mapping[str, Any], guidance: object) -> None:

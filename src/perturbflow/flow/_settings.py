@@ -1,0 +1,91 @@
+"""How a flow is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a flow is trained.
+
+    Parameters
+    ----------
+    max_steps
+        Number of optimiser steps.
+    max_minutes
+        Stop after this time even if steps remain; no limit if None. Two runs are then no longer identical.
+    batch_size
+        Cells a step.
+    learning_rate
+        Peak of the schedule: linear warm-up, then cosine to a hundredth.
+    weight_decay
+        Of AdamW.
+    warmup_steps
+        Length of the warm-up; 1 is none.
+    gradient_clip
+        Largest norm of the gradient.
+    condition_dropout
+        Probability that the whole condition is dropped, for guidance.
+    part_dropout
+        Probability that the network is not told the perturbations, and each covariate, apart.
+    precision
+        ``"full"``, ``"bfloat16"`` (mixed: the network's matrix products in bfloat16, weights, laws and loss in full), or
+        ``"auto"``: mixed on a GPU that has it, full elsewhere.
+    compile_network
+        Whether ``torch.compile`` translates the network: pays in long fits on a GPU.
+    validate_every
+        Steps between validations.
+    patience
+        Validations without improvement before training stops.
+    seed
+        Of batches, noise and dropout.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> settings = pf.flow.TrainingSettings(max_steps=100)
+    >>> settings.max_steps * settings.batch_size  # cells that are drawn
+    25600
+    >>> pf.flow.TrainingSettings(max_steps=0)
+    Traceback (most recent call last):
+    ValueError: Expected `max_steps` to be at least 1, found 0.
+    """
+
+    max_steps: int = 1500
+    max_minutes: float | None = None
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    gradient_clip: float = 1.0
+    condition_dropout: float = 0.2
+    part_dropout: float = 0.3
+    precision: Literal["auto", "full", "bfloat16"] = "auto"
+    compile_network: bool = False
+    validate_every: int = 100
+    patience: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "warmup_steps", "validate_every", "patience"):
+            if getattr(self, name) < 1:
+                msg = f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        for name in ("condition_dropout", "part_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                msg = f"Expected `{name}` to be at least 0 and below 1, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        if self.precision not in ("auto", "full", "bfloat16"):
+            msg = f"Expected `precision` to be 'auto', 'full' or 'bfloat16', found {self.precision!r}."
+            raise ValueError(msg)
+        for name in ("learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                msg = f"Expected `{name}` to be above 0, found {getattr(self, name)!r}."
+                raise ValueError(msg)

@@ -1,0 +1,203 @@
+"""Training the network of a flow with Lightning."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+
+from perturbflow.train._averaging import AveragedWeights
+from perturbflow.train._flow_data import FlowData
+from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
+from perturbflow.train._history import History
+from perturbflow.train._interruption import Interruption
+from perturbflow.train._lightning_checkpoint import LightningState, SafeCheckpoints, SaveAfterValidation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lightning.pytorch import LightningDataModule
+    from numpy.typing import NDArray
+
+    from perturbflow.flow import CellData, ConditionalFlow, TrainingSettings
+    from perturbflow.train._checkpoint import Checkpoint
+
+# Advice on how to load data faster or save what is fitted, which does not concern what is done here.
+_KNOWN_WARNINGS = (
+    "The '?(train|val)_dataloader'? does not have many workers",
+    "You're resuming from a checkpoint that ended before the epoch ended",
+    "You are trying to `self.log",
+    "The number of training batches",
+    ".*LeafSpec.* is deprecated",
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gave beside the weights.
+
+    Parameters
+    ----------
+    history
+        Named arrays.
+    steps
+        Number of the last step.
+    interrupted
+        Whether it was cut short by the user, or by a loss that is not finite.
+    failure
+        The latter.
+    """
+
+    history: dict[str, NDArray]
+    steps: int
+    interrupted: bool
+    failure: NonFiniteLossError | None
+
+
+def run_lightning(plan: FlowPlan, data: LightningDataModule, *, ckpt_path: str | None, **options: Any) -> Trainer:
+    """Train with Lightning's trainer, which is returned."""
+    trainer = Trainer(**options)
+    trainer.fit(plan, datamodule=data, ckpt_path=ckpt_path)
+    return trainer
+
+
+def train_flow(
+    flow: ConditionalFlow,
+    cells: CellData,
+    settings: TrainingSettings,
+    *,
+    validate: Callable[[ConditionalFlow], float] | None = None,
+    checkpoint: Callable[[LightningState], Checkpoint] | None = None,
+    run: Callable[..., Trainer] = run_lightning,
+    plan_class: type[FlowPlan] = FlowPlan,
+    data_class: type[FlowData] = FlowData,
+    trainer_options: Mapping[str, Any] | None = None,
+    progress_bar: bool = False,
+) -> Trained:
+    """Train the network of a flow in place.
+
+    Afterwards the flow holds the averaged weights: those of the best validation, or the last where there is none.
+
+    Parameters
+    ----------
+    flow
+        The flow; its prior is fitted.
+    cells
+        Training cells.
+    settings
+        How to train.
+    validate
+        Score of a flow on held-out conditions, lower is better.
+    checkpoint
+        Makes the checkpoint of this fit, which is continued if it is there and written after every validation.
+    run
+        Trains a plan on data with options of Lightning's trainer, which it returns.
+    plan_class, data_class
+        What is trained on what; subclasses of the defaults.
+    trainer_options
+        Further options of Lightning's trainer; callbacks are added to those of the fit.
+    progress_bar
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    What training gave.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If the loss is not finite before anything was validated.
+    """
+    groups = cells.groups()
+    plan = plan_class(flow, groups, settings, validate=validate)
+    data = data_class(cells, groups, settings)
+    history, interruption = History(progress_bar=progress_bar), Interruption()
+    averaging = AveragedWeights(history)
+    callbacks: list[Any] = [averaging, history, interruption]
+    stopping = None
+    if validate is not None:
+        stopping = EarlyStopping(
+            "valid_energy", patience=settings.patience, check_finite=False, check_on_train_epoch_end=False
+        )
+        callbacks.append(stopping)
+    state = LightningState()
+    saved = None if checkpoint is None else checkpoint(state)
+    if saved is not None:
+        callbacks.append(SaveAfterValidation(saved.path))
+    options = dict(trainer_options or {})
+    if state.checkpoint is not None and _is_complete(state.checkpoint, settings, stopping):
+        for callback in (averaging, history):
+            callback.load_state_dict(state.checkpoint["callbacks"][callback.state_key])
+        plan.on_load_checkpoint(state.checkpoint)
+        averaging.finish(plan, validate=True)
+        return Trained(history.arrays(), plan.step, interrupted=False, failure=None)
+    failure = None
+    flow.train()
+    with _quiet():
+        try:
+            run(
+                plan,
+                data,
+                ckpt_path=None if saved is None or state.checkpoint is None else str(saved.path),
+                **{
+                    "max_steps": settings.max_steps,
+                    "max_epochs": -1,
+                    "accelerator": "cpu",
+                    "devices": 1,
+                    "logger": False,
+                    "gradient_clip_val": settings.gradient_clip,
+                    "check_val_every_n_epoch": 1,
+                    "num_sanity_val_steps": 0,
+                    "limit_val_batches": 1.0 if validate is not None else 0,
+                    "enable_checkpointing": False,
+                    "enable_progress_bar": False,
+                    "enable_model_summary": False,
+                    "use_distributed_sampler": False,
+                    "plugins": [] if saved is None else [SafeCheckpoints(saved, state)],
+                }
+                | options
+                | {"callbacks": [*callbacks, *options.get("callbacks", ())]},
+            )
+        except SystemExit:  # Lightning's answer to an interruption
+            if not interruption.interrupted:
+                raise
+        except NonFiniteLossError as error:
+            if not averaging.best:
+                averaging.finish(plan, validate=False)
+                raise
+            failure = error
+    cut_short = interruption.interrupted or failure is not None
+    averaging.finish(plan, validate=not cut_short)
+    return Trained(history.arrays(), plan.step, cut_short, failure)
+
+
+def _is_complete(checkpoint: Mapping[str, Any], settings: TrainingSettings, stopping: EarlyStopping | None) -> bool:
+    """Whether training had ended when the checkpoint was written."""
+    waited = 0 if stopping is None else checkpoint["callbacks"][stopping.state_key]["wait_count"]
+    return checkpoint["global_step"] >= settings.max_steps or waited >= settings.patience
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice to itself, and leave random states and Ctrl-C as they were."""
+    log = logging.getLogger("lightning.pytorch")
+    level, handler = log.level, signal.getsignal(signal.SIGINT)
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            for message in _KNOWN_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        log.setLevel(level)
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGINT, handler)
