@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import torch
 from _common import Problem, clock, one_thread, with_settings
 from _memory import resident
 from _training import START, new_flow, recipe
+from lightning.pytorch import Callback
 from scipy import sparse
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, FlowTrainer
+from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow
+from perturbflow.train._train_flow import train_flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +75,8 @@ def fit_and_sample(network: str, n_cells: int, n_genes: int, n_conditions: int, 
     prior = AdditiveHurdlePrior.fit(cells)
     prior_seconds = seconds() - started
     flow = new_flow(cells, prior, options, seed=0).to(where)
-    step_seconds, trainer = timed_steps(flow, cells, settings, batch, seconds)
+    settings = replace(settings, batch_size=batch)
+    step_seconds = timed_steps(flow, cells, settings, seconds)
 
     controls = cells.x[:batch].toarray()
     perturbation = np.eye(n_conditions, dtype=np.float32)[0]
@@ -92,24 +96,49 @@ def fit_and_sample(network: str, n_cells: int, n_genes: int, n_conditions: int, 
         "prior s": prior_seconds,
         "memory MB": memory / 1e6,
     }
-    return row | (step_profile(trainer, step_seconds) if with_profile else {})
+    return row | (step_profile(flow, cells, settings, step_seconds) if with_profile else {})
 
 
-def timed_steps(
-    flow: ConditionalFlow, cells: CellData, settings: Any, batch: int, seconds: Callable[[], float]
-) -> tuple[float, FlowTrainer]:
-    """Seconds of the fastest step after the first, and the trainer."""
-    trainer = FlowTrainer(flow, cells, replace(settings, batch_size=batch, max_steps=10**6))
-    stamps: list[float] = []
+class Stamps(Callback):
+    """The seconds at which steps end; it stops training after a few, or after one that is slow."""
 
-    def on_step(trainer: FlowTrainer) -> None:
-        stamps.append(seconds())
-        slow = len(stamps) > 1 and stamps[-1] - stamps[-2] > LONG_STEP
-        if slow or len(stamps) > N_STEPS:
-            trainer.settings = replace(trainer.settings, max_steps=trainer.step)
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.seconds, self.stamps = seconds, list[float]()
 
-    trainer.run(on_step=on_step)
-    return float(np.diff(stamps).min()), trainer
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note the time."""
+        self.stamps.append(self.seconds())
+        slow = len(self.stamps) > 1 and self.stamps[-1] - self.stamps[-2] > LONG_STEP
+        trainer.should_stop = slow or len(self.stamps) > N_STEPS
+
+
+class SecondStep(Callback):
+    """Enters a context for the second step: what torch does once is done by then."""
+
+    def __init__(self, *contexts: Any) -> None:
+        self.contexts, self.stack = contexts, ExitStack()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Enter."""
+        if batch.number == 1:
+            for context in self.contexts:
+                self.stack.enter_context(context)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Leave."""
+        self.stack.close()
+
+
+def on_device(flow: ConditionalFlow, *callbacks: Callback) -> dict[str, Any]:
+    """Options of the trainer for where the flow is."""
+    return {"accelerator": "gpu" if flow.device.type == "cuda" else "cpu", "callbacks": list(callbacks)}
+
+
+def timed_steps(flow: ConditionalFlow, cells: CellData, settings: Any, seconds: Callable[[], float]) -> float:
+    """Seconds of the fastest step after the first."""
+    stamps = Stamps(seconds)
+    train_flow(flow, cells, replace(settings, max_steps=10**6), trainer_options=on_device(flow, stamps))
+    return float(np.diff(stamps.stamps).min())
 
 
 def fastest(function: Callable[[], Any], seconds: Callable[[], float]) -> float:
@@ -124,20 +153,19 @@ def fastest(function: Callable[[], Any], seconds: Callable[[], float]) -> float:
     return min(taken)
 
 
-def step_profile(trainer: FlowTrainer, step_seconds: float) -> dict[str, float]:
+def step_profile(flow: ConditionalFlow, cells: CellData, settings: Any, step_seconds: float) -> dict[str, float]:
     """Share of a training step outside matrix products, and its FLOP/s in them."""
-    on_gpu = trainer.flow.device.type == "cuda"
-    trainer.settings = replace(trainer.settings, max_steps=trainer.step + 1)
+    on_gpu = flow.device.type == "cuda"
+    settings = replace(settings, max_steps=2)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as profiled, record_function("step"):
-        trainer.run()
+    profiled = profile(activities=activities)
+    train_flow(flow, cells, settings, trainer_options=on_device(flow, SecondStep(profiled, record_function("step"))))
     events = profiled.key_averages()
     # On the CPU the time of "step" itself is what passes between the operators, in Python.
     time_of = [(event.key, event.self_device_time_total if on_gpu else event.self_cpu_time_total) for event in events]
     matrix = sum(value for key, value in time_of if MATRIX_WORK.match(key))
-    trainer.settings = replace(trainer.settings, max_steps=trainer.step + 1)
-    with FlopCounterMode(display=False) as counter:
-        trainer.run()
+    counter = FlopCounterMode(display=False)
+    train_flow(flow, cells, settings, trainer_options=on_device(flow, SecondStep(counter)))
     total = 1e6 * step_seconds if on_gpu else sum(value for _, value in time_of)
     return {"outside matrix work": 1 - matrix / total, "FLOP/s": counter.get_total_flops() / step_seconds}
 
@@ -157,7 +185,7 @@ def evaluations_against_energy(name: str, n_steps: int, solver_steps: Sequence[i
     problem = Problem.make(name, 0, max_conditions=N_CONDITIONS)
     options, settings = recipe("MLP", "zero_inflated", seed=0)
     flow = new_flow(problem.training, AdditiveHurdlePrior.fit(problem.training), options, seed=0).to(device())
-    FlowTrainer(flow, problem.training, replace(settings, max_steps=n_steps)).run()
+    train_flow(flow, problem.training, replace(settings, max_steps=n_steps))
     n_held_out = sum(condition.block[0] == "test" for condition in problem.conditions)
     rows, n_evaluations = [], 0
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from lightning.pytorch import Callback
 from scipy import sparse
 from sklearn.decomposition import PCA
 
@@ -14,10 +15,10 @@ from perturbflow.flow import (
     CellData,
     ConditionalFlow,
     FlowConfig,
-    FlowTrainer,
     TrainingSettings,
     Velocity,
 )
+from perturbflow.train._averaging import AveragedWeights
 from perturbflow.train._presets import PRESETS, resolve
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ def new_flow(cells: CellData, prior: AdditiveHurdlePrior, options: Mapping[str, 
     return ConditionalFlow(config, prior, seed=seed)
 
 
-class Budget:
+class Budget(Callback):
     """Ends a training when its seconds are used up, and plans its schedule to end there.
 
-    Called after every step, it plans the number of steps anew from the seconds that a step has taken so far: the cosine
+    After every step it plans the number of steps anew from the seconds that a step has taken so far: the cosine
     decay then ends with the budget, and the warm-up takes at most a tenth of it. What is done at the points in between is
     not counted.
 
@@ -80,7 +81,7 @@ class Budget:
     points
         Seconds at which to look at the flow, ascending.
     look
-        Called there with the trainer, whose flow has the averaged weights, and the seconds used.
+        Called there with the number of steps, while the flow has the averaged weights, and the seconds used.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Budget:
         clock: Callable[[], float],
         used: float = 0.0,
         points: Sequence[float] = (),
-        look: Callable[[FlowTrainer, float], None] | None = None,
+        look: Callable[[int, float], None] | None = None,
     ) -> None:
         self.seconds, self.clock, self.points, self.look = seconds, clock, list(points), look
         self.started = clock() - used
@@ -101,28 +102,32 @@ class Budget:
         """Seconds used so far."""
         return self.clock() - self.started
 
-    def __call__(self, trainer: FlowTrainer) -> None:
-        used = self.used
-        if trainer.step == 1:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Plan anew, and look."""
+        used, step = self.used, batch.number + 1
+        if step == 1:
             self.first = used  # memory is allocated in the first step: it says little about the next
-        per_step = (used - self.first) / (trainer.step - 1) if trainer.step > 1 else 0.0
+        per_step = (used - self.first) / (step - 1) if step > 1 else 0.0
         left = int((self.seconds - used) / per_step) if per_step else int(used < self.seconds)
-        n_steps = trainer.step + max(0, left)
+        n_steps = step + max(0, left)
         warmup = max(1, min(_LONGEST_WARM_UP, n_steps // 10))
-        trainer.settings = replace(trainer.settings, max_steps=n_steps, warmup_steps=warmup)
-        if self.points and (used >= self.points[0] or n_steps == trainer.step):
-            self.points = [point for point in self.points if point > used and n_steps > trainer.step]
-            self.look_at(trainer)
+        pl_module.settings = replace(pl_module.settings, max_steps=n_steps, warmup_steps=warmup)
+        trainer.should_stop = trainer.should_stop or n_steps == step
+        if self.points and (used >= self.points[0] or n_steps == step):
+            self.points = [point for point in self.points if point > used and n_steps > step]
+            averaged = next(own for own in trainer.callbacks if isinstance(own, AveragedWeights))
+            averaged.swap_in(pl_module)
+            pl_module.eval()
+            self.look_at(step)
+            averaged.swap_out(pl_module)
+            pl_module.train()
 
-    def look_at(self, trainer: FlowTrainer) -> None:
-        """Look at the flow with its averaged weights; the clock stands still."""
+    def look_at(self, step: int) -> None:
+        """Look at the flow; the clock stands still."""
         if self.look is None:
             return
-        used, flow = self.used, trainer.flow
-        network, flow.network = flow.network, trainer.average.module
-        flow.eval()
-        self.look(trainer, used)
-        flow.network = network
+        used = self.used
+        self.look(step, used)
         self.started += self.used - used
 
 

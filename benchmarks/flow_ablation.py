@@ -36,11 +36,12 @@ from _common import FLOOR, SETS, Problem, clock, one_thread, with_settings
 from _training import NETWORKS, START, UNET_WIDTH, Budget, PCAFlow, new_flow, recipe
 
 import perturbflow as pf
-from perturbflow.flow import PARAMETRISATIONS, AdditiveHurdlePrior, FlowTrainer
+from perturbflow.flow import PARAMETRISATIONS, AdditiveHurdlePrior
 from perturbflow.predict._flow_store import read_flow
+from perturbflow.train._train_flow import train_flow
 
 if TYPE_CHECKING:
-    from perturbflow.flow import CellData, ConditionalFlow
+    from perturbflow.flow import CellData, ConditionalFlow, TrainingSettings
 
 FEW_CELLS = 16
 N_POINTS = 6
@@ -91,7 +92,7 @@ class Ablation:
         training = self.problem.training
         options, settings = recipe("MLP", "zero_inflated", seed=0)
         flow = new_flow(training, AdditiveHurdlePrior.fit(training), options, seed=0).to(self.options.device)
-        FlowTrainer(flow, training, replace(settings, max_steps=2)).run()
+        train_flow(flow, training, replace(settings, max_steps=2))
 
     def gene_space(self, network: str, parametrisation: str) -> None:
         """Train one network; judge it from both sources."""
@@ -104,7 +105,8 @@ class Ablation:
         law_seconds = self.prior_seconds if flow.parametrisation.uses_law else 0.0
         # Only a moved control cell needs the prior where the velocity does not.
         later = {name + CONTROL_SUFFIX: self.prior_seconds - law_seconds}
-        self.train(name, FlowTrainer(flow, self.problem.training, settings), samplers, law_seconds, started, later)
+        training = (flow, self.problem.training, settings)
+        self.train(name, training, samplers, law_seconds, started, later)
         flow.prior = self.final_prior
         self.judge(samplers)
 
@@ -115,8 +117,8 @@ class Ablation:
         started = self.clock()
         pca_flow = PCAFlow.untrained(self.problem.training, options, seed=seed)
         pca_flow.flow.to(self.options.device)
-        trainer = FlowTrainer(pca_flow.flow, pca_flow.scores, settings)
-        self.train(PCA_MODEL, trainer, {PCA_MODEL: pca_flow}, 0.0, started, {})
+        training = (pca_flow.flow, pca_flow.scores, settings)
+        self.train(PCA_MODEL, training, {PCA_MODEL: pca_flow}, 0.0, started, {})
         self.judge({PCA_MODEL: pca_flow})
 
     def preset(self, preset: str, *, max_steps: int) -> None:
@@ -144,7 +146,7 @@ class Ablation:
     def train(
         self,
         name: str,
-        trainer: FlowTrainer,
+        training: tuple[ConditionalFlow, CellData, TrainingSettings],
         samplers: dict[str, Any],
         used: float,
         started: float,
@@ -154,20 +156,23 @@ class Ablation:
         points = self.options.budget * np.geomspace(FIRST_POINT, 1, N_POINTS)
         looked = {"seconds": 0.0}
 
-        def look(trainer: FlowTrainer, seconds: float) -> None:
+        def look(step: int, seconds: float) -> None:
             before = time.monotonic()
-            self.add_to_curves(samplers, trainer.step, {model: seconds + later.get(model, 0.0) for model in samplers})
+            self.add_to_curves(samplers, step, {model: seconds + later.get(model, 0.0) for model in samplers})
             looked["seconds"] += time.monotonic() - before
 
         budget = Budget(
             self.options.budget, clock=self.clock, used=used + self.clock() - started, points=points, look=look
         )
-        budget.look_at(trainer)
-        trainer.run(on_step=budget)
+        budget.look_at(0)
+        flow, cells, settings = training
+        options = {"accelerator": "gpu" if flow.device.type == "cuda" else "cpu", "callbacks": [budget]}
+        # The budget ends it.
+        steps = train_flow(flow, cells, replace(settings, max_steps=10**9), trainer_options=options).steps
         for model in samplers:
             seconds = budget.used + later.get(model, 0.0)
-            self.costs.append({"model": model, "training": name, "steps": trainer.step, "seconds": seconds})
-        self.progress(f"{name}: {trainer.step} steps, curves took {looked['seconds']:.0f} s")
+            self.costs.append({"model": model, "training": name, "steps": steps, "seconds": seconds})
+        self.progress(f"{name}: {steps} steps, curves took {looked['seconds']:.0f} s")
 
     def add_to_curves(self, samplers: dict[str, Any], step: int, seconds: dict[str, float]) -> None:
         """Energy distance of all samplers now, on fewer cells and conditions than at the end."""

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from _common import markdown, mean_and_spread, one_thread
 from anndata import AnnData
+from lightning.pytorch import Callback
 from scipy import sparse
 
 import perturbflow as pf
@@ -32,14 +33,16 @@ from perturbflow.flow import (
     CellData,
     ConditionalFlow,
     FlowConfig,
-    FlowTrainer,
     TrainingSettings,
-    point_on_path,
+    draw_path,
+    flow_matching_errors,
 )
-from perturbflow.flow._batches import Batches
+from perturbflow.flow._batches import DeviceRows, TrainingConditions, group_of_cells
 from perturbflow.metrics import energy_distance
 from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.screen._fields import PerturbationFields, read_cells, read_fields
+from perturbflow.train._averaging import AveragedWeights
+from perturbflow.train._train_flow import train_flow
 from perturbflow.train._transfer import inherited_options, transfer_weights
 
 OVERLAP = 0.8
@@ -129,15 +132,17 @@ class Judge:
         """Flow-matching loss, as it is trained but without dropped conditions."""
         import torch
 
-        batches, generator = Batches(flow, cells), torch.Generator().manual_seed(self.seed)
+        groups, generator = cells.groups(), torch.Generator().manual_seed(self.seed)
+        conditions, group = TrainingConditions(flow, groups), group_of_cells(groups, len(cells))
+        rows, all_cells = DeviceRows(cells.x, flow.device), torch.zeros(LOSS_CELLS, dtype=torch.bool)
         losses = []
         with torch.inference_mode():
             for _ in range(LOSS_BATCHES):
-                x1, law, condition = batches.draw(LOSS_CELLS, generator, whole=0, part=0)
-                t = torch.rand((len(x1), 1), generator=generator).clamp(max=0.99)
-                x0 = torch.randn(x1.shape, generator=generator)
-                error = flow.velocity(point_on_path(x0, x1, t), t, law, condition) - (x1 - x0)
-                losses.append(float((flow.parametrisation.loss_weight(t) * error.square()).mean()))
+                picked = torch.randint(len(cells), (LOSS_CELLS,), generator=generator)
+                law, condition = conditions.look_up(group[picked], torch.ones(()), all_cells)
+                t, x0 = draw_path(LOSS_CELLS, cells.n_genes, generator)
+                errors = flow_matching_errors(flow, rows.take(picked), law, condition, t=t, x0=x0)
+                losses.append(float(errors.mean()))
         return float(np.mean(losses))
 
     def energy(self, flow: ConditionalFlow, cells: CellData) -> float:
@@ -176,16 +181,18 @@ def train(
     """Train, and look at the averaged weights in between: steps and losses on fresh cells."""
     curve: list[tuple[int, float]] = []
 
-    def look(trainer: FlowTrainer) -> None:
-        if judge is None:
-            return
-        network, flow.network = flow.network, trainer.average.module
-        curve.append((trainer.step, judge.loss(flow, judge.screen.judged["fresh cells"])))
-        flow.network = network
+    class Look(Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            if judge is None:
+                return
+            averaged = next(own for own in trainer.callbacks if isinstance(own, AveragedWeights))
+            averaged.swap_in(pl_module)
+            curve.append((pl_module.step, judge.loss(flow, judge.screen.judged["fresh cells"])))
+            averaged.swap_out(pl_module)
 
     every = max(1, steps // LOOKS)
     options = TrainingSettings(max_steps=steps, validate_every=every, patience=steps, seed=seed, **settings)
-    FlowTrainer(flow, cells, options).run(on_validation=look)
+    train_flow(flow, cells, options, trainer_options={"callbacks": [Look()]})
     return curve
 
 

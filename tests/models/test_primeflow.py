@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,19 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
 from scipy import sparse
+from scvi.model import SCVI
+from scvi.train import Trainer, TrainRunner
 
+from perturbflow.flow import TrainingSettings
 from perturbflow.models import PRiMeFlow
 from perturbflow.predict._flow_store import read_flow, write_flow
+from perturbflow.screen._fields import read_cells
 from perturbflow.tl import fit_flow, predict_perturbation
+from perturbflow.train._flow_data import FlowData
+from perturbflow.train._flow_plan import FlowPlan
 
 SMALL: Any = {"width": 16, "n_blocks": 1}
 QUICK: Any = {"calibrate": False, "max_steps": 6, "batch_size": 32, "progress_bar": False}
@@ -176,47 +185,90 @@ def test_layer_and_batch_are_registered(registered):
     assert model.predict("A", covariates={"plate": "p1"}).shape[0] < is_control(registered).sum()
 
 
-@pytest.mark.parametrize("covariate_keys", [(), ("cell_type",)])
-@pytest.mark.parametrize("source", ["control", "noise"])
-def test_loss_of_the_module_is_that_of_its_cells(registered, source, covariate_keys):
-    del registered.uns["split"]
-    PRiMeFlow.setup_anndata(registered, **(FIELDS | {"covariate_keys": covariate_keys}))
-    model = trained(registered, source=source)
-    dataset = model.adata_manager.create_torch_dataset()
-    batch = {
-        name: torch.as_tensor(values.toarray() if sparse.issparse(values) else np.asarray(values))
-        for name, values in dataset[np.arange(0, 600, 17)].items()
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        inference, generative, output = model.module(batch)
-    assert generative["velocity"].shape == (36, 40)
-    weight = model.module.flow.parametrisation.loss_weight(inference["t"])
-    error = weight * (generative["velocity"] - (inference["x1"] - inference["x0"])) ** 2
-    per_cell = error.mean(dim=1)
-    torch.testing.assert_close(output.loss, per_cell.mean())
-    (recorded,) = output.reconstruction_loss.values()
-    torch.testing.assert_close(recorded, per_cell)
-    output.loss.backward()
-    assert any(weight.grad is not None and weight.grad.any() for weight in model.module.parameters())
+def test_hooks_of_scvi_tools_are_live(registered):
+    seen = []
 
-    # One cell by hand: its law and condition are those of the flow.
-    flow = model.module.flow
-    doses = batch["perturbations"][:1].numpy()
-    codes = inference["covariates"][:1].numpy()
-    law = flow.gene_law(flow.prior.law(doses[0], flow.prior.context(codes[0])))
-    alone = flow.velocity(inference["point"][:1], inference["t"][:1], law, flow.encode(doses, codes))
-    torch.testing.assert_close(alone, generative["velocity"][:1], rtol=1e-4, atol=1e-4)
+    class Plan(FlowPlan):
+        def training_step(self, batch, batch_idx):
+            seen.append(("step", batch.number, len(batch.x)))
+            return super().training_step(batch, batch_idx)
+
+    class Data(FlowData):
+        def setup(self, stage):
+            seen.append(("data", len(self.cells)))
+            super().setup(stage)
+
+    class Runner(TrainRunner):
+        def __call__(self):
+            seen.append(("runner", type(self.trainer)))
+            super().__call__()
+
+    class Model(PRiMeFlow):
+        _training_plan_cls, _data_splitter_cls, _train_runner_cls = Plan, Data, Runner
+
+    plain = trained(registered)
+    model = Model(registered, **SMALL)
+    model.train(**QUICK, split_key="none")
+    assert seen == [("runner", Trainer), ("data", 600), *(("step", number, 32) for number in range(6))]
+    assert model.trainer.global_step == 6
+    for name, tensor in plain.module.state_dict().items():
+        assert torch.equal(tensor, model.module.state_dict()[name]), name
 
 
-def test_module_samples_like_the_flow(registered):
-    model = trained(registered)
-    x = registered.X.toarray()[is_control(registered)]
-    ask = (x, np.array([1.0, 0, 0, 0]), np.array([0]))
-    np.testing.assert_array_equal(
-        model.module.sample(*ask, rng=np.random.default_rng(1)),
-        model.fitted.sample(*ask, rng=np.random.default_rng(1)),
-    )
+def test_callbacks_and_loggers_of_lightning(registered, tmp_path):
+    scores = []
+
+    class Seen(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            scores.append(float(trainer.callback_metrics["valid_energy"]))
+
+    model = PRiMeFlow(registered, **SMALL)
+    logger = CSVLogger(tmp_path, name="log", flush_logs_every_n_steps=1)
+    options = {"callbacks": [Seen()], "logger": logger, "log_every_n_steps": 1, "enable_progress_bar": False}
+    # What the tuner of scvi-tools passes besides.
+    options |= {"check_val_every_n_epoch": 1, "plan_kwargs": {"lr": 1e-2, "validate_every": 3}}
+    model.train(**QUICK, **options)
+    assert scores == model.history["valid_energy"]["valid_energy"].tolist()
+    assert len(scores) == 2
+    table = pd.read_csv(tmp_path / "log/version_0/metrics.csv")
+    assert table["valid_energy"].dropna().tolist() == pytest.approx(scores)
+    assert table["train_loss"].dropna().size == 6
+    assert model.fitted.settings["learning_rate"] == 1e-2
+
+
+def test_epochs_are_passes_over_the_training_cells(registered):
+    model = PRiMeFlow(registered, **SMALL)
+    model.train(2, batch_size=100, split_key="none", calibrate=False, progress_bar=False)
+    assert model.history["loss"].index[-1] == 12
+    assert model.fitted.settings["max_steps"] == 12
+
+
+def test_arguments_are_those_of_scvi_tools():
+    theirs = inspect.signature(SCVI.train).parameters
+    ours = inspect.signature(PRiMeFlow.train).parameters
+    shared = {"max_epochs", "accelerator", "devices", "batch_size", "plan_kwargs", "datamodule", "trainer_kwargs"}
+    assert shared <= theirs.keys() & ours.keys()
+    assert list(ours)[1] == list(theirs)[1] == "max_epochs"
+    for name in ("max_epochs", "accelerator", "devices", "plan_kwargs", "datamodule"):
+        assert ours[name].default == theirs[name].default, name
+
+
+def test_another_source_of_batches(registered):
+    seen = []
+
+    class Controls(FlowData):
+        """Control cells alone."""
+
+        def draw(self, number):
+            seen.append(number)
+            return torch.arange(4)
+
+    cells = read_cells(registered)
+    settings = TrainingSettings(max_steps=6, batch_size=4)
+    model = PRiMeFlow(registered, **SMALL)
+    data = Controls(cells, cells.groups(), settings)
+    model.train(**(QUICK | {"batch_size": 4}), split_key="none", datamodule=data)
+    assert seen == list(range(6))
 
 
 def test_summary_names_the_settings(registered, capsys):
@@ -288,11 +340,25 @@ def test_raw_counts_are_refused(registered, unchanged):
         ({"width": 0}, {}, "Expected `width` to be at least 1"),
         ({}, {"max_steps": 0}, "Expected `max_steps` to be at least 1"),
         ({}, {"accelerator": "abacus"}, "Expected a torch device that is present"),
+        ({}, {"precision": "16-mixed"}, "Expected `precision` to be '32-true' or 'bf16-mixed'"),
+        ({}, {"max_epochs": 0}, "Expected `max_epochs` to be at least 1"),
     ],
 )
 def test_bad_settings_are_refused(registered, options, settings, message):
     with pytest.raises(ValueError, match=message):
         PRiMeFlow(registered, **(SMALL | options)).train(**(QUICK | settings), split_key="none")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"momentum": 0.9}, r"in `plan_kwargs`, of .*found \['momentum'\]"),
+        ({"seed": 1}, "seed are arguments of their own"),
+    ],
+)
+def test_unknown_settings_of_training_are_named(registered, given, message):
+    with pytest.raises(TypeError, match=message):
+        PRiMeFlow(registered, **SMALL).train(plan_kwargs=given)
 
 
 def test_failed_training_leaves_the_model_untrained(registered):

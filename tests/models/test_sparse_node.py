@@ -129,13 +129,6 @@ def test_fields_are_those_of_the_function():
     np.testing.assert_array_equal(model.adata_manager.get_from_registry("X"), adata.layers["other"])
 
 
-def test_module_gives_the_rates_of_cells(trained):
-    x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
-    _, generated, output = trained.module({"X": x, "time": torch.zeros(6, 1)})
-    torch.testing.assert_close(generated["rate"], trained.fitted.model.field.float()(x))
-    torch.testing.assert_close(output.loss, (generated["rate"] ** 2).mean())
-
-
 def test_what_needs_training(adata):
     model = SparseNODE(adata, **QUICK)
     for ask in (lambda: model.forecast(TIME), lambda: model.simulate_knockout({"gene0": 0.0}, TIME), model.graph):

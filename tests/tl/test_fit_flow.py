@@ -390,8 +390,9 @@ def test_half_precision_is_close_to_full(registered):
     fit_flow(registered, **ALL, key_added="full")
     fit_flow(registered, **ALL, precision="bfloat16", key_added="mixed")
     full, mixed = (registered.uns[key]["history"]["loss"][-1] for key in ("full", "mixed"))
-    assert full != mixed
     np.testing.assert_allclose(mixed, full, rtol=0.02)
+    weights = [registered.uns[key]["weights"]["write.weight"] for key in ("full", "mixed")]
+    assert (weights[0] != weights[1]).any()
 
 
 def test_calibration_is_stored_with_the_flow(registered):

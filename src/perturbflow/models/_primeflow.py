@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import CategoricalJointObsField, CategoricalObsField, LayerField, ObsmField
+from scvi.train import TrainRunner
 
 from perturbflow._checks import check_text
 from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
@@ -31,7 +32,9 @@ from perturbflow.predict._prediction import (
 )
 from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
 from perturbflow.train._fit import fit
-from perturbflow.train._presets import resolve
+from perturbflow.train._flow_data import FlowData
+from perturbflow.train._flow_plan import FlowPlan
+from perturbflow.train._presets import check_plan_options, resolve
 from perturbflow.train._transfer import inherited_options
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from lightning.pytorch import LightningDataModule
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -47,8 +51,8 @@ class PRiMeFlow(RegisteredModel):
     """Conditional flow matching in gene-expression space, as a scvi-tools model.
 
     The same fit as :func:`perturbflow.tl.fit_flow`, for those who work with model classes: registration, ``train``,
-    ``predict``, ``save`` and ``load`` are those of scvi-tools. Training is perturbflow's own loop and not Lightning's,
-    because early stopping generates cells of held-out conditions. ``load`` unpickles a file, as in every scvi-tools
+    ``predict``, ``save`` and ``load`` are those of scvi-tools, its training plan, data splitter and runner are hooks of the
+    class. ``load`` unpickles a file, as in every scvi-tools
     model, and so runs code: open only files that you trust, or use the ``store`` of :func:`perturbflow.tl.fit_flow`.
 
     Parameters
@@ -96,6 +100,9 @@ class PRiMeFlow(RegisteredModel):
 
     _fields_key = FIELDS_KEY
     _module_cls = FlowModule
+    _training_plan_cls = FlowPlan
+    _data_splitter_cls = FlowData
+    _train_runner_cls = TrainRunner
 
     def __init__(
         self,
@@ -229,49 +236,42 @@ class PRiMeFlow(RegisteredModel):
 
     def train(
         self,
-        max_steps: int | None = None,
+        max_epochs: int | None = None,
         *,
-        guidance: float | Literal["auto"] = "auto",
-        max_minutes: float | None = None,
+        max_steps: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
         batch_size: int | None = None,
-        learning_rate: float | None = None,
-        weight_decay: float | None = None,
-        condition_dropout: float | None = None,
-        patience: int | None = None,
-        precision: Literal["auto", "full", "bfloat16"] = "auto",
-        compile_network: bool = False,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        datamodule: LightningDataModule | None = None,
+        guidance: float | Literal["auto"] = "auto",
         calibrate: bool = True,
         init_from: FittedFlow | None = None,
         split_key: str = "split",
         seed: int = 0,
-        accelerator: str = "auto",
         checkpoint: str | Path | None = None,
         progress_bar: bool = True,
+        **trainer_kwargs: Any,
     ) -> None:
-        """Fit the model; see :func:`perturbflow.tl.fit_flow` for what is done and for the parameters.
+        """Fit the model with Lightning; see :func:`perturbflow.tl.fit_flow` for what is done.
 
         Parameters
         ----------
+        max_epochs
+            Passes over the training cells, instead of ``max_steps``.
         max_steps
             Number of optimiser steps.
+        accelerator, devices
+            Where to train, as in every model of scvi-tools; "auto" takes one GPU where there is one.
+        batch_size
+            Cells a step, on all devices together.
+        plan_kwargs
+            Settings of training, those of :class:`perturbflow.flow.TrainingSettings`; ``lr`` stands for
+            ``learning_rate``.
+        datamodule
+            Another source of batches.
         guidance
             Weight of classifier-free guidance in predictions, or "auto".
-        max_minutes
-            Stop training after this many minutes.
-        batch_size
-            Cells a step.
-        learning_rate
-            Peak learning rate of AdamW.
-        weight_decay
-            Weight decay of AdamW.
-        condition_dropout
-            Probability that the whole condition is dropped in training.
-        patience
-            Validations without improvement before training stops.
-        precision
-            Precision of the network's matrix products.
-        compile_network
-            Translate the network with ``torch.compile``.
         calibrate
             Cross-validate the prior, so that stated uncertainties are calibrated.
         init_from
@@ -280,28 +280,18 @@ class PRiMeFlow(RegisteredModel):
             Column of ``adata.obs`` with the split.
         seed
             Seed of everything random.
-        accelerator
-            Torch device; "auto" takes a GPU where there is one.
         checkpoint
             Directory for checkpoints.
         progress_bar
             Whether to show a progress bar.
+        **trainer_kwargs
+            Options of scvi-tools' trainer, which is Lightning's: ``logger``, ``callbacks``, ``strategy``,
+            ``num_nodes`` and so on. The metrics are ``train_loss`` and, at every validation, ``valid_energy``.
         """
-        options, settings = resolve(
+        settings = check_plan_options(plan_kwargs, ("max_steps", "batch_size", "seed"))
+        options, training = resolve(
             self.preset,
-            self.choices
-            | {
-                "max_steps": max_steps,
-                "max_minutes": max_minutes,
-                "batch_size": batch_size,
-                "learning_rate": learning_rate,
-                "weight_decay": weight_decay,
-                "condition_dropout": condition_dropout,
-                "patience": patience,
-                "precision": precision,
-                "compile_network": compile_network,
-                "seed": seed,
-            },
+            self.choices | settings | {"max_steps": max_steps, "batch_size": batch_size, "seed": seed},
             inherited=None
             if init_from is None
             else inherited_options(init_from, list(map(str, self._cells().var_names))),
@@ -309,13 +299,19 @@ class PRiMeFlow(RegisteredModel):
         fitted = fit(
             self._cells(),
             options=options,
-            settings=settings,
+            settings=training,
+            max_epochs=max_epochs,
             guidance=guidance,
             calibrate=calibrate,
             init_from=init_from,
             split_key=split_key,
-            device=accelerator,
             checkpoint=checkpoint,
+            device=accelerator,
+            trainer_options=trainer_kwargs | ({} if devices == "auto" else {"devices": devices}),
+            datamodule=datamodule,
+            run=self._run,
+            plan_class=self._training_plan_cls,
+            data_class=self._data_splitter_cls,
             progress_bar=progress_bar,
         )
         # Plain arrays and values: what `save` keeps, and what `load` rebuilds the module from.
@@ -327,6 +323,11 @@ class PRiMeFlow(RegisteredModel):
         }
         self.is_trained_ = True
         self.module.eval()
+
+    def _run(self, plan: FlowPlan, data: LightningDataModule, **options: Any) -> None:
+        """Train with the runner of scvi-tools."""
+        options = {name: value for name, value in options.items() if name != "ckpt_path" or value is not None}
+        self._train_runner_cls(self, plan, data, **options)()
 
     @property
     def fitted(self) -> FittedFlow:

@@ -48,6 +48,7 @@ def fit_flow(
     device: str = "auto",
     store: str | Path | None = None,
     checkpoint: str | Path | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
     progress_bar: bool = True,
     key_added: str = "flow",
     modality: str | None = None,
@@ -56,10 +57,10 @@ def fit_flow(
     """Fit PRiMeFlow: learn to generate the cells of every condition, and to extrapolate to conditions not seen.
 
     An additive hurdle prior over perturbations and covariates is estimated in closed form on the training cells; a
-    velocity network then learns what it lacks, by conditional flow matching. Training stops early on the validation
+    velocity network, trained by Lightning, then learns what it lacks, by conditional flow matching. Training stops early on the validation
     conditions, where it is also chosen how much of a control cell a prediction keeps and how far the network is
     trusted. Finally the prior is estimated anew on training and validation cells. Test cells are never looked at.
-    Interrupting (Ctrl-C) keeps the best weights so far.
+    Interrupting (Ctrl-C, or the signal that ends a job) keeps the best weights so far.
 
     Parameters
     ----------
@@ -125,6 +126,10 @@ def fit_flow(
     checkpoint
         Directory for checkpoints, written at every validation (or as often without one). A fit that was cut short
         continues from the last, with the same result as without a break; it is removed when the fit is complete.
+    trainer_kwargs
+        Options of Lightning's trainer, such as ``{"devices": 2, "strategy": "ddp"}``, ``logger`` or ``callbacks``. The
+        metrics are ``train_loss`` and, at every validation, ``valid_energy``. Several devices share every batch, and
+        the fit is that of one device.
     progress_bar
         Whether to show a progress bar.
     key_added
@@ -151,6 +156,8 @@ def fit_flow(
         If a setting is wrong, cells of held-out conditions are among the training cells, a context has no training
         controls, the expression is not log1p-normalised, a checkpoint belongs to another fit, or ``key_added`` names
         something else than an earlier flow.
+    FloatingPointError
+        If the loss is not finite before anything was validated; later the best weights are kept, with a warning.
     OSError
         If nothing can be written to ``store`` or ``checkpoint``, which is tried before the fit.
 
@@ -210,6 +217,7 @@ def fit_flow(
         split_key=split_key,
         device=device,
         checkpoint=checkpoint,
+        trainer_options=trainer_kwargs,
         progress_bar=progress_bar,
     )
     adata = writable(adata, copy=copy)

@@ -58,20 +58,28 @@ class AveragedWeights(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Put the average in place of the weights."""
         del trainer
-        self._current = _copy(pl_module.flow.network.state_dict())
-        pl_module.flow.network.load_state_dict(self.average or self._current)
+        self.swap_in(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Put the weights back."""
         del trainer
-        pl_module.flow.network.load_state_dict(self._current)
-        self._current = {}
+        self.swap_out(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Keep the average if it is the best so far."""
         score = trainer.callback_metrics.get("valid_energy")
         if score is not None:
             self.judge(pl_module, float(score))
+
+    def swap_in(self, plan: Any) -> None:
+        """Put the average in place of the weights, until :meth:`swap_out`."""
+        self._current = _copy(plan.flow.network.state_dict())
+        plan.flow.network.load_state_dict(self.average or self._current)
+
+    def swap_out(self, plan: Any) -> None:
+        """Put the weights back."""
+        plan.flow.network.load_state_dict(self._current)
+        self._current = {}
 
     def judge(self, plan: Any, score: float) -> None:
         """Note the score of the average, and keep it if it is the best so far."""

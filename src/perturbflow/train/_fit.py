@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from lightning.pytorch import LightningDataModule
     from numpy.typing import NDArray
 
     from perturbflow.screen._conditions import Vocabulary
@@ -55,6 +56,7 @@ def fit(
     *,
     options: Mapping[str, Any],
     settings: TrainingSettings,
+    max_epochs: int | None = None,
     guidance: float | Literal["auto"] = "auto",
     calibrate: bool = True,
     init_from: FittedFlow | None = None,
@@ -63,6 +65,7 @@ def fit(
     checkpoint: str | Path | None = None,
     trainer_options: Mapping[str, Any] | None = None,
     run: Callable[..., Any] = run_lightning,
+    datamodule: LightningDataModule | None = None,
     plan_class: type[FlowPlan] = FlowPlan,
     data_class: type[FlowData] = FlowData,
     progress_bar: bool = True,
@@ -81,6 +84,8 @@ def fit(
         Settings of :class:`FlowConfig`, without its numbers of genes, components and categories.
     settings
         How to train.
+    max_epochs
+        Passes over the training cells, which are then the number of steps.
     guidance
         Weight of classifier-free guidance, or "auto" to choose it on the validation conditions.
     calibrate
@@ -97,6 +102,9 @@ def fit(
         Options of :class:`lightning.pytorch.Trainer`, such as ``devices``, ``strategy``, ``logger`` or ``callbacks``.
     run
         Trains a plan on data with such options; the model class of scvi-tools gives its own.
+    datamodule
+        Batches to train on, each a :class:`perturbflow.train._flow_plan.Batch` whose groups are numbered as by
+        :meth:`perturbflow.flow.CellData.groups`; by default they are drawn from the training cells.
     plan_class, data_class
         How the network is trained, and on which batches; subclasses of the defaults.
     progress_bar
@@ -129,6 +137,8 @@ def fit(
     (50, ('train',), 32)
     """
     _check_settings(settings, options, guidance)
+    if max_epochs is not None:
+        check_whole_number(max_epochs, name="max_epochs", least=1)
     if checkpoint is not None:
         check_folder(checkpoint, name="checkpoint")
     fields = read_fields(adata)
@@ -146,6 +156,8 @@ def fit(
         msg = f"Expected training cells, found no 'train' in `adata.obs[{split_key!r}]`. Split the cells again."
         raise ValueError(msg)
     training = read_cells(adata, rows=split == "train")
+    if max_epochs is not None:
+        settings = replace(settings, max_steps=math.ceil(max_epochs * len(training) / settings.batch_size))
     target = _device(device)
     config = FlowConfig(
         n_genes=adata.n_vars,
@@ -187,6 +199,7 @@ def fit(
             run=run,
             plan_class=plan_class,
             data_class=data_class,
+            datamodule=datamodule,
             trainer_options=_on_device(target) | dict(trainer_options or {}),
             progress_bar=progress_bar,
         )
@@ -279,6 +292,7 @@ def _choose(
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = "cuda" if name == "gpu" else name  # as Lightning calls it
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device

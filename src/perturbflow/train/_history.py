@@ -61,7 +61,7 @@ class History(Callback):
         )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note the loss every now and then, move the bar, and stop when the time is up."""
+        """Note the loss every now and then, and move the bar."""
         del outputs, batch_idx
         step, settings = batch.number + 1, pl_module.settings
         self.seconds = time.monotonic() - self._started
@@ -71,16 +71,13 @@ class History(Callback):
             held_out = {"held out": f"{valid[-1]:.3f}"} if valid else {}
             self._bar.set_postfix(loss=f"{float(pl_module.smoothed):.4f}", **held_out)
         if step % settings.validate_every == 0 or step == settings.max_steps:
-            self._note(step, pl_module)
-        if settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes:
-            trainer.should_stop = True
+            self._note(step, trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Note the last step, and remove the bar."""
-        del trainer
         steps = self.values["step"]
         if pl_module.step and (not steps or steps[-1] < pl_module.step):
-            self._note(pl_module.step, pl_module)
+            self._note(pl_module.step, trainer, pl_module)
         self._stack.close()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -88,12 +85,13 @@ class History(Callback):
         del trainer, pl_module, exception
         self._stack.close()
 
-    def _note(self, step: int, plan: Any) -> None:
-        if not math.isfinite(float(plan.smoothed)):  # on a CPU the step itself has noticed
+    def _note(self, step: int, trainer: Trainer, plan: Any) -> None:
+        loss = float(trainer.strategy.reduce(plan.smoothed, reduce_op="mean"))
+        if not math.isfinite(loss):  # on a CPU the step itself has noticed
             raise NonFiniteLossError(step, [], [])
         rate = plan.share_of_learning_rate(step - 1) * plan.settings.learning_rate
         for name, value in zip(
-            ("step", "loss", "learning_rate", "seconds"), (step, plan.smoothed, rate, self.seconds), strict=True
+            ("step", "loss", "learning_rate", "seconds"), (step, loss, rate, self.seconds), strict=True
         ):
             self.values[name].append(float(value))
 

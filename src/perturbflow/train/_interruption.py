@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,21 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STEPS_BETWEEN_AGREEMENTS = 10
 
 
 class Interruption(Callback):
-    """Ends training after the step in which the first signal comes; a second one ends it at once."""
+    """Ends training after the step in which a signal comes, a second one at once, and when the time is up.
 
-    def __init__(self) -> None:
-        self.interrupted = False
+    Parameters
+    ----------
+    clock
+        Seconds of training so far.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.interrupted = self._asked = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -31,11 +39,24 @@ class Interruption(Callback):
 
         def stop(number: int, frame: Any) -> None:
             del number, frame
-            if self.interrupted:
+            if self._asked:
                 raise KeyboardInterrupt
-            self.interrupted = trainer.should_stop = True
+            self._asked = True
 
         self._before = {number: signal.signal(number, stop) for number in _SIGNALS}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop if a signal has come, or the time is up."""
+        del outputs, batch_idx
+        limit = pl_module.settings.max_minutes
+        stop = self._asked or (limit is not None and self.clock() > 60 * limit)
+        if trainer.world_size > 1:  # processes that stop after different steps would wait for each other for ever
+            if (batch.number + 1) % _STEPS_BETWEEN_AGREEMENTS:
+                return
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+            self._asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        self.interrupted |= self._asked
+        trainer.should_stop |= stop
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Leave the signals as they were."""

@@ -101,3 +101,32 @@ def resolve(
     options = base | {name: value for name, value in chosen.items() if name in of_flow}
     settings = {**PRESETS[preset].settings, **{name: value for name, value in chosen.items() if name in of_training}}
     return options, TrainingSettings(**settings)
+
+
+def check_plan_options(options: Mapping[str, Any] | None, elsewhere: tuple[str, ...]) -> dict[str, Any]:
+    """Settings of training that a user gave as a mapping.
+
+    Parameters
+    ----------
+    options
+        Settings by name; ``lr`` stands for ``learning_rate``, as in scvi-tools.
+    elsewhere
+        Settings that are arguments of their own.
+
+    Returns
+    -------
+    The settings.
+
+    Raises
+    ------
+    TypeError
+        If a name is none of a setting, or is an argument of its own.
+    """
+    given = {("learning_rate" if name == "lr" else name): value for name, value in (options or {}).items()}
+    known = [field.name for field in fields(TrainingSettings) if field.name not in elsewhere]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        own = f" {', '.join(elsewhere)} are arguments of their own." if set(unknown) & set(elsewhere) else ""
+        msg = f"Expected settings of training in `plan_kwargs`, of {known}, found {unknown}.{own}"
+        raise TypeError(msg)
+    return given

@@ -8,13 +8,14 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._averaging import AveragedWeights
 from perturbflow.train._flow_data import FlowData
 from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
@@ -70,6 +71,7 @@ def run_lightning(plan: FlowPlan, data: LightningDataModule, *, ckpt_path: str |
     return trainer
 
 
+@usual_torch()
 def train_flow(
     flow: ConditionalFlow,
     cells: CellData,
@@ -80,6 +82,7 @@ def train_flow(
     run: Callable[..., Trainer] = run_lightning,
     plan_class: type[FlowPlan] = FlowPlan,
     data_class: type[FlowData] = FlowData,
+    datamodule: LightningDataModule | None = None,
     trainer_options: Mapping[str, Any] | None = None,
     progress_bar: bool = False,
 ) -> Trained:
@@ -103,6 +106,8 @@ def train_flow(
         Trains a plan on data with options of Lightning's trainer, which it returns.
     plan_class, data_class
         What is trained on what; subclasses of the defaults.
+    datamodule
+        Other batches than those of ``data_class``.
     trainer_options
         Further options of Lightning's trainer; callbacks are added to those of the fit.
     progress_bar
@@ -117,10 +122,13 @@ def train_flow(
     NonFiniteLossError
         If the loss is not finite before anything was validated.
     """
+    options = dict(trainer_options or {})
+    settings, options["precision"] = _precision(settings, options.get("precision"))
     groups = cells.groups()
     plan = plan_class(flow, groups, settings, validate=validate)
-    data = data_class(cells, groups, settings)
-    history, interruption = History(progress_bar=progress_bar), Interruption()
+    data = data_class(cells, groups, settings) if datamodule is None else datamodule
+    history = History(progress_bar=progress_bar)
+    interruption = Interruption(lambda: history.seconds)
     averaging = AveragedWeights(history)
     callbacks: list[Any] = [averaging, history, interruption]
     stopping = None
@@ -133,7 +141,6 @@ def train_flow(
     saved = None if checkpoint is None else checkpoint(state)
     if saved is not None:
         callbacks.append(SaveAfterValidation(saved.path))
-    options = dict(trainer_options or {})
     if state.checkpoint is not None and _is_complete(state.checkpoint, settings, stopping):
         for callback in (averaging, history):
             callback.load_state_dict(state.checkpoint["callbacks"][callback.state_key])
@@ -178,6 +185,16 @@ def train_flow(
     cut_short = interruption.interrupted or failure is not None
     averaging.finish(plan, validate=not cut_short)
     return Trained(history.arrays(), plan.step, cut_short, failure)
+
+
+def _precision(settings: TrainingSettings, asked: str | int | None) -> tuple[TrainingSettings, str]:
+    """Settings and Lightning's precision: what is in bfloat16 are the products of the network, and nothing else."""
+    known = {None: None, "bf16-mixed": "bfloat16", "32-true": "full", 32: "full", "32": "full"}
+    if asked not in known:
+        msg = f"Expected `precision` to be '32-true' or 'bf16-mixed', found {asked!r}."
+        raise ValueError(msg)
+    chosen = known[asked]
+    return (settings if chosen is None else replace(settings, precision=chosen)), "32-true"
 
 
 def _is_complete(checkpoint: Mapping[str, Any], settings: TrainingSettings, stopping: EarlyStopping | None) -> bool:
