@@ -16,17 +16,19 @@ from perturbflow.flow._effect_variances import (
 )
 from perturbflow.flow._feature_effects import FeatureEffects, regress_effects
 from perturbflow.flow._ridge_split import RidgeSplit
-from perturbflow.flow._shrinkage import posterior_effects, shrink_effects
+from perturbflow.flow._shrinkage import posterior_effects, shrink_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from perturbflow.flow._context_covariance import ContextCovariance
     from perturbflow.flow._measurements import Measurements
 
 _SPLIT_PENALTY = 0.03
 _CENSORING_ROUNDS = 5
+_GROUPS_AT_ONCE = 16
 _LARGEST_RESPONSE = 1.5  # of a dose, relative to the next higher one
 
 
@@ -68,7 +70,7 @@ class AdditiveFit:
 def fit_additive(
     measured: Measurements,
     *,
-    covariances: NDArray[np.float64],
+    covariances: Sequence[ContextCovariance],
     features: NDArray[np.floating],
     scales: Sequence[float],
 ) -> AdditiveFit:
@@ -85,7 +87,7 @@ def fit_additive(
     measured
         Measured effects.
     covariances
-        Candidate covariances between contexts (M, C, C).
+        Candidate covariances between contexts.
     features
         Features of the components (P, F), F may be 0.
     scales
@@ -97,7 +99,7 @@ def fit_additive(
     """
     variances, which = measured.variances, measured.which
     n_groups, n_genes = measured.effects.shape
-    n_contexts, n_levels = covariances.shape[1], len(measured.levels)
+    n_contexts, n_levels = covariances[0].n_contexts, len(measured.levels)
     shared = np.zeros((n_contexts, n_genes))
     effects = np.zeros((n_levels, n_contexts, n_genes), dtype=np.float32)
     if n_groups == 0:  # the middle of the scales stands for what is not known
@@ -194,12 +196,10 @@ def _interactions(
     remaining: NDArray[np.float64], variances: NDArray[np.float64], scales: Sequence[float]
 ) -> NDArray[np.float32]:
     """What remains in every group (g, G), shrunken group by group."""
-    alone = np.ones((1, 1, 1))
     found = np.empty(remaining.shape, dtype=np.float32)
-    for i, (rest, variance) in enumerate(zip(remaining, variances, strict=True)):
-        found[i] = shrink_effects(rest[:, None], variance[:, None], observed=[0], covariances=alone, scales=scales)[
-            :, 0
-        ]
+    for first in range(0, len(remaining), _GROUPS_AT_ONCE):
+        rows = slice(first, first + _GROUPS_AT_ONCE)
+        found[rows] = shrink_apart(remaining[rows], variances[rows], scales)[0]
     return found
 
 
@@ -250,7 +250,7 @@ def _shrink(
     partial: NDArray[np.float64],
     variances: NDArray[np.float64],
     which: NDArray[np.int64],
-    covariances: NDArray[np.float64],
+    covariances: Sequence[ContextCovariance],
     scales: Sequence[float],
     *,
     between: bool,
@@ -260,15 +260,21 @@ def _shrink(
     With ``between`` the true effects of the groups differ: their scatter counts as noise, so that the few groups with
     large effects are not taken for what all groups have in common.
     """
-    observed = np.unique(which)
-    effects, noise = np.empty((2, partial.shape[1], len(observed)))
-    for i, context in enumerate(observed):
-        rows = which == context
-        scatter = 0.0
-        if between and rows.sum() > 1:
-            scatter = np.maximum(partial[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0), 0)
-        weights = 1 / (variances[rows] + scatter)
-        effects[:, i] = (weights * partial[rows]).sum(axis=0) / weights.sum(axis=0)
-        noise[:, i] = 1 / weights.sum(axis=0)
-    mean, spread = posterior_effects(effects, noise, observed=observed.tolist(), covariances=covariances, scales=scales)
+    order = np.argsort(which, kind="stable")
+    observed, firsts, counts = np.unique(which[order], return_index=True, return_counts=True)
+    if len(observed) == len(which):  # a group a context
+        effects, noise = partial[order], variances[order]
+    else:
+        effects, noise = np.empty((2, len(observed), partial.shape[1]))
+        for i, (first, count) in enumerate(zip(firsts, counts, strict=True)):
+            rows = order[first : first + count]
+            scatter = 0.0
+            if between and count > 1:
+                scatter = np.maximum(partial[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0), 0)
+            weights = 1 / (variances[rows] + scatter)
+            effects[i] = (weights * partial[rows]).sum(axis=0) / weights.sum(axis=0)
+            noise[i] = 1 / weights.sum(axis=0)
+    mean, spread = posterior_effects(
+        effects.T, noise.T, observed=observed.tolist(), covariances=covariances, scales=scales
+    )
     return mean.T, spread.T

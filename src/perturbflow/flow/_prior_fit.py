@@ -9,6 +9,7 @@ import numpy as np
 
 from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
+from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._measurements import Measurements
 from perturbflow.flow._shrinkage import context_covariances
@@ -54,7 +55,7 @@ def fit_hurdle(sums: GroupSums, features: NDArray[np.floating] | None = None) ->
     doses = sums.doses[perturbed]
     levels = DoseLevels.of(doses)
     design = levels.design(doses)
-    covariances = context_covariances(distances / unit)
+    covariances = [in_factors(each) for each in context_covariances(distances / unit)]
     fits = []
     for change, scales in ((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES)):
         effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
