@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from perturbflow.flow import _context_covariance as covariance_module
+from perturbflow.flow import _shrinkage as shrinkage_module
 from perturbflow.flow import context_covariances, shrink_effects
 from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._shrinkage import posterior_effects
@@ -166,7 +166,7 @@ def test_genes_go_through_in_pieces(monkeypatch):
 
     whole = shrink()
     for n_values in (1, 600):
-        monkeypatch.setattr(covariance_module, "_VALUES_AT_ONCE", n_values)
+        monkeypatch.setattr(shrinkage_module, "_VALUES_AT_ONCE", n_values)
         np.testing.assert_allclose(shrink(), whole, rtol=1e-12)
 
 

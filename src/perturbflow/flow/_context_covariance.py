@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_WITH_VECTORS = 6  # contexts; matrices of more are worth a call of LAPACK each
-_VALUES_AT_ONCE = 4_000_000
-_FACTORS_AT_ONCE = 8  # of a product whose logarithm is taken: fewer logarithms, and no overflow
+_FACTORS_AT_ONCE = 16  # of a product whose logarithm is taken: fewer logarithms, and no overflow
 _FEWEST_FOR_FACTORS = 9  # contexts
 _TOLERANCE = 0.05  # of a correlation between contexts
 _ROUNDS = 8  # of the principal-factor method for each number of factors
@@ -41,7 +41,10 @@ class ContextCovariance(Protocol):
         noise: NDArray[np.float64],
         measured: NDArray[np.float64],
     ) -> tuple[NDArray[np.float64], Solution]:
-        """Log evidence (S, G) of measurements (O, G) with noise (O, G), at S scales of the effects; and how to solve."""
+        """Log evidence (S, G) of measurements (O, G) with noise (O, G), at S scales of the effects; and how to solve.
+
+        It is without ``-sum(log(noise)) / 2``, which is common to all covariances and scales.
+        """
         ...
 
     def carry(self, observed: Sequence[int], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,13 +79,8 @@ class FullCovariance:
         """See :class:`ContextCovariance`."""
         among = self.matrix[np.ix_(observed, observed)]
         solve = _by_vectors if len(observed) <= _MOST_WITH_VECTORS else _by_matrices
-        log_evidence = np.empty((len(squared_scales), noise.shape[1]))
-        weights, precision = np.empty((2, len(squared_scales), *noise.shape))
-        at_once = max(1, _VALUES_AT_ONCE // (len(squared_scales) * len(observed) ** 2))
-        for first in range(0, noise.shape[1], at_once):
-            genes = slice(first, first + at_once)
-            parts = solve(among, squared_scales, noise[:, genes], measured[:, genes])
-            log_evidence[:, genes], weights[..., genes], precision[..., genes] = parts
+        log_evidence, weights, precision = solve(among, squared_scales, noise, measured)
+        log_evidence += 0.5 * np.log(noise).sum(axis=0)
         return log_evidence, lambda scales: (weights[scales], precision[scales])
 
     def carry(self, observed: Sequence[int], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,27 +123,41 @@ class FactorCovariance:
         :math:`(U U^T + E)^{-1} = E^{-1} - E^{-1} U (I + U^T E^{-1} U)^{-1} U^T E^{-1}` (Woodbury).
         """
         own, scales = self.factors[observed], squared_scales[:, None, None]
-        n_factors = own.shape[1]
-        first, second = np.tril_indices(n_factors)
+        first, second = self._pairs
+        is_square = first == second
         pairs = own[:, first] * own[:, second]  # (O, R (R + 1) / 2)
-        more = 1 + scales * (self.rest[observed, None] / noise)  # (S, O, G)
-        inverse = 1 / (more * noise)
-        projected = own.T @ (inverse * measured)  # (S, R, G)
+        inverse = scales * (self.rest[observed, None] / noise)  # (S, O, G), in place from here on
+        inverse += 1
+        log_determinant = _log_product(inverse)
+        inverse *= noise
+        np.reciprocal(inverse, out=inverse)
+        scaled = inverse * measured
+        projected = own.T @ scaled  # (S, R, G)
         inner = scales * (pairs.T @ inverse)
-        inner[:, first == second] += 1
-        cholesky = VectorCholesky(inner, n_factors)
-        solved = cholesky.solve(projected)
-        squares = (inverse * measured**2).sum(axis=1) - squared_scales[:, None] * (projected * solved).sum(axis=1)
-        log_determinant = np.log(noise).sum(axis=0) + _log_product(more) + cholesky.log_determinant()
+        inner[:, is_square] += 1
+        cholesky = VectorCholesky(inner, own.shape[1])
+        solved = scales * cholesky.solve(projected)
+        scaled *= measured
+        squares = scaled.sum(axis=1) - (projected * solved).sum(axis=1)
+        log_determinant += cholesky.log_determinant()
 
         def solution(chosen: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             inverses = inverse[chosen]
-            weights = inverses * (measured - scales[chosen] * (own @ solved[chosen]))
-            twice = pairs * np.where(first == second, 1.0, 2.0)
-            explained = twice @ cholesky.inverse(chosen)
-            return weights, inverses - scales[chosen] * inverses**2 * explained
+            weights = own @ solved[chosen]
+            np.subtract(measured, weights, out=weights)
+            weights *= inverses
+            twice = pairs * np.where(is_square, 1.0, 2.0)
+            precision = twice @ (-scales[chosen] * cholesky.inverse(chosen))
+            precision *= inverses
+            precision += 1
+            precision *= inverses
+            return weights, precision
 
         return -0.5 * (log_determinant + squares), solution
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        return np.tril_indices(self.factors.shape[1])
 
     def carry(self, observed: Sequence[int], weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :class:`ContextCovariance`."""
@@ -190,8 +202,13 @@ def in_factors(matrix: NDArray[np.float64]) -> FullCovariance | FactorCovariance
 
 def _log_product(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum of the logarithms of values of at least 1 over the second axis."""
-    firsts = np.arange(0, values.shape[1], _FACTORS_AT_ONCE)
-    return np.log(np.multiply.reduceat(values, firsts, axis=1)).sum(axis=1)
+    found = np.zeros((len(values), values.shape[2]))
+    for first in range(0, values.shape[1], _FACTORS_AT_ONCE):
+        product = values[:, first].copy()
+        for place in range(first + 1, min(first + _FACTORS_AT_ONCE, values.shape[1])):
+            product *= values[:, place]
+        found += np.log(product)
+    return found
 
 
 def _by_vectors(

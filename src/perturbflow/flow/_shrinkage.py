@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow.flow._context_covariance import FullCovariance
+from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _CONTEXT_KERNELS = ((0.5, 0.3), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5), (0.0, 1.0))
 _NULL_PSEUDO_GENES = 10.0
 _EM_STEPS = 60
+_VALUES_AT_ONCE = 120_000  # of temporary arrays, which then stay in a cache
 _LEAST_RESPONSIBILITY = 1e-12  # of a mixture component for any gene; less makes no difference
 
 
@@ -134,26 +135,42 @@ def posterior_effects(
     if covariances[0].n_contexts == 1:
         mean, variance = shrink_apart(effects.T, variances.T, scales)
         return mean.T, variance.T
-    noise, measured = np.ascontiguousarray(variances.T), np.ascontiguousarray(effects.T)
-    squared_scales = np.square(scales)
-    null = -0.5 * (np.log(noise) + measured**2 / noise).sum(axis=0)
-    solved = [each.evidence(observed, squared_scales, noise, measured) for each in covariances]
-    log_likelihoods = np.concatenate([null[None], *(evidence for evidence, _ in solved)])
-    responsibilities = mixture_responsibilities(log_likelihoods)
-    mean = np.zeros((covariances[0].n_contexts, len(effects)))
-    second = np.zeros(measured.shape)
-    for i, (covariance, (_, solution)) in enumerate(zip(covariances, solved, strict=True)):
-        own = responsibilities[1 + i * len(scales) : 1 + (i + 1) * len(scales)]
-        chosen = np.flatnonzero(own.max(axis=1) > _LEAST_RESPONSIBILITY)
-        if not len(chosen):
-            continue
-        weights, precision = solution(chosen)
-        share = own[chosen, None]
-        mean += covariance.carry(observed, (share * squared_scales[chosen, None, None] * weights).sum(axis=0))
-        # K - K (K + D)^-1 K = D - D (K + D)^-1 D, and K (K + D)^-1 y = y - D (K + D)^-1 y
-        spread = np.maximum(noise - noise**2 * precision, 0)
-        second += (share * (spread + (measured - noise * weights) ** 2)).sum(axis=0)
-    return mean.T, np.maximum(second - mean[observed] ** 2, 0).T
+    squared_scales, n_observed = np.square(scales), effects.shape[1]
+    at_once = max(1, _VALUES_AT_ONCE // (len(scales) * n_observed))
+    if not all(isinstance(each, FactorCovariance) for each in covariances):  # whose matrices are written out
+        at_once = max(1, at_once // n_observed)
+    parts = []
+    log_likelihoods = np.empty((1 + len(covariances) * len(scales), len(effects)))
+    for first in range(0, len(effects), at_once):
+        genes = slice(first, first + at_once)
+        noise, measured = np.ascontiguousarray(variances[genes].T), np.ascontiguousarray(effects[genes].T)
+        log_likelihoods[0, genes] = -0.5 * (measured**2 / noise).sum(axis=0)
+        solved = [each.evidence(observed, squared_scales, noise, measured) for each in covariances]
+        log_likelihoods[1:, genes] = np.concatenate([evidence for evidence, _ in solved])
+        parts.append((genes, noise, measured, [solution for _, solution in solved]))
+    responsibilities = mixture_responsibilities(log_likelihoods)[1:].reshape(len(covariances), len(scales), -1)
+    chosen = [np.flatnonzero(own.max(axis=1) > _LEAST_RESPONSIBILITY) for own in responsibilities]
+    means, spreads = np.zeros((covariances[0].n_contexts, len(effects))), np.empty((n_observed, len(effects)))
+    for genes, noise, measured, solutions in parts:
+        second = np.zeros(noise.shape)
+        for covariance, solution, own, places in zip(covariances, solutions, responsibilities, chosen, strict=True):
+            if not len(places):
+                continue
+            weights, precision = solution(places)
+            share = own[places, None, genes]
+            combined = (share * squared_scales[places, None, None] * weights).sum(axis=0)
+            means[:, genes] += covariance.carry(observed, combined)
+            # K - K (K + D)^-1 K = D - D (K + D)^-1 D, and K (K + D)^-1 y = y - D (K + D)^-1 y
+            precision *= -(noise**2)
+            precision += noise
+            weights *= noise
+            np.subtract(measured, weights, out=weights)
+            np.square(weights, out=weights)
+            weights += np.maximum(precision, 0, out=precision)
+            weights *= share
+            second += weights.sum(axis=0)
+        spreads[:, genes] = np.maximum(second - means[observed, genes] ** 2, 0)
+    return means.T, spreads.T
 
 
 def shrink_apart(
