@@ -73,6 +73,7 @@ def fit_additive(
     covariances: Sequence[ContextCovariance],
     features: NDArray[np.floating],
     scales: Sequence[float],
+    asked: NDArray[np.intp] | None = None,
 ) -> AdditiveFit:
     """Split measured effects into parts that add up.
 
@@ -92,6 +93,8 @@ def fit_additive(
         Features of the components (P, F), F may be 0.
     scales
         Candidate standard deviations of true effects.
+    asked
+        Groups whose interactions are wanted, the others have 0; all where not given.
 
     Returns
     -------
@@ -152,7 +155,7 @@ def fit_additive(
     return AdditiveFit(
         shared=shared,
         effects=effects,
-        interactions=_interactions(remaining, variances, scales),
+        interactions=_interactions(remaining, variances, scales, np.arange(n_groups) if asked is None else asked),
         effect_variances=effect_variances,
         interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
         context_variances=context_variances(measured, scale),
@@ -193,12 +196,15 @@ def _mean_squares(
 
 
 def _interactions(
-    remaining: NDArray[np.float64], variances: NDArray[np.float64], scales: Sequence[float]
+    remaining: NDArray[np.float64],
+    variances: NDArray[np.float64],
+    scales: Sequence[float],
+    groups: NDArray[np.intp],
 ) -> NDArray[np.float32]:
-    """What remains in every group (g, G), shrunken group by group."""
-    found = np.empty(remaining.shape, dtype=np.float32)
-    for first in range(0, len(remaining), _GROUPS_AT_ONCE):
-        rows = slice(first, first + _GROUPS_AT_ONCE)
+    """What remains in some groups, shrunken group by group (g, G); 0 in the others."""
+    found = np.zeros(remaining.shape, dtype=np.float32)
+    for first in range(0, len(groups), _GROUPS_AT_ONCE):
+        rows = groups[first : first + _GROUPS_AT_ONCE]
         found[rows] = shrink_apart(remaining[rows], variances[rows], scales)[0]
     return found
 

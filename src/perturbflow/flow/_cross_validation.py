@@ -11,6 +11,7 @@ from perturbflow.flow._data import CellData
 from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._grouping import names
 from perturbflow.flow._prior import AdditiveHurdlePrior
+from perturbflow.flow._prior_fit import fit_hurdle
 from perturbflow.flow._uncertainty import condition_kind, mean_expression
 
 if TYPE_CHECKING:
@@ -176,15 +177,18 @@ def _predict(
     rng: np.random.Generator,
 ) -> Iterator[HeldOutPrediction]:
     """Fit without some cells of some conditions and predict these conditions."""
-    prior = AdditiveHurdlePrior.fit(kept, features=features)
     judged = np.flatnonzero(left_out.n_cells >= MIN_CELLS)
     most = max(_FEWEST_JUDGED, _VALUES_JUDGED // max(left_out.n_genes, 1))
     if len(judged) > most:
         judged = np.sort(rng.choice(judged, most, replace=False))
+    # A dose above those that are kept is predicted as the largest of them.
+    doses = left_out.doses[judged].copy()
+    doses.data = np.minimum(doses.data, kept.doses.max(axis=0).toarray().ravel()[doses.indices])
+    wanted = set(names(doses, left_out.covariates[judged]))
+    asked = np.array([name in wanted for name in names(kept.doses, kept.covariates)])
+    prior = AdditiveHurdlePrior(**fit_hurdle(kept, features, asked=asked))
     contexts: dict[int, Context] = {}
-    for i, name in enumerate(names(left_out.doses, left_out.covariates)):
-        if i not in judged:
-            continue
+    for i, name in zip(judged, names(left_out.doses[judged], left_out.covariates[judged]), strict=True):
         group, n_cells = screen.number[name], left_out.n_cells[i]
         place = int(screen.context[group])
         if place not in contexts:

@@ -11,6 +11,7 @@ from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
+from perturbflow.flow._grouping import canonical_order
 from perturbflow.flow._measurements import Measurements
 from perturbflow.flow._shrinkage import context_covariances
 
@@ -28,8 +29,23 @@ _ANGLE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 _MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
-def fit_hurdle(sums: GroupSums, features: NDArray[np.floating] | None = None) -> dict[str, NDArray]:
+def fit_hurdle(
+    sums: GroupSums,
+    features: NDArray[np.floating] | None = None,
+    *,
+    asked: NDArray[np.bool_] | None = None,
+) -> dict[str, NDArray]:
     """Arrays of an :class:`AdditiveHurdlePrior`, by the name of its fields; see its method ``fit``.
+
+    Parameters
+    ----------
+    sums
+        Sums over the training cells.
+    features
+        Features of the components (P, F).
+    asked
+        Which groups of the sums are asked for as they are (g,): the interactions of the others, on which nothing else
+        rests, are left at 0. All where not given.
 
     Raises
     ------
@@ -38,7 +54,10 @@ def fit_hurdle(sums: GroupSums, features: NDArray[np.floating] | None = None) ->
     """
     n_components = sums.doses.shape[1]
     features = _checked_features(features, n_components)
-    sums = sums.ordered()
+    if asked is None:
+        asked = np.ones(len(sums), dtype=bool)
+    order = canonical_order(sums.doses, sums.covariates)
+    sums, asked = sums.ordered(), asked[order]
     is_control = sums.is_control
     contexts, which = _contexts(sums)
     pool = _pool(sums)
@@ -61,7 +80,17 @@ def fit_hurdle(sums: GroupSums, features: NDArray[np.floating] | None = None) ->
         effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
         measured = Measurements(design, levels.components, which, effects, variances, lowest, highest)
         del effects, variances
-        fits.append(vars(fit_additive(measured, covariances=covariances, features=features, scales=scales)))
+        fits.append(
+            vars(
+                fit_additive(
+                    measured,
+                    covariances=covariances,
+                    features=features,
+                    scales=scales,
+                    asked=np.flatnonzero(asked[perturbed]),
+                )
+            )
+        )
         del measured
     parts = {
         field.name: np.stack([fit.pop(field.name).astype(np.float32, copy=False) for fit in fits])
