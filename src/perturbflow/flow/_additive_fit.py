@@ -172,7 +172,7 @@ def _divide(
     It is the same in all contexts. Where the parts of a combination take a gene beyond the end of its range, its cells
     show the end: the fit itself stands for what cannot be seen there (Tobin, Econometrica 1958), in a few rounds.
     """
-    which, effects = measured.which, measured.effects[:, genes]
+    which, effects = measured.which, measured.effects[:, genes].astype(np.float64)
     base = measured.amount[:, None] * shared[which]
     start = split.solve(effects - base)
     for _ in range(_CENSORING_ROUNDS if (measured.n_active > 1).any() else 0):
@@ -196,8 +196,8 @@ def _mean_squares(
 
 
 def _interactions(
-    remaining: NDArray[np.float64],
-    variances: NDArray[np.float64],
+    remaining: NDArray[np.float32],
+    variances: NDArray[np.float32],
     scales: Sequence[float],
     groups: NDArray[np.intp],
 ) -> NDArray[np.float32]:
@@ -230,7 +230,7 @@ def _response(effects: NDArray[np.float64], noise: NDArray[np.float64], above: N
 
 def _expect(
     measured: Measurements,
-    remaining: NDArray[np.float64],
+    remaining: NDArray[np.float32],
     start: NDArray[np.float64],
     features: NDArray[np.floating],
     scales: Sequence[float],
@@ -253,8 +253,8 @@ def _expect(
 
 
 def _shrink(
-    partial: NDArray[np.float64],
-    variances: NDArray[np.float64],
+    partial: NDArray[np.floating],
+    variances: NDArray[np.floating],
     which: NDArray[np.int64],
     covariances: Sequence[ContextCovariance],
     scales: Sequence[float],
@@ -274,11 +274,12 @@ def _shrink(
         effects, noise = np.empty((2, len(observed), partial.shape[1]))
         for i, (first, count) in enumerate(zip(firsts, counts, strict=True)):
             rows = order[first : first + count]
+            own, own_noise = partial[rows].astype(np.float64), variances[rows].astype(np.float64)
             scatter = 0.0
             if between and count > 1:
-                scatter = np.maximum(partial[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0), 0)
-            weights = 1 / (variances[rows] + scatter)
-            effects[i] = (weights * partial[rows]).sum(axis=0) / weights.sum(axis=0)
+                scatter = np.maximum(own.var(axis=0, ddof=1) - own_noise.mean(axis=0), 0)
+            weights = 1 / (own_noise + scatter)
+            effects[i] = (weights * own).sum(axis=0) / weights.sum(axis=0)
             noise[i] = 1 / weights.sum(axis=0)
     mean, spread = posterior_effects(
         effects.T, noise.T, observed=observed.tolist(), covariances=covariances, scales=scales

@@ -96,11 +96,16 @@ def cross_validate(
             is_left_out = np.zeros(len(whole), dtype=bool)
             is_left_out[screen.perturbed] = [any(folds[name] == fold for name in own) for own in units]
             if 0 < is_left_out.sum() < len(screen.perturbed):
-                yield from _predict(whole.take(~is_left_out), whole.take(is_left_out), screen, features, rng)
+                left_out = np.flatnonzero(is_left_out)
+                judged = left_out[_judged(whole.n_cells[left_out], whole.n_genes, rng)]
+                yield from _predict(whole.take(~is_left_out), whole.take(judged), screen, features)
 
     for part in _random_parts(cells, n_folds, rng):
-        left_out = part.take(~part.is_control)
-        yield from _predict(whole.without(left_out), left_out, screen, features, rng)
+        if part.is_control.any():
+            part = part.take(~part.is_control)
+        kept, judged = [whole.without(part)], part.take(_judged(part.n_cells, part.n_genes, rng))
+        del part  # as large as all sums together
+        yield from _predict(kept.pop(), judged, screen, features)
 
 
 def _united(parts: Sequence[GroupSums]) -> GroupSums:
@@ -169,26 +174,28 @@ def _designs(screen: _Screen) -> Iterator[list[set[tuple[int, ...]]]]:
     yield [{(j, place) for j in own if len(where[j]) > 1} for own, place in zip(components, places, strict=True)]
 
 
+def _judged(n_cells: NDArray[np.integer], n_genes: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Which of the conditions that are left out are judged."""
+    judged = np.flatnonzero(n_cells >= MIN_CELLS)
+    most = max(_FEWEST_JUDGED, _VALUES_JUDGED // max(n_genes, 1))
+    return judged if len(judged) <= most else np.sort(rng.choice(judged, most, replace=False))
+
+
 def _predict(
     kept: GroupSums,
     left_out: GroupSums,
     screen: _Screen,
     features: NDArray[np.floating] | None,
-    rng: np.random.Generator,
 ) -> Iterator[HeldOutPrediction]:
-    """Fit without some cells of some conditions and predict these conditions."""
-    judged = np.flatnonzero(left_out.n_cells >= MIN_CELLS)
-    most = max(_FEWEST_JUDGED, _VALUES_JUDGED // max(left_out.n_genes, 1))
-    if len(judged) > most:
-        judged = np.sort(rng.choice(judged, most, replace=False))
+    """Fit to the cells that are kept and predict conditions that were left out, or whose cells in part were."""
     # A dose above those that are kept is predicted as the largest of them.
-    doses = left_out.doses[judged].copy()
+    doses = left_out.doses.copy()
     doses.data = np.minimum(doses.data, kept.doses.max(axis=0).toarray().ravel()[doses.indices])
-    wanted = set(names(doses, left_out.covariates[judged]))
+    wanted = set(names(doses, left_out.covariates))
     asked = np.array([name in wanted for name in names(kept.doses, kept.covariates)])
     prior = AdditiveHurdlePrior(**fit_hurdle(kept, features, asked=asked))
     contexts: dict[int, Context] = {}
-    for i, name in zip(judged, names(left_out.doses[judged], left_out.covariates[judged]), strict=True):
+    for i, name in enumerate(names(left_out.doses, left_out.covariates)):
         group, n_cells = screen.number[name], left_out.n_cells[i]
         place = int(screen.context[group])
         if place not in contexts:

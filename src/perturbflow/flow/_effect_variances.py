@@ -24,7 +24,7 @@ _GROUPS_AT_ONCE = 1000
 
 def interaction_variances(
     measured: Measurements,
-    remaining: NDArray[np.float64],
+    remaining: NDArray[np.float32],
     leverages: NDArray[np.float64],
     scale: NDArray[np.float64],
 ) -> NDArray[np.float64]:
@@ -36,7 +36,8 @@ def interaction_variances(
     n_active = measured.n_active
     telling = np.flatnonzero((n_active > 1) & (leverages < _LARGEST_LEVERAGE))
     squares = (
-        (remaining[rows] ** 2 / (1 - leverages[rows, None]) - measured.variances[rows]) / (n_active[rows, None] - 1)
+        (np.square(remaining[rows], dtype=np.float64) / (1 - leverages[rows, None]) - measured.variances[rows])
+        / (n_active[rows, None] - 1)
         for rows in np.array_split(telling, max(1, len(telling) // _GROUPS_AT_ONCE))
     )
     return _gene_variances(squares, scale, share=INTERACTION_SHARE)
@@ -51,7 +52,7 @@ def context_variances(measured: Measurements, scale: NDArray[np.float64]) -> NDA
         rows_of.setdefault(name, []).append(row)
     effects, variances = measured.per_unit()
     squares = (
-        (effects[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0))[None]
+        (effects[rows].var(axis=0, ddof=1, dtype=np.float64) - variances[rows].mean(axis=0, dtype=np.float64))[None]
         for rows in rows_of.values()
         if len(np.unique(which[rows])) > 1
     )

@@ -30,7 +30,8 @@ class Measurements:
     which
         Context of every group (g,).
     effects, variances
-        Measured effects and their sampling variances (g, G).
+        Measured effects and their sampling variances (g, G): the largest arrays of a fit, and of less than seven
+        digits by their nature. They are computed with in double precision.
     lowest, highest
         Effects that take a gene to the ends of its range in every context (C, G): what lies beyond looks the same.
     """
@@ -38,8 +39,8 @@ class Measurements:
     design: sparse.csr_matrix
     levels: NDArray[np.int64]
     which: NDArray[np.int64]
-    effects: NDArray[np.float64]
-    variances: NDArray[np.float64]
+    effects: NDArray[np.float32]
+    variances: NDArray[np.float32]
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
 
@@ -87,11 +88,11 @@ class Measurements:
         own = slice(*self.columns.indptr[level : level + 2])
         return self.columns.indices[own], self.columns.data[own, None]
 
-    def per_unit(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def per_unit(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Effects and variances as those of weights of 1 together (g, G)."""
         if (self.amount == 1).all():
             return self.effects, self.variances
-        amount = self.amount[:, None]
+        amount = self.amount[:, None].astype(np.float32)
         return self.effects / amount, self.variances / amount**2
 
     def beyond(self, fitted: NDArray[np.float64], which: NDArray[np.int64], genes: slice) -> NDArray[np.float64]:

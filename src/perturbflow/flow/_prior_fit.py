@@ -197,7 +197,7 @@ def _changes_of_angles(
     pool: Pool,
 ) -> tuple[NDArray[np.float64], ...]:
     """Changes of angles in perturbed groups and their sampling variances (g, G), and their bounds (C, G)."""
-    effects, variances = np.empty((2, len(groups), sums.n_genes))
+    effects, variances = np.empty((2, len(groups), sums.n_genes), dtype=np.float32)
     angles = base[:, 0]
     shares = share_at(angles)
     for rows in row_blocks(len(groups), sums.n_genes):
@@ -218,7 +218,7 @@ def _changes_of_means(
     pool: Pool,
 ) -> tuple[NDArray[np.float64], ...]:
     """The same of the means of the expressed values."""
-    effects, variances = np.empty((2, len(groups), sums.n_genes))
+    effects, variances = np.empty((2, len(groups), sums.n_genes), dtype=np.float32)
     for rows in row_blocks(len(groups), sums.n_genes):
         k = sums.n_expressing[groups[rows]].astype(np.float64)
         effects[rows] = np.where(k > 0, safe_divide(sums.total[groups[rows]], k) - base[which[rows], 1], 0.0)

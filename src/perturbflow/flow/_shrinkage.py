@@ -143,7 +143,7 @@ def posterior_effects(
     log_likelihoods = np.empty((1 + len(covariances) * len(scales), len(effects)))
     for first in range(0, len(effects), at_once):
         genes = slice(first, first + at_once)
-        noise, measured = np.ascontiguousarray(variances[genes].T), np.ascontiguousarray(effects[genes].T)
+        noise, measured = (np.array(each[genes].T, dtype=np.float64, order="C") for each in (variances, effects))
         log_likelihoods[0, genes] = -0.5 * (measured**2 / noise).sum(axis=0)
         solved = [each.evidence(observed, squared_scales, noise, measured) for each in covariances]
         log_likelihoods[1:, genes] = np.concatenate([evidence for evidence, _ in solved])
@@ -174,7 +174,7 @@ def posterior_effects(
 
 
 def shrink_apart(
-    effects: NDArray[np.float64], variances: NDArray[np.float64], scales: Sequence[float]
+    effects: NDArray[np.floating], variances: NDArray[np.floating], scales: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shrink several sets of effects of a single context, each under a prior of its own.
 
@@ -189,7 +189,7 @@ def shrink_apart(
     -------
     Posterior means and variances (n, G).
     """
-    noise = variances[:, None]
+    effects, noise = np.asarray(effects, dtype=np.float64), np.asarray(variances, dtype=np.float64)[:, None]
     total = np.square(np.append(0.0, scales))[:, None] + noise  # (n, 1 + S, G), the null first
     log_likelihoods = -0.5 * (np.log(total) + effects[:, None] ** 2 / total)
     responsibilities = mixture_responsibilities(log_likelihoods)
