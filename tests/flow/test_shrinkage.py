@@ -6,6 +6,7 @@ from scipy import stats
 
 from perturbflow.flow import _shrinkage as shrinkage_module
 from perturbflow.flow import context_covariances, shrink_effects
+from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._shrinkage import posterior_effects
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
@@ -177,7 +178,9 @@ def test_posterior_variance_of_one_gaussian(observed):
     noise = rng.uniform(0.05, 0.5, (2000, len(observed)))
     truth = rng.multivariate_normal(np.zeros(3), 400 * covariances[0], 2000)[:, observed]
     effects = truth + rng.normal(0, np.sqrt(noise))
-    _, found = posterior_effects(effects, noise, observed=observed, covariances=covariances, scales=[20.0])
+    _, found = posterior_effects(
+        effects, noise, observed=observed, covariances=[FullCovariance(covariances[0])], scales=[20.0]
+    )
     among = 400 * covariances[0][np.ix_(observed, observed)]
     expected = [np.diag(among - among @ np.linalg.inv(among + np.diag(v)) @ among) for v in noise]
     clear = np.abs(effects).min(axis=1) > 6  # far from the point mass at zero
@@ -190,7 +193,9 @@ def test_posterior_variance_is_the_mean_squared_error():
     truth = np.where(rng.random((3000, 1)) < 0.4, rng.normal(0, 1.0, (3000, 1)), 0)
     noise = rng.uniform(0.05, 0.5, (3000, 1))
     measured = truth + rng.normal(0, np.sqrt(noise))
-    mean, variance = posterior_effects(measured, noise, observed=[0], covariances=ALONE, scales=SCALES)
+    mean, variance = posterior_effects(
+        measured, noise, observed=[0], covariances=[FullCovariance(ALONE[0])], scales=SCALES
+    )
     assert np.mean((mean - truth) ** 2) == pytest.approx(variance.mean(), rel=0.1)
     certain = variance < np.median(variance)
     assert np.mean((mean - truth)[certain] ** 2) < 0.5 * np.mean((mean - truth)[~certain] ** 2)

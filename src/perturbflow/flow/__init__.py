@@ -10,6 +10,7 @@ from perturbflow.flow._denoiser_solver import follow_expectation
 from perturbflow.flow._embedding import VelocityNetwork
 from perturbflow.flow._gene_networks import GeneNetworks
 from perturbflow.flow._gene_order import coexpression_order
+from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._law_uncertainty import LawUncertainty
 from perturbflow.flow._model import ConditionalFlow
 from perturbflow.flow._network import NETWORKS as NETWORKS
@@ -49,6 +50,7 @@ __all__ = [
     "GeneLaw",
     "GeneNetworks",
     "Group",
+    "GroupSums",
     "HurdleLaw",
     "LawUncertainty",
     "Parametrisation",

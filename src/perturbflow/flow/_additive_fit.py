@@ -6,23 +6,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 
+from perturbflow.flow._effect_variances import (
+    CONTEXT_SHARE,
+    INTERACTION_SHARE,
+    context_variances,
+    interaction_variances,
+)
 from perturbflow.flow._feature_effects import FeatureEffects, regress_effects
-from perturbflow.flow._shrinkage import posterior_effects, shrink_effects
+from perturbflow.flow._ridge_split import RidgeSplit
+from perturbflow.flow._shrinkage import posterior_effects, shrink_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from perturbflow.flow._context_covariance import ContextCovariance
+    from perturbflow.flow._measurements import Measurements
+
 _SPLIT_PENALTY = 0.03
-_LARGEST_LEVERAGE = 0.9  # beyond it a condition says nothing of its interaction
-_PSEUDO_MEASUREMENTS = 4.0  # at the level that all genes have, added where a variance is estimated gene by gene
-# Shares of the mean square of an effect, where no condition tells: of the interaction of two, and of what an effect
-# in one context differs from that in others.
-_INTERACTION_SHARE = 0.1
-_CONTEXT_SHARE = 0.25
 _CENSORING_ROUNDS = 5
+_GROUPS_AT_ONCE = 16
 _LARGEST_RESPONSE = 1.5  # of a dose, relative to the next higher one
 
 
@@ -52,73 +58,22 @@ class AdditiveFit:
     """
 
     shared: NDArray[np.float64]
-    effects: NDArray[np.float64]
-    interactions: NDArray[np.float64]
-    effect_variances: NDArray[np.float64]
+    effects: NDArray[np.float32]
+    interactions: NDArray[np.float32]
+    effect_variances: NDArray[np.float32]
     interaction_variances: NDArray[np.float64]
     context_variances: NDArray[np.float64]
     base_precisions: NDArray[np.float64]
     fraction: NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Measurements:
-    """Measured effects of g groups of cells on G genes, and which components they are of.
-
-    Parameters
-    ----------
-    design
-        Weight of every dose level in every group (g, L).
-    levels
-        Component of every level (L,), ascending; within a component the doses ascend.
-    which
-        Context of every group (g,).
-    effects, variances
-        Measured effects and their sampling variances (g, G).
-    lowest, highest
-        Effects that take a gene to the ends of its range (g, G): what lies beyond looks the same.
-    """
-
-    design: NDArray[np.float64]
-    levels: NDArray[np.int64]
-    which: NDArray[np.int64]
-    effects: NDArray[np.float64]
-    variances: NDArray[np.float64]
-    lowest: NDArray[np.float64]
-    highest: NDArray[np.float64]
-
-    @property
-    def n_components(self) -> int:
-        """Number of components P."""
-        return int(self.levels.max()) + 1 if len(self.levels) else 0
-
-    @property
-    def seen(self) -> NDArray[np.intp]:
-        """Levels of which there are groups."""
-        return np.flatnonzero(self.design.any(axis=0))
-
-    @property
-    def trained(self) -> NDArray[np.bool_]:
-        """Components of which there are groups (P,)."""
-        return np.isin(np.arange(self.n_components), self.levels[self.seen])
-
-    @property
-    def n_active(self) -> NDArray[np.intp]:
-        """Number of components of every group (g,)."""
-        active = [np.unique(self.levels[np.flatnonzero(row)]) for row in self.design]
-        return np.array([len(own) for own in active], dtype=np.intp)
-
-    def beyond(self, fitted: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far fitted effects (g, G) lie beyond the ends of the range, where none can be measured."""
-        return fitted - np.clip(fitted, self.lowest, self.highest)
-
-
 def fit_additive(
     measured: Measurements,
     *,
-    covariances: NDArray[np.float64],
+    covariances: Sequence[ContextCovariance],
     features: NDArray[np.floating],
     scales: Sequence[float],
+    asked: NDArray[np.intp] | None = None,
 ) -> AdditiveFit:
     """Split measured effects into parts that add up.
 
@@ -133,98 +88,138 @@ def fit_additive(
     measured
         Measured effects.
     covariances
-        Candidate covariances between contexts (M, C, C).
+        Candidate covariances between contexts.
     features
         Features of the components (P, F), F may be 0.
     scales
         Candidate standard deviations of true effects.
+    asked
+        Groups whose interactions are wanted, the others have 0; all where not given.
 
     Returns
     -------
     The parts.
     """
-    variances, design, which = measured.variances, measured.design, measured.which
+    variances, which = measured.variances, measured.which
     n_groups, n_genes = measured.effects.shape
-    n_contexts, n_levels = covariances.shape[1], design.shape[1]
+    n_contexts, n_levels = covariances[0].n_contexts, len(measured.levels)
     shared = np.zeros((n_contexts, n_genes))
-    effects = np.zeros((n_levels, n_contexts, n_genes))
+    effects = np.zeros((n_levels, n_contexts, n_genes), dtype=np.float32)
     if n_groups == 0:  # the middle of the scales stands for what is not known
         typical = np.full(n_genes, float(np.median(scales)) ** 2)
         return AdditiveFit(
             shared=shared,
             effects=effects,
-            interactions=np.zeros((0, n_genes)),
-            effect_variances=np.repeat(typical[None], n_levels, axis=0),
-            interaction_variances=_INTERACTION_SHARE * typical,
-            context_variances=_CONTEXT_SHARE * typical,
+            interactions=np.zeros((0, n_genes), dtype=np.float32),
+            effect_variances=np.repeat(typical[None], n_levels, axis=0).astype(np.float32),
+            interaction_variances=INTERACTION_SHARE * typical,
+            context_variances=CONTEXT_SHARE * typical,
             base_precisions=np.zeros((n_contexts, n_genes)),
             fraction=np.zeros(1),
         )
-    amount = design.sum(axis=1, keepdims=True)
     seen, trained = measured.seen, measured.trained
+    split = RidgeSplit(measured.design[:, seen], _SPLIT_PENALTY)
+    start = np.zeros((n_levels, n_genes))  # of a level, before it is shrunken: the same in all contexts
     remaining = measured.effects.copy()
     if len(seen) > 1:
-        shared = _shrink(remaining / amount, variances / amount**2, which, covariances, scales, between=True)[0]
-        start = _divide(measured, amount * shared[which])
-        effects[seen] = start[:, None]
-        fitted = amount * shared[which] + design[:, seen] @ start
-        remaining += measured.beyond(fitted) - fitted
-    expected = _expect(measured, remaining, effects, features, scales)
-    effects[~trained[measured.levels]] = expected.means[~trained][:, None]
+        partial, noise = measured.per_unit()
+        shared = _shrink(partial, noise, which, covariances, scales, between=True)[0]
+        del partial, noise
+        for genes in measured.gene_blocks():
+            start[seen, genes], fitted = _divide(measured, split, shared[:, genes], genes)
+            remaining[:, genes] += measured.beyond(fitted, which, genes) - fitted
+    expected = _expect(measured, remaining, start, features, scales)
+    unknown = ~trained[measured.levels]
+    effects[unknown] = expected.means[measured.levels[unknown], None]
     # The mean effect of a few components is itself uncertain.
-    effect_variances = (expected.variances * (1 + 1 / trained.sum()))[measured.levels]
-    for level in sorted(seen, key=lambda own: (measured.levels[own], -own)):
-        rows = np.flatnonzero(design[:, level])
-        weight = design[rows, level, None]
-        partial, noise = remaining[rows] / weight + effects[level][which[rows]], variances[rows] / weight**2
-        above = level + 1 if level + 1 in seen and measured.levels[level + 1] == measured.levels[level] else None
-        if above is None:
-            prior = np.repeat(expected.means[measured.levels[level], None], n_contexts, axis=0)
-        else:
-            total = shared + effects[above]
+    uncertain = 1 + 1 / trained.sum()
+    effect_variances = np.empty((n_levels, n_genes), dtype=np.float32)
+    for level in np.flatnonzero(~measured.is_seen):
+        effect_variances[level] = expected.variances[measured.levels[level]] * uncertain
+    for level in seen[np.lexsort((-seen, measured.levels[seen]))]:
+        component = measured.levels[level]
+        rows, weight = measured.of_level(level)
+        partial, noise = remaining[rows] / weight + start[level], variances[rows] / weight**2
+        has_above = level + 1 < n_levels and measured.levels[level + 1] == component and measured.is_seen[level + 1]
+        prior = np.repeat(expected.means[component, None], n_contexts, axis=0)
+        if has_above:
+            total = shared + effects[level + 1]
             prior = _response(partial + shared[which[rows]], noise, total[which[rows]]) * total - shared
         new, spread = _shrink(partial - prior[which[rows]], noise, which[rows], covariances, scales, between=False)
         new += prior
-        remaining[rows] += weight * (effects[level] - new)[which[rows]]
+        remaining[rows] += weight * (start[level] - new[which[rows]])
         effects[level] = new
         effect_variances[level] = spread.mean(axis=0)
-    alone = np.ones((1, 1, 1))
-    interactions = np.stack(
-        [
-            shrink_effects(rest[:, None], variance[:, None], observed=[0], covariances=alone, scales=scales)[:, 0]
-            for rest, variance in zip(remaining, variances, strict=True)
-        ]
-    )
-    spread = (np.square(effects[seen]).mean(axis=1) + effect_variances[seen]).mean(axis=0)
-    base_precisions = np.zeros((n_contexts, n_genes))
-    if len(seen) > 1:  # the shared part takes up the error of the base
-        np.add.at(base_precisions, which, 1 / (variances + spread))
-    scale = (np.square(shared + effects[seen]).mean(axis=1) + effect_variances[seen]).mean(axis=0)
+    del start
+    spread, scale = _mean_squares(shared, effects, effect_variances, seen)
     return AdditiveFit(
         shared=shared,
         effects=effects,
-        interactions=interactions,
+        interactions=_interactions(remaining, variances, scales, np.arange(n_groups) if asked is None else asked),
         effect_variances=effect_variances,
-        interaction_variances=_interaction_variances(measured, remaining, scale),
-        context_variances=_context_variances(measured.effects / amount, variances / amount**2, design, which, scale),
-        base_precisions=base_precisions,
+        interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
+        context_variances=context_variances(measured, scale),
+        base_precisions=_base_precisions(measured, spread, n_contexts),
         fraction=np.array([expected.fraction]),
     )
 
 
-def _divide(measured: Measurements, shared: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ridge solution for what every seen level adds to the shared part (g, G), the same in all contexts.
+def _divide(
+    measured: Measurements, split: RidgeSplit, shared: NDArray[np.float64], genes: slice
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ridge solution for what every seen level adds to the shared part (S, G'), and what groups have of both (g, G').
 
-    Where the parts of a combination take a gene beyond the end of its range, its cells show the end: the fit itself
-    stands for what cannot be seen there (Tobin, Econometrica 1958), in a few rounds.
+    It is the same in all contexts. Where the parts of a combination take a gene beyond the end of its range, its cells
+    show the end: the fit itself stands for what cannot be seen there (Tobin, Econometrica 1958), in a few rounds.
     """
-    design = measured.design[:, measured.seen]
-    gram = design.T @ design + _SPLIT_PENALTY * np.eye(design.shape[1])
-    solution = np.linalg.solve(gram, design.T)
-    start = solution @ (measured.effects - shared)
+    which, effects = measured.which, measured.effects[:, genes].astype(np.float64)
+    base = measured.amount[:, None] * shared[which]
+    start = split.solve(effects - base)
     for _ in range(_CENSORING_ROUNDS if (measured.n_active > 1).any() else 0):
-        start = solution @ (measured.effects + measured.beyond(shared + design @ start) - shared)
-    return start
+        start = split.solve(effects + measured.beyond(base + split.design @ start, which, genes) - base)
+    return start, base + split.design @ start
+
+
+def _mean_squares(
+    shared: NDArray[np.float64],
+    effects: NDArray[np.float32],
+    variances: NDArray[np.float32],
+    seen: NDArray[np.intp],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean square of what seen levels add to the shared part, and of both together, with what is not known (G,)."""
+    alone, together = np.zeros((2, shared.shape[1]))
+    for level in seen:
+        own = effects[level].astype(np.float64)
+        alone += np.square(own).mean(axis=0) + variances[level]
+        together += np.square(shared + own).mean(axis=0) + variances[level]
+    return alone / len(seen), together / len(seen)
+
+
+def _interactions(
+    remaining: NDArray[np.float32],
+    variances: NDArray[np.float32],
+    scales: Sequence[float],
+    groups: NDArray[np.intp],
+) -> NDArray[np.float32]:
+    """What remains in some groups, shrunken group by group (g, G); 0 in the others."""
+    found = np.zeros(remaining.shape, dtype=np.float32)
+    for first in range(0, len(groups), _GROUPS_AT_ONCE):
+        rows = groups[first : first + _GROUPS_AT_ONCE]
+        found[rows] = shrink_apart(remaining[rows], variances[rows], scales)[0]
+    return found
+
+
+def _base_precisions(measured: Measurements, spread: NDArray[np.float64], n_contexts: int) -> NDArray[np.float64]:
+    """What the groups of every context say of its base (C, G): the shared part takes up the error of it."""
+    found = np.zeros((n_contexts, len(spread)))
+    if len(measured.seen) > 1:
+        n_groups = len(measured.which)
+        of_context = sparse.csr_matrix(
+            (np.ones(n_groups), (measured.which, np.arange(n_groups))), shape=(n_contexts, n_groups)
+        )
+        for genes in measured.gene_blocks():
+            found[:, genes] = of_context @ (1 / (measured.variances[:, genes] + spread[genes]))
+    return found
 
 
 def _response(effects: NDArray[np.float64], noise: NDArray[np.float64], above: NDArray[np.float64]) -> float:
@@ -235,8 +230,8 @@ def _response(effects: NDArray[np.float64], noise: NDArray[np.float64], above: N
 
 def _expect(
     measured: Measurements,
-    remaining: NDArray[np.float64],
-    effects: NDArray[np.float64],
+    remaining: NDArray[np.float32],
+    start: NDArray[np.float64],
     features: NDArray[np.floating],
     scales: Sequence[float],
 ) -> FeatureEffects:
@@ -245,22 +240,23 @@ def _expect(
     Of a component at several doses the highest counts: the others are no further perturbations.
     """
     average, noise = np.zeros((2, measured.n_components, remaining.shape[1]))
-    for j in np.flatnonzero(measured.trained):
-        level = measured.seen[measured.levels[measured.seen] == j][-1]
-        rows = np.flatnonzero(measured.design[:, level])
-        weight = measured.design[rows, level, None]
+    seen = measured.seen
+    component = measured.levels[seen]
+    for level in seen[np.append(component[1:] != component[:-1], True)]:
+        j = measured.levels[level]
+        rows, weight = measured.of_level(level)
         precision = weight**2 / measured.variances[rows]
         noise[j] = 1 / precision.sum(axis=0)
         # Before components are shrunken, all contexts have the same effect.
-        average[j] = noise[j] * (precision * remaining[rows] / weight).sum(axis=0) + effects[level, 0]
+        average[j] = noise[j] * (precision * remaining[rows] / weight).sum(axis=0) + start[level]
     return regress_effects(average, noise, features=features, trained=measured.trained, scales=scales)
 
 
 def _shrink(
-    partial: NDArray[np.float64],
-    variances: NDArray[np.float64],
+    partial: NDArray[np.floating],
+    variances: NDArray[np.floating],
     which: NDArray[np.int64],
-    covariances: NDArray[np.float64],
+    covariances: Sequence[ContextCovariance],
     scales: Sequence[float],
     *,
     between: bool,
@@ -270,61 +266,22 @@ def _shrink(
     With ``between`` the true effects of the groups differ: their scatter counts as noise, so that the few groups with
     large effects are not taken for what all groups have in common.
     """
-    observed = np.unique(which)
-    effects, noise = np.empty((2, partial.shape[1], len(observed)))
-    for i, context in enumerate(observed):
-        rows = which == context
-        scatter = 0.0
-        if between and rows.sum() > 1:
-            scatter = np.maximum(partial[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0), 0)
-        weights = 1 / (variances[rows] + scatter)
-        effects[:, i] = (weights * partial[rows]).sum(axis=0) / weights.sum(axis=0)
-        noise[:, i] = 1 / weights.sum(axis=0)
-    mean, spread = posterior_effects(effects, noise, observed=observed.tolist(), covariances=covariances, scales=scales)
+    order = np.argsort(which, kind="stable")
+    observed, firsts, counts = np.unique(which[order], return_index=True, return_counts=True)
+    if len(observed) == len(which):  # a group a context
+        effects, noise = partial[order], variances[order]
+    else:
+        effects, noise = np.empty((2, len(observed), partial.shape[1]))
+        for i, (first, count) in enumerate(zip(firsts, counts, strict=True)):
+            rows = order[first : first + count]
+            own, own_noise = partial[rows].astype(np.float64), variances[rows].astype(np.float64)
+            scatter = 0.0
+            if between and count > 1:
+                scatter = np.maximum(own.var(axis=0, ddof=1) - own_noise.mean(axis=0), 0)
+            weights = 1 / (own_noise + scatter)
+            effects[i] = (weights * own).sum(axis=0) / weights.sum(axis=0)
+            noise[i] = 1 / weights.sum(axis=0)
+    mean, spread = posterior_effects(
+        effects.T, noise.T, observed=observed.tolist(), covariances=covariances, scales=scales
+    )
     return mean.T, spread.T
-
-
-def _interaction_variances(
-    measured: Measurements, remaining: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Variance of the interaction of a pair (G,), from what remains in combinations (g, G).
-
-    Each combination has taken part in the fit, which leaves ``1 - leverage`` of the variance of its remainder. A
-    combination of k components has k - 1 times the variance of a pair.
-    """
-    design, n_active = measured.design[:, measured.seen], measured.n_active
-    gram = design.T @ design + _SPLIT_PENALTY * np.eye(design.shape[1])
-    leverage = (design.T * np.linalg.solve(gram, design.T)).sum(axis=0)
-    telling = (n_active > 1) & (leverage < _LARGEST_LEVERAGE)
-    squares = remaining[telling] ** 2 / (1 - leverage[telling, None]) - measured.variances[telling]
-    return _gene_variances(squares / (n_active[telling, None] - 1), scale, share=_INTERACTION_SHARE)
-
-
-def _context_variances(
-    measured: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    design: NDArray[np.float64],
-    which: NDArray[np.int64],
-    scale: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Variance of an effect between contexts (G,), from perturbations that were measured in several."""
-    _, perturbation = np.unique(design, axis=0, return_inverse=True)
-    squares = [
-        measured[rows].var(axis=0, ddof=1) - variances[rows].mean(axis=0)
-        for rows in (np.flatnonzero(perturbation.ravel() == p) for p in range(perturbation.max() + 1))
-        if len(np.unique(which[rows])) > 1
-    ]
-    return _gene_variances(np.array(squares).reshape(len(squares), len(scale)), scale, share=_CONTEXT_SHARE)
-
-
-def _gene_variances(squares: NDArray[np.float64], scale: NDArray[np.float64], *, share: float) -> NDArray[np.float64]:
-    """Variance of every gene (G,) from unbiased but noisy estimates of it (n, G), steadied by what all genes show.
-
-    Over all genes a variance is taken to be proportional to the mean square ``scale`` of effects (G,); where there are
-    no estimates the proportion is ``share``.
-    """
-    n = len(squares)
-    if n == 0 or not scale.any():
-        return share * scale
-    common = max(float(squares.mean()), 0.0) / float(scale.mean()) * scale
-    return np.maximum((squares.sum(axis=0) + _PSEUDO_MEASUREMENTS * common) / (n + _PSEUDO_MEASUREMENTS), 0)

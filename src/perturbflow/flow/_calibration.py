@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow._data import CellData
+    from perturbflow.flow._group_sums import GroupSums
 
 _SCALES = np.geomspace(0.05, 20.0, 25)
 _WIDTHS = np.geomspace(0.1, 10.0, 41)
@@ -103,14 +104,19 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls, cells: CellData, *, features: NDArray[np.floating] | None = None, n_folds: int = 4, seed: int = 0
+        cls,
+        cells: CellData | Sequence[GroupSums],
+        *,
+        features: NDArray[np.floating] | None = None,
+        n_folds: int = 4,
+        seed: int = 0,
     ) -> Self:
         """Cross-validate the prior on training cells and estimate the errors.
 
         Parameters
         ----------
         cells
-            Training cells; every context needs control cells.
+            Training cells, or sums over random parts of them; every context needs control cells.
         features
             Features of the components (P, F), as the prior gets them.
         n_folds
@@ -340,10 +346,12 @@ def _codependence(
     Directions are those from a prediction to the observed cells of other conditions in its context.
     """
     found, expected = 0.0, 0.0
+    condition = np.array([other.condition for other in everything])
+    context = np.array([other.context for other in everything])
     for prediction in predictions:
-        others = [o for o in everything if o.context == prediction.context and o.condition != prediction.condition]
+        others = np.flatnonzero((context == prediction.context) & (condition != prediction.condition))
         for i in rng.permutation(len(others))[:_MOST_DIRECTIONS]:
-            direction = others[i].observed - prediction.predicted
+            direction = everything[others[i]].observed - prediction.predicted
             squared = direction**2 / (direction @ direction)
             error = (prediction.observed - prediction.predicted) @ direction / np.linalg.norm(direction)
             sd = np.maximum(prediction.sd, _LOWEST_SD)

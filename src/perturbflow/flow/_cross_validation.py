@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow.flow._data import CellData
+from perturbflow.flow._group_sums import GroupSums
+from perturbflow.flow._grouping import names
 from perturbflow.flow._prior import AdditiveHurdlePrior
-from perturbflow.flow._prior_fit import group_sums
+from perturbflow.flow._prior_fit import fit_hurdle
 from perturbflow.flow._uncertainty import condition_kind, mean_expression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow._data import CellData, Group
+    from perturbflow.flow._hurdle_law import Context
 
 MIN_CELLS = 5
+_VALUES_JUDGED = 1_000_000  # of a fit; more conditions of as many genes make no difference
+_FEWEST_JUDGED = 100  # conditions of a fit
 _PSEUDO_CELLS = 4.0  # of the predicted law, added where the variance among the cells of a condition is estimated
 
 
@@ -53,104 +58,160 @@ class HeldOutPrediction:
 
 
 def cross_validate(
-    cells: CellData, *, features: NDArray[np.floating] | None, n_folds: int, rng: np.random.Generator
+    cells: CellData | Sequence[GroupSums],
+    *,
+    features: NDArray[np.floating] | None,
+    n_folds: int,
+    rng: np.random.Generator,
 ) -> Iterator[HeldOutPrediction]:
     """Predict training conditions from fits that left them out, in all ways in which one can be new.
 
     Left out are, each in ``n_folds`` parts, as far as the conditions allow: all conditions of some combinations, all
     conditions with some components, all with some components at some of their doses, all with some components in some
-    contexts; and some cells of every condition.
+    contexts; and some cells of every condition. Sums of what is left out are taken from those of all cells.
 
     Parameters
     ----------
     cells
-        Training cells, controls of every context among them.
+        Training cells, controls of every context among them; or sums over random parts of them, each of which is left
+        out in turn.
     features
         Features of the components (P, F).
     n_folds
-        Number of parts.
+        Number of parts of conditions, and of cells where these are not in parts.
     rng
         Source of randomness.
 
     Yields
     ------
-    Every prediction; conditions of fewer than 5 held-out cells are left out of the fit but not judged.
+    Every prediction; conditions of fewer than 5 held-out cells are left out of the fit but not judged, and neither are
+    more than some hundreds at a time.
     """
-    screen = _Screen.read(cells)
-    for units in _designs(screen.perturbed, screen.contexts):
-        names = sorted(set().union(*units))
-        folds = dict(zip(names, rng.permutation(len(names)) % n_folds, strict=True))
-        for fold in range(min(n_folds, len(names))):
-            left_out = [i for i, own in enumerate(units) if any(folds[name] == fold for name in own)]
-            if 0 < len(left_out) < len(screen.perturbed):
-                yield from _predict(cells, {i: screen.perturbed[i].rows for i in left_out}, screen, features)
+    whole = GroupSums.of(cells) if isinstance(cells, CellData) else _united(cells)
+    screen = _Screen.read(whole)
+    for units in _designs(screen):
+        own_names = sorted(set().union(*units))
+        folds = dict(zip(own_names, rng.permutation(len(own_names)) % n_folds, strict=True))
+        for fold in range(min(n_folds, len(own_names))):
+            is_left_out = np.zeros(len(whole), dtype=bool)
+            is_left_out[screen.perturbed] = [any(folds[name] == fold for name in own) for own in units]
+            if 0 < is_left_out.sum() < len(screen.perturbed):
+                left_out = np.flatnonzero(is_left_out)
+                judged = left_out[_judged(whole.n_cells[left_out], whole.n_genes, rng)]
+                yield from _predict(whole.take(~is_left_out), whole.take(judged), screen, features)
 
-    parts = [np.array_split(rng.permutation(group.rows), n_folds) for group in screen.perturbed]
+    for part in _random_parts(cells, n_folds, rng):
+        if part.is_control.any():
+            part = part.take(~part.is_control)
+        kept, judged = [whole.without(part)], part.take(_judged(part.n_cells, part.n_genes, rng))
+        del part  # as large as all sums together
+        yield from _predict(kept.pop(), judged, screen, features)
+
+
+def _united(parts: Sequence[GroupSums]) -> GroupSums:
+    """Sums over the cells of all parts."""
+    whole = GroupSums.empty(parts[0].n_genes, parts[0].doses.shape[1], parts[0].covariates.shape[1])
+    for part in parts:
+        whole.include(part)
+    return whole.ordered()
+
+
+def _random_parts(cells: CellData | Sequence[GroupSums], n_folds: int, rng: np.random.Generator) -> Iterator[GroupSums]:
+    """Sums over parts of the cells, every condition being divided evenly."""
+    if not isinstance(cells, CellData):
+        yield from (part.ordered() for part in cells)
+        return
+    grouping = cells.grouping()
+    parts = [
+        np.array_split(rng.permutation(grouping.rows(int(i))), n_folds) for i in np.flatnonzero(~grouping.is_control)
+    ]
     for fold in range(n_folds):
-        yield from _predict(cells, {i: np.sort(rows[fold]) for i, rows in enumerate(parts)}, screen, features)
+        rows = [part[fold] for part in parts]
+        yield GroupSums.of(cells, np.sort(np.concatenate(rows)) if rows else np.zeros(0, dtype=np.intp))
 
 
 @dataclass(frozen=True, eq=False)
 class _Screen:
-    """The perturbed conditions, the number of every context, and the scatter of the cells of every condition (g, G)."""
+    """All groups: their sums, which are perturbed, the number of the context of each, and numbers to look them up."""
 
-    perturbed: list[Group]
-    contexts: dict[tuple[int, ...], int]
-    scatter: NDArray[np.float64]
+    sums: GroupSums
+    perturbed: NDArray[np.intp]
+    context: NDArray[np.intp]
+    number: dict[tuple[bytes, bytes, bytes], int]
 
     @classmethod
-    def read(cls, cells: CellData) -> Self:
-        groups = cells.groups()
-        perturbed = [group for group in groups if group.perturbation.any()]
-        controls = [tuple(group.covariates.tolist()) for group in groups if not group.perturbation.any()]
-        _, totals, squares = group_sums(cells.x, perturbed)
-        n_cells = np.array([len(group.rows) for group in perturbed]).reshape(-1, 1)
-        scatter = np.maximum(squares - totals**2 / n_cells, 0)
-        return cls(perturbed, {codes: i for i, codes in enumerate(controls)}, scatter)
+    def read(cls, sums: GroupSums) -> Self:
+        controls = {tuple(codes): i for i, codes in enumerate(sums.covariates[sums.is_control].tolist())}
+        context = np.array([controls.get(tuple(codes), -1) for codes in sums.covariates.tolist()], dtype=np.intp)
+        number = {name: i for i, name in enumerate(names(sums.doses, sums.covariates))}
+        return cls(sums, np.flatnonzero(~sums.is_control), context, number)
+
+    def scatter(self, group: int) -> NDArray[np.float64]:
+        """Sum of the squared distances of the cells of a group to their mean (G,)."""
+        return np.maximum(self.sums.squares[group] - self.sums.total[group] ** 2 / self.sums.n_cells[group], 0)
 
 
-def _designs(groups: list[Group], contexts: dict[tuple[int, ...], int]) -> Iterator[list[set[tuple[int, ...]]]]:
-    """For every group the names of what is left out together, one list per way of leaving out."""
-    components = [tuple(np.flatnonzero(group.perturbation).tolist()) for group in groups]
-    places = [contexts[tuple(group.covariates.tolist())] for group in groups]
+def _designs(screen: _Screen) -> Iterator[list[set[tuple[int, ...]]]]:
+    """For every perturbed group the names of what is left out together, one list per way of leaving out."""
+    doses = screen.sums.doses
+    rows = [slice(*doses.indptr[i : i + 2]) for i in screen.perturbed]
+    components = [tuple(doses.indices[own].tolist()) for own in rows]
+    amounts = [doses.data[own].tolist() for own in rows]
+    places = screen.context[screen.perturbed].tolist()
     yield [{own} if len(own) > 1 else set() for own in components]
     yield [{(j,) for j in own} for own in components]
-    doses = {j: sorted({float(group.perturbation[j]) for group in groups} - {0.0}) for own in components for j in own}
-    yield [
-        {(j, doses[j].index(float(group.perturbation[j]))) for j in own if len(doses[j]) > 1}
-        for own, group in zip(components, groups, strict=True)
-    ]
+    measured: dict[int, set[float]] = {}
     where: dict[int, set[int]] = {}
-    for own, place in zip(components, places, strict=True):
-        for j in own:
+    for own, its, place in zip(components, amounts, places, strict=True):
+        for j, dose in zip(own, its, strict=True):
+            measured.setdefault(j, set()).add(dose)
             where.setdefault(j, set()).add(place)
+    rank = {j: {dose: i for i, dose in enumerate(sorted(known))} for j, known in measured.items()}
+    yield [
+        {(j, rank[j][dose]) for j, dose in zip(own, its, strict=True) if len(rank[j]) > 1}
+        for own, its in zip(components, amounts, strict=True)
+    ]
     yield [{(j, place) for j in own if len(where[j]) > 1} for own, place in zip(components, places, strict=True)]
 
 
+def _judged(n_cells: NDArray[np.integer], n_genes: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Which of the conditions that are left out are judged."""
+    judged = np.flatnonzero(n_cells >= MIN_CELLS)
+    most = max(_FEWEST_JUDGED, _VALUES_JUDGED // max(n_genes, 1))
+    return judged if len(judged) <= most else np.sort(rng.choice(judged, most, replace=False))
+
+
 def _predict(
-    cells: CellData, left_out: dict[int, NDArray[np.intp]], screen: _Screen, features: NDArray[np.floating] | None
+    kept: GroupSums,
+    left_out: GroupSums,
+    screen: _Screen,
+    features: NDArray[np.floating] | None,
 ) -> Iterator[HeldOutPrediction]:
-    """Fit without some rows of some conditions and predict these conditions."""
-    keep = np.ones(len(cells), dtype=bool)
-    for rows in left_out.values():
-        keep[rows] = False
-    prior = AdditiveHurdlePrior.fit(cells.subset(keep), features=features)
-    judged = {i: rows for i, rows in left_out.items() if len(rows) >= MIN_CELLS}
-    _, totals, _ = group_sums(cells.x, list(judged.values()))
-    for (i, rows), total in zip(judged.items(), totals, strict=True):
-        group = screen.perturbed[i]
-        context = prior.context(group.covariates)
-        law = prior.law(group.perturbation, context)
-        predicted, sd = mean_expression(prior, group.perturbation, context)
+    """Fit to the cells that are kept and predict conditions that were left out, or whose cells in part were."""
+    # A dose above those that are kept is predicted as the largest of them.
+    doses = left_out.doses.copy()
+    doses.data = np.minimum(doses.data, kept.doses.max(axis=0).toarray().ravel()[doses.indices])
+    wanted = set(names(doses, left_out.covariates))
+    asked = np.array([name in wanted for name in names(kept.doses, kept.covariates)])
+    prior = AdditiveHurdlePrior(**fit_hurdle(kept, features, asked=asked))
+    contexts: dict[int, Context] = {}
+    for i, name in enumerate(names(left_out.doses, left_out.covariates)):
+        group, n_cells = screen.number[name], left_out.n_cells[i]
+        place = int(screen.context[group])
+        if place not in contexts:
+            contexts[place] = prior.context(left_out.covariates[i])
+        perturbation = left_out.doses[[i]].toarray()[0]
+        law = prior.law(perturbation, contexts[place])
+        predicted, sd = mean_expression(prior, perturbation, contexts[place])
         # Of all cells of the condition: in few cells a low mean goes with a low variance and would seem certain.
         expected = law.expressed * (law.variance + law.mean.astype(np.float64) ** 2) - predicted**2
-        variance = (screen.scatter[i] + _PSEUDO_CELLS * expected) / (len(group.rows) - 1 + _PSEUDO_CELLS)
+        variance = (screen.scatter(group) + _PSEUDO_CELLS * expected) / (screen.sums.n_cells[group] - 1 + _PSEUDO_CELLS)
         yield HeldOutPrediction(
-            kind=condition_kind(prior, group.perturbation, context),
-            condition=i,
-            context=screen.contexts[tuple(group.covariates.tolist())],
-            observed=total / len(rows),
-            noise=variance / len(rows),
+            kind=condition_kind(prior, perturbation, contexts[place]),
+            condition=int(np.searchsorted(screen.perturbed, group)),
+            context=place,
+            observed=left_out.total[i] / n_cells,
+            noise=variance / n_cells,
             predicted=predicted,
             sd=sd,
         )

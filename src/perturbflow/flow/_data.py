@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from perturbflow.flow._grouping import Grouping
+
 Expression: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 
 
@@ -117,6 +119,15 @@ class CellData:
         rows = np.asarray(rows)
         return CellData(self.x[rows], self.perturbations[rows], self.covariates[rows])
 
+    def grouping(self) -> Grouping:
+        """Split the cells by perturbation and covariates, in the order of :meth:`groups`, without a list of them.
+
+        Returns
+        -------
+        Sparse doses and covariates of the groups, and which cells are of them.
+        """
+        return Grouping.of(self.perturbations, self.covariates)
+
     def groups(self) -> list[Group]:
         """Split the cells by perturbation and covariates; time O(n log n).
 
@@ -125,27 +136,11 @@ class CellData:
         One group per distinct pair of a perturbation row and a covariate row: controls first, then ordered by
         components, doses and covariates.
         """
-        n_cells = len(self)
-        if n_cells == 0:
-            return []
-        n_components = np.diff(self.perturbations.indptr)
-        width = int(n_components.max())
-        cell = np.repeat(np.arange(n_cells), n_components)
-        place = np.arange(len(cell)) - np.repeat(self.perturbations.indptr[:-1], n_components)
-        components, doses = np.full((n_cells, width), -1.0), np.zeros((n_cells, width))
-        components[cell, place] = self.perturbations.indices
-        doses[cell, place] = self.perturbations.data
-
-        # A code above 2^53 would not survive as a float; covariate codes count categories.
-        keys = np.hstack([components, doses, self.covariates])
-        order = np.lexsort(keys.T[::-1]) if keys.shape[1] else np.arange(n_cells)
-        changes = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
-        members = np.split(order, np.flatnonzero(changes) + 1)
-        return [
-            Group(
-                perturbation=self.perturbations[[rows[0]]].toarray()[0],
-                covariates=self.covariates[rows[0]],
-                rows=rows,
-            )
-            for rows in members
-        ]
+        grouping = self.grouping()
+        groups = []
+        for i in range(len(grouping)):
+            perturbation = np.zeros(grouping.doses.shape[1], dtype=np.float32)
+            own = slice(*grouping.doses.indptr[i : i + 2])
+            perturbation[grouping.doses.indices[own]] = grouping.doses.data[own]
+            groups.append(Group(perturbation, grouping.covariates[i], grouping.rows(i)))
+        return groups

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 
 if TYPE_CHECKING:
     from typing import Self
@@ -47,7 +49,7 @@ class DoseLevels:
     doses: NDArray[np.float64]
 
     @classmethod
-    def of(cls, doses: NDArray[np.floating]) -> Self:
+    def of(cls, doses: NDArray[np.floating] | sparse.csr_matrix) -> Self:
         """Collect the levels of groups of cells.
 
         Parameters
@@ -60,24 +62,36 @@ class DoseLevels:
         The levels: one a measured dose, but at most 8 a component, spread over its doses; of a component that no group
         has, the dose 1.
         """
-        components: list[int] = []
-        levels: list[float] = []
-        for j, column in enumerate(np.asarray(doses, dtype=np.float64).T):
-            own = np.unique(column[column > 0])
-            if len(own) > _MOST_LEVELS:
-                own = own[np.rint(np.linspace(0, len(own) - 1, _MOST_LEVELS)).astype(int)]
-            own = own if len(own) else np.ones(1)
-            components += [j] * len(own)
-            levels += own.tolist()
-        return cls(np.array(components, dtype=np.int64), np.array(levels, dtype=np.float64))
+        doses = sparse.csc_matrix(doses, dtype=np.float64)
+        component = np.repeat(np.arange(doses.shape[1]), np.diff(doses.indptr))
+        is_dose = doses.data > 0
+        # A component that no group has gets the dose 1, which changes nothing for the others.
+        unseen = np.setdiff1d(np.arange(doses.shape[1]), component[is_dose])
+        pairs = np.stack(
+            [np.append(component[is_dose], unseen), np.append(doses.data[is_dose], np.ones(len(unseen)))], axis=1
+        )
+        components, levels = np.unique(pairs, axis=0).T
+        counts = np.bincount(components.astype(np.int64), minlength=doses.shape[1])
+        keep = np.ones(len(levels), dtype=bool)
+        ends = np.cumsum(counts)
+        for j in np.flatnonzero(counts > _MOST_LEVELS):
+            keep[ends[j] - counts[j] : ends[j]] = False
+            keep[ends[j] - counts[j] + np.rint(np.linspace(0, counts[j] - 1, _MOST_LEVELS)).astype(int)] = True
+        return cls(components[keep].astype(np.int64), levels[keep])
 
     def of_component(self, component: int) -> slice:
         """Where the levels of a component are."""
         first, last = np.searchsorted(self.components, [component, component + 1])
         return slice(int(first), int(last))
 
-    def weights(self, doses: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Weight of every level in doses of the components.
+    @cached_property
+    def _starts(self) -> NDArray[np.intp]:
+        """Where the levels of every component begin, and the end of the last (P + 1,)."""
+        n_components = int(self.components[-1]) + 1 if len(self.components) else 0
+        return np.searchsorted(self.components, np.arange(n_components + 1))
+
+    def design(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
+        """Weight of every level in doses of the components; no longer than there are doses above 0.
 
         Parameters
         ----------
@@ -88,23 +102,47 @@ class DoseLevels:
         -------
         Weights (n, L), those of a component from 0 to 1 together.
         """
-        found = np.zeros((len(doses), len(self.doses)))
-        for j in np.flatnonzero(np.asarray(doses).any(axis=0)):
-            own = self.of_component(int(j))
-            levels = self.doses[own]
-            rows = np.flatnonzero(doses[:, j])
-            asked = np.clip(doses[rows, j].astype(np.float64), levels[0], levels[-1])
-            scale = np.log if levels[-1] >= _DECADE * levels[0] else np.asarray
-            upper = np.clip(np.searchsorted(levels, asked), min(1, len(levels) - 1), len(levels) - 1)
-            lower = np.maximum(upper - 1, 0)
-            width = np.where(upper > lower, scale(levels[upper]) - scale(levels[lower]), 1.0)
-            share = (scale(asked) - scale(levels[lower])) / width
-            below = np.minimum(doses[rows, j] / levels[0], 1.0)
-            np.add.at(found, (rows, own.start + upper), below * share)
-            np.add.at(found, (rows, own.start + lower), below * (1 - share))
-        return found
+        doses = sparse.csr_matrix(doses)
+        row = np.repeat(np.arange(doses.shape[0]), np.diff(doses.indptr))[doses.data > 0]
+        component, dose = doses.indices[doses.data > 0], doses.data[doses.data > 0].astype(np.float64)
+        first, last = self._starts[component], self._starts[component + 1] - 1
+        lowest, highest = self.doses[first], self.doses[last]
+        asked = np.clip(dose, lowest, highest)
+        upper = first.copy()
+        for step in range(int((last - first).max(initial=0))):
+            level = np.minimum(first + step, last)
+            upper += (self.doses[level] < asked) & (level < last)
+        upper = np.where((upper == first) & (first < last), first + 1, upper)
+        lower = np.where(upper > first, upper - 1, upper)
+        # Of doses that span a decade the logarithms are compared.
+        spans = highest >= _DECADE * lowest
+        at, above, below = (
+            np.where(spans, np.log(values), values) for values in (asked, self.doses[upper], self.doses[lower])
+        )
+        share = (at - below) / np.where(upper > lower, above - below, 1.0)
+        size = np.minimum(dose / lowest, 1.0)
+        weights = sparse.csr_matrix(
+            (np.append(size * share, size * (1 - share)), (np.append(row, row), np.append(upper, lower))),
+            shape=(doses.shape[0], len(self.doses)),
+        )
+        weights.eliminate_zeros()
+        return weights
 
-    def positions(self, doses: NDArray[np.floating]) -> NDArray[np.float32]:
+    def weights(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> NDArray[np.float64]:
+        """Weight of every level in doses of the components, as a full table; see :meth:`design`.
+
+        Parameters
+        ----------
+        doses
+            Doses (n, P), at least 0.
+
+        Returns
+        -------
+        Weights (n, L), those of a component from 0 to 1 together.
+        """
+        return self.design(doses).toarray()
+
+    def positions(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> NDArray[np.float32]:
         """Doses on a scale on which the levels of a component are evenly spaced up to 1.
 
         Parameters
@@ -116,12 +154,12 @@ class DoseLevels:
         -------
         Positions (n, P), from 0 to 1.
         """
-        starts = np.searchsorted(self.components, self.components)
-        counts = np.bincount(self.components)
-        rank = (np.arange(len(self.components)) - starts + 1) / counts[self.components]
-        weighted = self.weights(doses) * rank
-        firsts = np.searchsorted(self.components, np.arange(len(counts)))
-        return np.add.reduceat(weighted, firsts, axis=1).astype(np.float32) if len(firsts) else weighted.astype("f4")
+        counts = np.diff(self._starts)
+        rank = (np.arange(len(self.components)) - self._starts[self.components] + 1) / counts[self.components]
+        of_component = sparse.csr_matrix(
+            (rank, (np.arange(len(rank)), self.components)), shape=(len(rank), len(counts))
+        )
+        return (self.design(doses) @ of_component).toarray().astype(np.float32)
 
     def factor_from(self, earlier: DoseLevels, before: int, after: int) -> float:
         """Factor with which positions of a component are nearest to those among other levels, at doses that both know.

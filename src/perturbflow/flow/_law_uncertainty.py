@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow._hurdle_law import Context
-    from perturbflow.flow._prior import AdditiveHurdlePrior
+    from perturbflow.flow._prior_arrays import PriorArrays
 
 _FEWEST_EXPRESSING = 0.5  # pseudo-cells that express a gene
 _SIMILAR_CONTEXTS = 0.5  # squared distance, in units of the median, over which effects carry over
@@ -53,35 +53,42 @@ class LawUncertainty:
     mean: NDArray[np.float32]
 
 
-def law_uncertainty(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating], context: Context) -> LawUncertainty:
-    """Standard deviations of a law; see :meth:`AdditiveHurdlePrior.law_sd`."""
+def law_uncertainty(
+    prior: PriorArrays, perturbation: NDArray[np.floating], context: Context, expressed: NDArray[np.floating]
+) -> LawUncertainty:
+    """Standard deviations of a law, of which the shares of expressing cells (G,) are given.
+
+    See :meth:`AdditiveHurdlePrior.law_sd`.
+    """
     asked = np.asarray(perturbation, dtype=np.float32)
-    perturbation = np.minimum(asked, prior.dose_unit)
-    active = np.flatnonzero(perturbation)
+    doses = prior.within(asked)
+    active = doses.indices
+    design = prior.levels.design(doses)
     total = np.zeros((2, prior.n_genes))
     for j in active:
         elsewhere = _share_of_context_variance(prior, int(j), context)
         own = prior.levels.of_component(int(j))
-        weights = prior.levels.weights(perturbation[None])[0, own]
+        weights = np.zeros(own.stop - own.start)
+        is_own = (design.indices >= own.start) & (design.indices < own.stop)
+        weights[design.indices[is_own] - own.start] = design.data[is_own]
         known = np.tensordot(weights, prior.effect_variances[:, own], axes=(0, 1))
         total += known + weights.sum() ** 2 * elsewhere * prior.context_variances
         total += _dose_variance(prior, own, weights, float(asked[j]), context)
     base = _sampling_variances(prior, context.n_controls, share_at(context.base_angle))
     if len(active) and context.index is not None:
         base = 1 / (1 / base + prior.base_precisions[:, context.index])
-    here = prior.group_contexts == context.index
-    same = here & (prior.group_doses == perturbation).all(axis=1) & bool(len(active))
-    if same.any():
-        cells, law = float(prior.group_cells[same].sum()), prior.law(perturbation, context)
-        measured = _sampling_variances(prior, cells, law.expressed)
-    others = here & ~same & (prior.group_doses[:, active] > 0).any(axis=1)
-    if len(active) == 1 and same.any() and not others.any():
+    same = -1
+    if len(active) and context.index is not None:
+        same = int(prior.groups.find(doses, np.array([context.index]))[0])
+    if same >= 0:
+        measured = _sampling_variances(prior, float(prior.group_cells[same]), expressed)
+    if len(active) == 1 and same >= 0 and len(prior.groups.here(int(active[0]), context.index)) == 1:
         # The effect is known from these cells alone; as far as it is not shrunken, so is what it is added to.
         total += (1 - np.minimum(total / measured, 1)) ** 2 * base
     else:
         # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
         total += max((len(active) - 1) ** 2, 1) * base + max(len(active) - 1, 0) * prior.interaction_variances
-        if same.any():  # from its own cells as well, and alone a component is no more additive than with others
+        if same >= 0:  # from its own cells as well, and alone a component is no more additive than with others
             total += prior.interaction_variances if len(active) == 1 else 0
             total = total * measured / (total + measured)
     angle, mean = np.sqrt(total).astype(np.float32)
@@ -89,7 +96,7 @@ def law_uncertainty(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floatin
 
 
 def _dose_variance(
-    prior: AdditiveHurdlePrior, own: slice, weights: NDArray[np.float64], asked: float, context: Context
+    prior: PriorArrays, own: slice, weights: NDArray[np.float64], asked: float, context: Context
 ) -> NDArray[np.float64]:
     """Variance (2, G) of the effect of a component at a dose that was not measured; 0 at those that were.
 
@@ -111,7 +118,7 @@ def _dose_variance(
     return newness * (_BETWEEN_DOSES * between + _OF_AN_EFFECT * size)
 
 
-def _share_of_context_variance(prior: AdditiveHurdlePrior, component: int, context: Context) -> float:
+def _share_of_context_variance(prior: PriorArrays, component: int, context: Context) -> float:
     """How much of the variance between contexts the effect of a component has here: 0 where it was seen.
 
     It grows with the distance to the nearest context where the component was seen; for a component that was seen
@@ -119,16 +126,13 @@ def _share_of_context_variance(prior: AdditiveHurdlePrior, component: int, conte
     others say of it is an average over contexts.
     """
     trained = bool(prior.trained[component])
-    telling = prior.group_doses[:, component] > 0 if trained else np.ones(len(prior.group_doses), dtype=bool)
-    contexts = np.unique(prior.group_contexts[telling])
+    contexts = prior.group_contexts[prior.groups.with_component(component)] if trained else prior.groups.all_contexts
     if len(contexts) == 0 or (not trained and len(contexts) > 1):
         return 1.0
     return float(1 - np.exp(-context.distances[contexts].min() / _SIMILAR_CONTEXTS))
 
 
-def _sampling_variances(
-    prior: AdditiveHurdlePrior, n_cells: float, expressed: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def _sampling_variances(prior: PriorArrays, n_cells: float, expressed: NDArray[np.floating]) -> NDArray[np.float64]:
     """Sampling variance of angles and of means (2, G) in a group of cells."""
     means = prior.variance / (n_cells * expressed + _FEWEST_EXPRESSING)
     return np.stack([np.full_like(means, 1 / n_cells), means])

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from perturbflow.flow._angle import share_at
-from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._feature_effects import nearest_distances
+from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._hurdle_law import Context, HurdleLaw
 from perturbflow.flow._law_uncertainty import LawUncertainty, law_uncertainty
-from perturbflow.flow._prior_fit import Pool, fit_hurdle, group_sums, safe_divide, shrink_base, squared_distances
+from perturbflow.flow._prior_arrays import PriorArrays
+from perturbflow.flow._prior_fit import Pool, fit_hurdle, safe_divide, shrink_base, squared_distances
 from perturbflow.flow._stratified import stratified_uniforms
 
 if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from perturbflow.flow._data import CellData, Expression
 
@@ -27,10 +28,11 @@ __all__ = ["AdditiveHurdlePrior", "Context", "HurdleLaw"]
 
 _LOWEST_EXPRESSION = 0.05
 _LOWEST_PROBABILITY = 1e-4
+_VALUES_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class AdditiveHurdlePrior:
+class AdditiveHurdlePrior(PriorArrays):
     r"""A hurdle model per gene, additive in context and perturbations on the scale of angles and means.
 
     In context c under weights w_l of dose levels l (:class:`DoseLevels`; 1 for a component at a measured dose), the
@@ -68,8 +70,11 @@ class AdditiveHurdlePrior:
         Whether a component has training cells (P,).
     shared, effects
         Mean effect of a perturbation (2, C, G), and what every level adds to it (2, L, C, G).
-    group_doses, group_contexts, group_cells
-        Of every training group: doses (g, P), number of the context and of the cells (g,).
+    group_starts, group_components, group_amounts
+        Components of all training groups, one after the other, and their doses; where those of every group begin, and
+        the end of the last (g + 1,).
+    group_contexts, group_cells
+        Of every training group: number of the context and of the cells (g,).
     interactions
         What remains in every training group (2, g, G).
     effect_variances, interaction_variances, context_variances
@@ -100,40 +105,14 @@ class AdditiveHurdlePrior:
     array([0. , 0.7], dtype=float32)
     """
 
-    contexts: NDArray[np.int64]
-    n_controls: NDArray[np.float64]
-    control_expressed: NDArray[np.float32]
-    control_mean: NDArray[np.float32]
-    control_profile: NDArray[np.float32]
-    distance_unit: NDArray[np.float64]
-    pool_expressed: NDArray[np.float32]
-    all_expressed: NDArray[np.float32]
-    all_mean: NDArray[np.float32]
-    variance: NDArray[np.float32]
-    level_components: NDArray[np.int64]
-    level_doses: NDArray[np.float64]
-    trained: NDArray[np.bool_]
-    shared: NDArray[np.float32]
-    effects: NDArray[np.float32]
-    group_doses: NDArray[np.float32]
-    group_contexts: NDArray[np.int64]
-    group_cells: NDArray[np.float64]
-    interactions: NDArray[np.float32]
-    effect_variances: NDArray[np.float32]
-    interaction_variances: NDArray[np.float32]
-    context_variances: NDArray[np.float32]
-    base_precisions: NDArray[np.float32]
-    features: NDArray[np.float32]
-    fraction: NDArray[np.float32]
-
     @classmethod
-    def fit(cls, cells: CellData, *, features: NDArray[np.floating] | None = None) -> Self:
+    def fit(cls, cells: CellData | GroupSums, *, features: NDArray[np.floating] | None = None) -> Self:
         """Estimate the prior from training cells.
 
         Parameters
         ----------
         cells
-            Training cells; every context needs control cells.
+            Training cells, or sums over them; every context needs control cells.
         features
             Features of all components (P, F), also of those without cells, whose effects are then predicted from them.
             Rotations of the features make no difference, scales of its columns do.
@@ -147,23 +126,7 @@ class AdditiveHurdlePrior:
         ValueError
             If a context has no control cells, or features are not finite or not of as many components.
         """
-        return cls(**fit_hurdle(cells, features))
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes G."""
-        return len(self.variance)
-
-    @cached_property
-    def levels(self) -> DoseLevels:
-        """The measured doses of every component."""
-        return DoseLevels(self.level_components, self.level_doses)
-
-    @cached_property
-    def dose_unit(self) -> NDArray[np.float32]:
-        """Largest training dose of every component (P,)."""
-        last = np.searchsorted(self.level_components, np.arange(len(self.trained)), side="right") - 1
-        return self.level_doses[last].astype(np.float32)
+        return cls(**fit_hurdle(cells if isinstance(cells, GroupSums) else GroupSums.of(cells), features))
 
     def context(self, covariates: NDArray[np.integer], controls: Expression | None = None) -> Context:
         """Look up a training context, or place a new one among them by its control cells.
@@ -184,8 +147,7 @@ class AdditiveHurdlePrior:
         ValueError
             If the context is new and no control cells are given.
         """
-        match = np.flatnonzero((self.contexts == np.asarray(covariates)).all(axis=1))
-        index = int(match[0]) if len(match) else None
+        index = self._context_numbers.get(tuple(np.asarray(covariates).tolist()))
         if index is not None:
             n, expressed, mean = self.n_controls[index], self.control_expressed[index], self.control_mean[index]
             weights = np.zeros(len(self.contexts))
@@ -198,10 +160,11 @@ class AdditiveHurdlePrior:
                     f"{np.asarray(covariates).tolist()}, found none. Pass the control cells to start from."
                 )
                 raise ValueError(msg)
-            rows = np.arange(controls.shape[0])
-            k, total, _ = group_sums(controls, [rows])
-            n, expressed, mean = float(len(rows)), k[0] / len(rows), safe_divide(total, k)[0]
-            distances = self._distances(total / len(rows))
+            n = float(controls.shape[0])
+            k = np.asarray((controls > 0).sum(axis=0), dtype=np.float64).reshape(1, -1)
+            total = np.asarray(controls.sum(axis=0, dtype=np.float64)).reshape(1, -1)
+            expressed, mean = k[0] / n, safe_divide(total, k)[0]
+            distances = self._distances(total / n)
             weights = np.exp(-(distances - distances.min()) / 0.5)
             weights /= weights.sum()
         expressed, mean = expressed.astype(np.float64), mean.astype(np.float64)
@@ -230,21 +193,74 @@ class AdditiveHurdlePrior:
         -------
         The law, arrays (G,).
         """
-        perturbation = np.minimum(np.asarray(perturbation, dtype=np.float32), self.dose_unit)
-        if not perturbation.any():
-            n = context.n_controls
-            expressed = (context.expressed * n + share_at(context.base_angle)) / (n + 1)
-            mean = (context.expressed * n * context.mean + 2 * context.base_mean) / (context.expressed * n + 2)
-            return self._law(expressed, mean)
-        weights = self.levels.weights(perturbation[None])[0]
-        change = weights.sum() * np.tensordot(context.weights, self.shared, axes=(0, 1))
-        for level in np.flatnonzero(weights):
-            change = change + weights[level] * np.tensordot(context.weights, self.effects[:, level], axes=(0, 1))
+        doses = self.within(perturbation)
+        if not doses.nnz:
+            return self._control_law(context)
+        design = self.levels.design(doses)
+        change = design.data.sum() * np.tensordot(context.weights, self.shared, axes=(0, 1))
+        for level, weight in zip(design.indices, design.data, strict=True):
+            change = change + weight * np.tensordot(context.weights, self.effects[:, level], axes=(0, 1))
         if context.index is not None:
-            same = (self.group_contexts == context.index) & (self.group_doses == perturbation).all(axis=1)
-            if same.any():
-                change = change + self.interactions[:, int(np.flatnonzero(same)[0])]
+            (group,) = self.groups.find(doses, np.array([context.index]))
+            if group >= 0:
+                change = change + self.interactions[:, group]
         return self._law(share_at(context.base_angle + change[0]), context.base_mean + change[1])
+
+    def laws(
+        self, perturbations: NDArray[np.floating] | sparse.csr_matrix, covariates: NDArray[np.integer]
+    ) -> HurdleLaw:
+        """Distributions of every gene in many conditions of training contexts at once, as :meth:`law` has each.
+
+        Parameters
+        ----------
+        perturbations
+            Dose of every component in every condition (n, P), an array or a CSR matrix; an all-zero row is control.
+        covariates
+            Codes of the covariates of every condition (n, K).
+
+        Returns
+        -------
+        The laws, shares and means (n, G) and variances (G,).
+
+        Raises
+        ------
+        ValueError
+            If a context is not one of training.
+        """
+        doses = self.within(perturbations)
+        codes, which = np.unique(np.asarray(covariates), axis=0, return_inverse=True)
+        contexts = [self.context(each) for each in codes]
+        base = np.array([(context.base_angle, context.base_mean) for context in contexts]).reshape(-1, 2, self.n_genes)
+        number = np.array([context.index for context in contexts], dtype=np.intp)[which.ravel()]
+        controls = [self._control_law(context) for context in contexts]
+        group, design = self.groups.find(doses, number), self.levels.design(doses)
+        amount, is_control = np.asarray(design.sum(axis=1)).ravel(), np.diff(doses.indptr) == 0
+        expressed, mean = np.empty((2, len(number), self.n_genes), dtype=np.float32)
+        at_once = max(1, _VALUES_AT_ONCE // self.n_genes)
+        for first in range(0, len(number), at_once):
+            rows = np.arange(first, min(first + at_once, len(number)))
+            change = amount[rows, None] * self.shared[:, number[rows]]
+            starts, lengths = design.indptr[rows], np.diff(design.indptr)[rows]
+            for place in range(int(lengths.max(initial=0))):
+                more = np.flatnonzero(lengths > place)
+                entry = starts[more] + place
+                effects = self.effects[:, design.indices[entry], number[rows[more]]]
+                change[:, more] += design.data[entry, None] * effects
+            known = np.flatnonzero(group[rows] >= 0)
+            change[:, known] += self.interactions[:, group[rows[known]]]
+            change += base[which.ravel()[rows]].transpose(1, 0, 2)
+            law = self._law(share_at(change[0]), change[1])
+            expressed[rows], mean[rows] = law.expressed, law.mean
+        for row in np.flatnonzero(is_control):
+            law = controls[which.ravel()[row]]
+            expressed[row], mean[row] = law.expressed, law.mean
+        return HurdleLaw(expressed, mean, self.variance)
+
+    def _control_law(self, context: Context) -> HurdleLaw:
+        n = context.n_controls
+        expressed = (context.expressed * n + share_at(context.base_angle)) / (n + 1)
+        mean = (context.expressed * n * context.mean + 2 * context.base_mean) / (context.expressed * n + 2)
+        return self._law(expressed, mean)
 
     def law_sd(self, perturbation: NDArray[np.floating], context: Context) -> LawUncertainty:
         """How well the law of a condition is known, gene by gene.
@@ -274,7 +290,7 @@ class AdditiveHurdlePrior:
         -------
         Standard deviations, arrays (G,). They are the model's own and not calibrated on held-out conditions.
         """
-        return law_uncertainty(self, perturbation, context)
+        return law_uncertainty(self, perturbation, context, self.law(perturbation, context).expressed)
 
     def feature_distance(self, component: int) -> float:
         """How far a component is from the nearest other one with training cells, by its features.
@@ -371,27 +387,3 @@ class AdditiveHurdlePrior:
     def _expressed_values(law: HurdleLaw, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
         values = law.mean + np.sqrt(law.variance) * rng.standard_normal(shape, dtype=np.float32)
         return np.maximum(values, np.float32(_LOWEST_EXPRESSION))
-
-    def to_arrays(self) -> dict[str, NDArray]:
-        """The prior as named arrays.
-
-        Returns
-        -------
-        Every field by name.
-        """
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
-        """Rebuild the prior from :meth:`to_arrays`.
-
-        Parameters
-        ----------
-        arrays
-            Every field by name.
-
-        Returns
-        -------
-        The prior.
-        """
-        return cls(**{field.name: np.asarray(arrays[field.name]) for field in fields(cls)})

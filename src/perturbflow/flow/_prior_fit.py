@@ -1,4 +1,4 @@
-"""Estimating the additive hurdle prior from training cells."""
+"""Estimating the additive hurdle prior from sums over training cells."""
 
 from __future__ import annotations
 
@@ -6,81 +6,101 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
-from perturbflow.flow._additive_fit import AdditiveFit, Measurements, fit_additive
+from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
+from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
+from perturbflow.flow._grouping import canonical_order
+from perturbflow.flow._measurements import Measurements
 from perturbflow.flow._shrinkage import context_covariances
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from perturbflow.flow._data import CellData, Expression, Group
+    from perturbflow.flow._group_sums import GroupSums
 
 _CONTEXT_PSEUDO_CELLS = 2.0  # of the controls of all contexts, added to each context's controls
 _PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expressed values is estimated
+_VALUES_AT_ONCE = 4_000_000
 _ANGLE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 _MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
-def fit_hurdle(cells: CellData, features: NDArray[np.floating] | None = None) -> dict[str, NDArray]:
+def fit_hurdle(
+    sums: GroupSums,
+    features: NDArray[np.floating] | None = None,
+    *,
+    asked: NDArray[np.bool_] | None = None,
+) -> dict[str, NDArray]:
     """Arrays of an :class:`AdditiveHurdlePrior`, by the name of its fields; see its method ``fit``.
+
+    Parameters
+    ----------
+    sums
+        Sums over the training cells.
+    features
+        Features of the components (P, F).
+    asked
+        Which groups of the sums are asked for as they are (g,): the interactions of the others, on which nothing else
+        rests, are left at 0. All where not given.
 
     Raises
     ------
     ValueError
         If a context has no control cells, or features do not fit the components.
     """
-    n_components = cells.perturbations.shape[1]
+    n_components = sums.doses.shape[1]
     features = _checked_features(features, n_components)
-    groups = cells.groups()
-    controls = [group for group in groups if not group.perturbation.any()]
-    perturbed = [group for group in groups if group.perturbation.any()]
-    context_of = {tuple(group.covariates.tolist()): i for i, group in enumerate(controls)}
-    for group in perturbed:
-        if tuple(group.covariates.tolist()) not in context_of:
-            msg = (
-                f"Expected control cells in every context, found none with covariate codes "
-                f"{group.covariates.tolist()}. Add controls of that context or leave its cells out of training."
-            )
-            raise ValueError(msg)
-    n_expressing, total, squares = group_sums(cells.x, groups)
-    n_cells = np.array([len(group.rows) for group in groups], dtype=np.float64)
-    is_control = np.array([not group.perturbation.any() for group in groups])
-
-    pool = _pool(n_cells, n_expressing, total, squares, is_control)
-    base = [shrink_base(n_cells[i], n_expressing[i], total[i], pool) for i in np.flatnonzero(is_control)]
-    control_n, control_k = n_cells[is_control], n_expressing[is_control]
-    profile = total[is_control] / control_n[:, None]
+    if asked is None:
+        asked = np.ones(len(sums), dtype=bool)
+    order = canonical_order(sums.doses, sums.covariates)
+    sums, asked = sums.ordered(), asked[order]
+    is_control = sums.is_control
+    contexts, which = _contexts(sums)
+    pool = _pool(sums)
+    controls, perturbed = np.flatnonzero(is_control), np.flatnonzero(~is_control)
+    control_n, control_k = sums.n_cells[controls].astype(np.float64), sums.n_expressing[controls].astype(np.float64)
+    control_total = sums.total[controls]
+    base = np.array(
+        [shrink_base(*parts, pool) for parts in zip(control_n, control_k, control_total, strict=True)]
+    ).reshape(-1, 2, sums.n_genes)
+    profile = control_total / control_n[:, None]
     distances = squared_distances(profile, profile)
     unit = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
 
-    doses = np.array([group.perturbation for group in perturbed], dtype=np.float64).reshape(-1, n_components)
+    doses = sums.doses[perturbed]
     levels = DoseLevels.of(doses)
-    which = np.array([context_of[tuple(group.covariates.tolist())] for group in perturbed], dtype=np.int64)
-    changes = _measured_changes(
-        n_cells[~is_control], n_expressing[~is_control], total[~is_control], control_n, base, which, pool
-    )
-    covariances = context_covariances(distances / unit)
-    fits = [
-        fit_additive(
-            Measurements(levels.weights(doses), levels.components, which, *change),
-            covariances=covariances,
-            features=features,
-            scales=scales,
+    design = levels.design(doses)
+    covariances = [in_factors(each) for each in context_covariances(distances / unit)]
+    fits = []
+    for change, scales in ((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES)):
+        effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
+        measured = Measurements(design, levels.components, which, effects, variances, lowest, highest)
+        del effects, variances
+        fits.append(
+            vars(
+                fit_additive(
+                    measured,
+                    covariances=covariances,
+                    features=features,
+                    scales=scales,
+                    asked=np.flatnonzero(asked[perturbed]),
+                )
+            )
         )
-        for change, scales in zip(changes, (_ANGLE_SCALES, _MEAN_SCALES), strict=True)
-    ]
+        del measured
     parts = {
-        field.name: np.stack([getattr(fit, field.name) for fit in fits]).astype(np.float32)
+        field.name: np.stack([fit.pop(field.name).astype(np.float32, copy=False) for fit in fits])
         for field in fields(AdditiveFit)
     }
     return {
-        "contexts": np.array([group.covariates for group in controls], dtype=np.int64).reshape(len(controls), -1),
+        "contexts": contexts,
         "n_controls": control_n,
         "control_expressed": (control_k / control_n[:, None]).astype(np.float32),
-        "control_mean": safe_divide(total[is_control], control_k).astype(np.float32),
+        "control_mean": safe_divide(control_total, control_k).astype(np.float32),
         "control_profile": profile.astype(np.float32),
         "distance_unit": np.array([unit]),
         "pool_expressed": pool.control_expressed.astype(np.float32),
@@ -89,13 +109,31 @@ def fit_hurdle(cells: CellData, features: NDArray[np.floating] | None = None) ->
         "variance": pool.variance.astype(np.float32),
         "level_components": levels.components,
         "level_doses": levels.doses,
-        "trained": doses.any(axis=0),
-        "group_doses": doses.astype(np.float32),
+        "trained": np.bincount(doses.indices, minlength=n_components) > 0,
+        "group_starts": doses.indptr.astype(np.int64),
+        "group_components": doses.indices.astype(np.int64),
+        "group_amounts": doses.data.astype(np.float32),
         "group_contexts": which,
-        "group_cells": n_cells[~is_control],
+        "group_cells": sums.n_cells[perturbed].astype(np.float64),
         "features": features.astype(np.float32),
         **parts,
     }
+
+
+def _contexts(sums: GroupSums) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Codes of the covariates of every context (C, K), and the context of every perturbed group (g,)."""
+    codes = sums.covariates[sums.is_control]
+    number = {tuple(each): i for i, each in enumerate(codes.tolist())}
+    which = []
+    for each in sums.covariates[~sums.is_control].tolist():
+        if tuple(each) not in number:
+            msg = (
+                f"Expected control cells in every context, found none with covariate codes "
+                f"{each}. Add controls of that context or leave its cells out of training."
+            )
+            raise ValueError(msg)
+        which.append(number[tuple(each)])
+    return codes, np.array(which, dtype=np.int64)
 
 
 def _checked_features(features: NDArray[np.floating] | None, n_components: int) -> NDArray[np.floating]:
@@ -125,21 +163,19 @@ class Pool:
     variance: NDArray[np.floating]
 
 
-def _pool(
-    n_cells: NDArray[np.float64],
-    n_expressing: NDArray[np.float64],
-    total: NDArray[np.float64],
-    squares: NDArray[np.float64],
-    is_control: NDArray[np.bool_],
-) -> Pool:
-    n, k, s, q = n_cells.sum(), n_expressing.sum(0), total.sum(0), squares.sum(0)
+def _pool(sums: GroupSums) -> Pool:
+    n, k, s, q = (
+        part.sum(axis=0, dtype=np.float64) for part in (sums.n_cells, sums.n_expressing, sums.total, sums.squares)
+    )
     expressed = (k + 0.5) / (n + 1)
     grand_mean = s.sum() / max(k.sum(), 1)
     mean = (s + 2 * grand_mean) / (k + 2)
     variance = np.maximum(safe_divide(q, k) - safe_divide(s, k) ** 2, 0)
     typical = float(np.median(variance[k > 5])) if (k > 5).any() else 0.1
     variance = np.maximum((variance * k + 5 * typical) / (k + 5), 1e-4)
-    control_expressed = (n_expressing[is_control].sum(0) + expressed) / (n_cells[is_control].sum() + 1)
+    controls = sums.is_control
+    n_expressing = sums.n_expressing[controls].sum(axis=0, dtype=np.float64)
+    control_expressed = (n_expressing + expressed) / (sums.n_cells[controls].sum() + 1)
     return Pool(control_expressed, expressed, mean, variance)
 
 
@@ -152,46 +188,57 @@ def shrink_base(
     return angle(expressed), mean
 
 
-def _measured_changes(
-    n_cells: NDArray[np.float64],
-    n_expressing: NDArray[np.float64],
-    total: NDArray[np.float64],
-    n_controls: NDArray[np.float64],
-    base: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
+def _changes_of_angles(
+    sums: GroupSums,
+    groups: NDArray[np.intp],
     which: NDArray[np.int64],
+    base: NDArray[np.float64],
+    n_controls: NDArray[np.float64],
     pool: Pool,
-) -> list[tuple[NDArray[np.float64], ...]]:
-    """Changes of angles and of means in every perturbed group, their sampling variances and their bounds (g, G)."""
-    base_angle, base_mean = (np.array(part).reshape(len(base), -1)[which] for part in zip(*base, strict=True))
-    n = n_cells[:, None]
-    before, after = share_at(base_angle), n_expressing / n
-    variance = evidence_variance(before, n_controls[which, None] + _CONTEXT_PSEUDO_CELLS, after, n)
-    mean = np.where(n_expressing > 0, safe_divide(total, n_expressing) - base_mean, 0.0)
-    return [
-        (angle(after) - base_angle, variance, -base_angle, np.pi - base_angle),
-        (mean, pool.variance / np.maximum(n_expressing, 0.1), -base_mean, np.full_like(mean, np.inf)),
-    ]
+) -> tuple[NDArray[np.float64], ...]:
+    """Changes of angles in perturbed groups and their sampling variances (g, G), and their bounds (C, G)."""
+    effects, variances = np.empty((2, len(groups), sums.n_genes), dtype=np.float32)
+    angles = base[:, 0]
+    shares = share_at(angles)
+    for rows in row_blocks(len(groups), sums.n_genes):
+        n, own = sums.n_cells[groups[rows], None].astype(np.float64), which[rows]
+        after = sums.n_expressing[groups[rows]] / n
+        effects[rows] = angle(after) - angles[own]
+        known = n_controls[own, None] + _CONTEXT_PSEUDO_CELLS
+        variances[rows] = evidence_variance(shares[own], known, after, n)
+    return effects, variances, -angles, np.pi - angles
 
 
-def group_sums(
-    x: Expression, groups: list[Group] | list[NDArray[np.intp]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Number of expressing cells, sum and sum of squares of every gene in every group (g, G)."""
-    rows = [group if isinstance(group, np.ndarray) else group.rows for group in groups]
-    lengths = [len(r) for r in rows]
-    columns = np.concatenate(rows) if rows else np.zeros(0, dtype=np.intp)
-    indicator = sparse.csr_matrix(
-        (np.ones(len(columns)), (np.repeat(np.arange(len(rows)), lengths), columns)), shape=(len(rows), x.shape[0])
-    )
-    squared = np.square(x, dtype=np.float64) if isinstance(x, np.ndarray) else x.multiply(x)
-    parts = (x > 0, x, squared)
-    sums = [indicator @ part.astype(np.float64) for part in parts]
-    count, total, squares = (s.toarray() if sparse.issparse(s) else np.asarray(s) for s in sums)
-    return count, total, squares
+def _changes_of_means(
+    sums: GroupSums,
+    groups: NDArray[np.intp],
+    which: NDArray[np.int64],
+    base: NDArray[np.float64],
+    n_controls: NDArray[np.float64],
+    pool: Pool,
+) -> tuple[NDArray[np.float64], ...]:
+    """The same of the means of the expressed values."""
+    effects, variances = np.empty((2, len(groups), sums.n_genes), dtype=np.float32)
+    for rows in row_blocks(len(groups), sums.n_genes):
+        k = sums.n_expressing[groups[rows]].astype(np.float64)
+        effects[rows] = np.where(k > 0, safe_divide(sums.total[groups[rows]], k) - base[which[rows], 1], 0.0)
+        variances[rows] = pool.variance / np.maximum(k, 0.1)
+    return effects, variances, -base[:, 1], np.full_like(base[:, 1], np.inf)
+
+
+def row_blocks(n_rows: int, n_genes: int) -> Iterator[slice]:
+    """Rows in blocks of which temporary arrays over genes are small."""
+    at_once = max(1, _VALUES_AT_ONCE // max(n_genes, 1))
+    for first in range(0, n_rows, at_once):
+        yield slice(first, min(first + at_once, n_rows))
 
 
 def squared_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.square(x[:, None] - y[None]).sum(axis=-1)
+    """Squared distance of every row of x to every row of y."""
+    found = np.empty((len(x), len(y)))
+    for i, row in enumerate(x):
+        found[i] = np.square(row - y).sum(axis=-1)
+    return found
 
 
 def safe_divide(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

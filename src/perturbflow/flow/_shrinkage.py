@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from perturbflow.flow._context_covariance import ContextCovariance
 
 
 # Shared and local parts of the covariance between contexts: (weight of the shared part, length scale of the local part).
 _CONTEXT_KERNELS = ((0.5, 0.3), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5), (0.0, 1.0))
 _NULL_PSEUDO_GENES = 10.0
 _EM_STEPS = 60
-_VALUES_AT_ONCE = 10_000_000
+_VALUES_AT_ONCE = 120_000  # of temporary arrays, which then stay in a cache
+_LEAST_RESPONSIBILITY = 1e-12  # of a mixture component for any gene; less makes no difference
 
 
 def context_covariances(distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,7 +107,8 @@ def shrink_effects(
     >>> bool(abs(shrunken[1:]).max() < 0.05)  # of what was measured as up to 0.1
     True
     """
-    return posterior_effects(effects, variances, observed=observed, covariances=covariances, scales=scales)[0]
+    candidates = [FullCovariance(covariance) for covariance in covariances]
+    return posterior_effects(effects, variances, observed=observed, covariances=candidates, scales=scales)[0]
 
 
 def posterior_effects(
@@ -110,95 +116,98 @@ def posterior_effects(
     variances: NDArray[np.float64],
     *,
     observed: Sequence[int],
-    covariances: NDArray[np.float64],
+    covariances: Sequence[ContextCovariance],
     scales: Sequence[float],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Posterior mean of an effect in every context and its posterior variance in the observed ones.
 
     Parameters
     ----------
-    effects, variances, observed, covariances, scales
+    effects, variances, observed, scales
         As in :func:`shrink_effects`.
+    covariances
+        Candidate covariances between all contexts.
 
     Returns
     -------
     Posterior means (G, C) and variances (G, O).
     """
-    n_genes, n_observed = effects.shape
-    n_contexts = covariances.shape[1]
-    squared_scales = np.square(scales)
-    # Mixture components (M * S, ...): every covariance at every scale.
-    full = (squared_scales[:, None, None] * covariances[:, None]).reshape(-1, n_contexts, n_contexts)
-    within, across = full[:, observed][:, :, observed], full[:, :, observed]
-    at_once = max(1, _VALUES_AT_ONCE // (len(full) * n_observed**2))
-    chunks = [slice(first, first + at_once) for first in range(0, n_genes, at_once)]
-    null = -0.5 * (np.log(variances) + effects**2 / variances).sum(axis=1)
-    log_likelihoods = np.empty((1 + len(full), n_genes))
-    log_likelihoods[0] = null
-    means = np.empty((len(full), n_contexts, n_genes))
-    spreads = np.empty((len(full), n_observed, n_genes))
-    for chunk in chunks:
-        noise = variances[chunk].T
-        log_likelihoods[1:, chunk], weights, precision = _gaussian_evidence(within, noise, effects[chunk].T)
-        means[:, :, chunk] = across @ weights
-        # K - K (K + D)^-1 K = D - D (K + D)^-1 D
-        spreads[:, :, chunk] = np.maximum(noise - noise**2 * precision, 0)
-    responsibilities = mixture_responsibilities(log_likelihoods)[1:]
-    mean = np.einsum("mg,mcg->gc", responsibilities, means)
-    second = np.einsum("mg,mog->go", responsibilities, spreads + means[:, observed] ** 2)
-    return mean, np.maximum(second - mean[:, observed] ** 2, 0)
+    if covariances[0].n_contexts == 1:
+        mean, variance = shrink_apart(effects.T, variances.T, scales)
+        return mean.T, variance.T
+    squared_scales, n_observed = np.square(scales), effects.shape[1]
+    at_once = max(1, _VALUES_AT_ONCE // (len(scales) * n_observed))
+    if not all(isinstance(each, FactorCovariance) for each in covariances):  # whose matrices are written out
+        at_once = max(1, at_once // n_observed)
+    parts = []
+    log_likelihoods = np.empty((1 + len(covariances) * len(scales), len(effects)))
+    for first in range(0, len(effects), at_once):
+        genes = slice(first, first + at_once)
+        noise, measured = (np.array(each[genes].T, dtype=np.float64, order="C") for each in (variances, effects))
+        log_likelihoods[0, genes] = -0.5 * (measured**2 / noise).sum(axis=0)
+        solved = [each.evidence(observed, squared_scales, noise, measured) for each in covariances]
+        log_likelihoods[1:, genes] = np.concatenate([evidence for evidence, _ in solved])
+        parts.append((genes, noise, measured, [solution for _, solution in solved]))
+    responsibilities = mixture_responsibilities(log_likelihoods)[1:].reshape(len(covariances), len(scales), -1)
+    chosen = [np.flatnonzero(own.max(axis=1) > _LEAST_RESPONSIBILITY) for own in responsibilities]
+    means, spreads = np.zeros((covariances[0].n_contexts, len(effects))), np.empty((n_observed, len(effects)))
+    for genes, noise, measured, solutions in parts:
+        second = np.zeros(noise.shape)
+        for covariance, solution, own, places in zip(covariances, solutions, responsibilities, chosen, strict=True):
+            if not len(places):
+                continue
+            weights, precision = solution(places)
+            share = own[places, None, genes]
+            combined = (share * squared_scales[places, None, None] * weights).sum(axis=0)
+            means[:, genes] += covariance.carry(observed, combined)
+            # K - K (K + D)^-1 K = D - D (K + D)^-1 D, and K (K + D)^-1 y = y - D (K + D)^-1 y
+            precision *= -(noise**2)
+            precision += noise
+            weights *= noise
+            np.subtract(measured, weights, out=weights)
+            np.square(weights, out=weights)
+            weights += np.maximum(precision, 0, out=precision)
+            weights *= share
+            second += weights.sum(axis=0)
+        spreads[:, genes] = np.maximum(second - means[observed, genes] ** 2, 0)
+    return means.T, spreads.T
 
 
-def _gaussian_evidence(
-    covariances: NDArray[np.float64], noise: NDArray[np.float64], measured: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Evidence of measurements y (O, G) with noise (O, G) under covariances K (M, O, O).
+def shrink_apart(
+    effects: NDArray[np.floating], variances: NDArray[np.floating], scales: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shrink several sets of effects of a single context, each under a prior of its own.
 
-    Returns the log evidence (M, G), the weights ``(K + diag(noise))^-1 y`` (M, O, G) and the diagonal of the inverse
-    ``(K + diag(noise))^-1`` (M, O, G). A Cholesky decomposition written over whole vectors of genes: matrices of a few
-    contexts are far too small for a call of LAPACK each.
+    Parameters
+    ----------
+    effects, variances
+        Measured effects and their sampling variances (n, G).
+    scales
+        Candidate standard deviations of true effects.
+
+    Returns
+    -------
+    Posterior means and variances (n, G).
     """
-    n = len(noise)
-    factor: list[list[NDArray[np.float64]]] = []
-    white: list[NDArray[np.float64]] = []
-    evidence = np.zeros((len(covariances), noise.shape[1]))
-    for i in range(n):
-        row: list[NDArray[np.float64]] = []
-        for j in range(i + 1):
-            entry = covariances[:, i, j, None] + (noise[i] if i == j else 0.0)
-            for k in range(j):
-                entry = entry - row[k] * (row if i == j else factor[j])[k]
-            row.append(np.sqrt(entry) if i == j else entry / factor[j][j])
-        factor.append(row)
-        rest = measured[i] - sum((row[k] * white[k] for k in range(i)), start=np.zeros(()))
-        white.append(rest / row[i])
-        evidence -= np.log(row[i]) + 0.5 * white[i] ** 2
-    weights = np.empty((len(covariances), n, noise.shape[1]))
-    for i in reversed(range(n)):
-        rest = white[i] - sum((factor[k][i] * weights[:, k] for k in range(i + 1, n)), start=np.zeros(()))
-        weights[:, i] = rest / factor[i][i]
-    return evidence, weights, _inverse_diagonal(factor)
-
-
-def _inverse_diagonal(factor: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
-    """Diagonal of ``(L L^T)^-1`` (M, O, G) from the rows of L, whose entries are (M, G)."""
-    n = len(factor)
-    diagonal = np.zeros((len(factor[0][0]), n, factor[0][0].shape[1]))
-    for j in range(n):  # column j of the inverse of L
-        column = {j: 1 / factor[j][j]}
-        for i in range(j + 1, n):
-            column[i] = -sum((factor[i][k] * column[k] for k in range(j, i)), start=np.zeros(())) / factor[i][i]
-        diagonal[:, j] = sum(entry**2 for entry in column.values())
-    return diagonal
+    effects, noise = np.asarray(effects, dtype=np.float64), np.asarray(variances, dtype=np.float64)[:, None]
+    total = np.square(np.append(0.0, scales))[:, None] + noise  # (n, 1 + S, G), the null first
+    log_likelihoods = -0.5 * (np.log(total) + effects[:, None] ** 2 / total)
+    responsibilities = mixture_responsibilities(log_likelihoods)
+    kept = 1 - noise / total
+    means = kept * effects[:, None]
+    mean = (responsibilities * means).sum(axis=1)
+    second = (responsibilities * (kept * noise + means**2)).sum(axis=1)
+    return mean, np.maximum(second - mean**2, 0)
 
 
 def mixture_responsibilities(log_likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of every mixture component for every gene (M, G), component 0 being the null."""
-    likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=0))
-    weights = np.full(len(likelihoods), 1 / len(likelihoods))
+    """Probability of every mixture component for every gene (..., M, G), component 0 being the null."""
+    likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=-2, keepdims=True))
+    weights = np.full((*likelihoods.shape[:-2], likelihoods.shape[-2], 1), 1 / likelihoods.shape[-2])
     for _ in range(_EM_STEPS):
-        weights = weights * (likelihoods @ (1 / (weights @ likelihoods)))
-        weights[0] += _NULL_PSEUDO_GENES
-        weights /= weights.sum()
-    responsibilities = likelihoods * weights[:, None]
-    return responsibilities / responsibilities.sum(axis=0)
+        mixed = weights.swapaxes(-1, -2) @ likelihoods
+        weights = weights * (likelihoods @ (1 / mixed).swapaxes(-1, -2))
+        weights[..., 0, :] += _NULL_PSEUDO_GENES
+        weights /= weights.sum(axis=-2, keepdims=True)
+    responsibilities = likelihoods * weights
+    return responsibilities / responsibilities.sum(axis=-2, keepdims=True)

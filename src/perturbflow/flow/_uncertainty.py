@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 
 from perturbflow.flow._angle import share_error
 
@@ -46,17 +47,16 @@ def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating
     >>> [pf.flow.condition_kind(prior, np.array(dose), context) for dose in ([1.0, 0.0], [1.0, 1.0])]
     ['seen', 'combination']
     """
-    perturbation = np.asarray(perturbation, dtype=np.float32)
-    active = perturbation > 0
-    if (active & ~prior.trained).any():
+    asked = sparse.csr_matrix(np.asarray(perturbation, dtype=np.float32)[None])
+    components = asked.indices
+    if not prior.trained[components].all():
         return "unseen"
-    here = prior.group_contexts == context.index if context.index is not None else np.zeros(0, dtype=bool)
-    doses = prior.group_doses[np.flatnonzero(here)]
-    if context.index is None or (active & ~doses.any(axis=0)).any():
+    groups, index = prior.groups, context.index
+    if index is None or not all(len(groups.here(int(j), index)) for j in components):
         return "new context"
-    if not active.any() or (doses == perturbation).all(axis=1).any():
+    if not len(components) or groups.find(asked, np.array([index]))[0] >= 0:
         return "seen"
-    return "new dose" if ((doses > 0) == active).all(axis=1).any() else "combination"
+    return "new dose" if groups.has_components(components, index) else "combination"
 
 
 def mean_expression(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from perturbflow.screen._conditions import Vocabulary
 
-FORMAT = 2
+FORMAT = 3
 CONTROL_TOTALS = "control_totals"
 """Setting with percentiles of the totals of control cells, which new ones are compared with."""
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "weights")
@@ -231,6 +231,8 @@ class FittedFlow:
         prior = AdditiveHurdlePrior.from_arrays(values["prior"])
         check_below(prior.group_contexts, len(prior.contexts), what="a context")
         check_below(prior.level_components, config.n_components, what="a component")
+        check_below(prior.group_components, config.n_components, what="a component")
+        check_equal(int(prior.group_starts[-1]), len(prior.group_components), what="doses of training groups")
         for column, size in enumerate(categories):
             check_below(prior.contexts[:, column], size, what="a category")
         flow = ConditionalFlow(config, prior)

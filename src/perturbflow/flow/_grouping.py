@@ -1,0 +1,111 @@
+"""Which cells are of one perturbation in one context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """Cells divided by perturbation and covariates, without anything of the size of cells by components.
+
+    Parameters
+    ----------
+    doses
+        Dose of every component in every group (g, P), as CSR; rows without entries are controls.
+    covariates
+        Codes of the covariates of every group (g, K).
+    order
+        Cells, group by group, ascending within a group (n,).
+    starts
+        Where each group begins in ``order``, and the end of the last (g + 1,).
+    """
+
+    doses: sparse.csr_matrix
+    covariates: NDArray[np.int64]
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> Self:
+        """Divide cells; time O(n log n).
+
+        Parameters
+        ----------
+        doses
+            Doses of cells (n, P), CSR without stored zeros or duplicates.
+        covariates
+            Codes of their covariates (n, K).
+
+        Returns
+        -------
+        Controls first, then ordered by components, doses and covariates.
+        """
+        n_cells = doses.shape[0]
+        keys = _keys(doses, covariates)
+        order = np.lexsort(keys.T[::-1]) if keys.shape[1] else np.arange(n_cells)
+        changes = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
+        starts = np.concatenate([[0], np.flatnonzero(changes) + 1, [n_cells]]) if n_cells else np.zeros(1, dtype=int)
+        firsts = order[starts[:-1]]
+        return cls(doses[firsts], covariates[firsts], order, starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def n_cells(self) -> NDArray[np.intp]:
+        """Number of cells of every group (g,)."""
+        return np.diff(self.starts)
+
+    @property
+    def is_control(self) -> NDArray[np.bool_]:
+        """Whether nothing was done to a group (g,)."""
+        return np.diff(self.doses.indptr) == 0
+
+    @cached_property
+    def codes(self) -> NDArray[np.intp]:
+        """Group of every cell (n,)."""
+        codes = np.empty(len(self.order), dtype=np.intp)
+        codes[self.order] = np.repeat(np.arange(len(self)), self.n_cells)
+        return codes
+
+    def rows(self, group: int) -> NDArray[np.intp]:
+        """Cells of a group, ascending."""
+        return self.order[self.starts[group] : self.starts[group + 1]]
+
+
+def canonical_order(doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Order of distinct groups by components, doses and covariates, controls first (g,)."""
+    keys = _keys(doses, covariates)
+    return np.lexsort(keys.T[::-1]) if keys.shape[1] else np.arange(doses.shape[0])
+
+
+def names(doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Something to look every group up by: its components, doses and covariates."""
+    components, amounts = doses.indices.astype(np.int64), doses.data.astype(np.float32)
+    for first, last, codes in zip(doses.indptr[:-1], doses.indptr[1:], covariates, strict=True):
+        yield components[first:last].tobytes(), amounts[first:last].tobytes(), codes.tobytes()
+
+
+def _keys(doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rows that are equal for cells of the same group, and sort as groups do (n, 2 width + K)."""
+    n_components = np.diff(doses.indptr)
+    width = int(n_components.max(initial=0))
+    row = np.repeat(np.arange(len(n_components)), n_components)
+    place = np.arange(len(row)) - np.repeat(doses.indptr[:-1], n_components)
+    components, amounts = np.full((len(n_components), width), -1.0), np.zeros((len(n_components), width))
+    components[row, place] = doses.indices
+    amounts[row, place] = doses.data
+    # A code above 2^53 would not survive as a float; covariate codes count categories.
+    return np.hstack([components, amounts, covariates])

@@ -1,0 +1,127 @@
+"""What the additive hurdle prior consists of, and what follows from it at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from perturbflow.flow._dose_levels import DoseLevels
+from perturbflow.flow._training_groups import TrainingGroups
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class PriorArrays:
+    """Fields of :class:`AdditiveHurdlePrior`, where they are described, and ways to look conditions up in them."""
+
+    contexts: NDArray[np.int64]
+    n_controls: NDArray[np.float64]
+    control_expressed: NDArray[np.float32]
+    control_mean: NDArray[np.float32]
+    control_profile: NDArray[np.float32]
+    distance_unit: NDArray[np.float64]
+    pool_expressed: NDArray[np.float32]
+    all_expressed: NDArray[np.float32]
+    all_mean: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    level_components: NDArray[np.int64]
+    level_doses: NDArray[np.float64]
+    trained: NDArray[np.bool_]
+    shared: NDArray[np.float32]
+    effects: NDArray[np.float32]
+    group_starts: NDArray[np.int64]
+    group_components: NDArray[np.int64]
+    group_amounts: NDArray[np.float32]
+    group_contexts: NDArray[np.int64]
+    group_cells: NDArray[np.float64]
+    interactions: NDArray[np.float32]
+    effect_variances: NDArray[np.float32]
+    interaction_variances: NDArray[np.float32]
+    context_variances: NDArray[np.float32]
+    base_precisions: NDArray[np.float32]
+    features: NDArray[np.float32]
+    fraction: NDArray[np.float32]
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes G."""
+        return len(self.variance)
+
+    @cached_property
+    def levels(self) -> DoseLevels:
+        """The measured doses of every component."""
+        return DoseLevels(self.level_components, self.level_doses)
+
+    @cached_property
+    def dose_unit(self) -> NDArray[np.float32]:
+        """Largest training dose of every component (P,)."""
+        last = np.searchsorted(self.level_components, np.arange(len(self.trained)), side="right") - 1
+        return self.level_doses[last].astype(np.float32)
+
+    @cached_property
+    def groups(self) -> TrainingGroups:
+        """The training groups, to look them up."""
+        parts = (self.group_amounts, self.group_components, self.group_starts)
+        shape = (len(self.group_contexts), len(self.trained))
+        return TrainingGroups(sparse.csr_matrix(parts, shape=shape), self.group_contexts)
+
+    @cached_property
+    def group_doses(self) -> NDArray[np.float32]:
+        """Dose of every component in every training group (g, P), as a full table: for few of either only."""
+        return self.groups.doses.toarray()
+
+    @cached_property
+    def _context_numbers(self) -> dict[tuple[int, ...], int]:
+        return {tuple(codes): i for i, codes in enumerate(self.contexts.tolist())}
+
+    def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
+        """Doses as they count: none is above the largest of training.
+
+        Parameters
+        ----------
+        perturbations
+            Dose of every component (P,) or (n, P).
+
+        Returns
+        -------
+        Doses (n, P), without stored zeros.
+        """
+        if not sparse.issparse(perturbations):
+            perturbations = np.atleast_2d(np.asarray(perturbations, dtype=np.float32))
+        doses = sparse.csr_matrix(perturbations, dtype=np.float32, copy=True)
+        doses.data = np.minimum(doses.data, self.dose_unit[doses.indices])
+        doses.eliminate_zeros()
+        doses.sort_indices()
+        return doses
+
+    def to_arrays(self) -> dict[str, NDArray]:
+        """The prior as named arrays.
+
+        Returns
+        -------
+        Every field by name.
+        """
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
+        """Rebuild the prior from :meth:`to_arrays`.
+
+        Parameters
+        ----------
+        arrays
+            Every field by name.
+
+        Returns
+        -------
+        The prior.
+        """
+        return cls(**{field.name: np.asarray(arrays[field.name]) for field in fields(cls)})
