@@ -101,7 +101,7 @@ def test_what_is_missing_or_something_else(fitted_dynamics, unchanged):
 
 def test_later_format_asks_for_an_update(fitted_dynamics):
     fitted_dynamics.uns["dynamics"]["format"] = 99
-    with pytest.raises(ValueError, match="of format 1 or earlier, found 99. Update perturbflow"):
+    with pytest.raises(ValueError, match="of format 1 in .*, found 99, of a later version. Update perturbflow"):
         read_dynamics(fitted_dynamics)
 
 
