@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from perturbflow.store._replace import replacing
 
@@ -42,11 +42,9 @@ def write_file(path: Path, arrays: Mapping[str, NDArray[Any]], values: Mapping[s
     arrays = {name: np.require(array, requirements="C") for name, array in arrays.items()}
     text = json.dumps(values)
     header = {_KIND: kind, _VALUES: text, _DIGEST: _digest(arrays, text, kind)}
-    with replacing(path) as fresh:
-        try:
-            save_file(arrays, fresh, metadata=header)
-        except SafetensorError as error:  # of a disk, since arrays can always be written
-            raise OSError(error) from error
+    with replacing(path) as file:
+        # Not `save_file`, which has a temporary file of its own: nothing would remove it after a kill.
+        file.write(save(arrays, metadata=header))
 
 
 def read_file(path: Path, *, kind: str, advice: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -14,8 +14,8 @@ _SUFFIX = ".new"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a new file beside another, which it replaces once it is on the disk.
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file beside another, which it replaces once it is on the disk.
 
     Nothing is left of it where writing fails; what a killed process has left is removed by the next writer. Of two
     writers the last one wins, whole.
@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Yields
     ------
-    The file to write.
+    The new file.
 
     Raises
     ------
@@ -39,7 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
     fresh, held = _held(path)
     try:
         with held:
-            yield fresh
+            yield held
+            held.flush()
             os.fsync(held.fileno())
             fresh.replace(path)
         _sync_names(path.parent)
