@@ -57,7 +57,7 @@ def cut_short(folder, n_stages: int, **options) -> DynamicsTrainer:
         if len(done) == n_stages:
             raise KeyboardInterrupt
 
-    one.fit(after_stage=after_stage)
+    one.fit(after_part=after_stage)
     assert one.interrupted
     return one
 
@@ -70,7 +70,7 @@ def test_continued_fit_is_that_without_a_break(tmp_path, n_stages):
     checkpoint = saved(tmp_path, second)
     assert second.n_done == n_stages
     assert second.history == first.history
-    found = second.fit(after_stage=checkpoint.save)
+    found = second.fit(after_part=checkpoint.save)
     for name, value in expected.field.state_dict().items():
         assert torch.equal(value, found.field.state_dict()[name]), name
     np.testing.assert_array_equal(found.start, expected.start)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, listing, nearest
+from perturbflow._warnings import warn
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._entry import Entry
 from perturbflow.store._keys import is_record
@@ -38,6 +39,8 @@ DYNAMICS: Mapping[str, Array] = MappingProxyType(
     }
 )
 
+INTERRUPTED = "interrupted"
+"""Setting that tells whether the fit was cut short."""
 _ENTRY = Entry(
     what="fitted dynamics",
     format=1,
@@ -75,6 +78,11 @@ class StoredDynamics:
     def regulators(self) -> list[str]:
         """Names of the genes that may regulate others."""
         return [self.genes[k] for k in self.model.config.regulators]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the fit was cut short; earlier versions did not say so."""
+        return bool(self.settings.get(INTERRUPTED, False))
 
     def position(self, gene: str) -> int:
         """Return the position of a gene.
@@ -171,7 +179,7 @@ def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynami
 
 
 def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = True) -> StoredDynamics:
-    """Read fitted dynamics from ``uns[key]``.
+    """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted.
 
     Raises
     ------
@@ -195,4 +203,10 @@ def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = T
             f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
         )
         raise KeyError(msg)
+    if stored.interrupted:
+        msg = (
+            f"The fit of the dynamics in `adata.uns[{key!r}]` was interrupted: they are what it had learned by then. Run "
+            f"`pf.tl.fit_dynamics(adata, key_added={key!r}, ...)` again, with the same `checkpoint` to go on if it had one."
+        )
+        warn(msg)
     return stored

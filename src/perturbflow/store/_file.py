@@ -119,5 +119,5 @@ def _digest(arrays: Mapping[str, NDArray[Any]], text: str, kind: str) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         known.update(f"\0{name}\0{array.dtype.newbyteorder('<').str}{array.shape}\0".encode())
-        known.update(memoryview(array.reshape(-1).view(np.uint8)))
+        known.update(array.reshape(-1).view(np.uint8).data)
     return known.hexdigest()
