@@ -258,7 +258,7 @@ def test_a_mechanism_that_diverges_in_elimination_is_taken_back(monkeypatch):
     monkeypatch.setattr(ProximalAdam, "step", spoil)
     one = trainer()
     model = one.fit()
-    assert one.diverged == {"elimination": [2]}
+    assert one.diverged["elimination"] == [2]
     assert all(np.isfinite(value.numpy()).all() for value in model.field.state_dict().values())
     assert not np.isnan(model.evidence).any()
 

@@ -127,7 +127,7 @@ def test_an_earlier_flow_stays_where_the_next_cannot_be_stored(fitted, tmp_path,
 def test_a_checkpoint_that_cannot_be_written_ends_no_fit(registered, time_courses, tmp_path, monkeypatch):
     plain = registered.copy()
     fit_flow(plain, **QUICK)
-    monkeypatch.setattr("perturbflow.train._checkpoint.save_file", full_disk)
+    monkeypatch.setattr("perturbflow.train._checkpoint.write_file", full_disk)
     with pytest.warns(UserWarning, match=r"The checkpoint in .* could not be written, .*No space left on device"):
         fit_flow(registered, **QUICK, checkpoint=tmp_path / "checkpoint")
     np.testing.assert_array_equal(registered.uns["flow"]["history"]["loss"], plain.uns["flow"]["history"]["loss"])
