@@ -32,7 +32,19 @@ class FlowModule(BaseModuleClass):
     def on_load(self, model: PRiMeFlow, **kwargs: Any) -> None:
         """Rebuild the flow before its weights are read; called by ``load``."""
         del kwargs
-        self.flow = FittedFlow.from_dict(model.fitted_).flow
+        self.flow = FittedFlow.untrained(model.fitted_)
+
+    def take(self, fitted: FittedFlow) -> dict[str, Any]:
+        """Take over a flow, and return its other parts: the weights are stored once, as those of the module."""
+        self.flow = fitted.flow
+        return {name: part for name, part in fitted.to_dict().items() if name not in {"weights", "checksum"}}
+
+    def fitted(self, parts: Mapping[str, Any]) -> FittedFlow:
+        """Return the fitted flow of the module and of what :meth:`take` returned."""
+        weights = {name: tensor.cpu().numpy() for name, tensor in self.flow.network.state_dict().items()}
+        fitted = FittedFlow.from_dict({**parts, "weights": weights})
+        fitted.flow = self.flow
+        return fitted
 
     def _get_inference_input(self, tensors: Mapping[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
         return {"x": tensors[REGISTRY_KEYS.X_KEY], PERTURBATIONS_KEY: tensors[PERTURBATIONS_KEY]} | (

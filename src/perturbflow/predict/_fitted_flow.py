@@ -206,12 +206,27 @@ class FittedFlow:
         """
         return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
 
+    @staticmethod
+    def untrained(values: Mapping[str, Any]) -> ConditionalFlow:
+        """Make a flow of the configuration and the prior of a fitted one, whose weights are those before training.
+
+        Parameters
+        ----------
+        values
+            Every part by name, as of :meth:`to_dict`.
+
+        Returns
+        -------
+        The flow.
+        """
+        return ConditionalFlow(FlowConfig.from_dict(values["config"]), AdditiveHurdlePrior.from_arrays(values["prior"]))
+
     @classmethod
     def _from_parts(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild from parts that fit each other."""
         import torch
 
-        flow = ConditionalFlow(FlowConfig.from_dict(values["config"]), AdditiveHurdlePrior.from_arrays(values["prior"]))
+        flow = cls.untrained(values)
         flow.network.load_state_dict({name: torch.tensor(np.asarray(a)) for name, a in values["weights"].items()})
         flow.eval()
         return cls(
