@@ -15,9 +15,14 @@ from perturbflow.dynamics import (
     DynamicsTrainer,
     FieldConfig,
     Trajectory,
+    _match,
     _polish,
     _training,
 )
+from perturbflow.dynamics._compact import CompactField
+from perturbflow.dynamics._fitted import keep_support
+from perturbflow.dynamics._optimiser import ProximalAdam
+from perturbflow.dynamics._problem import start_from_data
 
 QUICK: dict[str, Any] = {
     "strengths": (0.01, 0.1),
@@ -117,7 +122,7 @@ def test_given_strength_is_the_only_one():
 
 
 @pytest.mark.parametrize("sparsity", ["group_lasso", "l0"])
-def test_state_after_a_stage_continues_to_the_same_result(solves, sparsity):
+def test_state_after_a_part_continues_to_the_same_result(solves, sparsity):
     whole = trainer(sparsity=sparsity)
     states: list[tuple[dict, dict]] = []
 
@@ -125,12 +130,12 @@ def test_state_after_a_stage_continues_to_the_same_result(solves, sparsity):
         tensors, values = whole.state()
         states.append(({name: tensor.clone() for name, tensor in tensors.items()}, deepcopy(values)))
 
-    expected = whole.fit(after_stage=keep)
-    assert len(states) == 5
-    for n_done, (tensors, values) in enumerate(states, start=1):
+    expected = whole.fit(after_part=keep)
+    # Two strengths, all candidates and three rounds without one, and the stage; likewise the elimination of all data.
+    assert [values["n_done"] for _, values in states] == [0] * 5 + [1, 2, 2, 2, 2, 3, 4, 5]
+    for tensors, values in states[::3]:
         second = trainer(sparsity=sparsity)
         second.load_state(tensors, values)
-        assert second.n_done == n_done
         assert_same(second.fit(), expected)
 
 
@@ -151,7 +156,114 @@ def test_interrupted_step_keeps_what_was_learned(solves, stage):
     assert np.isfinite(model.jacobian().mean.numpy()).all()
 
 
-@pytest.mark.parametrize("n_done", range(5))
+def test_interruption_before_anything_was_learned_is_one(monkeypatch):
+    def stop(self) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DynamicsTrainer, "choose_strength", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer().fit()
+
+
+@pytest.mark.parametrize("eliminate", [True, False])
+def test_interruption_between_strengths_leaves_the_best_so_far(eliminate):
+    expected = trainer(strengths=(0.01, 0.1), eliminate=eliminate)
+    expected.choose_strength()
+    one = trainer(strengths=(0.01, 0.1, 1.0), eliminate=eliminate)
+
+    def stop(stage: str, step: int, loss: float) -> None:
+        del loss
+        if stage == "path" and step == 18:  # of the third strength: 10 of the first, 5 of every other
+            raise KeyboardInterrupt
+
+    one.on_step = stop
+    one.fit()
+    assert one.interrupted
+    assert one.path.strengths == [0.01, 0.1]
+    assert one.chosen == expected.chosen
+    if not eliminate:
+        keep_support(expected.field, expected.sparsity.expected(expected.field.weights()), smallest=0.01)
+    for name, value in expected.field.state_dict().items():
+        if name != "allowed":
+            assert torch.equal(value, one.field.state_dict()[name]), name
+
+
+def nan_after(n_calls: int, whole, gene: int = 1):
+    """Errors of which those of a gene are NaN from some call on, whose gradients spoil everything."""
+    calls = []
+
+    def errors(*args, **kwargs):
+        calls.append(1)
+        found = whole(*args, **kwargs)
+        first = found[0] if isinstance(found, tuple) else found
+        if len(calls) > n_calls and first.requires_grad:
+            mask = torch.zeros_like(first)
+            mask[gene] = torch.nan
+            first = first + mask * first.detach()
+        return (first, *found[1:]) if isinstance(found, tuple) else first
+
+    return errors
+
+
+@pytest.mark.parametrize("n_before", [0, 30])
+def test_a_loss_that_is_not_finite_keeps_the_best_weights(monkeypatch, n_before):
+    monkeypatch.setattr("perturbflow.dynamics._match.relative_errors", nan_after(n_before, _match.relative_errors))
+    one = trainer(strength=0.01, matching_steps=40)
+    one.choose_strength()
+    assert one.diverged["path"] == [1]
+    losses = one.history["loss"]
+    assert len(losses) == n_before
+    assert np.isfinite(losses).all()
+    expected = trainer(strength=0.01, matching_steps=40)
+    if n_before:  # the steps before the copy at the 25th
+
+        def stop(stage: str, step: int, loss: float) -> None:
+            del stage, loss
+            if step == 24:
+                raise KeyboardInterrupt
+
+        expected.on_step = stop
+        monkeypatch.undo()
+        with pytest.raises(KeyboardInterrupt):
+            expected.choose_strength()
+    else:
+        start_from_data(expected.field, expected.whole.chunks)
+    for name, value in expected.field.state_dict().items():
+        assert torch.equal(value, one.field.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "stage"),
+    [(_match, "relative_errors", "path"), (_polish, "solution_errors", "shooting")],
+)
+def test_what_is_not_finite_ends_one_stage_and_not_the_fit(monkeypatch, solves, module, name, stage):
+    monkeypatch.setattr(module, name, nan_after(3, getattr(module, name)))
+    one = trainer()
+    model = one.fit()
+    assert one.diverged[stage] == [1]
+    assert one.n_done == 5
+    assert all(np.isfinite(value.numpy()).all() for value in model.field.state_dict().values())
+    assert np.isfinite(model.solve(model.start, [0.0, 1.0])).all()
+
+
+def test_a_mechanism_that_diverges_in_elimination_is_taken_back(monkeypatch):
+    step = ProximalAdam.step
+
+    def spoil(self, loss, *, strength):
+        step(self, loss, strength=strength)
+        if isinstance(self.field, CompactField):
+            with torch.no_grad():
+                self.field.biases[0][self.field.targets == 2] = torch.nan
+
+    monkeypatch.setattr(ProximalAdam, "step", spoil)
+    one = trainer()
+    model = one.fit()
+    assert one.diverged["elimination"] == [2]
+    assert all(np.isfinite(value.numpy()).all() for value in model.field.state_dict().values())
+    assert not np.isnan(model.evidence).any()
+
+
+@pytest.mark.parametrize("n_done", range(1, 5))
 def test_interrupted_stage_leaves_those_before_it(n_done, monkeypatch):
     expected = trainer()
     for stage in STAGES[:n_done]:
@@ -187,6 +299,27 @@ def test_interrupted_solution_is_that_of_short_solutions(solves):
     assert one.interrupted
     for name, value in model.field.state_dict().items():
         assert torch.equal(value, before.field.state_dict()[name]), name
+
+
+def test_interrupted_solution_has_the_starts_of_its_weights(solves, monkeypatch):
+    monkeypatch.setattr(_polish, "WORTHWHILE", -1.0)  # goes on whatever it saves
+    monkeypatch.setattr(_polish, "ROUND", 2)
+    expected, one = trainer(solving_steps=2), trainer(solving_steps=40)
+    model = expected.fit()
+    n_of_first = expected.history["stage"].count("solving")
+
+    def stop(stage: str, step: int, loss: float) -> None:
+        del loss
+        if stage == "solving" and step == len(expected.history["step"]):  # of the second round
+            raise KeyboardInterrupt
+
+    one.on_step = stop
+    found = one.fit()
+    assert one.interrupted
+    assert n_of_first > 0
+    np.testing.assert_array_equal(found.start, model.start)
+    for name, value in model.field.state_dict().items():
+        assert torch.equal(value, found.field.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)

@@ -16,6 +16,7 @@ from scvi.train import Trainer, TrainRunner
 
 from perturbflow.flow import TrainingSettings
 from perturbflow.models import PRiMeFlow
+from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._flow_store import read_flow, write_flow
 from perturbflow.screen._fields import read_cells
 from perturbflow.tl import fit_flow, predict_perturbation
@@ -95,6 +96,33 @@ def test_saved_model_predicts_the_same(registered, tmp_path, with_adata):
     pd.testing.assert_frame_equal(again.history["loss"], model.history["loss"])
     for name, tensor in model.module.state_dict().items():
         assert torch.equal(tensor, again.module.state_dict()[name]), name
+
+
+def test_weights_are_saved_once(registered, tmp_path):
+    model = trained(registered)
+    model.save(str(tmp_path / "model"))
+    saved = torch.load(tmp_path / "model" / "model.pt", weights_only=False)
+    assert "weights" not in saved["attr_dict"]["fitted_"]
+    names = {name for name in saved["model_state_dict"] if name != "pyro_param_store"}
+    assert names == {f"flow.network.{name}" for name in model.fitted.to_dict()["weights"]}
+    # What was trained further afterwards is what predicts.
+    again = PRiMeFlow.load(str(tmp_path / "model"), adata=registered)
+    before = again.predict("A")
+    with torch.no_grad():
+        again.module.flow.network.write.bias += 1.0
+    again.fitted.save(tmp_path / "store")
+    assert not np.array_equal(again.predict("A"), before)
+    write_flow(registered, FittedFlow.load(tmp_path / "store"))
+    predict_perturbation(registered, "A")
+    np.testing.assert_array_equal(registered.obsm["predicted"][is_control(registered)], again.predict("A"))
+
+
+def test_models_saved_by_earlier_versions_are_read(registered, tmp_path):
+    model = trained(registered)
+    model.fitted_ = model.fitted.to_dict()  # with the weights
+    model.save(str(tmp_path / "model"))
+    again = PRiMeFlow.load(str(tmp_path / "model"), adata=registered)
+    np.testing.assert_array_equal(again.predict("A", seed=4), model.predict("A", seed=4))
 
 
 def bare(cells) -> AnnData:

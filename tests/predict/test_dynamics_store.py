@@ -9,7 +9,7 @@ import pytest
 from anndata import AnnData
 
 from perturbflow.predict._dynamics_store import read_dynamics, read_edges, write_dynamics
-from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
+from perturbflow.tl import forecast, infer_graph, simulate_knockout
 
 
 def plain(values, path="uns") -> None:
@@ -67,20 +67,32 @@ def test_everything_is_read_back(fitted_dynamics):
     assert stored.model.strength == path.loc[path["chosen"], "strength"].item()
 
 
-def test_fit_interrupted_at_the_first_step_survives_a_file(time_courses, tmp_path, monkeypatch):
-    from perturbflow.dynamics import DynamicsTrainer
+@pytest.mark.parametrize("kind", ["uns", "h5ad", "zarr"])
+def test_an_interrupted_fit_says_so_wherever_it_is_used(fitted_dynamics, tmp_path, kind):
+    stored = read_dynamics(fitted_dynamics)
+    assert not stored.interrupted
+    stored.settings["interrupted"] = True
+    write_dynamics(fitted_dynamics, stored)
+    if kind != "uns":
+        path = tmp_path / f"cells.{kind}"
+        (fitted_dynamics.write_h5ad if kind == "h5ad" else fitted_dynamics.write_zarr)(path)
+        fitted_dynamics = anndata.read_h5ad(path) if kind == "h5ad" else anndata.read_zarr(path)
+    said = r"The fit of the dynamics in `adata.uns\['dynamics'\]` was interrupted.*Run `pf.tl.fit_dynamics\(adata, key_added='dyn"
+    for use in (
+        lambda: forecast(fitted_dynamics, n_times=3),
+        lambda: infer_graph(fitted_dynamics, n_bootstraps=0),
+        lambda: simulate_knockout(fitted_dynamics, "gene0", n_times=3),
+    ):
+        with pytest.warns(UserWarning, match=said) as warned:
+            use()
+        assert {one.filename for one in warned} == {__file__}
 
-    def stop(self) -> None:
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(DynamicsTrainer, "choose_strength", stop)
-    fit_dynamics(time_courses, progress_bar=False)
-    assert len(time_courses.uns["dynamics"]["history"]) == 0
-    time_courses.write_h5ad(tmp_path / "cells.h5ad")
-    again = anndata.read_h5ad(tmp_path / "cells.h5ad")
-    for adata in (time_courses, again):
-        forecast(adata, n_times=3)
-    np.testing.assert_array_equal(again.uns["forecast"]["values"], time_courses.uns["forecast"]["values"])
+def test_fits_of_earlier_versions_do_not_say_whether_they_were_interrupted(fitted_dynamics):
+    stored = read_dynamics(fitted_dynamics)
+    del stored.settings["interrupted"]
+    write_dynamics(fitted_dynamics, stored)
+    assert not read_dynamics(fitted_dynamics).interrupted
 
 
 def test_unknown_gene_has_similar_names(fitted_dynamics):
@@ -101,7 +113,7 @@ def test_what_is_missing_or_something_else(fitted_dynamics, unchanged):
 
 def test_later_format_asks_for_an_update(fitted_dynamics):
     fitted_dynamics.uns["dynamics"]["format"] = 99
-    with pytest.raises(ValueError, match="of format 1 or earlier, found 99. Update perturbflow"):
+    with pytest.raises(ValueError, match="of format 1 in .*, found 99, of a later version. Update perturbflow"):
         read_dynamics(fitted_dynamics)
 
 

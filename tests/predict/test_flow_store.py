@@ -10,10 +10,12 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from perturbflow.predict._fitted_flow import FORMAT, FittedFlow
+from perturbflow.predict._fitted_flow import FILE, FittedFlow
 from perturbflow.predict._flow_store import read_flow, write_flow
+from perturbflow.store._file import read_file, write_file
 from perturbflow.tl import fit_flow, predict_perturbation
 
 IN_A_NEW_PROCESS = """
@@ -124,7 +126,7 @@ def test_flow_without_covariates_survives(registered, tmp_path):
     assert_same(FittedFlow.load(tmp_path / "flow"), flow)
 
 
-def test_store_is_safetensors_and_json_and_uns_only_names_it(registered, tmp_path, monkeypatch):
+def test_store_is_one_file_and_uns_only_names_it(registered, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit_flow(
         registered,
@@ -137,12 +139,12 @@ def test_store_is_safetensors_and_json_and_uns_only_names_it(registered, tmp_pat
         store="models/first",
     )
     folder = tmp_path / "models" / "first"
-    assert registered.uns["flow"] == {"store": str(folder)}
-    assert sorted(path.name for path in folder.iterdir()) == ["flow.json", "flow.safetensors"]
-    values = json.loads((folder / "flow.json").read_text())
+    assert [path.name for path in folder.iterdir()] == ["flow.safetensors"]
+    with safe_open(folder / "flow.safetensors", framework="numpy") as file:
+        values = json.loads(file.metadata()["values"])
+        assert {name.split("/")[0] for name in file.keys()} == {"calibration", "history", "prior", "weights"}
+    assert registered.uns["flow"] == {"store": str(folder), "id": values["id"]}
     assert values["genes"] == list(registered.var_names)
-    arrays = load_file(folder / "flow.safetensors")
-    assert {name.split("/")[0] for name in arrays} == {"calibration", "history", "prior", "weights"}
     monkeypatch.chdir("/")
     predict_perturbation(registered, "A")
 
@@ -163,21 +165,72 @@ def test_moved_directory_is_named(stored, tmp_path, unchanged):
     predict_perturbation(stored, "A")
 
 
-@pytest.mark.parametrize("name", ["flow.json", "flow.safetensors"])
-def test_incomplete_directory_is_named(stored, name):
-    (Path(stored.uns["flow"]["store"]) / name).unlink()
-    with pytest.raises(FileNotFoundError, match=r"Expected `flow.json` and `flow.safetensors` in .*, found no fitted"):
+def test_directory_without_a_flow_is_named(stored):
+    (Path(stored.uns["flow"]["store"]) / FILE).unlink()
+    with pytest.raises(FileNotFoundError, match=r"Expected `flow.safetensors` in .*, found no fitted flow"):
         read_flow(stored)
 
 
 @pytest.mark.parametrize(
     ("found", "advice"), [(99, "of a later version. Update perturbflow"), (1, "of an earlier version. Fit again")]
 )
-def test_other_formats_are_refused(stored, found, advice):
-    path = Path(stored.uns["flow"]["store"]) / "flow.json"
-    path.write_text(path.read_text().replace(f'"format": {FORMAT}', f'"format": {found}'))
-    with pytest.raises(ValueError, match=f"Expected a fitted flow of format {FORMAT} in .*, found {found}, {advice}"):
+@pytest.mark.parametrize("kind", ["uns", "store"])
+def test_other_formats_are_refused(fitted, tmp_path, kind, found, advice):
+    if kind == "store":
+        write_flow(fitted, read_flow(fitted), store=tmp_path)
+        arrays, values = read_file(tmp_path / FILE, kind="a fitted flow", advice="")
+        write_file(tmp_path / FILE, arrays, values | {"format": found}, kind="a fitted flow")
+    else:
+        fitted.uns["flow"]["format"] = found
+    with pytest.raises(ValueError, match=f"Expected a fitted flow of format 2 in .*, found {found}, {advice}"):
+        read_flow(fitted)
+
+
+@pytest.mark.parametrize("found", [2.5, "2", [2], None, np.array([2, 2])])
+def test_what_is_no_format_is_refused(fitted, found):
+    fitted.uns["flow"]["format"] = found
+    with pytest.raises(ValueError, match="Expected a fitted flow in .*a format that is no whole number"):
+        read_flow(fitted)
+
+
+def test_store_of_an_earlier_version_is_named(stored, tmp_path):
+    save_file({"prior/variance": np.ones(3)}, tmp_path / "store" / FILE)
+    with pytest.raises(ValueError, match="found a file of something else, or of an earlier version .* Fit again with"):
         read_flow(stored)
+
+
+def test_another_fit_in_a_store_is_not_taken_for_the_first(fitted, tmp_path, unchanged):
+    first, folder = fitted.copy(), tmp_path / "store"
+    write_flow(first, read_flow(fitted), store=folder)
+    predict_perturbation(first.copy(), "A")
+    second = fitted.copy()
+    second.uns["flow"]["config"]["guidance"] = 2.0  # what a checksum of the weights would not tell
+    write_flow(second, read_flow(second), store=folder)
+    ids = [adata.uns["flow"]["id"] for adata in (first, second)]
+    with (
+        unchanged(first),
+        pytest.raises(
+            ValueError, match=f"Expected the fitted flow '{ids[0]}' in .*, found another, '{ids[1]}'"
+        ) as error,
+    ):
+        predict_perturbation(first, "A")
+    assert str(folder) in str(error.value)
+    assert "Fit again with a `store` of its own" in str(error.value)
+    first.uns["flow"]["id"] = ids[1]
+    assert read_flow(first).flow.config.guidance == read_flow(second).flow.config.guidance == 2
+    del first.uns["flow"]["id"]  # as earlier versions named a store
+    assert read_flow(first).flow.config.guidance == 2
+
+
+def test_the_same_flow_may_be_stored_again(stored, tmp_path):
+    before = stored.uns["flow"]["id"]
+    read_flow(stored).save(tmp_path / "store")
+    read_flow(stored)
+    flow = read_flow(stored)
+    flow.history["seconds"] += 1  # nothing is predicted from it
+    assert flow.save(tmp_path / "store") == before
+    stored.write_h5ad(tmp_path / "cells.h5ad")
+    assert read_flow(anndata.read_h5ad(tmp_path / "cells.h5ad")).genes == flow.genes
 
 
 def test_missing_and_wrong_entries_are_named(fitted):

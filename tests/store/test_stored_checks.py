@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from perturbflow.flow import AdditiveHurdlePrior, Calibration
+from perturbflow.predict._fitted_flow import FILE
+from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR
 from perturbflow.predict._flow_store import read_flow, write_flow
-from perturbflow.store._stored_checks import CALIBRATION, PRIOR, Array, check_arrays, checksum
+from perturbflow.store._file import read_file, write_file
+from perturbflow.store._stored_checks import Array, check_arrays, check_like, checksum
 from perturbflow.tl import forecast, predict_perturbation
 
 Change = Callable[[dict[str, Any]], object]
@@ -50,10 +52,18 @@ FLOW: dict[str, tuple[Change, str]] = {
     "category": (put("prior", "contexts", 7), "the number 7 of a category, of which there are 2"),
     "no array": (lambda stored: stored["prior"].pop("effects"), "nothing under 'effects'"),
     "no part": (lambda stored: stored.pop("calibration"), "nothing under 'calibration'"),
-    "no weight": (lambda stored: stored["weights"].pop("read.weight"), "Missing key"),
+    "no weight": (lambda stored: stored["weights"].pop("read.weight"), "nothing under 'weights/read.weight'"),
+    "another weight": (put("weights", "more", np.zeros(3), at=None), r"`weights/more` of shape and type .* instead of None"),
+    "shape": (put("weights", "read.bias", lambda a: a[1:], at=None), r"`weights/read.bias` of shape and type \(\(15,\), 'float32'\) instead of \(\(16,\), 'float32'\)"),
+    "type": (put("weights", "read.bias", lambda a: a.astype(float), at=None), "'float64'. instead of"),
+    "text": (put("prior", "variance", lambda a: a.astype(str), at=None), "`prior/variance` of type <U.*, which are no numbers"),
+    "another part": (put("", "more", 1, at=None), r"entries that it does not have, \['more'\]"),
     "names of genes": (put("", "genes", lambda a: a[1:], at=None), "39 genes instead of 40"),
     "components": (lambda stored: stored["fields"]["vocabulary"]["components"].pop(), "3 components instead of 4"),
-    "width": (put("config", "width", 7, at=None), "what does not fit together"),
+    "width": (put("config", "width", 7, at=None), r"`weights/.*` of shape and type"),
+    "a width beyond all memory": (put("config", "width", 10**7, at=None), r"`weights/.*` of shape and type"),
+    "blocks beyond all memory": (put("config", "n_blocks", 10**9, at=None), "1000000000 blocks with"),
+    "genes beyond all memory": (put("config", "n_genes", 10**12, at=None), "40 genes instead of 1000000000000"),
 }  # fmt: skip
 # What only the checksum can tell.
 CHANGED: dict[str, Change] = {
@@ -95,17 +105,14 @@ def test_settings_of_prediction_and_the_history_may_change(fitted):
 
 def test_a_changed_file_is_named(fitted, tmp_path):
     write_flow(fitted, read_flow(fitted), store=tmp_path)
-    arrays = load_file(tmp_path / "flow.safetensors")
+    arrays, values = read_file(tmp_path / FILE, kind="a fitted flow", advice="")
     arrays["prior/variance"][0] += 1
-    save_file(arrays, tmp_path / "flow.safetensors")
-    with pytest.raises(ValueError, match="Expected a fitted flow in the directory .*stored checksum"):
+    write_file(tmp_path / FILE, arrays, values, kind="a fitted flow")
+    with pytest.raises(ValueError, match=r"Expected a fitted flow in the file .*flow.safetensors.*stored checksum"):
         predict_perturbation(fitted, "A")
-    for name in ("flow.safetensors", "flow.json"):
-        read = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(read[:-10])
-        with pytest.raises(ValueError, match="Expected a fitted flow in the directory .*what does not fit together"):
-            predict_perturbation(fitted, "A")
-        (tmp_path / name).write_bytes(read)
+    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"Expected a fitted flow in .*flow.safetensors.*found a damaged file"):
+        predict_perturbation(fitted, "A")
 
 
 @pytest.mark.parametrize(
@@ -118,8 +125,14 @@ def test_a_changed_file_is_named(fitted, tmp_path):
         (put("", "start", lambda a: a[:, 1:], at=None), r"`start` of shape \(\d+, 4\) instead of \(N, s\)"),
         (put("", "genes", lambda a: a[1:], at=None), "4 genes instead of 5"),
         (put("config", "regulators", [0, 9], at=None), "the number 9 of a regulator, of which there are 5"),
+        (put("config", "at_rest", [9], at=None), "the number 9 of a gene at rest, of which there are 5"),
+        (put("config", "hidden", [10**12], at=None), "1000000000000 units in layer 1 instead of 10"),
+        (put("", "span", lambda a: a.astype(str), at=None), "`span` of type <U.*, which are no numbers"),
+        (put("", "more", 1, at=None), r"entries that it does not have, \['more'\]"),
         (lambda stored: stored.pop("rates"), "nothing under 'rates'"),
-        (lambda stored: stored["weights"].pop("raw_decay"), "nothing under 'raw_decay'"),
+        (lambda stored: stored["weights"].pop("raw_decay"), "stored checksum"),
+        # Earlier versions stored no checksum.
+        (lambda stored: [stored.pop("checksum"), stored["weights"].pop("raw_decay")], "nothing under 'raw_decay'"),
     ],
 )
 def test_damaged_dynamics_forecast_nothing(fitted_dynamics, unchanged, change, match):
@@ -138,8 +151,22 @@ def test_tables_know_every_array(table, kind):
 def test_arrays_that_nothing_is_known_of_are_finite():
     with pytest.raises(ValueError, match="NaN or infinite values in `prior/new`"):
         check_arrays({"new": np.array([np.nan])}, {}, part="prior")
-    check_arrays({"new": np.ones(3), "text": np.array(["a"], dtype=object)}, {}, part="prior")
+    check_arrays(
+        {"new": np.ones(3), "text": np.array(["a"], dtype=object)}, {"text": Array((1,), is_text=True)}, part="prior"
+    )
+    with pytest.raises(ValueError, match="`prior/text` of type object, which are no numbers"):
+        check_arrays({"text": np.array(["a"], dtype=object)}, {}, part="prior")
     check_arrays({"a": np.array([np.inf]), "b": np.empty(0)}, {"a": Array((1,), finite=False), "b": Array((7, 7), or_empty=True)}, part="")  # fmt: skip
+
+
+def test_arrays_are_those_of_a_thing():
+    expected = {"a": ((2,), "float32")}
+    check_like({"a": np.ones(2, dtype=np.float32)}, expected, part="weights")
+    with pytest.raises(KeyError, match="weights/a"):
+        check_like({}, expected, part="weights")
+    for wrong in (np.ones(2), np.ones(3, dtype=np.float32), "text"):
+        with pytest.raises(ValueError, match="`weights/a` of shape and type .* instead of"):
+            check_like({"a": wrong}, expected, part="weights")
 
 
 def test_checksum_is_of_values_and_not_of_how_a_file_keeps_them():

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import signal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 
 from perturbflow.datasets import hill_network
@@ -113,7 +116,7 @@ def test_every_sparsity_and_field(small, unchanged, sparsity, field):
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
-@pytest.mark.parametrize("stage", ["choose_strength", "eliminate", "solve"])
+@pytest.mark.parametrize("stage", ["match", "eliminate", "solve"])
 def test_interrupted_fit_keeps_what_was_learned(small, monkeypatch, caplog, tmp_path, stage, checkpoint):
     folder = tmp_path / "checkpoint" if checkpoint else None
     with monkeypatch.context() as patch:
@@ -125,18 +128,76 @@ def test_interrupted_fit_keeps_what_was_learned(small, monkeypatch, caplog, tmp_
         with caplog.at_level(logging.WARNING):
             fit_dynamics(small, **SHORT, checkpoint=folder)
     assert "Interrupted" in caplog.text
-    forecast(small, n_times=3)
+    assert small.uns["dynamics"]["settings"]["interrupted"] is True
+    with pytest.warns(UserWarning, match="was interrupted"):
+        forecast(small, n_times=3)
     assert np.isfinite(small.uns["forecast"]["values"]).all()
-    infer_graph(small, n_bootstraps=0)
+    with pytest.warns(UserWarning, match="was interrupted"):
+        infer_graph(small, n_bootstraps=0)
     if folder is None:
         return
     # The same call goes on to what a fit without a break gives.
-    assert folder.is_dir() == (stage != "choose_strength")
+    assert folder.is_dir()
     fit_dynamics(small, **SHORT, checkpoint=folder)
     assert not folder.exists()
     whole = fit_dynamics(small, **SHORT, copy=True)
     assert whole is not None
     assert_same(small.uns["dynamics"], whole.uns["dynamics"])
+    assert small.uns["dynamics"]["settings"]["interrupted"] is False
+
+
+def test_interruption_before_anything_was_learned_leaves_the_cells_as_they_were(
+    small, monkeypatch, tmp_path, unchanged
+):
+    def stop(self) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DynamicsTrainer, "choose_strength", stop)
+    with unchanged(small), pytest.raises(KeyboardInterrupt):
+        fit_dynamics(small, **SHORT, checkpoint=tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("stage", ["path", "matching", "shooting", "solving"])
+def test_sigterm_keeps_what_was_learned(small, monkeypatch, stage):
+    record, handler = DynamicsTrainer._recorder, signal.getsignal(signal.SIGTERM)
+
+    def killing(self, now):
+        recorded = record(self, now)
+
+        def and_kill(loss):
+            recorded(loss)
+            if now == stage:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return and_kill
+
+    monkeypatch.setattr(DynamicsTrainer, "_recorder", killing)
+    fit_dynamics(small, **SHORT)
+    assert small.uns["dynamics"]["settings"]["interrupted"] is True
+    assert small.uns["dynamics"]["history"]["stage"].iloc[-1] == stage
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_loss_that_is_not_finite_names_the_genes(small, monkeypatch):
+    from perturbflow.dynamics import _match
+
+    whole = _match.relative_errors
+
+    def errors(*args, **kwargs):
+        miss, size = whole(*args, **kwargs)
+        if miss.ndim == 1:
+            miss = miss + torch.where(torch.arange(len(miss)) == 3, torch.nan, 0.0)
+        return miss, size
+
+    monkeypatch.setattr(_match, "relative_errors", errors)
+    with pytest.warns(
+        UserWarning, match=r"became infinite or NaN in path by \['gene3'\] and matching by \['gene3'\]"
+    ) as said:
+        fit_dynamics(small, **SHORT)
+    assert {one.filename for one in said} == {__file__}
+    forecast(small, n_times=3)
+    assert np.isfinite(small.uns["forecast"]["values"]).all()
 
 
 def test_foreign_checkpoint_is_refused(small, monkeypatch, tmp_path, unchanged):

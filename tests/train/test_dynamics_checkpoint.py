@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory
+from perturbflow.store._file import read_file, write_file
 from perturbflow.train._checkpoint import Checkpoint
 from perturbflow.train._fit_dynamics import identity
 
@@ -45,37 +46,53 @@ def saved(folder, one: DynamicsTrainer) -> Checkpoint:
     return Checkpoint(folder, one, fit=identity(one))
 
 
-def cut_short(folder, n_stages: int, **options) -> DynamicsTrainer:
-    """A trainer of which a checkpoint is left after some stages."""
+def cut_short(folder, n_parts: int, **options) -> DynamicsTrainer:
+    """A trainer of which a checkpoint is left after some parts."""
     one = trainer(**options)
     checkpoint = saved(folder, one)
     done = []
 
-    def after_stage() -> None:
+    def after_part() -> None:
         checkpoint.save()
         done.append(1)
-        if len(done) == n_stages:
+        if len(done) == n_parts:
             raise KeyboardInterrupt
 
-    one.fit(after_stage=after_stage)
+    one.fit(after_part=after_part)
     assert one.interrupted
     return one
 
 
-@pytest.mark.parametrize("n_stages", [1, 2, 3, 4])
-def test_continued_fit_is_that_without_a_break(tmp_path, n_stages):
+# Two strengths, the one candidate and none of it, the stage; matching; as many removals, the stage; short solutions.
+N_DONE = (0, 0, 0, 0, 1, 2, 2, 2, 3, 4)
+
+
+@pytest.mark.parametrize(("n_parts", "n_done"), [*enumerate(N_DONE, start=1)])
+def test_continued_fit_is_that_without_a_break(tmp_path, n_parts, n_done):
     expected = trainer(sparsity="l0").fit()
-    first = cut_short(tmp_path, n_stages, sparsity="l0")
+    first = cut_short(tmp_path, n_parts, sparsity="l0")
     second = trainer(sparsity="l0")
     checkpoint = saved(tmp_path, second)
-    assert second.n_done == n_stages
+    assert second.n_done == n_done
     assert second.history == first.history
-    found = second.fit(after_stage=checkpoint.save)
+    found = second.fit(after_part=checkpoint.save)
     for name, value in expected.field.state_dict().items():
         assert torch.equal(value, found.field.state_dict()[name]), name
     np.testing.assert_array_equal(found.start, expected.start)
     np.testing.assert_array_equal(found.states, expected.states)
+    np.testing.assert_array_equal(found.evidence, expected.evidence)
     assert (found.history, found.threshold, found.strength) == (expected.history, expected.threshold, expected.strength)
+
+
+def test_continued_fit_does_not_repeat_what_was_done(tmp_path):
+    cut_short(tmp_path, 3)
+    one = trainer()
+    saved(tmp_path, one)
+    seen = []
+    one.on_step = lambda stage, step, loss: seen.append(stage)
+    one.fit()
+    assert "path" not in seen
+    assert one.history["stage"].count("path") == 9
 
 
 def test_nothing_is_written_before_the_first_stage_and_all_is_removed(tmp_path):
@@ -123,27 +140,83 @@ def test_the_same_factors_in_another_place_are_another_prior(tmp_path):
 def test_other_files_are_refused(tmp_path):
     path = saved(tmp_path, trainer()).path
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match="Expected a checkpoint in .* found another file"):
+    with pytest.raises(
+        ValueError, match=r"Expected a checkpoint in .* found a damaged file .* Delete it to start anew"
+    ):
         saved(tmp_path, trainer())
     save_file({"x": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="Expected a checkpoint in .* found tensors of something else"):
+    with pytest.raises(ValueError, match="Expected a checkpoint in .* found a file of something else"):
         saved(tmp_path, trainer())
+
+
+def put(name, change):
+    return lambda tensors, values: tensors.update({name: change(tensors[name])})
+
+
+# What has been written by another program, with a checksum that is right.
+FORGED = {
+    "not a number": (put("field.raw_decay", lambda a: a * np.nan), "NaN or infinite values in 'field.raw_decay'"),
+    "not a number before": (put("tried.1.field.centre", lambda a: a + np.inf), "infinite values in 'tried.1.field.centre'"),
+    "shape": (put("field.raw_decay", lambda a: a[1:]), "what does not fit together .*raw_decay"),
+    "shape before": (put("tried.0.field.raw_decay", lambda a: a[1:]), "what does not fit together .*raw_decay"),
+    "starts": (put("start", lambda a: a[1:]), r"starts of shape \(3, 2\) instead of \(4, 2\)"),
+    "generator": (put("generator", lambda a: a[:9]), "what does not fit together"),
+    "type of the generator": (put("generator", lambda a: a.astype(float)), "what does not fit together"),
+    "removals": (put("removals.0.candidates", lambda a: a + 7), "what does not fit together"),
+    "no tensor": (lambda tensors, values: tensors.pop("evidence"), "nothing under 'evidence'"),
+    "no strength": (lambda tensors, values: tensors.pop("tried.0.field.centre"), "what does not fit together"),
+    "stages": (lambda tensors, values: values["state"].update(n_done=77), "77 stages"),
+    "choice": (lambda tensors, values: values["state"].update(chosen=2), "the choice 2 of 2"),
+    "no history": (lambda tensors, values: values["state"].pop("history"), "nothing under 'history'"),
+    "text": (lambda tensors, values: values["state"].update(n_done="1"), "what does not fit together"),
+    "no state": (lambda tensors, values: values.pop("state"), "nothing under 'state'"),
+    "no fit": (lambda tensors, values: values.update(fit=3), "what does not fit together"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "match"), FORGED.values(), ids=FORGED)
+def test_what_no_fit_can_have_saved_is_refused(tmp_path, change, match):
+    cut_short(tmp_path, 4)
+    path = saved(tmp_path, trainer()).path
+    arrays, values = read_file(path, kind="a checkpoint", advice="")
+    change(arrays, values)
+    write_file(path, arrays, values, kind="a checkpoint")
+    with pytest.raises(ValueError, match=match) as error:
+        saved(tmp_path, trainer())
+    assert str(path) in str(error.value)
+    assert "Delete it to start anew." in str(error.value)
+
+
+@pytest.mark.parametrize("n_parts", [2, 4, 9])
+def test_mutated_bytes_are_refused(tmp_path, n_parts):
+    cut_short(tmp_path, n_parts)
+    path = saved(tmp_path, trainer()).path
+    whole, rng = path.read_bytes(), np.random.default_rng(n_parts)
+    for _ in range(60):
+        changed = bytearray(whole)
+        start = int(rng.integers(len(whole)))
+        changed[start : start + int(rng.integers(1, 99))] = bytes(int(rng.integers(0, 99)))
+        if bytes(changed) == whole:
+            continue
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match="Expected a checkpoint in .*Delete it to start anew"):
+            saved(tmp_path, trainer())
 
 
 def test_interrupted_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    cut_short(tmp_path, 2)
+    cut_short(tmp_path, 6)
     one = trainer()
     checkpoint = saved(tmp_path, one)
     before = checkpoint.path.read_bytes()
 
-    def stop(tensors, path, metadata) -> None:
-        path.write_bytes(b"half")
+    def stop(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("perturbflow.train._checkpoint.save_file", stop)
+    monkeypatch.setattr("os.fsync", stop)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save()
     assert checkpoint.path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [checkpoint.path]
     other = trainer()
     saved(tmp_path, other)
     assert other.n_done == 2

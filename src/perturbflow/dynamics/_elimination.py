@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -154,45 +156,151 @@ def eliminate(
             [1, 0, 0],
             [0, 0, 0]], dtype=torch.int32)
     """
-    d, n_inputs = importance.shape
-    width = max(1, min(n_candidates, n_inputs, int((importance > 0).sum(dim=1).max())))
-    order = importance.argsort(dim=1, descending=True)[:, :width]
-    allowed = (importance.gather(1, order) > 0).to(importance.dtype)
-    everyone = torch.arange(d)
-    now = CompactField(field, everyone, order, allowed)
-    _train(now, train, n_steps=2 * n_steps, learning_rate=learning_rate, generator=generator)
-    judged = train if valid is None else valid
-    evidence, lost = torch.zeros(d, n_inputs), torch.zeros(d)
-    errors, held_out = torch.full((2, d, width + 1), torch.inf)
-    sizes = now.allowed.sum(dim=1).long()
-    errors[everyone, sizes], held_out[everyone, sizes] = _errors(now, train), _errors(now, judged)
-    steps: list[dict[int, tuple[CompactField, int]]] = [{int(size): (now, i)} for i, size in enumerate(sizes)]
-    while bool((now.allowed > 0).any()):
+    backward = Backward(train, valid, n_steps=n_steps, learning_rate=learning_rate, generator=generator)
+    removals = backward.begin(field, importance, n_candidates=n_candidates)
+    while backward.remove(removals):
+        pass
+    return removals.result()
+
+
+@dataclass
+class Removals:
+    """Inputs that were removed so far: all that further rounds depend on, besides the generator.
+
+    Attributes
+    ----------
+    rounds
+        Mechanisms of all targets after every round, the first with all candidates.
+    lost
+        Evidence of the input that a target has lost last, shape (d,).
+    diverged
+        Targets of which a mechanism could not be trained without its loss becoming infinite or NaN, shape (d,).
+    evidence, errors, held_out
+        As of :class:`Elimination`.
+    """
+
+    rounds: list[CompactField]
+    lost: Tensor
+    diverged: Tensor
+    evidence: Tensor
+    errors: Tensor
+    held_out: Tensor
+
+    def result(self) -> Elimination:
+        """Return what was found; without further rounds nothing is known of smaller mechanisms."""
+        steps: list[dict[int, tuple[CompactField, int]]] = [{} for _ in self.lost]
+        for field in self.rounds:
+            for i, size in enumerate(field.allowed.sum(dim=1).long().tolist()):
+                steps[i].setdefault(size, (field, i))
+        return Elimination(tuple(steps), self.evidence, self.errors, self.held_out)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything as tensors by name."""
+        rounds = {f"{k}.{name}": v for k, field in enumerate(self.rounds) for name, v in field.state_dict().items()}
+        return rounds | {name: getattr(self, name) for name in _TENSORS}
+
+    @classmethod
+    def of_state(cls, field: TargetField, tensors: Mapping[str, Tensor]) -> Self:
+        """Return what :meth:`state` was of, for mechanisms like those of a field."""
+        everyone = torch.arange(len(tensors["lost"]))
+        rounds: list[CompactField] = []
+        while f"{len(rounds)}.candidates" in tensors:
+            prefix = f"{len(rounds)}."
+            state = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+            mechanisms = CompactField(field, everyone, state["candidates"], state["allowed"])
+            mechanisms.load_state_dict(state)
+            rounds.append(mechanisms)
+        return cls(rounds, **{name: tensors[name] for name in _TENSORS})
+
+
+_TENSORS = ("lost", "diverged", "evidence", "errors", "held_out")
+
+
+class Backward:
+    """Backward elimination round by round, see :func:`eliminate`.
+
+    Parameters
+    ----------
+    train, valid, n_steps, learning_rate, generator
+        As of :func:`eliminate`.
+    """
+
+    def __init__(
+        self, train: Chunks, valid: Chunks | None, *, n_steps: int, learning_rate: float, generator: torch.Generator
+    ) -> None:
+        self.train, self.judged = train, train if valid is None else valid
+        self.n_steps, self.learning_rate, self.generator = n_steps, learning_rate, generator
+
+    def begin(self, field: TargetField, importance: Tensor, *, n_candidates: int) -> Removals:
+        """Train the mechanisms with all their candidates."""
+        d, n_inputs = importance.shape
+        width = max(1, min(n_candidates, n_inputs, int((importance > 0).sum(dim=1).max())))
+        order = importance.argsort(dim=1, descending=True)[:, :width]
+        everyone = torch.arange(d)
+        now = CompactField(field, everyone, order, (importance.gather(1, order) > 0).to(importance.dtype))
+        error, diverged = self._train(now, n_steps=2 * self.n_steps)
+        errors, held_out = torch.full((2, d, width + 1), torch.inf)
+        sizes = now.allowed.sum(dim=1).long()
+        errors[everyone, sizes], held_out[everyone, sizes] = error, _finite(_errors(now, self.judged))
+        return Removals([now], torch.zeros(d), diverged, torch.zeros(d, n_inputs), errors, held_out)
+
+    def remove(self, found: Removals) -> bool:
+        """Remove one input of every target that has any; False if none had."""
+        now = found.rounds[-1]
         heads, column = torch.nonzero(now.allowed, as_tuple=True)
+        if not len(heads):
+            return False
         trained, costs, outside = [], [], []
         for part in torch.arange(len(heads)).split(HEADS_AT_ONCE):
             without = now.select(heads[part])
             without.allowed[torch.arange(len(part)), column[part]] = 0
-            _train(without, train, n_steps=n_steps, learning_rate=learning_rate, generator=generator)
+            cost, diverged = self._train(without, n_steps=self.n_steps)
+            found.diverged[heads[part][diverged]] = True
             trained.append(without)
-            costs.append(_errors(without, train))
-            outside.append(_errors(without, judged))
+            costs.append(cost)
+            outside.append(_finite(_errors(without, self.judged)))
         cost, cost_outside = torch.cat(costs), torch.cat(outside)
         following = []
-        for i in range(d):
+        for i in range(len(found.lost)):
             mine = torch.nonzero(heads == i)[:, 0]
             if len(mine) == 0:
                 following.append((now, i))
                 continue
             head, size = int(mine[cost[mine].argmin()]), len(mine) - 1
             # What is removed later matters more, even if little was left to lose.
-            lost[i] = max(float(lost[i]), 2 * float((cost[head] / errors[i, size + 1]).log()))
-            evidence[i, order[i, column[head]]] = lost[i]
-            errors[i, size], held_out[i, size] = cost[head], cost_outside[head]
+            found.lost[i] = max(float(found.lost[i]), 2 * float((cost[head] / found.errors[i, size + 1]).log()))
+            found.evidence[i, now.candidates[i, column[head]]] = found.lost[i]
+            found.errors[i, size], found.held_out[i, size] = cost[head], cost_outside[head]
             following.append((trained[head // HEADS_AT_ONCE], head % HEADS_AT_ONCE))
-            steps[i][size] = following[-1]
-        now = _gather(following)
-    return Elimination(tuple(steps), evidence, errors, held_out)
+        found.rounds.append(_gather(following))
+        return True
+
+    def _train(self, field: CompactField, *, n_steps: int) -> tuple[Tensor, Tensor]:
+        """Fit mechanisms by integral matching; the logarithm makes the steps of good and bad ones alike.
+
+        Those whose error becomes infinite or NaN are what they were before.
+
+        Returns
+        -------
+        The relative error of every mechanism (K,), and whether it was taken back (K,).
+        """
+        before = [parameter.detach().clone() for parameter in field.parameters()]
+        optimiser = ProximalAdam(field, Sparsity(field), learning_rate=self.learning_rate, n_steps=n_steps)
+        for _ in range(n_steps):
+            some = self.train
+            if len(some) > CHUNKS_A_STEP:
+                some = some.pieces(torch.randperm(len(some), generator=self.generator)[:CHUNKS_A_STEP])
+            loss = root_error(*relative_errors(field, some)).log().sum()
+            loss = loss + DECAY_OF_WEIGHTS * sum((matrix**2).sum() for matrix in field.matrices)
+            optimiser.step(loss, strength=0.0)
+        errors = _errors(field, self.train)
+        diverged = ~errors.isfinite()
+        if diverged.any():
+            with torch.no_grad():
+                for parameter, value in zip(field.parameters(), before, strict=True):
+                    parameter[diverged] = value[diverged]
+            errors = _finite(_errors(field, self.train))
+        return errors, diverged
 
 
 def _gather(chosen: list[tuple[CompactField, int]]) -> CompactField:
@@ -207,20 +315,6 @@ def _gather(chosen: list[tuple[CompactField, int]]) -> CompactField:
     return merged
 
 
-def _train(
-    field: CompactField, chunks: Chunks, *, n_steps: int, learning_rate: float, generator: torch.Generator
-) -> None:
-    """Fit mechanisms by integral matching; the logarithm makes the steps of good and bad ones alike."""
-    optimiser = ProximalAdam(field, Sparsity(field), learning_rate=learning_rate, n_steps=n_steps)
-    for _ in range(n_steps):
-        some = chunks
-        if len(chunks) > CHUNKS_A_STEP:
-            some = chunks.pieces(torch.randperm(len(chunks), generator=generator)[:CHUNKS_A_STEP])
-        loss = root_error(*relative_errors(field, some)).log().sum()
-        loss = loss + DECAY_OF_WEIGHTS * sum((matrix**2).sum() for matrix in field.matrices)
-        optimiser.step(loss, strength=0.0)
-
-
 def _errors(field: CompactField, chunks: Chunks) -> Tensor:
     """Return the relative error of every mechanism."""
     with torch.no_grad():
@@ -229,3 +323,8 @@ def _errors(field: CompactField, chunks: Chunks) -> Tensor:
             part = relative_errors(field, chunks.pieces(torch.arange(k, min(k + CHUNKS_A_STEP, len(chunks)))))
             miss, size = miss + part[0], size + part[1]
         return root_error(miss, size)
+
+
+def _finite(errors: Tensor) -> Tensor:
+    """Return errors of which those that are NaN are larger than all others."""
+    return errors.nan_to_num(nan=torch.inf, posinf=torch.inf)

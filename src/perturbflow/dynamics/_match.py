@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 
+from perturbflow.dynamics._best import BestWeights, worst
 from perturbflow.dynamics._field import VectorField
 from perturbflow.dynamics._matching import CHUNKS_A_STEP, Chunks, relative_errors, root_error
 from perturbflow.dynamics._optimiser import ProximalAdam
@@ -25,8 +27,10 @@ def match(
     generator: torch.Generator,
     n_free_steps: int = 0,
     on_step: OnStep | None = None,
-) -> None:
+) -> list[int]:
     """Minimise the mean over targets of the relative error plus the penalty, in place.
+
+    It ends early where the loss becomes infinite or NaN: the weights are then the best before.
 
     Parameters
     ----------
@@ -48,7 +52,12 @@ def match(
         First steps without penalty.
     on_step
         Called with the loss after every step.
+
+    Returns
+    -------
+    Genes whose error ended it early; none usually.
     """
+    best = BestWeights(field, sparsity)
     optimiser = ProximalAdam(field, sparsity, learning_rate=learning_rate, n_steps=n_steps)
     for step in range(n_steps):
         some = chunks
@@ -56,13 +65,22 @@ def match(
             some = chunks.pieces(torch.randperm(len(chunks), generator=generator)[:CHUNKS_A_STEP])
         weights = field.weights()
         drawn = sparsity.draw(weights, generator=generator)
-        loss = root_error(*relative_errors(field, some, weights=drawn)).mean()
+        errors = root_error(*relative_errors(field, some, weights=drawn))
+        loss = errors.mean()
         now = strength if step >= n_free_steps else 0.0
         if now > 0:
             loss = loss + now * sparsity.penalty(weights)
+        value = loss.item()
+        if not math.isfinite(value):
+            best.restore()
+            return worst(errors.detach(), field.targets)
+        if step == n_free_steps:
+            best.forget()
+        best.see(step, value)
         optimiser.step(loss, strength=now)
         if on_step is not None:
-            on_step(loss.item())
+            on_step(value)
+    return []
 
 
 def matching_error(field: VectorField, sparsity: Sparsity, chunks: Chunks) -> tuple[torch.Tensor, torch.Tensor]:

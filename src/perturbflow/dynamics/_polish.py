@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from perturbflow.dynamics._best import BestWeights, worst
 from perturbflow.dynamics._field import VectorField
 from perturbflow.dynamics._optimiser import ProximalAdam
 from perturbflow.dynamics._shooting import Segments, noise_of, solution_errors
@@ -31,8 +33,10 @@ def shoot(
     learning_rate: float,
     generator: torch.Generator,
     on_step: Callable[[float], None],
-) -> None:
+) -> list[int]:
     """Fit short solutions with Adam, some segments a step, in place.
+
+    It ends early where the loss becomes infinite or NaN: the weights are then the best before.
 
     Parameters
     ----------
@@ -48,13 +52,25 @@ def shoot(
         Of the segments of a step.
     on_step
         Called with the loss after every step.
+
+    Returns
+    -------
+    Genes whose error ended it early; none usually.
     """
+    best = BestWeights(field)
     optimiser = ProximalAdam(field, Sparsity(field), learning_rate=learning_rate, n_steps=n_steps)
-    for _ in range(n_steps):
+    for step in range(n_steps):
         chosen = torch.randperm(len(segments), generator=generator)[:SEGMENTS_A_STEP]
-        loss = (solution_errors(field, segments.some(chosen)) + SMALLEST).sqrt().mean()
+        errors = solution_errors(field, segments.some(chosen))
+        loss = (errors + SMALLEST).sqrt().mean()
+        value = loss.item()
+        if not math.isfinite(value):
+            best.restore()
+            return worst(errors.detach(), field.targets)
+        best.see(step, value)
         optimiser.step(loss, strength=0.0)
-        on_step(loss.item())
+        on_step(value)
+    return []
 
 
 def solve(
@@ -64,11 +80,12 @@ def solve(
     start: Tensor,
     n_steps: int,
     on_step: Callable[[float], None],
-) -> Tensor:
-    """Fit solutions of whole trajectories and their starts, with L-BFGS, in place.
+) -> list[int]:
+    """Fit solutions of whole trajectories and their starts, with L-BFGS, both in place.
 
     Errors of genes count relative to what they are at first, as in a likelihood with that noise. Nothing is done where
-    whole solutions have lost the observations, as in chaos; and what makes them worse is taken back.
+    whole solutions have lost the observations, as in chaos; and what makes them worse is taken back. An interruption leaves
+    weights and starts of the last round that did not.
 
     Parameters
     ----------
@@ -85,14 +102,14 @@ def solve(
 
     Returns
     -------
-    The starts.
+    Genes whose error became infinite or NaN in the last round, which is taken back then; none usually.
     """
     with torch.no_grad():
         first = solution_errors(field, segments, start=start)
         beyond_noise = float((first - noise_of(segments)[field.targets]).mean())
     if not beyond_noise < UNUSABLE:
         logger.info("Whole solutions miss the smooth curves by %.2g variances: they are not fitted.", beyond_noise)
-        return start
+        return []
     saved = copy.deepcopy(field.state_dict())
     free = start.clone().requires_grad_(True)
     optimiser = torch.optim.LBFGS(
@@ -114,7 +131,7 @@ def solve(
         on_step(errors.detach().mean().sqrt().item())
         return loss
 
-    best, last = start, 1.0
+    last = 1.0
     for _ in range(max(1, round(n_steps / ROUND))):
         try:
             optimiser.step(closure)
@@ -123,12 +140,14 @@ def solve(
             raise
         with torch.no_grad():
             end = torch.where(segments.clamped, start, free.detach())
-            after = float((solution_errors(field, segments, start=end) / (first + SMALLEST)).sum() / seen)
+            errors = solution_errors(field, segments, start=end)
+            after = float((errors / (first + SMALLEST)).sum() / seen)
         if not after <= last:
             field.load_state_dict(saved)
-            break
-        saved, best = copy.deepcopy(field.state_dict()), end
+            return [] if math.isfinite(after) else worst(errors, field.targets)
+        saved = copy.deepcopy(field.state_dict())
+        start.copy_(end)
         if after > (1 - WORTHWHILE) * last:
             break
         last = after
-    return best
+    return []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from perturbflow.dynamics._compact import on_support
-from perturbflow.dynamics._elimination import Elimination, eliminate
+from perturbflow.dynamics._elimination import Backward, Elimination
 from perturbflow.dynamics._field import TargetField, VectorField, build_field
 from perturbflow.dynamics._field_config import FieldConfig
 from perturbflow.dynamics._fitted import FittedDynamics, keep_support, usual_rates
@@ -23,6 +23,7 @@ from perturbflow.dynamics._movement import rest
 from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._polish import shoot, solve
 from perturbflow.dynamics._problem import Problem, start_from_data
+from perturbflow.dynamics._progress import Unfinished, restore, state_of, states_of
 from perturbflow.dynamics._settings import DynamicsSettings
 from perturbflow.dynamics._shooting import make_segments
 from perturbflow.dynamics._sparsity import Sparsity
@@ -114,31 +115,49 @@ class DynamicsTrainer:
         self.start = make_segments(self.whole, order=config.order).start
         self.history: dict[str, list] = {"stage": [], "step": [], "loss": []}
         self.interrupted = False
+        self.diverged: dict[str, list[int]] = {}  # genes, by the stage that their errors ended
+        self.unfinished = Unfinished()
+        self.after_part: Callable[[], None] | None = None
 
     @torch.inference_mode(mode=False)
     @torch.enable_grad()
-    def fit(self, *, after_stage: Callable[[], None] | None = None) -> FittedDynamics:
-        """Run all stages that are not done; Ctrl-C ends them with what was learned so far.
+    def fit(self, *, after_part: Callable[[], None] | None = None) -> FittedDynamics:
+        """Run all that is not done; Ctrl-C ends it with what was learned so far.
 
         Parameters
         ----------
-        after_stage
-            Called after each stage.
+        after_part
+            Called when :meth:`state` has something new: after each strength of sparsity, each removal of inputs, and each
+            stage.
 
         Returns
         -------
         The model.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If nothing was learned before.
         """
+        self.after_part = after_part
         stages = (self.choose_strength, self.match, self.eliminate, self.shoot, self.solve)
         try:
             for stage in stages[self.n_done :]:
                 stage()
                 self.n_done += 1
-                if after_stage is not None:
-                    after_stage()
+                self.unfinished = Unfinished()
+                self._part_is_done()
         except KeyboardInterrupt:
+            if not self.history["step"]:
+                raise
             self.interrupted = True
+            if self.unfinished.tried and self.unfinished.removals is None:  # between two strengths, with half a fit
+                self._take_chosen()
         return self.result()
+
+    def _part_is_done(self) -> None:
+        if self.after_part is not None:
+            self.after_part()
 
     def fit_support(self, threshold: float | None) -> None:
         """Find only the support, at the given strength and threshold of evidence, without holding anything out.
@@ -179,21 +198,7 @@ class DynamicsTrainer:
         -------
         Tensors by name, and plain values by name.
         """
-        tensors = {f"field.{name}": v.contiguous() for name, v in self.field.state_dict().items()}
-        tensors |= {f"sparsity.{name}": v.contiguous() for name, v in self.sparsity.state_dict().items()}
-        tensors |= {"start": self.start, "generator": self.generator.get_state(), "evidence": self.evidence}
-        if self.path.strengths:
-            tensors |= {"train": torch.stack(self.path.train), "valid": torch.stack(self.path.valid)}
-        values = {
-            "n_done": self.n_done,
-            "chosen": self.chosen,
-            "threshold": self.threshold,
-            "strengths": self.path.strengths,
-            "n_edges": self.path.n_edges,
-            "history": self.history,
-            "fixed": type(self.sparsity) is Sparsity,
-        }
-        return tensors, values
+        return state_of(self)
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` returned.
@@ -205,33 +210,16 @@ class DynamicsTrainer:
         values
             Plain values by name.
         """
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
-
-        self.field.load_state_dict(part("field."))
-        if values["fixed"]:
-            self.sparsity = Sparsity(self.field)
-        self.sparsity.load_state_dict(part("sparsity."))
-        self.start, self.evidence = tensors["start"], tensors["evidence"]
-        self.generator.set_state(tensors["generator"])
-        self.n_done, self.chosen, self.threshold = values["n_done"], values["chosen"], values["threshold"]
-        self.history = dict(values["history"])
-        self.path = StrengthPath(
-            strengths=list(values["strengths"]),
-            train=list(tensors["train"]) if "train" in tensors else [],
-            valid=list(tensors["valid"]) if "valid" in tensors else [],
-            n_edges=list(values["n_edges"]),
-        )
+        restore(self, tensors, values)
 
     def choose_strength(self) -> None:
         """Fit along the strengths on a part of the data, and judge on the rest."""
         settings = self.settings
         strengths = settings.strengths if settings.strength is None else (settings.strength,)
         train, valid, _ = hold_out(self.moving, order=self.config.order, seed=settings.seed, window=settings.window)
-        start_from_data(self.field, self.whole.chunks)
-        states = []
-        for k, strength in enumerate(strengths):
+        if not self.path.strengths:
+            start_from_data(self.field, self.whole.chunks)
+        for k, strength in list(enumerate(strengths))[len(self.path.strengths) :]:
             self._match(
                 train,
                 strength,
@@ -245,14 +233,19 @@ class DynamicsTrainer:
             expected = self.sparsity.expected(self.field.weights())
             n_edges = count_edges(*self.sparsity.split(expected), smallest=SMALLEST_PATH)
             self.path.add(strength, error, outside, n_edges)
-            states.append((copy.deepcopy(self.field.state_dict()), copy.deepcopy(self.sparsity.state_dict())))
+            self.unfinished.tried.append(states_of(self.field, self.sparsity))
             # Elimination makes it sparse: what it begins with should lack nothing.
             self.chosen = self.path.best() if self._eliminates else self.path.choose()
-        field_state, sparsity_state = states[self.chosen]
-        self.field.load_state_dict(field_state)
-        self.sparsity.load_state_dict(sparsity_state)
+            self._part_is_done()
+        self._take_chosen()
         if self._eliminates and valid is not None:
             self.threshold = self._eliminate(train, valid).choose_threshold()
+
+    def _take_chosen(self) -> None:
+        """Go back to the weights at the strength that is chosen."""
+        field_state, sparsity_state = self.unfinished.tried[self.chosen]
+        self.field.load_state_dict(field_state)
+        self.sparsity.load_state_dict(sparsity_state)
 
     @property
     def _eliminates(self) -> bool:
@@ -290,7 +283,7 @@ class DynamicsTrainer:
     def shoot(self) -> None:
         """Fit short solutions from starts on the smooth curves to the observations."""
         with on_support(self.field) as field:
-            shoot(
+            genes = shoot(
                 field,
                 make_segments(self.whole, order=self.config.order, n_intervals=self.settings.segment),
                 n_steps=self.settings.shooting_steps,
@@ -298,17 +291,19 @@ class DynamicsTrainer:
                 generator=self.generator,
                 on_step=self._recorder("shooting"),
             )
+        self._note("shooting", genes)
 
     def solve(self) -> None:
         """Fit solutions of whole trajectories to the observations, and where they start."""
         with on_support(self.field) as field:
-            self.start = solve(
+            genes = solve(
                 field,
                 make_segments(self.whole, order=self.config.order),
                 start=self.start,
                 n_steps=self.settings.solving_steps,
                 on_step=self._recorder("solving"),
             )
+        self._note("solving", genes)
 
     def result(self) -> FittedDynamics:
         """Return the model as it is now.
@@ -347,7 +342,7 @@ class DynamicsTrainer:
     def _match(
         self, problem: Problem, strength: float, *, n_steps: int, learning_rate: float, fresh: bool, stage: str
     ) -> None:
-        match(
+        genes = match(
             self.field,
             self.sparsity,
             problem.chunks,
@@ -358,26 +353,39 @@ class DynamicsTrainer:
             n_free_steps=n_steps // 10 if fresh else 0,
             on_step=self._recorder(stage),
         )
+        self._note(stage, genes)
+
+    def _note(self, stage: str, genes: list[int]) -> None:
+        """Note genes whose errors became infinite or NaN."""
+        if genes:
+            self.diverged[stage] = sorted({*self.diverged.get(stage, []), *genes})
 
     def _eliminate(self, train: Problem, valid: Problem | None) -> Elimination:
         assert isinstance(self.field, TargetField)
         settings = self.settings
-        weights = self.sparsity.expected(self.field.weights())
-        states = self.whole.chunks.state[:, :-1][self.whole.chunks.step > 0]
-        states = states[torch.randperm(len(states), generator=self.generator)[:STATES_OF_JACOBIAN]]
-        importance = mean_jacobian(self.field, states, weights).magnitude * self.field.allowed
-        field = copy.deepcopy(self.field)
-        keep_support(field, weights, smallest=0.0)
-        return eliminate(
-            field,
-            importance,
+        backward = Backward(
             train.chunks,
             None if valid is None else valid.chunks,
-            n_candidates=settings.n_candidates,
             n_steps=settings.elimination_steps,
             learning_rate=settings.learning_rate,
             generator=self.generator,
         )
+        removals = self.unfinished.removals
+        if removals is None:
+            weights = self.sparsity.expected(self.field.weights())
+            states = self.whole.chunks.state[:, :-1][self.whole.chunks.step > 0]
+            states = states[torch.randperm(len(states), generator=self.generator)[:STATES_OF_JACOBIAN]]
+            importance = mean_jacobian(self.field, states, weights).magnitude * self.field.allowed
+            field = copy.deepcopy(self.field)
+            keep_support(field, weights, smallest=0.0)
+            removals = backward.begin(field, importance, n_candidates=settings.n_candidates)
+            self.unfinished.removals = removals
+            self._part_is_done()
+        while backward.remove(removals):
+            self._part_is_done()
+        self.unfinished.removals = None
+        self._note("elimination", self.field.targets[removals.diverged].tolist())
+        return removals.result()
 
     def _recorder(self, stage: str) -> Callable[[float], None]:
         def record(loss: float) -> None:

@@ -10,6 +10,8 @@ from torch import nn
 from perturbflow.predict._fitted_flow import FittedFlow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from perturbflow.models._primeflow import PRiMeFlow
 
 PERTURBATIONS_KEY = "perturbations"
@@ -33,4 +35,16 @@ class FlowModule(nn.Module):
     def on_load(self, model: PRiMeFlow, **kwargs: Any) -> None:
         """Rebuild the flow before its weights are read; called by ``load``."""
         del kwargs
-        self.flow = FittedFlow.from_dict(model.fitted_).flow
+        self.flow = FittedFlow.untrained(model.fitted_)
+
+    def take(self, fitted: FittedFlow) -> dict[str, Any]:
+        """Take over a flow, and return its other parts: the weights are stored once, as those of the module."""
+        self.flow = fitted.flow
+        return {name: part for name, part in fitted.to_dict().items() if name not in {"weights", "checksum"}}
+
+    def fitted(self, parts: Mapping[str, Any]) -> FittedFlow:
+        """Return the fitted flow of the module and of what :meth:`take` returned."""
+        weights = {name: tensor.cpu().numpy() for name, tensor in self.flow.network.state_dict().items()}
+        fitted = FittedFlow.from_dict({**parts, "weights": weights})
+        fitted.flow = self.flow
+        return fitted

@@ -314,9 +314,8 @@ class PRiMeFlow(RegisteredModel):
             data_class=self._data_splitter_cls,
             progress_bar=progress_bar,
         )
-        # Plain arrays and values: what `save` keeps, and what `load` rebuilds the module from.
-        self.fitted_ = fitted.to_dict()
-        self.module.flow = fitted.flow
+        # Plain arrays and values: what `save` keeps beside the weights of the module.
+        self.fitted_ = self.module.take(fitted)
         self.history_ = {
             name: pd.DataFrame({name: fitted.history[name]}, index=pd.Index(fitted.history[steps], name="step"))
             for steps, name in (("step", "loss"), ("step", "learning_rate"), ("valid_step", "valid_energy"))
@@ -333,9 +332,7 @@ class PRiMeFlow(RegisteredModel):
     def fitted(self) -> FittedFlow:
         """The fitted flow, independent of AnnData and scvi-tools."""
         self._check_if_trained(warn=False)
-        fitted = FittedFlow.from_dict(self.fitted_)
-        fitted.flow = self.module.flow
-        return fitted
+        return self.module.fitted(self.fitted_)
 
     def predict(
         self,

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, listing, nearest
+from perturbflow._warnings import warn
 from perturbflow.predict._torch_state import usual_torch
+from perturbflow.store._entry import Entry
 from perturbflow.store._keys import is_record
-from perturbflow.store._stored_checks import (
-    CHECKSUM,
-    DYNAMICS,
-    check_arrays,
-    check_below,
-    check_equal,
-    check_unchanged,
-    checksum,
-    reading,
-)
+from perturbflow.store._stored_checks import Array, check_arrays, check_below, check_equal, probabilities
 from perturbflow.trajectories._fields import DynamicsFields
 
 if TYPE_CHECKING:
@@ -29,9 +23,34 @@ if TYPE_CHECKING:
 
     from perturbflow.dynamics import FittedDynamics
 
-FORMAT = 1
-_MAY_CHANGE = ("history",)  # nothing is solved from it
-_ADVICE = "Fit again with `pf.tl.fit_dynamics`, or read what you had stored again."
+# Of fitted dynamics: N trajectories and d genes with s states.
+DYNAMICS: Mapping[str, Array] = MappingProxyType(
+    {
+        "scale": Array(("d",), above=0),
+        "time_scale": Array((), above=0),
+        "names": Array(("N",), is_text=True),
+        "start": Array(("N", "s")),
+        "span": Array(("N", 2)),
+        "clamped": probabilities("N", "d"),
+        "states": Array(("B", "s")),
+        "rates": Array(("d + 1", "d"), or_empty=True),
+        "evidence": Array(("d", "n"), finite=False, or_empty=True),
+        "strength": Array((), low=0),
+    }
+)
+
+INTERRUPTED = "interrupted"
+"""Setting that tells whether the fit was cut short."""
+_ENTRY = Entry(
+    what="fitted dynamics",
+    format=1,
+    names=frozenset(
+        {*DYNAMICS, "config", "weights", "genes", "fields", "settings", "n_edges", "sparsity_path", "history"}
+    ),
+    optional=frozenset({"threshold"}),
+    may_change=("history",),  # nothing is solved from it
+    advice="Fit again with `pf.tl.fit_dynamics`, or read what you had stored again.",
+)
 
 
 @dataclass
@@ -60,6 +79,11 @@ class StoredDynamics:
         """Names of the genes that may regulate others."""
         return [self.genes[k] for k in self.model.config.regulators]
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the fit was cut short; earlier versions did not say so."""
+        return bool(self.settings.get(INTERRUPTED, False))
+
     def position(self, gene: str) -> int:
         """Return the position of a gene.
 
@@ -75,17 +99,17 @@ class StoredDynamics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain arrays, values and tables."""
-        values = {
-            "format": FORMAT,
-            **self.model.to_dict(),
-            "genes": np.array(self.genes, dtype=object),
-            "fields": self.fields.to_dict(),
-            "settings": self.settings,
-            "n_edges": int(self.model.support().sum()),
-            "sparsity_path": pd.DataFrame(self.model.path),
-            "history": pd.DataFrame(self.model.history),
-        }
-        return values | {CHECKSUM: checksum(values, without=_MAY_CHANGE)}
+        return _ENTRY.sealed(
+            {
+                **self.model.to_dict(),
+                "genes": np.array(self.genes, dtype=object),
+                "fields": self.fields.to_dict(),
+                "settings": self.settings,
+                "n_edges": int(self.model.support().sum()),
+                "sparsity_path": pd.DataFrame(self.model.path),
+                "history": pd.DataFrame(self.model.history),
+            }
+        )
 
     @classmethod
     @usual_torch()
@@ -97,33 +121,13 @@ class StoredDynamics:
         ValueError
             If it was written by a later version, or is incomplete, has values that a fit does not have, or was changed.
         """
-        if int(values["format"]) > FORMAT:
-            msg = (
-                f"Expected fitted dynamics of format {FORMAT} or earlier, found {int(values['format'])}. "
-                "Update perturbflow, or fit again."
-            )
-            raise ValueError(msg)
-        with reading("fitted dynamics", where=where, advice=_ADVICE):
-            stored = cls._from_parts(values)
-            check_unchanged(values, without=_MAY_CHANGE)
-        return stored
+        return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
 
     @classmethod
     def _from_parts(cls, values: Mapping[str, Any]) -> StoredDynamics:
         """Rebuild from parts that fit each other."""
-        from perturbflow.dynamics import FieldConfig, FittedDynamics  # here, because it loads torch
+        from perturbflow.dynamics import FittedDynamics  # here, because it loads torch
 
-        config = FieldConfig.from_dict(values["config"])
-        check_equal(len(values["genes"]), config.n_genes, what="genes")
-        check_below(config.regulators, config.n_genes, what="a regulator")
-        sizes = {
-            "d": config.n_genes,
-            "s": config.order * config.n_genes,
-            "n": config.n_inputs,
-            "N": len(values["names"]),
-        }
-        check_arrays({name: values[name] for name in DYNAMICS}, DYNAMICS, part="", sizes=sizes)
-        check_arrays(values["weights"], {}, part="weights")
         model = FittedDynamics.from_dict(values)
         model.path = values["sparsity_path"].to_dict("list")
         model.history = values["history"].to_dict("list")
@@ -133,6 +137,27 @@ class StoredDynamics:
             fields=DynamicsFields.from_dict(values["fields"]),
             settings=dict(values["settings"]),
         )
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise unless the parts are those of fitted dynamics and fit each other."""
+    from perturbflow.dynamics import FieldConfig  # here, because it loads torch
+
+    config = FieldConfig.from_dict(values["config"])
+    check_equal(len(values["genes"]), config.n_genes, what="genes")
+    check_below(config.regulators, config.n_genes, what="a regulator")
+    check_below(config.at_rest, config.n_genes, what="a gene at rest")
+    sizes = {
+        "d": config.n_genes,
+        "s": config.order * config.n_genes,
+        "n": config.n_inputs,
+        "N": len(values["names"]),
+    }
+    check_arrays({name: values[name] for name in DYNAMICS}, DYNAMICS, part="", sizes=sizes)
+    check_arrays(values["weights"], {}, part="weights")
+    # A field of the widths that it claims is only made if it has the weights for it.
+    for layer, width in enumerate(() if config.structure == "linear" else config.hidden):
+        check_equal(width, np.shape(values["weights"][f"matrices_{layer}"])[-2], what=f"units in layer {layer + 1}")
 
 
 def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
@@ -154,7 +179,7 @@ def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynami
 
 
 def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = True) -> StoredDynamics:
-    """Read fitted dynamics from ``uns[key]``.
+    """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted.
 
     Raises
     ------
@@ -178,4 +203,10 @@ def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = T
             f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
         )
         raise KeyError(msg)
+    if stored.interrupted:
+        msg = (
+            f"The fit of the dynamics in `adata.uns[{key!r}]` was interrupted: they are what it had learned by then. Run "
+            f"`pf.tl.fit_dynamics(adata, key_added={key!r}, ...)` again, with the same `checkpoint` to go on if it had one."
+        )
+        warn(msg)
     return stored

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,18 @@ import numpy as np
 
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig
 from perturbflow.flow._model import PREDICTION_SETTINGS
+from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._fields import PerturbationFields
 from perturbflow.screen._named_arrays import chosen
+from perturbflow.store._entry import Entry
+from perturbflow.store._file import read_file, write_file
 from perturbflow.store._stored_checks import (
-    CALIBRATION,
-    CHECKSUM,
-    PRIOR,
+    Damage,
     check_arrays,
     check_below,
     check_equal,
-    check_unchanged,
+    check_like,
     checksum,
     reading,
 )
@@ -34,14 +34,19 @@ if TYPE_CHECKING:
 
     from perturbflow.screen._conditions import Vocabulary
 
-FORMAT = 3
 CONTROL_TOTALS = "control_totals"
 """Setting with percentiles of the totals of control cells, which new ones are compared with."""
+FILE = "flow.safetensors"
+"""Name of the one file of a flow in a directory."""
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "weights")
-_ARRAYS_FILE, _VALUES_FILE = "flow.safetensors", "flow.json"
-# Nothing is predicted from the history, and settings of prediction may be changed.
-_MAY_CHANGE = ("history", *(f"config/{name}" for name in sorted(PREDICTION_SETTINGS)))
-_ADVICE = "Fit again with `pf.tl.fit_flow`, or read what you had stored again."
+_ENTRY = Entry(
+    what="a fitted flow",
+    format=3,
+    names=frozenset({*_ARRAY_PARTS, "config", "settings", "fields", "fitted_splits", "genes", "init"}),
+    # Nothing is predicted from the history, and settings of prediction may be changed.
+    may_change=("history", *(f"config/{name}" for name in sorted(PREDICTION_SETTINGS))),
+    advice="Fit again with `pf.tl.fit_flow`, or read what you had stored again.",
+)
 
 
 @dataclass(eq=False)
@@ -161,21 +166,21 @@ class FittedFlow:
         Every part by name.
         """
         weights = {name: tensor.cpu().numpy() for name, tensor in self.flow.network.state_dict().items()}
-        values = {
-            "format": FORMAT,
-            "config": self.config,
-            "settings": dict(self.settings),
-            "fields": self.fields.to_dict(),
-            "fitted_splits": list(self.fitted_splits),
-            "genes": np.array(self.genes, dtype=object),
-            "calibration": self.calibration.to_arrays(),
-            "guidance_curve": dict(self.guidance_curve),
-            "history": dict(self.history),
-            "init": dict(self.init),
-            "prior": self.flow.prior.to_arrays(),
-            "weights": weights,
-        }
-        return values | {CHECKSUM: checksum(values, without=_MAY_CHANGE)}
+        return _ENTRY.sealed(
+            {
+                "config": self.config,
+                "settings": dict(self.settings),
+                "fields": self.fields.to_dict(),
+                "fitted_splits": list(self.fitted_splits),
+                "genes": np.array(self.genes, dtype=object),
+                "calibration": self.calibration.to_arrays(),
+                "guidance_curve": dict(self.guidance_curve),
+                "history": dict(self.history),
+                "init": dict(self.init),
+                "prior": self.flow.prior.to_arrays(),
+                "weights": weights,
+            }
+        )
 
     @classmethod
     @usual_torch()
@@ -199,49 +204,35 @@ class FittedFlow:
             If it was written by a version with another format, or is incomplete, has values
             that a fit does not have, or was changed.
         """
-        if int(values["format"]) != FORMAT:
-            is_later = int(values["format"]) > FORMAT
-            msg = (
-                f"Expected a fitted flow of format {FORMAT} in {where}, found {int(values['format'])}, of "
-                f"{'a later' if is_later else 'an earlier'} version. {'Update perturbflow.' if is_later else _ADVICE}"
-            )
-            raise ValueError(msg)
-        with reading("a fitted flow", where=where, advice=_ADVICE):
-            fitted = cls._from_parts(values)
-            check_unchanged(values, without=_MAY_CHANGE)
-        return fitted
+        return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
+
+    @staticmethod
+    def untrained(values: Mapping[str, Any]) -> ConditionalFlow:
+        """Make a flow of the configuration and the prior of a fitted one, whose weights are those before training.
+
+        Parameters
+        ----------
+        values
+            Every part by name, as of :meth:`to_dict`.
+
+        Returns
+        -------
+        The flow.
+        """
+        return ConditionalFlow(FlowConfig.from_dict(values["config"]), AdditiveHurdlePrior.from_arrays(values["prior"]))
 
     @classmethod
     def _from_parts(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild from parts that fit each other."""
         import torch
 
-        fields = PerturbationFields.from_dict(values["fields"])
-        config = FlowConfig.from_dict(values["config"])
-        categories = [len(categories) for _, categories in fields.vocabulary.covariates]
-        check_equal(len(values["genes"]), config.n_genes, what="genes")
-        check_equal(len(fields.vocabulary.components), config.n_components, what="components")
-        check_equal(len(categories), len(config.n_categories), what="covariates")
-        for key, found, expected in zip(fields.context_keys, categories, config.n_categories, strict=False):
-            check_equal(found, expected, what=f"categories of {key!r}")
-        sizes = {"G": config.n_genes, "P": config.n_components, "K": len(categories)}
-        check_arrays(values["prior"], PRIOR, part="prior", sizes=sizes)
-        check_arrays(values["calibration"], CALIBRATION, part="calibration")
-        check_arrays(values["weights"], {}, part="weights")
-        prior = AdditiveHurdlePrior.from_arrays(values["prior"])
-        check_below(prior.group_contexts, len(prior.contexts), what="a context")
-        check_below(prior.level_components, config.n_components, what="a component")
-        check_below(prior.group_components, config.n_components, what="a component")
-        check_equal(int(prior.group_starts[-1]), len(prior.group_components), what="doses of training groups")
-        for column, size in enumerate(categories):
-            check_below(prior.contexts[:, column], size, what="a category")
-        flow = ConditionalFlow(config, prior)
+        flow = cls.untrained(values)
         flow.network.load_state_dict({name: torch.tensor(np.asarray(a)) for name, a in values["weights"].items()})
         flow.eval()
         return cls(
             flow=flow,
             genes=tuple(map(str, values["genes"])),
-            fields=fields,
+            fields=PerturbationFields.from_dict(values["fields"]),
             history={name: np.asarray(array) for name, array in values["history"].items()},
             fitted_splits=tuple(map(str, values["fitted_splits"])),
             settings={name: _plain(value) for name, value in values["settings"].items()},
@@ -250,52 +241,41 @@ class FittedFlow:
             init={name: _plain(value) for name, value in values["init"].items()},
         )
 
-    def save(self, folder: str | Path) -> None:
-        """Write a directory: arrays as safetensors, values as JSON; nothing in it runs code when it is read.
+    def save(self, folder: str | Path) -> str:
+        """Write one file in a directory: safetensors with JSON; nothing in it runs code when it is read.
 
         Parameters
         ----------
         folder
-            The directory; it is made if there is none, and an earlier flow in it is replaced once all is written.
+            The directory; it is made if there is none. An earlier flow in it is replaced once all is written: who reads
+            meanwhile gets the one or the other.
+
+        Returns
+        -------
+        What tells the flow from others, for :meth:`load`.
 
         Raises
         ------
         OSError
             If it cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         values = self.to_dict()
-        arrays = {
-            f"{part}/{name}": np.ascontiguousarray(array)
-            for part in _ARRAY_PARTS
-            for name, array in values.pop(part).items()
-        }
-        values["genes"] = list(self.genes)
-        files = [folder / _ARRAYS_FILE, folder / _VALUES_FILE]
-        fresh = [file.with_suffix(f"{file.suffix}.new") for file in files]
-        try:
-            save_file(arrays, fresh[0])
-            fresh[1].write_text(json.dumps(values, indent=1))
-            for new, file in zip(fresh, files, strict=True):
-                new.replace(file)
-        except SafetensorError as error:  # of a disk, since arrays can always be written
-            raise OSError(error) from error
-        finally:
-            for new in fresh:
-                new.unlink(missing_ok=True)
+        identity = checksum(values, without=("history",))
+        arrays = {f"{part}/{name}": array for part in _ARRAY_PARTS for name, array in values.pop(part).items()}
+        values |= {"genes": list(self.genes), "id": identity}
+        write_file(Path(folder) / FILE, arrays, values, kind=_ENTRY.what)
+        return identity
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, *, identity: str | None = None) -> Self:
         """Read a directory that :meth:`save` has written.
 
         Parameters
         ----------
         folder
             The directory.
+        identity
+            What :meth:`save` returned, where no other flow will do.
 
         Returns
         -------
@@ -306,30 +286,63 @@ class FittedFlow:
         FileNotFoundError
             If the directory holds no flow.
         ValueError
-            If what it holds is damaged, see :meth:`from_dict`.
+            If what it holds is damaged, see :meth:`from_dict`, or is another flow.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        folder = Path(folder)
-        if not (folder / _VALUES_FILE).is_file() or not (folder / _ARRAYS_FILE).is_file():
+        path = Path(folder) / FILE
+        if not path.is_file():
             msg = (
-                f"Expected `{_VALUES_FILE}` and `{_ARRAYS_FILE}` in {str(folder)!r}, found no fitted flow. "
+                f"Expected `{FILE}` in {str(folder)!r}, found no fitted flow. "
                 "If the directory has moved, set the `store` entry of the flow in `adata.uns` to its new place."
             )
             raise FileNotFoundError(msg)
-        where = f"the directory {str(folder)!r}"
-        with reading("a fitted flow", where=where, advice=_ADVICE):
-            values = json.loads((folder / _VALUES_FILE).read_text())
-            try:
-                arrays = load_file(folder / _ARRAYS_FILE)
-            except SafetensorError as error:
-                raise ValueError(error) from error
+        arrays, values = read_file(path, kind=_ENTRY.what, advice=_ENTRY.advice)
+        where = f"the file {str(path)!r}"
+        with reading(_ENTRY.what, where=where, advice=_ENTRY.advice):
+            found = values.pop("id")
             values |= {part: {} for part in _ARRAY_PARTS}
             for name, array in arrays.items():
                 part, _, key = name.partition("/")
                 values[part][key] = array
+        if identity is not None and found != identity:
+            msg = (
+                f"Expected the fitted flow {identity!r} in {str(path)!r}, found another, {found!r}, which has replaced it. "
+                "Fit again with a `store` of its own, or set the `id` entry of the flow in `adata.uns` to the other."
+            )
+            raise ValueError(msg)
         return cls.from_dict(values, where=where)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise unless the parts are those of a flow and fit each other."""
+    import torch
+
+    fields = PerturbationFields.from_dict(values["fields"])
+    config = FlowConfig.from_dict(values["config"])
+    categories = [len(categories) for _, categories in fields.vocabulary.covariates]
+    check_equal(len(values["genes"]), config.n_genes, what="genes")
+    check_equal(len(fields.vocabulary.components), config.n_components, what="components")
+    check_equal(len(categories), len(config.n_categories), what="covariates")
+    for key, found, expected in zip(fields.context_keys, categories, config.n_categories, strict=False):
+        check_equal(found, expected, what=f"categories of {key!r}")
+    sizes = {"G": config.n_genes, "P": config.n_components, "K": len(categories)}
+    check_arrays(values["prior"], PRIOR, part="prior", sizes=sizes)
+    check_arrays(values["calibration"], CALIBRATION, part="calibration")
+    check_arrays(values["weights"], {}, part="weights")
+    prior = AdditiveHurdlePrior.from_arrays(values["prior"])
+    check_below(prior.group_contexts, len(prior.contexts), what="a context")
+    check_below(prior.level_components, config.n_components, what="a component")
+    check_below(prior.group_components, config.n_components, what="a component")
+    check_equal(int(prior.group_starts[-1]), len(prior.group_components), what="doses of training groups")
+    for column, size in enumerate(categories):
+        check_below(prior.contexts[:, column], size, what="a category")
+    # A network of the sizes that it claims is only made if it has the weights for it.
+    if (config.n_blocks or 0) > len(values["weights"]):
+        msg = f"{config.n_blocks} blocks with {len(values['weights'])} weights"
+        raise Damage(msg)
+    with torch.device("meta"):
+        network = ConditionalFlow(config, prior).network.state_dict()
+    shapes = {name: (tuple(each.shape), str(each.dtype).removeprefix("torch.")) for name, each in network.items()}
+    check_like(values["weights"], shapes, part="weights")
 
 
 def _plain(value: Any) -> Any:

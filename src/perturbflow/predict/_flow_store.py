@@ -13,7 +13,7 @@ from perturbflow.store._keys import is_record
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_STORE = "store"
+_STORE, _IDENTITY = "store", "id"
 
 
 def write_flow(adata: AnnData, fitted: FittedFlow, *, key: str = "flow", store: str | Path | None = None) -> None:
@@ -23,7 +23,7 @@ def write_flow(adata: AnnData, fitted: FittedFlow, *, key: str = "flow", store: 
     """
     if store is not None:
         try:
-            fitted.save(store)
+            identity = fitted.save(store)
         except OSError as error:
             msg = (
                 f"The fitted flow could not be written to {str(store)!r} ({error}): it is kept in `adata.uns[{key!r}]`. "
@@ -31,7 +31,7 @@ def write_flow(adata: AnnData, fitted: FittedFlow, *, key: str = "flow", store: 
             )
             warn(msg)
         else:
-            adata.uns[key] = {_STORE: str(Path(store).resolve())}
+            adata.uns[key] = {_STORE: str(Path(store).resolve()), _IDENTITY: identity}
             return
     adata.uns[key] = fitted.to_dict()
 
@@ -44,7 +44,7 @@ def read_flow(adata: AnnData, key: str = "flow") -> FittedFlow:
     KeyError
         If there is none, with the function to run first.
     ValueError
-        If the entry is not a fitted flow, or a damaged one.
+        If the entry is not a fitted flow, or a damaged one, or the directory has got another since.
     """
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_flow(adata, key_added={key!r})` first.")
     entry = adata.uns[key]
@@ -55,5 +55,6 @@ def read_flow(adata: AnnData, key: str = "flow") -> FittedFlow:
         )
         raise ValueError(msg)
     if _STORE in entry:
-        return FittedFlow.load(str(entry[_STORE]))
+        identity = entry.get(_IDENTITY)  # earlier versions stored none
+        return FittedFlow.load(str(entry[_STORE]), identity=None if identity is None else str(identity))
     return FittedFlow.from_dict(entry, where=f"`adata.uns[{key!r}]`")

@@ -29,7 +29,9 @@ def _table(*columns: str) -> Callable[[Any], bool]:
 
 
 def _is_flow(entry: Any) -> bool:
-    in_folder = isinstance(entry, Mapping) and set(entry) == {"store"} and isinstance(entry["store"], str)
+    in_folder = (
+        isinstance(entry, Mapping) and set(entry) in ({"store"}, {"store", "id"}) and isinstance(entry["store"], str)
+    )
     return in_folder or _mapping("format", "config", "weights", "prior")(entry)
 
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,8 @@ class Array:
         Whether values have to be finite; where not, they are no NaN.
     or_empty
         Whether there may be none.
+    is_text
+        Whether it has names and not numbers.
     """
 
     shape: tuple[int | str, ...]
@@ -40,80 +41,20 @@ class Array:
     above: float = -np.inf
     finite: bool = True
     or_empty: bool = False
+    is_text: bool = False
 
 
-def _probabilities(*shape: int | str) -> Array:
+def probabilities(*shape: int | str) -> Array:
+    """Return what an array of probabilities has to be."""
     return Array(shape, low=0, high=1)
 
 
-def _variances(*shape: int | str) -> Array:
+def variances(*shape: int | str) -> Array:
+    """Return what an array of variances has to be."""
     return Array(shape, low=0)
 
 
-# Fields of `AdditiveHurdlePrior`. C contexts, K covariates, P components with F features, L dose levels, g groups, G genes.
-PRIOR: Mapping[str, Array] = MappingProxyType(
-    {
-        "contexts": Array(("C", "K"), low=0),
-        "n_controls": Array(("C",), above=0),
-        "control_expressed": _probabilities("C", "G"),
-        "control_mean": Array(("C", "G"), low=0),
-        "control_profile": Array(("C", "G"), low=0),
-        "distance_unit": Array((1,), above=0),
-        "pool_expressed": _probabilities("G"),
-        "all_expressed": _probabilities("G"),
-        "all_mean": Array(("G",), low=0),
-        "variance": Array(("G",), above=0),
-        "level_components": Array(("L",), low=0),
-        "level_doses": Array(("L",), above=0),
-        "trained": _probabilities("P"),
-        "shared": Array((2, "C", "G")),
-        "effects": Array((2, "L", "C", "G")),
-        "group_starts": Array(("g + 1",), low=0),
-        "group_components": Array(("doses",), low=0),
-        "group_amounts": Array(("doses",), above=0),
-        "group_contexts": Array(("g",), low=0),
-        "group_cells": Array(("g",), above=0),
-        "interactions": Array((2, "g", "G")),
-        "effect_variances": _variances(2, "L", "G"),
-        "interaction_variances": _variances(2, "G"),
-        "context_variances": _variances(2, "G"),
-        "base_precisions": Array((2, "C", "G"), low=0),
-        "features": Array(("P", "F")),
-        "fraction": _probabilities(2, 1),
-    }
-)
-
-# Fields of `Calibration`: kinds, strata and scales.
-CALIBRATION: Mapping[str, Array] = MappingProxyType(
-    {
-        "scales": Array(("scales",), above=0),
-        "edges": Array(("kinds", "strata - 1"), finite=False),
-        "offsets": Array(("kinds", "strata")),
-        "weights": _probabilities("kinds", "strata", "scales"),
-        "factors": Array(("kinds", "strata"), low=0),
-        "n_conditions": Array(("kinds",), low=0),
-        "codependence": Array(("kinds",), low=0),
-    }
-)
-
-# Of fitted dynamics: N trajectories and d genes with s states.
-DYNAMICS: Mapping[str, Array] = MappingProxyType(
-    {
-        "scale": Array(("d",), above=0),
-        "time_scale": Array((), above=0),
-        "names": Array(("N",), finite=False),
-        "start": Array(("N", "s")),
-        "span": Array(("N", 2)),
-        "clamped": _probabilities("N", "d"),
-        "states": Array(("B", "s")),
-        "rates": Array(("d + 1", "d"), or_empty=True),
-        "evidence": Array(("d", "n"), finite=False, or_empty=True),
-        "strength": Array((), low=0),
-    }
-)
-
-
-class _Damage(ValueError):
+class Damage(ValueError):
     """What is wrong, as the words that follow "found" in a message."""
 
 
@@ -136,7 +77,7 @@ def reading(what: str, *, where: str, advice: str) -> Iterator[None]:
         said = " ".join(str(error).split())
         if isinstance(error, KeyError):
             said = f"nothing under {said}"
-        elif not isinstance(error, _Damage):
+        elif not isinstance(error, Damage):
             said = f"what does not fit together ({said[:200]})"
         msg = f"Expected {what} in {where}, complete and as it was written, found {said}. {advice}"
         raise ValueError(msg) from error
@@ -150,7 +91,7 @@ def check_arrays(
     Parameters
     ----------
     arrays
-        Arrays by name; those that nothing is known of have to be finite.
+        Arrays by name; those that nothing is known of have to be finite numbers.
     expected
         What they have to be. Those that are absent are not looked at.
     part
@@ -177,39 +118,69 @@ def check_arrays(
                 shape = ", ".join(map(str, rule.shape))
                 known = {each: sizes[each] for each in rule.shape if each in sizes}
                 msg = f"`{path}` of shape {array.shape} instead of ({shape}) with {known}"
-                raise _Damage(msg)
+                raise Damage(msg)
         if array.dtype.kind in "biuf":
             _check_values(array, rule or Array(()), name=path)
+        elif rule is None or not rule.is_text:
+            msg = f"`{path}` of type {array.dtype}, which are no numbers"
+            raise Damage(msg)
     for name, size in sizes.items():
         base, _, offset = name.partition(" ")
         if offset and size != (wanted_size := sizes[base] + int(offset.replace(" ", ""))):
             msg = f"an array of `{part}` with {size} instead of {wanted_size} = {name}"
-            raise _Damage(msg)
+            raise Damage(msg)
 
 
 def _check_values(array: NDArray[Any], rule: Array, *, name: str) -> None:
     if not (np.isfinite(array).all() if rule.finite else not np.isnan(array).any()):
         msg = f"NaN or infinite values in `{name}`"
-        raise _Damage(msg)
+        raise Damage(msg)
     if array.size and (array.min() < rule.low or array.max() > rule.high or array.min() <= rule.above):
         limits = [f"at least {rule.low:g}"] * (rule.low > -np.inf) + [f"above {rule.above:g}"] * (rule.above > -np.inf)
         limits += [f"at most {rule.high:g}"] * (rule.high < np.inf)
         msg = f"values from {array.min():g} to {array.max():g} in `{name}`, which should be {' and '.join(limits)}"
-        raise _Damage(msg)
+        raise Damage(msg)
+
+
+def check_like(arrays: Mapping[str, Any], expected: Mapping[str, tuple[tuple[int, ...], str]], *, part: str) -> None:
+    """Raise unless arrays are those that something is made of, by name, shape and type.
+
+    Parameters
+    ----------
+    arrays
+        Arrays by name.
+    expected
+        Shape and name of the type of each.
+    part
+        What they are of.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, too many or another.
+    """
+    if missing := sorted(expected.keys() - arrays.keys()):
+        raise KeyError(f"{part}/" + missing[0])
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        found = (array.shape, array.dtype.name)
+        if found != (wanted := expected.get(name)):
+            msg = f"`{part}/{name}` of shape and type {found} instead of {wanted}"
+            raise Damage(msg)
 
 
 def check_equal(found: int, expected: int, *, what: str) -> None:
     """Raise unless something is there as often as it has to be."""
     if found != expected:
         msg = f"{found} {what} instead of {expected}"
-        raise _Damage(msg)
+        raise Damage(msg)
 
 
 def check_below(places: Any, size: int, *, what: str) -> None:
     """Raise unless all places are among so many."""
     if np.max(places, initial=-1) >= size:
         msg = f"the number {np.max(places)} of {what}, of which there are {size}"
-        raise _Damage(msg)
+        raise Damage(msg)
 
 
 def checksum(values: Mapping[str, Any], *, without: Iterable[str] = ()) -> str:
@@ -237,7 +208,7 @@ def check_unchanged(values: Mapping[str, Any], *, without: Iterable[str] = ()) -
     """Raise if values are not those that were stored; earlier versions stored none to compare with."""
     if CHECKSUM in values and str(values[CHECKSUM]) != checksum(values, without=without):
         msg = "values that do not have the stored checksum: something was changed since"
-        raise _Damage(msg)
+        raise Damage(msg)
 
 
 def _feed(update: Callable[[bytes], None], value: Any, path: str, without: set[str]) -> None:

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+import torch
 
 from perturbflow._warnings import warn
+from perturbflow.store._file import read_file, write_file
+from perturbflow.store._replace import remove_leftovers
+from perturbflow.store._stored_checks import reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_FILE = "training.safetensors"
+_FILE, _KIND = "training.safetensors", "a checkpoint"
+_ADVICE = "Delete it to start anew."
 
 
 class Trainer(Protocol):
@@ -48,7 +51,7 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        If the checkpoint belongs to a fit of other data or with other settings, or is none.
+        If the checkpoint belongs to a fit of other data or with other settings, or is none, or a damaged one.
     """
 
     def __init__(self, folder: str | Path, trainer: Trainer, *, fit: Mapping[str, Any]) -> None:
@@ -56,16 +59,9 @@ class Checkpoint:
         self.trainer = trainer
         self.fit = json.loads(json.dumps(fit))
         if self.path.is_file():
-            try:
-                with safe_open(self.path, framework="pt") as file:
-                    metadata = file.metadata()
-            except SafetensorError as error:
-                msg = f"Expected a checkpoint in {str(self.path)!r}, found another file ({error}). Delete it."
-                raise ValueError(msg) from error
-            if not metadata or not metadata.keys() >= {"fit", "state"}:
-                msg = f"Expected a checkpoint in {str(self.path)!r}, found tensors of something else. Delete it."
-                raise ValueError(msg)
-            saved = json.loads(metadata["fit"])
+            arrays, values = read_file(self.path, kind=_KIND, advice=_ADVICE)
+            with reading(_KIND, where=repr(str(self.path)), advice=_ADVICE):
+                saved, state = dict(values["fit"]), values["state"]
             if saved != self.fit:
                 different = sorted(name for name in self.fit if saved.get(name) != self.fit[name])
                 msg = (
@@ -73,7 +69,8 @@ class Checkpoint:
                     f"{different}. Use the same cells and settings, or another `checkpoint`."
                 )
                 raise ValueError(msg)
-            trainer.load_state(load_file(self.path), json.loads(metadata["state"]))
+            with reading(_KIND, where=repr(str(self.path)), advice=_ADVICE):
+                trainer.load_state({name: torch.from_numpy(array) for name, array in arrays.items()}, state)
 
     @property
     def path(self) -> Path:
@@ -86,17 +83,15 @@ class Checkpoint:
         Where it cannot be written, for want of space for example, there is a warning and the fit goes on.
         """
         tensors, values = self.trainer.state()
-        fresh = self.path.with_suffix(".new")
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
         with self._warning("written, so that the fit could continue only from the one before"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, fresh, metadata={"fit": json.dumps(self.fit), "state": json.dumps(values)})
-            fresh.replace(self.path)
+            write_file(self.path, arrays, {"fit": self.fit, "state": values}, kind=_KIND)
 
     def remove(self) -> None:
         """Remove the checkpoint, and its directory if nothing else is in it."""
         with self._warning("removed after the fit, which is complete"):
-            for path in (self.path, self.path.with_suffix(".new")):
-                path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
+            remove_leftovers(self.path)
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
@@ -105,7 +100,7 @@ class Checkpoint:
         """Warn where files cannot be changed: the fit is worth more than its checkpoint."""
         try:
             yield
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             warn(f"The checkpoint in {str(self.folder)!r} could not be {what} ({error}).")
 
 

@@ -22,10 +22,11 @@ from perturbflow.dynamics import (
     Movement,
     Trajectory,
 )
-from perturbflow.predict._dynamics_store import StoredDynamics
+from perturbflow.predict._dynamics_store import INTERRUPTED, StoredDynamics
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._outputs import check_folder
 from perturbflow.train._checkpoint import Checkpoint, hash_of
+from perturbflow.train._interruption import termination_interrupts
 from perturbflow.train._progress import progress_bar as bar
 from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
 
@@ -213,7 +214,7 @@ def fit_dynamics(
     options
         What was chosen.
     checkpoint
-        Directory to continue from, and to save to after every stage.
+        Directory to continue from, and to save to after every strength of sparsity, removal of inputs and stage.
     progress_bar
         Whether to show the progress.
 
@@ -229,6 +230,8 @@ def fit_dynamics(
         If an option is wrong, no gene changes along time, or the checkpoint belongs to another fit.
     OSError
         If nothing can be written to ``checkpoint``.
+    KeyboardInterrupt
+        If the fit is interrupted before anything was learned.
 
     Examples
     --------
@@ -254,8 +257,9 @@ def fit_dynamics(
     settings = options.settings()
     trainer = DynamicsTrainer(trajectories, config, settings, factors=factors)
     saved = None if checkpoint is None else Checkpoint(checkpoint, trainer, fit=identity(trainer))
-    with _Progress(trainer, show=progress_bar):
-        model = trainer.fit(after_stage=None if saved is None else saved.save)
+    with _Progress(trainer, show=progress_bar), termination_interrupts():
+        model = trainer.fit(after_part=None if saved is None else saved.save)
+    _warn_diverged(trainer, genes)
     if trainer.interrupted:
         logger.warning("Interrupted: the dynamics are those of the last completed step.")
     elif saved is not None:
@@ -267,7 +271,8 @@ def fit_dynamics(
             "a lower `strength`, or observe more times, trajectories or perturbations."
         )
         warn(msg)
-    return StoredDynamics(model=model, genes=genes, fields=fields, settings=_plain(options, settings))
+    made = _plain(options, settings) | {INTERRUPTED: trainer.interrupted}
+    return StoredDynamics(model=model, genes=genes, fields=fields, settings=made)
 
 
 def identity(trainer: DynamicsTrainer) -> dict[str, Any]:
@@ -319,6 +324,19 @@ def _warn_same(trajectories: Sequence[Trajectory], config: FieldConfig, genes: S
             "told, and each may seem to regulate the others. Keep one of them in `adata`."
         )
         warn(msg)
+
+
+def _warn_diverged(trainer: DynamicsTrainer, genes: Sequence[str]) -> None:
+    """Say which genes ended a stage."""
+    if not trainer.diverged:
+        return
+    stages = {stage: listing(genes[k] for k in places) for stage, places in trainer.diverged.items()}
+    msg = (
+        f"The error became infinite or NaN in {' and '.join(f'{stage} by {names}' for stage, names in stages.items())}. "
+        "Training ended there, and the best weights before are kept. Look at the levels and times of these genes, for "
+        "values of other sizes than those of other genes, or leave them out of `adata`."
+    )
+    warn(msg)
 
 
 def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, Any]:

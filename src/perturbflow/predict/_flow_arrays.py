@@ -1,0 +1,54 @@
+"""What the arrays of a fitted flow have to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from perturbflow.store._stored_checks import Array, probabilities, variances
+
+# Fields of `AdditiveHurdlePrior`. C contexts, K covariates, P components with F features, L dose levels, g groups, G genes.
+PRIOR: Mapping[str, Array] = MappingProxyType(
+    {
+        "contexts": Array(("C", "K"), low=0),
+        "n_controls": Array(("C",), above=0),
+        "control_expressed": probabilities("C", "G"),
+        "control_mean": Array(("C", "G"), low=0),
+        "control_profile": Array(("C", "G"), low=0),
+        "distance_unit": Array((1,), above=0),
+        "pool_expressed": probabilities("G"),
+        "all_expressed": probabilities("G"),
+        "all_mean": Array(("G",), low=0),
+        "variance": Array(("G",), above=0),
+        "level_components": Array(("L",), low=0),
+        "level_doses": Array(("L",), above=0),
+        "trained": probabilities("P"),
+        "shared": Array((2, "C", "G")),
+        "effects": Array((2, "L", "C", "G")),
+        "group_starts": Array(("g + 1",), low=0),
+        "group_components": Array(("doses",), low=0),
+        "group_amounts": Array(("doses",), above=0),
+        "group_contexts": Array(("g",), low=0),
+        "group_cells": Array(("g",), above=0),
+        "interactions": Array((2, "g", "G")),
+        "effect_variances": variances(2, "L", "G"),
+        "interaction_variances": variances(2, "G"),
+        "context_variances": variances(2, "G"),
+        "base_precisions": Array((2, "C", "G"), low=0),
+        "features": Array(("P", "F")),
+        "fraction": probabilities(2, 1),
+    }
+)
+
+# Fields of `Calibration`: kinds, strata and scales.
+CALIBRATION: Mapping[str, Array] = MappingProxyType(
+    {
+        "scales": Array(("scales",), above=0),
+        "edges": Array(("kinds", "strata - 1"), finite=False),
+        "offsets": Array(("kinds", "strata")),
+        "weights": probabilities("kinds", "strata", "scales"),
+        "factors": Array(("kinds", "strata"), low=0),
+        "n_conditions": Array(("kinds",), low=0),
+        "codependence": Array(("kinds",), low=0),
+    }
+)

@@ -1,0 +1,120 @@
+"""What all stored fits have in common: a format, a checksum, and how they are read again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from perturbflow.store._stored_checks import CHECKSUM, Damage, check_unchanged, checksum, reading
+
+FORMAT = "format"
+
+Fit = TypeVar("Fit")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kind of fit as nested dictionaries of arrays and plain values, which h5ad and zarr can hold.
+
+    Parameters
+    ----------
+    what
+        How messages call it, for example "a fitted flow".
+    format
+        Number of the format; others are not read.
+    names
+        What is in it, besides the format and the checksum.
+    optional
+        What may be in it as well.
+    may_change
+        Paths that the checksum leaves out.
+    advice
+        What to do with one that cannot be read.
+    """
+
+    what: str
+    format: int
+    names: frozenset[str]
+    advice: str
+    optional: frozenset[str] = frozenset()
+    may_change: tuple[str, ...] = ()
+
+    def sealed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values with the format and their checksum.
+
+        Parameters
+        ----------
+        values
+            Everything by name.
+
+        Returns
+        -------
+        A new dictionary.
+        """
+        sealed = {FORMAT: self.format, **values}
+        return sealed | {CHECKSUM: checksum(sealed, without=self.may_change)}
+
+    def opened(
+        self,
+        values: Mapping[str, Any],
+        *,
+        where: str,
+        check: Callable[[Mapping[str, Any]], object],
+        build: Callable[[Mapping[str, Any]], Fit],
+    ) -> Fit:
+        """Rebuild a fit from what :meth:`sealed` gave, also after a file has turned lists into arrays.
+
+        Parameters
+        ----------
+        values
+            Everything by name.
+        where
+            How messages call their place.
+        check
+            Raises if the values are none of a fit, before anything of the sizes that they claim is made.
+        build
+            Makes the fit.
+
+        Returns
+        -------
+        The fit.
+
+        Raises
+        ------
+        ValueError
+            If it is of another format, incomplete, has values that a fit does not have, or was changed.
+        """
+        with reading(self.what, where=where, advice=self.advice):
+            found = _whole_number(values[FORMAT])
+        if found != self.format:
+            is_later = found > self.format
+            msg = (
+                f"Expected {self.what} of format {self.format} in {where}, found {found}, of "
+                f"{'a later' if is_later else 'an earlier'} version. "
+                f"{'Update perturbflow.' if is_later else self.advice}"
+            )
+            raise ValueError(msg)
+        with reading(self.what, where=where, advice=self.advice):
+            self._check_names(values)
+            check(values)
+            check_unchanged(values, without=self.may_change)
+            return build(values)
+
+    def _check_names(self, values: Mapping[str, Any]) -> None:
+        if missing := sorted(self.names - values.keys()):
+            raise KeyError(missing[0])
+        unknown = sorted(map(str, values.keys() - self.names - self.optional - {FORMAT, CHECKSUM}))
+        if unknown:
+            msg = f"entries that it does not have, {unknown}"
+            raise Damage(msg)
+
+
+def _whole_number(value: Any) -> int:
+    array = np.asarray(value)
+    if array.shape or array.dtype.kind not in "iu":
+        msg = f"a format that is no whole number, {value!r}"
+        raise Damage(msg)
+    return int(array)
