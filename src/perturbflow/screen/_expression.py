@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class Expression:
         self._source: Source = source_of(values, where=where)
         self._rows: NDArray[np.intp] | None = None
         self._genes: NDArray[np.intp] | None = None
+        self._changes: tuple[Callable[[Any], Any], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,12 +91,17 @@ class Expression:
         -------
         The expression of these.
         """
-        other = type(self).__new__(type(self))
-        other._source, other._rows, other._genes = self._source, self._rows, self._genes
+        other = copy(self)
         if rows is not None:
             other._rows = self._places(rows)
         if genes is not None and not np.array_equal(genes, np.arange(self.n_vars)):
             other._genes = np.asarray(genes) if self._genes is None else self._genes[genes]
+        return other
+
+    def changed(self, change: Callable[[Any], Any]) -> Self:
+        """Return the same cells with values that a function of a block of them gives, once they are read."""
+        other = copy(self)
+        other._changes = (*self._changes, change)
         return other
 
     def __getitem__(self, rows: Any) -> Any:
@@ -113,8 +120,7 @@ class Expression:
         Array or CSR matrix (n, G).
         """
         if rows is None and self._rows is None and isinstance(self._source, InMemory):
-            block = self._source.whole()
-            return block if self._genes is None else block[:, self._genes]
+            return self._finished(self._source.whole())
         return self[np.arange(len(self)) if rows is None else rows]
 
     def chunks(
@@ -163,8 +169,9 @@ class Expression:
 
     def look(self) -> tuple[NDArray[np.intp], Any]:
         """Return cells to check the scale of: all that are in memory, as they are stored, or some of those in a file."""
-        if isinstance(self._source, InMemory) and self._rows is None and self._genes is None:
-            return np.arange(len(self)), self._source.values
+        if isinstance(self._source, InMemory):
+            is_whole = self._rows is None and self._genes is None and not self._changes
+            return np.arange(len(self)), self._source.values if is_whole else self.take()
         rows = self.some_rows()
         return rows, self[rows]
 
@@ -181,7 +188,14 @@ class Expression:
             block = self._source.read(distinct) if len(distinct) else sparse.csr_matrix((0, self._source.shape[1]))
             if not np.array_equal(order, np.arange(len(distinct))):
                 block = block[order]
-        return block if self._genes is None else block[:, self._genes]
+        return self._finished(block)
+
+    def _finished(self, block: Any) -> Any:
+        """Choose the genes of cells that were read, and change their values."""
+        block = block if self._genes is None else block[:, self._genes]
+        for change in self._changes:
+            block = change(block)
+        return block
 
 
 def _indices(rows: Any, n_cells: int) -> NDArray[np.intp]:
