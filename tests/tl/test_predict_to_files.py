@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import anndata
@@ -46,7 +47,7 @@ def test_the_file_is_the_anndata_that_would_be_returned(fitted, unchanged, path,
 def test_no_more_than_a_batch_is_predicted_at_a_time(fitted, path, monkeypatch):
     monkeypatch.setattr(_prediction, "CELLS_AT_ONCE", 16)
     events = []
-    sample, csr_matrix = FittedFlow.sample, sparse.csr_matrix
+    sample = FittedFlow.sample
 
     def sampled(self, controls, *args, **options):
         events.append(("predicted", len(controls)))
@@ -54,10 +55,10 @@ def test_no_more_than_a_batch_is_predicted_at_a_time(fitted, path, monkeypatch):
 
     def written(block):
         events.append(("written", len(block)))
-        return csr_matrix(block)
+        return sparse.csr_matrix(block)
 
     monkeypatch.setattr(FittedFlow, "sample", sampled)
-    monkeypatch.setattr(_prediction_file.sparse, "csr_matrix", written)
+    monkeypatch.setattr(_prediction_file, "sparse", SimpleNamespace(csr_matrix=written))
     predict_perturbation(fitted, "A", path=path, n_cells=40, covariates={"cell_type": "type_1"})
     assert events == [(what, size) for size in (16, 16, 8) for what in ("predicted", "written")]
 
@@ -72,9 +73,10 @@ def test_an_interrupted_file_leaves_nothing_and_a_killed_one_is_replaced(fitted,
             raise KeyboardInterrupt
         return sample(self, controls, *args, **options)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(FittedFlow, "sample", interrupted)
-        predict_perturbation(fitted, LABELS, path=path, n_cells=5)
+        with pytest.raises(KeyboardInterrupt):
+            predict_perturbation(fitted, LABELS, path=path, n_cells=5)
     assert list(path.parent.iterdir()) == []
 
     partial = path.with_name(f"{path.name}.partial")  # of a process that had no time to remove it

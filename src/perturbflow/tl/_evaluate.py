@@ -20,6 +20,7 @@ from perturbflow.evaluation._predictors import AskedTwice, GivenCells, Predictor
 from perturbflow.evaluation._scores import Settings, score_all
 from perturbflow.evaluation._screens import screen_rows
 from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
+from perturbflow.predict._device import moved
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._feature_table import read_feature_table
 from perturbflow.screen._fields import read_fields, read_screen, writable
@@ -57,6 +58,7 @@ def evaluate(
     n_resamples: int = 1000,
     n_permutations: int = 200,
     n_jobs: int = 1,
+    device: str = "cpu",
     seed: int = 0,
     key_added: str = "evaluation",
     progress_bar: bool = True,
@@ -124,6 +126,8 @@ def evaluate(
     n_jobs
         Conditions side by side, as in joblib: -1 for all processors. Predictions are made one after another. Nothing
         depends on it but time and memory.
+    device
+        Torch device of the network of the flow, such as "cuda"; "auto" takes a GPU where there is one.
     seed
         Seed of all draws. A condition's scores depend on neither the other conditions nor the other models, but for
         the metrics that compare it with them.
@@ -178,8 +182,9 @@ def evaluate(
 
     Notes
     -----
-    Conditions are streamed: beyond the cells of ``adata`` the memory is that of a few conditions with all their
-    predictions (one, or one more than there are jobs) and of the mean profiles and principal components of one context.
+    Conditions are streamed: the memory is that of a few conditions with all their predictions (one, or one more than
+    there are jobs), of the mean profiles and principal components of one context, and, where there are baselines, of
+    the training cells. All other cells of ``adata``, and those in files, are read when they are compared.
     Models that predict the same cells, and those that predict the same for all conditions, are judged once.
 
     Examples
@@ -195,7 +200,7 @@ def evaluate(
     check_key_added(adata, key_added, "evaluation")
     others = _others(predicted)
     key = None if key == "flow" and key not in adata.uns and others else key
-    flow = None if key is None else read_flow(adata, key)
+    flow = None if key is None else moved(read_flow(adata, key), device)
     fields = read_fields(adata) if flow is None else flow.fields
     vocabulary = fields.vocabulary
     metric_names = metrics_of(metrics)

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from perturbflow._checks import check_type, check_whole_number
 from perturbflow.predict._controls import control_cells, predicted_keys
+from perturbflow.predict._device import moved
 from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._output_space import OutputSpace
@@ -56,6 +57,7 @@ def predict_perturbation(
     key_added: str = "predicted",
     as_anndata: bool = False,
     path: str | Path | None = None,
+    device: str = "cpu",
     seed: int = 0,
     modality: str | None = None,
     copy: bool = False,
@@ -106,6 +108,9 @@ def predict_perturbation(
         Write the predicted cells to this file instead, ending in ".h5ad" or ".zarr": the AnnData that ``as_anndata``
         would return, with sparse expression. Cells are written as they are predicted, so that any number fits in memory,
         and the file is there when it is complete. Nothing may be there before.
+    device
+        Torch device of the network, such as "cuda"; "auto" takes a GPU where there is one. Cells on another device are
+        others in the last digits.
     seed
         Seed of everything random. The cells of one perturbation do not depend on which others are asked for.
     modality
@@ -144,8 +149,8 @@ def predict_perturbation(
     ValueError
         If a perturbation is unknown (the nearest known ones are named), a dose is wrong or cannot be left out, genes
         are missing, there are no control cells, a covariate is unknown, the expression is not log1p-normalised, counts
-        are wanted that the control cells do not tell, ``key_added`` names something else, or no file can be made at
-        ``path``.
+        are wanted that the control cells do not tell, ``key_added`` names something else, the device is not there, or no
+        file can be made at ``path``.
     OSError
         If the file cannot be written.
 
@@ -200,7 +205,7 @@ def predict_perturbation(
         )
         raise ValueError(msg)
     file = None if path is None else check_path(path)
-    flow = read_flow(adata, key)
+    flow = moved(read_flow(adata, key), device)
     check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=covariates)
     sampler = ConditionSampler(flow, controls, guidance=guidance, n_steps=n_steps, seed=seed)
