@@ -95,6 +95,42 @@ def assert_same_cells() -> Callable[[AnnData, AnnData], None]:
     return lambda found, expected: _assert_same(_contents(found), _contents(expected))
 
 
+FORMS = ("CSC", "backed", "backed dense", "lazy h5ad", "lazy zarr", "lazy dense zarr", "dask")
+
+
+@pytest.fixture(params=FORMS)
+def stored_elsewhere(request, tmp_path) -> Iterator[Callable[[AnnData], AnnData]]:
+    """Store cells in one of the forms in which a large screen may come; every test with it is run for all of them."""
+    opened = []
+
+    def store(adata: AnnData) -> AnnData:
+        import anndata
+
+        form, copy = request.param, adata.copy()
+        copy.X = sparse.csc_matrix(copy.X) if form == "CSC" else copy.X
+        copy.X = _dense(copy.X) if "dense" in form else copy.X
+        path = tmp_path / f"cells_{len(opened)}"
+        opened.append(copy)
+        if form == "CSC":
+            return copy
+        if form.startswith("backed"):
+            copy.write_h5ad(path)
+            opened[-1] = anndata.read_h5ad(path, backed="r")
+            return opened[-1]
+        array = pytest.importorskip("dask.array", reason="lazy AnnData and arrays of dask need dask")
+        if form == "dask":
+            copy.X = array.from_array(copy.X, chunks=(97, copy.n_vars))
+            return copy
+        path = path.with_suffix(".h5ad" if "h5ad" in form else ".zarr")
+        copy.write_h5ad(path) if "h5ad" in form else copy.write_zarr(path, chunks=(113, copy.n_vars))
+        return anndata.experimental.read_lazy(path)
+
+    yield store
+    for adata in opened:
+        if adata.isbacked:
+            adata.file.close()
+
+
 @pytest.fixture(scope="session")
 def _registered() -> AnnData:
     from perturbflow.datasets import simulated_perturb_seq

@@ -56,7 +56,7 @@ def test_predictions_are_the_same(pair, tmp_path):
         pf.tl.rank_perturbations(adata, {"perturbation": "A"}, from_cells={"perturbation": "control"})
     one, two = predicted
     for key in one.uns["predicted"]["obsm"]:
-        np.testing.assert_array_equal(one.obsm[key], two.obsm[key])
+        np.testing.assert_array_equal(one.obsm[key].toarray(), two.obsm[key].toarray())
     pd.testing.assert_frame_equal(one.uns["ranked_perturbations"], two.uns["ranked_perturbations"])
     two.write_h5ad(tmp_path / "cells.h5ad")
 

@@ -55,7 +55,7 @@ def test_same_fit_and_same_cells_as_the_functions(registered):
     for options in requests:
         predict_perturbation(registered, "D+B", **options)
         expected = registered.obsm["predicted"]
-        expected = expected[np.isfinite(expected).all(axis=1)]
+        expected = expected[expected.getnnz(axis=1) > 0].toarray()
         np.testing.assert_array_equal(model.predict("B+D", **options), expected)
 
 
@@ -63,7 +63,8 @@ def test_fitted_flow_can_go_into_anndata(registered):
     model = trained(registered)
     write_flow(registered, model.fitted)
     predict_perturbation(registered, "A", seed=2)
-    np.testing.assert_array_equal(registered.obsm["predicted"][is_control(registered)], model.predict("A", seed=2))
+    expected = registered.obsm["predicted"][is_control(registered)].toarray()
+    np.testing.assert_array_equal(expected, model.predict("A", seed=2))
 
 
 def test_registration_by_the_function_is_enough(registered):

@@ -23,10 +23,10 @@ def test_a_flow(fitted, with_protein, reopened):
     mdata = with_protein(fitted)
     pf.tl.predict_perturbation(mdata, "B+D", modality="rna")
     again = reopened(mdata)
-    np.testing.assert_array_equal(again["rna"].obsm["predicted"], mdata["rna"].obsm["predicted"])
-    expected = again["rna"].obsm.pop("predicted")
+    np.testing.assert_array_equal(again["rna"].obsm["predicted"].toarray(), mdata["rna"].obsm["predicted"].toarray())
+    expected = again["rna"].obsm.pop("predicted").toarray()
     pf.tl.predict_perturbation(again, "B+D", modality="rna")
-    np.testing.assert_array_equal(again["rna"].obsm["predicted"], expected)
+    np.testing.assert_array_equal(again["rna"].obsm["predicted"].toarray(), expected)
     pf.pl.perturbation_effect(again, "B+D", modality="rna")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import sparse
 
 from perturbflow import tl
 from perturbflow.datasets import simulated_perturb_seq
@@ -26,7 +27,8 @@ def write_prediction(adata, label, *, key="predicted", cell_types=None):
         of_type = (adata.obs["cell_type"] == cell_type).to_numpy()
         rows = np.flatnonzero(is_control & of_type)
         predicted[rows] = cells.x[rng.choice(observed[of_type[observed]], len(rows))].toarray()
-    adata.obsm[key] = predicted
+    adata.obsm[key] = sparse.csr_matrix(np.nan_to_num(predicted))
+    adata.varm[f"{key}_sd"] = pd.DataFrame({label: 0.1}, index=adata.var_names)
     adata.uns[key] = {"perturbations": [label], "obsm": [key], "params": {}}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from scipy import sparse
 
 from perturbflow import pl
 from perturbflow.pl._predictions import read_comparison
@@ -76,12 +77,12 @@ def test_covariates_restrict_all_sources(adata):
     np.testing.assert_array_equal(comparison.predicted_rows, comparison.control)
     expected = np.flatnonzero(is_type & (adata.obs["perturbation"] == label).to_numpy())
     np.testing.assert_array_equal(comparison.observed, expected)
-    np.testing.assert_array_equal(comparison.predicted, adata.obsm["predicted"][comparison.control])
+    np.testing.assert_array_equal(comparison.predicted.toarray(), adata.obsm["predicted"][comparison.control].toarray())
 
 
 def test_contexts_without_prediction_are_not_compared(adata):
     is_other = (adata.obs["cell_type"] == "type_1").to_numpy()
-    adata.obsm["predicted"][is_other] = np.nan
+    adata.obsm["predicted"] = sparse.csr_matrix(adata.obsm["predicted"].toarray() * ~is_other[:, None])
     comparison = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted")
     for rows in (comparison.control, comparison.observed, comparison.predicted_rows):
         assert not is_other[rows].any()
@@ -118,7 +119,7 @@ def test_effects_are_averaged_over_contexts(adata):
         control = of_type & (adata.obs["perturbation"] == "control").to_numpy()
         of_label = of_type & (adata.obs["perturbation"] == label).to_numpy()
         observed.append(x[of_label].mean(axis=0) - x[control].mean(axis=0))
-        predicted.append(adata.obsm["predicted"][control].mean(axis=0) - x[control].mean(axis=0))
+        predicted.append(adata.obsm["predicted"][control].toarray().mean(axis=0) - x[control].mean(axis=0))
     effects = read_comparison(adata, label, covariates=None, key="predicted").mean_effects()
     np.testing.assert_allclose(effects["observed"], np.mean(observed, axis=0), atol=1e-5)
     np.testing.assert_allclose(effects["predicted"], np.mean(predicted, axis=0), atol=1e-5)
@@ -141,7 +142,7 @@ def test_one_of_several_predictions_is_found(adata):
 def test_genes_that_the_flow_does_not_know_are_left_out(adata):
     label = adata.uns["label"]
     whole = read_comparison(adata, label, covariates=None, key="predicted")
-    adata.obsm["predicted"][:, [0, 7]] = np.nan
+    adata.varm["predicted_sd"].iloc[[0, 7]] = np.nan
     comparison = read_comparison(adata, label, covariates=None, key="predicted")
     kept = np.setdiff1d(np.arange(adata.n_vars), [0, 7])
     assert comparison.genes.tolist() == adata.var_names[kept].tolist()
@@ -161,7 +162,7 @@ def test_new_control_cells_have_the_fields_of_the_flow(adata, monkeypatch):
     comparison = read_comparison(controls, label, covariates={"cell_type": "type_2"}, key="predicted")
     is_type = (controls.obs["cell_type"] == "type_2").to_numpy()
     assert not comparison.is_observed
-    np.testing.assert_array_equal(comparison.predicted, controls.obsm["predicted"][is_type])
+    np.testing.assert_array_equal(comparison.predicted.toarray(), controls.obsm["predicted"][is_type].toarray())
     np.testing.assert_array_equal(comparison.sources()["control"], controls.X[np.flatnonzero(is_type)].toarray())
 
 

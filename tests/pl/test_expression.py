@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from perturbflow.pl import expression
 from perturbflow.pl._expression import STEP
@@ -46,9 +47,10 @@ def test_violins_show_expressing_cells_only(adata):
 
 
 def test_few_expressing_cells_are_points(adata):
-    adata.obsm["predicted"][:, 0] = np.where(np.isnan(adata.obsm["predicted"][:, 0]), np.nan, 0)
-    first = np.flatnonzero(np.isfinite(adata.obsm["predicted"][:, 0]))[:2]
-    adata.obsm["predicted"][first, 0] = [1.5, 2.5]
+    predicted = adata.obsm["predicted"].toarray()
+    predicted[:, 0] = 0
+    predicted[np.flatnonzero(predicted.any(axis=1))[:2], 0] = [1.5, 2.5]
+    adata.obsm["predicted"] = sparse.csr_matrix(predicted)
     ax: Any = expression(adata, adata.uns["label"], genes=[adata.var_names[0]])
     points = [line for line in ax.lines if line.get_marker() == "."]
     assert [line.get_ydata().tolist() for line in points] == [[1.5, 2.5]]

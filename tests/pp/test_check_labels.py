@@ -8,7 +8,8 @@ import pytest
 
 import perturbflow as pf
 from perturbflow.pp._check_labels import check_labels, check_values, control_labels, report_labels
-from perturbflow.screen._fields import FEATURES_KEY, condition_frame, read_fields
+from perturbflow.screen._condition_frame import condition_frame
+from perturbflow.screen._fields import FEATURES_KEY, read_fields
 
 
 def said(caplog, *labels, control="control", separator="+") -> list[tuple[str, str]]:

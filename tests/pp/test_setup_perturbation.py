@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, condition_frame, read_cells, read_fields
+from perturbflow.screen._condition_frame import condition_frame
+from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, read_cells, read_fields
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 FORMATS = {
@@ -315,10 +316,49 @@ def test_other_objects_are_refused(make_adata):
         pf.pp.setup_perturbation(make_adata().obs, **BASIC)
 
 
-def test_backed_data_are_refused(make_adata, tmp_path):
+COLUMNS: dict[str, Any] = {"covariate_keys": ["cell_type"], "dose_key": "dose"}
+
+
+def test_cells_stored_elsewhere_are_registered_as_those_in_memory(stored_elsewhere):
+    adata = pf.datasets.simulated_perturb_seq(n_cells=400, n_genes=30, n_perturbations=3, n_combinations=1)
+    adata.obs["dose"] = 2.0
+    elsewhere = stored_elsewhere(adata)
+    pf.pp.setup_perturbation(adata, **BASIC, **COLUMNS)
+    pf.pp.setup_perturbation(elsewhere, **BASIC, **COLUMNS)
+    pf.pp.setup_perturbation(elsewhere, **BASIC, **COLUMNS)  # an earlier registration is replaced
+    assert read_fields(elsewhere) == read_fields(adata)
+    np.testing.assert_array_equal(elsewhere.obsm[FEATURES_KEY].toarray(), adata.obsm[FEATURES_KEY].toarray())
+
+
+def test_counts_stored_elsewhere_are_refused(stored_elsewhere):
+    adata = pf.datasets.simulated_perturb_seq(n_cells=400, n_genes=30, n_perturbations=3, n_combinations=1)
+    counts = adata.copy()
+    counts.X = np.rint(np.expm1(adata.X.toarray()))
+    with pytest.raises(ValueError, match=r"Expected log1p-normalised expression in `adata.X`, found raw counts"):
+        pf.pp.setup_perturbation(stored_elsewhere(counts), **BASIC)
+    mixed = adata.copy()
+    mixed.X = np.vstack([counts.X[:100], adata.X.toarray()[100:]])
+    with pytest.raises(ValueError, match=r"found raw counts .* in 100 of 400 cells"):
+        pf.pp.setup_perturbation(stored_elsewhere(mixed), **BASIC)
+
+
+def test_a_backed_screen_is_not_copied(make_adata, tmp_path):
     make_adata().write_h5ad(tmp_path / "adata.h5ad")
     backed = anndata.read_h5ad(tmp_path / "adata.h5ad", backed="r")
-    with pytest.raises(ValueError, match=r"Expected `adata` in memory, .* Run `adata = adata.to_memory\(\)` first"):
+    with pytest.raises(ValueError, match=r"in memory for `copy=True`, .* Run `adata = adata.to_memory\(\)` first"):
+        pf.pp.setup_perturbation(backed, **BASIC, copy=True)
+    with pytest.raises(ValueError, match=r"or a whole one, found a view of one that is backed by a file"):
+        pf.pp.setup_perturbation(backed[:], **BASIC)
+    assert FIELDS_KEY not in backed.uns
+    backed.file.close()
+
+
+def test_a_backed_screen_stored_by_genes_is_refused(make_adata, tmp_path):
+    adata = make_adata()
+    adata.X = sparse.csc_matrix(adata.X)
+    adata.write_h5ad(tmp_path / "adata.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "adata.h5ad", backed="r")
+    with pytest.raises(TypeError, match=r"`adata.X` stored by cells, found a CSC matrix in a file.*tocsr"):
         pf.pp.setup_perturbation(backed, **BASIC)
     backed.file.close()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import perturbflow as pf
 from perturbflow.pp._held_out import Wanted, hold_out_cells
-from perturbflow.screen._fields import condition_frame
+from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._splits import check_no_leakage, read_split
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}

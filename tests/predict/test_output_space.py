@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from perturbflow import _output_space
+from perturbflow.predict import _output_space
 from perturbflow.predict._output_space import (
     OutputSpace,
     counts_per_unit,
@@ -16,6 +16,7 @@ from perturbflow.predict._output_space import (
     to_challenge,
     to_counts,
 )
+from perturbflow.screen._expression import Expression
 
 TARGET = 1e4
 
@@ -118,14 +119,18 @@ def convert(space, cells, *, members=None, targets=(), seed=0):
     return space.convert(cells, members=members, targets=targets, rng=np.random.default_rng(seed))
 
 
+def units(name, x, *, total):
+    return OutputSpace.from_controls(name, Expression(x, where="adata.X"), total=total)
+
+
 def test_log_normalised_cells_are_left_alone(counts):
     x = normalised(counts)
-    assert convert(OutputSpace.from_controls("log_normalised", x, total=None), x, targets=[1]) is x
+    assert convert(units("log_normalised", x, total=None), x, targets=[1]) is x
 
 
 def test_counts_have_the_depth_of_the_control_cell(counts):
     x = normalised(counts)
-    space = OutputSpace.from_controls("counts", sparse.csr_matrix(x), total=None)
+    space = units("counts", sparse.csr_matrix(x), total=None)
     members = np.arange(len(x))[::-1]
     # The same cell at the depth of every control cell.
     found = convert(space, np.repeat(x[:1], len(x), axis=0), members=members)
@@ -136,7 +141,7 @@ def test_counts_have_the_depth_of_the_control_cell(counts):
 def test_counts_have_the_total_that_is_asked_for(counts):
     x = np.random.default_rng(0).gamma(1.0, size=counts.shape).astype(np.float32)
     x[3] = 0
-    found = convert(OutputSpace.from_controls("counts", x, total=5000.0), x)
+    found = convert(units("counts", x, total=5000.0), x)
     np.testing.assert_allclose(found.sum(axis=1), np.where(np.arange(len(x)) == 3, 0, 5000), atol=4 * np.sqrt(60 / 4))
 
 
@@ -144,7 +149,7 @@ def test_control_cell_of_zeros_has_the_typical_depth(counts):
     counts[4] = 0
     with np.errstate(invalid="ignore"):
         x = np.nan_to_num(normalised(counts))
-    scale = OutputSpace.from_controls("counts", x, total=None).scale
+    scale = units("counts", x, total=None).scale
     others = np.delete(counts.sum(axis=1), 4) / TARGET
     assert scale is not None
     assert scale[4] == pytest.approx(np.median(others), rel=1e-4)
@@ -152,15 +157,15 @@ def test_control_cell_of_zeros_has_the_typical_depth(counts):
 
 def test_challenge_takes_the_median_of_the_control_cells(counts):
     x = normalised(counts)
-    space = OutputSpace.from_controls("challenge", x, total=None)
+    space = units("challenge", x, total=None)
     assert space.total == pytest.approx(np.median(counts.sum(axis=1)), rel=1e-4)
     np.testing.assert_array_equal(convert(space, x, targets=[2]), to_challenge(x, space.total, targets=[2]))
-    assert OutputSpace.from_controls("challenge", x, total=77).total == 77
+    assert units("challenge", x, total=77).total == 77
 
 
 def test_rounding_is_decided_by_the_randomness_alone(counts):
     x = np.random.default_rng(0).gamma(1.0, size=counts.shape).astype(np.float32)
-    space = OutputSpace.from_controls("counts", x, total=500.0)
+    space = units("counts", x, total=500.0)
     np.testing.assert_array_equal(convert(space, x, seed=1), convert(space, x, seed=1))
     assert (convert(space, x, seed=1) != convert(space, x, seed=2)).any()
 
@@ -180,12 +185,12 @@ def test_bad_requests(name, total, error, message):
     x = np.random.default_rng(0).gamma(2.0, size=(4, 30))
     x[2] = 0
     with pytest.raises(error, match=message):
-        OutputSpace.from_controls(name, x, total=total)
+        units(name, x, total=total)
 
 
 def test_only_zeros_tell_no_depth():
     with pytest.raises(ValueError, match="found 0 of 2 cells .* Name the total"):
-        OutputSpace.from_controls("counts", np.zeros((2, 3)), total=None)
+        units("counts", np.zeros((2, 3)), total=None)
 
 
 @pytest.mark.parametrize(

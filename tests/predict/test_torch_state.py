@@ -92,7 +92,7 @@ def flow_results(adata):
     )
     return [
         *adata.uns["flow"]["weights"].values(),
-        adata.obsm["predicted"],
+        adata.obsm["predicted"].toarray(),
         adata.uns["evaluation"]["value"].to_numpy(),
     ]
 

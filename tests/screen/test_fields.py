@@ -7,12 +7,12 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import (
     FEATURES_KEY,
     FIELDS_KEY,
     PerturbationFields,
-    condition_frame,
     expression,
     read_cells,
     read_fields,

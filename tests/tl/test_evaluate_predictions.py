@@ -170,7 +170,7 @@ def test_missing_columns_are_refused():
 
 
 def test_what_has_no_cells_is_refused():
-    with pytest.raises(TypeError, match="AnnData, the path of an h5ad file, or a fitted sampler"):
+    with pytest.raises(TypeError, match="AnnData, the path of an h5ad or zarr file, or a fitted sampler"):
         judged({"mine": 3})
 
 
@@ -304,5 +304,5 @@ def test_predictions_of_other_perturbations_are_refused():
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"predicted\['mine'\] to be the path of an h5ad file, found no file"):
+    with pytest.raises(FileNotFoundError, match=r"predicted\['mine'\] to be the path of an h5ad or zarr file, found no file"):
         judged({"mine": tmp_path / "missing.h5ad"})

@@ -10,9 +10,9 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow import _prediction
 from perturbflow.flow._angle import share_at
 from perturbflow.pp import setup_perturbation
+from perturbflow.predict import _prediction
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._flow_store import read_flow
@@ -40,8 +40,18 @@ def predicted(adata, perturbation, *, warns=None, **options):
         copy = predict_perturbation(adata, perturbation, copy=True, **options)
     assert copy is not None
     assert copy is not adata
-    values = copy.obsm["predicted"]
-    return values[np.isfinite(values).any(axis=1)]
+    return cells_of(copy)
+
+
+def cells_of(adata, name="predicted"):
+    """Predicted cells of the rows that have one (n, G), dense."""
+    values = adata.obsm[name]
+    return values[has_cell(adata, name)].toarray()
+
+
+def has_cell(adata, name="predicted"):
+    assert isinstance(adata.obsm[name], sparse.csr_matrix)
+    return adata.obsm[name].getnnz(axis=1) > 0
 
 
 def new_cells(adata, perturbations, **options):
@@ -64,9 +74,10 @@ def test_rows_of_control_cells_are_filled(fitted):
     values = fitted.obsm["predicted"]
     assert values.shape == fitted.shape
     assert values.dtype == np.float32
-    assert np.isfinite(values[is_control(fitted)]).all()
-    assert np.isnan(values[~is_control(fitted)]).all()
-    assert (values[is_control(fitted)] >= 0).all()
+    np.testing.assert_array_equal(has_cell(fitted), is_control(fitted))
+    assert (values.data > 0).all()
+    assert values.has_sorted_indices
+    assert 0.05 < values[is_control(fitted)].nnz / cells_of(fitted).size < 0.95
     record = dict(fitted.uns["predicted"])
     uncertainty, sds = record.pop("uncertainty"), fitted.varm["predicted_sd"]
     assert record == {
@@ -93,7 +104,7 @@ def test_several_perturbations_have_an_entry_each_and_do_not_depend_on_each_othe
     assert fitted.uns["p"]["obsm"] == ["p_C", "p_B+D", "p_A"]
     assert set(fitted.obsm) == {"perturbation_features", "p_C", "p_B+D", "p_A"}
     for label, values in alone.items():
-        np.testing.assert_array_equal(fitted.obsm[f"p_{label}"][is_control(fitted)], values)
+        np.testing.assert_array_equal(cells_of(fitted, f"p_{label}"), values)
     assert (alone["A"] != alone["C"]).any()
 
 
@@ -166,15 +177,14 @@ def test_context_restricts_the_cells_and_changes_nothing_else(fitted):
     everywhere = predicted(fitted, "A")
     of_type = (fitted.obs["cell_type"] == "type_2").to_numpy()
     predict_perturbation(fitted, "A", covariates={"cell_type": "type_2"})
-    filled = np.isfinite(fitted.obsm["predicted"]).all(axis=1)
-    np.testing.assert_array_equal(filled, is_control(fitted) & of_type)
-    np.testing.assert_array_equal(fitted.obsm["predicted"][filled], everywhere[of_type[is_control(fitted)]])
+    np.testing.assert_array_equal(has_cell(fitted), is_control(fitted) & of_type)
+    np.testing.assert_array_equal(cells_of(fitted), everywhere[of_type[is_control(fitted)]])
 
 
 def test_new_control_cells_without_registration(fitted):
     adata = new_controls(fitted)
     predict_perturbation(adata, "B+D")
-    np.testing.assert_array_equal(adata.obsm["predicted"], predicted(fitted, "B+D"))
+    np.testing.assert_array_equal(cells_of(adata), predicted(fitted, "B+D"))
 
 
 def test_covariate_without_a_column_is_set_for_all_cells(fitted):
@@ -184,7 +194,7 @@ def test_covariate_without_a_column_is_set_for_all_cells(fitted):
         predict_perturbation(adata, "A")
     predict_perturbation(adata, "A", covariates={"cell_type": "type_1"})
     adata.obs["cell_type"] = "type_1"
-    np.testing.assert_array_equal(adata.obsm.pop("predicted"), predicted(adata, "A"))
+    np.testing.assert_array_equal(cells_of(adata), predicted(adata, "A"))
 
 
 def test_genes_are_aligned_by_name(fitted):
@@ -192,22 +202,23 @@ def test_genes_are_aligned_by_name(fitted):
     order = np.random.default_rng(0).permutation(fitted.n_vars)
     adata = new_controls(fitted, genes=fitted.var_names[order])
     predict_perturbation(adata, "A")
-    np.testing.assert_array_equal(adata.obsm["predicted"], expected[:, order])
+    np.testing.assert_array_equal(cells_of(adata), expected[:, order])
     cells = new_cells(adata, "A")
     assert list(cells.var_names) == list(fitted.var_names)
     rows = adata.obs_names.get_indexer(cells.obs["source_cell"])
     np.testing.assert_array_equal(cells.X, expected[rows])
 
 
-def test_genes_that_the_flow_does_not_know_are_nan(fitted, caplog):
+def test_genes_that_the_flow_does_not_know_are_empty(fitted, caplog):
     known = new_controls(fitted)
     extra = AnnData(np.full((known.n_obs, 2), 0.5), obs=known.obs, var=pd.DataFrame(index=["x1", "x2"]))
     adata = anndata.concat([extra, known], axis=1, merge="same")
     adata.uns["flow"] = known.uns["flow"]
     predict_perturbation(adata, "A")
-    assert "2 of 42 genes are unknown to the flow: NaN." in caplog.text
-    assert np.isnan(adata.obsm["predicted"][:, :2]).all()
-    np.testing.assert_array_equal(adata.obsm["predicted"][:, 2:], predicted(fitted, "A"))
+    assert "2 of 42 genes are unknown to the flow: not predicted." in caplog.text
+    assert adata.obsm["predicted"][:, :2].nnz == 0
+    assert adata.varm["predicted_sd"].isna()["A"].tolist() == [True] * 2 + [False] * 40
+    np.testing.assert_array_equal(cells_of(adata)[:, 2:], predicted(fitted, "A"))
 
 
 def test_new_cells_say_what_they_are(fitted):
@@ -248,7 +259,7 @@ def test_new_cells_without_number_are_those_of_the_control_cells(fitted):
     rows = fitted.obs_names.get_indexer(cells.obs["source_cell"])
     assert sorted(rows) == np.flatnonzero(is_control(fitted)).tolist()
     predict_perturbation(fitted, "A")
-    np.testing.assert_array_equal(cells.X, fitted.obsm["predicted"][rows])
+    np.testing.assert_array_equal(cells.X, fitted.obsm["predicted"][rows].toarray())
 
 
 def test_predictions_can_be_written(fitted, tmp_path):
@@ -261,7 +272,8 @@ def test_predictions_can_be_written(fitted, tmp_path):
     again = anndata.read_h5ad(tmp_path / "predicted.h5ad")
     assert list(again.uns["predicted"]["obsm"]) == ["predicted_A", "predicted_B+D"]
     assert list(again.uns["predicted"]["doses"]) == ["0.5", "0.5+0.5"]
-    np.testing.assert_array_equal(again.obsm["predicted_A"], fitted.obsm["predicted_A"])
+    np.testing.assert_array_equal(cells_of(again, "predicted_A"), cells_of(fitted, "predicted_A"))
+    np.testing.assert_array_equal(has_cell(again, "predicted_A"), is_control(fitted))
     predict_perturbation(again, "A")  # over the earlier prediction
 
 
@@ -287,7 +299,7 @@ def test_view_becomes_a_copy_of_its_own(fitted, unchanged):
     with unchanged(fitted), pytest.warns(UserWarning, match="`adata` is a view of another AnnData"):
         predict_perturbation(view, "A")
     assert not view.is_view
-    np.testing.assert_array_equal(view.obsm["predicted"], predicted(fitted, "A"))
+    np.testing.assert_array_equal(cells_of(view), predicted(fitted, "A"))
 
 
 def test_as_anndata_and_copy_write_nothing(fitted, unchanged):
@@ -335,7 +347,7 @@ def test_batches_bound_the_memory_and_change_nothing(fitted, monkeypatch):
     everything = np.arange(len(cells.rows))
     rng = sampler.rng(conditions[0], "flow")
     whole = flow.sample(cells.dense(everything), np.array([1, 0, 0, 0]), np.array([1]), rng=rng)
-    np.testing.assert_array_equal(adata.obsm["predicted"][cells.rows], whole)
+    np.testing.assert_array_equal(adata.obsm["predicted"][cells.rows].toarray(), whole)
 
     sizes.clear()
     new_cells(adata, ["A", "C"], n_cells=5000)
@@ -373,8 +385,8 @@ def test_challenge_recipe_is_applied_to_the_prediction(fitted):
     np.testing.assert_array_equal(cells, to_challenge(plain, 300, targets=[1]))
     assert (cells[:, 0] > 0).any()
     predict_perturbation(fitted, ["A", "B+D"], output="challenge", target_total=300)
-    np.testing.assert_array_equal(fitted.obsm["predicted_A"][is_control(fitted)], cells)
-    assert (fitted.obsm["predicted_B+D"][is_control(fitted), 0] == 0).all()
+    np.testing.assert_array_equal(cells_of(fitted, "predicted_A"), cells)
+    assert fitted.obsm["predicted_B+D"][:, 0].nnz == 0
     assert fitted.uns["predicted"]["params"].items() >= {"output": "challenge", "target_total": 300.0}.items()
 
 
@@ -388,8 +400,7 @@ def test_only_types_that_repress_set_their_gene_to_zero():
     adata = typed_screen()
     predict_perturbation(adata, "g0", output="challenge", target_total=5000)
     for kind, is_zero in (("CRISPRa", False), ("CRISPRi", True)):
-        values = adata.obsm[f"predicted_g0:{kind}"]
-        values = values[np.isfinite(values).all(axis=1)]
+        values = cells_of(adata, f"predicted_g0:{kind}")
         assert (values[:, 0] == 0).all() == is_zero
         assert (values[:, 1:] > 0).mean() > 0.9
 
@@ -425,8 +436,8 @@ def test_type_of_a_perturbation_is_that_of_the_control_cells():
     raised, lowered = (adata.obsm[f"predicted_g0:{kind}"] for kind in ("CRISPRa", "CRISPRi"))
     assert raised[of_line["T"], 0].mean() > level + 1
     assert lowered[of_line["U"], 0].mean() < level - 1
-    assert np.isnan(raised[of_line["U"]]).all()
-    assert np.isnan(lowered[of_line["T"]]).all()
+    np.testing.assert_array_equal(has_cell(adata, "predicted_g0:CRISPRa"), of_line["T"])
+    np.testing.assert_array_equal(has_cell(adata, "predicted_g0:CRISPRi"), of_line["U"])
     assert len(new_cells(adata, "g0", covariates={"line": "T"}, n_cells=9)) == 9
 
 
@@ -436,7 +447,7 @@ def test_type_can_be_named_and_must_be_where_cells_do_not_tell():
     with pytest.raises(ValueError, match=r"which is any of \['g0:CRISPRa', 'g0:CRISPRi'\]. Name one of them"):
         predict_perturbation(adata, "g0")
     predict_perturbation(adata, "g0:CRISPRi")
-    assert np.isfinite(adata.obsm["predicted"][is_control(adata)]).all()
+    np.testing.assert_array_equal(has_cell(adata), is_control(adata))
     # Types beside the control cells are no contexts of their own where the label says the type.
     half = np.arange(adata.n_obs) % 2 == 0
     adata.obs["kind"] = np.where(half, "CRISPRa", "CRISPRi")
@@ -461,8 +472,9 @@ def test_doses_and_batches_are_in_the_new_cells(registered):
     assert cells.obs["dose"].unique().tolist() == ["1.5+1"]
     assert cells.obs.groupby(["cell_type", "plate"], observed=True).size().tolist() == [3] * 4
     predict_perturbation(registered, "A", covariates={"plate": "p1"})
-    filled = np.isfinite(registered.obsm["predicted"]).all(axis=1)
-    np.testing.assert_array_equal(filled, is_control(registered) & (registered.obs["plate"] == "p1").to_numpy())
+    np.testing.assert_array_equal(
+        has_cell(registered), is_control(registered) & (registered.obs["plate"] == "p1").to_numpy()
+    )
     assert registered.uns["predicted"]["doses"] == ["1.5"]
 
 
@@ -538,7 +550,12 @@ def shifted(adata):
         (None, {"perturbations": ["B+D", "D+B"], "dose": "1+0.5"}, ValueError, r"one dose of 'B\+D', found \['1\+0.5', '0.5\+1'\]"),
         (None, {"covariates": {"cell_typ": "type_1"}}, KeyError, "Expected 'cell_typ' in `the covariates of the fitted flow`"),
         (None, {"covariates": {"cell_type": "T"}}, ValueError, "Expected 'cell_type' to be one of .*, found 'T'"),
-        (None, {"n_cells": 5}, ValueError, "Expected `n_cells` together with `as_anndata=True`"),
+        (None, {"n_cells": 5}, ValueError, "Expected `n_cells` together with `as_anndata=True` or `path`"),
+        (None, {"path": 3}, TypeError, "Expected `path` to be the path of a file to write, found 3"),
+        (None, {"path": "cells.csv"}, ValueError, r"Expected `path` to end in one of \['.h5ad', '.zarr'\], found 'cells.csv'"),
+        (None, {"path": "nowhere/cells.zarr"}, ValueError, "Expected the folder of `path` to be there, found none at 'nowhere'"),
+        (None, {"path": "cells.zarr", "copy": True}, ValueError, "either in a file or in memory, found .* with `copy=True`"),
+        (None, {"path": "cells.zarr", "as_anndata": True}, ValueError, "found .* with `as_anndata=True`. Leave out one"),
         (None, {"n_cells": 0, "as_anndata": True}, ValueError, "Expected `n_cells` to be at least 1"),
         (None, {"dose": -1}, ValueError, "Expected a dose to be a finite number"),
         (None, {"dose": "1+2"}, ValueError, "found 2 in dose '1\\+2' of 'A'"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +14,15 @@ from scipy import sparse
 from perturbflow._checks import check_key, check_matrix, listing, looks_unlogged, only_whole_numbers
 from perturbflow.evaluation._conditions import Condition, named_conditions
 from perturbflow.evaluation._predictors import MIN_CELLS, GivenCells
-from perturbflow.flow import CellData
-from perturbflow.screen._fields import PerturbationFields, expression, find_genes, perturbation_columns, text_column
+from perturbflow.screen._fields import PerturbationFields, find_genes, perturbation_columns, read_screen, text_column
 from perturbflow.screen._labels import hashable_dose
 from perturbflow.screen._scale import check_base
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from perturbflow.screen._screen import Screen
 
 
 def aligned(
@@ -30,7 +33,7 @@ def aligned(
     fields: PerturbationFields,
     scale: str,
     real: Mapping[tuple[bytes, bytes], str],
-) -> tuple[CellData, list[dict[str, Any]]]:
+) -> tuple[Screen, list[dict[str, Any]]]:
     """Encode predicted cells as the observed ones are.
 
     Genes are put in order; further genes are left out and reported. Missing genes are an error: no metric is the same
@@ -53,7 +56,7 @@ def aligned(
 
     Returns
     -------
-    The cells, and rows of the report: ``model``, ``what``, ``n`` and ``which``.
+    The cells, read when they are asked for, and rows of the report: ``model``, ``what``, ``n`` and ``which``.
     """
     where = f"predicted[{name!r}]"
     wanted = [fields.perturbation_key, *fields.covariate_keys]
@@ -73,13 +76,9 @@ def aligned(
 
     note("genes not among the observed ones, left out", sorted(set(predicted.var_names) - set(genes)))
     known, unknown = _known_cells(predicted, fields)
-    part = predicted[known]
-    labels, doses, types = perturbation_columns(part, fields)
-    encoded = fields.vocabulary.encode_perturbations(labels, doses, types)
-    columns = {key: text_column(part, key) for key, _ in fields.vocabulary.covariates}
-    codes = fields.vocabulary.encode_covariates(columns, n_cells=part.n_obs)
-    bare = CellData(np.empty((part.n_obs, 0), dtype=np.float32), encoded, codes)
-    given = named_conditions(bare, fields.vocabulary, has_doses=fields.dose_key is not None)
+    own = fields if fields.layer in predicted.layers else replace(fields, layer=None)
+    found = read_screen(predicted, genes=genes, fields=own, rows=known)
+    given = named_conditions(found, fields.vocabulary, has_doses=fields.dose_key is not None)
     if unmatched := sorted({*unknown, *(given[one] for one in given.keys() - real.keys())}):
         missing = sorted(real[one] for one in real.keys() - given.keys())
         msg = (
@@ -89,18 +88,16 @@ def aligned(
             "these predictions out."
         )
         raise ValueError(msg)
-    is_ordered = np.array_equal(places, np.arange(predicted.n_vars))
     moved = [gene for k, (gene, place) in enumerate(zip(genes, places, strict=True)) if place != k]
     note("genes in another place, sorted", moved)
-    values = expression(part, fields.layer if fields.layer in part.layers else None)
-    x = sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
-    x = x if is_ordered else x[:, places]
-    _check_values(x, where=where, scale=scale)
+    _check_values(found.x.look()[1], where=where, scale=scale)
     if scale == "log1p":
         check_base(predicted, fields.log_base, where=where, advice="Take the logarithm as for the observed cells.")
+    if not found.x.is_in_memory:  # most cells of a file are seen when they are read
+        found = replace(found, x=found.x.changed(partial(_checked, where=where, scale=scale)))
     if scale == "linear":
-        x = np.log1p(x) / fields.natural_per_unit
-    return CellData(x, encoded, codes), report
+        found = replace(found, x=found.x.changed(partial(_logged, unit=fields.natural_per_unit)))
+    return found, report
 
 
 def check_predicted(
@@ -160,6 +157,22 @@ def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArra
         unknown |= {f"{label} in {value}" for label, value in zip(labels[other], values[other], strict=True)}
         known &= found
     return known, sorted(unknown)
+
+
+def _checked(x: Any, *, where: str, scale: str) -> Any:
+    """Cells as they are, if they can be what they should be."""
+    values = x.data if sparse.issparse(x) else x
+    if not np.isfinite(values).all() or (scale == "linear" and (values < 0).any()):
+        msg = (
+            f"Expected finite values{' of at least 0' if scale == 'linear' else ''} in {where} (scale={scale!r}), found "
+            "others. Remove or replace them."
+        )
+        raise ValueError(msg)
+    return x
+
+
+def _logged(x: Any, *, unit: float) -> Any:
+    return np.log1p(x) / unit
 
 
 def _check_values(x: Any, *, where: str, scale: str) -> None:

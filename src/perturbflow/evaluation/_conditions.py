@@ -5,17 +5,22 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from perturbflow.flow import CellData
+from perturbflow.screen._expression import dense as as_array
+from perturbflow.screen._screen import Screen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.screen._conditions import Vocabulary
+
+Cells: TypeAlias = CellData | Screen
+"""Cells that give those of some rows, in memory or where they are stored."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def identity(perturbation: NDArray[np.floating], covariates: NDArray[np.integer]
     return np.asarray(perturbation, np.float32).tobytes(), np.asarray(covariates, np.int64).tobytes()
 
 
-def named_conditions(cells: CellData, vocabulary: Vocabulary, *, has_doses: bool) -> dict[tuple[bytes, bytes], str]:
+def named_conditions(cells: Cells, vocabulary: Vocabulary, *, has_doses: bool) -> dict[tuple[bytes, bytes], str]:
     """Names of the perturbed conditions of some cells, such as "A+B (1+0.5) in T", by their identity."""
     names = {}
     for group, _ in groups_of(cells, np.arange(len(cells))):
@@ -58,7 +63,7 @@ def named_conditions(cells: CellData, vocabulary: Vocabulary, *, has_doses: bool
 
 
 def conditions_of(
-    cells: CellData,
+    cells: Cells,
     split: NDArray[np.str_],
     *,
     fitted: NDArray[np.intp],
@@ -104,7 +109,7 @@ def conditions_of(
     return conditions, pd.DataFrame(left_out, columns=[*columns, "reason"], dtype=object)
 
 
-def groups_of(cells: CellData, rows: NDArray[np.intp]) -> Iterator[tuple[Any, NDArray[np.intp]]]:
+def groups_of(cells: Cells, rows: NDArray[np.intp]) -> Iterator[tuple[Any, NDArray[np.intp]]]:
     """Groups among some rows, each with its rows in ``cells``; no expression is copied."""
     bare = CellData(np.empty((len(rows), 0), dtype=np.float32), cells.perturbations[rows], cells.covariates[rows])
     for group in bare.groups():
@@ -123,7 +128,6 @@ def generator(seed: int, place: object) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(repr(place).encode())])
 
 
-def dense(cells: CellData, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+def dense(cells: Cells, rows: NDArray[np.intp]) -> NDArray[np.float32]:
     """Expression of some rows as an array (n, G)."""
-    members = cells.x[rows]
-    return members if isinstance(members, np.ndarray) else members.toarray()
+    return as_array(cells.x[rows])

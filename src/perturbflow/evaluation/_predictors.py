@@ -10,13 +10,11 @@ import numpy as np
 
 from perturbflow.baselines import ControlCells
 from perturbflow.baselines._shifted_controls import ShiftedControls
-from perturbflow.evaluation._conditions import Condition, dense, draw, groups_of, identity
+from perturbflow.evaluation._conditions import Cells, Condition, dense, draw, groups_of, identity
 from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from perturbflow.flow import CellData
 
 MIN_CELLS = 4
 Draws = tuple["NDArray[np.float32]", "NDArray[np.float32] | None"]
@@ -84,9 +82,9 @@ class GivenCells:
         Use at most so many cells of a condition.
     """
 
-    def __init__(self, cells: CellData, *, n_cells: int | None) -> None:
+    def __init__(self, cells: Cells, *, n_cells: int | None) -> None:
         self._cells, self._n_cells = cells, n_cells
-        everything = np.arange(cells.x.shape[0])
+        everything = np.arange(len(cells))
         self._rows = {
             identity(group.perturbation, group.covariates): rows for group, rows in groups_of(cells, everything)
         }

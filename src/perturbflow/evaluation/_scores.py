@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow.evaluation._conditions import Condition, dense, draw, generator
+from perturbflow.evaluation._conditions import Cells, Condition, dense, draw, generator
 from perturbflow.evaluation._jobs import jobs
 from perturbflow.evaluation._judge import IN_COMPONENTS, STRENGTH, Controls, Judge, Judged, interpolated, with_panels
 from perturbflow.evaluation._metrics import with_base
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.evaluation._predictors import Predictor
-    from perturbflow.flow import CellData
-
 
 N_COMPONENTS = 100
 MOST_CELLS_OF_COMPONENTS = 10_000
@@ -85,7 +83,7 @@ class Results:
 
 
 def score_all(
-    cells: CellData,
+    cells: Cells,
     conditions: Sequence[Condition],
     predictors: Mapping[str, Predictor],
     *,
@@ -194,7 +192,7 @@ class _Task:
 
 
 def _tasks(
-    cells: CellData,
+    cells: Cells,
     conditions: Sequence[Condition],
     controls: Controls,
     predictors: Mapping[str, Predictor],
@@ -224,12 +222,12 @@ def _judge(task: _Task) -> tuple[dict[str, Judged], int, list[dict[str, Any]]]:
     return judged, len(task.real), _verdicts(task, judged)
 
 
-def _components(cells: CellData, conditions: Sequence[Condition], settings: Settings) -> PrincipalComponents:
+def _components(cells: Cells, conditions: Sequence[Condition], settings: Settings) -> PrincipalComponents:
     """Principal components of the real cells that are judged and their controls."""
     rows = np.unique(np.concatenate([np.concatenate([one.rows, one.control_rows]) for one in conditions]))
     some = draw(rows, MOST_CELLS_OF_COMPONENTS, generator(settings.seed, "components"))
     n_components = min(N_COMPONENTS, cells.n_genes, len(some) - 1)
-    return PrincipalComponents.of(cells.x[some], n_components=n_components)
+    return PrincipalComponents.of(cells.subset(some).x, n_components=n_components)
 
 
 def _verdicts(task: _Task, judged: Mapping[str, Judged]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage
 from perturbflow.pl._drawing import DARK, KIND_COLORS, drawing, drawing_panels, finish
 from perturbflow.predict._flow_store import read_flow
-from perturbflow.screen._fields import read_cells
+from perturbflow.screen._fields import read_screen
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._splits import read_split
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.evaluation._conditions import Condition
-    from perturbflow.flow import CellData
     from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.screen._screen import Screen
 
 _LEVELS = (0.05, *(round(0.1 * i, 1) for i in range(1, 10)), 0.95)
 _BAND = 0.95
@@ -143,7 +143,7 @@ def calibration(
     """
     check_whole_number(min_cells, name="min_cells", least=2)
     flow = read_flow(adata, key)
-    cells = read_cells(adata, genes=flow.genes, fields=flow.fields)
+    cells = read_screen(adata, genes=flow.genes, fields=flow.fields)
     found = read_split(adata, split_key)
     known = [name for name in ("train", "valid", "test") if (found == name).any()]
     if split is not None:
@@ -181,9 +181,10 @@ def calibration(
     return axes
 
 
-def _coverage(flow: FittedFlow, cells: CellData, condition: Condition) -> _Coverage:
+def _coverage(flow: FittedFlow, cells: Screen, condition: Condition) -> _Coverage:
     prior = flow.flow.prior
-    context = prior.context(condition.covariates, cells.x[condition.control_rows])
+    is_known = (prior.contexts == condition.covariates).all(axis=1).any()
+    context = prior.context(condition.covariates, None if is_known else cells.x[condition.control_rows])
     kind = condition_kind(prior, condition.perturbation, context)
     mean, sd = mean_expression(prior, condition.perturbation, context)
     observed = moments_of(cells.x[condition.rows], name="observed", minimum=2)

@@ -100,10 +100,8 @@ def embedding(
     rng = np.random.default_rng(seed)
     # As many predicted as observed cells: the eye compares how densely they lie.
     limits = {"predicted": min(n_cells, len(comparison.observed) or n_cells)}
-    drawn = {name: _draw(len(values), limits.get(name, n_cells), rng) for name, values in comparison.sources().items()}
-    points, labels = _coordinates(
-        {name: values[drawn[name]] for name, values in comparison.sources().items()}, basis, seed
-    )
+    drawn = {name: _draw(size, limits.get(name, n_cells), rng) for name, size in comparison.sizes.items()}
+    points, labels = _coordinates(comparison.sources(drawn=drawn), basis, seed)
     colors = colors_of(adata, key, list(SOURCES), SOURCES)
 
     with drawing(ax, figsize=(4.9, 3.6), show=show) as ax:

@@ -173,10 +173,12 @@ def _baseline_effect(adata: AnnData, comparison: Comparison, baseline: str, spli
             "that these cells do not know it. Pass `baseline=None`."
         )
         raise ValueError(msg)
-    cells = comparison.cells
+    fitted = None
     if split_key in adata.obs:
-        cells = cells.subset(np.isin(read_split(adata, split_key), comparison.fitted_splits))
-    sampler = fitted_baselines([baseline], cells, features=read_feature_table(adata))[baseline]
+        fitted = np.isin(read_split(adata, split_key), comparison.fitted_splits)
+    sampler = fitted_baselines([baseline], comparison.cells.subset(fitted), features=read_feature_table(adata))[
+        baseline
+    ]
     effects = []
     for codes, places in comparison.contexts():
         controls = comparison.controls(places["control"])

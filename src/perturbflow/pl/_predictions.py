@@ -12,10 +12,12 @@ import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import check_one_of, listing
-from perturbflow.flow import CellData
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._flow_store import read_flow
-from perturbflow.screen._fields import FIELDS_KEY, read_cells, read_fields
+from perturbflow.predict._stored_prediction import StoredPrediction, read_prediction
+from perturbflow.screen._expression import dense
+from perturbflow.screen._fields import FIELDS_KEY, read_fields, read_screen
+from perturbflow.screen._screen import Screen
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,7 +38,7 @@ class Comparison:
     fields
         The registered fields.
     cells
-        All cells of the AnnData, encoded; rows below refer to it.
+        All cells of the AnnData, encoded; rows below refer to it. Expression is read for those rows alone.
     perturbation
         Dose of every component (P,); None if these cells do not know the perturbation.
     control, observed
@@ -44,7 +46,7 @@ class Comparison:
     predicted_rows
         Rows (n,) of the control cells that have a prediction.
     predicted
-        The predicted cells (n, G).
+        The predicted cells, CSR (n, G).
     genes
         Names of the genes, those of ``adata`` that the flow knows, in the order of all arrays.
     dose
@@ -55,12 +57,12 @@ class Comparison:
 
     label: str
     fields: PerturbationFields
-    cells: CellData
+    cells: Screen
     perturbation: NDArray[np.float32] | None
     control: NDArray[np.intp]
     observed: NDArray[np.intp]
     predicted_rows: NDArray[np.intp]
-    predicted: NDArray[np.float32]
+    predicted: sparse.csr_matrix
     genes: pd.Index
     dose: str | None
     fitted_splits: tuple[str, ...]
@@ -76,13 +78,36 @@ class Comparison:
         parts += [*(str(value) for value in (covariates or {}).values())]
         return ", ".join(parts) + ("" if self.is_observed else " (not observed)")
 
-    def sources(self, genes: NDArray[np.integer] | slice = slice(None)) -> dict[str, NDArray[np.floating]]:
-        """Dense cells of "control", "observed" (where there are any) and "predicted"."""
-        found = {"control": dense(self.cells.x[self.control][:, genes])}
-        if self.is_observed:
-            found["observed"] = dense(self.cells.x[self.observed][:, genes])
-        found["predicted"] = self.predicted[:, genes]
-        return found
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of cells of "control", "observed" (where there are any) and "predicted"."""
+        found = {"control": len(self.control), "observed": len(self.observed), "predicted": len(self.predicted_rows)}
+        return {name: size for name, size in found.items() if name != "observed" or self.is_observed}
+
+    def sources(
+        self,
+        genes: NDArray[np.integer] | None = None,
+        *,
+        drawn: Mapping[str, NDArray[np.intp]] | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Dense cells of every one of :attr:`sizes`.
+
+        Parameters
+        ----------
+        genes
+            Places of genes; by default all.
+        drawn
+            Places of cells in every source; by default all.
+
+        Returns
+        -------
+        The cells (n, G) by source.
+        """
+        rows = {"control": self.control, "observed": self.observed, "predicted": np.arange(len(self.predicted_rows))}
+        rows = {name: rows[name] if drawn is None else rows[name][drawn[name]] for name in self.sizes}
+        x = self.cells.x.part(genes=genes)
+        predicted = self.predicted if genes is None else self.predicted[:, genes]
+        return {name: dense(predicted[each] if name == "predicted" else x[each]) for name, each in rows.items()}
 
     def contexts(self) -> list[tuple[NDArray[np.int64], dict[str, NDArray[np.intp]]]]:
         """Covariate codes (K,) of every context, with the places of its cells within each of :meth:`sources`."""
@@ -109,7 +134,7 @@ class Comparison:
         effects: dict[str, list[NDArray[np.float64]]] = {"observed": [], "predicted": []}
         for _, places in self.contexts():
             control = mean(self.controls(places["control"]))
-            effects["predicted"].append(mean(self.predicted[places["predicted"]]) - control)
+            effects["predicted"].append(mean(dense(self.predicted[places["predicted"]])) - control)
             if self.is_observed:
                 effects["observed"].append(mean(dense(self.cells.x[self.observed[places["observed"]]])) - control)
         return {name: np.mean(values, axis=0) for name, values in effects.items() if values}
@@ -120,21 +145,19 @@ def read_comparison(adata: AnnData, perturbation: str, *, covariates: Mapping[st
     record = _record(adata, key)
     fields = _fields(adata, record)
     label, predicted, dose = _prediction(adata, perturbation, fields=fields, key=key, covariates=covariates)
-    finite = np.isfinite(predicted)
-    has_prediction = finite.any(axis=1)
-    # Genes that the flow does not know are NaN in all cells.
-    is_predicted = finite[has_prediction].all(axis=0)
-    genes = adata.var_names[is_predicted]
+    genes = adata.var_names[predicted.has_gene]
+    cells_of, has_prediction = np.arange(adata.n_obs), predicted.has_cell
     if fields.perturbation_key in adata.obs:
-        cells = read_cells(adata, genes=genes, fields=fields)
+        cells = read_screen(adata, genes=genes, fields=fields)
     else:
         controls = control_cells(adata, fields, genes=genes, covariates=record["params"].get("covariates"))
-        doses = sparse.csr_matrix((len(controls.rows), len(fields.vocabulary.components)), dtype=np.float32)
-        cells = CellData(controls.x, doses, controls.covariates)
-        predicted, has_prediction = predicted[controls.rows], has_prediction[controls.rows]
+        nothing = sparse.csr_matrix((1, len(fields.vocabulary.components)), dtype=np.float32)
+        codes = np.zeros(len(controls.rows), dtype=np.intp)
+        cells = Screen(fields, controls.x, nothing, codes, controls.covariates)
+        cells_of, has_prediction = controls.rows, has_prediction[controls.rows]
     in_context = _in_context(fields.vocabulary, cells, covariates)
-    is_control = np.diff(cells.perturbations.indptr) == 0
-    has_prediction &= in_context & is_control
+    is_control = cells.is_control
+    has_prediction = has_prediction & in_context & is_control
     if not has_prediction.any():
         msg = (
             f"Expected control cells with a prediction of {label!r}, found none with {dict(covariates or {})}. "
@@ -161,16 +184,11 @@ def read_comparison(adata: AnnData, perturbation: str, *, covariates: Mapping[st
         control=np.flatnonzero(is_control & in_context),
         observed=np.flatnonzero(is_observed),
         predicted_rows=np.flatnonzero(has_prediction),
-        predicted=np.asarray(predicted[np.ix_(has_prediction, is_predicted)], dtype=np.float32),
+        predicted=predicted.cells(cells_of[has_prediction], np.flatnonzero(predicted.has_gene)),
         genes=genes,
         dose=None if dose is None else str(dose),
         fitted_splits=_fitted_splits(adata, record),
     )
-
-
-def dense(cells: NDArray[np.floating] | sparse.csr_matrix) -> NDArray[np.floating]:
-    """Cells as an array."""
-    return cells if isinstance(cells, np.ndarray) else cells.toarray()
 
 
 def mean(cells: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -205,8 +223,8 @@ def _prediction(
     fields: PerturbationFields,
     key: str,
     covariates: Mapping[str, str] | None,
-) -> tuple[str, NDArray[np.floating], Any]:
-    """Label, predicted cells (n_obs, G) and dose of a stored prediction."""
+) -> tuple[str, StoredPrediction, Any]:
+    """Label, predicted cells and dose of a stored prediction."""
     labels = {fields.vocabulary.written(perturbation)}
     # With types, "KLF1" may stand for "KLF1:CRISPRa"; an unknown or ambiguous label is only looked up as it is.
     with suppress(ValueError):
@@ -222,7 +240,7 @@ def _prediction(
         raise KeyError(msg)
     doses = dict(zip(stored, record.get("doses", ()), strict=False))
     dose = doses.get(found[0], record.get("params", {}).get("dose"))
-    return found[0], np.asarray(adata.obsm[stored[found[0]]]), dose
+    return found[0], read_prediction(adata, key, stored[found[0]]), dose
 
 
 def _advice(label: str, *, key: str, covariates: Mapping[str, str] | None) -> str:
@@ -234,7 +252,7 @@ def _advice(label: str, *, key: str, covariates: Mapping[str, str] | None) -> st
     return f"Run pf.tl.predict_perturbation(adata, {', '.join(arguments)}) first."
 
 
-def _in_context(vocabulary: Vocabulary, cells: CellData, covariates: Mapping[str, str] | None) -> NDArray[np.bool_]:
+def _in_context(vocabulary: Vocabulary, cells: Screen, covariates: Mapping[str, str] | None) -> NDArray[np.bool_]:
     """Whether every cell has the values of some covariates."""
     found = np.ones(len(cells), dtype=bool)
     known = {name: (column, categories) for column, (name, categories) in enumerate(vocabulary.covariates)}
@@ -246,7 +264,7 @@ def _in_context(vocabulary: Vocabulary, cells: CellData, covariates: Mapping[str
     return found
 
 
-def _in_contexts_of(cells: CellData, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _in_contexts_of(cells: Screen, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether every cell shares its context with a chosen one."""
     if not cells.covariates.shape[1]:
         return np.full(len(cells), chosen.any())

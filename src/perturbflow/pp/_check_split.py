@@ -12,7 +12,8 @@ from perturbflow._checks import check_key, check_one_of, check_text, check_type,
 from perturbflow.pp._held_out import Conditions
 from perturbflow.pp._scenario_rules import in_contexts
 from perturbflow.pp._split_record import cell_hash, condition_hash, merge_doses
-from perturbflow.screen._fields import condition_frame, read_fields
+from perturbflow.screen._condition_frame import condition_frame
+from perturbflow.screen._fields import read_fields
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._split_names import SPLITS
 from perturbflow.screen._splits import check_no_leakage

@@ -24,9 +24,8 @@ from perturbflow.screen._fields import (
     PerturbationFields,
     check_expression,
     check_fields_are_free,
-    encode_perturbations,
-    expression,
     perturbation_columns,
+    read_expression,
     text_column,
     writable,
     write_fields,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
+    from scipy import sparse
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,10 @@ def setup_perturbation(
     Parameters
     ----------
     adata
-        Cells with log1p-normalised expression, not scaled: an array or a CSR or CSC matrix. Logarithms are natural, or of
+        Cells with log1p-normalised expression, not scaled: an array or a CSR or CSC matrix, or backed by a file
+        (``anndata.read_h5ad(path, backed="r")``), lazy (``anndata.experimental.read_lazy``) or with arrays of dask. Of
+        expression in a file only some thousand cells are looked at, and nothing in the file changes: what is set below
+        stays in memory until ``adata`` is written. Logarithms are natural, or of
         the base that ``scanpy.pp.log1p`` has recorded in ``uns["log1p"]``. Cells should be normalised to one total; where
         they seem not to be, a warning says which. A view becomes a copy, with a warning.
     perturbation_key
@@ -160,9 +163,6 @@ def setup_perturbation(
 
     if layer is not None:
         check_text(layer, name="layer")
-    if adata.isbacked:
-        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
-        raise ValueError(msg)
     check_unique_names(
         adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
     )
@@ -179,15 +179,16 @@ def setup_perturbation(
     )
     check_expression(adata, fields)
     components = _components(adata, fields)
-    fields = replace(fields, vocabulary=_collect_vocabulary(adata, fields, components))
-    _check_controls_of_contexts(adata, fields)
-    report_labels(components, controls=fields.controls, separator=separator)
     contexts = pd.DataFrame({key: text_column(adata, key) for key in fields.context_keys}, index=range(adata.n_obs))
-    x = expression(adata, layer)
+    vocabulary, doses = _collect_vocabulary(adata, fields, components, contexts)
+    fields = replace(fields, vocabulary=vocabulary)
+    _check_controls_of_contexts(contexts, is_control=doses.getnnz(axis=1) == 0)
+    report_labels(components, controls=fields.controls, separator=separator)
+    x = read_expression(adata, layer)
     warn_of_mixed_totals(x, contexts, batch_key=batch_key, unit=fields.natural_per_unit)
 
     adata = writable(adata, copy=copy)
-    write_fields(adata, fields)
+    write_fields(adata, fields, doses=doses)
     logger.info(
         "Registered %d perturbation components and %d covariates of %d cells.",
         len(fields.vocabulary.components),
@@ -238,24 +239,24 @@ def _components(adata: AnnData, fields: PerturbationFields) -> dict[str, tuple[s
 
 
 def _collect_vocabulary(
-    adata: AnnData, fields: PerturbationFields, components: Mapping[str, Sequence[str]]
-) -> Vocabulary:
-    """Check doses and types of all cells and collect what they name."""
+    adata: AnnData, fields: PerturbationFields, components: Mapping[str, Sequence[str]], contexts: pd.DataFrame
+) -> tuple[Vocabulary, sparse.csr_matrix]:
+    """Check doses and types of all cells, collect what they name, and encode them."""
     labels, doses, types = perturbation_columns(adata, fields)
     perturbed = np.array([bool(components[label]) for label in labels])
     if types is not None:
         _check_types(adata, types, perturbed=perturbed, key=fields.perturbation_type_key)
     if doses is not None:
         _check_doses(adata, doses, perturbed=perturbed, fields=fields)
-    covariates = {key: text_column(adata, key) for key in fields.context_keys}
+    covariates = {key: contexts[key].to_numpy() for key in fields.context_keys}
     for key, values in covariates.items():
         check_values(set(values.tolist()), key=key)
     vocabulary = Vocabulary.from_labels(
         labels, control=fields.controls, separator=fields.separator, types=types, covariates=covariates
     )
-    features = encode_perturbations(adata, fields, vocabulary=vocabulary)
+    encoded = vocabulary.encode_perturbations(labels, doses, types)
     never = [
-        token for token, total in zip(vocabulary.components, np.ravel(features.sum(axis=0)), strict=True) if total == 0
+        token for token, total in zip(vocabulary.components, np.ravel(encoded.sum(axis=0)), strict=True) if total == 0
     ]
     if never:
         msg = (
@@ -263,7 +264,7 @@ def _collect_vocabulary(
             f"Correct `adata.obs[{fields.dose_key!r}]` or label these cells {fields.control!r}."
         )
         raise ValueError(msg)
-    return vocabulary
+    return vocabulary, encoded
 
 
 def _check_types(adata: AnnData, types: NDArray[np.object_], *, perturbed: NDArray[np.bool_], key: str | None) -> None:
@@ -310,18 +311,15 @@ def _check_doses(
             raise ValueError(msg) from None
 
 
-def _check_controls_of_contexts(adata: AnnData, fields: PerturbationFields) -> None:
+def _check_controls_of_contexts(contexts: pd.DataFrame, *, is_control: NDArray[np.bool_]) -> None:
     """Raise unless every context has control cells, since effects are measured against these."""
-    if not fields.context_keys:
+    keys = list(contexts.columns)
+    if not keys:
         return
-    contexts = pd.DataFrame({key: text_column(adata, key) for key in fields.context_keys})
-    is_control = encode_perturbations(adata, fields).getnnz(axis=1) == 0
-    n_controls = contexts.assign(n=is_control).groupby(list(fields.context_keys), sort=True)["n"].sum()
+    n_controls = contexts.assign(n=is_control).groupby(keys, sort=True)["n"].sum()
     empty = n_controls.index[n_controls == 0]
     if len(empty):
-        named = [
-            dict(zip(fields.context_keys, row if isinstance(row, tuple) else (row,), strict=True)) for row in empty
-        ]
+        named = [dict(zip(keys, row if isinstance(row, tuple) else (row,), strict=True)) for row in empty]
         msg = (
             f"Expected control cells in every context, found none among the cells of {listing(named)}. "
             "Remove these cells, or name fewer covariates."

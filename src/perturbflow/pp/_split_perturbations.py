@@ -34,8 +34,9 @@ from perturbflow.pp._split_record import (
     warn_without_validation,
     write_split,
 )
+from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._conditions import Vocabulary
-from perturbflow.screen._fields import PerturbationFields, condition_frame, read_fields, writable
+from perturbflow.screen._fields import PerturbationFields, read_fields, writable
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ def condition_hash(
     Parameters
     ----------
     table, codes
-        Conditions, and the row of the table of every cell (n,), see :func:`perturbflow.screen._fields.condition_frame`.
+        Conditions, and the row of the table of every cell (n,), see :func:`perturbflow.screen._condition_frame.condition_frame`.
     split
         Split of every cell (n,).
     fields
@@ -90,7 +90,7 @@ def merge_doses(
     Parameters
     ----------
     table
-        Conditions, see :func:`perturbflow.screen._fields.condition_frame`.
+        Conditions, see :func:`perturbflow.screen._condition_frame.condition_frame`.
     fields
         The registered fields.
 

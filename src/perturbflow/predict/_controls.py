@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from perturbflow._checks import check_key, listing
 from perturbflow.screen._conditions import parse_label
-from perturbflow.screen._fields import PerturbationFields, expression, find_genes, text_column
+from perturbflow.screen._expression import Expression, dense
+from perturbflow.screen._fields import PerturbationFields, read_expression, text_column
 from perturbflow.screen._labels import naming
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class ControlCells:
     rows
         Their rows in the AnnData (n,).
     x
-        Their expression (n, G), an array or CSR.
+        Their expression (n, G), read when it is asked for.
     covariates
         Codes of their covariates (n, K).
     types
@@ -38,14 +38,18 @@ class ControlCells:
     """
 
     rows: NDArray[np.intp]
-    x: Any
+    x: Expression
     covariates: NDArray[np.int64]
     types: NDArray[np.object_] | None
 
     def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dense expression of some of the cells (m, G)."""
-        x = self.x[members]
-        return np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float32)
+        return dense(self.x[members])
+
+    def subset(self, keep: NDArray[np.bool_]) -> ControlCells:
+        """Some of the cells, named by one boolean each."""
+        types = None if self.types is None else self.types[keep]
+        return ControlCells(self.rows[keep], self.x.part(rows=keep), self.covariates[keep], types)
 
     def contexts(self) -> list[tuple[NDArray[np.int64], str | None, NDArray[np.intp]]]:
         """Covariate codes (K,), type and members (places among these cells) of every context."""
@@ -94,7 +98,7 @@ def control_cells(
     known = [name for name, _ in fields.vocabulary.covariates]
     for name in wanted:
         check_key(name, known, where="the covariates of the fitted flow")
-    places = find_genes(adata, genes)
+    x = read_expression(adata, fields.layer, genes=genes)
     keep = np.ones(adata.n_obs, dtype=bool)
     if fields.perturbation_key in adata.obs:
         labels = text_column(adata, fields.perturbation_key)
@@ -125,16 +129,11 @@ def control_cells(
         )
         raise ValueError(msg)
     codes = fields.vocabulary.encode_covariates({name: c[rows] for name, c in columns.items()}, n_cells=len(rows))
-    x = expression(adata, fields.layer)
-    x = sparse.csr_matrix(x) if sparse.issparse(x) else np.asarray(x)
-    x = x[rows]
-    if not np.array_equal(places, np.arange(adata.n_vars)):
-        x = x[:, places]
     types = None
     if fields.perturbation_type_key is not None:
         key = fields.perturbation_type_key
         types = text_column(adata, key, missing="")[rows] if key in adata.obs else np.full(len(rows), "", dtype=object)
-    return ControlCells(rows, x, codes, types)
+    return ControlCells(rows, x.part(rows=rows), codes, types)
 
 
 def predicted_keys(labels: Sequence[str], *, key_added: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from perturbflow.screen._expression import Expression
+
 OUTPUTS = ("log_normalised", "counts", "challenge")
 REPRESSING_TYPES = frozenset(
     {"crispr", "crisprcas9", "crispri", "crisprko", "kd", "knockdown", "knockout", "ko", "rnai", "shrna", "sirna"}
@@ -163,7 +165,7 @@ class OutputSpace:
     unit: float = 1.0
 
     @classmethod
-    def from_controls(cls, name: str, x: Any, *, total: float | None, unit: float = 1.0) -> Self:
+    def from_controls(cls, name: str, x: Expression, *, total: float | None, unit: float = 1.0) -> Self:
         """Choose units for predictions from control cells.
 
         Parameters
@@ -171,7 +173,7 @@ class OutputSpace:
         name
             One of ``OUTPUTS``.
         x
-            Log1p-normalised expression of the control cells, an array or CSR (n, G).
+            Log1p-normalised expression of the control cells (n, G), read a chunk at a time.
         total
             Total of counts that every predicted cell gets. By default that of its control cell ("counts"), or the
             median of the control cells ("challenge").
@@ -202,9 +204,7 @@ class OutputSpace:
             return cls(name, total=float(total), unit=unit)
         if name == "log_normalised":
             return cls(name)
-        x = x * unit
-        scale = counts_per_unit(x)
-        totals = np.asarray(sparse.csr_matrix(x).expm1().sum(axis=1, dtype=np.float64)).ravel()
+        scale, totals = map(np.concatenate, zip(*(_depths(block * unit) for _, block in x.chunks()), strict=True))
         unknown = np.isnan(scale) & (totals > 0)
         if unknown.any() or not (totals > 0).any():
             msg = (
@@ -255,6 +255,12 @@ class OutputSpace:
         totals = np.expm1(cells.astype(np.float64)).sum(axis=1)
         scale = np.divide(self.total, totals, out=np.zeros_like(totals), where=totals > 0)
         return to_counts(cells, scale, rng=rng)
+
+
+def _depths(x: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Counts that one unit stands for, and the total of normalised expression, of every cell (n,)."""
+    totals = np.asarray(sparse.csr_matrix(x).expm1().sum(axis=1, dtype=np.float64)).ravel()
+    return counts_per_unit(x), totals
 
 
 def repressed_genes(components: Sequence[str], genes: Sequence[str], *, type_mark: str | None) -> list[int]:

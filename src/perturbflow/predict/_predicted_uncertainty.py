@@ -87,6 +87,13 @@ def predicted_uncertainty(
     )
 
 
+def context_of(fitted: FittedFlow, controls: ControlCells, condition: PredictedCondition) -> Context:
+    """Where a condition is predicted; control cells are read only where the flow does not know the context."""
+    prior = fitted.flow.prior
+    is_known = (prior.contexts == condition.covariates).all(axis=1).any()
+    return prior.context(condition.covariates, None if is_known else controls.x[condition.members])
+
+
 def uncertainty_tables(
     fitted: FittedFlow, controls: ControlCells, conditions: Sequence[PredictedCondition]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -114,7 +121,7 @@ def uncertainty_tables(
     for condition in conditions:
         codes = tuple(condition.covariates.tolist())
         if codes not in contexts:
-            contexts[codes] = fitted.flow.prior.context(condition.covariates, controls.dense(condition.members))
+            contexts[codes] = context_of(fitted, controls, condition)
         predicted = predicted_uncertainty(fitted, condition.perturbation, contexts[codes])
         names = {
             name: categories[code]

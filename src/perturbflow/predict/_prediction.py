@@ -106,10 +106,14 @@ def conditions_to_predict(
             found.setdefault(key, (row, []))[1].append(members)
     doses.check_names()
     order = {pair: place for place, pair in enumerate(dict.fromkeys(key[:2] for key in found))}
-    return [
-        PredictedCondition(label, dose_label, row, np.array(codes, dtype=np.int64), np.sort(np.concatenate(members)))
-        for (label, dose_label, codes), (row, members) in sorted(found.items(), key=lambda item: order[item[0][:2]])
-    ]
+    together: dict[tuple[int, ...], NDArray[np.intp]] = {}  # control cells of a context are listed once for all
+    conditions = []
+    for (label, dose_label, codes), (row, parts) in sorted(found.items(), key=lambda item: order[item[0][:2]]):
+        same = tuple(map(id, parts))
+        if same not in together:
+            together[same] = np.sort(np.concatenate(parts))
+        conditions.append(PredictedCondition(label, dose_label, row, np.array(codes, dtype=np.int64), together[same]))
+    return conditions
 
 
 def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:
@@ -120,7 +124,7 @@ def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:
         labels = {name: categories[code] for (name, categories), code in named}
         what = f"The control cells of {labels}" if labels else "The control cells"
         warn_of_totals(
-            controls.x[members], known, unit=flow.fields.natural_per_unit, what=what, than="those of the fit"
+            controls.x.part(rows=members), known, unit=flow.fields.natural_per_unit, what=what, than="those of the fit"
         )
 
 

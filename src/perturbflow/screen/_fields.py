@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import check_key, check_log_normalised, check_matrix, check_unique_names, listing
 from perturbflow._warnings import warn
-from perturbflow.flow import CellData
+from perturbflow.screen._annotations import in_memory
 from perturbflow.screen._conditions import Vocabulary
+from perturbflow.screen._expression import Expression
 from perturbflow.screen._scale import check_base, check_no_counts, natural_per_unit
+from perturbflow.screen._screen import Screen
+from perturbflow.screen._sources import ROWS_AT_ONCE
 from perturbflow.store._keys import check_registration
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from perturbflow.flow import CellData
 
 FIELDS_KEY = "perturbation_fields"
 FEATURES_KEY = "perturbation_features"
@@ -109,8 +113,21 @@ class PerturbationFields:
 def writable(adata: AnnData, *, copy: bool) -> AnnData:
     """Return what a function should write to: a copy, or ``adata`` itself.
 
-    A view cannot be written to: it becomes a copy of its own in place, with a warning that says so.
+    A view cannot be written to: it becomes a copy of its own in place, with a warning that says so. What is written
+    beside the expression of a file stays in memory: the file does not change.
+
+    Raises
+    ------
+    ValueError
+        If a copy is wanted, or needed, of an AnnData that is backed by a file.
     """
+    if adata.isbacked and (copy or adata.is_view):
+        msg = (
+            f"Expected an AnnData in memory {'for `copy=True`' if copy else 'or a whole one'}, found "
+            f"{'one' if copy else 'a view of one'} that is backed by a file. Run `adata = adata.to_memory()` first, or "
+            "make a file of its own with `adata.copy(filename=path)`."
+        )
+        raise ValueError(msg)
     if copy:
         return adata.copy()
     if adata.is_view:
@@ -129,15 +146,14 @@ def writable(adata: AnnData, *, copy: bool) -> AnnData:
 
 def check_fields_are_free(adata: AnnData) -> None:
     """Raise if :func:`write_fields` would replace something that is no earlier registration."""
-    doses = adata.obsm.get(FEATURES_KEY)
+    doses = in_memory(adata.obsm.get(FEATURES_KEY))
     # Joining registered cells (`anndata.concat`) keeps their doses and loses what was registered.
     check_registration(adata, FIELDS_KEY, beside=[] if sparse.issparse(doses) else [("obsm", FEATURES_KEY)])
 
 
-def write_fields(adata: AnnData, fields: PerturbationFields) -> None:
+def write_fields(adata: AnnData, fields: PerturbationFields, *, doses: sparse.csr_matrix | None = None) -> None:
     """Write ``uns["perturbation_fields"]`` and the doses of all components, ``obsm["perturbation_features"]``."""
-    features = encode_perturbations(adata, fields)
-    adata.obsm[FEATURES_KEY] = features
+    adata.obsm[FEATURES_KEY] = encode_perturbations(adata, fields) if doses is None else doses
     adata.uns[FIELDS_KEY] = fields.to_dict()
 
 
@@ -158,13 +174,37 @@ def expression(adata: AnnData, layer: str | None) -> Any:
     return adata.X
 
 
+def read_expression(adata: AnnData, layer: str | None = None, *, genes: Sequence[str] | None = None) -> Expression:
+    """Return what reads ``X`` or a layer, wherever it is stored.
+
+    Parameters
+    ----------
+    adata
+        Cells: in memory, backed by a file, lazy, or with arrays of dask.
+    layer
+        The layer; by default ``X``.
+    genes
+        Genes that are wanted, in this order; by default all.
+
+    Returns
+    -------
+    The expression; nothing is read yet.
+    """
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    x = Expression(expression(adata, layer), where=where)
+    return x if genes is None else x.part(genes=find_genes(adata, genes))
+
+
 def check_expression(adata: AnnData, fields: PerturbationFields) -> None:
-    """Raise unless all cells have log1p-normalised expression where the fields say, with the registered base."""
+    """Raise unless cells have log1p-normalised expression where the fields say, with the registered base.
+
+    All cells in memory are looked at, but only some thousands of those in a file.
+    """
     layer = fields.layer
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    x = expression(adata, layer)
+    rows, x = read_expression(adata, layer).look()
     check_matrix(x, where=where)
-    check_no_counts(x, adata.obs_names, where=where)  # before the advice to take the logarithm of all cells
+    check_no_counts(x, adata.obs_names[rows], where=where)  # before the advice to take the logarithm of all cells
     check_log_normalised(x, where=where, layer=layer)
     advice = "Take the logarithm with the same base, or register the cells again and fit again."
     check_base(adata, fields.log_base, where=f"`{where}`, as registered", advice=advice)
@@ -233,15 +273,15 @@ def encode_perturbations(
     return (vocabulary or fields.vocabulary).encode_perturbations(*perturbation_columns(adata, fields))
 
 
-def read_cells(
+def read_screen(
     adata: AnnData,
     *,
     genes: Sequence[str] | None = None,
     fields: PerturbationFields | None = None,
     vocabulary: Vocabulary | None = None,
     rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
-) -> CellData:
-    """Encode the cells; their values are copied only where the format or the type of numbers has to change.
+) -> Screen:
+    """Encode cells, without reading their expression.
 
     Parameters
     ----------
@@ -254,11 +294,11 @@ def read_cells(
     vocabulary
         Numbers of components and covariates; by default those of the fields. A fitted flow has its own.
     rows
-        Indices of cells, or one boolean per cell; by default all.
+        Indices of cells, or one boolean per cell; by default all. What the labels of others are does not matter.
 
     Returns
     -------
-    Expression (array or CSR, float32), doses and covariate codes.
+    The screen.
 
     Raises
     ------
@@ -268,20 +308,70 @@ def read_cells(
         If genes are missing or repeated, or if a perturbation or covariate is unknown.
     """
     fields = read_fields(adata) if fields is None else fields
-    vocabulary = fields.vocabulary if vocabulary is None else vocabulary
-    if rows is not None:
-        adata = adata[np.asarray(rows)]
-    perturbations = encode_perturbations(adata, fields, vocabulary=vocabulary)
-    columns = {key: text_column(adata, key) for key, _ in vocabulary.covariates}
-    covariates = vocabulary.encode_covariates(columns, n_cells=adata.n_obs)
+    from anndata import AnnData  # here, because it takes a second to load
 
-    x = expression(adata, fields.layer)
-    x = sparse.csr_matrix(x) if sparse.issparse(x) else np.asarray(x)
-    if genes is not None:
-        places = find_genes(adata, genes)
-        if not np.array_equal(places, np.arange(adata.n_vars)):
-            x = x[:, places]
-    return CellData(x, perturbations, covariates)
+    vocabulary = fields.vocabulary if vocabulary is None else vocabulary
+    x = read_expression(adata, fields.layer, genes=genes)
+    cells = adata
+    if rows is not None:
+        x = x.part(rows=rows)
+        cells = AnnData(obs=adata.obs.iloc[np.asarray(rows)])
+    distinct, codes = vocabulary.encode_distinct(*perturbation_columns(cells, fields))
+    columns = {key: text_column(cells, key) for key, _ in vocabulary.covariates}
+    return Screen(fields, x, distinct, codes, vocabulary.encode_covariates(columns, n_cells=cells.n_obs))
+
+
+def read_cells(
+    adata: AnnData,
+    *,
+    genes: Sequence[str] | None = None,
+    fields: PerturbationFields | None = None,
+    vocabulary: Vocabulary | None = None,
+    rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
+) -> CellData:
+    """Read cells into memory, see :func:`read_screen`.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    genes, fields, vocabulary, rows
+        As in :func:`read_screen`.
+
+    Returns
+    -------
+    Expression (array or CSR, float32), doses and covariate codes. Values are copied only where the format or the type of
+    numbers has to change.
+    """
+    return read_screen(adata, genes=genes, fields=fields, vocabulary=vocabulary, rows=rows).subset()
+
+
+def iter_cells(
+    adata: AnnData,
+    *,
+    genes: Sequence[str] | None = None,
+    fields: PerturbationFields | None = None,
+    vocabulary: Vocabulary | None = None,
+    rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
+    n_cells: int = ROWS_AT_ONCE,
+) -> Iterator[CellData]:
+    """Read cells a chunk at a time, see :func:`read_screen`.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    genes, fields, vocabulary, rows
+        As in :func:`read_screen`.
+    n_cells
+        Cells of a chunk.
+
+    Yields
+    ------
+    The cells of a chunk, in the order of ``rows``.
+    """
+    screen = read_screen(adata, genes=genes, fields=fields, vocabulary=vocabulary, rows=rows)
+    yield from screen.chunks(n_cells=n_cells)
 
 
 def find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:
@@ -296,42 +386,3 @@ def find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:
         )
         raise ValueError(msg)
     return places
-
-
-def condition_frame(
-    adata: AnnData, *, fields: PerturbationFields | None = None, with_batch: bool = True
-) -> tuple[pd.DataFrame, NDArray[np.intp]]:
-    """List the distinct conditions: perturbation, dose and context.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        Where to look; by default the registered fields.
-    with_batch
-        Whether the batch is a part of the condition.
-
-    Returns
-    -------
-    Table with one row a condition and the columns ``perturbation`` (canonical label), ``dose`` (text in the order of
-    the label; only where a dose is registered), one column a covariate, ``is_control`` and ``n_cells``; controls come
-    first, then alphabetical order, whatever the order of the cells. And the row of the table of every cell (n,).
-    """
-    fields = read_fields(adata) if fields is None else fields
-    vocabulary = fields.vocabulary
-    encoded, codes = vocabulary.encode_distinct(*perturbation_columns(adata, fields))
-    distinct = [encoded[[row]].toarray()[0] for row in range(encoded.shape[0])]
-    cells = {"perturbation": np.array([vocabulary.label(row) for row in distinct], dtype=object)[codes]}
-    if fields.dose_key is not None:
-        cells["dose"] = np.array([vocabulary.dose_label(row) for row in distinct], dtype=object)[codes]
-    for key in fields.context_keys if with_batch else fields.covariate_keys:
-        cells[key] = text_column(adata, key)
-
-    table = pd.DataFrame(cells)
-    conditions = table.value_counts(sort=False).rename("n_cells").reset_index()
-    conditions.insert(len(cells), "is_control", conditions["perturbation"] == fields.control)
-    conditions = conditions.sort_values(["is_control", *cells], ascending=[False] + [True] * len(cells))
-    conditions = conditions.reset_index(drop=True)
-    places = pd.MultiIndex.from_frame(conditions[list(cells)]).get_indexer(pd.MultiIndex.from_frame(table))
-    return conditions, places

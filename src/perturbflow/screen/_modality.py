@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from perturbflow.screen._annotations import read_annotations
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
@@ -20,7 +22,8 @@ def takes_modality(function: Function) -> Function:
 
     The function itself sees only the AnnData of the modality, in every argument whose annotation names MuData: the
     value itself, or those of a mapping. A function with the argument ``copy`` is one that writes: with ``copy=True`` it
-    returns a copy of the MuData, and a view of a MuData becomes a copy, as a view of an AnnData does.
+    returns a copy of the MuData, and a view of a MuData becomes a copy, as a view of an AnnData does. The annotations
+    of a lazy AnnData are read into memory before.
     """
     signature = inspect.signature(function)
     names = [name for name, parameter in signature.parameters.items() if "MuData" in str(parameter.annotation)]
@@ -30,7 +33,10 @@ def takes_modality(function: Function) -> Function:
     @wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if is_alone and (args or "adata" in kwargs):
-            _check_annotated(args[0] if args else kwargs["adata"])
+            adata = args[0] if args else kwargs["adata"]
+            _check_annotated(adata)
+            if not is_mudata(adata):
+                read_annotations(adata)
         if kwargs.get("modality") is None and "mudata" not in sys.modules:
             return function(*args, **kwargs)
         try:

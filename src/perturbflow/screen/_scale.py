@@ -12,6 +12,7 @@ from scipy import sparse
 
 from perturbflow._checks import check_type, listing, looks_unlogged
 from perturbflow._warnings import warn
+from perturbflow.screen._expression import Expression
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -145,8 +146,15 @@ def summary_of_totals(x: Any, unit: float) -> list[float]:
     """5th, 50th and 95th percentile of the totals of cells, what :func:`warn_of_totals` compares with; empty without any."""
     if not x.shape[0]:
         return []
-    totals = totals_of(x[:: max(1, x.shape[0] // MOST_CELLS)], unit)
+    totals = totals_of(_some(x), unit)
     return np.percentile(totals[totals > 0], [5, 50, 95]).tolist() if (totals > 0).any() else []
+
+
+def _some(x: Any) -> Any:
+    """Cells whose totals stand for those of all."""
+    if isinstance(x, Expression):
+        return x[x.some_rows(MOST_CELLS)]
+    return x[:: max(1, x.shape[0] // MOST_CELLS)]
 
 
 def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str, than: str) -> None:
@@ -155,7 +163,7 @@ def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str, th
     Parameters
     ----------
     x
-        Log-normalised expression (n, G).
+        Log-normalised expression (n, G), in memory or as it is read.
     known
         What :func:`summary_of_totals` gave of the others, in the same genes.
     unit
@@ -186,7 +194,7 @@ def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame, *, batch_key: str | Non
     Parameters
     ----------
     x
-        Log-normalised expression (n, G).
+        Log-normalised expression (n, G), in memory or as it is read. Of cells in a file only some are looked at.
     contexts
         Covariates of the cells (n, K).
     batch_key
@@ -194,12 +202,13 @@ def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame, *, batch_key: str | Non
     unit
         Natural logarithms in one of the expression.
     """
-    codes, distinct = _contexts(contexts)
+    looked_at = None if not isinstance(x, Expression) or x.is_in_memory else x.some_rows(MOST_CELLS)
+    codes, distinct = _contexts(contexts if looked_at is None else contexts.iloc[looked_at])
     labels = [str(dict(each)) for each in distinct.to_dict("records")] or [""]
     kinds = list(map(tuple, distinct.drop(columns=batch_key or []).to_numpy())) or [()]
     order = np.argsort(codes, kind="stable")
     rows = np.sort(order[:: max(1, len(order) // MOST_CELLS)])  # of every context its share
-    x, codes = x[rows], codes[rows]
+    x, codes = x[rows if looked_at is None else looked_at[rows]], codes[rows]
     x = x.tocsr() if sparse.issparse(x) else x
     sizes = np.bincount(codes, minlength=len(labels))
     large = [code for code in np.argsort(-sizes, kind="stable") if sizes[code] >= LEAST_CELLS]

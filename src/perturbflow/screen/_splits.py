@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, listing
-from perturbflow.screen._fields import PerturbationFields, condition_frame, read_fields, text_column
+from perturbflow.screen._condition_frame import condition_frame
+from perturbflow.screen._fields import PerturbationFields, read_fields, text_column
 from perturbflow.screen._split_names import SPLITS, split_meanings
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,13 +15,15 @@ from perturbflow.evaluation._alignment import aligned, check_predicted
 from perturbflow.evaluation._baselines import fitted_baselines
 from perturbflow.evaluation._conditions import conditions_of, generator, named_conditions
 from perturbflow.evaluation._metrics import check_names, metrics_of, targets_of
+from perturbflow.evaluation._predicted_files import predicted_cells
 from perturbflow.evaluation._predictors import AskedTwice, GivenCells, Predictor, asked
 from perturbflow.evaluation._scores import Settings, score_all
 from perturbflow.evaluation._screens import screen_rows
 from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
+from perturbflow.predict._device import moved
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._feature_table import read_feature_table
-from perturbflow.screen._fields import read_cells, read_fields, writable
+from perturbflow.screen._fields import read_fields, read_screen, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._scale import summary_of_totals, warn_of_totals
 from perturbflow.screen._split_names import split_names
@@ -57,6 +58,7 @@ def evaluate(
     n_resamples: int = 1000,
     n_permutations: int = 200,
     n_jobs: int = 1,
+    device: str = "cpu",
     seed: int = 0,
     key_added: str = "evaluation",
     progress_bar: bool = True,
@@ -89,7 +91,7 @@ def evaluate(
         (:func:`perturbflow.pp.setup_perturbation`).
     predicted
         What else is judged, by name: cells that any tool predicted, as an AnnData (or a MuData with this ``modality``)
-        or the path of an h5ad file, with the registered columns in ``obs``; or a fitted sampler, anything with the
+        or the path of an h5ad or zarr file, with the registered columns in ``obs``; or a fitted sampler, anything with the
         method ``sample`` of :class:`perturbflow.baselines.Sampler`, which gets genes and perturbations in the order of
         the flow or, without one, of ``adata`` and its registered fields. An AnnData alone has the name "predicted".
         Predicted cells have to be of conditions with real cells, whichever split these are in.
@@ -124,6 +126,8 @@ def evaluate(
     n_jobs
         Conditions side by side, as in joblib: -1 for all processors. Predictions are made one after another. Nothing
         depends on it but time and memory.
+    device
+        Torch device of the network of the flow, such as "cuda"; "auto" takes a GPU where there is one.
     seed
         Seed of all draws. A condition's scores depend on neither the other conditions nor the other models, but for
         the metrics that compare it with them.
@@ -178,8 +182,9 @@ def evaluate(
 
     Notes
     -----
-    Conditions are streamed: beyond the cells of ``adata`` the memory is that of a few conditions with all their
-    predictions (one, or one more than there are jobs) and of the mean profiles and principal components of one context.
+    Conditions are streamed: the memory is that of a few conditions with all their predictions (one, or one more than
+    there are jobs), of the mean profiles and principal components of one context, and, where there are baselines, of
+    the training cells. All other cells of ``adata``, and those in files, are read when they are compared.
     Models that predict the same cells, and those that predict the same for all conditions, are judged once.
 
     Examples
@@ -195,7 +200,7 @@ def evaluate(
     check_key_added(adata, key_added, "evaluation")
     others = _others(predicted)
     key = None if key == "flow" and key not in adata.uns and others else key
-    flow = None if key is None else read_flow(adata, key)
+    flow = None if key is None else moved(read_flow(adata, key), device)
     fields = read_fields(adata) if flow is None else flow.fields
     vocabulary = fields.vocabulary
     metric_names = metrics_of(metrics)
@@ -208,7 +213,7 @@ def evaluate(
     _check_numbers(min_cells=min_cells, n_cells=n_cells, n_resamples=n_resamples, n_permutations=n_permutations)
 
     genes = list(map(str, adata.var_names)) if flow is None else list(flow.genes)
-    cells = read_cells(adata, genes=None if flow is None else flow.genes, fields=fields)
+    cells = read_screen(adata, genes=None if flow is None else flow.genes, fields=fields)
     fitted_splits = ("train",) if flow is None else tuple(flow.fitted_splits)
     split = _split(adata, split_key)
     fitted = np.flatnonzero(np.isin(split, fitted_splits))
@@ -246,7 +251,7 @@ def evaluate(
             predictors[name] = asked(name, model)
             continue
         found, notes = aligned(
-            _predicted_cells(name, model), name=name, genes=genes, fields=fields, scale=scale, real=real
+            predicted_cells(name, model), name=name, genes=genes, fields=fields, scale=scale, real=real
         )
         what = f"The cells of predicted[{name!r}]"
         warn_of_totals(found.x, totals, unit=fields.natural_per_unit, what=what, than="the observed ones")
@@ -308,24 +313,6 @@ def _others(predicted: AnnData | Mapping[str, Any] | None) -> dict[str, Any]:
     if isinstance(predicted, Mapping):
         return {str(name): model for name, model in predicted.items()}
     return {"predicted": predicted}
-
-
-def _predicted_cells(name: str, model: Any) -> AnnData:
-    """Cells that another tool predicted, read from a file if need be."""
-    if isinstance(model, str | Path):
-        from anndata import read_h5ad
-
-        if not Path(model).is_file():
-            msg = f"Expected predicted[{name!r}] to be the path of an h5ad file, found no file at {str(model)!r}. Check the path."
-            raise FileNotFoundError(msg)
-        model = read_h5ad(model)
-    if not hasattr(model, "var_names"):
-        msg = (
-            f"Expected predicted[{name!r}] to be an AnnData, the path of an h5ad file, or a fitted sampler with a method "
-            f"`sample`, found {type(model).__name__}."
-        )
-        raise TypeError(msg)
-    return model
 
 
 class _WithSettings:

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
+from anndata import AnnData
+from scipy import sparse
 
 from perturbflow._checks import check_type, check_whole_number
-from perturbflow.predict._controls import PREDICTED_SOURCE, control_cells, predicted_keys
+from perturbflow.predict._controls import control_cells, predicted_keys
+from perturbflow.predict._device import moved
 from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
-from perturbflow.predict._output_space import OutputSpace, repressed_genes
+from perturbflow.predict._output_space import OutputSpace
+from perturbflow.predict._predicted_cells import PredictedCells, predicted_batches
 from perturbflow.predict._predicted_uncertainty import uncertainty_tables
 from perturbflow.predict._prediction import (
     ConditionSampler,
@@ -21,20 +24,18 @@ from perturbflow.predict._prediction import (
     warn_of_extrapolation,
     warn_of_scale,
 )
-from perturbflow.screen._conditions import TYPE_MARK
+from perturbflow.predict._prediction_file import check_path, write_cells
+from perturbflow.predict._stored_prediction import scattered
 from perturbflow.screen._fields import check_expression, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added, check_name, remove_earlier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-    from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from perturbflow.predict._controls import ControlCells
-    from perturbflow.predict._fitted_flow import FittedFlow
     from perturbflow.predict._prediction import PredictedCondition
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def predict_perturbation(
     target_total: float | None = None,
     key_added: str = "predicted",
     as_anndata: bool = False,
+    path: str | Path | None = None,
+    device: str = "cpu",
     seed: int = 0,
     modality: str | None = None,
     copy: bool = False,
@@ -85,7 +88,7 @@ def predict_perturbation(
         Weight of classifier-free guidance; 1 is the conditional flow itself, larger values exaggerate what sets the
         condition apart. By default the one chosen by the fit.
     n_cells
-        With ``as_anndata``: number of cells for every perturbation and context, from control cells drawn at random
+        With ``as_anndata`` or ``path``: number of cells for every perturbation and context, from control cells drawn at random
         (without replacement as far as they go). By default one for every control cell.
     n_steps
         Steps of the solver; chosen by the flow by default.
@@ -101,6 +104,13 @@ def predict_perturbation(
         Where predictions go in ``adata.obsm`` and their description in ``adata.uns``.
     as_anndata
         Return the predicted cells as a new AnnData; nothing is written into ``adata``.
+    path
+        Write the predicted cells to this file instead, ending in ".h5ad" or ".zarr": the AnnData that ``as_anndata``
+        would return, with sparse expression. Cells are written as they are predicted, so that any number fits in memory,
+        and the file is there when it is complete. Nothing may be there before.
+    device
+        Torch device of the network, such as "cuda"; "auto" takes a GPU where there is one. Cells on another device are
+        others in the last digits.
     seed
         Seed of everything random. The cells of one perturbation do not depend on which others are asked for.
     modality
@@ -114,9 +124,10 @@ def predict_perturbation(
 
     An earlier prediction under the key is replaced, with all that it has written.
 
-    `adata.obsm["predicted" | key_added]` : array of float32 (n_obs, n_vars)
-        Predicted expression, log1p-normalised or counts, in the rows of control cells, NaN in other rows and for genes
-        that the flow does not know. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
+    `adata.obsm["predicted" | key_added]` : CSR, float32 (n_obs, n_vars)
+        Predicted expression, log1p-normalised or counts, in the rows of control cells. Other rows, and genes that the
+        flow does not know, store nothing, which is no prediction of zeros: ``obsm["predicted"].getnnz(axis=1) > 0`` are
+        the rows with a cell. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
     `adata.uns["predicted" | key_added]` : dict
         ``perturbations``, their ``doses`` (if doses are registered or given), the names of their entries in ``obsm``,
         ``params``, and ``uncertainty``: a table with one row a perturbation and context, with the ``kind`` of the
@@ -138,12 +149,16 @@ def predict_perturbation(
     ValueError
         If a perturbation is unknown (the nearest known ones are named), a dose is wrong or cannot be left out, genes
         are missing, there are no control cells, a covariate is unknown, the expression is not log1p-normalised, counts
-        are wanted that the control cells do not tell, or ``key_added`` names something else.
+        are wanted that the control cells do not tell, ``key_added`` names something else, the device is not there, or no
+        file can be made at ``path``.
+    OSError
+        If the file cannot be written.
 
     Notes
     -----
-    Conditions are streamed in batches of cells: memory is that of one batch and of the output. Only the control cells
-    of a context without training controls are one batch, whatever their number.
+    Conditions are streamed in batches of cells: memory is that of one batch and, unless it goes to a file, of the output.
+    Control cells may be in a file too (backed, lazy, or arrays of dask): only those of a batch are read. Those of a
+    context without training controls are one batch, whatever their number.
 
     Where doses are registered and ``dose`` is left out, a perturbation is predicted at the dose at which it was measured
     in the contexts of the prediction or, if it was not there, in any. A combination that was not measured has the doses
@@ -177,13 +192,20 @@ def predict_perturbation(
         raise ValueError(msg)
     if n_cells is not None:
         check_whole_number(n_cells, name="n_cells", least=1)
-        if not as_anndata:
+        if not as_anndata and path is None:
             msg = (
-                "Expected `n_cells` together with `as_anndata=True`, found it alone: predictions in `obsm` belong to "
-                "the control cells of `adata`, one each."
+                "Expected `n_cells` together with `as_anndata=True` or `path`, found it alone: predictions in `obsm` "
+                "belong to the control cells of `adata`, one each."
             )
             raise ValueError(msg)
-    flow = read_flow(adata, key)
+    if path is not None and (as_anndata or copy):
+        msg = (
+            f"Expected predictions either in a file or in memory, found `path={str(path)!r}` together with "
+            f"`{'as_anndata' if as_anndata else 'copy'}=True`. Leave out one of them."
+        )
+        raise ValueError(msg)
+    file = None if path is None else check_path(path)
+    flow = moved(read_flow(adata, key), device)
     check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=covariates)
     sampler = ConditionSampler(flow, controls, guidance=guidance, n_steps=n_steps, seed=seed)
@@ -200,10 +222,18 @@ def predict_perturbation(
         **({} if dose is None else {"dose": recorded_dose(dose)}),
         **({} if output == "log_normalised" else {"output": output, "target_total": space.total}),
     }
-    if as_anndata:
-        return _new_cells(
-            adata, flow, controls, conditions, sampler, space, n_cells=n_cells, params=params, key_added=key_added
-        )
+    if as_anndata or file is not None:
+        cells = PredictedCells.draw(sampler, space, conditions, n_cells)
+        elements = cells.annotations(adata, params | {"n_cells": n_cells or 0}, key=key_added)
+        if file is not None:
+            write_cells(file, cells.blocks(), elements)
+            return None
+        x = np.empty((cells.n_cells, len(flow.genes)), dtype=np.float32)
+        first = 0
+        for block in cells.blocks():
+            x[first : first + len(block)] = block
+            first += len(block)
+        return AnnData(x, **elements)
 
     labels = list(dict.fromkeys(condition.label for condition in conditions))
     keys = predicted_keys(labels, key_added=key_added)
@@ -211,17 +241,16 @@ def predict_perturbation(
     check_key_added(adata, key_added, "predicted", beside=beside)
     places = adata.var_names.get_indexer(list(flow.genes))
     if len(places) < adata.n_vars:
-        logger.warning("%d of %d genes are unknown to the flow: NaN.", adata.n_vars - len(places), adata.n_vars)
+        logger.warning(
+            "%d of %d genes are unknown to the flow: not predicted.", adata.n_vars - len(places), adata.n_vars
+        )
     uncertainty, sds = uncertainty_tables(flow, controls, conditions)
-    results = {}
-    for label in labels:
-        predicted = np.full((adata.n_obs, adata.n_vars), np.nan, dtype=np.float32)
-        for condition in conditions:
-            if condition.label == label:
-                rows = controls.rows[condition.members]
-                for batch, cells in _batches(sampler, space, condition, condition.members):
-                    predicted[np.ix_(rows[batch], places)] = cells
-        results[keys[label]] = predicted
+    results = {
+        keys[label]: _predicted(
+            sampler, space, [one for one in conditions if one.label == label], places, (adata.n_obs, adata.n_vars)
+        )
+        for label in labels
+    }
     sds = sds.reindex(adata.var_names)
     record = {
         "perturbations": labels,
@@ -241,62 +270,18 @@ def predict_perturbation(
     return adata if copy else None
 
 
-def _batches(
-    sampler: ConditionSampler, space: OutputSpace, condition: PredictedCondition, members: NDArray[np.intp]
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Predict from control cells as :meth:`ConditionSampler.batches` does, in the units that are wanted."""
-    flow, rng = sampler.flow, sampler.rng(condition, "rounding")
-    vocabulary = flow.vocabulary
-    components = [vocabulary.components[place] for place in np.flatnonzero(condition.perturbation)]
-    targets = repressed_genes(components, flow.genes, type_mark=TYPE_MARK if vocabulary.has_types else None)
-    for batch, cells in sampler.batches(condition, members):
-        yield batch, space.convert(cells, members=members[batch], targets=targets, rng=rng)
-
-
-def _new_cells(
-    adata: AnnData,
-    flow: FittedFlow,
-    controls: ControlCells,
-    conditions: Sequence[PredictedCondition],
+def _predicted(
     sampler: ConditionSampler,
     space: OutputSpace,
-    *,
-    n_cells: int | None,
-    params: Mapping[str, Any],
-    key_added: str,
-) -> AnnData:
-    from anndata import AnnData
-
-    drawn = [
-        condition.members if n_cells is None else _draw(condition.members, n_cells, sampler.rng(condition, "controls"))
-        for condition in conditions
-    ]
-    x = np.empty((sum(map(len, drawn)), len(flow.genes)), dtype=np.float32)
-    tables, first = [], 0
-    fields, vocabulary = flow.fields, flow.vocabulary
-    for condition, members in zip(conditions, drawn, strict=True):
-        for _, cells in _batches(sampler, space, condition, members):
-            x[first : first + len(cells)] = cells
-            first += len(cells)
-        columns: dict[str, Any] = {fields.perturbation_key: condition.label}
-        if fields.dose_key is not None:
-            columns[fields.dose_key] = condition.dose_label
-        for (name, categories), code in zip(vocabulary.covariates, condition.covariates, strict=True):
-            columns[name] = categories[code]
-        source = adata.obs_names[controls.rows[members]]
-        tables.append(pd.DataFrame({**columns, "source": PREDICTED_SOURCE, "source_cell": source}))
-    obs = pd.concat(tables, ignore_index=True)
-    for name in obs.columns:
-        if name != "source_cell":
-            obs[name] = obs[name].astype("category")
-    obs.index = [f"predicted_{i}" for i in range(len(obs))]
-    var = adata.var.loc[list(flow.genes)].copy()
-    uncertainty, sds = uncertainty_tables(flow, controls, conditions)
-    record = {"params": dict(params) | {"n_cells": n_cells or 0}, "uncertainty": uncertainty}
-    return AnnData(x, obs=obs, var=var, uns={key_added: record}, varm={f"{key_added}_sd": sds})
-
-
-def _draw(members: NDArray[np.intp], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Draw n of the members, each as often as any other but for one."""
-    whole = np.tile(members, n // len(members))
-    return np.concatenate([whole, rng.choice(members, n - len(whole), replace=False)])
+    conditions: Sequence[PredictedCondition],
+    places: NDArray[np.intp],
+    shape: tuple[int, int],
+) -> sparse.csr_matrix:
+    """Cells of one perturbation in the rows of the control cells that they start from."""
+    blocks, rows = [], []
+    for condition in conditions:
+        of_condition = sampler.controls.rows[condition.members]
+        for batch, cells in predicted_batches(sampler, space, condition, condition.members):
+            blocks.append(sparse.csr_matrix(cells))
+            rows.append(of_condition[batch])
+    return scattered(blocks, np.concatenate(rows), places, shape)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from scipy.special import ndtr, ndtri
 
 from perturbflow._checks import (
@@ -21,12 +20,13 @@ from perturbflow._checks import (
     nearest,
 )
 from perturbflow.flow import KINDS
+from perturbflow.metrics._moments import Moments
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
-from perturbflow.predict._predicted_uncertainty import predicted_uncertainty
+from perturbflow.predict._predicted_uncertainty import context_of, predicted_uncertainty
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
-from perturbflow.screen._fields import check_expression, expression, find_genes, writable
+from perturbflow.screen._fields import check_expression, find_genes, read_expression, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._named_arrays import chosen, without_names
 from perturbflow.store._keys import check_key_added
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from perturbflow.predict._controls import ControlCells
     from perturbflow.predict._fitted_flow import FittedFlow
     from perturbflow.predict._prediction import PredictedCondition
+    from perturbflow.screen._expression import Expression
     from perturbflow.screen._fields import PerturbationFields
 
 _DRAWS = 2000
@@ -159,13 +160,7 @@ def rank_perturbations(
         if not keep.any():
             msg = "Expected control cells among `from_cells`, found none. Name cells with the control label."
             raise ValueError(msg)
-        controls = replace(
-            controls,
-            rows=controls.rows[keep],
-            x=controls.x[keep],
-            covariates=controls.covariates[keep],
-            types=None if controls.types is None else controls.types[keep],
-        )
+        controls = controls.subset(keep)
     goal = _target(adata, target, flow)
     labels = _labels(flow, candidates, combinations=combinations)
     conditions = conditions_to_predict(flow, controls, labels, dose, every_dose=True)
@@ -198,11 +193,11 @@ class _Profile:
     noise: NDArray[np.float64]
 
     @classmethod
-    def of(cls, x: Any) -> _Profile:
-        x = x.toarray() if sparse.issparse(x) else np.asarray(x)
-        mean = x.mean(axis=0, dtype=np.float64)
-        variance = x.var(axis=0, dtype=np.float64, ddof=1) if len(x) > 1 else np.zeros_like(mean)
-        return cls(mean, variance, variance / len(x))
+    def of(cls, x: Expression) -> _Profile:
+        parts = [Moments.of(block) for _, block in x.chunks()]
+        found = parts[0] if len(parts) == 1 else Moments.pooled(*parts)
+        variance = found.variance if len(x) > 1 else np.zeros_like(found.mean)
+        return cls(found.mean, variance, variance / len(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,7 +244,7 @@ def _score(
         by_label.setdefault((condition.label, condition.dose_label), []).append(condition)
         codes = tuple(condition.covariates.tolist())
         if codes not in contexts:
-            contexts[codes] = prior.context(condition.covariates, controls.dense(condition.members))
+            contexts[codes] = context_of(flow, controls, condition)
     rows = []
     for (label, dose), parts in by_label.items():
         shares = np.array([len(part.members) for part in parts]) / sum(len(part.members) for part in parts)
@@ -324,9 +319,7 @@ def _target(adata: AnnData, target: Any, flow: FittedFlow) -> _Profile:
     if not len(rows):
         msg = "Expected cells in `target`, found none. Name values that occur together."
         raise ValueError(msg)
-    x = expression(adata, flow.fields.layer)
-    x = sparse.csr_matrix(x) if sparse.issparse(x) else np.asarray(x)
-    return _Profile.of(x[rows][:, find_genes(adata, flow.genes)])
+    return _Profile.of(read_expression(adata, flow.fields.layer, genes=flow.genes).part(rows=rows))
 
 
 def _given(values: NDArray[np.float64], n_genes: int) -> _Profile:

@@ -15,8 +15,9 @@ from perturbflow._checks import check_key, check_text, check_unique_names, listi
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._output_space import renormalised
+from perturbflow.predict._stored_prediction import read_prediction
 from perturbflow.screen._conditions import TYPE_MARK, canonical_label
-from perturbflow.screen._fields import expression, find_genes, perturbation_columns, text_column
+from perturbflow.screen._fields import find_genes, perturbation_columns, read_expression, text_column
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -118,14 +119,14 @@ def write_cell_eval(
     fixed = {name: str(value) for name, value in params["covariates"].items()}
     controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=fixed)
     places = _gene_places(flow.genes, genes)
-    cells = _in_obsm(adata, flow, controls, record) if predicted is None else _new_cells(predicted, flow)
+    cells = _in_obsm(adata, flow, controls, record, key=key) if predicted is None else _new_cells(predicted, flow)
     names = _names(flow.vocabulary, cells.labels, control_label=control_label)
     total = float(params["target_total"]) if "target_total" in params else None
     # cell-eval undoes natural logarithms, which predictions for the challenge are already.
     unit = flow.fields.natural_per_unit
     cells = replace(cells, x=cells.x * (unit if total is None else 1.0))
     contexts = _contexts(flow, controls.covariates)
-    real_controls = _Cells.of(controls.x, contexts, flow.fields.control, total=total, unit=unit)
+    real_controls = _Cells.of(controls.x.take(), contexts, flow.fields.control, total=total, unit=unit)
     parts = {Path(path): [cells] if flow.fields.control in cells.labels else [cells, real_controls]}
     if real_path is not None:
         real = _real_cells(adata, flow, cells, fixed=fixed, total=total)
@@ -198,15 +199,16 @@ def _contexts(flow: FittedFlow, codes: NDArray[np.int64]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=range(len(codes)))
 
 
-def _in_obsm(adata: AnnData, flow: FittedFlow, controls: ControlCells, record: Mapping[str, Any]) -> _Cells:
+def _in_obsm(
+    adata: AnnData, flow: FittedFlow, controls: ControlCells, record: Mapping[str, Any], *, key: str
+) -> _Cells:
     """Predictions in the rows of control cells."""
     places = find_genes(adata, flow.genes)
     x, labels, codes = [], [], []
     for label, name in zip(record["perturbations"], record["obsm"], strict=True):
-        check_key(str(name), adata.obsm, where="adata.obsm", hint=_AGAIN)
-        values = np.asarray(adata.obsm[str(name)], dtype=np.float32)[np.ix_(controls.rows, places)]
-        filled = np.isfinite(values).all(axis=1)
-        x.append(sparse.csr_matrix(values[filled]))
+        predicted = read_prediction(adata, key, str(name))
+        filled = predicted.has_cell[controls.rows]
+        x.append(predicted.cells(controls.rows[filled], places))
         labels += [str(label)] * int(filled.sum())
         codes.append(controls.covariates[filled])
     if not labels:
@@ -224,7 +226,7 @@ def _new_cells(predicted: AnnData, flow: FittedFlow) -> _Cells:
         msg = f"Expected cells in `predicted`, found none. {_AGAIN}"
         raise ValueError(msg)
     contexts = {name: text_column(predicted, name) for name, _ in flow.vocabulary.covariates}
-    x = sparse.csr_matrix(predicted.X)[:, find_genes(predicted, flow.genes)]
+    x = read_expression(predicted, genes=flow.genes).take()
     return _Cells.of(x, pd.DataFrame(contexts, index=range(len(labels))), labels)
 
 
@@ -280,7 +282,7 @@ def _real_cells(
             "leave out `real_path`."
         )
         raise ValueError(msg)
-    x = sparse.csr_matrix(expression(adata, fields.layer))[keep][:, find_genes(adata, flow.genes)]
+    x = read_expression(adata, fields.layer, genes=flow.genes)[keep]
     return _Cells.of(x, contexts[keep], canonical[keep], total=total, unit=fields.natural_per_unit)
 
 

@@ -1,0 +1,100 @@
+"""A screen: what was done to every cell, encoded once, beside expression that stays where it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from perturbflow.flow import CellData
+from perturbflow.screen._sources import ROWS_AT_ONCE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from perturbflow.screen._expression import Expression
+    from perturbflow.screen._fields import PerturbationFields
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """Cells of an AnnData with numbers for what was done to them.
+
+    It has what :class:`perturbflow.flow.CellData` has, and ``x[rows]`` are cells in memory in both, so that whatever
+    asks for rows takes either.
+
+    Parameters
+    ----------
+    fields
+        Where the AnnData says it.
+    x
+        Expression (n, G).
+    distinct
+        Doses of every component (m, P), a row for every label, dose and type; not necessarily different.
+    codes
+        The row of ``distinct`` of every cell (n,).
+    covariates
+        Codes of the covariates (n, K).
+    """
+
+    fields: PerturbationFields
+    x: Expression
+    distinct: sparse.csr_matrix
+    codes: NDArray[np.intp]
+    covariates: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes G."""
+        return self.x.n_vars
+
+    @cached_property
+    def perturbations(self) -> sparse.csr_matrix:
+        """Dose of every component in every cell: CSR (n, P)."""
+        return self.distinct[self.codes]
+
+    @property
+    def is_control(self) -> NDArray[np.bool_]:
+        """Whether nothing was done to a cell (n,)."""
+        return (self.distinct.getnnz(axis=1) == 0)[self.codes]
+
+    def subset(self, rows: NDArray[np.integer] | NDArray[np.bool_] | None = None) -> CellData:
+        """Read cells into memory.
+
+        Parameters
+        ----------
+        rows
+            Indices of cells, or one boolean a cell; by default all.
+
+        Returns
+        -------
+        The cells, in the order of ``rows``.
+        """
+        if rows is None:
+            return CellData(self.x.take(), self.perturbations, self.covariates)
+        return CellData(self.x[rows], self.distinct[self.codes[rows]], self.covariates[rows])
+
+    def chunks(
+        self, rows: NDArray[np.integer] | NDArray[np.bool_] | None = None, n_cells: int = ROWS_AT_ONCE
+    ) -> Iterator[CellData]:
+        """Read cells a chunk at a time.
+
+        Parameters
+        ----------
+        rows
+            Indices of cells, or one boolean a cell; by default all.
+        n_cells
+            Cells of a chunk.
+
+        Yields
+        ------
+        The cells of a chunk, in the order of ``rows``.
+        """
+        for some, block in self.x.chunks(rows, n_cells):
+            yield CellData(block, self.distinct[self.codes[some]], self.covariates[some])

@@ -1,0 +1,89 @@
+"""Screens in files, lazy or as arrays of dask give what the same screen gives in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import perturbflow as pf
+from perturbflow.predict._stored_prediction import read_prediction
+
+JUDGED: dict[str, Any] = {
+    "metrics": ["energy_distance", "rmse_of_mean_effects", "rank_of_cosine_in_components"],
+    "baselines": ["mean effect"],
+    "n_permutations": 5,
+    "n_resamples": 20,
+    "n_cells": 30,
+    "min_cells": 5,
+    "n_steps": 2,
+    "progress_bar": False,
+}
+
+
+def test_splits_are_the_same(registered, stored_elsewhere):
+    elsewhere = stored_elsewhere(registered)
+    for adata in (registered, elsewhere):
+        pf.pp.split_perturbations(adata, task="covariate_transfer", seed=3)
+        pf.pp.split_perturbations(adata, task="cells", seed=3, key_added="folds")
+    assert elsewhere.uns["split"]["hash"] == registered.uns["split"]["hash"]
+    assert elsewhere.uns["folds"]["cell_hash"] == registered.uns["folds"]["cell_hash"]
+    assert elsewhere.obs["split"].tolist() == registered.obs["split"].tolist()
+    pd.testing.assert_frame_equal(elsewhere.uns["split"]["held_out"], registered.uns["split"]["held_out"])
+
+
+def test_predictions_rankings_and_evaluations_are_the_same(fitted, stored_elsewhere, tmp_path):
+    elsewhere = stored_elsewhere(fitted)
+    for adata in (fitted, elsewhere):
+        pf.tl.predict_perturbation(adata, ["A", "B+D"], seed=1)
+        pf.tl.rank_perturbations(adata, {"perturbation": "A"}, from_cells={"cell_type": "type_1"})
+        pf.tl.evaluate(adata, **JUDGED)
+    for name in ("predicted_A", "predicted_B+D"):
+        found, expected = (read_prediction(adata, "predicted", name) for adata in (elsewhere, fitted))
+        assert (found.values != expected.values).nnz == 0
+        np.testing.assert_array_equal(found.has_cell, fitted.obs["perturbation"] == "control")
+        assert found.has_gene.all()
+    pd.testing.assert_frame_equal(elsewhere.varm["predicted_sd"], fitted.varm["predicted_sd"])
+    close = {"rtol": 1e-5, "atol": 1e-7}
+    for key in ("ranked_perturbations", "evaluation", "evaluation_summary", "evaluation_verdicts"):
+        pd.testing.assert_frame_equal(elsewhere.uns[key], fitted.uns[key], **close)
+    counts = [
+        pf.tl.predict_perturbation(adata, "A", output="counts", as_anndata=True, n_cells=9)
+        for adata in (fitted, elsewhere)
+    ]
+    np.testing.assert_array_equal(counts[0].X, counts[1].X)
+    ax: Any = pf.pl.expression(elsewhere, "B+D", n_genes=2)
+    assert ax.get_legend() is not None
+    pf.tl.write_cell_eval(elsewhere, tmp_path / "cell_eval.h5ad")
+
+
+def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatch):
+    elsewhere = stored_elsewhere(fitted)
+    if not elsewhere.isbacked:
+        pytest.skip("cells of other forms are read by chunks")
+    from perturbflow.screen import _sources
+
+    read = []
+    run = _sources._InFile._run
+
+    def recorded(self, rows):
+        read.extend(rows.tolist())
+        return run(self, rows)
+
+    monkeypatch.setattr(_sources._InFile, "_run", recorded)
+    monkeypatch.setattr("perturbflow.tl._predict_perturbation.check_expression", lambda *args: None)
+    monkeypatch.setattr("perturbflow.tl._predict_perturbation.warn_of_scale", lambda *args: None)
+    cells = pf.tl.predict_perturbation(elsewhere, "A", n_cells=10, covariates={"cell_type": "type_2"}, as_anndata=True)
+    assert sorted(read) == sorted(fitted.obs_names.get_indexer(cells.obs["source_cell"]))
+
+
+def test_a_backed_screen_is_not_predicted_into_a_copy(fitted, tmp_path):
+    import anndata
+
+    fitted.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    with pytest.raises(ValueError, match=r"in memory for `copy=True`, found one that is backed by a file"):
+        pf.tl.predict_perturbation(backed, "A", copy=True)
+    backed.file.close()
