@@ -233,6 +233,7 @@ class FittedFlow:
         check_below(prior.level_components, config.n_components, what="a component")
         check_below(prior.group_components, config.n_components, what="a component")
         check_equal(int(prior.group_starts[-1]), len(prior.group_components), what="doses of training groups")
+        prior.groups.doses.check_format()
         for column, size in enumerate(categories):
             check_below(prior.contexts[:, column], size, what="a category")
         flow = ConditionalFlow(config, prior)

@@ -50,7 +50,7 @@ def _variances(*shape: int | str) -> Array:
     return Array(shape, low=0)
 
 
-# Fields of `AdditiveHurdlePrior`. C contexts, K covariates, P components with F features, L dose levels, g groups, G genes.
+# Arrays of `AdditiveHurdlePrior`. C contexts, K covariates, P components with F features, L dose levels, g groups, G genes.
 PRIOR: Mapping[str, Array] = MappingProxyType(
     {
         "contexts": Array(("C", "K"), low=0),
@@ -67,14 +67,16 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "level_doses": Array(("L",), above=0),
         "trained": _probabilities("P"),
         "shared": Array((2, "C", "G")),
-        "effects": Array((2, "L", "C", "G")),
+        "effect_codes": Array((2, "L", "C", "G")),
+        "effect_steps": Array((2, "L", "C"), above=0),
         "group_starts": Array(("g + 1",), low=0),
         "group_components": Array(("doses",), low=0),
         "group_amounts": Array(("doses",), above=0),
         "group_contexts": Array(("g",), low=0),
         "group_cells": Array(("g",), above=0),
-        "interactions": Array((2, "g", "G")),
-        "effect_variances": _variances(2, "L", "G"),
+        "interaction_codes": Array((2, "g", "G")),
+        "interaction_steps": Array((2, "g"), above=0),
+        "effect_sds": _variances(2, "L", "G"),
         "interaction_variances": _variances(2, "G"),
         "context_variances": _variances(2, "G"),
         "base_precisions": Array((2, "C", "G"), low=0),
