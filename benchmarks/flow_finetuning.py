@@ -37,7 +37,7 @@ from perturbflow.flow import (
     draw_path,
     flow_matching_errors,
 )
-from perturbflow.flow._batches import DeviceRows, TrainingConditions, group_of_cells
+from perturbflow.flow._batches import DeviceRows, TrainingConditions
 from perturbflow.metrics import energy_distance
 from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.screen._fields import PerturbationFields, read_cells, read_fields
@@ -132,8 +132,8 @@ class Judge:
         """Flow-matching loss, as it is trained but without dropped conditions."""
         import torch
 
-        groups, generator = cells.groups(), torch.Generator().manual_seed(self.seed)
-        conditions, group = TrainingConditions(flow, groups), group_of_cells(groups, len(cells))
+        grouping, generator = cells.grouping(), torch.Generator().manual_seed(self.seed)
+        conditions, group = TrainingConditions(flow, grouping), torch.as_tensor(grouping.codes)
         rows, all_cells = DeviceRows(cells.x, flow.device), torch.zeros(LOSS_CELLS, dtype=torch.bool)
         losses = []
         with torch.inference_mode():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -81,20 +81,25 @@ def test_order_of_components_does_not_matter(additive):
         assert rmse(change(prior, doses)[0], change(swapped, doses[order])[0]) < 0.02
 
 
+def same_fields(prior, other, *, atol=1e-4):
+    """Effects are rounded to 3e-5 of the largest of a gene; the rounding may differ."""
+    for field in fields(prior):
+        one, two = getattr(prior, field.name), getattr(other, field.name)
+        np.testing.assert_allclose(one, two, rtol=2e-3 if field.name == "effect_variances" else 1e-5, atol=atol)
+
+
 def test_order_of_cells_does_not_matter(additive):
     cells = additive[0].data()
     shuffled = cells.subset(np.random.default_rng(0).permutation(len(cells)))
     prior, other = AdditiveHurdlePrior.fit(cells), AdditiveHurdlePrior.fit(shuffled)
-    for name, array in prior.to_arrays().items():
-        np.testing.assert_allclose(array, other.to_arrays()[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    same_fields(prior, other)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_sparse_cells_give_the_same_prior(additive, container):
     screen, _, _ = additive
     prior, other = AdditiveHurdlePrior.fit(screen.data()), AdditiveHurdlePrior.fit(screen.data(container))
-    for name, array in prior.to_arrays().items():
-        np.testing.assert_allclose(array, other.to_arrays()[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    same_fields(prior, other)
 
 
 def three_contexts(hurdle_screen, effects, *, n_cells=2000):

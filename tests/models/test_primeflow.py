@@ -295,7 +295,7 @@ def test_another_source_of_batches(registered):
     cells = read_cells(registered)
     settings = TrainingSettings(max_steps=6, batch_size=4)
     model = PRiMeFlow(registered, **SMALL)
-    data = Controls(cells, cells.groups(), settings)
+    data = Controls(cells, cells.grouping(), settings)
     model.train(**(QUICK | {"batch_size": 4}), split_key="none", datamodule=data)
     assert seen == list(range(6))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbflow.flow import AdditiveHurdlePrior, Calibration
+from perturbflow.flow import AdditiveHurdlePrior, Calibration, CellData
 from perturbflow.predict._fitted_flow import FILE
 from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR
 from perturbflow.predict._flow_store import read_flow, write_flow
@@ -36,21 +36,24 @@ def put(part: str, name: str, value: Any, *, at: int | None = 0) -> Change:
 
 FLOW: dict[str, tuple[Change, str]] = {
     "not a number": (put("prior", "variance", np.nan), "NaN or infinite values in `prior/variance`"),
-    "infinite": (put("prior", "effects", np.inf), "NaN or infinite values in `prior/effects`"),
+    "infinite": (put("prior", "effect_steps", np.inf), "NaN or infinite values in `prior/effect_steps`"),
     "negative variance": (put("prior", "variance", -1), "values from -1 .* in `prior/variance`, which should be above 0"),
     "no variance": (put("prior", "variance", 0), "in `prior/variance`, which should be above 0"),
-    "negative variance of effects": (put("prior", "effect_variances", -1), "should be at least 0"),
+    "negative variance of effects": (put("prior", "effect_sds", -1), "should be at least 0"),
     "probability": (put("prior", "control_expressed", 1.5), "should be at least 0 and at most 1"),
     "weights": (put("weights", "read.weight", np.nan), "NaN or infinite values in `weights/read.weight`"),
     "calibration": (put("calibration", "factors", np.nan), "NaN or infinite values in `calibration/factors`"),
     "scales": (put("calibration", "scales", lambda a: a[1:], at=None), "`calibration/weights` of shape"),
     "strata": (put("calibration", "edges", lambda a: a[:, 1:], at=None), r"with 3 instead of 4 = strata - 1"),
-    "fewer genes": (put("prior", "effects", lambda a: a[..., 1:], at=None), r"of shape \(2, 4, 2, 39\) instead of \(2, L, C, G\)"),
+    "fewer genes": (put("prior", "effect_codes", lambda a: a[..., 1:], at=None), r"of shape \(2, 4, 2, 39\) instead of \(2, L, C, G\)"),
     "fewer contexts": (put("prior", "n_controls", lambda a: a[1:], at=None), "`prior/n_controls` of shape"),
     "context": (put("prior", "group_contexts", 9), "the number 9 of a context, of which there are 2"),
+    "component of a group": (put("prior", "group_components", 9), "the number 9 of a component, of which there are 4"),
+    "start of a group": (put("prior", "group_starts", 9, at=1), "what does not fit together"),
+    "doses": (put("prior", "group_starts", 9, at=-1), "found 9 doses of training groups instead of 12"),
     "component": (put("prior", "level_components", 9), "the number 9 of a component, of which there are 4"),
     "category": (put("prior", "contexts", 7), "the number 7 of a category, of which there are 2"),
-    "no array": (lambda stored: stored["prior"].pop("effects"), "nothing under 'effects'"),
+    "no array": (lambda stored: stored["prior"].pop("effect_codes"), "nothing under 'effect_codes'"),
     "no part": (lambda stored: stored.pop("calibration"), "nothing under 'calibration'"),
     "no weight": (lambda stored: stored["weights"].pop("read.weight"), "nothing under 'weights/read.weight'"),
     "another weight": (put("weights", "more", np.zeros(3), at=None), r"`weights/more` of shape and type .* instead of None"),
@@ -67,7 +70,7 @@ FLOW: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 # What only the checksum can tell.
 CHANGED: dict[str, Change] = {
-    "effects": put("prior", "effects", 0.25),
+    "effects": put("prior", "effect_codes", 12_345),
     "weights": put("weights", "read.weight", 0.25),
     "calibration": put("calibration", "factors", 2.0),
     "genes": put("", "genes", "another"),
@@ -143,9 +146,11 @@ def test_damaged_dynamics_forecast_nothing(fitted_dynamics, unchanged, change, m
     assert "Fit again with `pf.tl.fit_dynamics`" in str(error.value)
 
 
-@pytest.mark.parametrize(("table", "kind"), [(PRIOR, AdditiveHurdlePrior), (CALIBRATION, Calibration)])
-def test_tables_know_every_array(table, kind):
-    assert set(table) == {field.name for field in fields(kind)}
+def test_tables_know_every_array():
+    doses = np.repeat([[0.0], [1.0]], 20, axis=0)
+    prior = AdditiveHurdlePrior.fit(CellData(np.ones((40, 2)), doses, np.zeros((40, 0), dtype=int)))
+    assert set(PRIOR) == set(prior.to_arrays())
+    assert set(CALIBRATION) == {field.name for field in fields(Calibration)}
 
 
 def test_arrays_that_nothing_is_known_of_are_finite():

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from scipy import sparse
 
 from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, FlowConfig, TrainingSettings
-from perturbflow.flow._batches import TrainingConditions, group_of_cells
+from perturbflow.flow._batches import TrainingConditions
 from perturbflow.train._averaging import AveragedWeights
 from perturbflow.train._checkpoint import Checkpoint
 from perturbflow.train._train_flow import train_flow
@@ -337,7 +337,7 @@ def test_a_loss_that_is_not_finite_names_genes_and_groups():
     assert equal(weights(flow), before)
     assert raised.value.genes == [3]
     assert raised.value.groups == [1]
-    named = raised.value.named([f"gene {i}" for i in range(N_GENES)], ["control", "drug"])
+    named = raised.value.named([f"gene {i}" for i in range(N_GENES)], ["control", "drug"].__getitem__)
     assert "at step 1 from genes 'gene 3' in conditions 'drug'. Check" in str(named)
 
 
@@ -386,8 +386,8 @@ def test_callbacks_loggers_and_options_of_lightning(tmp_path):
 
 def test_dropped_conditions_get_the_pooled_law():
     flow = new_flow()
-    groups = CELLS.groups()
-    conditions, group = TrainingConditions(flow, groups), torch.arange(64) % len(groups)
+    grouping = CELLS.grouping()
+    conditions, group = TrainingConditions(flow, grouping), torch.arange(64) % len(grouping)
     generator = torch.Generator().manual_seed(0)
     hidden = flow.encoder.draw_mask(64, whole=1.0, part=0.0, generator=generator)
     law, condition = conditions.look_up(group, *hidden)
@@ -404,10 +404,10 @@ def test_dropped_conditions_get_the_pooled_law():
 
 
 def test_cells_have_their_own_condition_and_law():
-    flow, groups = new_flow(), CELLS.groups()
-    group = group_of_cells(groups, len(CELLS))
+    flow, grouping = new_flow(), CELLS.grouping()
+    group = torch.as_tensor(grouping.codes)
     shown = flow.encoder.draw_mask(len(CELLS), whole=0.0, part=0.0, generator=torch.Generator())
-    law, condition = TrainingConditions(flow, groups).look_up(group, *shown)
+    law, condition = TrainingConditions(flow, grouping).look_up(group, *shown)
     doses = CELLS.perturbations.toarray()[:, 0]
     assert (condition[:, 1].numpy() == doses).all()
     laws = [PRIOR.law(np.array([dose]), PRIOR.context(np.zeros(1, dtype=int))) for dose in (0, 1)]

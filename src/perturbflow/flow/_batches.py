@@ -10,11 +10,10 @@ import torch
 from perturbflow.flow._parametrisation import GeneLaw
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
-    from perturbflow.flow._data import Expression, Group
+    from perturbflow.flow._data import Expression
+    from perturbflow.flow._grouping import Grouping
     from perturbflow.flow._model import ConditionalFlow
 
 _SHARE_OF_DEVICE_MEMORY = 0.5
@@ -85,20 +84,20 @@ class TrainingConditions:
     ----------
     flow
         The flow, with its prior.
-    groups
+    grouping
         The training groups; a group is named by its place among them.
     """
 
-    def __init__(self, flow: ConditionalFlow, groups: Sequence[Group]) -> None:
+    def __init__(self, flow: ConditionalFlow, grouping: Grouping) -> None:
         prior = flow.prior
-        laws = [prior.law(group.perturbation, prior.context(group.covariates)) for group in groups]
-        laws.append(prior.pooled_law())
-        self.expressed = torch.as_tensor(np.stack([law.expressed for law in laws]), device=flow.device)
-        self.mean = torch.as_tensor(np.stack([law.mean for law in laws]), device=flow.device)
+        laws, pooled = prior.laws(grouping.doses, grouping.covariates), prior.pooled_law()
+        self.expressed = torch.as_tensor(np.vstack([laws.expressed, pooled.expressed]), device=flow.device)
+        self.mean = torch.as_tensor(np.vstack([laws.mean, pooled.mean]), device=flow.device)
         self.variance = torch.as_tensor(prior.variance, device=flow.device)
-        self.encoded = flow.encode(
-            np.stack([group.perturbation for group in groups]), np.stack([group.covariates for group in groups])
-        )
+        # Groups by components are far larger than what is not zero in them.
+        self.positions = DeviceRows(prior.levels.sparse_positions(grouping.doses), flow.device)
+        self.covariates = torch.as_tensor(grouping.covariates)
+        self.encoder = flow.encoder
 
     def look_up(self, group: Tensor, mask: Tensor, dropped: Tensor) -> tuple[GeneLaw, Tensor]:
         """Laws and encoded conditions of cells, as far as they are not hidden.
@@ -106,7 +105,7 @@ class TrainingConditions:
         Parameters
         ----------
         group
-            Group of every cell (n,).
+            Group of every cell (n,), on the CPU.
         mask, dropped
             What is kept of the conditions (n, size), and which are dropped whole (n,), whose law is that of all cells;
             from :meth:`ConditionEncoder.draw_mask`.
@@ -115,27 +114,7 @@ class TrainingConditions:
         -------
         Laws (n, G) and encoded conditions (n, size).
         """
-        group = group.to(self.encoded.device)
-        which = torch.where(dropped.to(group.device), len(self.expressed) - 1, group)
+        encoded = self.encoder.encode(self.positions.take(group), self.covariates[group].to(self.expressed.device))
+        which = torch.where(dropped, len(self.expressed) - 1, group).to(self.expressed.device)
         law = GeneLaw(self.expressed[which], self.mean[which], self.variance)
-        return law, self.encoded[group] * mask.to(self.encoded)
-
-
-def group_of_cells(groups: Sequence[Group], n_cells: int) -> Tensor:
-    """Group of every cell.
-
-    Parameters
-    ----------
-    groups
-        The groups, which have every cell once.
-    n_cells
-        Number of cells n.
-
-    Returns
-    -------
-    Places among the groups (n,).
-    """
-    group = torch.empty(n_cells, dtype=torch.long)
-    for place, own in enumerate(groups):
-        group[torch.as_tensor(own.rows)] = place
-    return group
+        return law, encoded * mask.to(encoded)

@@ -9,38 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow.flow._grouping import Grouping
+from perturbflow.flow._grouping import Group, Grouping
 
 Expression: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """The cells of one perturbation in one context.
-
-    Parameters
-    ----------
-    perturbation
-        Dose of every perturbation component (P,); all zero for controls.
-    covariates
-        Codes of the covariates (K,).
-    rows
-        Rows of these cells (m,), ascending.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> doses = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    >>> cells = pf.flow.CellData(np.ones((3, 4)), doses, np.zeros((3, 0), dtype=int))
-    >>> controls, perturbed = cells.groups()
-    >>> perturbed.perturbation.tolist(), perturbed.rows.tolist()
-    ([1.0, 0.0], [0, 2])
-    """
-
-    perturbation: NDArray[np.float32]
-    covariates: NDArray[np.int64]
-    rows: NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +107,4 @@ class CellData:
         One group per distinct pair of a perturbation row and a covariate row: controls first, then ordered by
         components, doses and covariates.
         """
-        grouping = self.grouping()
-        groups = []
-        for i in range(len(grouping)):
-            perturbation = np.zeros(grouping.doses.shape[1], dtype=np.float32)
-            own = slice(*grouping.doses.indptr[i : i + 2])
-            perturbation[grouping.doses.indices[own]] = grouping.doses.data[own]
-            groups.append(Group(perturbation, grouping.covariates[i], grouping.rows(i)))
-        return groups
+        return self.grouping().groups()

@@ -154,12 +154,26 @@ class DoseLevels:
         -------
         Positions (n, P), from 0 to 1.
         """
+        return self.sparse_positions(doses).toarray()
+
+    def sparse_positions(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
+        """Positions as of :meth:`positions`, without the zeros.
+
+        Parameters
+        ----------
+        doses
+            Doses (n, P).
+
+        Returns
+        -------
+        Positions (n, P), CSR.
+        """
         counts = np.diff(self._starts)
         rank = (np.arange(len(self.components)) - self._starts[self.components] + 1) / counts[self.components]
         of_component = sparse.csr_matrix(
             (rank, (np.arange(len(rank)), self.components)), shape=(len(rank), len(counts))
         )
-        return (self.design(doses) @ of_component).toarray().astype(np.float32)
+        return sparse.csr_matrix(self.design(doses) @ of_component, dtype=np.float32)
 
     def factor_from(self, earlier: DoseLevels, before: int, after: int) -> float:
         """Factor with which positions of a component are nearest to those among other levels, at doses that both know.

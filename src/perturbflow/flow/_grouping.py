@@ -17,6 +17,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Group:
+    """The cells of one perturbation in one context.
+
+    Parameters
+    ----------
+    perturbation
+        Dose of every perturbation component (P,); all zero for controls.
+    covariates
+        Codes of the covariates (K,).
+    rows
+        Rows of these cells (m,), ascending.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> doses = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    >>> cells = pf.flow.CellData(np.ones((3, 4)), doses, np.zeros((3, 0), dtype=int))
+    >>> controls, perturbed = cells.groups()
+    >>> perturbed.perturbation.tolist(), perturbed.rows.tolist()
+    ([1.0, 0.0], [0, 2])
+    """
+
+    perturbation: NDArray[np.float32]
+    covariates: NDArray[np.int64]
+    rows: NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
 class Grouping:
     """Cells divided by perturbation and covariates, without anything of the size of cells by components.
 
@@ -83,6 +112,16 @@ class Grouping:
     def rows(self, group: int) -> NDArray[np.intp]:
         """Cells of a group, ascending."""
         return self.order[self.starts[group] : self.starts[group + 1]]
+
+    def groups(self) -> list[Group]:
+        """All groups, each with the doses of all components."""
+        groups = []
+        for i in range(len(self)):
+            perturbation = np.zeros(self.doses.shape[1], dtype=np.float32)
+            own = slice(*self.doses.indptr[i : i + 2])
+            perturbation[self.doses.indices[own]] = self.doses.data[own]
+            groups.append(Group(perturbation, self.covariates[i], self.rows(i)))
+        return groups
 
 
 def canonical_order(doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -13,6 +13,7 @@ from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._grouping import canonical_order
 from perturbflow.flow._measurements import Measurements
+from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
 from perturbflow.flow._shrinkage import context_covariances
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ def fit_hurdle(
         field.name: np.stack([fit.pop(field.name).astype(np.float32, copy=False) for fit in fits])
         for field in fields(AdditiveFit)
     }
+    for name in ("effects", "interactions"):  # to what a store holds
+        for half in parts[name]:
+            half[:] = unpack(*pack(half))
+    for half in parts["effect_variances"]:
+        half[:] = unpack_variances(pack_variances(half))
     return {
         "contexts": contexts,
         "n_controls": control_n,

@@ -49,7 +49,8 @@ class RidgeSplit:
 
     def leverages(self) -> NDArray[np.float64]:
         """How far the effect of every group decides its own fit, the diagonal of ``D (D^T D + penalty)^-1 D^T`` (g,)."""
-        found = np.asarray(self.design.multiply(self.design) @ (1 / self._diagonal)).ravel()
+        precision = 1 / self._diagonal
+        found = np.asarray(self.design.multiply(self.design) @ precision).ravel()
         first = self.design.indptr[:-1][np.diff(self.design.indptr) > 0]
         block = np.full(self.design.shape[0], -1)
         block[np.diff(self.design.indptr) > 0] = self._block[self.design.indices[first]]

@@ -333,6 +333,7 @@ def _check(values: Mapping[str, Any]) -> None:
     check_below(prior.level_components, config.n_components, what="a component")
     check_below(prior.group_components, config.n_components, what="a component")
     check_equal(int(prior.group_starts[-1]), len(prior.group_components), what="doses of training groups")
+    prior.groups.doses.check_format()
     for column, size in enumerate(categories):
         check_below(prior.contexts[:, column], size, what="a category")
     # A network of the sizes that it claims is only made if it has the weights for it.

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from perturbflow.flow import CellData
+from perturbflow.flow._grouping import Grouping
 from perturbflow.screen._sources import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
+    from perturbflow.flow import Group
     from perturbflow.screen._expression import Expression
     from perturbflow.screen._fields import PerturbationFields
 
@@ -58,6 +60,14 @@ class Screen:
     def perturbations(self) -> sparse.csr_matrix:
         """Dose of every component in every cell: CSR (n, P)."""
         return self.distinct[self.codes]
+
+    def grouping(self) -> Grouping:
+        """Divide the cells by what was done to them and their context, as :meth:`perturbflow.flow.CellData.grouping`."""
+        return Grouping.of(self.perturbations, self.covariates)
+
+    def groups(self) -> list[Group]:
+        """All groups, as :meth:`perturbflow.flow.CellData.groups`."""
+        return self.grouping().groups()
 
     @property
     def is_control(self) -> NDArray[np.bool_]:

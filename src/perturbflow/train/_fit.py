@@ -15,7 +15,6 @@ from perturbflow._checks import check_between, check_type, check_whole_number
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     Calibration,
-    CellData,
     ConditionalFlow,
     FlowConfig,
     TrainingSettings,
@@ -23,13 +22,14 @@ from perturbflow.flow import (
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._feature_table import read_feature_table
-from perturbflow.screen._fields import check_expression, read_cells, read_fields
+from perturbflow.screen._fields import check_expression, read_fields, read_screen
 from perturbflow.screen._scale import summary_of_totals
 from perturbflow.screen._splits import check_no_leakage
 from perturbflow.store._outputs import check_folder
 from perturbflow.train._checkpoint import Checkpoint, hash_of
 from perturbflow.train._flow_data import FlowData
 from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
+from perturbflow.train._group_sums import sum_of, sums_of_parts
 from perturbflow.train._interruption import termination_interrupts
 from perturbflow.train._train_flow import run_lightning, train_flow
 from perturbflow.train._transfer import transfer_weights
@@ -43,11 +43,16 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
     from numpy.typing import NDArray
 
-    from perturbflow.screen._conditions import Vocabulary
+    from perturbflow.flow import CellData, GroupSums
+    from perturbflow.flow._data import Expression
+    from perturbflow.screen._screen import Screen
     from perturbflow.train._lightning_checkpoint import LightningState
     from perturbflow.train._train_flow import Trained
 
 logger = logging.getLogger(__name__)
+
+_N_PARTS = 4  # of the cells of every condition, each of which is left out once
+_MOST_CONTROLS = 20_000  # whose totals are summarised
 
 
 @usual_torch()
@@ -155,9 +160,9 @@ def fit(
     if not (split == "train").any():
         msg = f"Expected training cells, found no 'train' in `adata.obs[{split_key!r}]`. Split the cells again."
         raise ValueError(msg)
-    training = read_cells(adata, rows=split == "train")
+    screen = read_screen(adata, rows=split == "train")
     if max_epochs is not None:
-        settings = replace(settings, max_steps=math.ceil(max_epochs * len(training) / settings.batch_size))
+        settings = replace(settings, max_steps=math.ceil(max_epochs * len(screen) / settings.batch_size))
     target = _device(device)
     config = FlowConfig(
         n_genes=adata.n_vars,
@@ -167,21 +172,26 @@ def fit(
         **options,
     )
     features = read_feature_table(adata, vocabulary=fields.vocabulary)
-    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(training, features=features), seed=settings.seed)
+    n_parts = _N_PARTS if calibrate else 1
+    parts = sums_of_parts(screen, n_parts, seed=settings.seed)
+    sums = sum_of(parts)
+    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(sums, features=features), seed=settings.seed)
     init = {}
     if init_from is not None:
         report = transfer_weights(init_from, flow, list(map(str, adata.var_names)), fields.vocabulary)
         logger.info("%s", report)
         init = report.to_dict()
     flow.to(target)
-    controls = training.subset(np.flatnonzero(training.perturbations.getnnz(axis=1) == 0))
-    totals = summary_of_totals(controls.x, fields.natural_per_unit)
+    totals = summary_of_totals(_some_controls(screen, seed=settings.seed), fields.natural_per_unit)
 
+    training = _in_memory(screen)
     held_out = None
     if (split == "valid").any():
-        held_out = HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=settings.seed)
+        validation = read_screen(adata, rows=split == "valid")
+        held_out = HeldOutConditions(training, _in_memory(validation), seed=settings.seed)
         held_out = held_out if len(held_out) else None
-    identity = _identity(flow, settings, training, init)
+    identity = _identity(flow, settings, screen, sums, init)
+    del sums
     saved: list[Checkpoint] = []
 
     def open_checkpoint(state: LightningState) -> Checkpoint:
@@ -204,9 +214,8 @@ def fit(
             progress_bar=progress_bar,
         )
     except NonFiniteLossError as error:
-        labels = [fields.vocabulary.label(group.perturbation) for group in training.groups()]
-        raise error.named(list(map(str, adata.var_names)), labels) from None
-    interrupted = _tell(trained, [str(gene) for gene in adata.var_names], training, fields.vocabulary)
+        raise error.named(list(map(str, adata.var_names)), _names_of(screen)) from None
+    interrupted = _tell(trained, [str(gene) for gene in adata.var_names], screen)
     flow.to(target)
     fitted_splits: tuple[str, ...] = ("train",)
     curve: dict[str, NDArray[np.float64]] = {}
@@ -215,11 +224,12 @@ def fit(
         with termination_interrupts():
             if held_out is not None:
                 curve = _choose(flow, held_out, guidance)
-                training = read_cells(adata, rows=np.isin(split, ("train", "valid")))
-                flow.prior = AdditiveHurdlePrior.fit(training, features=features)
+                for part, more in zip(parts, sums_of_parts(validation, n_parts, seed=settings.seed), strict=True):
+                    part.include(more)
+                flow.prior = AdditiveHurdlePrior.fit(sum_of(parts), features=features)
                 fitted_splits = ("train", "valid")
             if calibrate:
-                calibration = Calibration.fit(training, features=features, seed=settings.seed)
+                calibration = Calibration.fit(parts, features=features, seed=settings.seed)
     except KeyboardInterrupt:
         interrupted = True
         logger.warning(
@@ -242,18 +252,37 @@ def fit(
     )
 
 
+def _in_memory(screen: Screen) -> CellData | Screen:
+    """Return the cells themselves where they are in memory, and otherwise what reads them."""
+    return screen.subset() if screen.x.is_in_memory else screen
+
+
+def _some_controls(screen: Screen, *, seed: int) -> Expression:
+    """Expression of control cells, of some of them where there are very many."""
+    rows = np.flatnonzero(screen.is_control)
+    if len(rows) > _MOST_CONTROLS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _MOST_CONTROLS, replace=False))
+    return screen.x[rows]
+
+
+def _names_of(screen: Screen) -> Callable[[int], str]:
+    """Label of a training group by its number."""
+    doses = screen.grouping().doses
+    return lambda number: screen.fields.vocabulary.label(doses[[number]].toarray()[0])
+
+
 def _identity(
-    flow: ConditionalFlow, settings: TrainingSettings, cells: CellData, init: Mapping[str, Any]
+    flow: ConditionalFlow, settings: TrainingSettings, screen: Screen, sums: GroupSums, init: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what tells a fit from others, for its checkpoints."""
-    doses = cells.perturbations
+    doses = screen.distinct
     return {
         "config": flow.config.to_dict(),
         "settings": asdict(settings),
-        "n_cells": len(cells),
-        "sum": float(cells.x.sum(dtype="float64")),
+        "n_cells": len(screen),
+        "sum": float(sums.total.sum()),
         "init": init,
-        "conditions": hash_of(doses.indptr, doses.indices, doses.data, cells.covariates),
+        "conditions": hash_of(doses.indptr, doses.indices, doses.data, screen.codes, screen.covariates),
     }
 
 
@@ -262,11 +291,10 @@ def _whole_path(held_out: HeldOutConditions) -> Callable[[ConditionalFlow], floa
     return lambda flow: float(held_out.energies(flow, start=0.0, trust=1.0).mean())
 
 
-def _tell(trained: Trained, genes: list[str], cells: CellData, vocabulary: Vocabulary) -> bool:
+def _tell(trained: Trained, genes: list[str], screen: Screen) -> bool:
     """Say why training was cut short, if it was; whether it was."""
     if trained.failure is not None:
-        labels = [vocabulary.label(group.perturbation) for group in cells.groups()]
-        logger.warning("%s The best weights so far are kept.", trained.failure.named(genes, labels))
+        logger.warning("%s The best weights so far are kept.", trained.failure.named(genes, _names_of(screen)))
     elif trained.interrupted:
         if not trained.steps:
             raise KeyboardInterrupt

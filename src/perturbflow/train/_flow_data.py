@@ -4,46 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from scipy import sparse
 from torch.utils.data import DataLoader, TensorDataset
 
-from perturbflow.flow import seed_of_step
-from perturbflow.flow._batches import DeviceRows, group_of_cells
+from perturbflow.flow import CellData, seed_of_step
+from perturbflow.flow._batches import DeviceRows
 from perturbflow.train._flow_plan import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from torch import Tensor
 
-    from perturbflow.flow import CellData, Group, TrainingSettings
+    from perturbflow.flow import TrainingSettings
+    from perturbflow.flow._grouping import Grouping
+    from perturbflow.screen._expression import Expression
+    from perturbflow.screen._screen import Screen
 
 
 class FlowData(LightningDataModule):
-    """Batches that are drawn with replacement from cells in memory; a data splitter as scvi-tools calls it.
+    """Batches that are drawn with replacement; a data splitter as scvi-tools calls it.
 
-    An epoch is the steps between two validations. The cells are kept on the device where they fit; of several devices each
-    takes its part of every batch.
+    An epoch is the steps between two validations. Cells in memory are kept on the device where they fit; of several
+    devices each takes its part of every batch.
 
     Parameters
     ----------
     cells
-        Training cells.
-    groups
+        Training cells, in memory or in a file, from which those of a batch are then read.
+    grouping
         Their groups.
     settings
         How to train.
     """
 
-    def __init__(self, cells: CellData, groups: Sequence[Group], settings: TrainingSettings) -> None:
+    def __init__(self, cells: CellData | Screen, grouping: Grouping, settings: TrainingSettings) -> None:
         super().__init__()
         self.cells, self.settings = cells, settings
-        self.group = group_of_cells(groups, len(cells))
-        self.rows: DeviceRows | None = None
+        self.group = torch.as_tensor(grouping.codes)
+        self.rows: DeviceRows | _StoredRows | None = None
 
     def setup(self, stage: str) -> None:
-        """Put the cells on the device."""
+        """Put the cells on the device, as far as they are in memory."""
         del stage
         assert self.trainer is not None
         if self.settings.batch_size % self.trainer.world_size:
@@ -52,7 +57,10 @@ class FlowData(LightningDataModule):
                 f"{self.settings.batch_size}."
             )
             raise ValueError(msg)
-        self.rows = DeviceRows(self.cells.x, self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device
+        self.rows = (
+            DeviceRows(self.cells.x, device) if isinstance(self.cells, CellData) else _StoredRows(self.cells.x, device)
+        )
 
     def teardown(self, stage: str) -> None:
         """Release the device."""
@@ -78,6 +86,19 @@ class FlowData(LightningDataModule):
         """Rows of the cells of a step, on all devices together."""
         generator = torch.Generator().manual_seed(seed_of_step(self.settings.seed, 2 * number))
         return torch.randint(len(self.group), (self.settings.batch_size,), generator=generator)
+
+
+class _StoredRows:
+    """Rows of a matrix in a file, read a batch at a time."""
+
+    def __init__(self, x: Expression, device: torch.device) -> None:
+        self.x, self.device = x, device
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Dense rows (n, G), on the device."""
+        block = self.x[rows.numpy()]
+        dense = block.toarray() if sparse.issparse(block) else block
+        return torch.as_tensor(np.asarray(dense, dtype=np.float32), device=self.device)
 
 
 class _Steps:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from perturbflow.flow import ConditionalFlow, Group, TrainingSettings
+    from perturbflow.flow import ConditionalFlow, TrainingSettings
+    from perturbflow.flow._grouping import Grouping
 
 _LOSS_SMOOTHING = 0.98
 _MOST_NAMES = 5
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
     x
         Cells (n, G), or whatever the data module makes them from on the device.
     group
-        Training group of every cell (n,).
+        Training group of every cell (n,), on the CPU.
     """
 
     number: int
@@ -48,13 +49,13 @@ class NonFiniteLossError(FloatingPointError):
         super().__init__(f"Expected a finite loss, found others at step {step}. Lower `learning_rate`.")
         self.step, self.genes, self.groups = step, list(genes), list(groups)
 
-    def named(self, genes: Sequence[str], groups: Sequence[str]) -> FloatingPointError:
-        """Return the same error with names in place of numbers."""
+    def named(self, genes: Sequence[str], condition: Callable[[int], str]) -> FloatingPointError:
+        """Return the same error with names of genes, and of conditions by their number, in place of numbers."""
         parts = []
-        for what, places, names in (("genes", self.genes, genes), ("conditions", self.groups, groups)):
-            if 0 < len(places) < len(names):
+        for what, places, name in (("genes", self.genes, genes.__getitem__), ("conditions", self.groups, condition)):
+            if places and not (what == "genes" and len(places) == len(genes)):
                 more = f" and {len(places) - _MOST_NAMES} more" if len(places) > _MOST_NAMES else ""
-                parts.append(f"{what} {', '.join(repr(names[i]) for i in places[:_MOST_NAMES])}{more}")
+                parts.append(f"{what} {', '.join(repr(name(i)) for i in places[:_MOST_NAMES])}{more}")
         where = f" from {' in '.join(parts)}" if parts else ""
         msg = (
             f"Expected a finite loss, found others at step {self.step}{where}. Check these cells, or lower "
@@ -73,7 +74,7 @@ class FlowPlan(LightningModule):
     ----------
     flow
         The flow; its prior is fitted.
-    groups
+    grouping
         The training groups, in the order in which batches number them.
     settings
         How to train.
@@ -84,13 +85,13 @@ class FlowPlan(LightningModule):
     def __init__(
         self,
         flow: ConditionalFlow,
-        groups: Sequence[Group],
+        grouping: Grouping,
         settings: TrainingSettings,
         *,
         validate: Callable[[ConditionalFlow], float] | None = None,
     ) -> None:
         super().__init__()
-        self.flow, self.groups, self.settings, self.validate = flow, groups, settings, validate
+        self.flow, self.grouping, self.settings, self.validate = flow, grouping, settings, validate
         self.step = 0
         self.smoothed: Tensor | None = None
         self.conditions: TrainingConditions | None = None
@@ -116,7 +117,7 @@ class FlowPlan(LightningModule):
     def on_fit_start(self) -> None:
         """Prepare what depends on the device."""
         settings, device = self.settings, self.flow.device
-        self.conditions = TrainingConditions(self.flow, self.groups)
+        self.conditions = TrainingConditions(self.flow, self.grouping)
         self.generator = torch.Generator()
         self.noise = self.generator if device.type == "cpu" else torch.Generator(device)
         if settings.precision == "auto":
@@ -167,7 +168,7 @@ class FlowPlan(LightningModule):
         inputs = ~torch.isfinite(batch.x)
         bad = inputs if inputs.any() else bad  # through the network one value spoils all genes of its cell
         genes = torch.nonzero(bad.any(dim=0)).ravel().tolist()
-        groups = np.unique(batch.group.cpu().numpy()[bad.any(dim=1).cpu().numpy()]).tolist()
+        groups = np.unique(batch.group.numpy()[bad.any(dim=1).cpu().numpy()]).tolist()
         return NonFiniteLossError(batch.number + 1, genes, groups)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

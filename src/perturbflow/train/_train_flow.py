@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow import CellData, ConditionalFlow, TrainingSettings
+    from perturbflow.screen._screen import Screen
     from perturbflow.train._checkpoint import Checkpoint
 
 # Advice on how to load data faster or save what is fitted, which does not concern what is done here.
@@ -74,7 +75,7 @@ def run_lightning(plan: FlowPlan, data: LightningDataModule, *, ckpt_path: str |
 @usual_torch()
 def train_flow(
     flow: ConditionalFlow,
-    cells: CellData,
+    cells: CellData | Screen,
     settings: TrainingSettings,
     *,
     validate: Callable[[ConditionalFlow], float] | None = None,
@@ -95,7 +96,7 @@ def train_flow(
     flow
         The flow; its prior is fitted.
     cells
-        Training cells.
+        Training cells, in memory or in a file.
     settings
         How to train.
     validate
@@ -124,9 +125,9 @@ def train_flow(
     """
     options = dict(trainer_options or {})
     settings, options["precision"] = _precision(settings, options.get("precision"))
-    groups = cells.groups()
-    plan = plan_class(flow, groups, settings, validate=validate)
-    data = data_class(cells, groups, settings) if datamodule is None else datamodule
+    grouping = cells.grouping()
+    plan = plan_class(flow, grouping, settings, validate=validate)
+    data = data_class(cells, grouping, settings) if datamodule is None else datamodule
     history = History(progress_bar=progress_bar)
     interruption = Interruption(lambda: history.seconds)
     averaging = AveragedWeights(history)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow import CellData, ConditionalFlow
+    from perturbflow.screen._screen import Screen
 
 MAX_CONDITIONS = 12
 MAX_CELLS = 100
@@ -50,7 +51,7 @@ class HeldOutConditions:
         Of the cells and conditions drawn, and of every prediction: two flows are compared under the same noise.
     """
 
-    def __init__(self, training: CellData, held_out: CellData, *, seed: int) -> None:
+    def __init__(self, training: CellData | Screen, held_out: CellData | Screen, *, seed: int) -> None:
         self.seed = seed
         rng = np.random.default_rng(seed)
         controls = {
@@ -192,7 +193,7 @@ def _standard_error(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def _draw(cells: CellData, rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float32]:
+def _draw(cells: CellData | Screen, rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float32]:
     """At most ``MAX_CELLS`` of some cells, dense."""
     if len(rows) > MAX_CELLS:
         rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))

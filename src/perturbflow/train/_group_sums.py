@@ -1,0 +1,74 @@
+"""Sums over the cells of every group, in one pass over cells that need not be in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perturbflow.flow import GroupSums
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from perturbflow.flow._grouping import Grouping
+    from perturbflow.screen._screen import Screen
+
+
+def sums_of_parts(screen: Screen, n_parts: int, *, seed: int) -> list[GroupSums]:
+    """Sums over random parts of the cells, among which the cells of every group are divided evenly.
+
+    Parameters
+    ----------
+    screen
+        The cells; a chunk of them is read at a time.
+    n_parts
+        Number of parts.
+    seed
+        Of the division.
+
+    Returns
+    -------
+    The sums of every part, with all of them equal to those over all cells.
+    """
+    part = _even_parts(screen.grouping(), n_parts, np.random.default_rng(seed))
+    n_components, n_covariates = screen.distinct.shape[1], screen.covariates.shape[1]
+    sums = [GroupSums.empty(screen.n_genes, n_components, n_covariates) for _ in range(n_parts)]
+    for rows, block in screen.x.chunks():
+        for number, own in enumerate(sums):
+            members = np.flatnonzero(part[rows] == number)
+            some = rows[members]
+            own.add(block[members], screen.distinct[screen.codes[some]], screen.covariates[some])
+    return sums
+
+
+def sum_of(parts: Sequence[GroupSums]) -> GroupSums:
+    """Sums over the cells of all parts.
+
+    Parameters
+    ----------
+    parts
+        Sums over different cells.
+
+    Returns
+    -------
+    New sums, in order.
+    """
+    first = parts[0]
+    whole = GroupSums.empty(first.n_genes, first.doses.shape[1], first.covariates.shape[1])
+    for part in parts:
+        whole.include(part)
+    return whole.ordered()
+
+
+def _even_parts(grouping: Grouping, n_parts: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Number of the part of every cell (n,)."""
+    n_cells, codes = grouping.n_cells, grouping.codes
+    order = np.lexsort([rng.random(len(codes)), codes])
+    rank = np.arange(len(codes)) - np.repeat(grouping.starts[:-1], n_cells)
+    part = np.empty(len(codes), dtype=np.intp)
+    # Groups of fewer cells than parts should not all be in the first ones.
+    part[order] = (rank + np.repeat(rng.integers(n_parts, size=len(n_cells)), n_cells)) % n_parts
+    return part
