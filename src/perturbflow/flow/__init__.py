@@ -5,12 +5,13 @@ from __future__ import annotations
 from perturbflow.flow._calibration import Calibration
 from perturbflow.flow._condition import ConditionEncoder
 from perturbflow.flow._config import FlowConfig
-from perturbflow.flow._data import CellData, Group
+from perturbflow.flow._data import CellData
 from perturbflow.flow._denoiser_solver import follow_expectation
 from perturbflow.flow._embedding import VelocityNetwork
 from perturbflow.flow._gene_networks import GeneNetworks
 from perturbflow.flow._gene_order import coexpression_order
 from perturbflow.flow._group_sums import GroupSums
+from perturbflow.flow._grouping import Group, Grouping
 from perturbflow.flow._law_uncertainty import LawUncertainty
 from perturbflow.flow._model import ConditionalFlow
 from perturbflow.flow._network import NETWORKS as NETWORKS
@@ -51,6 +52,7 @@ __all__ = [
     "GeneNetworks",
     "Group",
     "GroupSums",
+    "Grouping",
     "HurdleLaw",
     "LawUncertainty",
     "Parametrisation",

@@ -63,7 +63,7 @@ def flow_matching_errors(
     ...     optimiser.zero_grad()
     ...     loss.backward()
     ...     optimiser.step()
-    ...     losses.append(float(loss))
+    ...     losses.append(float(loss.detach()))
     >>> sum(losses[-10:]) < 0.9 * sum(losses[:10])
     True
     """

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from perturbflow.flow import CellData
-from perturbflow.flow._grouping import Grouping
+from perturbflow.flow import CellData, Grouping
 from perturbflow.screen._sources import ROWS_AT_ONCE
 
 if TYPE_CHECKING:

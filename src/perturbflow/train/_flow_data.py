@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from perturbflow.flow import TrainingSettings
-    from perturbflow.flow._grouping import Grouping
+    from perturbflow.flow import Grouping, TrainingSettings
     from perturbflow.screen._expression import Expression
     from perturbflow.screen._screen import Screen
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from perturbflow.flow import ConditionalFlow, TrainingSettings
-    from perturbflow.flow._grouping import Grouping
+    from perturbflow.flow import ConditionalFlow, Grouping, TrainingSettings
 
 _LOSS_SMOOTHING = 0.98
 _MOST_NAMES = 5

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow._grouping import Grouping
+    from perturbflow.flow import Grouping
     from perturbflow.screen._screen import Screen
 
 

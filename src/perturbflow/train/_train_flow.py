@@ -190,12 +190,14 @@ def train_flow(
 
 def _precision(settings: TrainingSettings, asked: str | int | None) -> tuple[TrainingSettings, str]:
     """Settings and Lightning's precision: what is in bfloat16 are the products of the network, and nothing else."""
-    known = {None: None, "bf16-mixed": "bfloat16", "32-true": "full", 32: "full", "32": "full"}
-    if asked not in known:
+    if asked in ("32-true", "32", 32):
+        settings = replace(settings, precision="full")
+    elif asked == "bf16-mixed":
+        settings = replace(settings, precision="bfloat16")
+    elif asked is not None:
         msg = f"Expected `precision` to be '32-true' or 'bf16-mixed', found {asked!r}."
         raise ValueError(msg)
-    chosen = known[asked]
-    return (settings if chosen is None else replace(settings, precision=chosen)), "32-true"
+    return settings, "32-true"
 
 
 def _is_complete(checkpoint: Mapping[str, Any], settings: TrainingSettings, stopping: EarlyStopping | None) -> bool:

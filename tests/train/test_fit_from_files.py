@@ -1,0 +1,65 @@
+"""Fits of screens in files, lazy or as arrays of dask are those of the same screens in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perturbflow.flow import GroupSums
+from perturbflow.models import PRiMeFlow
+from perturbflow.screen._fields import read_cells, read_screen
+from perturbflow.tl import fit_flow
+from perturbflow.train._group_sums import sum_of, sums_of_parts
+
+QUICK: Any = {"max_steps": 6, "batch_size": 32, "width": 16, "n_blocks": 1, "progress_bar": False}
+
+
+def test_fits_are_the_same(registered, stored_elsewhere):
+    elsewhere = stored_elsewhere(registered)
+    fit_flow(registered, **QUICK)
+    fit_flow(elsewhere, **QUICK)
+    found, expected = elsewhere.uns["flow"], registered.uns["flow"]
+    assert found["config"] == expected["config"]
+    for part in ("weights", "prior", "calibration", "history"):
+        for name in found[part].keys() - {"seconds"}:
+            np.testing.assert_allclose(found[part][name], expected[part][name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_model_class_takes_a_backed_file(registered, tmp_path):
+    import anndata
+
+    registered.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    found, expected = (PRiMeFlow(adata, width=16, n_blocks=1) for adata in (backed, registered))
+    for model in (found, expected):
+        model.train(max_steps=4, batch_size=16, calibrate=False, progress_bar=False)
+    for name, tensor in expected.module.state_dict().items():
+        assert (found.module.state_dict()[name] == tensor).all()
+    backed.file.close()
+
+
+@pytest.mark.parametrize("n_parts", [1, 4])
+def test_sums_of_parts_add_up_to_those_of_all_cells(registered, n_parts):
+    screen = read_screen(registered)
+    parts = sums_of_parts(screen, n_parts, seed=1)
+    whole, expected = sum_of(parts), GroupSums.of(read_cells(registered))
+    for name in ("n_cells", "n_expressing", "total", "squares", "covariates"):
+        np.testing.assert_allclose(getattr(whole, name), getattr(expected, name), err_msg=name)
+    assert (whole.doses != expected.doses).nnz == 0
+    # Every group is divided evenly.
+    for part in parts:
+        part = part.ordered()
+        assert len(part) == len(whole)
+        assert (np.abs(part.n_cells - whole.n_cells / n_parts) < 1).all()
+    again = sums_of_parts(screen, n_parts, seed=1)
+    assert all((a.ordered().total == b.ordered().total).all() for a, b in zip(parts, again, strict=True))
+
+
+def test_groups_of_few_cells_are_not_all_in_the_first_part(registered):
+    few = registered[:: registered.n_obs // 40].copy()
+    parts = sums_of_parts(read_screen(few), 4, seed=0)
+    n_cells = [int(part.n_cells.sum()) for part in parts]
+    assert sum(n_cells) == few.n_obs
+    assert max(n_cells) < 2 * min(n_cells) + 4
