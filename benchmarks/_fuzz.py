@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anndata
 import h5py
 import numpy as np
 from _mutations import damaged_bytes, damaged_entry
+from anndata.io import read_elem
 
 import perturbflow as pf
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory
@@ -139,10 +139,11 @@ class Entry:
         changed = changed[:length].ljust(length, b"\0")  # lengths are kept in the structure of the file
         self.path.write_bytes(self.whole[:start] + changed + self.whole[part.stop :])
         try:
-            adata = anndata.read_h5ad(self.path)
+            with h5py.File(self.path) as file:
+                self.adata.uns[self.kind] = read_elem(file[f"uns/{self.kind}"])
         except Exception:  # noqa: BLE001, what other packages say of a damaged file is theirs
             return done, OF_ANNDATA
-        return done, asked(lambda: self.read(adata), self.expected, _but_settings)
+        return done, asked(lambda: self.read(self.adata), self.expected, _but_settings)
 
 
 class CheckpointOfDynamics:
