@@ -52,7 +52,7 @@ def fit_dynamics(
     solving an equation, along ascending strengths of sparsity of which held-out trajectories (or late times) choose one;
     then inputs are removed one by one as long as held-out error allows; then, with the support fixed, solutions of the
     equation are fitted to the observations, short ones from many starts first and whole trajectories last. Interrupting
-    (Ctrl-C) keeps what was learned.
+    (Ctrl-C or SIGTERM) keeps what was learned, if anything was: whatever uses it then warns that the fit was interrupted.
 
     Genes that do not change along any trajectory that leaves them free, or little and no more than noise does, are left out
     with a warning: they have no say in units, errors and choices, nothing regulates them, and they stay at their level. If
@@ -102,7 +102,8 @@ def fit_dynamics(
     seed
         Seed of everything random.
     checkpoint
-        Directory to continue from, written after every stage and removed when the fit is complete.
+        Directory to continue from, with the same result as without a break; written after every strength of sparsity,
+        removal of inputs and stage, and removed when the fit is complete.
     progress_bar
         Whether to show a progress bar.
     key_added
@@ -118,7 +119,7 @@ def fit_dynamics(
 
     `adata.uns["dynamics" | key_added]` : dict
         Configuration, weights, units, genes, ``sparsity_path`` (strength, errors, edges), ``n_edges`` that are left in
-        the end, ``history``: plain arrays, values and tables.
+        the end, ``history``: plain arrays, values and tables. ``settings["interrupted"]`` is whether the fit was cut short.
 
     Raises
     ------
