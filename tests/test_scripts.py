@@ -219,3 +219,13 @@ def test_speed_of_evaluation_is_measured_apart(tmp_path):
     values = pd.read_csv(tmp_path / "out/evaluation_speed_quick_cell_eval_suite_600x60x6.csv", index_col=0)
     assert len(values) == 6
     assert values["pearson_of_mean_effects"].gt(0.2).all()
+
+
+def test_scale_of_predictions_is_measured_by_the_number_of_perturbations(tmp_path):
+    script = str(CHECKOUT / "benchmarks/predict_scale.py")
+    sizes = ("--perturbations", "2", "--cells", "30", "--genes", "60", "--max-steps", "2")
+    output = run(script, *sizes, "--form", "h5ad", cwd=tmp_path)
+    row = output.splitlines()[-1].strip("| ").split(" | ")
+    assert row[:2] == ["2", "60"]
+    assert float(row[2]) > 0  # memory
+    assert list(tmp_path.iterdir()) == []

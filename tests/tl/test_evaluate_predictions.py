@@ -304,5 +304,7 @@ def test_predictions_of_other_perturbations_are_refused():
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"predicted\['mine'\] to be the path of an h5ad or zarr file, found no file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"predicted\['mine'\] to be the path of an h5ad or zarr file, found no file"
+    ):
         judged({"mine": tmp_path / "missing.h5ad"})
