@@ -101,7 +101,7 @@ FORMS = ("CSC", "backed", "backed dense", "lazy h5ad", "lazy zarr", "lazy dense 
 @pytest.fixture(params=FORMS)
 def stored_elsewhere(request, tmp_path) -> Iterator[Callable[[AnnData], AnnData]]:
     """Store cells in one of the forms in which a large screen may come; every test with it is run for all of them."""
-    opened = []
+    opened: list[AnnData] = []
 
     def store(adata: AnnData) -> AnnData:
         import anndata

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
 import perturbflow as pf
 from perturbflow.predict._stored_prediction import read_prediction
+from perturbflow.screen import _sources
 
 JUDGED: dict[str, Any] = {
     "metrics": ["energy_distance", "rmse_of_mean_effects", "rank_of_cosine_in_components"],
@@ -49,7 +51,7 @@ def test_predictions_rankings_and_evaluations_are_the_same(fitted, stored_elsewh
     close = {"rtol": 1e-5, "atol": 1e-7}
     for key in ("ranked_perturbations", "evaluation", "evaluation_summary", "evaluation_verdicts"):
         pd.testing.assert_frame_equal(elsewhere.uns[key], fitted.uns[key], **close)
-    counts = [
+    counts: list[Any] = [
         pf.tl.predict_perturbation(adata, "A", output="counts", as_anndata=True, n_cells=9)
         for adata in (fitted, elsewhere)
     ]
@@ -63,8 +65,6 @@ def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatc
     elsewhere = stored_elsewhere(fitted)
     if not elsewhere.isbacked:
         pytest.skip("cells of other forms are read by chunks")
-    from perturbflow.screen import _sources
-
     read = []
     run = _sources._InFile._run
 
@@ -75,13 +75,13 @@ def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatc
     monkeypatch.setattr(_sources._InFile, "_run", recorded)
     monkeypatch.setattr("perturbflow.tl._predict_perturbation.check_expression", lambda *args: None)
     monkeypatch.setattr("perturbflow.tl._predict_perturbation.warn_of_scale", lambda *args: None)
-    cells = pf.tl.predict_perturbation(elsewhere, "A", n_cells=10, covariates={"cell_type": "type_2"}, as_anndata=True)
+    cells: Any = pf.tl.predict_perturbation(
+        elsewhere, "A", n_cells=10, covariates={"cell_type": "type_2"}, as_anndata=True
+    )
     assert sorted(read) == sorted(fitted.obs_names.get_indexer(cells.obs["source_cell"]))
 
 
 def test_a_backed_screen_is_not_predicted_into_a_copy(fitted, tmp_path):
-    import anndata
-
     fitted.write_h5ad(tmp_path / "cells.h5ad")
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     with pytest.raises(ValueError, match=r"in memory for `copy=True`, found one that is backed by a file"):

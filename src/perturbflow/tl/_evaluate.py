@@ -183,8 +183,8 @@ def evaluate(
     Notes
     -----
     Conditions are streamed: the memory is that of a few conditions with all their predictions (one, or one more than
-    there are jobs), of the mean profiles and principal components of one context, and, where there are baselines, of
-    the training cells. All other cells of ``adata``, and those in files, are read when they are compared.
+    there are jobs), of the mean profiles and principal components of one context, and, unless ``baselines=[]``, of the
+    training cells. All other cells of ``adata``, and those in files, are read when they are compared.
     Models that predict the same cells, and those that predict the same for all conditions, are judged once.
 
     Examples
@@ -260,7 +260,8 @@ def evaluate(
         without |= {name: [real[one.identity] for one in missing if one.labels["split"] not in fitted_splits]}
         report += notes
     features = read_feature_table(adata, vocabulary=vocabulary)
-    samplers = fitted_baselines(names, cells.subset(fitted), features=features)
+    training = cells.subset(fitted if len(names) > 1 else fitted[:0])  # of which the floor alone learns nothing
+    samplers = fitted_baselines(names, training, features=features)
     predictors |= {name: asked(name, sampler) for name, sampler in samplers.items()}
 
     settings = Settings(
