@@ -13,11 +13,11 @@ from perturbflow.metrics import cosine_of_log_fold_changes, recall_of_top_genes
 from perturbflow.metrics._energy import energy_distance_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData, ConditionalFlow
+    from perturbflow.flow import CellData, ConditionalFlow, Grouping
     from perturbflow.screen._screen import Screen
 
 MAX_CONDITIONS = 12
@@ -53,38 +53,24 @@ class HeldOutConditions:
 
     def __init__(self, training: CellData | Screen, held_out: CellData | Screen, *, seed: int) -> None:
         self.seed = seed
-        rng = np.random.default_rng(seed)
+        groups = training.grouping()
         controls = {
-            tuple(group.covariates.tolist()): group.rows for group in training.groups() if not group.perturbation.any()
+            tuple(groups.covariates[i].tolist()): groups.rows(int(i)) for i in np.flatnonzero(groups.is_control)
         }
-        usable = [
-            group
-            for group in held_out.groups()
-            if group.perturbation.any()
-            and len(group.rows) >= MIN_CELLS
-            and len(controls.get(tuple(group.covariates.tolist()), ())) >= MIN_CELLS
-        ]
-        if len(usable) > MAX_CONDITIONS:
-            usable = [usable[i] for i in np.sort(rng.choice(len(usable), MAX_CONDITIONS, replace=False))]
-        self.conditions = []
-        for group in usable:
-            real = _draw(held_out, group.rows, rng)
-            members = controls[tuple(group.covariates.tolist())]
-            self.conditions.append(
-                _Condition(
-                    controls=_draw(training, members, rng),
-                    perturbation=group.perturbation,
-                    covariates=group.covariates,
-                    real=real,
-                    energy=energy_distance_to(real),
-                )
-            )
+        self.conditions = _conditions(training, controls, held_out, held_out.grouping(), np.random.default_rng(seed))
+        # What the network was trained on, where it should be better than the prior if anywhere.
+        self.seen = _conditions(training, controls, training, groups, np.random.default_rng([seed, 1]))
 
     def __len__(self) -> int:
         return len(self.conditions)
 
     def predictions(
-        self, flow: ConditionalFlow, *, n_draws: int = 1, **changes: Any
+        self,
+        flow: ConditionalFlow,
+        *,
+        n_draws: int = 1,
+        conditions: Sequence[_Condition] | None = None,
+        **changes: Any,
     ) -> Iterator[tuple[_Condition, NDArray[np.float32]]]:
         """Every condition with its predicted cells, ``n_draws`` times.
 
@@ -96,7 +82,7 @@ class HeldOutConditions:
         if flow.config.solver_steps is None:
             changes = {"method": "multistep"} | changes
         for draw in range(n_draws):
-            for condition in self.conditions:
+            for condition in self.conditions if conditions is None else conditions:
                 rng = np.random.default_rng([self.seed, draw])
                 yield (
                     condition,
@@ -104,7 +90,7 @@ class HeldOutConditions:
                 )
 
     def energies(self, flow: ConditionalFlow, *, n_draws: int = 1, **changes: Any) -> NDArray[np.float64]:
-        """Unbiased energy distance between predicted and real cells, (n_draws * conditions,).
+        """Unbiased energy distance between predicted and real cells, mean over draws (conditions,).
 
         ``changes`` are settings of prediction, see :meth:`perturbflow.flow.ConditionalFlow.sample`.
         """
@@ -113,9 +99,13 @@ class HeldOutConditions:
     def choose(self, flow: ConditionalFlow) -> dict[str, float]:
         """Choose how much of the control cell to keep and how far to trust the network.
 
-        Of the choices whose energy distance is within one standard error of the lowest (of the paired difference over
-        conditions and draws; the rule of Breiman et al. 1984), the one whose log fold changes agree best with the real
-        ones wins: the first judges whole cells and is blind to weakly expressed genes, the second is not.
+        The network is used only where the conditions show that it helps: its energy distance has to be lower than that
+        of the prior alone by more than one standard error (of the paired difference over conditions), and not higher by
+        more than one in training conditions. A single condition has no standard error and shows nothing.
+
+        Of the choices within one standard error of the lowest (the rule of Breiman et al. 1984), the one whose log
+        fold changes agree best with the real ones wins: the first judges whole cells and is blind to weakly expressed
+        genes, the second is not.
 
         Returns
         -------
@@ -128,13 +118,33 @@ class HeldOutConditions:
         for start, trust in product(starts, trusts):
             if start < 1 or trust == 1:  # a cell that is left as it was moved never meets the network
                 energies[start, trust], cosines[start, trust] = self.scores(flow, start=start, trust=trust)
+        prior = next((choice for choice in ((1.0, 1.0), (0.0, 0.0)) if choice in energies), None)
+        if prior is not None:
+            better = [choice for choice in energies if _is_below(energies[choice], energies[prior])]
+            energies = {
+                choice: energies[choice] for choice in (prior, *self._not_worse_where_trained(flow, better, prior))
+            }
         best = min(energies, key=lambda choice: energies[choice].mean())
         as_good = [choice for choice in energies if _not_above(energies[choice], energies[best])]
         start, trust = max(as_good, key=lambda choice: cosines[choice])
         return {"start": start, "trust": trust}
 
+    def _not_worse_where_trained(
+        self, flow: ConditionalFlow, choices: list[tuple[float, float]], prior: tuple[float, float]
+    ) -> list[tuple[float, float]]:
+        """Those of some choices that predict training conditions not worse than the prior does."""
+        if not choices:
+            return []
+        energies = {
+            (start, trust): _energies(
+                list(self.predictions(flow, n_draws=N_DRAWS, conditions=self.seen, start=start, trust=trust)), N_DRAWS
+            )
+            for start, trust in (prior, *choices)
+        }
+        return [choice for choice in choices if _not_above(energies[choice], energies[prior])]
+
     def scores(self, flow: ConditionalFlow, **changes: Any) -> tuple[NDArray[np.float64], float]:
-        """Energy distances (draws * conditions,), and the mean cosine of log fold changes over conditions."""
+        """Energy distances (conditions,), and the mean cosine of log fold changes over conditions."""
         pairs = list(self.predictions(flow, n_draws=N_DRAWS, **changes))
         cosines = [
             cosine_of_log_fold_changes(
@@ -173,14 +183,22 @@ class HeldOutConditions:
 
 
 def _energies(pairs: Sequence[tuple[_Condition, NDArray[np.float32]]], n_draws: int) -> NDArray[np.float64]:
-    """Energy distance of every prediction, the next draw of its condition being the independent one if there is one."""
+    """Energy distance of every condition, the next draw of it being the independent one if there is one.
+
+    The mean over draws: more draws of a condition are no further conditions.
+    """
     if n_draws == 1:
         return np.array([condition.energy(cells) for condition, cells in pairs])
     n = len(pairs) // n_draws
     following = [*pairs[n:], *pairs[:n]]
-    return np.array(
-        [condition.energy(cells, again) for (condition, cells), (_, again) in zip(pairs, following, strict=True)]
-    )
+    values = [condition.energy(cells, again) for (condition, cells), (_, again) in zip(pairs, following, strict=True)]
+    return np.array(values).reshape(n_draws, n).mean(axis=0)
+
+
+def _is_below(scores: NDArray[np.float64], reference: NDArray[np.float64]) -> bool:
+    """Whether paired scores are below others by more than a standard error; one score alone does not tell."""
+    difference = reference - scores
+    return len(difference) > 1 and bool(difference.mean() > _standard_error(difference))
 
 
 def _not_above(scores: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
@@ -191,6 +209,34 @@ def _not_above(scores: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
 
 def _standard_error(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _conditions(
+    training: CellData | Screen,
+    controls: Mapping[tuple[int, ...], NDArray[np.intp]],
+    cells: CellData | Screen,
+    groups: Grouping,
+    rng: np.random.Generator,
+) -> list[_Condition]:
+    """Some perturbed groups of enough cells in contexts of enough control cells."""
+    n_controls = np.array([len(controls.get(tuple(codes.tolist()), ())) for codes in groups.covariates])
+    usable = np.flatnonzero(~groups.is_control & (groups.n_cells >= MIN_CELLS) & (n_controls >= MIN_CELLS))
+    if len(usable) > MAX_CONDITIONS:
+        usable = usable[np.sort(rng.choice(len(usable), MAX_CONDITIONS, replace=False))]
+    conditions = []
+    for group in usable.tolist():
+        real = _draw(cells, groups.rows(group), rng)
+        covariates = groups.covariates[group]
+        conditions.append(
+            _Condition(
+                controls=_draw(training, controls[tuple(covariates.tolist())], rng),
+                perturbation=groups.doses[[group]].toarray()[0],
+                covariates=covariates,
+                real=real,
+                energy=energy_distance_to(real),
+            )
+        )
+    return conditions
 
 
 def _draw(cells: CellData | Screen, rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float32]:
