@@ -16,7 +16,7 @@ from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, T
 from perturbflow.models import fit
 from perturbflow.screen._fields import read_cells
 from perturbflow.train._flow_plan import FlowPlan
-from perturbflow.train._validation import GUIDANCES, MIN_CELLS, STARTS, TRUSTS, HeldOutConditions
+from perturbflow.train._validation import GUIDANCES, MIN_CELLS, STARTS, HeldOutConditions
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
 
@@ -328,15 +328,18 @@ def test_only_what_matters_is_chosen(registered, monkeypatch):
     held_out, flow = held_out_of(registered, source="noise")
     asked = scored(held_out, monkeypatch, {})
     held_out.choose(flow)
-    assert asked == [(0.0, trust) for trust in TRUSTS]
+    assert asked == [(0.0, 0.0), (0.0, 1.0)]
     asked.clear()
     config = FlowConfig(n_genes=40, n_components=4, n_categories=(2,), parametrisation="velocity", **OPTIONS)
     held_out.choose(ConditionalFlow(config, flow.prior))
     assert asked == [(start, 1.0) for start in STARTS]
     asked.clear()
-    held_out.choose(ConditionalFlow(replace(config, parametrisation="zero_inflated"), flow.prior))
-    # A cell that is left as it was moved never meets the network.
-    assert [trust for start, trust in asked if start == 1.0] == [1.0]
+    assert held_out.choose(ConditionalFlow(replace(config, source="noise"), flow.prior)) == {"start": 0.0, "trust": 1.0}
+    assert asked == []
+    # Half of the network's output is tried only where the whole of it helps.
+    scored(held_out, monkeypatch, {(0.3, 1.0): 0.0, (0.3, 0.5): -1.0})
+    zero_inflated = ConditionalFlow(replace(config, parametrisation="zero_inflated"), flow.prior)
+    assert held_out.choose(zero_inflated) == {"start": 0.3, "trust": 0.5}
 
 
 def test_guidance_is_the_smallest_that_is_not_told_apart(registered, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from perturbflow.metrics import cosine_of_log_fold_changes, recall_of_top_genes
 from perturbflow.metrics._energy import energy_distance_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ MAX_CONDITIONS = 12
 MAX_CELLS = 100
 MIN_CELLS = 5
 STARTS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
-TRUSTS = (0.0, 0.5, 1.0)
+_HALF_TRUST = 0.5
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 N_DRAWS = 2
 
@@ -101,7 +100,8 @@ class HeldOutConditions:
 
         The network is used only where the conditions show that it helps: its energy distance has to be lower than that
         of the prior alone by more than one standard error (of the paired difference over conditions), and not higher by
-        more than one in training conditions. A single condition has no standard error and shows nothing.
+        more than one in training conditions. A single condition has no standard error and shows nothing. A network that
+        helps is tried at half of its output, too.
 
         Of the choices within one standard error of the lowest (the rule of Breiman et al. 1984), the one whose log
         fold changes agree best with the real ones wins: the first judges whole cells and is blind to weakly expressed
@@ -111,19 +111,28 @@ class HeldOutConditions:
         -------
         The chosen ``start`` and ``trust``.
         """
-        starts = STARTS if flow.config.source == "control" else (0.0,)
-        # Without a prior in its velocity a flow is nothing but its network.
-        trusts = TRUSTS if flow.parametrisation.uses_law else (1.0,)
-        energies, cosines = {}, {}
-        for start, trust in product(starts, trusts):
-            if start < 1 or trust == 1:  # a cell that is left as it was moved never meets the network
+        energies: dict[tuple[float, float], NDArray[np.float64]] = {}
+        cosines: dict[tuple[float, float], float] = {}
+
+        def judge(choices: Iterable[tuple[float, float]]) -> None:
+            for start, trust in choices:
                 energies[start, trust], cosines[start, trust] = self.scores(flow, start=start, trust=trust)
-        prior = next((choice for choice in ((1.0, 1.0), (0.0, 0.0)) if choice in energies), None)
-        if prior is not None:
-            better = [choice for choice in energies if _is_below(energies[choice], energies[prior])]
-            energies = {
-                choice: energies[choice] for choice in (prior, *self._not_worse_where_trained(flow, better, prior))
-            }
+
+        has_law = flow.parametrisation.uses_law
+        if flow.config.source == "control":
+            prior = (1.0, 1.0)  # a cell that is left as it was moved never meets the network
+            judge((start, 1.0) for start in STARTS)
+        elif has_law:
+            prior = (0.0, 0.0)
+            judge([prior, (0.0, 1.0)])
+        else:  # from noise, and without a prior in its velocity, a flow is nothing but its network
+            return {"start": 0.0, "trust": 1.0}
+        better = [choice for choice in energies if _is_below(energies[choice], energies[prior])]
+        if has_law:
+            halves = [(start, _HALF_TRUST) for start, _ in better]
+            judge(halves)
+            better += [choice for choice in halves if _is_below(energies[choice], energies[prior])]
+        energies = {choice: energies[choice] for choice in (prior, *self._not_worse_where_trained(flow, better, prior))}
         best = min(energies, key=lambda choice: energies[choice].mean())
         as_good = [choice for choice in energies if _not_above(energies[choice], energies[best])]
         start, trust = max(as_good, key=lambda choice: cosines[choice])
