@@ -141,6 +141,16 @@ def test_speed_counts_evaluations_and_finds_how_time_grows(tmp_path):
         assert f"| MLP | {of} |" in output
 
 
+def test_scale_of_the_prior_is_measured_apart(tmp_path):
+    output = run(str(CHECKOUT / "benchmarks/prior_scale.py"), "--quick", "--output", "out", cwd=tmp_path)
+    rows = pd.read_csv(tmp_path / "out/prior_scale.csv")
+    assert rows["groups"].tolist() == [5, 5, 10, 60]
+    assert (rows["calibration"] > rows["prior"]).all()
+    assert rows["memory_gb"].between(0.05, 2).all()
+    for of in ("cells", "contexts"):
+        assert f"| {of} |" in output
+
+
 def test_uncertainty_benchmark_prints_coverage(tmp_path):
     script = str(CHECKOUT / "benchmarks/flow_uncertainty.py")
     output = run(script, "--seeds", "1", "--cells", "2500", "--genes", "60", cwd=tmp_path)
