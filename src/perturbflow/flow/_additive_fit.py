@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from perturbflow.flow._asked import Asked
     from perturbflow.flow._context_covariance import ContextCovariance
     from perturbflow.flow._measurements import Measurements
 
@@ -73,7 +74,7 @@ def fit_additive(
     covariances: Sequence[ContextCovariance],
     features: NDArray[np.floating],
     scales: Sequence[float],
-    asked: NDArray[np.intp] | None = None,
+    asked: Asked | None = None,
 ) -> AdditiveFit:
     """Split measured effects into parts that add up.
 
@@ -94,7 +95,7 @@ def fit_additive(
     scales
         Candidate standard deviations of true effects.
     asked
-        Groups whose interactions are wanted, the others have 0; all where not given.
+        What is asked for, where not everything is: the rest has 0.
 
     Returns
     -------
@@ -122,9 +123,7 @@ def fit_additive(
     start = np.zeros((n_levels, n_genes))  # of a level, before it is shrunken: the same in all contexts
     remaining = measured.effects.copy()
     if len(seen) > 1:
-        partial, noise = measured.per_unit()
-        shared = _shrink(partial, noise, which, covariances, scales, between=True)[0]
-        del partial, noise
+        shared = _shrink(*measured.per_unit(), which, covariances, scales, between=True)[0]
         for genes in measured.gene_blocks():
             start[seen, genes], fitted = _divide(measured, split, shared[:, genes], genes)
             remaining[:, genes] += measured.beyond(fitted, which, genes) - fitted
@@ -133,10 +132,11 @@ def fit_additive(
     effects[unknown] = expected.means[measured.levels[unknown], None]
     # The mean effect of a few components is itself uncertain.
     uncertain = 1 + 1 / trained.sum()
-    effect_variances = np.empty((n_levels, n_genes), dtype=np.float32)
+    effect_variances = np.zeros((n_levels, n_genes), dtype=np.float32)
     for level in np.flatnonzero(~measured.is_seen):
         effect_variances[level] = expected.variances[measured.levels[level]] * uncertain
-    for level in seen[np.lexsort((-seen, measured.levels[seen]))]:
+    fitted_levels = seen if asked is None else asked.levels(measured, split)
+    for level in fitted_levels[np.lexsort((-fitted_levels, measured.levels[fitted_levels]))]:
         component = measured.levels[level]
         rows, weight = measured.of_level(level)
         partial, noise = remaining[rows] / weight + start[level], variances[rows] / weight**2
@@ -151,11 +151,12 @@ def fit_additive(
         effects[level] = new
         effect_variances[level] = spread.mean(axis=0)
     del start
-    spread, scale = _mean_squares(shared, effects, effect_variances, seen)
+    spread, scale = _mean_squares(shared, effects, effect_variances, fitted_levels)
+    groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
         effects=effects,
-        interactions=_interactions(remaining, variances, scales, np.arange(n_groups) if asked is None else asked),
+        interactions=_interactions(remaining, variances, scales, groups),
         effect_variances=effect_variances,
         interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
         context_variances=context_variances(measured, scale),
@@ -184,15 +185,15 @@ def _mean_squares(
     shared: NDArray[np.float64],
     effects: NDArray[np.float32],
     variances: NDArray[np.float32],
-    seen: NDArray[np.intp],
+    levels: NDArray[np.intp],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean square of what seen levels add to the shared part, and of both together, with what is not known (G,)."""
+    """Mean square of what some levels add to the shared part, and of both together, with what is not known (G,)."""
     alone, together = np.zeros((2, shared.shape[1]))
-    for level in seen:
+    for level in levels:
         own = effects[level].astype(np.float64)
         alone += np.square(own).mean(axis=0) + variances[level]
         together += np.square(shared + own).mean(axis=0) + variances[level]
-    return alone / len(seen), together / len(seen)
+    return alone / len(levels), together / len(levels)
 
 
 def _interactions(

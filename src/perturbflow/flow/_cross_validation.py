@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow.flow._asked import Asked
 from perturbflow.flow._data import CellData
 from perturbflow.flow._group_sums import GroupSums
-from perturbflow.flow._grouping import names
+from perturbflow.flow._grouping import group_keys
 from perturbflow.flow._prior import AdditiveHurdlePrior
 from perturbflow.flow._prior_fit import fit_hurdle
 from perturbflow.flow._uncertainty import condition_kind, mean_expression
@@ -103,9 +104,10 @@ def cross_validate(
     for part in _random_parts(cells, n_folds, rng):
         if part.is_control.any():
             part = part.take(~part.is_control)
-        kept, judged = [whole.without(part)], part.take(_judged(part.n_cells, part.n_genes, rng))
+        kept, few = whole.without(part), part.take(_judged(part.n_cells, part.n_genes, rng))
         del part  # as large as all sums together
-        yield from _predict(kept.pop(), judged, screen, features)
+        yield from _predict(kept, few, screen, features)
+        del kept
 
 
 def _united(parts: Sequence[GroupSums]) -> GroupSums:
@@ -143,7 +145,7 @@ class _Screen:
     def read(cls, sums: GroupSums) -> Self:
         controls = {tuple(codes): i for i, codes in enumerate(sums.covariates[sums.is_control].tolist())}
         context = np.array([controls.get(tuple(codes), -1) for codes in sums.covariates.tolist()], dtype=np.intp)
-        number = {name: i for i, name in enumerate(names(sums.doses, sums.covariates))}
+        number = {name: i for i, name in enumerate(group_keys(sums.doses, sums.covariates))}
         return cls(sums, np.flatnonzero(~sums.is_control), context, number)
 
     def scatter(self, group: int) -> NDArray[np.float64]:
@@ -191,11 +193,12 @@ def _predict(
     # A dose above those that are kept is predicted as the largest of them.
     doses = left_out.doses.copy()
     doses.data = np.minimum(doses.data, kept.doses.max(axis=0).toarray().ravel()[doses.indices])
-    wanted = set(names(doses, left_out.covariates))
-    asked = np.array([name in wanted for name in names(kept.doses, kept.covariates)])
-    prior = AdditiveHurdlePrior(**fit_hurdle(kept, features, asked=asked))
+    wanted = set(group_keys(doses, left_out.covariates))
+    groups = np.array([name in wanted for name in group_keys(kept.doses, kept.covariates)])
+    components = np.bincount(left_out.doses.indices, minlength=left_out.doses.shape[1]) > 0
+    prior = AdditiveHurdlePrior(**fit_hurdle(kept, features, asked=Asked(groups, components)))
     contexts: dict[int, Context] = {}
-    for i, name in enumerate(names(left_out.doses, left_out.covariates)):
+    for i, name in enumerate(group_keys(left_out.doses, left_out.covariates)):
         group, n_cells = screen.number[name], left_out.n_cells[i]
         place = int(screen.context[group])
         if place not in contexts:

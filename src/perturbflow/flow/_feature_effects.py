@@ -121,7 +121,7 @@ def regress_effects(
     """
     y, v = effects[trained], noise[trained]
     spread = effect_spread(y, v, scales=scales)
-    means, variances = np.zeros(effects.shape), np.repeat(spread[None], len(effects), axis=0)
+    means, variances = np.zeros(effects.shape), np.broadcast_to(spread, effects.shape)
     if features.shape[1] == 0 or len(y) < _FEWEST_COMPONENTS:
         return FeatureEffects(means, variances, 0.0)
     scaled = np.maximum(spread, v.mean(axis=0) / _LARGEST_NOISE)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from perturbflow.flow._data import CellData
-from perturbflow.flow._grouping import Grouping, canonical_order, names
+from perturbflow.flow._grouping import Grouping, canonical_order, group_keys
 
 if TYPE_CHECKING:
     from typing import Self
@@ -94,7 +94,7 @@ class GroupSums:
         )
 
     @classmethod
-    def of(cls, cells: CellData, rows: NDArray[np.integer] | None = None) -> Self:
+    def of(cls, cells: CellData, rows: NDArray[np.intp] | None = None) -> Self:
         """Sum over cells in memory.
 
         Parameters
@@ -108,7 +108,7 @@ class GroupSums:
         -------
         The sums, controls first, then ordered by components, doses and covariates.
         """
-        rows = np.arange(len(cells)) if rows is None else np.asarray(rows)
+        rows = np.arange(len(cells)) if rows is None else np.asarray(rows, dtype=np.intp)
         grouping = Grouping.of(cells.perturbations[rows], cells.covariates[rows])
         sums = cls(grouping.doses, grouping.covariates, *_zeros(len(grouping), cells.n_genes))
         sums._accumulate(cells.x, rows[grouping.order], np.repeat(np.arange(len(grouping)), grouping.n_cells))
@@ -147,7 +147,7 @@ class GroupSums:
         """Whether nothing was done to a group (g,)."""
         return np.diff(self.doses.indptr) == 0
 
-    def add(self, x: Expression, doses: ArrayLike | sparse.csr_matrix, covariates: NDArray[np.integer]) -> None:
+    def add(self, x: Expression, doses: ArrayLike | sparse.csr_matrix, covariates: NDArray[np.int64]) -> None:
         """Count cells in, of groups that are known or new.
 
         Parameters
@@ -207,7 +207,7 @@ class GroupSums:
             If the others have groups or cells that these have not.
         """
         known = self._known()
-        places = np.array([known.get(name, -1) for name in names(other.doses, other.covariates)], dtype=np.intp)
+        places = np.array([known.get(name, -1) for name in group_keys(other.doses, other.covariates)], dtype=np.intp)
         n_left = self.n_cells.copy()
         if (places >= 0).all():
             n_left[places] -= other.n_cells
@@ -249,13 +249,15 @@ class GroupSums:
 
     def _known(self) -> dict[tuple[bytes, bytes, bytes], int]:
         if self._numbers is None:
-            self._numbers = {name: i for i, name in enumerate(names(self.doses, self.covariates))}
+            self._numbers = {name: i for i, name in enumerate(group_keys(self.doses, self.covariates))}
         return self._numbers
 
     def _numbers_of(self, doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> NDArray[np.intp]:
         """Numbers of groups, new ones with room for their sums."""
         known = self._known()
-        numbers = np.array([known.setdefault(name, len(known)) for name in names(doses, covariates)], dtype=np.intp)
+        numbers = np.array(
+            [known.setdefault(name, len(known)) for name in group_keys(doses, covariates)], dtype=np.intp
+        )
         new = numbers >= self._size
         if new.any():
             self.doses = sparse.csr_matrix(sparse.vstack([self.doses, doses[np.flatnonzero(new)]]))
@@ -270,7 +272,7 @@ class GroupSums:
         """Add some rows of cells to the groups of these numbers, which ascend where groups do."""
         np.add.at(self._rows["n_cells"], numbers, 1)
         at_once = max(1, _VALUES_AT_ONCE // max(self.n_genes, 1))
-        if sparse.issparse(x):
+        if not isinstance(x, np.ndarray):
             at_once = max(1, int(_VALUES_AT_ONCE / max(x.nnz / max(x.shape[0], 1), 1)))
         for first in range(0, len(rows), at_once):
             part, own = x[rows[first : first + at_once]], numbers[first : first + at_once]

@@ -130,7 +130,7 @@ def canonical_order(doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> 
     return np.lexsort(keys.T[::-1]) if keys.shape[1] else np.arange(doses.shape[0])
 
 
-def names(doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> Iterator[tuple[bytes, bytes, bytes]]:
+def group_keys(doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Something to look every group up by: its components, doses and covariates."""
     components, amounts = doses.indices.astype(np.int64), doses.data.astype(np.float32)
     for first, last, codes in zip(doses.indptr[:-1], doses.indptr[1:], covariates, strict=True):

@@ -197,9 +197,9 @@ class AdditiveHurdlePrior(PriorArrays):
         if not doses.nnz:
             return self._control_law(context)
         design = self.levels.design(doses)
-        change = design.data.sum() * np.tensordot(context.weights, self.shared, axes=(0, 1))
+        change = design.data.sum() * self.here(self.shared, context)
         for level, weight in zip(design.indices, design.data, strict=True):
-            change = change + weight * np.tensordot(context.weights, self.effects[:, level], axes=(0, 1))
+            change = change + weight * self.here(self.effects[:, level], context)
         if context.index is not None:
             (group,) = self.groups.find(doses, np.array([context.index]))
             if group >= 0:

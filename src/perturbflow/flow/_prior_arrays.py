@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
+
+    from perturbflow.flow._hurdle_law import Context
 
 # How the arrays are called that the large fields are written as.
 _PACKED = {
@@ -90,6 +92,13 @@ class PriorArrays:
     def _context_numbers(self) -> dict[tuple[int, ...], int]:
         return {tuple(codes): i for i, codes in enumerate(self.contexts.tolist())}
 
+    @staticmethod
+    def here(values: NDArray[np.float32], context: Context) -> NDArray[np.float64]:
+        """Values of contexts (..., C, G) as they are in one (..., G)."""
+        if context.index is not None:
+            return values[..., context.index, :].astype(np.float64)
+        return np.tensordot(values, context.weights, axes=(-2, 0))
+
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
         """Doses as they count: none is above the largest of training.
 
@@ -140,7 +149,9 @@ class PriorArrays:
         -------
         The prior.
         """
-        unpacked = {name: unpack(arrays[codes], arrays[steps]) for name, (codes, steps) in _PACKED.items()}
+        unpacked: dict[str, Any] = {
+            name: unpack(arrays[codes], arrays[steps]) for name, (codes, steps) in _PACKED.items()
+        }
         unpacked[_VARIANCES] = unpack_variances(arrays[_DEVIATIONS])
         plain = (field.name for field in fields(cls) if field.name not in unpacked)
         return cls(**unpacked, **{name: np.asarray(arrays[name]) for name in plain})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from perturbflow.flow._asked import Asked
     from perturbflow.flow._group_sums import GroupSums
+
+Changes: TypeAlias = """tuple[
+    NDArray[np.float32], NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]
+]"""
 
 _CONTEXT_PSEUDO_CELLS = 2.0  # of the controls of all contexts, added to each context's controls
 _PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expressed values is estimated
@@ -34,7 +39,7 @@ def fit_hurdle(
     sums: GroupSums,
     features: NDArray[np.floating] | None = None,
     *,
-    asked: NDArray[np.bool_] | None = None,
+    asked: Asked | None = None,
 ) -> dict[str, NDArray]:
     """Arrays of an :class:`AdditiveHurdlePrior`, by the name of its fields; see its method ``fit``.
 
@@ -45,8 +50,7 @@ def fit_hurdle(
     features
         Features of the components (P, F).
     asked
-        Which groups of the sums are asked for as they are (g,): the interactions of the others, on which nothing else
-        rests, are left at 0. All where not given.
+        What is asked for, where not everything is.
 
     Raises
     ------
@@ -55,10 +59,10 @@ def fit_hurdle(
     """
     n_components = sums.doses.shape[1]
     features = _checked_features(features, n_components)
-    if asked is None:
-        asked = np.ones(len(sums), dtype=bool)
-    order = canonical_order(sums.doses, sums.covariates)
-    sums, asked = sums.ordered(), asked[order]
+    if asked is not None:
+        order = canonical_order(sums.doses, sums.covariates)
+        asked = replace(asked, groups=asked.groups[order[~sums.is_control[order]]])
+    sums = sums.ordered()
     is_control = sums.is_control
     contexts, which = _contexts(sums)
     pool = _pool(sums)
@@ -88,7 +92,7 @@ def fit_hurdle(
                     covariances=covariances,
                     features=features,
                     scales=scales,
-                    asked=np.flatnonzero(asked[perturbed]),
+                    asked=asked,
                 )
             )
         )
@@ -201,7 +205,7 @@ def _changes_of_angles(
     base: NDArray[np.float64],
     n_controls: NDArray[np.float64],
     pool: Pool,
-) -> tuple[NDArray[np.float64], ...]:
+) -> Changes:
     """Changes of angles in perturbed groups and their sampling variances (g, G), and their bounds (C, G)."""
     effects, variances = np.empty((2, len(groups), sums.n_genes), dtype=np.float32)
     angles = base[:, 0]
@@ -222,7 +226,7 @@ def _changes_of_means(
     base: NDArray[np.float64],
     n_controls: NDArray[np.float64],
     pool: Pool,
-) -> tuple[NDArray[np.float64], ...]:
+) -> Changes:
     """The same of the means of the expressed values."""
     effects, variances = np.empty((2, len(groups), sums.n_genes), dtype=np.float32)
     for rows in row_blocks(len(groups), sums.n_genes):

@@ -39,6 +39,11 @@ class RidgeSplit:
             for block, own in self._levels.items()
         }
 
+    @property
+    def is_alone(self) -> NDArray[np.bool_]:
+        """Whether a level was never together with another (L,)."""
+        return np.bincount(self._block)[self._block] == 1
+
     def solve(self, effects: NDArray[np.float64]) -> NDArray[np.float64]:
         """Parts of levels (L, n) from the effects of groups (g, n)."""
         right = self.transposed @ effects

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CONTEXT_KERNELS = ((0.5, 0.3), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5), (0.0, 1.0))
 _NULL_PSEUDO_GENES = 10.0
 _EM_STEPS = 60
-_VALUES_AT_ONCE = 120_000  # of temporary arrays, which then stay in a cache
+_VALUES_AT_ONCE = 1_000_000
 _LEAST_RESPONSIBILITY = 1e-12  # of a mixture component for any gene; less makes no difference
 
 
@@ -112,8 +112,8 @@ def shrink_effects(
 
 
 def posterior_effects(
-    effects: NDArray[np.float64],
-    variances: NDArray[np.float64],
+    effects: NDArray[np.floating],
+    variances: NDArray[np.floating],
     *,
     observed: Sequence[int],
     covariances: Sequence[ContextCovariance],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from perturbflow.flow._grouping import names
+from perturbflow.flow._grouping import group_keys
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,14 +46,14 @@ class TrainingGroups:
         Numbers of the groups, -1 where there is none (n,).
         """
         codes = np.asarray(contexts, dtype=np.int64).reshape(-1, 1)
-        return np.array([self._numbers.get(name, -1) for name in names(doses, codes)], dtype=np.intp)
+        return np.array([self._numbers.get(name, -1) for name in group_keys(doses, codes)], dtype=np.intp)
 
-    def with_component(self, component: int) -> NDArray[np.intp]:
+    def with_component(self, component: int) -> NDArray[np.int32]:
         """Groups that have a component, ascending."""
         starts, groups = self._of_component
         return groups[starts[component] : starts[component + 1]]
 
-    def here(self, component: int, context: int | None) -> NDArray[np.intp]:
+    def here(self, component: int, context: int | None) -> NDArray[np.int32]:
         """Groups that have a component in a context."""
         groups = self.with_component(component)
         return groups[self.contexts[groups] == (-1 if context is None else context)]
@@ -70,7 +70,7 @@ class TrainingGroups:
     @cached_property
     def _numbers(self) -> dict[tuple[bytes, bytes, bytes], int]:
         codes = self.contexts.astype(np.int64).reshape(-1, 1)
-        return {name: i for i, name in enumerate(names(self.doses, codes))}
+        return {name: i for i, name in enumerate(group_keys(self.doses, codes))}
 
     @cached_property
     def _component_sets(self) -> set[tuple[bytes, int]]:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from perturbflow.flow._angle import share_error
+from perturbflow.flow._law_uncertainty import law_uncertainty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,6 +96,7 @@ def mean_expression(
     >>> bool((abs(mean - x[100:].mean(axis=0)) < 2 * sd).all())
     True
     """
-    law, sd = prior.law(perturbation, context), prior.law_sd(perturbation, context)
+    law = prior.law(perturbation, context)
+    sd = law_uncertainty(prior, perturbation, context, law.expressed)
     expressed, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)
     return expressed * mean, np.hypot(mean * share_error(expressed, sd.angle), expressed * sd.mean)
