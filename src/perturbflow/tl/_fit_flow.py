@@ -57,10 +57,11 @@ def fit_flow(
     """Fit PRiMeFlow: learn to generate the cells of every condition, and to extrapolate to conditions not seen.
 
     An additive hurdle prior over perturbations and covariates is estimated in closed form on the training cells; a
-    velocity network, trained by Lightning, then learns what it lacks, by conditional flow matching. Training stops early on the validation
-    conditions, where it is also chosen how much of a control cell a prediction keeps and how far the network is
-    trusted. Finally the prior is estimated anew on training and validation cells. Test cells are never looked at.
-    Interrupting (Ctrl-C, or the signal that ends a job) keeps the best weights so far.
+    velocity network, trained by Lightning, then learns what it lacks, by conditional flow matching. Training stops early on
+    the validation conditions, where it is also chosen how much of a control cell a prediction keeps and how far the network
+    is trusted: not at all, unless these conditions show that it helps. Finally the prior is estimated anew on training and
+    validation cells. Test cells are never looked at. Interrupting (Ctrl-C, or the signal that ends a job) keeps the best
+    weights so far. Cells may be in memory or in a file.
 
     Parameters
     ----------
