@@ -24,51 +24,57 @@ class VectorCholesky:
     """
 
     def __init__(self, entries: NDArray[np.float64], n: int) -> None:
-        self.n, self._factor = n, np.empty(entries.shape)  # diagonals are stored as their inverses
+        # Rows by scales and genes, so that every step is over memory in one piece; diagonals are stored as inverses.
+        self.n, self._factor = n, np.array(entries.swapaxes(0, 1), order="C")
+        product = np.empty(self._factor.shape[1:])
         for i in range(n):
             for j in range(i + 1):
-                entry = entries[:, _place(i, j)].copy()
+                entry = self._factor[_place(i, j)]
                 for k in range(j):
-                    entry -= self._factor[:, _place(i, k)] * self._factor[:, _place(j, k)]
+                    entry -= np.multiply(self._factor[_place(i, k)], self._factor[_place(j, k)], out=product)
                 if i == j:
-                    self._factor[:, _place(i, i)] = 1 / np.sqrt(entry)
+                    np.reciprocal(np.sqrt(entry, out=entry), out=entry)
                 else:
-                    np.multiply(entry, self._factor[:, _place(j, j)], out=self._factor[:, _place(i, j)])
+                    entry *= self._factor[_place(j, j)]
 
     def log_determinant(self) -> NDArray[np.float64]:
         """Logarithms of the determinants (S, G)."""
-        return -2 * sum((np.log(self._factor[:, _place(i, i)]) for i in range(self.n)), start=np.zeros(()))
+        return -2 * sum((np.log(self._factor[_place(i, i)]) for i in range(self.n)), start=np.zeros(()))
 
     def solve(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
         """Solve for right sides (S, n, G)."""
-        found = np.array(right, dtype=np.float64)
+        found = np.array(right.swapaxes(0, 1), dtype=np.float64, order="C")
+        product = np.empty(found.shape[1:])
         for i in range(self.n):
             for k in range(i):
-                found[:, i] -= self._factor[:, _place(i, k)] * found[:, k]
-            found[:, i] *= self._factor[:, _place(i, i)]
+                found[i] -= np.multiply(self._factor[_place(i, k)], found[k], out=product)
+            found[i] *= self._factor[_place(i, i)]
         for i in reversed(range(self.n)):
             for k in range(i + 1, self.n):
-                found[:, i] -= self._factor[:, _place(k, i)] * found[:, k]
-            found[:, i] *= self._factor[:, _place(i, i)]
-        return found
+                found[i] -= np.multiply(self._factor[_place(k, i)], found[k], out=product)
+            found[i] *= self._factor[_place(i, i)]
+        return found.swapaxes(0, 1)
 
     def inverse(self, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         """Lower triangles of the inverses at some scales, as ``entries`` has them (K, n (n + 1) / 2, G)."""
-        factor = self._factor[chosen]
+        factor = self._factor if len(chosen) == self._factor.shape[1] else self._factor[:, chosen]
         lower = np.empty(factor.shape)  # the inverse of the factor
+        product = np.empty(factor.shape[1:])
         for j in range(self.n):
-            lower[:, _place(j, j)] = factor[:, _place(j, j)]
+            lower[_place(j, j)] = factor[_place(j, j)]
             for i in range(j + 1, self.n):
-                entry = factor[:, _place(i, j)] * lower[:, _place(j, j)]
+                entry = np.multiply(factor[_place(i, j)], lower[_place(j, j)], out=lower[_place(i, j)])
                 for k in range(j + 1, i):
-                    entry += factor[:, _place(i, k)] * lower[:, _place(k, j)]
-                np.multiply(entry, -factor[:, _place(i, i)], out=lower[:, _place(i, j)])
-        found = np.zeros(factor.shape)
-        for i in range(self.n):
+                    entry += np.multiply(factor[_place(i, k)], lower[_place(k, j)], out=product)
+                np.negative(entry, out=entry)
+                entry *= factor[_place(i, i)]
+        for i in range(self.n):  # in place: what is overwritten is not needed any more
             for j in range(i + 1):
-                for k in range(i, self.n):
-                    found[:, _place(i, j)] += lower[:, _place(k, i)] * lower[:, _place(k, j)]
-        return found
+                entry = lower[_place(i, j)]
+                np.multiply(lower[_place(i, i)], entry, out=entry)
+                for k in range(i + 1, self.n):
+                    entry += np.multiply(lower[_place(k, i)], lower[_place(k, j)], out=product)
+        return lower.swapaxes(0, 1)
 
 
 def _place(i: int, j: int) -> int:
