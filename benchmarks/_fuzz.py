@@ -15,6 +15,7 @@ from anndata.io import read_elem
 
 import perturbflow as pf
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory
+from perturbflow.flow._model import PREDICTION_SETTINGS
 from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.predict._fitted_flow import FILE, FittedFlow
 from perturbflow.predict._flow_store import read_flow, write_flow
@@ -29,10 +30,7 @@ if TYPE_CHECKING:
 
 CLEAR = (ValueError, OSError, KeyError)
 OF_ANNDATA = "refused by anndata"
-MAY_CHANGE = (
-    "history",
-    *(f"config/{name}" for name in ("guidance", "method", "n_steps", "source", "start", "stratified")),
-)
+MAY_CHANGE = ("history", *(f"config/{name}" for name in PREDICTION_SETTINGS))
 SECONDS_OF_A_PROCESS = 10.0
 MOST_MEMORY = 64 << 30  # of addresses, so that what a file claims is not allocated
 

@@ -1,1 +1,1 @@
-"""Keys of AnnData that functions write, and what is checked before a stored fit is used."""
+"""Keys of AnnData that functions write, what is checked before a stored fit is used, and files replaced as a whole."""
