@@ -12,6 +12,7 @@ import pytest
 import perturbflow as pf
 from perturbflow.predict._stored_prediction import read_prediction
 from perturbflow.screen import _sources
+from perturbflow.screen._conditions import Vocabulary
 
 JUDGED: dict[str, Any] = {
     "metrics": ["energy_distance", "rmse_of_mean_effects", "rank_of_cosine_in_components"],
@@ -59,6 +60,23 @@ def test_predictions_rankings_and_evaluations_are_the_same(fitted, stored_elsewh
     ax: Any = pf.pl.expression(elsewhere, "B+D", n_genes=2)
     assert ax.get_legend() is not None
     pf.tl.write_cell_eval(elsewhere, tmp_path / "cell_eval.h5ad")
+
+
+def test_a_screen_is_encoded_once_a_call(fitted, monkeypatch):
+    calls = []
+    encode = Vocabulary.encode_distinct
+
+    def counted(self, labels, *args):
+        labels = list(labels)
+        calls.append(len(labels))
+        return encode(self, labels, *args)
+
+    monkeypatch.setattr(Vocabulary, "encode_distinct", counted)
+    pf.tl.evaluate(fitted, **JUDGED)
+    assert calls == [fitted.n_obs]
+    calls.clear()
+    pf.pp.setup_perturbation(fitted, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
+    assert calls == [fitted.n_obs]
 
 
 def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatch):

@@ -168,10 +168,11 @@ def expression(adata: AnnData, layer: str | None) -> Any:
     if layer is not None:
         check_key(layer, adata.layers, where="adata.layers")
         return adata.layers[layer]
-    if adata.X is None:
+    x = adata.X  # once, since a view of a file is read by this
+    if x is None:
         msg = "Expected expression in `adata.X`, found none. Name a layer in `layer`."
         raise ValueError(msg)
-    return adata.X
+    return x
 
 
 def read_expression(adata: AnnData, layer: str | None = None, *, genes: Sequence[str] | None = None) -> Expression:
