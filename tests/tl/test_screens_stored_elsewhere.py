@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import perturbflow as pf
+from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._stored_prediction import read_prediction
 from perturbflow.screen import _sources
 from perturbflow.screen._conditions import Vocabulary
@@ -99,9 +100,14 @@ def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatc
     assert sorted(read) == sorted(fitted.obs_names.get_indexer(cells.obs["source_cell"]))
 
 
-def test_a_backed_screen_is_not_predicted_into_a_copy(fitted, tmp_path):
+def test_a_backed_screen_is_not_copied_and_says_so_before_any_work(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(FittedFlow, "sample", lambda *args, **options: pytest.fail("predicted"))
     fitted.write_h5ad(tmp_path / "cells.h5ad")
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     with pytest.raises(ValueError, match=r"in memory for `copy=True`, found one that is backed by a file"):
         pf.tl.predict_perturbation(backed, "A", copy=True)
+    with pytest.raises(ValueError, match=r"in memory for `copy=True`, found one that is backed by a file"):
+        pf.tl.evaluate(backed, copy=True)
+    with pytest.raises(ValueError, match=r"or a whole one, found a view of one that is backed by a file"):
+        pf.tl.rank_perturbations(backed[:100], {"perturbation": "A"})
     backed.file.close()
