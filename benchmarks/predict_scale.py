@@ -91,7 +91,7 @@ def main() -> None:
         for n in options.perturbations:
             output = Path(folder) / f"predicted_{n}.{options.form}"
             rows.append(apart(predict, screen, labels[:n], options.cells, output))
-            print(f"  {n} perturbations", flush=True)
+            print(f"  {rows[-1]}", flush=True)
     table = pd.DataFrame(rows).set_index("perturbations")
     print(markdown(table))
 

@@ -95,7 +95,7 @@ def assert_same_cells() -> Callable[[AnnData, AnnData], None]:
     return lambda found, expected: _assert_same(_contents(found), _contents(expected))
 
 
-FORMS = ("CSC", "backed", "backed dense", "lazy h5ad", "lazy zarr", "lazy dense zarr", "dask")
+FORMS = ("CSC", "backed", "backed dense", "lazy h5ad", "lazy zarr", "lazy dense zarr", "lazy files", "dask")
 
 
 @pytest.fixture(params=FORMS)
@@ -121,6 +121,14 @@ def stored_elsewhere(request, tmp_path) -> Iterator[Callable[[AnnData], AnnData]
         if form == "dask":
             copy.X = array.from_array(copy.X, chunks=(97, copy.n_vars))
             return copy
+        if form == "lazy files":
+            files = [path.with_name(f"{path.name}_{part}.h5ad") for part in ("first", "second")]
+            for file, rows in zip(files, (slice(0, 150), slice(150, None)), strict=True):
+                copy[rows].copy().write_h5ad(file)
+            parts = [anndata.experimental.read_lazy(file) for file in files]
+            cells = anndata.concat(parts, merge="first")
+            cells.uns.update(parts[0].uns)  # whose merging would leave out what is empty
+            return cells
         path = path.with_suffix(".h5ad" if "h5ad" in form else ".zarr")
         copy.write_h5ad(path) if "h5ad" in form else copy.write_zarr(path, chunks=(113, copy.n_vars))
         return anndata.experimental.read_lazy(path)

@@ -138,6 +138,22 @@ def test_options_of_the_solver_change_cells_and_are_recorded(fitted, option):
     assert fitted.uns["predicted"]["params"].items() >= option.items()
 
 
+def test_the_network_computes_on_the_device_that_is_asked_for(fitted, monkeypatch):
+    devices = []
+    sample = FittedFlow.sample
+
+    def recorded(self, *args, **options):
+        devices.append(str(self.flow.device))
+        return sample(self, *args, **options)
+
+    monkeypatch.setattr(FittedFlow, "sample", recorded)
+    expected = predicted(fitted, "A")
+    np.testing.assert_array_equal(predicted(fitted, "A", device="cpu"), expected)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    np.testing.assert_array_equal(predicted(fitted, "A", device="auto"), expected)
+    assert set(devices) == {"cpu"}
+
+
 def test_dose_zero_and_the_control_label_are_the_law_of_controls(fitted):
     control = predicted(fitted, "control")
     np.testing.assert_array_equal(predicted(fitted, "A", dose=0), control)
@@ -567,6 +583,8 @@ def shifted(adata):
         (None, {"output": "counts", "target_total": -1}, ValueError, "Expected `target_total` to be from 1"),
         (shifted, {"output": "counts"}, ValueError, "not whole multiples of one number. Name the total"),
         (None, {"seed": -1}, ValueError, "Expected `seed` to be at least 0"),
+        (None, {"device": "abacus"}, ValueError, "Expected `device` to be 'auto' or a torch device that is present, found 'abacus'"),
+        (None, {"device": 0.5}, ValueError, "Expected `device` to be 'auto' or a torch device that is present, found 0.5"),
         (None, {"key_added": "a/b"}, ValueError, "Expected `key_added` without '/'"),
         (None, {"key_added": "flow"}, ValueError, "found 'flow', which is that of pf.tl.fit_flow"),
         (None, {"key_added": "perturbation_features"}, ValueError, "Choose another `key_added`"),

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 import perturbflow as pf
+from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._stored_prediction import read_prediction
 from perturbflow.screen import _sources
+from perturbflow.screen._conditions import Vocabulary
 
 JUDGED: dict[str, Any] = {
     "metrics": ["energy_distance", "rmse_of_mean_effects", "rank_of_cosine_in_components"],
@@ -61,6 +63,23 @@ def test_predictions_rankings_and_evaluations_are_the_same(fitted, stored_elsewh
     pf.tl.write_cell_eval(elsewhere, tmp_path / "cell_eval.h5ad")
 
 
+def test_a_screen_is_encoded_once_a_call(fitted, monkeypatch):
+    calls = []
+    encode = Vocabulary.encode_distinct
+
+    def counted(self, labels, *args):
+        labels = list(labels)
+        calls.append(len(labels))
+        return encode(self, labels, *args)
+
+    monkeypatch.setattr(Vocabulary, "encode_distinct", counted)
+    pf.tl.evaluate(fitted, **JUDGED)
+    assert calls == [fitted.n_obs]
+    calls.clear()
+    pf.pp.setup_perturbation(fitted, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
+    assert calls == [fitted.n_obs]
+
+
 def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatch):
     elsewhere = stored_elsewhere(fitted)
     if not elsewhere.isbacked:
@@ -81,9 +100,14 @@ def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatc
     assert sorted(read) == sorted(fitted.obs_names.get_indexer(cells.obs["source_cell"]))
 
 
-def test_a_backed_screen_is_not_predicted_into_a_copy(fitted, tmp_path):
+def test_a_backed_screen_is_not_copied_and_says_so_before_any_work(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(FittedFlow, "sample", lambda *args, **options: pytest.fail("predicted"))
     fitted.write_h5ad(tmp_path / "cells.h5ad")
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     with pytest.raises(ValueError, match=r"in memory for `copy=True`, found one that is backed by a file"):
         pf.tl.predict_perturbation(backed, "A", copy=True)
+    with pytest.raises(ValueError, match=r"in memory for `copy=True`, found one that is backed by a file"):
+        pf.tl.evaluate(backed, copy=True)
+    with pytest.raises(ValueError, match=r"or a whole one, found a view of one that is backed by a file"):
+        pf.tl.rank_perturbations(backed[:100], {"perturbation": "A"})
     backed.file.close()

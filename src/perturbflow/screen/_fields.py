@@ -115,19 +115,8 @@ def writable(adata: AnnData, *, copy: bool) -> AnnData:
 
     A view cannot be written to: it becomes a copy of its own in place, with a warning that says so. What is written
     beside the expression of a file stays in memory: the file does not change.
-
-    Raises
-    ------
-    ValueError
-        If a copy is wanted, or needed, of an AnnData that is backed by a file.
     """
-    if adata.isbacked and (copy or adata.is_view):
-        msg = (
-            f"Expected an AnnData in memory {'for `copy=True`' if copy else 'or a whole one'}, found "
-            f"{'one' if copy else 'a view of one'} that is backed by a file. Run `adata = adata.to_memory()` first, or "
-            "make a file of its own with `adata.copy(filename=path)`."
-        )
-        raise ValueError(msg)
+    check_writable(adata, copy=copy)
     if copy:
         return adata.copy()
     if adata.is_view:
@@ -142,6 +131,17 @@ def writable(adata: AnnData, *, copy: bool) -> AnnData:
             warnings.simplefilter("ignore", ImplicitModificationWarning)
             adata.obs = adata.obs.copy()  # any assignment makes a view actual
     return adata
+
+
+def check_writable(adata: AnnData, *, copy: bool) -> None:
+    """Raise ValueError if a copy is wanted, or needed, of an AnnData that is backed by a file."""
+    if adata.isbacked and (copy or adata.is_view):
+        msg = (
+            f"Expected an AnnData in memory {'for `copy=True`' if copy else 'or a whole one'}, found "
+            f"{'one' if copy else 'a view of one'} that is backed by a file. Run `adata = adata.to_memory()` first, or "
+            "make a file of its own with `adata.copy(filename=path)`."
+        )
+        raise ValueError(msg)
 
 
 def check_fields_are_free(adata: AnnData) -> None:
@@ -168,10 +168,11 @@ def expression(adata: AnnData, layer: str | None) -> Any:
     if layer is not None:
         check_key(layer, adata.layers, where="adata.layers")
         return adata.layers[layer]
-    if adata.X is None:
+    x = adata.X  # once, since a view of a file is read by this
+    if x is None:
         msg = "Expected expression in `adata.X`, found none. Name a layer in `layer`."
         raise ValueError(msg)
-    return adata.X
+    return x
 
 
 def read_expression(adata: AnnData, layer: str | None = None, *, genes: Sequence[str] | None = None) -> Expression:

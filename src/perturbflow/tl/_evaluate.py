@@ -23,7 +23,7 @@ from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_ta
 from perturbflow.predict._device import moved
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._feature_table import read_feature_table
-from perturbflow.screen._fields import read_fields, read_screen, writable
+from perturbflow.screen._fields import check_writable, read_fields, read_screen, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._scale import summary_of_totals, warn_of_totals
 from perturbflow.screen._split_names import split_names
@@ -198,6 +198,7 @@ def evaluate(
     ['control cells', 'mean effect']
     """
     check_key_added(adata, key_added, "evaluation")
+    check_writable(adata, copy=copy)
     others = _others(predicted)
     key = None if key == "flow" and key not in adata.uns and others else key
     flow = None if key is None else moved(read_flow(adata, key), device)

@@ -26,7 +26,7 @@ from perturbflow.predict._prediction import (
 )
 from perturbflow.predict._prediction_file import check_path, write_cells
 from perturbflow.predict._stored_prediction import scattered
-from perturbflow.screen._fields import check_expression, writable
+from perturbflow.screen._fields import check_expression, check_writable, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added, check_name, remove_earlier
 
@@ -205,6 +205,8 @@ def predict_perturbation(
         )
         raise ValueError(msg)
     file = None if path is None else check_path(path)
+    if not as_anndata and file is None:
+        check_writable(adata, copy=copy)
     flow = moved(read_flow(adata, key), device)
     check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=covariates)

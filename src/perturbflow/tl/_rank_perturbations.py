@@ -26,7 +26,7 @@ from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._predicted_uncertainty import context_of, predicted_uncertainty
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
-from perturbflow.screen._fields import check_expression, find_genes, read_expression, writable
+from perturbflow.screen._fields import check_expression, check_writable, find_genes, read_expression, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._named_arrays import chosen, without_names
 from perturbflow.store._keys import check_key_added
@@ -152,6 +152,7 @@ def rank_perturbations(
     """
     _check_options(metric, level, seed)
     check_key_added(adata, key_added, "ranked_perturbations")
+    check_writable(adata, copy=copy)
     flow = read_flow(adata, key)
     check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
