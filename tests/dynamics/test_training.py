@@ -207,7 +207,7 @@ def nan_after(n_calls: int, whole, gene: int = 1):
 
 @pytest.mark.parametrize("n_before", [0, 30])
 def test_a_loss_that_is_not_finite_keeps_the_best_weights(monkeypatch, n_before):
-    monkeypatch.setattr("perturbflow.dynamics._match.relative_errors", nan_after(n_before, _match.relative_errors))
+    monkeypatch.setattr("perturbflow.dynamics._match.relative_errors", nan_after(n_before, _matching.relative_errors))
     one = trainer(strength=0.01, matching_steps=40)
     one.choose_strength()
     assert one.diverged["path"] == [1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -34,7 +36,7 @@ def test_evidence_weights_and_precisions(n_observed, form):
     rng = np.random.default_rng(1)
     factors, rest = rng.normal(0, 0.5, (14, 2)), rng.uniform(0.1, 0.5, 14)
     matrix = factors @ factors.T + np.diag(rest)
-    covariance = FullCovariance(matrix) if form == "full" else FactorCovariance(factors, rest)
+    covariance: Any = FullCovariance(matrix) if form == "full" else FactorCovariance(factors, rest)
     observed = np.sort(rng.permutation(14)[:n_observed])
     measured, noise = data(n_observed)
     evidence, solution = covariance.evidence(observed, SCALES**2, noise, measured)
@@ -68,7 +70,9 @@ def test_factors_are_few_and_within_the_stated_tolerance(n_contexts):
 @pytest.mark.parametrize("n_contexts", [1, 2, 8])
 def test_few_contexts_are_taken_as_they_are(n_contexts):
     matrix = context_covariances(tissues(n_contexts) if n_contexts > 1 else np.zeros((1, 1)))[0]
-    assert in_factors(matrix).matrix is matrix
+    covariance = in_factors(matrix)
+    assert isinstance(covariance, FullCovariance)
+    assert covariance.matrix is matrix
 
 
 def test_what_needs_many_factors_is_taken_as_it_is():
@@ -85,7 +89,7 @@ def test_shrinkage_with_factors_is_nearly_that_with_the_covariances():
     truth = rng.multivariate_normal(np.zeros(n_contexts), covariances[1], n_genes) * rng.integers(0, 2, (n_genes, 1))
     noise = rng.uniform(0.05, 0.6, truth.shape)
     measured = truth + rng.normal(0, np.sqrt(noise))
-    options = {"observed": list(range(n_contexts)), "scales": [0.25, 0.5, 1.0, 2.0]}
+    options: Any = {"observed": list(range(n_contexts)), "scales": [0.25, 0.5, 1.0, 2.0]}
     full, full_variance = posterior_effects(
         measured, noise, covariances=[FullCovariance(each) for each in covariances], **options
     )

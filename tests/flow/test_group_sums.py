@@ -84,7 +84,7 @@ def test_what_is_no_part_cannot_be_taken_away():
     some, others = GroupSums.of(data, np.arange(50)), GroupSums.of(data, np.arange(50, N_CELLS))
     with pytest.raises(ValueError, match="Expected sums over some of the cells, found groups or cells"):
         some.without(others)
-    few = GroupSums.of(data).take([0, 1])
+    few = GroupSums.of(data).take(np.array([0, 1]))
     with pytest.raises(ValueError, match="Pass a part"):
         few.without(some)
 

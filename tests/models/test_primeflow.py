@@ -215,7 +215,7 @@ def test_layer_and_batch_are_registered(registered):
 
 
 def test_hooks_of_scvi_tools_are_live(registered):
-    seen = []
+    seen: list[Any] = []
 
     class Plan(FlowPlan):
         def training_step(self, batch, batch_idx):
@@ -253,7 +253,12 @@ def test_callbacks_and_loggers_of_lightning(registered, tmp_path):
 
     model = PRiMeFlow(registered, **SMALL)
     logger = CSVLogger(tmp_path, name="log", flush_logs_every_n_steps=1)
-    options = {"callbacks": [Seen()], "logger": logger, "log_every_n_steps": 1, "enable_progress_bar": False}
+    options: dict[str, Any] = {
+        "callbacks": [Seen()],
+        "logger": logger,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+    }
     # What the tuner of scvi-tools passes besides.
     options |= {"check_val_every_n_epoch": 1, "plan_kwargs": {"lr": 1e-2, "validate_every": 3}}
     model.train(**QUICK, **options)

@@ -15,7 +15,7 @@ def test_benchmark_of_dynamics_judges_graphs_and_interventions(run, tmp_path):
         *("--quick", "--systems", "second_order", "hill_20_knockout_1", "--seeds", "1", "--output", "out"),
         *("--methods", "default", "l1, penalty only", "partial correlation", "hold start"),
     )
-    rows = pd.read_csv(run, tmp_path / "out/dynamics_synthetic_quick.csv").set_index(["system", "method"])
+    rows = pd.read_csv(tmp_path / "out/dynamics_synthetic_quick.csv").set_index(["system", "method"])
     assert rows.loc[("hill_20_knockout_1", "default"), "auprc"] > 0
     assert rows.loc[("hill_20_knockout_1", "hold start"), "error_intervention_within"] > 0
     assert rows["auroc"].dropna().between(0, 1).all()

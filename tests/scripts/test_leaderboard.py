@@ -28,12 +28,12 @@ def test_leaderboard_ranks_models_and_baselines(run, tmp_path):
     # What is there is not made again, and a model can be added to it.
     assert [line for line in first.splitlines() if "seed 0" in line] == ["simulated, seed 0, flow"]
     assert [line for line in output.splitlines() if "seed 0" in line] == ["simulated, seed 0, primeflow"]
-    table = pd.read_csv(run, tmp_path / "out/leaderboard.csv").pivot(index="model", columns="metric", values="mean")
+    table = pd.read_csv(tmp_path / "out/leaderboard.csv").pivot(index="model", columns="metric", values="mean")
     assert {"flow", "primeflow", "additive effect", "feature ridge", "ceiling"} <= set(table.index)
     assert table["dynamic_range_fraction"]["control cells"] == 0
     assert table["dynamic_range_fraction"]["flow"] > table["dynamic_range_fraction"]["mean effect"]
     assert f"{table['energy_distance']['flow']:.3f}" in output
-    assert (run, tmp_path / "out/leaderboard.png").stat().st_size > 10_000
+    assert (tmp_path / "out/leaderboard.png").stat().st_size > 10_000
 
 
 def test_fine_tuning_benchmark_prints_its_tables(run, tmp_path, data_folder):

@@ -17,9 +17,9 @@ def test_benchmark_on_real_cells(run, part, n_conditions, tmp_path, data_folder)
         *("--seeds", "1", "--max-steps", "20", "--sets", part, "--output", "out"),
         PERTURBFLOW_DATA=str(data_folder),
     )
-    scores = pd.read_csv(run, tmp_path / "out/real_cells_scores.csv")
+    scores = pd.read_csv(tmp_path / "out/real_cells_scores.csv")
     held_out = scores[(scores["conditions"] == "held-out conditions") & (scores["metric"] == "energy_distance")]
     assert held_out.groupby("model").size().unique().tolist() == [n_conditions]
-    runs = pd.read_csv(run, tmp_path / "out/real_cells_runs.csv")
+    runs = pd.read_csv(tmp_path / "out/real_cells_runs.csv")
     assert (runs["steps"] == 20).all()
     assert f"{part}: dynamic-range fraction on training conditions" in output

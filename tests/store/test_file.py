@@ -213,7 +213,7 @@ def killed(path: Path) -> None:
     import os
     import signal
 
-    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)  # once all is written
+    os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)  # once all is written
     write_file(path, {"a": np.ones(3)}, {}, kind=KIND)
 
 

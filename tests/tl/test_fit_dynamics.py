@@ -180,9 +180,9 @@ def test_sigterm_keeps_what_was_learned(small, monkeypatch, stage):
 
 
 def test_a_loss_that_is_not_finite_names_the_genes(small, monkeypatch):
-    from perturbflow.dynamics import _match
+    from perturbflow.dynamics import _match, _matching
 
-    whole = _match.relative_errors
+    whole = _matching.relative_errors
 
     def errors(*args, **kwargs):
         miss, size = whole(*args, **kwargs)

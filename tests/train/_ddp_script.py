@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,11 @@ if __name__ == "__main__":
         """A score that depends on the weights."""
         return float(sum(weight.abs().sum() for weight in flow.network.state_dict().values()))
 
-    options = {"accelerator": "cpu", "devices": n_devices} | ({"strategy": "ddp"} if n_devices > 1 else {})
+    options: dict[str, Any] = {"accelerator": "cpu", "devices": n_devices} | (
+        {"strategy": "ddp"} if n_devices > 1 else {}
+    )
     settings = TrainingSettings(max_steps=30, batch_size=32, validate_every=5, warmup_steps=4, learning_rate=1e-2)
     trained = train_flow(flow, cells, settings, validate=score, trainer_options=options)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        weights = {name: tensor.numpy() for name, tensor in flow.network.state_dict().items()}
-        np.savez(output, **trained.history, **weights, trained_steps=trained.steps)
+        weights: dict[str, Any] = {name: tensor.numpy() for name, tensor in flow.network.state_dict().items()}
+        np.savez(output, **(weights | trained.history | {"trained_steps": trained.steps}))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def test_a_batch_that_devices_cannot_share_is_refused():
 
     class Pretends(FlowData):
         def setup(self, stage):
-            self.trainer = type("Trainer", (), {"world_size": 2, "strategy": self.trainer.strategy})()
+            strategy: Any = self.trainer.strategy
+            self.trainer: Any = type("Trainer", (), {"world_size": 2, "strategy": strategy})()
             super().setup(stage)
 
     with pytest.raises(ValueError, match="`batch_size` to be a multiple of the 2 devices that share it, found 7"):

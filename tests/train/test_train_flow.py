@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, Flo
 from perturbflow.flow._batches import TrainingConditions
 from perturbflow.train._averaging import AveragedWeights
 from perturbflow.train._checkpoint import Checkpoint
+from perturbflow.train._flow_plan import NonFiniteLossError
 from perturbflow.train._train_flow import train_flow
 
 N_GENES = 16
@@ -332,7 +334,7 @@ def test_a_loss_that_is_not_finite_names_genes_and_groups():
     x[CELLS.perturbations.toarray()[:, 0] > 0, 3] = np.inf
     flow = new_flow()
     before = weights(flow)
-    with pytest.raises(FloatingPointError, match=r"finite loss, found others at step 1\. Lower") as raised:
+    with pytest.raises(NonFiniteLossError, match=r"finite loss, found others at step 1\. Lower") as raised:
         train(flow, CellData(x, CELLS.perturbations, CELLS.covariates))
     assert equal(weights(flow), before)
     assert raised.value.genes == [3]
@@ -358,7 +360,7 @@ def test_a_loss_that_is_not_finite_after_a_validation_keeps_the_best_weights():
 
 
 def test_callbacks_loggers_and_options_of_lightning(tmp_path):
-    calls = []
+    calls: list[Any] = []
 
     class Seen(Callback):
         def on_fit_start(self, trainer, pl_module):
