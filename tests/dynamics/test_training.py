@@ -21,6 +21,7 @@ from perturbflow.dynamics import (
 )
 from perturbflow.dynamics._compact import CompactField
 from perturbflow.dynamics._fitted import keep_support
+from perturbflow.dynamics._matching import relative_errors
 from perturbflow.dynamics._optimiser import ProximalAdam
 from perturbflow.dynamics._problem import start_from_data
 
@@ -207,7 +208,7 @@ def nan_after(n_calls: int, whole, gene: int = 1):
 
 @pytest.mark.parametrize("n_before", [0, 30])
 def test_a_loss_that_is_not_finite_keeps_the_best_weights(monkeypatch, n_before):
-    monkeypatch.setattr("perturbflow.dynamics._match.relative_errors", nan_after(n_before, _matching.relative_errors))
+    monkeypatch.setattr("perturbflow.dynamics._match.relative_errors", nan_after(n_before, relative_errors))
     one = trainer(strength=0.01, matching_steps=40)
     one.choose_strength()
     assert one.diverged["path"] == [1]
