@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_MOST_WITH_VECTORS = 6  # contexts; matrices of more are worth a call of LAPACK each
+_MOST_WITH_VECTORS = 24  # contexts; matrices of more are worth a call of LAPACK each
 _FACTORS_AT_ONCE = 16  # of a product whose logarithm is taken: fewer logarithms, and no overflow
 _FEWEST_FOR_FACTORS = 9  # contexts
 _TOLERANCE = 0.05  # of a correlation between contexts
@@ -188,7 +188,7 @@ def in_factors(matrix: NDArray[np.float64]) -> FullCovariance | FactorCovariance
     n = len(matrix)
     if n >= _FEWEST_FOR_FACTORS:
         rest = np.zeros(n)
-        for n_factors in range(1, n // 3 + 1):
+        for n_factors in range(1, n // 2 + 1):
             for _ in range(_ROUNDS):
                 values, vectors = np.linalg.eigh(matrix - np.diag(rest))
                 factors = vectors[:, -n_factors:] * np.sqrt(np.maximum(values[-n_factors:], 0))
