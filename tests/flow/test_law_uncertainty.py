@@ -92,7 +92,7 @@ def test_predicted_effects_add_and_scale(screen):
     prior = AdditiveHurdlePrior.fit(screen.data(), features=features)
     identity = np.eye(len(features))
     a, b = identity[0], identity[-1]
-    first = int(np.flatnonzero(prior.group_doses[:, 0])[0])
+    first = int(np.flatnonzero(prior.groups.doses[:, [0]].toarray())[0])
     for kind in range(2):
         alone = change(prior, a)[kind] + change(prior, b)[kind]
         expected = alone - prior.interactions[kind, first]  # which is of the condition a alone

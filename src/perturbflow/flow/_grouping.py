@@ -59,6 +59,16 @@ class Grouping:
         Cells, group by group, ascending within a group (n,).
     starts
         Where each group begins in ``order``, and the end of the last (g + 1,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import perturbflow as pf
+    >>> doses = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    >>> cells = pf.flow.CellData(np.ones((3, 4)), doses, np.zeros((3, 0), dtype=int))
+    >>> grouping = cells.grouping()
+    >>> grouping.n_cells.tolist(), grouping.codes.tolist(), grouping.is_control.tolist()
+    ([1, 2], [1, 0, 1], [True, False])
     """
 
     doses: sparse.csr_matrix

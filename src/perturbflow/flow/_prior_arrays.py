@@ -84,11 +84,6 @@ class PriorArrays:
         return TrainingGroups(sparse.csr_matrix(parts, shape=shape), self.group_contexts)
 
     @cached_property
-    def group_doses(self) -> NDArray[np.float32]:
-        """Dose of every component in every training group (g, P), as a full table: for few of either only."""
-        return self.groups.doses.toarray()
-
-    @cached_property
     def _context_numbers(self) -> dict[tuple[int, ...], int]:
         return {tuple(codes): i for i, codes in enumerate(self.contexts.tolist())}
 

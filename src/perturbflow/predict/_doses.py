@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from perturbflow._checks import listing
 from perturbflow.screen._labels import dose_text, hashable_dose, parse_dose
@@ -55,8 +56,9 @@ class DosesToPredict:
         )
         self.unused = set(self.named)
         self.rows: dict[tuple[int, ...], list[int]] = {}
-        for row, doses in enumerate(self.prior.group_doses):
-            self.rows.setdefault(tuple(np.flatnonzero(doses).tolist()), []).append(row)
+        doses = self.prior.groups.doses
+        for row, (first, last) in enumerate(itertools.pairwise(doses.indptr)):
+            self.rows.setdefault(tuple(sorted(doses.indices[first:last].tolist())), []).append(row)
         is_context = (self.prior.contexts[:, None] == covariates).all(axis=2).any(axis=1)
         self.is_here = is_context[self.prior.group_contexts]
 
@@ -97,7 +99,7 @@ class DosesToPredict:
         measured = [
             row
             for row in self.rows.get(tuple(columns), [])
-            if all(self.prior.group_doses[row, column] == dose for column, dose in asked.items())
+            if all(self.prior.groups.doses[row, column] == dose for column, dose in asked.items())
         ]
         if measured:
             return self._distinct(measured, columns)
@@ -114,10 +116,12 @@ class DosesToPredict:
         return list(itertools.product(*each))
 
     def _of_component(self, column: int) -> list[float]:
-        rows = self.rows.get((column,)) or np.flatnonzero(self.prior.group_doses[:, column]).tolist()
+        rows = self.rows.get((column,)) or self.prior.groups.with_component(column).tolist()
         if rows:
             return [dose for (dose,) in self._distinct(rows, [column])]
-        designs = {tuple(np.unique(doses[doses > 0]).tolist()) for doses in self.prior.group_doses.T if doses.any()}
+        by_column = sparse.csc_matrix(self.prior.groups.doses)
+        own = np.split(by_column.data, by_column.indptr[1:-1])
+        designs = {tuple(np.unique(doses).tolist()) for doses in own if len(doses)}
         if len(designs) != 1:
             known = sorted({dose for design in designs for dose in design})
             name = self.vocabulary.components[column]
@@ -132,7 +136,7 @@ class DosesToPredict:
     def _distinct(self, rows: list[int], columns: list[int]) -> list[tuple[float, ...]]:
         """Doses in some training groups: those in the contexts of the prediction, if there are any."""
         rows = [row for row in rows if self.is_here[row]] or rows
-        return sorted(set(map(tuple, self.prior.group_doses[np.ix_(rows, columns)].tolist())))
+        return sorted(set(map(tuple, self.prior.groups.doses[rows][:, columns].toarray().tolist())))
 
 
 def by_component(dose: Any) -> Any:
@@ -169,7 +173,9 @@ def new_doses(flow: FittedFlow, perturbations: NDArray[np.float32]) -> list[str]
     """
     found = []
     for column in np.flatnonzero(perturbations.any(axis=0) & flow.flow.prior.trained):
-        measured = np.unique(np.append(flow.flow.prior.group_doses[:, column], np.float32(0)))
+        groups = flow.flow.prior.groups
+        own = groups.doses[groups.with_component(int(column)), column].toarray()
+        measured = np.unique(np.append(own, np.float32(0)))
         for dose in np.setdiff1d(perturbations[:, column], measured):
             above = int(np.searchsorted(measured, dose))
             if above < len(measured):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from scipy.special import ndtr, ndtri
 
 from perturbflow._checks import (
@@ -262,7 +263,9 @@ def _score(
         slope = 4 * codependence * float(move.weights**2 @ (rest**2 * variance))
         curvature = 2 * codependence * float(move.weights**2 @ variance**2)
         norm = np.sqrt(float(move.weights @ effect**2) * float(move.weights @ move.direction**2))
-        same = (prior.group_doses == np.minimum(parts[0].perturbation, prior.dose_unit)).all(axis=1)
+        everywhere = prior.groups.all_contexts
+        doses = np.minimum(parts[0].perturbation, prior.dose_unit)
+        same = prior.groups.find(sparse.csr_matrix(np.repeat(doses[None], len(everywhere), axis=0)), everywhere)
         rows.append(
             {
                 "perturbation": label,
@@ -273,7 +276,7 @@ def _score(
                 "distance": np.sqrt(left),
                 "order": raw,
                 "kind": max((each.kind for each in predicted), key=KINDS.index),
-                "n_training_cells": int(prior.group_cells[same].sum()),
+                "n_training_cells": int(prior.group_cells[same[same >= 0]].sum()),
             }
         )
     table = pd.DataFrame(rows).sort_values(["order", "perturbation"], ignore_index=True).drop(columns="order")
