@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import sparse
 
 import perturbflow as pf
+from perturbflow.flow._training_groups import TrainingGroups
 from perturbflow.predict._doses import DosesToPredict, new_doses, recorded_dose
 from perturbflow.screen._conditions import Vocabulary
 
@@ -30,7 +32,7 @@ def fitted_to(groups, *, dose_key="dose") -> Any:
     doses = np.array([row for row, _ in groups], dtype=np.float32)
     prior = SimpleNamespace(
         contexts=np.array([[0], [1]]),
-        group_doses=doses,
+        groups=TrainingGroups(sparse.csr_matrix(doses), np.array([context for _, context in groups])),
         group_contexts=np.array([context for _, context in groups]),
         trained=doses.any(axis=0),
     )

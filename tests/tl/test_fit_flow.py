@@ -105,7 +105,7 @@ def test_validation_cells_choose_and_then_join_the_prior(registered):
     only_training = AdditiveHurdlePrior.fit(
         read_cells(registered, rows=(registered.obs["split"] == "train").to_numpy())
     )
-    assert len(only_training.group_doses) < len(expected["group_doses"])
+    assert len(only_training.group_contexts) < len(expected["group_contexts"])
 
 
 def test_without_split_all_cells_train_and_the_log_says_so(registered, caplog):

@@ -32,7 +32,7 @@ from perturbflow.predict._prediction import (
 )
 from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
 from perturbflow.train._fit import fit
-from perturbflow.train._flow_data import FlowData
+from perturbflow.train._flow_data import DataModule, FlowData
 from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._presets import check_plan_options, resolve
 from perturbflow.train._transfer import inherited_options
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
-    from lightning.pytorch import LightningDataModule
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -243,7 +242,7 @@ class PRiMeFlow(RegisteredModel):
         devices: int | list[int] | str = "auto",
         batch_size: int | None = None,
         plan_kwargs: Mapping[str, Any] | None = None,
-        datamodule: LightningDataModule | None = None,
+        datamodule: DataModule | None = None,
         guidance: float | Literal["auto"] = "auto",
         calibrate: bool = True,
         init_from: FittedFlow | None = None,
@@ -323,7 +322,7 @@ class PRiMeFlow(RegisteredModel):
         self.is_trained_ = True
         self.module.eval()
 
-    def _run(self, plan: FlowPlan, data: LightningDataModule, **options: Any) -> None:
+    def _run(self, plan: FlowPlan, data: DataModule, **options: Any) -> None:
         """Train with the runner of scvi-tools."""
         options = {name: value for name, value in options.items() if name != "ckpt_path" or value is not None}
         self._train_runner_cls(self, plan, data, **options)()

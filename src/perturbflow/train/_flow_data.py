@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from perturbflow.flow import Grouping, TrainingSettings
     from perturbflow.screen._expression import Expression
     from perturbflow.screen._screen import Screen
+
+
+DataModule: TypeAlias = LightningDataModule
+"""What else may give batches."""
 
 
 class FlowData(LightningDataModule):
