@@ -90,6 +90,8 @@ def fit_model(adata: AnnData, options: DynamicsOptions) -> Fit:
 
     def after_stage() -> None:
         nonlocal started, zero
+        if trainer.n_done <= len(seconds):  # a part of a stage
+            return
         seconds[STAGES[len(seconds)]] = time.process_time() - started
         if len(seconds) == STAGES.index("matching") + 1:
             zero = zero_share(trainer.sparsity.expected(trainer.field.weights()), possible)
@@ -97,7 +99,7 @@ def fit_model(adata: AnnData, options: DynamicsOptions) -> Fit:
 
     trainer = DynamicsTrainer(runs, config, options.settings())
     possible = trainer.field.allowed.numpy() > 0
-    model = trainer.fit(after_stage=after_stage)
+    model = trainer.fit(after_part=after_stage)
     return Fit(model, zero, zero_share(model.field.weights(), possible), seconds)
 
 

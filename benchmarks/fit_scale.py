@@ -47,10 +47,11 @@ def write_screen(path: Path, n_cells: int, n_genes: int, n_perturbations: int) -
             own = codes[first : first + CELLS_AT_ONCE]
             columns = rng.integers(n_genes, size=(len(own), EXPRESSED_GENES)).astype(np.int32)
             columns[:, 0] = np.where(own > 0, own % n_genes, columns[:, 0])
-            values = np.log1p(rng.integers(1, 6, size=columns.shape) * 2.5).astype(np.float32)
+            values = 2.5 * rng.integers(1, 6, size=columns.shape).astype(np.float32)
             indptr = EXPRESSED_GENES * np.arange(len(own) + 1)
             block = sparse.csr_matrix((values.ravel(), columns.ravel(), indptr), shape=(len(own), n_genes))
             block.sum_duplicates()
+            block = block.log1p()
             if first == 0:
                 anndata.io.write_elem(file, "/", anndata.AnnData(X=block))
             else:

@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 from scipy import sparse
 
@@ -230,6 +231,7 @@ class Flow(Oracle):
         self.genes = tuple(adata.var_names[::-1])
         self.cells: Any = read_cells(adata, genes=self.genes)
         self.fields = read_fields(adata)
+        self.flow = torch.nn.Identity()
         self.options = []
 
     def sample(self, controls, perturbation, covariates, *, rng, guidance=1.0, n_steps=None):

@@ -91,8 +91,8 @@ class FittedFlow:
     >>> cells.shape == controls.shape
     True
     >>> with TemporaryDirectory() as folder:
-    ...     fitted.save(folder)
-    ...     again = pf.models.FittedFlow.load(folder)
+    ...     identity = fitted.save(folder)
+    ...     again = pf.models.FittedFlow.load(folder, identity=identity)
     >>> bool((again.sample(controls, dose, np.zeros(0, dtype=int), rng=np.random.default_rng(0)) == cells).all())
     True
     """
