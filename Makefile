@@ -30,7 +30,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity interoperation bench leaderboard calibration ablation speed dynamics hematopoiesis tutorials notebooks docs lint clean
+.PHONY: help demo test scripts parity interoperation bench leaderboard calibration ablation speed dynamics hematopoiesis tutorials notebooks docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -38,8 +38,13 @@ help: ## Show this list
 demo: $(venv)/.installed ## Show both halves on simulated cells; figures go to demo_output/
 	$(bin)/python examples/demo.py --output demo_output $(ARGS)
 
-test: $(venv)/.installed-test ## Run the tests
-	$(side_by_side) $(bin)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder $(ARGS)
+several := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+
+test: $(venv)/.installed-test ## Run the tests, but for those of scripts
+	$(side_by_side) $(bin)/python -m pytest $(several) --ignore=tests/scripts $(ARGS)
+
+scripts: $(venv)/.installed-test ## Run the demonstration and every benchmark in short, and look at what they print
+	$(side_by_side) $(bin)/python -m pytest $(several) tests/scripts $(ARGS)
 
 parity: .venv-parity/.installed ## Compare the metrics with the packages that defined them, in an environment of its own
 	.venv-parity/bin/python -m pytest tests/parity $(ARGS)
