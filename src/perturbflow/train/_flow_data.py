@@ -15,14 +15,17 @@ from perturbflow.flow._batches import DeviceRows
 from perturbflow.train._flow_plan import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from perturbflow.flow import Grouping, TrainingSettings
     from perturbflow.screen._expression import Expression
     from perturbflow.screen._screen import Screen
 
+
+_STEPS_READ_AT_ONCE = 32
 
 DataModule: TypeAlias = LightningDataModule
 """What else may give batches."""
@@ -62,7 +65,9 @@ class FlowData(LightningDataModule):
             raise ValueError(msg)
         device = self.trainer.strategy.root_device
         self.rows = (
-            DeviceRows(self.cells.x, device) if isinstance(self.cells, CellData) else _StoredRows(self.cells.x, device)
+            DeviceRows(self.cells.x, device)
+            if isinstance(self.cells, CellData)
+            else _StoredRows(self.cells.x, device, self.own_rows)
         )
 
     def teardown(self, stage: str) -> None:
@@ -83,7 +88,14 @@ class FlowData(LightningDataModule):
         if not isinstance(batch, Batch):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         assert self.rows is not None
-        return batch._replace(x=self.rows.take(batch.x))
+        rows = self.rows.take(batch.x) if isinstance(self.rows, DeviceRows) else self.rows.of_step(batch.number)
+        return batch._replace(x=rows)
+
+    def own_rows(self, number: int) -> NDArray[np.int64]:
+        """Rows of the cells of a step on this device."""
+        assert self.trainer is not None
+        size = self.settings.batch_size // self.trainer.world_size
+        return self.draw(number).numpy()[self.trainer.global_rank * size :][:size]
 
     def draw(self, number: int) -> Tensor:
         """Rows of the cells of a step, on all devices together."""
@@ -92,14 +104,22 @@ class FlowData(LightningDataModule):
 
 
 class _StoredRows:
-    """Rows of a matrix in a file, read a batch at a time."""
+    """Cells of steps from a file: those of several steps are read at once, in the order of the file."""
 
-    def __init__(self, x: Expression, device: torch.device) -> None:
-        self.x, self.device = x, device
+    def __init__(self, x: Expression, device: torch.device, rows_of: Callable[[int], NDArray[np.int64]]) -> None:
+        self.x, self.device, self.rows_of = x, device, rows_of
+        self._first = -1
+        self._rows, self._block = np.zeros(0, dtype=np.int64), None
 
-    def take(self, rows: Tensor) -> Tensor:
-        """Dense rows (n, G), on the device."""
-        block = self.x[rows.numpy()]
+    def of_step(self, number: int) -> Tensor:
+        """Dense cells (n, G) of a step, on the device."""
+        first = number - number % _STEPS_READ_AT_ONCE
+        if first != self._first:
+            steps = range(first, first + _STEPS_READ_AT_ONCE)
+            self._rows = np.unique(np.concatenate([self.rows_of(step) for step in steps]))
+            self._first, self._block = first, self.x[self._rows]
+        block: Any = self._block
+        block = block[np.searchsorted(self._rows, self.rows_of(number))]
         dense = block.toarray() if sparse.issparse(block) else block
         return torch.as_tensor(np.asarray(dense, dtype=np.float32), device=self.device)
 
@@ -117,8 +137,6 @@ class _Steps:
         trainer = self.data.trainer
         assert trainer is not None
         first = trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        size = self.data.settings.batch_size // trainer.world_size
-        own = slice(trainer.global_rank * size, (trainer.global_rank + 1) * size)
         for number in range(first, first + len(self)):
-            rows = self.data.draw(number)[own]
+            rows = torch.as_tensor(self.data.own_rows(number))
             yield Batch(number, rows, self.data.group[rows])
