@@ -88,10 +88,10 @@ def test_cells_are_those_in_memory(stored_elsewhere, registered):
 
 
 def test_a_file_is_read_in_runs(monkeypatch):
-    runs = _sources._runs(np.array([0, 1, 10, 100, 101, 5000, 5001, 9999]))
+    runs = _sources._runs(np.array([0, 1, 10, 100, 101, 5000, 5001, 9999]), _sources.GAP)
     assert [run.tolist() for run in runs] == [[0, 1, 10], [100, 101], [5000, 5001], [9999]]
     monkeypatch.setattr(_sources, "ROWS_AT_ONCE", 4)
-    assert [run.tolist() for run in _sources._runs(np.arange(10))] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [run.tolist() for run in _sources._runs(np.arange(10), _sources.GAP)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_cells_of_a_file_that_are_looked_at_are_a_bounded_number_in_runs(tmp_path):
@@ -103,7 +103,7 @@ def test_cells_of_a_file_that_are_looked_at_are_a_bounded_number_in_runs(tmp_pat
     rows, block = expression.look()
     assert len(rows) == block.shape[0] == 4096
     assert (np.diff(rows) > 0).all()
-    assert len(_sources._runs(rows)) <= 64
+    assert len(_sources._runs(rows, _sources.GAP)) <= 64
     np.testing.assert_array_equal(expression.some_rows(), rows)
     in_memory = read_expression(backed.to_memory())
     assert len(in_memory.look()[0]) == 9000

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 4096
-GAP = 16  # rows that are read for nothing rather than to go to the file once more
+# Rows that are read for nothing rather than to go to the file once more, which for a CSR matrix takes as long as 1,000 rows.
+GAP = 16
+SPARSE_GAP = 1024
 
 
 class Source(Protocol):
@@ -86,10 +88,11 @@ class _InFile:
     def __init__(self, values: Any) -> None:
         self.values = values
         self.shape = values.shape
+        self.gap = GAP if _is_full(values) else SPARSE_GAP
 
     def read(self, rows: NDArray[np.intp]) -> Any:
         """Return ascending rows, run by run."""
-        return stacked([self._run(run) for run in _runs(rows)])
+        return stacked([self._run(run) for run in _runs(rows, self.gap)])
 
     def _run(self, rows: NDArray[np.intp]) -> Any:
         block = _as_rows(self.values[int(rows[0]) : int(rows[-1]) + 1])
@@ -125,10 +128,10 @@ def stacked(parts: list[Any]) -> Any:
     return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
 
 
-def _runs(rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+def _runs(rows: NDArray[np.intp], gap: int) -> list[NDArray[np.intp]]:
     """Cut ascending rows where the next is far away, or where a run becomes long."""
     runs = []
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) > GAP) + 1):
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) > gap) + 1):
         stretch = (run - run[0]) // ROWS_AT_ONCE
         runs += np.split(run, np.flatnonzero(np.diff(stretch)) + 1)
     return runs
@@ -136,6 +139,12 @@ def _runs(rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
 
 def _as_rows(block: Any) -> Any:
     return sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
+
+
+def _is_full(values: Any) -> bool:
+    from anndata.abc import CSRDataset
+
+    return not isinstance(values, CSRDataset)
 
 
 def _is_in_file(values: Any) -> bool:
