@@ -34,7 +34,7 @@ def test_levels_are_the_measured_doses():
 )
 def test_weights_and_positions(measured, asked, weights, position):
     levels = DoseLevels.of(np.array(measured, dtype=float)[:, None])
-    np.testing.assert_allclose(levels.weights(np.array([[asked]], dtype=float))[0], weights, atol=1e-12)
+    np.testing.assert_allclose(levels.design(np.array([[asked]], dtype=float)).toarray()[0], weights, atol=1e-12)
     assert levels.positions(np.array([[asked]], dtype=float))[0, 0] == pytest.approx(position)
 
 
@@ -43,7 +43,7 @@ def test_more_of_a_dose_is_never_a_lower_position(measured, one, other):
     levels = DoseLevels.of(measured.astype(float)[:, None])
     low, high = levels.positions(np.array([[min(one, other)], [max(one, other)]]))[:, 0]
     assert 0 < low <= high + 1e-6 <= 1 + 2e-6
-    weights = levels.weights(np.array([[one]]))
+    weights = levels.design(np.array([[one]])).toarray()
     assert (weights >= 0).all()
     assert weights.sum() <= 1 + 1e-9
 
@@ -53,7 +53,7 @@ def test_many_doses_share_levels():
     levels = DoseLevels.of(doses)
     assert len(levels.doses) == 8
     assert levels.doses[[0, -1]].tolist() == [1.0, 100.0]
-    np.testing.assert_allclose(levels.weights(doses).sum(axis=1), 1)
+    np.testing.assert_allclose(levels.design(doses).toarray().sum(axis=1), 1)
 
 
 @pytest.mark.parametrize(

@@ -373,7 +373,7 @@ def test_raw_counts_are_refused(registered, unchanged):
         ({"source": "cells"}, {}, "Expected `source` to be one of"),
         ({"width": 0}, {}, "Expected `width` to be at least 1"),
         ({}, {"max_steps": 0}, "Expected `max_steps` to be at least 1"),
-        ({}, {"accelerator": "abacus"}, "Expected a torch device that is present"),
+        ({}, {"accelerator": "abacus"}, "a torch device that is present"),
         ({}, {"precision": "16-mixed"}, "Expected `precision` to be '32-true' or 'bf16-mixed'"),
         ({}, {"max_epochs": 0}, "Expected `max_epochs` to be at least 1"),
     ],

@@ -11,7 +11,7 @@ from perturbflow._checks import check_matrix
 from perturbflow.screen import _sources
 from perturbflow.screen._annotations import read_annotations
 from perturbflow.screen._expression import Expression, dense
-from perturbflow.screen._fields import iter_cells, read_cells, read_expression
+from perturbflow.screen._fields import read_cells, read_expression, read_screen
 
 N_CELLS, N_GENES = 500, 7
 X = sparse.random(N_CELLS, N_GENES, density=0.4, format="csr", dtype=np.float32, random_state=0)
@@ -81,7 +81,7 @@ def test_cells_are_those_in_memory(stored_elsewhere, registered):
         np.testing.assert_array_equal(dense(found.x), dense(expected.x))
         np.testing.assert_array_equal(found.perturbations.toarray(), expected.perturbations.toarray())
         np.testing.assert_array_equal(found.covariates, expected.covariates)
-    chunks = list(iter_cells(elsewhere, rows=rows, genes=genes, n_cells=2))
+    chunks = list(read_screen(elsewhere, rows=rows, genes=genes).chunks(n_cells=2))
     assert [len(chunk) for chunk in chunks] == [2, 1]
     np.testing.assert_array_equal(np.concatenate([dense(chunk.x) for chunk in chunks]), dense(expected.x))
     np.testing.assert_array_equal(np.concatenate([chunk.covariates for chunk in chunks]), expected.covariates)

@@ -11,7 +11,7 @@ from perturbflow.flow import GroupSums
 from perturbflow.models import PRiMeFlow
 from perturbflow.screen._fields import read_cells, read_screen
 from perturbflow.tl import fit_flow
-from perturbflow.train._group_sums import sum_of, sums_of_parts
+from perturbflow.train._group_sums import sums_of_parts
 
 QUICK: Any = {"max_steps": 6, "batch_size": 32, "width": 16, "n_blocks": 1, "progress_bar": False}
 
@@ -44,7 +44,7 @@ def test_the_model_class_takes_a_backed_file(registered, tmp_path):
 def test_sums_of_parts_add_up_to_those_of_all_cells(registered, n_parts):
     screen = read_screen(registered)
     parts = sums_of_parts(screen, n_parts, seed=1)
-    whole, expected = sum_of(parts), GroupSums.of(read_cells(registered))
+    whole, expected = GroupSums.union(parts), GroupSums.of(read_cells(registered))
     for name in ("n_cells", "n_expressing", "total", "squares", "covariates"):
         np.testing.assert_allclose(getattr(whole, name), getattr(expected, name), err_msg=name)
     assert (whole.doses != expected.doses).nnz == 0

@@ -88,7 +88,7 @@ def cross_validate(
     Every prediction; conditions of fewer than 5 held-out cells are left out of the fit but not judged, and neither are
     more than some hundreds at a time.
     """
-    whole = GroupSums.of(cells) if isinstance(cells, CellData) else _united(cells)
+    whole = GroupSums.of(cells) if isinstance(cells, CellData) else GroupSums.union(cells)
     screen = _Screen.read(whole)
     for units in _designs(screen):
         own_names = sorted(set().union(*units))
@@ -108,14 +108,6 @@ def cross_validate(
         del part  # as large as all sums together
         yield from _predict(kept, few, screen, features)
         del kept
-
-
-def _united(parts: Sequence[GroupSums]) -> GroupSums:
-    """Sums over the cells of all parts."""
-    whole = GroupSums.empty(parts[0].n_genes, parts[0].doses.shape[1], parts[0].covariates.shape[1])
-    for part in parts:
-        whole.include(part)
-    return whole.ordered()
 
 
 def _random_parts(cells: CellData | Sequence[GroupSums], n_folds: int, rng: np.random.Generator) -> Iterator[GroupSums]:

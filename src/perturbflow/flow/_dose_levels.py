@@ -39,7 +39,7 @@ class DoseLevels:
     >>> levels = DoseLevels.of(np.array([[10.0, 0.0], [1000.0, 0.0], [0.0, 1.0]]))
     >>> levels.components.tolist(), levels.doses.tolist()
     ([0, 0, 1], [10.0, 1000.0, 1.0])
-    >>> levels.weights(np.array([[100.0, 0.0], [5.0, 1.0], [3000.0, 0.5]]))
+    >>> levels.design(np.array([[100.0, 0.0], [5.0, 1.0], [3000.0, 0.5]])).toarray()
     array([[0.5, 0.5, 0. ],
            [0.5, 0. , 1. ],
            [0. , 1. , 0.5]])
@@ -127,20 +127,6 @@ class DoseLevels:
         )
         weights.eliminate_zeros()
         return weights
-
-    def weights(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> NDArray[np.float64]:
-        """Weight of every level in doses of the components, as a full table; see :meth:`design`.
-
-        Parameters
-        ----------
-        doses
-            Doses (n, P), at least 0.
-
-        Returns
-        -------
-        Weights (n, L), those of a component from 0 to 1 together.
-        """
-        return self.design(doses).toarray()
 
     def positions(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> NDArray[np.float32]:
         """Doses on a scale on which the levels of a component are evenly spaced up to 1.

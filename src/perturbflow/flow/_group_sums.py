@@ -11,6 +11,7 @@ from perturbflow.flow._data import CellData
 from perturbflow.flow._grouping import Grouping, canonical_order, group_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from numpy.typing import ArrayLike, NDArray
@@ -113,6 +114,24 @@ class GroupSums:
         sums = cls(grouping.doses, grouping.covariates, *_zeros(len(grouping), cells.n_genes))
         sums._accumulate(cells.x, rows[grouping.order], np.repeat(np.arange(len(grouping)), grouping.n_cells))
         return sums
+
+    @classmethod
+    def union(cls, parts: Sequence[GroupSums]) -> Self:
+        """Sum over the cells of all parts.
+
+        Parameters
+        ----------
+        parts
+            Sums over different cells, with the same genes, components and covariates; at least one.
+
+        Returns
+        -------
+        New sums, in the order of :meth:`ordered`.
+        """
+        whole = cls.empty(parts[0].n_genes, parts[0].doses.shape[1], parts[0].covariates.shape[1])
+        for part in parts:
+            whole.include(part)
+        return whole.ordered()
 
     def __len__(self) -> int:
         return self._size

@@ -206,13 +206,7 @@ class ConditionalFlow(nn.Module):
         -------
         One law per cell (n, G).
         """
-        prior = self.prior
-        laws = [prior.law(doses, prior.context(codes)) for doses, codes in zip(perturbations, covariates, strict=True)]
-        return GeneLaw(
-            torch.as_tensor(np.stack([law.expressed for law in laws]), device=self.device),
-            torch.as_tensor(np.stack([law.mean for law in laws]), device=self.device),
-            torch.as_tensor(prior.variance, device=self.device),
-        )
+        return self.gene_law(self.prior.laws(perturbations, covariates))
 
     @torch.inference_mode()
     def sample(

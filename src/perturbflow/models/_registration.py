@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,9 @@ class RegisteredModel(BaseModelClass):
         return names[0]
 
     @classmethod
+    @abstractmethod
     def _register(cls, data: AnnData | MuData, modality: str | None = None, **kwargs: Any) -> None:
-        raise NotImplementedError
+        """Register with scvi-tools what :mod:`perturbflow.pp` has registered."""
 
     def _cells(self, data: AnnData | MuData | None = None) -> AnnData:
         """Return the cells that are meant, by default those of the model; of a MuData its registered modality."""

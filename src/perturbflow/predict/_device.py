@@ -5,7 +5,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from perturbflow.predict._fitted_flow import FittedFlow
+
+
+def device_of(name: str) -> torch.device:
+    """Find a device.
+
+    Parameters
+    ----------
+    name
+        A device of torch, such as "cuda" or "cuda:1"; "gpu" stands for "cuda", "auto" takes a GPU where there is one.
+
+    Returns
+    -------
+    The device.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
+    import torch
+
+    found = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        return torch.empty(0, device="cuda" if found == "gpu" else found).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was built for the device
+        msg = f"Expected `device` to be 'auto' or a torch device that is present, found {name!r} ({error}). Use 'cpu'."
+        raise ValueError(msg) from error
 
 
 def moved(fitted: FittedFlow, device: str) -> FittedFlow:
@@ -16,7 +45,7 @@ def moved(fitted: FittedFlow, device: str) -> FittedFlow:
     fitted
         The fitted flow.
     device
-        A device of torch, such as "cuda" or "cuda:1"; "auto" takes a GPU where there is one.
+        As for :func:`device_of`.
 
     Returns
     -------
@@ -27,15 +56,5 @@ def moved(fitted: FittedFlow, device: str) -> FittedFlow:
     ValueError
         If there is no such device.
     """
-    import torch
-
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was built for the device
-        msg = (
-            f"Expected `device` to be 'auto' or a torch device that is present, found {device!r} ({error}). Use 'cpu'."
-        )
-        raise ValueError(msg) from error
-    fitted.flow.to(name)
+    fitted.flow.to(device_of(device))
     return fitted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +17,6 @@ from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._expression import Expression
 from perturbflow.screen._scale import check_base, check_no_counts, natural_per_unit
 from perturbflow.screen._screen import Screen
-from perturbflow.screen._sources import ROWS_AT_ONCE
 from perturbflow.store._keys import check_registration
 
 if TYPE_CHECKING:
@@ -345,34 +344,6 @@ def read_cells(
     numbers has to change.
     """
     return read_screen(adata, genes=genes, fields=fields, vocabulary=vocabulary, rows=rows).subset()
-
-
-def iter_cells(
-    adata: AnnData,
-    *,
-    genes: Sequence[str] | None = None,
-    fields: PerturbationFields | None = None,
-    vocabulary: Vocabulary | None = None,
-    rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
-    n_cells: int = ROWS_AT_ONCE,
-) -> Iterator[CellData]:
-    """Read cells a chunk at a time, see :func:`read_screen`.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    genes, fields, vocabulary, rows
-        As in :func:`read_screen`.
-    n_cells
-        Cells of a chunk.
-
-    Yields
-    ------
-    The cells of a chunk, in the order of ``rows``.
-    """
-    screen = read_screen(adata, genes=genes, fields=fields, vocabulary=vocabulary, rows=rows)
-    yield from screen.chunks(n_cells=n_cells)
 
 
 def find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:

@@ -17,8 +17,10 @@ from perturbflow.flow import (
     Calibration,
     ConditionalFlow,
     FlowConfig,
+    GroupSums,
     TrainingSettings,
 )
+from perturbflow.predict._device import device_of
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._feature_table import read_feature_table
@@ -29,7 +31,7 @@ from perturbflow.store._outputs import check_folder
 from perturbflow.train._checkpoint import Checkpoint, hash_of
 from perturbflow.train._flow_data import FlowData
 from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
-from perturbflow.train._group_sums import sum_of, sums_of_parts
+from perturbflow.train._group_sums import sums_of_parts
 from perturbflow.train._interruption import termination_interrupts
 from perturbflow.train._train_flow import run_lightning, train_flow
 from perturbflow.train._transfer import transfer_weights
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData, GroupSums
+    from perturbflow.flow import CellData
     from perturbflow.flow._data import Expression
     from perturbflow.screen._screen import Screen
     from perturbflow.train._lightning_checkpoint import LightningState
@@ -163,7 +165,7 @@ def fit(
     screen = read_screen(adata, rows=split == "train")
     if max_epochs is not None:
         settings = replace(settings, max_steps=math.ceil(max_epochs * len(screen) / settings.batch_size))
-    target = _device(device)
+    target = device_of(device)
     config = FlowConfig(
         n_genes=adata.n_vars,
         n_components=len(fields.vocabulary.components),
@@ -174,7 +176,7 @@ def fit(
     features = read_feature_table(adata, vocabulary=fields.vocabulary)
     n_parts = _N_PARTS if calibrate else 1
     parts = sums_of_parts(screen, n_parts, seed=settings.seed)
-    sums = sum_of(parts)
+    sums = GroupSums.union(parts)
     flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(sums, features=features), seed=settings.seed)
     init = {}
     if init_from is not None:
@@ -226,7 +228,7 @@ def fit(
                 curve = _choose(flow, held_out, guidance)
                 for part, more in zip(parts, sums_of_parts(validation, n_parts, seed=settings.seed), strict=True):
                     part.include(more)
-                flow.prior = AdditiveHurdlePrior.fit(sum_of(parts), features=features)
+                flow.prior = AdditiveHurdlePrior.fit(GroupSums.union(parts), features=features)
                 fitted_splits = ("train", "valid")
             if calibrate:
                 calibration = Calibration.fit(parts, features=features, seed=settings.seed)
@@ -315,17 +317,6 @@ def _choose(
         flow.configure(guidance=chosen["guidance"])
     logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
     return curve
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = "cuda" if name == "gpu" else name  # as Lightning calls it
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-        msg = f"Expected a torch device that is present, such as 'cpu' or 'cuda', found {name!r} ({error})."
-        raise ValueError(msg) from error
 
 
 def _on_device(device: torch.device) -> dict[str, Any]:

@@ -9,8 +9,6 @@ import numpy as np
 from perturbflow.flow import GroupSums
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from perturbflow.flow import Grouping
@@ -42,25 +40,6 @@ def sums_of_parts(screen: Screen, n_parts: int, *, seed: int) -> list[GroupSums]
             some = rows[members]
             own.add(block[members], screen.distinct[screen.codes[some]], screen.covariates[some])
     return sums
-
-
-def sum_of(parts: Sequence[GroupSums]) -> GroupSums:
-    """Sums over the cells of all parts.
-
-    Parameters
-    ----------
-    parts
-        Sums over different cells.
-
-    Returns
-    -------
-    New sums, in order.
-    """
-    first = parts[0]
-    whole = GroupSums.empty(first.n_genes, first.doses.shape[1], first.covariates.shape[1])
-    for part in parts:
-        whole.include(part)
-    return whole.ordered()
 
 
 def _even_parts(grouping: Grouping, n_parts: int, rng: np.random.Generator) -> NDArray[np.intp]:
