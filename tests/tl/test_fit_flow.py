@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from scipy import sparse
 
 from perturbflow.flow import AdditiveHurdlePrior
@@ -384,6 +385,31 @@ def test_earlier_flow_of_another_network_is_an_error(registered, unchanged):
     fit_flow(registered, **ALL)
     with unchanged(registered), pytest.raises(ValueError, match="width"):
         fit_flow(registered, **(ALL | {"width": 8}), init_from="flow", key_added="other")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devicez": 2}, r"Expected options of `lightning.pytorch.Trainer`, found \['devicez'\]"),
+        ({"accumulate_grad_batches": 2}, "Instead of `accumulate_grad_batches`: a larger `batch_size`"),
+        ({"max_steps": 2}, "Instead of `max_steps`: `max_steps` of the fit"),
+    ],
+)
+def test_options_of_the_trainer_are_checked_before_any_work(registered, monkeypatch, unchanged, options, message):
+    monkeypatch.setattr("perturbflow.train._fit.AdditiveHurdlePrior.fit", lambda *args, **kwargs: pytest.fail("work"))
+    with unchanged(registered), pytest.raises(TypeError, match=message):
+        fit_flow(registered, **ALL, trainer_kwargs=options)
+
+
+def test_one_callback_needs_no_list(registered):
+    seen = []
+
+    class Seen(Callback):
+        def on_fit_end(self, trainer, pl_module):
+            seen.append(trainer.global_step)
+
+    fit_flow(registered, **ALL, trainer_kwargs={"callbacks": Seen()})
+    assert seen == [registered.uns["flow"]["history"]["step"][-1]]
 
 
 def test_half_precision_is_close_to_full(registered):

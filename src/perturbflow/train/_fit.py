@@ -33,7 +33,7 @@ from perturbflow.train._flow_data import FlowData
 from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
 from perturbflow.train._group_sums import sums_of_parts
 from perturbflow.train._interruption import termination_interrupts
-from perturbflow.train._train_flow import run_lightning, train_flow
+from perturbflow.train._train_flow import check_trainer_options, run_lightning, train_flow
 from perturbflow.train._transfer import transfer_weights
 from perturbflow.train._validation import HeldOutConditions
 
@@ -146,6 +146,7 @@ def fit(
     _check_settings(settings, options, guidance)
     if max_epochs is not None:
         check_whole_number(max_epochs, name="max_epochs", least=1)
+    check_trainer_options(trainer_options, is_lightning=run is run_lightning)
     if checkpoint is not None:
         check_folder(checkpoint, name="checkpoint")
     fields = read_fields(adata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import signal
 import threading
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
     from perturbflow.screen._screen import Screen
     from perturbflow.train._checkpoint import Checkpoint
 
+# Options of the trainer that would make steps, batches and the schedule disagree, and what to use in their place.
+_DECIDED = {
+    "accumulate_grad_batches": "a larger `batch_size`",
+    "limit_train_batches": "`max_steps`",
+    "limit_val_batches": "fewer validation conditions in the split",
+    "max_epochs": "`max_steps`",
+    "max_steps": "`max_steps` of the fit",
+    "val_check_interval": "`validate_every` among the settings of training",
+}
 # Advice on how to load data faster or save what is fitted, which does not concern what is done here.
 _KNOWN_WARNINGS = (
     "The '?(train|val)_dataloader'? does not have many workers",
@@ -170,10 +180,15 @@ def train_flow(
                     "enable_progress_bar": False,
                     "enable_model_summary": False,
                     "use_distributed_sampler": False,
-                    "plugins": [] if saved is None else [SafeCheckpoints(saved, state)],
                 }
                 | options
-                | {"callbacks": [*callbacks, *options.get("callbacks", ())]},
+                | {
+                    "callbacks": [*callbacks, *_listed(options.get("callbacks"))],
+                    "plugins": [
+                        *([] if saved is None else [SafeCheckpoints(saved, state)]),
+                        *_listed(options.get("plugins")),
+                    ],
+                },
             )
         except SystemExit:  # Lightning's answer to an interruption
             if not interruption.interrupted:
@@ -186,6 +201,42 @@ def train_flow(
     cut_short = interruption.interrupted or failure is not None
     averaging.finish(plan, validate=not cut_short)
     return Trained(history.arrays(), plan.step, cut_short, failure)
+
+
+def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bool) -> None:
+    """Raise unless options are those of a trainer, and none that a fit decides itself.
+
+    Parameters
+    ----------
+    options
+        Options by name.
+    is_lightning
+        Whether they are for Lightning's own trainer; another one judges their names itself.
+
+    Raises
+    ------
+    TypeError
+        If an option is unknown, or decided elsewhere.
+    """
+    asked = dict(options or {})
+    decided = sorted(asked.keys() & _DECIDED.keys())
+    if decided:
+        advice = "; ".join(f"`{name}`: {_DECIDED[name]}" for name in decided)
+        msg = f"Expected options of the trainer that a fit does not decide, found {decided}. Instead of {advice}."
+        raise TypeError(msg)
+    unknown = sorted(asked.keys() - inspect.signature(Trainer).parameters.keys()) if is_lightning else []
+    if unknown:
+        msg = (
+            f"Expected options of `lightning.pytorch.Trainer`, found {unknown}. See its documentation for their names."
+        )
+        raise TypeError(msg)
+
+
+def _listed(given: Any) -> list[Any]:
+    """Several, one or none, as Lightning takes callbacks and plugins."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _precision(settings: TrainingSettings, asked: str | int | None) -> tuple[TrainingSettings, str]:
