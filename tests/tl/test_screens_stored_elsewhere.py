@@ -27,6 +27,8 @@ JUDGED: dict[str, Any] = {
 }
 
 
+# That all forms give the same rows and annotations is asserted where these are read; here is one of each kind.
+@pytest.mark.parametrize("stored_elsewhere", ["backed", "lazy files", "dask"], indirect=True)
 def test_splits_are_the_same(registered, stored_elsewhere):
     elsewhere = stored_elsewhere(registered)
     for adata in (registered, elsewhere):
@@ -38,6 +40,7 @@ def test_splits_are_the_same(registered, stored_elsewhere):
     pd.testing.assert_frame_equal(elsewhere.uns["split"]["held_out"], registered.uns["split"]["held_out"])
 
 
+@pytest.mark.parametrize("stored_elsewhere", ["CSC", "backed", "lazy files", "dask"], indirect=True)
 def test_predictions_rankings_and_evaluations_are_the_same(fitted, stored_elsewhere, tmp_path):
     elsewhere = stored_elsewhere(fitted)
     for adata in (fitted, elsewhere):
@@ -80,10 +83,9 @@ def test_a_screen_is_encoded_once_a_call(fitted, monkeypatch):
     assert calls == [fitted.n_obs]
 
 
+@pytest.mark.parametrize("stored_elsewhere", ["backed", "backed dense"], indirect=True)  # others are read by chunks
 def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatch):
     elsewhere = stored_elsewhere(fitted)
-    if not elsewhere.isbacked:
-        pytest.skip("cells of other forms are read by chunks")
     read = []
     run = _sources._InFile._run
 
