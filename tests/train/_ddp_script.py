@@ -37,14 +37,15 @@ def trained(**options: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # Lightning and torch advise on how to start processes
-    folder, shared = Path(sys.argv[1]), {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
+    folder = Path(sys.argv[1])
+    shared: dict[str, Any] = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
     found = trained(**shared)
     rank = torch.distributed.get_rank()
     np.savez(folder / f"{rank}.npz", **found)
     adata = pf.datasets.simulated_perturb_seq(n_cells=200, n_genes=12, n_perturbations=2, n_combinations=1)
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
     quick: dict[str, Any] = {"width": 8, "n_blocks": 1, "max_steps": 4, "batch_size": 16, "calibrate": False}
-    places = {"store": folder / "store", "checkpoint": folder / "checkpoint"}
-    pf.tl.fit_flow(adata, **quick, **places, trainer_kwargs=shared, progress_bar=False)
+    quick |= {"store": folder / "store", "checkpoint": folder / "checkpoint"}
+    pf.tl.fit_flow(adata, **quick, trainer_kwargs=shared, progress_bar=False)
     (folder / f"{rank}.json").write_text(json.dumps(sorted(adata.uns["flow"])))
     np.savez(folder / f"{rank}_weights.npz", **read_flow(adata).to_dict()["weights"])
