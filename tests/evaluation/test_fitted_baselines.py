@@ -11,9 +11,9 @@ import perturbflow as pf
 from perturbflow.baselines import BASELINES, _group_effects
 from perturbflow.evaluation._baselines import fitted_baselines, sums_of
 from perturbflow.flow import AdditiveHurdlePrior, GroupSums
-from perturbflow.screen import _sources
-from perturbflow.screen._expression import dense
+from perturbflow.screen._expression import Expression, dense
 from perturbflow.screen._fields import read_cells, read_screen
+from perturbflow.screen._sources import ROWS_AT_ONCE
 
 N_CELLS, N_GENES = 9000, 12
 
@@ -76,35 +76,25 @@ def test_evaluate_reads_training_cells_of_a_file_once_and_a_chunk_at_a_time(larg
     large.write_h5ad(tmp_path / "cells.h5ad")
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     asked: list[np.ndarray] = []
-    spans: list[int] = []
-    read, run = _sources._InFile.read, _sources._InFile._run
+    read = Expression._read
 
-    def recorded(self, rows):
-        asked.append(rows)
-        return read(self, rows)
+    def recorded(self, places):
+        asked.append(places)
+        return read(self, places)
 
-    def measured(self, rows):
-        spans.append(rows[-1] - rows[0] + 1)  # what is skipped within a run is read, too
-        return run(self, rows)
-
-    monkeypatch.setattr(_sources._InFile, "read", recorded)
-    monkeypatch.setattr(_sources._InFile, "_run", measured)
+    monkeypatch.setattr(Expression, "_read", recorded)
     options: dict[str, Any] = {
-        "key": None,
-        "splits": "test",
-        "metrics": ["rmse_of_mean_effects"],
-        "n_cells": 50,
-        "n_permutations": 0,
+        **{"key": None, "splits": "test", "metrics": ["rmse_of_mean_effects"], "n_cells": 50, "n_permutations": 0},
+        "progress_bar": False,
     }
-    pf.tl.evaluate(backed, **options, progress_bar=False)
+    pf.tl.evaluate(backed, **options)
     monkeypatch.undo()
-    assert max(map(len, asked)) <= _sources.ROWS_AT_ONCE
-    assert max(spans) <= _sources.ROWS_AT_ONCE
+    assert max(map(len, asked)) <= ROWS_AT_ONCE
     # Training cells once, for all baselines; then 50 controls and 50 cells of C that are compared.
     times = np.bincount(np.concatenate(asked), minlength=N_CELLS)
     is_training = (large.obs["split"] == "train").to_numpy()
     assert times.sum() == is_training.sum() + 100
     assert (times[is_training] >= 1).all()
     backed.file.close()
-    pf.tl.evaluate(large, **options, progress_bar=False)
+    pf.tl.evaluate(large, **options)
     assert np.allclose(backed.uns["evaluation"]["value"], large.uns["evaluation"]["value"], rtol=1e-5, equal_nan=True)
