@@ -63,13 +63,18 @@ def cut_short(folder, n_parts: int, **options) -> DynamicsTrainer:
     return one
 
 
+@pytest.fixture(scope="module")
+def expected():
+    """The fit without a break."""
+    return trainer(sparsity="l0").fit()
+
+
 # Two strengths, the one candidate and none of it, the stage; matching; as many removals, the stage; short solutions.
 N_DONE = (0, 0, 0, 0, 1, 2, 2, 2, 3, 4)
 
 
 @pytest.mark.parametrize(("n_parts", "n_done"), [*enumerate(N_DONE, start=1)])
-def test_continued_fit_is_that_without_a_break(tmp_path, n_parts, n_done):
-    expected = trainer(sparsity="l0").fit()
+def test_continued_fit_is_that_without_a_break(tmp_path, expected, n_parts, n_done):
     first = cut_short(tmp_path, n_parts, sparsity="l0")
     second = trainer(sparsity="l0")
     checkpoint = saved(tmp_path, second)

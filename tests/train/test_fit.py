@@ -102,9 +102,9 @@ def interrupt_at(monkeypatch, moment, *, after_step=False):
 @pytest.mark.parametrize(
     ("moment", "after_step", "split_key"),
     [
-        *((moment, after_step, "split") for moment in (12, 10) for after_step in (False, True)),
-        (12, True, "none"),
-        (10, True, "none"),
+        *((moment, after_step, "none") for moment in (12, 10) for after_step in (False, True)),
+        (12, False, "split"),
+        (10, True, "split"),
         (4, True, "split"),
         ("validation", False, "split"),
     ],

@@ -54,8 +54,8 @@ def source_of(values: Any, *, where: str) -> Source:
     if _is_by_column(values):
         msg = (
             f"Expected `{where}` stored by cells, found a CSC matrix in a file, of which every cell takes reading all. "
-            "Write it once more as CSR, for example with `adata.to_memory()`, `adata.X = adata.X.tocsr()` and "
-            "`adata.write_h5ad(path)`."
+            "Write it once more by cells, in a line: "
+            f"`adata = adata.to_memory(); {where} = {where}.tocsr(); adata.write_h5ad(path)`."
         )
         raise TypeError(msg)
     if hasattr(values, "dtype") and len(getattr(values, "shape", ())) == 2 and _is_in_file(values):
