@@ -27,6 +27,8 @@ from perturbflow.flow._parametrisation import (
 )
 from perturbflow.flow._path import point_on_path
 from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
+from perturbflow.flow._response_factor import ResponseFactor
+from perturbflow.flow._responses import Responses
 from perturbflow.flow._settings import TrainingSettings
 from perturbflow.flow._shrinkage import context_covariances, shrink_effects
 from perturbflow.flow._solver import ADAPTIVE_METHODS as ADAPTIVE_METHODS
@@ -57,6 +59,8 @@ __all__ = [
     "LawUncertainty",
     "Parametrisation",
     "ResidualMLP",
+    "ResponseFactor",
+    "Responses",
     "Tableau",
     "TokenUNet",
     "TrainingSettings",

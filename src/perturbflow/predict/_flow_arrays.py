@@ -42,6 +42,20 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
     }
 )
 
+# Fields of `Responses`. r latents, Q quantiles of amounts, S states of control cells.
+RESPONSES: Mapping[str, Array] = MappingProxyType(
+    {
+        "groups": Array(("r",), low=0),
+        "loading_codes": Array((2, "r", "G")),
+        "loading_steps": Array((2, "r"), above=0),
+        "amounts": Array(("r", "Q")),
+        "couplings": Array(("r", "S"), low=-1, high=1),
+        "tested": probabilities("g"),
+        "state_loadings": Array(("S", "G")),
+        "state_covariances": Array(("S", "G")),
+    }
+)
+
 # Fields of `Calibration`: kinds, strata and scales.
 CALIBRATION: Mapping[str, Array] = MappingProxyType(
     {

@@ -18,6 +18,7 @@ from perturbflow.flow import (
     ConditionalFlow,
     FlowConfig,
     GroupSums,
+    Responses,
     TrainingSettings,
 )
 from perturbflow.predict._device import device_of
@@ -81,7 +82,8 @@ def fit(
 
     The prior is estimated on the training cells; the network is trained on them and stopped early on the validation
     conditions; there it is also chosen how late the path is entered and how far the network is trusted. Then the
-    prior, whose estimation involves no choice, is estimated anew on training and validation cells together.
+    prior, and what cells share in their responses, whose estimation involves no choice, are estimated anew on training
+    and validation cells together.
 
     Parameters
     ----------
@@ -178,7 +180,10 @@ def fit(
     n_parts = _N_PARTS if calibrate else 1
     parts = sums_of_parts(screen, n_parts, seed=settings.seed)
     sums = GroupSums.union(parts)
-    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(sums, features=features), seed=settings.seed)
+    training = _in_memory(screen)
+    prior = AdditiveHurdlePrior.fit(sums, features=features)
+    responses = Responses.fit(prior, training, seed=settings.seed)
+    flow = ConditionalFlow(config, prior, responses=responses, seed=settings.seed)
     init = {}
     if init_from is not None:
         report = transfer_weights(init_from, flow, list(map(str, adata.var_names)), fields.vocabulary)
@@ -187,7 +192,6 @@ def fit(
     flow.to(target)
     totals = summary_of_totals(_some_controls(screen, seed=settings.seed), fields.natural_per_unit)
 
-    training = _in_memory(screen)
     held_out = None
     if (split == "valid").any():
         validation = read_screen(adata, rows=split == "valid")
@@ -230,6 +234,8 @@ def fit(
                 for part, more in zip(parts, sums_of_parts(validation, n_parts, seed=settings.seed), strict=True):
                     part.include(more)
                 flow.prior = AdditiveHurdlePrior.fit(GroupSums.union(parts), features=features)
+                seen = read_screen(adata, rows=(split == "train") | (split == "valid"))
+                flow.responses = Responses.fit(flow.prior, _in_memory(seen), seed=settings.seed)
                 fitted_splits = ("train", "valid")
             if calibrate:
                 calibration = Calibration.fit(parts, features=features, seed=settings.seed)
