@@ -91,7 +91,7 @@ def _draw(factor: ResponseFactor, states: NDArray[np.float64], rng: np.random.Ge
         order += correlation * ndtri((told + 0.5) / n_cells)
     steps = (order.argsort().argsort() + rng.random()) / n_cells
     amounts = factor.amounts[(steps * len(factor.amounts)).astype(np.intp)]
-    return amounts - amounts.mean()
+    return amounts - amounts.mean() + factor.amounts.mean()
 
 
 def _follow(
@@ -105,7 +105,8 @@ def _follow(
 ) -> NDArray[np.float64]:
     """Values of genes that follow the amounts (n, R)."""
     before, after = context.expressed, law.expressed.astype(np.float64)
-    probability = np.clip(after + amounts @ share, 0, 1)
+    after = np.clip(after + amounts.mean(axis=0) @ share, 0, 1)
+    probability = np.clip(law.expressed + amounts @ share, 0, 1)
     for _ in range(_N_CORRECTIONS):  # what was cut off at 0 and 1 is put back, so that the mean is that of the law
         probability = np.clip(probability + (after - probability.mean(axis=0)), 0, 1)
     is_on = controls > 0
@@ -113,7 +114,7 @@ def _follow(
     switch_on = np.maximum((probability - before) / np.maximum(1 - before, 1e-9), 0)
     expressed = _systematic(np.where(is_on, keep, 0), rng) | _systematic(np.where(is_on, 0, switch_on), rng)
     total = np.maximum(probability.sum(axis=0), 1e-9)
-    with_latent = amounts @ value - (probability * (amounts @ value)).sum(axis=0) / total
+    with_latent = amounts @ value - (probability * (amounts @ value)).sum(axis=0) / total + amounts.mean(axis=0) @ value
     n_expressing = before * context.n_controls
     shift = n_expressing / (n_expressing + 1) * (law.mean - context.mean)
     new = law.mean + np.sqrt(law.variance) * rng.standard_normal(controls.shape)

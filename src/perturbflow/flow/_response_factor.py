@@ -158,7 +158,10 @@ def fit_factor(
     p, m = law.expressed.astype(np.float64), law.mean.astype(np.float64)
     value = np.where(p > _LEAST_SHARE, (mean - share * m) / np.maximum(p, _LEAST_SHARE), 0.0)
     amounts = _amounts(sign * (both.real @ u), sign * (both.moved @ u), u, unit, moved.var(axis=0), law, share, value)
-    return ResponseFactor(share, value, amounts, np.zeros(0)), measured
+    lacking = float(((real.mean(axis=0) - moved.mean(axis=0)) / unit) @ u) / float(u @ ((share * m + p * value) / unit))
+    error = float(np.sqrt(1 / len(real) + 1/len(moved)) * (both.real @ u).std()) / float(u @ ((share * m + p * value) / unit))
+    lacking *= lacking**2 / (lacking**2 + error**2)
+    return ResponseFactor(share, value, amounts + lacking, np.zeros(0)), measured
 
 
 def _confirmed(
