@@ -105,8 +105,8 @@ def coupled_to_states(factor: ResponseFactor, covariances: Covariances, states: 
         return nothing
     design = states.covariances.T / covariances.error[:, None]
     target = covariances.measured / covariances.error
-    weights: NDArray[np.float64] = np.ones(len(target))
-    coupling: NDArray[np.float64] = np.zeros(n_states)
+    weights: NDArray[np.floating] = np.ones(len(target))
+    coupling: NDArray[np.floating] = np.zeros(n_states)
     for _ in range(_N_REWEIGHTINGS):
         precision = design.T @ (weights[:, None] * design) + 1e-9 * np.eye(n_states)
         coupling = np.linalg.solve(precision, design.T @ (weights * target))
@@ -122,5 +122,5 @@ def coupled_to_states(factor: ResponseFactor, covariances: Covariances, states: 
         factor,
         share=np.where(explained, 0.0, factor.share),
         value=np.where(explained, 0.0, factor.value),
-        coupling=coupling / max(size, 1.0),
+        coupling=(coupling / max(size, 1.0)).astype(np.float64),
     )

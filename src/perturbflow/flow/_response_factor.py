@@ -10,13 +10,14 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from perturbflow.flow._hurdle_law import HurdleLaw
+    from perturbflow.flow._hurdle_law import Context, HurdleLaw
 
 N_AMOUNTS = 50
 _N_ITERATIONS = 12
 _N_ATOMS = 60
 _N_UPDATES = 300
-_LEAST_Z = 4.0  # of the excess variance in cells that the direction was not found in
+LEAST_EVIDENCE = 4.0  # of what genes have in common in cells that the direction was not found in
+_LEAST_CHANGE = 2.0  # standard errors
 _LEAST_SHARE = 0.05  # of cells that express a gene, below which the mean of so few values does not follow a latent
 _LEAST_VARIANCE = 1e-3
 
@@ -39,6 +40,8 @@ class ResponseFactor:
         Quantiles of the amounts, at even steps of probability (Q,).
     coupling
         Weights of the standardised states of a control cell (K,), whose norm is the correlation of states and amounts.
+    evidence
+        How many standard errors what its genes have in common is beyond that of moved control cells.
 
     Examples
     --------
@@ -53,6 +56,7 @@ class ResponseFactor:
     value: NDArray[np.float64]
     amounts: NDArray[np.float64]
     coupling: NDArray[np.float64]
+    evidence: float = np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +73,11 @@ class _Contrast:
 
     real: NDArray[np.float64]
     moved: NDArray[np.float64]
+    unit: NDArray[np.float64]
 
     @classmethod
     def of(cls, real: NDArray[np.float64], moved: NDArray[np.float64], unit: NDArray[np.float64]) -> _Contrast:
-        return cls((real - real.mean(axis=0)) / unit, (moved - moved.mean(axis=0)) / unit)
+        return cls((real - real.mean(axis=0)) / unit, (moved - moved.mean(axis=0)) / unit, unit)
 
     def direction(self, start: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Unit direction in which genes covary more among the real cells, by a sparse power iteration.
@@ -94,27 +99,33 @@ class _Contrast:
             u = excess / size
         return u
 
-    def z(self, u: NDArray[np.float64]) -> float:
-        """Excess of the variance along a direction, in standard errors that it has where there is none."""
-        scores, reference = self.real @ u, self.moved @ u
-        spread = float(np.var(np.square(reference)))
-        error = np.sqrt(spread * (1 / len(scores) + 1 / len(reference)))
-        return float((scores.var() - reference.var()) / max(error, 1e-12))
+    def excess(self, u: NDArray[np.float64]) -> float:
+        """Excess of what genes in a direction have in common, in standard errors that it has where there is none."""
+        found, reference = self._common(self.real, u), self._common(self.moved, u)
+        error = float(reference.std()) * np.sqrt(1 / len(found) + 1 / len(reference))
+        return float(found.mean() - reference.mean()) / max(error, 1e-12)
+
+    @staticmethod
+    def _common(cells: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of every cell, the products of different genes in the square of its score (n,)."""
+        return np.square(cells @ u) - np.square(cells) @ np.square(u)
 
 
 def fit_factor(
     real: NDArray[np.float64],
     moved: NDArray[np.float64],
     law: HurdleLaw,
-    change: NDArray[np.float64],
+    context: Context,
     *,
     rng: np.random.Generator,
 ) -> tuple[ResponseFactor, Covariances] | None:
     """Find the strongest latent of a condition, if there is one.
 
     It is the direction in which genes covary more among the cells of the condition than among control cells that were
-    moved to its law. That it was found has to be confirmed in cells that it was not found in: the excess of variance along
-    directions from either half of the cells, in the other half, has to be beyond four standard errors.
+    moved to its law: the change of the means, or a direction that is found. That has to be confirmed in cells that it was
+    not found in: the excess of what genes have in common along directions from either half of the cells, in the other
+    half, has to be beyond four standard errors. How a gene follows is proportional to its change, where the genes with a
+    change together do so, and beside that what its own covariance says beyond two standard errors.
 
     Parameters
     ----------
@@ -124,8 +135,8 @@ def fit_factor(
         Control cells moved to its law (m, G), with the latents that are known so far.
     law
         The law, arrays (G,).
-    change
-        Change of the mean of every gene from the controls (G,), whose direction a response has positive amounts in.
+    context
+        The context of the control cells.
     rng
         Source of randomness.
 
@@ -133,54 +144,80 @@ def fit_factor(
     -------
     The latent, and how much genes covary with it in excess; None where there is none.
     """
+    p, m = law.expressed.astype(np.float64), law.mean.astype(np.float64)
+    change = p * m - context.expressed * context.mean
     unit = np.sqrt((real.var(axis=0) + moved.var(axis=0)) / 2 + _LEAST_VARIANCE)
-    start = change / unit
-    start = start / max(float(np.linalg.norm(start)), 1e-9) + rng.standard_normal(len(unit)) / (2 * np.sqrt(len(unit)))
-    if _confirmed(real, moved, unit, start, rng) < _LEAST_Z:
-        return None
+    of_change = (
+        change / unit * (np.abs(change / unit) > _LEAST_CHANGE * np.sqrt(1 / len(real) + 1 / context.n_controls))
+    )
     both = _Contrast.of(real, moved, unit)
-    u = both.direction(start)
+    evidence, u = _confirmed_direction(real, moved, both, of_change, rng)
     if u is None:
         return None
     others = 1 - np.square(u)  # a gene covaries with the others' part of the score
-    mean = _excess(real, moved, both, u)
+    mean, is_on = _excess(real, moved, both, u), _excess(real > 0, moved > 0, both, u)
     noise = _standard_error(both.real @ u, both.moved @ u)
-    is_on = _excess(real > 0, moved > 0, both, u)
     strength = float(u @ (mean / unit)) / max(1 - float((u**4).sum()), 0.1)
     if strength <= 0:
         return None
-    squared = np.square(mean / unit / noise)
-    kept = np.where(squared > 4, 1 - 1 / np.maximum(squared, 1), 0.0)
-    sign = -1.0 if float((mean * kept) @ change) < 0 else 1.0
+    sign = -1.0 if float(mean @ change) < 0 else 1.0
     scale = sign / (np.sqrt(strength) * others)
     measured = Covariances(scale * mean, np.abs(scale) * noise * unit)
-    mean, share, u = scale * mean * kept, scale * is_on * kept, sign * u
-    p, m = law.expressed.astype(np.float64), law.mean.astype(np.float64)
+    proportional = _along(scale * mean / unit, of_change, np.abs(scale) * noise)
+    kept = _beyond(measured.measured / unit - proportional * of_change, np.abs(scale) * noise)
+    followed = np.where(of_change != 0, proportional, 0.0)
+    mean = followed * change + kept * (measured.measured - followed * change)
+    of_share = p - context.expressed
+    share = followed * of_share + kept * (scale * is_on - followed * of_share)
+    u = sign * u
     value = np.where(p > _LEAST_SHARE, (mean - share * m) / np.maximum(p, _LEAST_SHARE), 0.0)
-    amounts = _amounts(sign * (both.real @ u), sign * (both.moved @ u), u, unit, moved.var(axis=0), law, share, value)
-    lacking = float(((real.mean(axis=0) - moved.mean(axis=0)) / unit) @ u) / float(u @ ((share * m + p * value) / unit))
-    error = float(np.sqrt(1 / len(real) + 1/len(moved)) * (both.real @ u).std()) / float(u @ ((share * m + p * value) / unit))
-    lacking *= lacking**2 / (lacking**2 + error**2)
-    return ResponseFactor(share, value, amounts + lacking, np.zeros(0)), measured
+    slope = float(u @ ((share * m + p * value) / unit))
+    if slope <= 0:
+        return None
+    amounts = _amounts(both.real @ u, both.moved @ u, u, unit, moved.var(axis=0), law, share, value)
+    # What the law lacks along a latent is known from all genes that follow it.
+    lacking = float((real.mean(axis=0) - moved.mean(axis=0)) / unit @ u) / slope
+    squared_error = (1 / len(real) + 1 / len(moved)) * float((both.real @ u).var()) / slope**2
+    amounts = amounts + lacking**3 / (lacking**2 + squared_error)
+    return ResponseFactor(share, value, amounts, np.zeros(0), evidence), measured
 
 
-def _confirmed(
+def _confirmed_direction(
     real: NDArray[np.float64],
     moved: NDArray[np.float64],
-    unit: NDArray[np.float64],
-    start: NDArray[np.float64],
+    both: _Contrast,
+    of_change: NDArray[np.float64],
     rng: np.random.Generator,
-) -> float:
-    """Standard errors of excess variance, in halves of the cells along the directions of the other halves."""
+) -> tuple[float, NDArray[np.float64] | None]:
+    """The direction of the change, or one found by iteration, whichever is confirmed better, and how well that is."""
+    n_genes = len(of_change)
+    size = max(float(np.linalg.norm(of_change)), 1e-9)
+    start = of_change / size + rng.standard_normal(n_genes) / (2 * np.sqrt(n_genes))
+    unit = both.unit
     of_real, of_moved = (rng.permutation(len(cells)) % 2 == 0 for cells in (real, moved))
     halves = [_Contrast.of(real[a], moved[b], unit) for a, b in ((of_real, of_moved), (~of_real, ~of_moved))]
-    total = 0.0
-    for here, there in (halves, halves[::-1]):
-        u = here.direction(start)
-        if u is None:
-            return 0.0
-        total += there.z(u)
-    return total / np.sqrt(2)
+    found = [half.direction(start) for half in halves]
+    confirmed = -np.inf
+    if found[0] is not None and found[1] is not None:
+        confirmed = (halves[1].excess(found[0]) + halves[0].excess(found[1])) / np.sqrt(2)
+    of_mean = both.excess(of_change / size) if of_change.any() else -np.inf
+    evidence = float(max(confirmed, of_mean))
+    if evidence < LEAST_EVIDENCE:
+        return evidence, None
+    return evidence, of_change / size if of_mean > confirmed else both.direction(start)
+
+
+def _along(x: NDArray[np.float64], y: NDArray[np.float64], error: NDArray[np.float64]) -> float:
+    """Slope of x on y through 0; 0 where it is not beyond its standard error."""
+    precision = float(np.square(y / error).sum())
+    slope = float((x * y / np.square(error)).sum()) / max(precision, 1e-12)
+    return slope if slope**2 * precision > LEAST_EVIDENCE**2 else 0.0
+
+
+def _beyond(x: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of values that is kept: none within two standard errors, most far beyond."""
+    squared = np.square(x / error)
+    return np.where(squared > 4, 1 - 1 / np.maximum(squared, 1), 0.0)
 
 
 def _excess(of_real: NDArray, of_moved: NDArray, both: _Contrast, u: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perturbflow.flow._hurdle_law import Context, HurdleLaw
     from perturbflow.flow._prior import AdditiveHurdlePrior
 
-LEAST_CELLS = 40
+LEAST_CELLS = 24
 _MOST_CELLS = 400
 _MOST_CONTROLS = 600
 _MOST_CONDITIONS = 2000
@@ -119,11 +119,10 @@ def _factors(
     part, there = law_of(law, genes), context_of(context, genes)
     cells, own = real[:, genes].astype(np.float64), controls[:, genes]
     of_controls = states.of(controls)
-    change = part.expressed * part.mean - there.expressed * there.mean
     factors: list[ResponseFactor] = []
     for _ in range(_MOST_FACTORS):
         moved = move_jointly(prior, own, part, there, factors, of_controls, rng=rng).astype(np.float64)
-        fitted = fit_factor(cells, moved, part, change, rng=rng)
+        fitted = fit_factor(cells, moved, part, there, rng=rng)
         if fitted is None:
             break
         factors.append(coupled_to_states(*fitted, states.part(genes)))

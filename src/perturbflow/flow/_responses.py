@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from perturbflow.flow._control_states import ControlStates
 from perturbflow.flow._joint_move import move_jointly
 from perturbflow.flow._packed import pack, unpack
-from perturbflow.flow._response_factor import N_AMOUNTS, ResponseFactor
+from perturbflow.flow._response_factor import LEAST_EVIDENCE, N_AMOUNTS, ResponseFactor
 from perturbflow.flow._response_fit import control_cells, find_factors
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Responses:
 
     A condition without cells has the latents of its components, each independent of the others: of the contexts where
     the component was seen those that resemble the asked one count most, and one in which cells were looked at in vain
-    counts as none. Where a latent follows the change of the component, it is as large as that is in the asked context.
+    counts as none, as far as a latent of that size would have been found among so many. Where a latent follows the change of the component, it is as large as that is in the asked context.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ class Responses:
         Quantiles of the amounts (r, Q).
     couplings
         Weights of the states of control cells (r, K).
+    evidence
+        How well every latent is confirmed, in standard errors (r,).
     tested
         Whether a training group had cells enough to tell (g,).
     state_loadings, state_covariances
@@ -78,6 +80,7 @@ class Responses:
     loadings: NDArray[np.float32]
     amounts: NDArray[np.float32]
     couplings: NDArray[np.float32]
+    evidence: NDArray[np.float64]
     tested: NDArray[np.bool_]
     state_loadings: NDArray[np.float32]
     state_covariances: NDArray[np.float32]
@@ -127,8 +130,11 @@ class Responses:
         return cls(
             groups=np.array([group for group in sorted(found) for _ in found[group]], dtype=np.int64),
             loadings=unpack(*pack(loadings.reshape(2, len(factors), n_genes).astype(np.float32))),
-            amounts=np.array([factor.amounts for factor in factors], dtype=np.float32).reshape(-1, N_AMOUNTS),
-            couplings=np.array([factor.coupling for factor in factors], dtype=np.float32).reshape(-1, n_states),
+            amounts=np.array([factor.amounts for factor in factors], dtype=np.float32).reshape(len(factors), N_AMOUNTS),
+            couplings=np.array([factor.coupling for factor in factors], dtype=np.float32).reshape(
+                len(factors), n_states
+            ),
+            evidence=np.array([factor.evidence for factor in factors], dtype=np.float64),
             tested=tested,
             state_loadings=states.loadings,
             state_covariances=states.covariances,
@@ -208,6 +214,7 @@ class Responses:
                 self.loadings[1, row].astype(np.float64),
                 self.amounts[row].astype(np.float64),
                 self.couplings[row].astype(np.float64),
+                float(self.evidence[row]),
             )
             for row in range(int(first), int(last))
         ]
@@ -233,7 +240,12 @@ class Responses:
             return []
         first = max(with_any, key=lambda i: weights[i])
         return [
-            _mean_of_alike(factor, [latents[int(group)] for group in groups], weights)
+            _mean_of_alike(
+                factor,
+                [latents[int(group)] for group in groups],
+                weights,
+                prior.group_cells[groups] / prior.group_cells[groups[first]],
+            )
             for factor in latents[int(groups[first])]
         ]
 
@@ -267,7 +279,7 @@ class Responses:
         if size == 0 or abs(float(factor.share @ before)) < _PROPORTIONAL * size:
             return factor
         scale = float(np.clip((factor.share @ after) / (factor.share @ before), 0, _LARGEST_SCALE))
-        return ResponseFactor(scale * factor.share, scale * factor.value, factor.amounts, factor.coupling)
+        return replace(factor, share=scale * factor.share, value=scale * factor.value)
 
     def to_arrays(self) -> dict[str, NDArray]:
         """The responses as named arrays, loadings in 16 bits.
@@ -302,21 +314,31 @@ class Responses:
 
 
 def _mean_of_alike(
-    factor: ResponseFactor, others: Sequence[Sequence[ResponseFactor]], weights: NDArray[np.float64]
+    factor: ResponseFactor,
+    others: Sequence[Sequence[ResponseFactor]],
+    weights: NDArray[np.float64],
+    cells: NDArray[np.float64],
 ) -> ResponseFactor:
-    """Weighted mean of a latent and of those of other conditions that are most like it; where none is, it is zero."""
+    """Weighted mean of a latent and of those of other conditions that are most like it.
+
+    A condition with ``cells`` times as many as that of the latent where none is like it counts as zero, as far as it
+    should have been found.
+    """
     share, value = np.zeros((2, len(factor.share)))
-    amounts, coupling, total = np.zeros_like(factor.amounts), np.zeros_like(factor.coupling), 0.0
-    for latents, weight in zip(others, weights, strict=True):
+    amounts, coupling = np.zeros_like(factor.amounts), np.zeros_like(factor.coupling)
+    found, total = 0.0, 0.0
+    for latents, weight, times in zip(others, weights, cells, strict=True):
         cosines = [_cosine(factor.share, each.share) for each in latents]
         if not cosines or max(np.abs(cosines)) < _LEAST_ALIKE:
+            total += weight * float(np.clip(factor.evidence * np.sqrt(times) / LEAST_EVIDENCE - 1, 0, 1))
             continue
         nearest = int(np.argmax(np.abs(cosines)))
         sign, other = float(np.sign(cosines[nearest])), latents[nearest]
         share, value = share + weight * sign * other.share, value + weight * sign * other.value
         amounts = amounts + weight * np.sort(sign * other.amounts)
-        coupling, total = coupling + weight * sign * other.coupling, total + weight
-    return ResponseFactor(share, value, amounts / total, coupling / total)
+        coupling = coupling + weight * sign * other.coupling
+        found, total = found + weight, total + weight
+    return replace(factor, share=share / total, value=value / total, amounts=amounts / found, coupling=coupling / found)
 
 
 def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

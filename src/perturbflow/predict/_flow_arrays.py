@@ -50,6 +50,7 @@ RESPONSES: Mapping[str, Array] = MappingProxyType(
         "loading_steps": Array((2, "r"), above=0),
         "amounts": Array(("r", "Q")),
         "couplings": Array(("r", "S"), low=-1, high=1),
+        "evidence": Array(("r",), low=0),
         "tested": probabilities("g"),
         "state_loadings": Array(("S", "G")),
         "state_covariances": Array(("S", "G")),
