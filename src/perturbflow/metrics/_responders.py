@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perturbflow.metrics._cells import Cells
-from perturbflow.metrics._response_axis import ResponseAxis, checked
+from perturbflow.metrics._response_axis import ResponseAxis, checked, responding_share
 from perturbflow.screen._named_arrays import by_name
 
 LEVEL = 0.95
@@ -56,9 +56,6 @@ def fraction_of_responders(x: Cells, y: Cells, control: Cells, *, level: float =
     >>> fraction_of_responders(y, y, control).__round__(2)
     0.5
     """
-    if not 0 < level < 1:
-        msg = f"Expected `level` between 0 and 1, found {level!r}."
-        raise ValueError(msg)
     x, y, control = checked(x, y, control)
     axis = ResponseAxis.of(y, control)
     return _fraction(axis, x, control, level)
@@ -105,17 +102,11 @@ def error_of_responders(x: Cells, y: Cells, control: Cells, *, level: float = LE
     >>> error_of_responders(control + 5, y, control).__round__(2)  # every cell responds by half as much
     0.5
     """
-    if not 0 < level < 1:
-        msg = f"Expected `level` between 0 and 1, found {level!r}."
-        raise ValueError(msg)
     x, y, control = checked(x, y, control)
     axis = ResponseAxis.of(y, control)
     return abs(_fraction(axis, x, control, level) - _fraction(axis, y, control, level))
 
 
 def _fraction(axis: ResponseAxis, cells: Cells, control: Cells, level: float) -> float:
-    if np.isnan(axis.origin):
-        return float("nan")
-    threshold = float(np.quantile(axis.scores(control), level))
-    above = float((axis.scores(cells) > threshold).mean())
-    return max((above - (1 - level)) / level, 0.0)
+    share = responding_share(axis.scores(cells), axis.scores(control), level)
+    return float("nan") if np.isnan(axis.origin) else share

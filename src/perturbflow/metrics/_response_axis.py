@@ -70,6 +70,15 @@ class ResponseAxis:
         return order[self.t[order] != 0]
 
 
+def responding_share(scores: NDArray[np.float64], control: NDArray[np.float64], level: float) -> float:
+    """Share of cells with scores (n,) beyond the ``level`` quantile of those of controls (c,), less that of controls."""
+    if not 0 < level < 1:
+        msg = f"Expected `level` between 0 and 1, found {level!r}. The usual one is 0.95."
+        raise ValueError(msg)
+    above = float((scores > np.quantile(control, level)).mean())
+    return max((above - (1 - level)) / level, 0.0)
+
+
 def checked(x: Cells, y: Cells, control: Cells, *, minimum: int = 2) -> tuple[Cells, Cells, Cells]:
     """Predicted, real and control cells of the same genes, finite."""
     x, y = check_cells(x, name="x", minimum=minimum), check_cells(y, name="y", minimum=minimum)
