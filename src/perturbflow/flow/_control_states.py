@@ -117,7 +117,7 @@ def coupled_to_states(factor: ResponseFactor, covariances: Covariances, states: 
     if float(coupling @ coupling) < _LEAST_SHARE:
         return nothing
     size = float(np.linalg.norm(coupling))
-    explained = np.abs(target - design @ coupling) < _OUTLIER
+    explained = np.abs(target - design @ coupling) < np.abs(target) / 2
     return replace(
         factor,
         share=np.where(explained, 0.0, factor.share),

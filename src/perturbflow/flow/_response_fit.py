@@ -125,7 +125,10 @@ def _factors(
         fitted = fit_factor(cells, moved, part, there, rng=rng)
         if fitted is None:
             break
-        factors.append(coupled_to_states(*fitted, states.part(genes)))
+        factor = coupled_to_states(*fitted, states.part(genes))
+        if not (factor.share.any() or factor.value.any()):  # a state of the controls, which vary in it already
+            break
+        factors.append(factor)
     return [_among_all(factor, genes, len(law.expressed)) for factor in factors]
 
 

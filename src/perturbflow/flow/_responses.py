@@ -274,11 +274,12 @@ class Responses:
         own = slice(prior.group_starts[group], prior.group_starts[group + 1])
         doses[prior.group_components[own]] = prior.group_amounts[own]
         source = prior.context(prior.contexts[prior.group_contexts[group]])
-        before, after = (prior.law(doses, each).expressed - each.expressed for each in (source, context))
-        size = float(np.linalg.norm(factor.share) * np.linalg.norm(before))
-        if size == 0 or abs(float(factor.share @ before)) < _PROPORTIONAL * size:
+        law = prior.law(doses, source)
+        loadings = factor.share * law.mean + law.expressed * factor.value
+        before, after = _change(law, source), _change(prior.law(doses, context), context)
+        if abs(_cosine(loadings, before)) < _PROPORTIONAL:
             return factor
-        scale = float(np.clip((factor.share @ after) / (factor.share @ before), 0, _LARGEST_SCALE))
+        scale = float(np.clip((loadings @ after) / (loadings @ before), 0, _LARGEST_SCALE))
         return replace(factor, share=scale * factor.share, value=scale * factor.value)
 
     def to_arrays(self) -> dict[str, NDArray]:
@@ -328,7 +329,7 @@ def _mean_of_alike(
     amounts, coupling = np.zeros_like(factor.amounts), np.zeros_like(factor.coupling)
     found, total = 0.0, 0.0
     for latents, weight, times in zip(others, weights, cells, strict=True):
-        cosines = [_cosine(factor.share, each.share) for each in latents]
+        cosines = [_cosine(_loadings(factor), _loadings(each)) for each in latents]
         if not cosines or max(np.abs(cosines)) < _LEAST_ALIKE:
             total += weight * float(np.clip(factor.evidence * np.sqrt(times) / LEAST_EVIDENCE - 1, 0, 1))
             continue
@@ -339,6 +340,15 @@ def _mean_of_alike(
         coupling = coupling + weight * sign * other.coupling
         found, total = found + weight, total + weight
     return replace(factor, share=share / total, value=value / total, amounts=amounts / found, coupling=coupling / found)
+
+
+def _change(law: HurdleLaw, context: Context) -> NDArray[np.float64]:
+    """Change of the mean of every gene from the controls (G,)."""
+    return law.expressed.astype(np.float64) * law.mean - context.expressed * context.mean
+
+
+def _loadings(factor: ResponseFactor) -> NDArray[np.float64]:
+    return np.concatenate([factor.share, factor.value])
 
 
 def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
