@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _PACKED = {"loadings": ("loading_codes", "loading_steps")}
 _CONTEXT_SCALE = 0.5  # of squared distances between contexts, beside those of the prior
 _LEAST_ALIKE = 0.3
-_PROPORTIONAL = 0.5
-_LARGEST_SCALE = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +39,7 @@ class Responses:
 
     A condition without cells has the latents of its components, each independent of the others: of the contexts where
     the component was seen those that resemble the asked one count most, and one in which cells were looked at in vain
-    counts as none, as far as a latent of that size would have been found among so many. Where a latent follows the change of the component, it is as large as that is in the asked context.
+    counts as none, as far as a latent of that size would have been found among so many.
 
     Parameters
     ----------
@@ -231,10 +229,7 @@ class Responses:
         distances = context.distances[prior.group_contexts[groups]]
         weights = np.exp(-(distances - distances.min()) / _CONTEXT_SCALE) * prior.group_cells[groups]
         weights /= weights.sum()
-        latents = {
-            int(group): [self._resized(prior, factor, int(group), context) for factor in self._own(int(group))]
-            for group in groups
-        }
+        latents = {int(group): self._own(int(group)) for group in groups}
         with_any = [i for i, group in enumerate(groups) if latents[int(group)]]
         if not with_any:
             return []
@@ -264,23 +259,6 @@ class Responses:
     def _dose(prior: AdditiveHurdlePrior, group: int, component: int) -> float:
         own = slice(prior.group_starts[group], prior.group_starts[group + 1])
         return float(prior.group_amounts[own][prior.group_components[own] == component][0])
-
-    @staticmethod
-    def _resized(prior: AdditiveHurdlePrior, factor: ResponseFactor, group: int, context: Context) -> ResponseFactor:
-        """A latent as large as the change of its condition is in another context."""
-        if context.index == prior.group_contexts[group]:
-            return factor
-        doses = np.zeros(len(prior.trained), dtype=np.float32)
-        own = slice(prior.group_starts[group], prior.group_starts[group + 1])
-        doses[prior.group_components[own]] = prior.group_amounts[own]
-        source = prior.context(prior.contexts[prior.group_contexts[group]])
-        law = prior.law(doses, source)
-        loadings = factor.share * law.mean + law.expressed * factor.value
-        before, after = _change(law, source), _change(prior.law(doses, context), context)
-        if abs(_cosine(loadings, before)) < _PROPORTIONAL:
-            return factor
-        scale = float(np.clip((loadings @ after) / (loadings @ before), 0, _LARGEST_SCALE))
-        return replace(factor, share=scale * factor.share, value=scale * factor.value)
 
     def to_arrays(self) -> dict[str, NDArray]:
         """The responses as named arrays, loadings in 16 bits.
@@ -340,11 +318,6 @@ def _mean_of_alike(
         coupling = coupling + weight * sign * other.coupling
         found, total = found + weight, total + weight
     return replace(factor, share=share / total, value=value / total, amounts=amounts / found, coupling=coupling / found)
-
-
-def _change(law: HurdleLaw, context: Context) -> NDArray[np.float64]:
-    """Change of the mean of every gene from the controls (G,)."""
-    return law.expressed.astype(np.float64) * law.mean - context.expressed * context.mean
 
 
 def _loadings(factor: ResponseFactor) -> NDArray[np.float64]:
