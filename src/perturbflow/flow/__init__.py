@@ -35,6 +35,7 @@ from perturbflow.flow._solver import ADAPTIVE_METHODS as ADAPTIVE_METHODS
 from perturbflow.flow._solver import METHODS as METHODS
 from perturbflow.flow._solver import TABLEAUS as TABLEAUS
 from perturbflow.flow._solver import CountedField, Tableau, integrate
+from perturbflow.flow._support import GeneSupport
 from perturbflow.flow._token_unet import TokenUNet
 from perturbflow.flow._uncertainty import KINDS as KINDS
 from perturbflow.flow._uncertainty import condition_kind, mean_expression
@@ -52,6 +53,7 @@ __all__ = [
     "Gaussian",
     "GeneLaw",
     "GeneNetworks",
+    "GeneSupport",
     "Group",
     "GroupSums",
     "Grouping",

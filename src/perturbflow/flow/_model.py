@@ -16,6 +16,7 @@ from perturbflow.flow._path import point_on_path
 from perturbflow.flow._responses import Responses
 from perturbflow.flow._solver import integrate
 from perturbflow.flow._stratified import stratified_normals
+from perturbflow.flow._support import GeneSupport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +52,8 @@ class ConditionalFlow(nn.Module):
         The fitted prior.
     responses
         What cells of conditions share, fitted with this prior; by default control cells move gene by gene.
+    support
+        Which values genes have, within which predictions are; by default any.
     seed
         Seed of the initial weights; the global generator is left alone.
 
@@ -79,7 +82,13 @@ class ConditionalFlow(nn.Module):
 
     @torch.inference_mode(mode=False)  # else the weights could never be trained
     def __init__(
-        self, config: FlowConfig, prior: AdditiveHurdlePrior, *, responses: Responses | None = None, seed: int = 0
+        self,
+        config: FlowConfig,
+        prior: AdditiveHurdlePrior,
+        *,
+        responses: Responses | None = None,
+        support: GeneSupport | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if (config.n_genes, config.n_components) != (prior.n_genes, len(prior.trained)):
@@ -91,6 +100,7 @@ class ConditionalFlow(nn.Module):
         self.config = config
         self.prior = prior
         self.responses = Responses.none(prior) if responses is None else responses
+        self.support = GeneSupport.unknown(prior.n_genes) if support is None else support
         self.parametrisation = PARAMETRISATIONS[config.parametrisation]
         features = prior.features if prior.features.shape[1] else None
         self.encoder = ConditionEncoder(config.n_components, config.n_categories, features)
@@ -268,7 +278,7 @@ class ConditionalFlow(nn.Module):
             if config.entry < 1:
                 x = self._follow(x, field, gene_law, condition, config)
             predicted[first : first + _CELLS_AT_ONCE] = x
-        return predicted
+        return self.support.within(predicted, controls)
 
     def _entry(
         self,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig, Responses
+from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig, GeneSupport, Responses
 from perturbflow.flow._model import PREDICTION_SETTINGS
-from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR, RESPONSES
+from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR, RESPONSES, SUPPORT
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._fields import PerturbationFields
 from perturbflow.screen._named_arrays import chosen
@@ -38,7 +38,7 @@ CONTROL_TOTALS = "control_totals"
 """Setting with percentiles of the totals of control cells, which new ones are compared with."""
 FILE = "flow.safetensors"
 """Name of the one file of a flow in a directory."""
-_ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "responses", "weights")
+_ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "responses", "support", "weights")
 _ENTRY = Entry(
     what="a fitted flow",
     format=4,
@@ -179,6 +179,7 @@ class FittedFlow:
                 "init": dict(self.init),
                 "prior": self.flow.prior.to_arrays(),
                 "responses": self.flow.responses.to_arrays(),
+                "support": self.flow.support.to_arrays(),
                 "weights": weights,
             }
         )
@@ -224,6 +225,7 @@ class FittedFlow:
             FlowConfig.from_dict(values["config"]),
             AdditiveHurdlePrior.from_arrays(values["prior"]),
             responses=Responses.from_arrays(values["responses"]),
+            support=GeneSupport.from_arrays(values["support"]),
         )
 
     @classmethod
@@ -332,6 +334,7 @@ def _check(values: Mapping[str, Any]) -> None:
     sizes = {"G": config.n_genes, "P": config.n_components, "K": len(categories)}
     check_arrays(values["prior"], PRIOR, part="prior", sizes=sizes)
     check_arrays(values["responses"], RESPONSES, part="responses", sizes=sizes)
+    check_arrays(values["support"], SUPPORT, part="support", sizes=sizes)
     check_arrays(values["calibration"], CALIBRATION, part="calibration")
     check_arrays(values["weights"], {}, part="weights")
     prior = AdditiveHurdlePrior.from_arrays(values["prior"])

@@ -57,6 +57,11 @@ RESPONSES: Mapping[str, Array] = MappingProxyType(
     }
 )
 
+# Fields of `GeneSupport`.
+SUPPORT: Mapping[str, Array] = MappingProxyType(
+    {"smallest": Array(("G",), low=0), "largest": Array(("G",), low=0)},
+)
+
 # Fields of `Calibration`: kinds, strata and scales.
 CALIBRATION: Mapping[str, Array] = MappingProxyType(
     {

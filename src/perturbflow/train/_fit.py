@@ -17,6 +17,7 @@ from perturbflow.flow import (
     Calibration,
     ConditionalFlow,
     FlowConfig,
+    GeneSupport,
     GroupSums,
     Responses,
     TrainingSettings,
@@ -183,7 +184,8 @@ def fit(
     training = _in_memory(screen)
     prior = AdditiveHurdlePrior.fit(sums, features=features)
     responses = Responses.fit(prior, training, seed=settings.seed)
-    flow = ConditionalFlow(config, prior, responses=responses, seed=settings.seed)
+    support = GeneSupport.of(block for _, block in screen.x.chunks())
+    flow = ConditionalFlow(config, prior, responses=responses, support=support, seed=settings.seed)
     init = {}
     if init_from is not None:
         report = transfer_weights(init_from, flow, list(map(str, adata.var_names)), fields.vocabulary)
@@ -236,6 +238,7 @@ def fit(
                 flow.prior = AdditiveHurdlePrior.fit(GroupSums.union(parts), features=features)
                 seen = read_screen(adata, rows=(split == "train") | (split == "valid"))
                 flow.responses = Responses.fit(flow.prior, _in_memory(seen), seed=settings.seed)
+                flow.support = GeneSupport.of(block for _, block in seen.x.chunks())
                 fitted_splits = ("train", "valid")
             if calibrate:
                 calibration = Calibration.fit(parts, features=features, seed=settings.seed)
