@@ -219,8 +219,9 @@ def test_a_dose_has_the_latent_of_the_nearest():
     prior, responses = fitted(screen)
     context = prior.context(HERE)
     found = [responses.of(prior, np.float32([dose, 0]), context)[0].amounts for dose in (1, 1.2, 3.5, 4)]
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[2], found[3])
+    # What the law lacks at a measured dose is not carried to others.
+    np.testing.assert_allclose(found[1], found[0] - found[0].mean(), atol=1e-6)
+    np.testing.assert_allclose(found[2], found[3] - found[3].mean(), atol=1e-6)
     # Few responders are far above the others, few others far below.
     assert np.mean(found[0] > found[0].mean()) < 0.4 < 0.6 < np.mean(found[3] > found[3].mean())
 

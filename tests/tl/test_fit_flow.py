@@ -45,7 +45,7 @@ def leaves(value):
 def test_flow_is_plain_arrays_and_values(fitted):
     flow = fitted.uns["flow"]
     assert set(flow) == {
-        "format", "config", "settings", "fields", "fitted_splits", "genes", "history", "prior", "weights",
+        "format", "config", "settings", "fields", "fitted_splits", "genes", "history", "prior", "responses", "support", "weights",
         "calibration", "guidance_curve", "init", "checksum",
     }  # fmt: skip
     assert {type(leaf) for leaf in leaves(flow)} <= {np.ndarray, str, int, float, bool}

@@ -66,14 +66,24 @@ def move_jointly(
     amounts = np.stack([_draw(factor, states, rng) for factor in factors], axis=1)
     moved[:, genes] = _follow(
         controls[:, genes],
-        replace(law, expressed=law.expressed[genes], mean=law.mean[genes], variance=law.variance[genes]),
-        replace(context, expressed=context.expressed[genes], mean=context.mean[genes]),
+        law_of(law, genes),
+        context_of(context, genes),
         amounts,
         share[:, genes],
         value[:, genes],
         rng,
     )
     return moved
+
+
+def law_of(law: HurdleLaw, genes: NDArray[np.intp]) -> HurdleLaw:
+    """A law of some genes."""
+    return replace(law, expressed=law.expressed[genes], mean=law.mean[genes], variance=law.variance[genes])
+
+
+def context_of(context: Context, genes: NDArray[np.intp]) -> Context:
+    """What moving cells needs of a context, of some genes."""
+    return replace(context, expressed=context.expressed[genes], mean=context.mean[genes])
 
 
 def _draw(factor: ResponseFactor, states: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from perturbflow.flow._control_states import ControlStates, coupled_to_states
-from perturbflow.flow._joint_move import move_jointly
+from perturbflow.flow._joint_move import context_of, law_of, move_jointly
 from perturbflow.flow._response_factor import ResponseFactor, fit_factor
 
 if TYPE_CHECKING:
@@ -147,16 +147,6 @@ def _among_all(factor: ResponseFactor, genes: NDArray[np.intp], n_genes: int) ->
     share, value = np.zeros((2, n_genes))
     share[genes], value[genes] = factor.share, factor.value
     return replace(factor, share=share, value=value)
-
-
-def law_of(law: HurdleLaw, genes: NDArray[np.intp]) -> HurdleLaw:
-    """A law of some genes."""
-    return replace(law, expressed=law.expressed[genes], mean=law.mean[genes], variance=law.variance[genes])
-
-
-def context_of(context: Context, genes: NDArray[np.intp]) -> Context:
-    """What moving cells needs of a context, of some genes."""
-    return replace(context, expressed=context.expressed[genes], mean=context.mean[genes])
 
 
 def dense(x: Any, rows: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -39,7 +39,8 @@ class Responses:
 
     A condition without cells has the latents of its components, each independent of the others: of the contexts where
     the component was seen those that resemble the asked one count most, and one in which cells were looked at in vain
-    counts as none, as far as a latent of that size would have been found among so many.
+    counts as none, as far as a latent of that size would have been found among so many. Shares and means of its genes
+    are those of the law.
 
     Parameters
     ----------
@@ -317,7 +318,10 @@ def _mean_of_alike(
         amounts = amounts + weight * np.sort(sign * other.amounts)
         coupling = coupling + weight * sign * other.coupling
         found, total = found + weight, total + weight
-    return replace(factor, share=share / total, value=value / total, amounts=amounts / found, coupling=coupling / found)
+    amounts = amounts / found
+    # What a law lacks is known where there are cells; elsewhere means are those of the prior.
+    amounts = amounts - amounts.mean()
+    return replace(factor, share=share / total, value=value / total, amounts=amounts, coupling=coupling / found)
 
 
 def _loadings(factor: ResponseFactor) -> NDArray[np.float64]:
