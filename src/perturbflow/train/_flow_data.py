@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from perturbflow.screen._screen import Screen
 
 
-_STEPS_READ_AT_ONCE = 32
+_BYTES_READ_AT_ONCE = 2**26
+_MOST_STEPS_READ_AT_ONCE = 256
 
 DataModule: TypeAlias = LightningDataModule
 """What else may give batches."""
@@ -67,7 +68,7 @@ class FlowData(LightningDataModule):
         self.rows = (
             DeviceRows(self.cells.x, device)
             if isinstance(self.cells, CellData)
-            else _StoredRows(self.cells.x, device, self.own_rows)
+            else _StoredRows(self.cells.x, device, self.own_rows, last=self.settings.max_steps)
         )
 
     def teardown(self, stage: str) -> None:
@@ -104,24 +105,38 @@ class FlowData(LightningDataModule):
 
 
 class _StoredRows:
-    """Cells of steps from a file: those of several steps are read at once, in the order of the file."""
+    """Cells of steps from a file: those of several steps are read at once, in the order of the file.
 
-    def __init__(self, x: Expression, device: torch.device, rows_of: Callable[[int], NDArray[np.int64]]) -> None:
-        self.x, self.device, self.rows_of = x, device, rows_of
+    As many steps as fit into some megabytes: the more cells, the nearer they are to each other in the file, and the less it
+    matters that they were drawn at random.
+    """
+
+    def __init__(
+        self, x: Expression, device: torch.device, rows_of: Callable[[int], NDArray[np.int64]], *, last: int
+    ) -> None:
+        self.x, self.device, self.rows_of, self.last = x, device, rows_of, last
+        bytes_of_step = max(1, _size(x[np.unique(rows_of(0))]))
+        self.n_steps = int(np.clip(_BYTES_READ_AT_ONCE // bytes_of_step, 1, _MOST_STEPS_READ_AT_ONCE))
         self._first = -1
         self._rows, self._block = np.zeros(0, dtype=np.int64), None
 
     def of_step(self, number: int) -> Tensor:
         """Dense cells (n, G) of a step, on the device."""
-        first = number - number % _STEPS_READ_AT_ONCE
+        first = number - number % self.n_steps
         if first != self._first:
-            steps = range(first, first + _STEPS_READ_AT_ONCE)
+            self._block = None  # not beside the next one
+            steps = range(first, min(first + self.n_steps, self.last))
             self._rows = np.unique(np.concatenate([self.rows_of(step) for step in steps]))
             self._first, self._block = first, self.x[self._rows]
         block: Any = self._block
         block = block[np.searchsorted(self._rows, self.rows_of(number))]
         dense = block.toarray() if sparse.issparse(block) else block
         return torch.as_tensor(np.asarray(dense, dtype=np.float32), device=self.device)
+
+
+def _size(block: Any) -> int:
+    """Bytes of an array or a CSR matrix."""
+    return block.data.nbytes + block.indices.nbytes if sparse.issparse(block) else block.nbytes
 
 
 class _Steps:
