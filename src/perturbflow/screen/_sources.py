@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -58,6 +59,10 @@ def source_of(values: Any, *, where: str) -> Source:
         )
         raise TypeError(msg)
     if _is_by_row(values):
+        if values.backend == "zarr" and find_spec("annbatch") is not None:
+            from perturbflow.screen._annbatch_rows import AnnbatchRows
+
+            return AnnbatchRows(values)
         return CsrInFile(values)
     if hasattr(values, "dtype") and len(getattr(values, "shape", ())) == 2 and _is_in_file(values):
         return _InFile(values)

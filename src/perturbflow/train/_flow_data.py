@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from perturbflow.flow import CellData, seed_of_step
 from perturbflow.flow._batches import DeviceRows
 from perturbflow.train._flow_plan import Batch
+from perturbflow.train._windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ DataModule: TypeAlias = LightningDataModule
 
 
 class FlowData(LightningDataModule):
-    """Batches that are drawn with replacement; a data splitter as scvi-tools calls it.
+    """Batches of cells drawn one by one with replacement, or by windows; a data splitter as scvi-tools calls it.
 
     An epoch is the steps between two validations. Cells in memory are kept on the device where they fit; of several
     devices each takes its part of every batch.
@@ -53,6 +54,9 @@ class FlowData(LightningDataModule):
         self.cells, self.settings = cells, settings
         self.group = torch.as_tensor(grouping.codes)
         self.rows: DeviceRows | _StoredRows | None = None
+        self.windows: Windows | None = None
+        if settings.window is not None:
+            self.windows = Windows(len(cells), settings.batch_size, settings.window, settings.seed)
 
     def setup(self, stage: str) -> None:
         """Put the cells on the device, as far as they are in memory."""
@@ -68,7 +72,7 @@ class FlowData(LightningDataModule):
         self.rows = (
             DeviceRows(self.cells.x, device)
             if isinstance(self.cells, CellData)
-            else _StoredRows(self.cells.x, device, self.own_rows, last=self.settings.max_steps)
+            else _StoredRows(self.cells.x, device, self.own_rows, self.windows, last=self.settings.max_steps)
         )
 
     def teardown(self, stage: str) -> None:
@@ -100,6 +104,8 @@ class FlowData(LightningDataModule):
 
     def draw(self, number: int) -> Tensor:
         """Rows of the cells of a step, on all devices together."""
+        if self.windows is not None:
+            return torch.as_tensor(self.windows.rows(number))
         generator = torch.Generator().manual_seed(seed_of_step(self.settings.seed, 2 * number))
         return torch.randint(len(self.group), (self.settings.batch_size,), generator=generator)
 
@@ -107,16 +113,25 @@ class FlowData(LightningDataModule):
 class _StoredRows:
     """Cells of steps from a file: those of several steps are read at once, in the order of the file.
 
-    As many steps as fit into some megabytes: the more cells, the nearer they are to each other in the file, and the less it
-    matters that they were drawn at random.
+    Those of one shuffle of windows, or as many steps as fit into some megabytes: the more cells, the nearer they are to each
+    other in the file, and the less it matters that they were drawn at random.
     """
 
     def __init__(
-        self, x: Expression, device: torch.device, rows_of: Callable[[int], NDArray[np.int64]], *, last: int
+        self,
+        x: Expression,
+        device: torch.device,
+        rows_of: Callable[[int], NDArray[np.int64]],
+        windows: Windows | None,
+        *,
+        last: int,
     ) -> None:
         self.x, self.device, self.rows_of, self.last = x, device, rows_of, last
-        bytes_of_step = max(1, _size(x[np.unique(rows_of(0))]))
-        self.n_steps = int(np.clip(_BYTES_READ_AT_ONCE // bytes_of_step, 1, _MOST_STEPS_READ_AT_ONCE))
+        if windows is None:
+            bytes_of_step = max(1, _size(x[np.unique(rows_of(0))]))
+            self.n_steps = int(np.clip(_BYTES_READ_AT_ONCE // bytes_of_step, 1, _MOST_STEPS_READ_AT_ONCE))
+        else:
+            self.n_steps = windows.n_steps
         self._first = -1
         self._rows, self._block = np.zeros(0, dtype=np.int64), None
 
