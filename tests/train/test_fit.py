@@ -356,7 +356,12 @@ def test_lazy_looks_at_training_conditions_choose_what_looking_at_all_of_them_do
     scores = {choice: Scores(rng.normal(size=12), 0.3 * rng.normal(size=12), rng.random()) for choice in choices}
     trained = {choice: 0.1 * rng.normal(size=12) + 0.1 * rng.normal() for choice in choices}
     asked = []
-    monkeypatch.setattr(held_out, "_where_trained", lambda flow, choice: asked.append(choice) or trained[choice])
+
+    def where_trained(flow, choice):
+        asked.append(choice)
+        return trained[choice]
+
+    monkeypatch.setattr(held_out, "_where_trained", where_trained)
     found = held_out._best(flow, scores, choices[0])
 
     def not_above(one, other):

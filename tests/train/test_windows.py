@@ -13,8 +13,9 @@ from perturbflow.flow import TrainingSettings
 from perturbflow.models import fit
 from perturbflow.screen._annotations import read_annotations
 from perturbflow.screen._fields import read_screen
-from perturbflow.train import _flow_data, _windows
+from perturbflow.train import _windows
 from perturbflow.train._flow_data import FlowData
+from perturbflow.train._flow_plan import Batch
 from perturbflow.train._windows import Windows
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
@@ -43,7 +44,7 @@ def test_every_cell_is_drawn_about_once_a_pass(monkeypatch):
 def test_neighbours_part_from_pass_to_pass(monkeypatch):
     monkeypatch.setattr(_windows, "BUFFER", 64)  # one window
     windows = Windows(512, 64, 64, seed=0)
-    offsets = []
+    offsets: list[int] = []
     for one in range(10):
         starts = [
             set(rows) - {(row + 1) % 512 for row in rows} for rows in map(windows.rows, range(8 * one, 8 * one + 8))
@@ -93,7 +94,7 @@ def test_batches_are_the_same_from_memory_and_from_a_file(registered, stored_els
         found = []
         for number in (0, 1, 39, 17):
             rows = torch.as_tensor(data.own_rows(number))
-            batch = _flow_data.Batch(number, rows, data.group[rows])
+            batch = Batch(number, rows, data.group[rows])
             found.append(data.transfer_batch_to_device(batch, torch.device("cpu"), 0))
         batches.append(found)
     for one, other in zip(*batches, strict=True):

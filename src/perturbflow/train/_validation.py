@@ -29,7 +29,7 @@ _HALF_TRUST = 0.5
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 N_DRAWS = 2
 # The unbiased energy distance of one prediction asks for cells that do not depend on each other.
-_INDEPENDENT: Mapping[str, Any] = {"stratified": False}
+_INDEPENDENT: dict[str, Any] = {"stratified": False}
 
 
 @dataclass(frozen=True, eq=False)
