@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,13 +12,15 @@ import torch
 from perturbflow.flow import TrainingSettings
 from perturbflow.models import fit
 from perturbflow.screen._annotations import read_annotations
+from perturbflow.screen._expression import Expression, dense
 from perturbflow.screen._fields import read_screen
-from perturbflow.train import _windows
+from perturbflow.train import _flow_data, _windows
 from perturbflow.train._flow_data import FlowData
 from perturbflow.train._flow_plan import Batch
 from perturbflow.train._windows import Windows
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
+CPU = SimpleNamespace(root_device=torch.device("cpu"))
 
 
 def test_steps_follow_from_their_number_alone():
@@ -88,8 +90,7 @@ def test_batches_are_the_same_from_memory_and_from_a_file(registered, stored_els
         screen = read_screen(adata)
         cells = screen.subset() if screen.x.is_in_memory else screen
         data = FlowData(cells, screen.grouping(), settings)
-        strategy = SimpleNamespace(root_device=torch.device("cpu"))
-        data.trainer = SimpleNamespace(world_size=1, global_rank=0, strategy=strategy)  # type: ignore[assignment]
+        data.trainer = cast("Any", SimpleNamespace(world_size=1, global_rank=0, strategy=CPU))
         data.setup("fit")
         found = []
         for number in (0, 1, 39, 17):
@@ -116,3 +117,33 @@ def test_a_fit_by_windows_is_another_one_of_the_same_quality(registered):
 def test_a_window_has_cells(window):
     with pytest.raises(ValueError, match=f"Expected `window` to be None or at least 1, found {window}"):
         TrainingSettings(window=window)
+
+
+def test_as_many_steps_are_read_at_once_as_fit_into_memory(registered, tmp_path, monkeypatch):
+    import anndata
+
+    registered.write_h5ad(tmp_path / "cells.h5ad")
+    screen = read_screen(anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+    read: list[int] = []
+    take = Expression.__getitem__
+
+    def counted(self, rows):
+        read.append(len(rows))
+        return take(self, rows)
+
+    bytes_of_step = 32 * 8 * screen.subset().x.nnz / len(screen)
+    monkeypatch.setattr(_flow_data, "_BYTES_READ_AT_ONCE", round(3.5 * bytes_of_step))
+    monkeypatch.setattr(_flow_data, "_CELLS_MEASURED", len(screen))
+    data = FlowData(screen, screen.grouping(), TrainingSettings(max_steps=8, batch_size=32))
+    data.trainer = cast("Any", SimpleNamespace(world_size=1, global_rank=0, strategy=CPU))
+    data.setup("fit")
+    monkeypatch.setattr(Expression, "__getitem__", counted)
+    for number in range(8):
+        rows = torch.as_tensor(data.own_rows(number))
+        batch = data.transfer_batch_to_device(Batch(number, rows, data.group[rows]), torch.device("cpu"), 0)
+        np.testing.assert_array_equal(batch.x, dense(take(screen.x, rows.numpy())))
+    # Steps 0 to 2, 3 to 5, and the last two, without cells of later ones.
+    expected = [
+        len({int(row) for step in steps for row in data.own_rows(step)}) for steps in ((0, 1, 2), (3, 4, 5), (6, 7))
+    ]
+    assert read == expected

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _BYTES_READ_AT_ONCE = 2**26
 _MOST_STEPS_READ_AT_ONCE = 256
+_CELLS_MEASURED = 256  # for the bytes of a cell
 
 DataModule: TypeAlias = LightningDataModule
 """What else may give batches."""
@@ -128,7 +129,8 @@ class _StoredRows:
     ) -> None:
         self.x, self.device, self.rows_of, self.last = x, device, rows_of, last
         if windows is None:
-            bytes_of_step = max(1, _size(x[np.unique(rows_of(0))]))
+            some = x[x.some_rows(_CELLS_MEASURED)]
+            bytes_of_step = len(rows_of(0)) * max(1, _size(some) // some.shape[0])
             self.n_steps = int(np.clip(_BYTES_READ_AT_ONCE // bytes_of_step, 1, _MOST_STEPS_READ_AT_ONCE))
         else:
             self.n_steps = windows.n_steps
