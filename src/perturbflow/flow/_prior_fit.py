@@ -9,6 +9,7 @@ import numpy as np
 
 from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
+from perturbflow.flow._carry import Carry
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._grouping import canonical_order
@@ -65,7 +66,9 @@ def fit_hurdle(
     sums = sums.ordered()
     is_control = sums.is_control
     contexts, which = _contexts(sums)
-    pool = _pool(sums)
+    # Contexts without perturbed cells are only placed among the others, as new ones are.
+    measured_contexts = np.unique(which) if len(which) else np.arange(len(contexts))
+    pool = _pool(_of_contexts(sums, contexts[measured_contexts]))
     controls, perturbed = np.flatnonzero(is_control), np.flatnonzero(~is_control)
     control_n, control_k = sums.n_cells[controls].astype(np.float64), sums.n_expressing[controls].astype(np.float64)
     control_total = sums.total[controls]
@@ -74,28 +77,26 @@ def fit_hurdle(
     ).reshape(-1, 2, sums.n_genes)
     profile = control_total / control_n[:, None]
     distances = squared_distances(profile, profile)
-    unit = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
+    among = distances[np.ix_(measured_contexts, measured_contexts)]
+    unit = float(np.median(among[among > 0])) if (among > 0).any() else 1.0
 
     doses = sums.doses[perturbed]
     levels = DoseLevels.of(doses)
     design = levels.design(doses)
-    covariances = [in_factors(each) for each in context_covariances(distances / unit)]
-    fits = []
-    for change, scales in ((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES)):
+    covariances = [in_factors(each) for each in context_covariances(among / unit)]
+    # Derivatives of the mean expression, squared: by the angle of the share, and by the mean of the expressed values.
+    sensitivities = pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2
+    fits, ways = [], []
+    for half, (change, scales) in enumerate(
+        ((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES))
+    ):
         effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
         measured = Measurements(design, levels.components, which, effects, variances, lowest, highest)
         del effects, variances
-        fits.append(
-            vars(
-                fit_additive(
-                    measured,
-                    covariances=covariances,
-                    features=features,
-                    scales=scales,
-                    asked=asked,
-                )
-            )
-        )
+        carry = Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half])
+        carry = carry.chosen(measured, scales)
+        fits.append(vars(fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)))
+        ways.append((carry.reach, carry.scale))
         del measured
     parts = {
         field.name: np.stack([fit.pop(field.name).astype(np.float32, copy=False) for fit in fits])
@@ -113,6 +114,7 @@ def fit_hurdle(
         "control_mean": safe_divide(control_total, control_k).astype(np.float32),
         "control_profile": profile.astype(np.float32),
         "distance_unit": np.array([unit]),
+        "carry": np.array(ways),
         "pool_expressed": pool.control_expressed.astype(np.float32),
         "all_expressed": pool.expressed.astype(np.float32),
         "all_mean": pool.mean.astype(np.float32),
@@ -144,6 +146,12 @@ def _contexts(sums: GroupSums) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             raise ValueError(msg)
         which.append(number[tuple(each)])
     return codes, np.array(which, dtype=np.int64)
+
+
+def _of_contexts(sums: GroupSums, contexts: NDArray[np.int64]) -> GroupSums:
+    """Sums over the cells of some contexts."""
+    known = set(map(tuple, contexts.tolist()))
+    return sums.take(np.array([tuple(codes) in known for codes in sums.covariates.tolist()]))
 
 
 def _checked_features(features: NDArray[np.floating] | None, n_components: int) -> NDArray[np.floating]:
