@@ -188,9 +188,15 @@ def _pool(sums: GroupSums) -> Pool:
     expressed = (k + 0.5) / (n + 1)
     grand_mean = s.sum() / max(k.sum(), 1)
     mean = (s + 2 * grand_mean) / (k + 2)
-    variance = np.maximum(safe_divide(q, k) - safe_divide(s, k) ** 2, 0)
-    typical = float(np.median(variance[k > 5])) if (k > 5).any() else 0.1
-    variance = np.maximum((variance * k + 5 * typical) / (k + 5), 1e-4)
+    # Within groups: what differs between conditions is not what cells of a condition vary by.
+    between = sum(
+        (sums.total[rows] ** 2 / np.maximum(sums.n_expressing[rows], 1)).sum(axis=0)
+        for rows in row_blocks(len(sums), sums.n_genes)
+    )
+    degrees = k - sum((sums.n_expressing[rows] > 0).sum(axis=0) for rows in row_blocks(len(sums), sums.n_genes))
+    variance = np.maximum(safe_divide(q - between, degrees), 0)
+    typical = float(np.median(variance[degrees > 5])) if (degrees > 5).any() else 0.1
+    variance = np.maximum((variance * degrees + 5 * typical) / (degrees + 5), 1e-4)
     controls = sums.is_control
     n_expressing = sums.n_expressing[controls].sum(axis=0, dtype=np.float64)
     control_expressed = (n_expressing + expressed) / (sums.n_cells[controls].sum() + 1)
