@@ -123,7 +123,7 @@ def fit_additive(
     start = np.zeros((n_levels, n_genes))  # of a level, before it is shrunken: the same in all contexts
     remaining = measured.effects.copy()
     if len(seen) > 1:
-        observed, common, _ = _shrink(*measured.per_unit(), which, carry, scales, between=True)
+        observed, common, _ = _shrink(*measured.per_unit(), which, carry, scales, measured.strata, between=True)
         shared = carry.everywhere(observed, common)
         for genes in measured.gene_blocks():
             start[seen, genes], fitted = _divide(measured, split, shared[:, genes], genes)
@@ -147,18 +147,22 @@ def fit_additive(
         if has_above:
             total = shared + effects[level + 1]
             prior = _response(partial + shared[which[rows]], noise, total[which[rows]]) * total - shared
-        observed, new, spread = _shrink(partial - prior[which[rows]], noise, which[rows], carry, scales, between=False)
+        observed, new, spread = _shrink(
+            partial - prior[which[rows]], noise, which[rows], carry, scales, measured.strata, between=False
+        )
         new = beyond.everywhere(observed, new + prior[observed])
         remaining[rows] += weight * (start[level] - new[which[rows]])
         effects[level] = new
         effect_variances[level] = spread.mean(axis=0)
     del start
-    spread, scale = _mean_squares(shared, effects, effect_variances, fitted_levels)
+    # Where nothing was perturbed effects are carried, and tell nothing more.
+    own = carry.measured
+    spread, scale = _mean_squares(shared[own], effects[:, own], effect_variances, fitted_levels)
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
         effects=effects,
-        interactions=_interactions(remaining, variances, scales, groups),
+        interactions=_interactions(remaining, measured, scales, groups),
         effect_variances=effect_variances,
         interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
         context_variances=context_variances(measured, scale),
@@ -200,7 +204,7 @@ def _mean_squares(
 
 def _interactions(
     remaining: NDArray[np.float32],
-    variances: NDArray[np.float32],
+    measured: Measurements,
     scales: Sequence[float],
     groups: NDArray[np.intp],
 ) -> NDArray[np.float32]:
@@ -208,7 +212,7 @@ def _interactions(
     found = np.zeros(remaining.shape, dtype=np.float32)
     for first in range(0, len(groups), _GROUPS_AT_ONCE):
         rows = groups[first : first + _GROUPS_AT_ONCE]
-        found[rows] = shrink_apart(remaining[rows], variances[rows], scales)[0]
+        found[rows] = shrink_apart(remaining[rows], measured.variances[rows], scales, measured.strata)[0]
     return found
 
 
@@ -252,7 +256,9 @@ def _expect(
         noise[j] = 1 / precision.sum(axis=0)
         # Before components are shrunken, all contexts have the same effect.
         average[j] = noise[j] * (precision * remaining[rows] / weight).sum(axis=0) + start[level]
-    return regress_effects(average, noise, features=features, trained=measured.trained, scales=scales)
+    return regress_effects(
+        average, noise, features=features, trained=measured.trained, scales=scales, strata=measured.strata
+    )
 
 
 def _shrink(
@@ -261,6 +267,7 @@ def _shrink(
     which: NDArray[np.int64],
     carry: Carry,
     scales: Sequence[float],
+    strata: NDArray[np.intp],
     *,
     between: bool,
 ) -> tuple[NDArray[np.integer], NDArray[np.float64], NDArray[np.float64]]:
@@ -286,6 +293,6 @@ def _shrink(
             noise[i] = 1 / weights.sum(axis=0)
     places = np.searchsorted(carry.measured, observed)
     mean, spread = posterior_effects(
-        effects.T, noise.T, observed=places.tolist(), covariances=carry.covariances, scales=scales
+        effects.T, noise.T, observed=places.tolist(), covariances=carry.covariances, scales=scales, strata=strata
     )
     return observed, mean.T[places], spread.T

@@ -152,7 +152,7 @@ class Carry:
         for rows in _alone(measured):
             contexts = measured.which[rows]
             changes = measured.effects[rows].astype(np.float64)
-            shrunken = shrink_apart(changes, measured.variances[rows], scales)[0]
+            shrunken = shrink_apart(changes, measured.variances[rows], scales, measured.strata)[0]
             for place, context in enumerate(contexts):
                 others = np.arange(len(contexts)) != place
                 sizes[context] += self.weights @ np.square(changes[place])

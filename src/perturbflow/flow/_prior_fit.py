@@ -32,6 +32,7 @@ Changes: TypeAlias = """tuple[
 _CONTEXT_PSEUDO_CELLS = 2.0  # of the controls of all contexts, added to each context's controls
 _PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expressed values is estimated
 _VALUES_AT_ONCE = 4_000_000
+_STRATA = (0.03, 0.1, 0.3, 0.6)  # of the share of cells that express a gene
 _ANGLE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 _MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
@@ -86,12 +87,13 @@ def fit_hurdle(
     covariances = [in_factors(each) for each in context_covariances(among / unit)]
     # Derivatives of the mean expression, squared: by the angle of the share, and by the mean of the expressed values.
     sensitivities = pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2
+    strata = _strata(sums, which)
     fits, ways = [], []
     for half, (change, scales) in enumerate(
         ((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES))
     ):
         effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
-        measured = Measurements(design, levels.components, which, effects, variances, lowest, highest)
+        measured = Measurements(design, levels.components, which, effects, variances, lowest, highest, strata)
         del effects, variances
         carry = Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half])
         carry = carry.chosen(measured, scales)
@@ -169,6 +171,19 @@ def _checked_features(features: NDArray[np.floating] | None, n_components: int) 
         msg = "Expected `features` to be finite, found NaN or infinite values. Fill them in or leave their columns out."
         raise ValueError(msg)
     return features
+
+
+def _strata(sums: GroupSums, which: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Stratum of every gene by the largest share of cells that expresses it in a context, perturbed or not (G,)."""
+    largest = np.zeros(sums.n_genes)
+    perturbed = np.flatnonzero(~sums.is_control)
+    for context, control in enumerate(np.flatnonzero(sums.is_control)):
+        own = perturbed[which == context]
+        if len(own):
+            cells = sums.n_expressing[own].sum(axis=0, dtype=np.float64) / sums.n_cells[own].sum()
+            largest = np.maximum(largest, cells)
+            largest = np.maximum(largest, sums.n_expressing[control] / sums.n_cells[control])
+    return np.digitize(largest, _STRATA)
 
 
 @dataclass(frozen=True)
