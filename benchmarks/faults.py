@@ -15,6 +15,7 @@ import hashlib
 import json
 import multiprocessing
 import time
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -80,7 +81,9 @@ def measure_kills(half: str, folder: Path, *, n_kills: int, seed: int) -> pd.Dat
         process.join()
         return time.monotonic() - began
 
-    fit(half, cells, checkpoint, result)  # here, so that the processes have all imports
+    import_module(
+        "perturbflow.train._fit_dynamics" if half == "dynamics" else "perturbflow.train._fit"
+    )  # for all processes
     whole = run(None)
     expected = result.read_text()
     rows = []

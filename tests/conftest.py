@@ -98,10 +98,11 @@ def assert_same_cells() -> Callable[[AnnData, AnnData], None]:
 FORMS = ("CSC", "backed", "backed dense", "lazy h5ad", "lazy zarr", "lazy dense zarr", "lazy files", "dask")
 
 
-@pytest.fixture(params=FORMS)
-def stored_elsewhere(request, tmp_path) -> Iterator[Callable[[AnnData], AnnData]]:
+@pytest.fixture(scope="module", params=FORMS)
+def stored_elsewhere(request, tmp_path_factory) -> Iterator[Callable[[AnnData], AnnData]]:
     """Store cells in one of the forms in which a large screen may come; every test with it is run for all of them."""
     opened: list[AnnData] = []
+    folder = tmp_path_factory.mktemp("elsewhere")
 
     def store(adata: AnnData) -> AnnData:
         import anndata
@@ -109,7 +110,7 @@ def stored_elsewhere(request, tmp_path) -> Iterator[Callable[[AnnData], AnnData]
         form, copy = request.param, adata.copy()
         copy.X = sparse.csc_matrix(copy.X) if form == "CSC" else copy.X
         copy.X = _dense(copy.X) if "dense" in form else copy.X
-        path = tmp_path / f"cells_{len(opened)}"
+        path = folder / f"cells_{len(opened)}"
         opened.append(copy)
         if form == "CSC":
             return copy

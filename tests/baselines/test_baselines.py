@@ -86,48 +86,52 @@ def test_covariate_mean_is_that_of_the_context(cells):
     np.testing.assert_allclose(shift_of(baseline, (1, 0), 7), (A0 + A1 + B0 + B1) / 4, atol=1e-5)
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_no_perturbation_returns_the_controls(baseline, cells):
-    controls = RNG.gamma(0.5, size=(5, 2)).astype(np.float32)
-    predicted = baseline().fit(cells).sample(controls, np.zeros(2, dtype=np.float32), np.array([0]), rng=RNG)
-    assert (predicted == controls).all()
-    assert predicted is not controls
+def test_no_perturbation_returns_the_controls(subtests, cells):
+    for baseline in BASELINES:
+        with subtests.test(baseline.__name__):
+            controls = RNG.gamma(0.5, size=(5, 2)).astype(np.float32)
+            predicted = baseline().fit(cells).sample(controls, np.zeros(2, dtype=np.float32), np.array([0]), rng=RNG)
+            assert (predicted == controls).all()
+            assert predicted is not controls
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_zero_effect_returns_the_controls(baseline):
-    x = np.repeat(RNG.gamma(0.5, size=(1, 3)), 6, axis=0)
-    still = CellData(x, np.array([[0], [0], [0], [1], [1], [1]]), np.zeros((6, 0), dtype=int))
-    controls = RNG.gamma(0.5, size=(5, 3)).astype(np.float32)
-    predicted = baseline().fit(still).sample(controls, np.ones(1), np.zeros(0, dtype=int), rng=RNG)
-    assert (predicted == controls).all()
+def test_zero_effect_returns_the_controls(subtests):
+    for baseline in BASELINES:
+        with subtests.test(baseline.__name__):
+            x = np.repeat(RNG.gamma(0.5, size=(1, 3)), 6, axis=0)
+            still = CellData(x, np.array([[0], [0], [0], [1], [1], [1]]), np.zeros((6, 0), dtype=int))
+            controls = RNG.gamma(0.5, size=(5, 3)).astype(np.float32)
+            predicted = baseline().fit(still).sample(controls, np.ones(1), np.zeros(0, dtype=int), rng=RNG)
+            assert (predicted == controls).all()
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_predictions_are_not_negative_and_inputs_unchanged(baseline, cells):
-    controls = RNG.gamma(0.1, size=(50, 2)).astype(np.float32)
-    before = controls.copy()
-    predicted = baseline().fit(cells).sample(controls, np.array([0, 9.0]), np.array([0]), rng=RNG)
-    assert predicted.dtype == np.float32
-    assert predicted.shape == controls.shape
-    assert predicted.min() >= 0
-    assert (controls == before).all()
+def test_predictions_are_not_negative_and_inputs_unchanged(subtests, cells):
+    for baseline in BASELINES:
+        with subtests.test(baseline.__name__):
+            controls = RNG.gamma(0.1, size=(50, 2)).astype(np.float32)
+            before = controls.copy()
+            predicted = baseline().fit(cells).sample(controls, np.array([0, 9.0]), np.array([0]), rng=RNG)
+            assert predicted.dtype == np.float32
+            assert predicted.shape == controls.shape
+            assert predicted.min() >= 0
+            assert (controls == before).all()
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_order_of_cells_does_not_matter(baseline, cells):
-    order = np.random.default_rng(2).permutation(len(cells))
-    one, other = baseline().fit(cells), baseline().fit(cells.subset(order))
-    np.testing.assert_allclose(shift_of(one, (1, 2), 1), shift_of(other, (1, 2), 1), atol=1e-6)
+def test_order_of_cells_does_not_matter(subtests, cells):
+    for baseline in BASELINES:
+        with subtests.test(baseline.__name__):
+            order = np.random.default_rng(2).permutation(len(cells))
+            one, other = baseline().fit(cells), baseline().fit(cells.subset(order))
+            np.testing.assert_allclose(shift_of(one, (1, 2), 1), shift_of(other, (1, 2), 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_an_empty_set_of_controls_gives_no_cells(baseline, cells):
-    predicted = baseline().fit(cells).sample(np.zeros((0, 2)), np.ones(2), np.array([0]), rng=RNG)
-    assert predicted.shape == (0, 2)
+def test_an_empty_set_of_controls_gives_no_cells(subtests, cells):
+    for baseline in BASELINES:
+        with subtests.test(baseline.__name__):
+            predicted = baseline().fit(cells).sample(np.zeros((0, 2)), np.ones(2), np.array([0]), rng=RNG)
+            assert predicted.shape == (0, 2)
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -137,16 +141,23 @@ def test_an_empty_set_of_controls_gives_no_cells(baseline, cells):
         pytest.param({"covariates": np.zeros(0, int)}, r"`covariates` .* \(1,\), .*, found \(0,\)", id="covariates"),
     ],
 )
-def test_shapes_are_checked(baseline, changed, message, cells):
-    arguments = {"controls": np.zeros((4, 2)), "perturbation": np.ones(2), "covariates": np.array([0])} | changed
-    with pytest.raises(ValueError, match=message):
-        baseline().fit(cells).sample(**arguments, rng=RNG)
+def test_shapes_are_checked(subtests, changed, message, cells):
+    for baseline in BASELINES:
+        with subtests.test(baseline.__name__):
+            arguments = {
+                "controls": np.zeros((4, 2)),
+                "perturbation": np.ones(2),
+                "covariates": np.array([0]),
+            } | changed
+            with pytest.raises(ValueError, match=message):
+                baseline().fit(cells).sample(**arguments, rng=RNG)
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_unfitted_baselines_say_so(baseline):
-    with pytest.raises(RuntimeError, match=f"Expected a fitted {baseline.__name__}. Call `fit` first."):
-        baseline().sample(np.zeros((1, 1)), np.ones(1), np.zeros(0, int), rng=RNG)
+def test_unfitted_baselines_say_so(subtests):
+    for baseline in BASELINES:
+        with subtests.test(baseline.__name__):
+            with pytest.raises(RuntimeError, match=f"Expected a fitted {baseline.__name__}. Call `fit` first."):
+                baseline().sample(np.zeros((1, 1)), np.ones(1), np.zeros(0, int), rng=RNG)
 
 
 def test_baselines_are_samplers(cells):

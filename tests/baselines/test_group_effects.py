@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from perturbflow.baselines import (
+    BASELINES,
     AdditiveEffect,
     ControlCells,
     CovariateMean,
@@ -14,7 +15,7 @@ from perturbflow.baselines import (
     MeanEffect,
 )
 from perturbflow.baselines._group_effects import group_effects
-from perturbflow.flow import CellData
+from perturbflow.flow import CellData, GroupSums
 
 #               controls           A        controls  A+B
 X = np.array([[1, 0, 2], [3, 0, 2], [5, 1, 2], [1, 1, 1], [2, 1, 4], [4, 1, 4]], dtype=np.float32)
@@ -35,13 +36,42 @@ def test_sparse_cells_are_not_made_dense_whole(monkeypatch):
     x = sparse.csr_matrix(rng.poisson(0.1, (60, 40)))
     cells = CellData(x, np.arange(60)[:, None] % 3, np.zeros((60, 0), dtype=int))
     expected = group_effects(CellData(x.toarray(), cells.perturbations, cells.covariates)).effects
-    monkeypatch.setattr(type(cells.x), "toarray", lambda self, *args, **kwargs: only_doses(self))
+    toarray = sparse.csr_matrix.toarray
 
-    def only_doses(matrix):
-        assert matrix.shape[1] == 1
-        return np.array([[matrix.data[0] if matrix.nnz else 0.0]])
+    def only_doses(self, *args, **kwargs):
+        assert self.shape[1] == 1
+        return toarray(self, *args, **kwargs)
 
+    monkeypatch.setattr(sparse.csr_matrix, "toarray", only_doses)
     np.testing.assert_allclose(group_effects(cells).effects, expected, atol=1e-12)
+
+
+def test_effects_are_means_of_groups_less_those_of_their_controls():
+    rng = np.random.default_rng(1)
+    cells = CellData(rng.gamma(2, 1, (80, 5)), rng.integers(0, 2, (80, 2)), rng.integers(0, 2, (80, 1)))
+    groups = group_effects(cells)
+    means = {(*one.perturbation, *one.covariates): cells.x[one.rows].astype(float).mean(0) for one in cells.groups()}
+    for doses, context, effect in zip(groups.doses, groups.contexts, groups.effects, strict=True):
+        np.testing.assert_allclose(effect, means[*doses, *context] - means[0, 0, *context], rtol=1e-12)
+    assert len(groups.effects) == 6
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_sums_over_groups_are_all_that_is_needed_of_cells(name):
+    rng = np.random.default_rng(2)
+    x = np.log1p(rng.poisson(rng.gamma(2, 1, 6), (150, 6)))
+    cells = CellData(x, rng.integers(0, 2, (150, 2)), rng.integers(0, 2, (150, 1)))
+    streamed = GroupSums.empty(6, 2, 1)
+    for rows in np.array_split(rng.permutation(150), 4):
+        streamed.add(cells.x[rows], cells.perturbations[rows], cells.covariates[rows])
+    before = streamed.total.copy()
+    for doses in ([1, 0], [1, 1]):
+        asked = cells.x[:20], np.array(doses, dtype=np.float32), np.array([1])
+        found, expected = (
+            BASELINES[name]().fit(given).sample(*asked, rng=np.random.default_rng(0)) for given in (streamed, cells)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(streamed.total, before)
 
 
 @pytest.mark.parametrize(

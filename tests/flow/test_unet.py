@@ -143,7 +143,7 @@ def test_settings_that_make_no_network(options, message):
 
 
 def generated(network, cells, *, n_steps=160, seed=0):
-    """Train the velocity of an unconditional flow and follow it from noise: as many new cells."""
+    """Train the velocity of an unconditional flow and follow it from noise to some new cells."""
     generator = torch.Generator().manual_seed(seed)
     condition = torch.zeros((1, 1))
     optimiser = torch.optim.Adam(network.parameters())
@@ -158,7 +158,7 @@ def generated(network, cells, *, n_steps=160, seed=0):
         optimiser.step()
         schedule.step()
     with torch.inference_mode():
-        x = torch.randn(cells.shape, generator=generator)
+        x = torch.randn((96, cells.shape[1]), generator=generator)
         for step in range(10):
             x = x + network(x, torch.full((1, 1), step / 10), condition) / 10
     return x

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,13 @@ def module_name(path: Path) -> str:
 
 def imported(source: str, *, module: str, is_package: bool = False) -> list[str]:
     """Absolute dotted names that ``source`` imports; a name imported from a module is its last part."""
+    return imported_by(list(ast.walk(ast.parse(source))), module=module, is_package=is_package)
+
+
+def imported_by(nodes: Iterable[ast.AST], *, module: str, is_package: bool = False) -> list[str]:
     package = module.split(".") if is_package else module.split(".")[:-1]
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -89,20 +94,22 @@ def upward_imports(source: str, *, module: str, is_package: bool = False) -> lis
 
 def private_imports(source: str) -> list[str]:
     """Names with a leading underscore that ``source`` takes from third-party packages."""
-    names = imported(source, module="perturbflow.module")
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
+    names = imported_by(nodes, module="perturbflow.module")
     # Attributes such as `np._core`, under the full name of the module.
     modules = {
         alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Import)
         for alias in node.names
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            root, _, rest = ast.unparse(node).partition(".")
-            if root in modules:
-                names.append(f"{modules[root]}.{rest}")
+    for node in nodes:
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.insert(0, node.attr)
+            node = node.value
+        if parts and isinstance(node, ast.Name) and node.id in modules:
+            names.append(".".join([modules[node.id], *parts]))
     own = sys.stdlib_module_names | {"perturbflow"}
     private = re.compile(r"\._(?!_)")
     return [name for name in names if name.split(".")[0] not in own and private.search(name)]
@@ -118,18 +125,20 @@ def test_the_root_has_checks_and_warnings_only():
     assert {path.stem for path in (SOURCE / "perturbflow").glob("*.py")} == ROOT_MODULES
 
 
-# The package itself names every layer.
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path != SOURCE / "perturbflow/__init__.py"], ids=module_name
-)
-def test_layers_import_downwards(path):
-    wrong = upward_imports(path.read_text(), module=module_name(path), is_package=path.name == "__init__.py")
-    assert wrong == []
+def test_layers_import_downwards():
+    wrong = {
+        module_name(path): upward_imports(
+            path.read_text(), module=module_name(path), is_package=path.name == "__init__.py"
+        )
+        for path in MODULES
+        if path != SOURCE / "perturbflow/__init__.py"  # which names every layer
+    }
+    assert {module: names for module, names in wrong.items() if names} == {}
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
-def test_nothing_private_of_other_packages(path):
-    assert private_imports(path.read_text()) == []
+def test_nothing_private_of_other_packages():
+    private = {path.relative_to(CHECKOUT).as_posix(): private_imports(path.read_text()) for path in SCRIPTS}
+    assert {path: names for path, names in private.items() if names} == {}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import inspect
 import re
 from importlib import import_module
 from itertools import zip_longest
+from typing import Any
 
 import pytest
 
@@ -115,26 +116,25 @@ def documentation_faults(name: str, thing) -> list[str]:
     return faults
 
 
-def public(*layers: str, constants: bool = True) -> list:
+def public(*layers: str) -> dict[str, Any]:
+    """Everything public of some layers, by its name, such as "tl.fit_flow"."""
     modules = {layer: import_module(f"perturbflow.{layer}") for layer in layers}
-    return [
-        pytest.param(name, getattr(module, name), id=f"{layer}.{name}")
+    return {
+        f"{layer}.{name}": getattr(module, name)
         for layer, module in modules.items()
         for name in module.__all__
         if hasattr(module, name)  # otherwise `test_public_names_resolve` fails
-        and (constants or f"{layer}.{name}" not in CONSTANTS)
-    ]
+    }
 
 
-@pytest.mark.parametrize(("name", "function"), public(*LAYERS))
-def test_signature(name, function):
-    faults = signature_faults(name, function)
-    assert not faults, "; ".join(faults)
+def test_signatures():
+    faults = {name: signature_faults(name.split(".")[1], function) for name, function in public(*LAYERS).items()}
+    assert {name: some for name, some in faults.items() if some} == {}
 
 
-@pytest.mark.parametrize(("name", "function"), public(*LAYERS))
-def test_mudata_is_asked_for_its_modality(name, function, mdata):
-    assert asks_for_modality(function, mdata), "not decorated with `takes_modality`"
+def test_mudata_is_asked_for_its_modality(mdata):
+    without = [name for name, function in public(*LAYERS).items() if not asks_for_modality(function, mdata)]
+    assert without == []  # not decorated with `takes_modality`
 
 
 def asks_for_modality(function, mdata) -> bool:
@@ -154,14 +154,17 @@ def test_functions_that_do_not_take_mudata_are_found(mdata):
     assert not asks_for_modality(good, mdata)
 
 
-@pytest.mark.parametrize(("name", "thing"), public(*LAYERS, *DOCUMENTED, constants=False))
-def test_documentation(name, thing):
-    faults = documentation_faults(name, thing)
-    assert not faults, "; ".join(faults)
+def test_documentation():
+    faults = {
+        name: documentation_faults(name.split(".")[1], thing)
+        for name, thing in public(*LAYERS, *DOCUMENTED).items()
+        if name not in CONSTANTS
+    }
+    assert {name: some for name, some in faults.items() if some} == {}
 
 
 def test_only_functions_and_classes_are_documented_by_themselves():
-    named = {parameters.id: parameters.values[1] for parameters in public(*LAYERS, *DOCUMENTED)}
+    named = public(*LAYERS, *DOCUMENTED)
     assert {
         name for name, thing in named.items() if not (inspect.isroutine(thing) or inspect.isclass(thing))
     } == CONSTANTS

@@ -19,7 +19,6 @@ def call(metric, x, y=X + 1, control=X + 2):
     return metric.function(x, y) if metric.kind == "distribution" else metric.function(x, y, control)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -32,24 +31,27 @@ def call(metric, x, y=X + 1, control=X + 2):
         pytest.param(sparse.csr_matrix(np.where(X == 3, np.nan, X)), "finite values in `x`", id="sparse_nan"),
     ],
 )
-def test_bad_cells_are_refused(name, x, message):
-    with pytest.raises(ValueError, match=message):
-        call(FUNCTIONS[name], x)
+def test_bad_cells_are_refused(subtests, x, message):
+    for name in FUNCTIONS:
+        with subtests.test(name):
+            with pytest.raises(ValueError, match=message):
+                call(FUNCTIONS[name], x)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_bad_reference_is_named(name):
-    with pytest.raises(ValueError, match="finite values in `y`"):
-        call(FUNCTIONS[name], X, np.where(X == 3, np.nan, X))
+def test_bad_reference_is_named(subtests):
+    for name in FUNCTIONS:
+        with subtests.test(name):
+            with pytest.raises(ValueError, match="finite values in `y`"):
+                call(FUNCTIONS[name], X, np.where(X == 3, np.nan, X))
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_text_is_refused(name):
-    with pytest.raises(TypeError, match="Expected `x` to hold real numbers, found dtype <U"):
-        call(FUNCTIONS[name], X.astype(str))
+def test_text_is_refused(subtests):
+    for name in FUNCTIONS:
+        with subtests.test(name):
+            with pytest.raises(TypeError, match="Expected `x` to hold real numbers, found dtype <U"):
+                call(FUNCTIONS[name], X.astype(str))
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(
     "container",
     [
@@ -61,30 +63,36 @@ def test_text_is_refused(name):
         pytest.param(np.asfortranarray, id="fortran_order"),
     ],
 )
-def test_containers_agree(name, container):
-    rng = np.random.default_rng(0)
-    x, y, control = (rng.poisson(0.3, (n, 5)).astype(np.float32) for n in (8, 7, 9))
-    expected = call(FUNCTIONS[name], x, y, control)
-    assert np.isfinite(expected)
-    assert call(FUNCTIONS[name], container(x), container(y), container(control)) == pytest.approx(expected, abs=1e-12)
-    assert call(FUNCTIONS[name], container(x), y, control) == pytest.approx(expected, abs=1e-12)
+def test_containers_agree(subtests, container):
+    for name in FUNCTIONS:
+        with subtests.test(name):
+            rng = np.random.default_rng(0)
+            x, y, control = (rng.poisson(0.3, (n, 5)).astype(np.float32) for n in (8, 7, 9))
+            expected = call(FUNCTIONS[name], x, y, control)
+            assert np.isfinite(expected)
+            assert call(FUNCTIONS[name], container(x), container(y), container(control)) == pytest.approx(
+                expected, abs=1e-12
+            )
+            assert call(FUNCTIONS[name], container(x), y, control) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_order_of_cells_and_genes_does_not_matter(name):
-    rng = np.random.default_rng(1)
-    x, y, control = (rng.gamma(1.0, size=(n, 5)) for n in (8, 7, 9))
-    # Projections are drawn by the place of a gene.
-    genes = np.arange(5) if name == "sliced_wasserstein" else rng.permutation(5)
-    shuffled = [cells[rng.permutation(len(cells))][:, genes] for cells in (x, y, control)]
-    assert call(FUNCTIONS[name], *shuffled) == pytest.approx(call(FUNCTIONS[name], x, y, control), abs=1e-12)
+def test_order_of_cells_and_genes_does_not_matter(subtests):
+    for name in FUNCTIONS:
+        with subtests.test(name):
+            rng = np.random.default_rng(1)
+            x, y, control = (rng.gamma(1.0, size=(n, 5)) for n in (8, 7, 9))
+            # Projections are drawn by the place of a gene.
+            genes = np.arange(5) if name == "sliced_wasserstein" else rng.permutation(5)
+            shuffled = [cells[rng.permutation(len(cells))][:, genes] for cells in (x, y, control)]
+            assert call(FUNCTIONS[name], *shuffled) == pytest.approx(call(FUNCTIONS[name], x, y, control), abs=1e-12)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_inputs_are_unchanged(name):
-    arrays = [X.copy(), X + 1, X + 2]
-    call(FUNCTIONS[name], *arrays)
-    assert all((a == b).all() for a, b in zip(arrays, (X, X + 1, X + 2), strict=True))
+def test_inputs_are_unchanged(subtests):
+    for name in FUNCTIONS:
+        with subtests.test(name):
+            arrays = [X.copy(), X + 1, X + 2]
+            call(FUNCTIONS[name], *arrays)
+            assert all((a == b).all() for a, b in zip(arrays, (X, X + 1, X + 2), strict=True))
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])

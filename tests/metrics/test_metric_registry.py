@@ -12,17 +12,19 @@ from perturbflow.metrics import METRICS, SUITES, Metric, Moments, WilcoxonAgains
 from perturbflow.metrics._panel import Panel, Strengths
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_entries_say_what_they_are(name):
-    metric = METRICS[name]
-    assert metric.name == name
-    assert metric.description
-    function = metric.function.func if isinstance(metric.function, partial) else metric.function
-    if not function.__name__.startswith("_"):  # what calls functions with parts of a panel has no name of its own
-        assert getattr(metrics, function.__name__) is function
-        text = " ".join(function.__doc__.split()).lower()
-        for word in ("direction", "range", "weakness"):
-            assert f"*{word}*" in text or "with its direction, range and weakness" in text
+def test_entries_say_what_they_are(subtests):
+    for name in METRICS:
+        with subtests.test(name):
+            metric = METRICS[name]
+            assert metric.name == name
+            assert metric.description
+            function = metric.function.func if isinstance(metric.function, partial) else metric.function
+            # What calls functions with parts of a panel has no name of its own.
+            if not function.__name__.startswith("_"):
+                assert getattr(metrics, function.__name__) is function
+                text = " ".join(function.__doc__.split()).lower()
+                for word in ("direction", "range", "weakness"):
+                    assert f"*{word}*" in text or "with its direction, range and weakness" in text
 
 
 def test_the_documentation_has_them_all():
@@ -38,10 +40,11 @@ def test_the_documentation_has_them_all():
         assert f"`{suite}`" in page
 
 
-@pytest.mark.parametrize("suite", SUITES)
-def test_suites_name_metrics(suite):
-    assert set(SUITES[suite]) <= set(METRICS)
-    assert len(set(SUITES[suite])) == len(SUITES[suite])
+def test_suites_name_metrics(subtests):
+    for suite in SUITES:
+        with subtests.test(suite):
+            assert set(SUITES[suite]) <= set(METRICS)
+            assert len(set(SUITES[suite])) == len(SUITES[suite])
 
 
 N_CONDITIONS, N_GENES = 5, 60
@@ -81,15 +84,15 @@ def mean_score(metric, predicted, observed, control):
     return metric.function(*(Strengths(n, energy) for n, energy in zip(counts, distances, strict=True)))
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_best_value_and_direction(name):
-    metric = METRICS[name]
-    observed, control = simulated(0)
-    good = mean_score(metric, simulated(1)[0], observed, control)
-    # The effects of other conditions, in the reverse order, so that strengths are wrong as well.
-    bad = mean_score(metric, simulated(1)[0][::-1], observed, control)
-    assert (good > bad) == metric.higher_is_better
-    assert abs(good - metric.best) < abs(bad - metric.best)
+def test_best_value_and_direction(subtests):
+    (observed, control), (predicted, _) = simulated(0), simulated(1)
+    for name, metric in METRICS.items():
+        with subtests.test(name):
+            good = mean_score(metric, predicted, observed, control)
+            # The effects of other conditions, in the reverse order, so that strengths are wrong as well.
+            bad = mean_score(metric, predicted[::-1], observed, control)
+            assert (good > bad) == metric.higher_is_better
+            assert abs(good - metric.best) < abs(bad - metric.best)
 
 
 def test_register_adds_a_metric(monkeypatch):

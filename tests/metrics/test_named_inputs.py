@@ -147,40 +147,43 @@ def called(name, args, options):
     return np.array(list(found.values())) if isinstance(found, dict) else found
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_order_of_names_does_not_matter(name):
-    args, options = ARGUMENTS[name]
-    rng = np.random.default_rng(1)
-    first, *others = args
-    mixed = [first, *(shuffled(one, rng) for one in others)]
-    if isinstance(first, list):
-        mixed[0] = [first[0], *shuffled(first[1:], rng)]
-    elif name == "normalised_rank":
-        mixed[0] = first.iloc[:, ::-1]
-    further = {key: shuffled(value, rng) for key, value in options.items()}
-    expected = called(name, [plain(one) for one in args], {key: plain(value) for key, value in options.items()})
-    assert np.isfinite(np.asarray(expected, dtype=float)).all()
-    if name == "cross_cosine_in_components":  # rows of its two tables are not the same conditions
-        mixed = [first, others[0].iloc[:, ::-1]]
-    np.testing.assert_allclose(called(name, mixed, further), expected, rtol=1e-12)
+def test_order_of_names_does_not_matter(subtests):
+    for name in ARGUMENTS:
+        with subtests.test(name):
+            args, options = ARGUMENTS[name]
+            rng = np.random.default_rng(1)
+            first, *others = args
+            mixed = [first, *(shuffled(one, rng) for one in others)]
+            if isinstance(first, list):
+                mixed[0] = [first[0], *shuffled(first[1:], rng)]
+            elif name == "normalised_rank":
+                mixed[0] = first.iloc[:, ::-1]
+            further = {key: shuffled(value, rng) for key, value in options.items()}
+            expected = called(name, [plain(one) for one in args], {key: plain(value) for key, value in options.items()})
+            assert np.isfinite(np.asarray(expected, dtype=float)).all()
+            if name == "cross_cosine_in_components":  # rows of its two tables are not the same conditions
+                mixed = [first, others[0].iloc[:, ::-1]]
+            np.testing.assert_allclose(called(name, mixed, further), expected, rtol=1e-12)
 
 
 ALIGNED = [name for name, (args, _) in ARGUMENTS.items() if len(args) > 1 and isinstance(args[0], pd.DataFrame)]
 
 
-@pytest.mark.parametrize("name", ALIGNED)
-def test_other_names_are_refused(name):
-    (first, second, *others), options = ARGUMENTS[name]
-    other = second.rename(columns={second.columns[0]: "other"})
-    with pytest.raises(ValueError, match="Expected the same .*other"):
-        called(name, [first, other, *others], options)
+def test_other_names_are_refused(subtests):
+    for name in ALIGNED:
+        with subtests.test(name):
+            (first, second, *others), options = ARGUMENTS[name]
+            other = second.rename(columns={second.columns[0]: "other"})
+            with pytest.raises(ValueError, match="Expected the same .*other"):
+                called(name, [first, other, *others], options)
 
 
-@pytest.mark.parametrize("name", ALIGNED)
-def test_cells_with_annotation_are_refused(name):
-    (first, second, *others), options = ARGUMENTS[name]
-    with pytest.raises(TypeError, match=r"found AnnData. Pass `adata.to_df\(\)`"):
-        called(name, [first, AnnData(second.to_numpy()), *others], options)
+def test_cells_with_annotation_are_refused(subtests):
+    for name in ALIGNED:
+        with subtests.test(name):
+            (first, second, *others), options = ARGUMENTS[name]
+            with pytest.raises(TypeError, match=r"found AnnData. Pass `adata.to_df\(\)`"):
+                called(name, [first, AnnData(second.to_numpy()), *others], options)
 
 
 def test_moments_keep_names():

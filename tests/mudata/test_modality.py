@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -203,12 +201,6 @@ def test_functions_keep_their_names_and_can_be_sent_to_other_processes():
     function = pf.tl.fit_flow
     assert (function.__name__, function.__module__) == ("fit_flow", "perturbflow.tl._fit_flow")
     assert pickle.loads(pickle.dumps(function)) is function
-
-
-def test_mudata_is_not_imported_for_anndata():
-    code = "import sys, perturbflow as pf\nprint(pf.pp.check_split.__name__, 'mudata' in sys.modules)"
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert output.split() == ["check_split", "False"]
 
 
 @pytest.mark.filterwarnings("ignore:Left out .* conditions with too few cells")

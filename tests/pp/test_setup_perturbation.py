@@ -319,6 +319,7 @@ def test_other_objects_are_refused(make_adata):
 COLUMNS: dict[str, Any] = {"covariate_keys": ["cell_type"], "dose_key": "dose"}
 
 
+@pytest.mark.parametrize("stored_elsewhere", ["CSC", "backed", "lazy h5ad", "lazy zarr", "dask"], indirect=True)
 def test_cells_stored_elsewhere_are_registered_as_those_in_memory(stored_elsewhere):
     adata = pf.datasets.simulated_perturb_seq(n_cells=400, n_genes=30, n_perturbations=3, n_combinations=1)
     adata.obs["dose"] = 2.0
@@ -330,6 +331,7 @@ def test_cells_stored_elsewhere_are_registered_as_those_in_memory(stored_elsewhe
     np.testing.assert_array_equal(elsewhere.obsm[FEATURES_KEY].toarray(), adata.obsm[FEATURES_KEY].toarray())
 
 
+@pytest.mark.parametrize("stored_elsewhere", ["backed", "lazy h5ad", "dask"], indirect=True)
 def test_counts_stored_elsewhere_are_refused(stored_elsewhere):
     adata = pf.datasets.simulated_perturb_seq(n_cells=400, n_genes=30, n_perturbations=3, n_combinations=1)
     counts = adata.copy()

@@ -17,7 +17,7 @@ N_CELLS, N_GENES = 500, 7
 X = sparse.random(N_CELLS, N_GENES, density=0.4, format="csr", dtype=np.float32, random_state=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def elsewhere(stored_elsewhere) -> AnnData:
     return stored_elsewhere(AnnData(X))
 
@@ -70,6 +70,10 @@ def test_layers_are_read_alike(stored_elsewhere):
     np.testing.assert_array_equal(dense(read_expression(stored_elsewhere(adata), "log").take()), X.toarray())
 
 
+# Whether expression is dense in the file is nothing to what is beside it.
+@pytest.mark.parametrize(
+    "stored_elsewhere", ["CSC", "backed", "lazy h5ad", "lazy zarr", "lazy files", "dask"], indirect=True
+)
 def test_cells_are_those_in_memory(stored_elsewhere, registered):
     elsewhere = stored_elsewhere(registered)
     read_annotations(elsewhere)

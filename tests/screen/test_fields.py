@@ -340,11 +340,10 @@ def test_a_split_of_other_fields_is_refused():
         check_no_leakage(adata)
 
 
-@pytest.mark.parametrize("form", ["h5ad", "zarr"])
-def test_leakage_is_found_after_reading_files(tmp_path, form):
+def test_leakage_is_found_after_reading_files(tmp_path):
     adata = with_split(make())
-    getattr(adata, f"write_{form}")(tmp_path / "adata")
-    again = getattr(anndata, f"read_{form}")(tmp_path / "adata")
+    adata.write_h5ad(tmp_path / "adata")
+    again = anndata.read_h5ad(tmp_path / "adata")
     check_no_leakage(again)
     again.obs.loc["cell_0", "split"] = "train"
     with pytest.raises(ValueError, match="no cells of held-out conditions"):

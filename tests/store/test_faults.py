@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 
 
 def test_nothing_is_lost_and_nothing_damaged_is_read(tmp_path):
-    options = ("--half", "dynamics", "--kills", "1", "--writer-seconds", "1", "--fuzz-minutes", "0.1")
+    options = ("--half", "dynamics", "--kills", "1", "--writer-seconds", "0.5", "--fuzz-minutes", "0.05")
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *options],
         cwd=tmp_path,

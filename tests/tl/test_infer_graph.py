@@ -85,7 +85,8 @@ def test_known_direction_of_a_pair(time_courses):
     assert evidence[0, 1] > 5 * evidence[1, 0]
 
 
-def test_confidence_is_the_share_of_fits(fitted_dynamics):
+def test_confidence_is_the_share_of_fits(fitted_dynamics, monkeypatch):
+    monkeypatch.setattr("perturbflow.train._stability.SHARE_OF_STEPS", 0.1)
     infer_graph(fitted_dynamics, n_bootstraps=0)
     alone = fitted_dynamics.varp["dynamics_graph"].toarray() != 0
     infer_graph(fitted_dynamics, n_bootstraps=2)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow.baselines._group_effects import GroupEffects, group_effects
 from perturbflow.baselines._shifted_controls import ShiftedControls
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData
+    from perturbflow.baselines._group_effects import GroupEffects
 
 
 class AdditiveEffect(ShiftedControls):
@@ -55,8 +54,7 @@ class AdditiveEffect(ShiftedControls):
     array([[4.]], dtype=float32)
     """
 
-    def _fit(self, cells: CellData) -> None:
-        groups = group_effects(cells)
+    def _fit(self, groups: GroupEffects) -> None:
         self._mean = groups.effects.mean(axis=0)
         self._own: dict[tuple[tuple[int, ...], int], NDArray[np.float64]] = {}
         self._pooled: dict[int, NDArray[np.float64]] = {}

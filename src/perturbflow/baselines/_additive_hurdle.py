@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow import AdditiveHurdlePrior, CellData, Context, HurdleLaw
+    from perturbflow.flow import AdditiveHurdlePrior, CellData, Context, GroupSums, HurdleLaw
 
 
 class AdditiveHurdle:
@@ -21,6 +21,11 @@ class AdditiveHurdle:
 
     Right in every marginal that is additive in context and perturbations, without any dependence between genes: the
     flow from noise with its network at zero.
+
+    Parameters
+    ----------
+    prior
+        A prior that is estimated already; None where :meth:`fit` is to do so.
 
     Examples
     --------
@@ -36,15 +41,16 @@ class AdditiveHurdle:
     ([0.0, 0.6], [0.0, 0.6])
     """
 
-    _prior: AdditiveHurdlePrior | None = None
+    def __init__(self, prior: AdditiveHurdlePrior | None = None) -> None:
+        self._prior = prior
 
-    def fit(self, cells: CellData) -> Self:
+    def fit(self, cells: CellData | GroupSums) -> Self:
         """Estimate the prior.
 
         Parameters
         ----------
         cells
-            Training cells, controls of every context among them.
+            Training cells, controls of every context among them, or the sums over every group of them.
 
         Returns
         -------
@@ -125,6 +131,11 @@ class MovedControls(AdditiveHurdle):
 
     The same marginals, and the dependence between genes of real cells: the control source of the flow with its
     network at zero. The hardest of the baselines where effects are additive.
+
+    Parameters
+    ----------
+    prior
+        A prior that is estimated already; None where :meth:`fit` is to do so.
 
     Examples
     --------

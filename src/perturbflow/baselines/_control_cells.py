@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow.baselines._group_effects import GroupEffects
 from perturbflow.baselines._shifted_controls import ShiftedControls
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData
+    from perturbflow.flow import CellData, GroupSums
 
 
 class ControlCells(ShiftedControls):
@@ -29,8 +32,28 @@ class ControlCells(ShiftedControls):
     array([[0., 0., 0.]], dtype=float32)
     """
 
-    def _fit(self, cells: CellData) -> None:
-        self._n_genes = cells.n_genes
+    def fit(self, cells: CellData | GroupSums | GroupEffects) -> Self:
+        """Learn how many genes, components and covariates there are; perturbed cells are not needed.
+
+        Parameters
+        ----------
+        cells
+            Training cells, the sums over every group of them, or measured effects.
+
+        Returns
+        -------
+        The fitted baseline itself.
+        """
+        from perturbflow.flow import CellData  # here, because it loads torch
+
+        if isinstance(cells, GroupEffects):
+            return super().fit(cells)
+        doses = cells.perturbations if isinstance(cells, CellData) else cells.doses
+        self._shape = (cells.n_genes, doses.shape[1], cells.covariates.shape[1])
+        return self
+
+    def _fit(self, groups: GroupEffects) -> None:
+        """Learn nothing: no effect is what is predicted."""
 
     def _shift(self, perturbation: NDArray[np.float64], context: tuple[int, ...]) -> NDArray[np.float64]:
-        return np.zeros(self._n_genes)
+        return np.zeros(0 if self._shape is None else self._shape[0])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perturbflow.baselines._group_effects import GroupEffects, group_effects
 from perturbflow.baselines._shifted_controls import ShiftedControls
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData
+    from perturbflow.baselines._group_effects import GroupEffects
 
 
 class CovariateMean(ShiftedControls):
@@ -37,11 +36,7 @@ class CovariateMean(ShiftedControls):
     array([[3.]], dtype=float32)
     """
 
-    def _fit(self, cells: CellData) -> None:
-        self._fit_groups(group_effects(cells))
-
-    def _fit_groups(self, groups: GroupEffects) -> None:
-        """Learn from effects that are already measured."""
+    def _fit(self, groups: GroupEffects) -> None:
         self._mean = groups.effects.mean(axis=0)
         self._by_context = {
             context: groups.effects[[other == context for other in groups.contexts]].mean(axis=0)

@@ -44,8 +44,8 @@ class CrossContextEffect(CovariateMean):
     array([[5.]], dtype=float32)
     """
 
-    def _fit_groups(self, groups: GroupEffects) -> None:
-        super()._fit_groups(groups)
+    def _fit(self, groups: GroupEffects) -> None:
+        super()._fit(groups)
         self._groups = groups
 
     def _shift(self, perturbation: NDArray[np.float64], context: tuple[int, ...]) -> NDArray[np.float64]:

@@ -8,14 +8,13 @@ import numpy as np
 from scipy import linalg
 
 from perturbflow.baselines._derivative_ridge import ridge_coefficients
-from perturbflow.baselines._group_effects import GroupEffects, group_effects
 from perturbflow.baselines._shifted_controls import ShiftedControls
 from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData
+    from perturbflow.baselines._group_effects import GroupEffects
 
 RELATIVE_PENALTIES = np.append(np.geomspace(1e-4, 100.0, 19), np.inf)  # to the largest variance; the last is the mean
 _AS_GOOD = 1e-6  # relative difference of errors below which the larger penalty is taken
@@ -88,15 +87,14 @@ class FeatureRidge(ShiftedControls):
                 raise ValueError(msg)
         self._features = features
 
-    def _fit(self, cells: CellData) -> None:
-        n_components = cells.perturbations.shape[1]
+    def _fit(self, groups: GroupEffects) -> None:
+        n_components = groups.doses.shape[1]
         if self._features is not None and len(self._features) != n_components:
             msg = (
                 f"Expected `features` of all {n_components} perturbation components, found {len(self._features)} rows. "
                 "Pass one row a component, in the order of the columns of `perturbations`."
             )
             raise ValueError(msg)
-        groups = group_effects(cells)
         largest = groups.doses.max(axis=0)
         self._seen = largest > 0
         self._unit = np.where(self._seen, largest, np.median(largest[self._seen]))
@@ -110,8 +108,10 @@ class FeatureRidge(ShiftedControls):
         sets, block = np.unique(groups.doses > 0, axis=0, return_inverse=True)
         block = block.reshape(-1)
         shares_nothing = self._features is None and sets.sum(axis=0).max() < 2
+        if len(sets) < 2 or shares_nothing:
+            return None
         largest_variance = _largest_variance(design)
-        if len(sets) < 2 or shares_nothing or largest_variance == 0:
+        if largest_variance == 0:
             return None
         penalties = RELATIVE_PENALTIES * largest_variance
         errors = left_out_errors(design, groups.effects, block, penalties)

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from scipy import sparse
 
-    from perturbflow.flow import CellData
+    from perturbflow.flow import CellData, GroupSums
 
 _SAME_DISTANCE = 1e-6  # of log doses, above the rounding of float32
 
@@ -76,21 +75,22 @@ class GroupEffects:
         return self.effects[nearest].mean(axis=0)
 
 
-def group_effects(cells: CellData) -> GroupEffects:
-    """Compute the effects of all perturbed groups; time is linear in the stored values, one group is in memory at once.
+def group_effects(cells: CellData | GroupSums) -> GroupEffects:
+    """Compute the effects of all perturbed groups; time is linear in the stored values.
 
     Groups of contexts without control cells have no effect to measure: they are left out, with a warning.
     """
-    groups = cells.groups()
-    controls = {
-        tuple(group.covariates.tolist()): _mean(cells.x, group.rows) for group in groups if not group.perturbation.any()
-    }
-    perturbed = [group for group in groups if group.perturbation.any()]
-    usable = [group for group in perturbed if tuple(group.covariates.tolist()) in controls]
+    from perturbflow.flow import GroupSums  # here, because it loads torch
+
+    sums = (cells if isinstance(cells, GroupSums) else GroupSums.of(cells)).ordered()
+    contexts = list(map(tuple, sums.covariates.tolist()))
+    control_of = {contexts[row]: row for row in np.flatnonzero(sums.is_control).tolist()}
+    perturbed = np.flatnonzero(~sums.is_control).tolist()
+    usable = [row for row in perturbed if contexts[row] in control_of]
     if not usable:
         msg = (
             "Expected perturbed cells and control cells of the same context, "
-            f"found {len(perturbed)} perturbed groups and controls in {len(controls)} contexts, none in common. "
+            f"found {len(perturbed)} perturbed groups and controls in {len(control_of)} contexts, none in common. "
             "Add training cells or leave out covariates."
         )
         raise ValueError(msg)
@@ -101,18 +101,12 @@ def group_effects(cells: CellData) -> GroupEffects:
         )
         warn(msg)
 
-    contexts = [tuple(group.covariates.tolist()) for group in usable]
+    effects = sums.total[usable] / sums.n_cells[usable, None]
+    for effect, row in zip(effects, usable, strict=True):
+        control = control_of[contexts[row]]
+        effect -= sums.total[control] / sums.n_cells[control]
     return GroupEffects(
-        doses=np.stack([group.perturbation for group in usable]).astype(np.float64),
-        contexts=contexts,
-        effects=np.stack(
-            [_mean(cells.x, group.rows) - controls[context] for group, context in zip(usable, contexts, strict=True)]
-        ),
+        doses=sums.doses[usable].toarray().astype(np.float64),
+        contexts=[contexts[row] for row in usable],
+        effects=effects,
     )
-
-
-def _mean(x: NDArray[np.floating] | sparse.csr_matrix, rows: NDArray[np.integer]) -> NDArray[np.float64]:
-    members = x[rows]
-    # SciPy sums float32 matrices in float32; the product with a float64 vector does not.
-    total = members.sum(axis=0, dtype=np.float64) if isinstance(members, np.ndarray) else np.ones(len(rows)) @ members
-    return total / len(rows)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perturbflow.baselines._group_effects import group_effects
 from perturbflow.baselines._shifted_controls import ShiftedControls
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData
+    from perturbflow.baselines._group_effects import GroupEffects
 
 
 class MeanEffect(ShiftedControls):
@@ -39,8 +38,8 @@ class MeanEffect(ShiftedControls):
     array([[2.]], dtype=float32)
     """
 
-    def _fit(self, cells: CellData) -> None:
-        self._effect = group_effects(cells).effects.mean(axis=0)
+    def _fit(self, groups: GroupEffects) -> None:
+        self._effect = groups.effects.mean(axis=0)
 
     def _shift(self, perturbation: NDArray[np.float64], context: tuple[int, ...]) -> NDArray[np.float64]:
         return self._effect

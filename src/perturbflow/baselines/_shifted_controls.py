@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow.baselines._group_effects import GroupEffects, group_effects
 from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData
+    from perturbflow.flow import CellData, GroupSums
 
 
 class ShiftedControls(ABC):
@@ -27,13 +28,14 @@ class ShiftedControls(ABC):
 
     _shape: tuple[int, int, int] | None = None
 
-    def fit(self, cells: CellData) -> Self:
+    def fit(self, cells: CellData | GroupSums | GroupEffects) -> Self:
         """Learn the shifts.
 
         Parameters
         ----------
         cells
-            Training cells, controls of every context among them.
+            Training cells, controls of every context among them; or what is needed to know of them: the sums over every
+            group, or the effects that several baselines share.
 
         Returns
         -------
@@ -44,8 +46,9 @@ class ShiftedControls(ABC):
         ValueError
             If effects are needed and no context has both perturbed and control cells.
         """
-        self._fit(cells)
-        self._shape = (cells.n_genes, cells.perturbations.shape[1], cells.covariates.shape[1])
+        groups = cells if isinstance(cells, GroupEffects) else group_effects(cells)
+        self._fit(groups)
+        self._shape = (groups.effects.shape[1], groups.doses.shape[1], len(groups.contexts[0]))
         return self
 
     def sample(
@@ -104,8 +107,8 @@ class ShiftedControls(ABC):
         return np.maximum(predicted, 0, out=predicted)
 
     @abstractmethod
-    def _fit(self, cells: CellData) -> None:
-        """Learn from training cells whatever :meth:`_shift` needs."""
+    def _fit(self, groups: GroupEffects) -> None:
+        """Learn from measured effects whatever :meth:`_shift` needs."""
 
     @abstractmethod
     def _shift(self, perturbation: NDArray[np.float64], context: tuple[int, ...]) -> NDArray[np.float64]:

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from perturbflow.baselines import BASELINES, FeatureRidge
+from perturbflow.baselines import BASELINES, AdditiveHurdle, FeatureRidge
+from perturbflow.baselines._group_effects import GroupEffects, group_effects
+from perturbflow.baselines._shifted_controls import ShiftedControls
+from perturbflow.evaluation._tables import FLOOR
+from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData
+    from perturbflow.screen._screen import Screen
 
 
 def fitted_baselines(
-    names: Sequence[str], cells: CellData, *, features: NDArray[np.float64] | None = None
+    names: Sequence[str], cells: CellData | GroupSums, *, features: NDArray[np.float64] | None = None
 ) -> dict[str, Any]:
-    """Fit baselines.
+    """Fit baselines; what several of them need is estimated once.
 
     Parameters
     ----------
     names
         Their names.
     cells
-        Training cells, controls among them.
+        Training cells, controls among them, or the sums over every group of them.
     features
         Features of the perturbation components (P, F), for those that use them.
 
@@ -32,7 +36,38 @@ def fitted_baselines(
     -------
     The fitted baselines by name.
     """
-    kinds = {name: BASELINES[name] for name in names}
-    return {
-        name: (kind(features) if issubclass(kind, FeatureRidge) else kind()).fit(cells) for name, kind in kinds.items()
-    }
+    sums = cells if isinstance(cells, GroupSums) else GroupSums.of(cells)
+    effects: GroupEffects | None = None
+    prior: AdditiveHurdlePrior | None = None
+    fitted: dict[str, Any] = {}
+    for name in names:
+        kind = BASELINES[name]
+        if issubclass(kind, AdditiveHurdle):
+            prior = prior or AdditiveHurdlePrior.fit(sums)
+            fitted[name] = kind(prior)
+        elif name != FLOOR and issubclass(kind, ShiftedControls):
+            effects = effects or group_effects(sums)
+            fitted[name] = (FeatureRidge(features) if kind is FeatureRidge else kind()).fit(effects)
+        else:
+            fitted[name] = kind().fit(sums)
+    return fitted
+
+
+def sums_of(screen: Screen, rows: NDArray[np.intp]) -> GroupSums:
+    """Sums over every group of some cells, of which a chunk is read at a time.
+
+    Parameters
+    ----------
+    screen
+        The cells, wherever they are stored.
+    rows
+        Which of them, ascending.
+
+    Returns
+    -------
+    The sums, controls first.
+    """
+    sums = GroupSums.empty(screen.n_genes, screen.distinct.shape[1], screen.covariates.shape[1])
+    for chunk in screen.chunks(rows):
+        sums.add(chunk.x, chunk.perturbations, chunk.covariates)
+    return sums.ordered()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow.baselines import BASELINES
-from perturbflow.evaluation._baselines import fitted_baselines
+from perturbflow.evaluation._baselines import fitted_baselines, sums_of
 from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, finish, label_points
 from perturbflow.pl._predictions import mean, read_comparison
 from perturbflow.screen._feature_table import read_feature_table
@@ -173,12 +173,11 @@ def _baseline_effect(adata: AnnData, comparison: Comparison, baseline: str, spli
             "that these cells do not know it. Pass `baseline=None`."
         )
         raise ValueError(msg)
-    fitted = None
+    fitted = np.arange(len(comparison.cells))
     if split_key in adata.obs:
-        fitted = np.isin(read_split(adata, split_key), comparison.fitted_splits)
-    sampler = fitted_baselines([baseline], comparison.cells.subset(fitted), features=read_feature_table(adata))[
-        baseline
-    ]
+        fitted = np.flatnonzero(np.isin(read_split(adata, split_key), comparison.fitted_splits))
+    training = sums_of(comparison.cells, fitted)
+    sampler = fitted_baselines([baseline], training, features=read_feature_table(adata))[baseline]
     effects = []
     for codes, places in comparison.contexts():
         controls = comparison.controls(places["control"])

@@ -1,4 +1,4 @@
-"""On which device of torch the network of a flow computes."""
+"""On which device of torch the network of a flow computes, and which of several processes writes files."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was built for the device
         msg = f"Expected `device` to be 'auto' or a torch device that is present, found {name!r} ({error}). Use 'cpu'."
         raise ValueError(msg) from error
+
+
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first of those that share a fit: the one that writes files.
+
+    Returns
+    -------
+    False in all others, which have the same results.
+    """
+    from torch import distributed
+
+    is_shared = distributed.is_available() and distributed.is_initialized()
+    return not is_shared or distributed.get_rank() == 0
 
 
 def moved(fitted: FittedFlow, device: str) -> FittedFlow:

@@ -12,7 +12,7 @@ from perturbflow._checks import check_one_of, listing
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._alignment import aligned, check_predicted
-from perturbflow.evaluation._baselines import fitted_baselines
+from perturbflow.evaluation._baselines import fitted_baselines, sums_of
 from perturbflow.evaluation._conditions import conditions_of, generator, named_conditions
 from perturbflow.evaluation._metrics import check_names, metrics_of, targets_of
 from perturbflow.evaluation._predicted_files import predicted_cells
@@ -183,8 +183,9 @@ def evaluate(
     Notes
     -----
     Conditions are streamed: the memory is that of a few conditions with all their predictions (one, or one more than
-    there are jobs), of the mean profiles and principal components of one context, and, unless ``baselines=[]``, of the
-    training cells. All other cells of ``adata``, and those in files, are read when they are compared.
+    there are jobs), of the mean profiles and principal components of one context, and, unless ``baselines=[]``, of three
+    numbers a gene and training condition, from which the baselines are fitted. Training cells are read once, a chunk at a
+    time; all cells of ``adata``, and those in files, are read when they are compared.
     Models that predict the same cells, and those that predict the same for all conditions, are judged once.
 
     Examples
@@ -261,7 +262,7 @@ def evaluate(
         without |= {name: [real[one.identity] for one in missing if one.labels["split"] not in fitted_splits]}
         report += notes
     features = read_feature_table(adata, vocabulary=vocabulary)
-    training = cells.subset(fitted if len(names) > 1 else fitted[:0])  # of which the floor alone learns nothing
+    training = sums_of(cells, fitted if len(names) > 1 else fitted[:0])  # of which the floor alone learns nothing
     samplers = fitted_baselines(names, training, features=features)
     predictors |= {name: asked(name, sampler) for name, sampler in samplers.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from perturbflow.predict._device import is_first_process
 from perturbflow.predict._flow_store import write_flow
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
@@ -147,7 +148,8 @@ def fit_flow(
     `adata.uns["flow" | key_added]` : dict
         Configuration, weights, prior, genes, fields, history and ``guidance_curve`` (:func:`perturbflow.pl.guidance`),
         as plain arrays and values, with ``init`` for what was taken over from an earlier flow; or the name of the
-        directory given as ``store``. If that can no longer be written after the fit, the flow is here, with a warning.
+        directory given as ``store``. If that can no longer be written after the fit, the flow is here, with a warning;
+        so it is in all but the first of several processes that share the fit, since the first alone writes files.
 
     Raises
     ------
@@ -222,5 +224,5 @@ def fit_flow(
         progress_bar=progress_bar,
     )
     adata = writable(adata, copy=copy)
-    write_flow(adata, fitted, key=key_added, store=store)
+    write_flow(adata, fitted, key=key_added, store=store if is_first_process() else None)
     return adata if copy else None

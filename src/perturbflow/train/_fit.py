@@ -22,7 +22,7 @@ from perturbflow.flow import (
     Responses,
     TrainingSettings,
 )
-from perturbflow.predict._device import device_of
+from perturbflow.predict._device import device_of, is_first_process
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._feature_table import read_feature_table
@@ -248,7 +248,7 @@ def fit(
             "Interrupted after training: the trained flow is kept, with what was chosen on held-out conditions so far, "
             "and without calibration."
         )
-    if saved and not interrupted:
+    if saved and not interrupted and is_first_process():
         saved[0].remove()
     return FittedFlow(
         flow=flow.cpu(),
