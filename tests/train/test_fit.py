@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, TrainingSettings
+from perturbflow.metrics import energy_in_programs
 from perturbflow.models import fit
 from perturbflow.screen._fields import read_cells
 from perturbflow.train._flow_plan import FlowPlan
@@ -273,24 +274,41 @@ def test_sabotaged_network_is_not_trusted(registered):
     assert kept < held_out.energies(flow, start=0.7, trust=1.0, n_draws=3).mean()
 
 
-def as_scores(energies, cosines=None, asked=None):
-    """What scores choices by these energies, the same in every draw, and cosines."""
+def as_scores(energies, cosines=None, asked=None, programs=None):
+    """What scores choices by these energies, the same in every draw, cosines, and energies of programs."""
 
     def scores(flow, *, start, trust, limit=None):
         if asked is not None:
             asked.append((start, trust))
         found = energies(flow, start=start, trust=trust)
-        return Scores(found, found, (cosines or {}).get((start, trust), 0.0))
+        of_programs = np.full(len(found), (programs or {}).get((start, trust), 0.0))
+        return Scores(found, found, (cosines or {}).get((start, trust), 0.0), of_programs)
 
     return scores
 
 
-def scored(held_out, monkeypatch, table, *, noise=0.0, cosines=None):
+def scored(held_out, monkeypatch, table, *, noise=0.0, cosines=None, programs=None):
     """Let choices have these energies, 1 elsewhere, and cosines, 0 elsewhere."""
     asked: list[tuple[float, float]] = []
-    monkeypatch.setattr(held_out, "scores", as_scores(Energies(table, noise=noise), cosines, asked), raising=False)
+    scores = as_scores(Energies(table, noise=noise), cosines, asked, programs)
+    monkeypatch.setattr(held_out, "scores", scores, raising=False)
     monkeypatch.setattr(held_out, "_where_trained", lambda flow, choice: np.zeros(1), raising=False)
     return asked
+
+
+def test_a_choice_that_loses_who_responds_is_not_made(registered, monkeypatch):
+    held_out, flow = held_out_of(registered)
+    table = {(0.3, 1.0): 0.0, (0.7, 1.0): 0.5}
+    scored(held_out, monkeypatch, table, noise=0.3, programs={(0.3, 1.0): 0.1})
+    assert held_out.choose(flow) == {"start": 0.7, "trust": 1.0}
+
+
+def test_programs_are_those_of_the_metric(registered):
+    held_out, flow = held_out_of(registered)
+    found = held_out.scores(flow, start=1.0, trust=1.0).programs
+    pairs = list(held_out.predictions(flow, draws=range(2), start=1.0, trust=1.0))
+    expected = [energy_in_programs(cells, condition.real, condition.controls) for condition, cells in pairs]
+    np.testing.assert_allclose(found, np.nan_to_num(np.reshape(expected, (2, -1)).mean(axis=0)))
 
 
 def test_clear_winner_is_chosen(registered, monkeypatch):
@@ -357,7 +375,9 @@ def test_lazy_looks_at_training_conditions_choose_what_looking_at_all_of_them_do
     held_out, flow = held_out_of(registered)
     rng = np.random.default_rng(seed)
     choices = [(1.0, 1.0), *((start, trust) for start in STARTS if start < 1 for trust in (1.0, 0.5))]
-    scores = {choice: Scores(rng.normal(size=12), 0.3 * rng.normal(size=12), rng.random()) for choice in choices}
+    scores = {
+        choice: Scores(rng.normal(size=12), 0.3 * rng.normal(size=12), rng.random(), np.zeros(12)) for choice in choices
+    }
     trained = {choice: 0.1 * rng.normal(size=12) + 0.1 * rng.normal() for choice in choices}
     asked = []
 

@@ -89,9 +89,7 @@ def fit_hurdle(
     sensitivities = pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2
     strata = _strata(sums, which)
     fits, ways = [], []
-    for half, (change, scales) in enumerate(
-        ((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES))
-    ):
+    for half, (change, scales) in enumerate(((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES))):
         effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
         measured = Measurements(design, levels.components, which, effects, variances, lowest, highest, strata)
         del effects, variances

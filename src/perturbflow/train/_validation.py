@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from perturbflow.metrics import cosine_of_log_fold_changes, recall_of_top_genes
+from perturbflow.metrics import cosine_of_log_fold_changes, energy_in_programs, recall_of_top_genes
 from perturbflow.metrics._energy import energy_distance_to
 
 if TYPE_CHECKING:
@@ -53,11 +53,14 @@ class Scores:
         Mean energy distance over draws (conditions,).
     cosine
         Mean cosine of log fold changes over conditions.
+    programs
+        Energy distance in the space of the response, mean over draws (conditions,).
     """
 
     first: NDArray[np.float64]
     energies: NDArray[np.float64]
     cosine: float
+    programs: NDArray[np.float64]
 
 
 class HeldOutConditions:
@@ -122,7 +125,7 @@ class HeldOutConditions:
 
         The network is used only where the conditions show that it helps: its energy distance has to be lower than that
         of the prior alone by more than one standard error (of the paired difference over conditions), and not higher by
-        more than one in training conditions. A single condition has no standard error and shows nothing. A network that
+        more than one in training conditions, or in the space of the responses. A single condition has no standard error and shows nothing. A network that
         helps is tried at half of its output, too.
 
         Of the choices within one standard error of the lowest (the rule of Breiman et al. 1984), the one whose log
@@ -151,7 +154,9 @@ class HeldOutConditions:
         def judge(choices: Iterable[tuple[float, float]], limit: Scores) -> None:
             for choice in choices:
                 found = self.scores(flow, limit=limit, start=choice[0], trust=choice[1])
-                if found is not None and _is_below(found.energies, alone.energies):
+                # The energy distance in the space of all genes hardly sees who responds and what rises together.
+                keeps = found is not None and _not_above(found.programs, alone.programs)
+                if found is not None and keeps and _is_below(found.energies, alone.energies):
                     scores[choice] = found
 
         judge(choices, alone)
@@ -195,7 +200,12 @@ class HeldOutConditions:
             )
             for i, condition in enumerate(self.conditions)
         ]
-        return Scores(first, _energies(pairs, N_DRAWS), float(np.mean(cosines)))
+        return Scores(first, _energies(pairs, N_DRAWS), float(np.mean(cosines)), self._programs(pairs))
+
+    def _programs(self, pairs: Sequence[tuple[_Condition, NDArray[np.float32]]]) -> NDArray[np.float64]:
+        """Energy distance in the space of the response, mean over draws (conditions,); 0 where no gene responds."""
+        values = [energy_in_programs(cells, condition.real, condition.controls) for condition, cells in pairs]
+        return np.nan_to_num(np.reshape(values, (-1, len(self))).mean(axis=0))
 
     def guidance_curve(
         self, flow: ConditionalFlow, weights: Sequence[float] = GUIDANCES
