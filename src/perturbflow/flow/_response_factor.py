@@ -174,7 +174,7 @@ def fit_factor(
     slope = float(u @ ((share * m + p * value) / unit))
     if slope <= 0:
         return None
-    amounts = _amounts(both.real @ u, both.moved @ u, u, unit, moved.var(axis=0), law, share, value)
+    amounts = _amounts(both.real @ u, both.moved @ u, u, unit, law, share, value)
     # What the law lacks along a latent is known from all genes that follow it.
     lacking = float((real.mean(axis=0) - moved.mean(axis=0)) / unit @ u) / slope
     squared_error = (1 / len(real) + 1 / len(moved)) * float((both.real @ u).var()) / slope**2
@@ -239,7 +239,6 @@ def _amounts(
     reference: NDArray[np.float64],
     u: NDArray[np.float64],
     unit: NDArray[np.float64],
-    moved_variance: NDArray[np.float64],
     law: HurdleLaw,
     share: NDArray[np.float64],
     value: NDArray[np.float64],
@@ -253,9 +252,9 @@ def _amounts(
     mean = ((p_there * m_there - p * m) / unit) @ u
     weights = np.square(u / unit)
     independent = (p_there * (m_there**2 + law.variance) - np.square(p_there * m_there)) @ weights
-    # What the genes of the score have in common in the moved cells is theirs at every amount.
-    common = float(reference.var() - moved_variance @ weights)
-    variance = np.maximum(independent + common, 0.3 * independent) + 1e-9
+    # At an amount of 0 scores vary as those of the moved cells do.
+    unchanged = float((p * (m**2 + law.variance) - np.square(p * m)) @ weights)
+    variance = np.maximum(reference.var() + independent - unchanged, 0.3 * reference.var()) + 1e-9
     likelihood = np.exp(-0.5 * np.square(scores[:, None] - mean) / variance) / np.sqrt(variance) + 1e-300
     probability = np.full(_N_ATOMS, 1 / _N_ATOMS)
     for _ in range(_N_UPDATES):
@@ -265,4 +264,6 @@ def _amounts(
     steps = (np.arange(N_AMOUNTS) + 0.5) / N_AMOUNTS
     places = np.searchsorted(np.cumsum(probability) / probability.sum(), steps)
     amounts = atoms[np.minimum(places, _N_ATOMS - 1)]
-    return amounts - amounts.mean()
+    amounts = amounts - amounts.mean()
+    # Covariances say that the variance is 1, the likelihood of the scores what it is: two estimates, and their mean.
+    return amounts / max(float(np.sqrt(amounts.std())), 1e-9)
