@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def lyapunov_path(
     for strength in strengths:
         cut = strength * largest * step * between
         among = proximal_descent(
-            among, slope, lambda w, cut=cut: soft_threshold(w, cut), step, n_steps=N_STEPS, tolerance=TOLERANCE
+            among, slope, partial(soft_threshold, threshold=cut), step, n_steps=N_STEPS, tolerance=TOLERANCE
         )
         if len(others):
             rows = _Rows(inner, outer, own, among, noise)
@@ -110,7 +111,7 @@ def lyapunov_path(
             towards = proximal_descent(
                 towards,
                 rows.slope,
-                lambda w, cut=thresholds: soft_threshold(w, cut),
+                partial(soft_threshold, threshold=thresholds),
                 each,
                 n_steps=N_STEPS,
                 tolerance=TOLERANCE,

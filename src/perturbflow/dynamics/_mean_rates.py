@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +182,7 @@ def _solve(
     for strength in strengths:
         cut = strength * step * largest
         weights = proximal_descent(
-            weights, slope, lambda w, cut=cut: group_threshold(w, cut), step, n_steps=N_STEPS, tolerance=TOLERANCE
+            weights, slope, partial(group_threshold, threshold=cut), step, n_steps=N_STEPS, tolerance=TOLERANCE
         )
         path.append(weights)
     return path

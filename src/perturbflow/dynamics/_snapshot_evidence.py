@@ -93,8 +93,8 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     d = cells.n_genes
     possible = possible_edges(cells)
     varies = np.diag(cells.within) > 0
-    held = cells.held.any(axis=0)
-    trust = min(1.0, 2 * held[list(cells.regulators)].mean()) if held.any() else 0.0
+    held = cells.held[:, list(cells.regulators)].any(axis=0)
+    trust = min(1.0, 2 * float(np.mean(held)))
     evidence, signed = np.zeros((d, d)), np.zeros((d, d))
     if trust < 1:
         spread = np.sqrt(np.where(varies, np.diag(cells.within), 1.0))

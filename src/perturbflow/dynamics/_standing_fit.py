@@ -13,7 +13,7 @@ from perturbflow.dynamics._standing import StandingDynamics
 
 Array = NDArray[np.float64]
 
-STRENGTHS = tuple(np.geomspace(0.3, 100.0, 8))
+STRENGTHS = tuple(np.geomspace(0.03, 100.0, 11))
 LYAPUNOV_STRENGTHS = tuple(np.geomspace(1.0, 1e-2, 10))
 FEWEST_GROUPS = 3  # of perturbations with different genes, to choose with
 MAX_FOLDS = 10
@@ -131,7 +131,7 @@ class _RidgeFit:
             right[:, :-1] += self.outer[targets]
             found = right @ inverse
             place = {gene: k for k, gene in enumerate(few)}
-            for row, gene in enumerate(targets):
+            for row, gene in enumerate(targets.tolist()):
                 if gene in place:  # the minimum where its own weight is 0
                     own = place[gene]
                     found[row] -= inverse[own] * found[row, own] / inverse[own, own]

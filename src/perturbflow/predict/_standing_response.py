@@ -88,8 +88,7 @@ def _warn_of_response(stored: StoredStanding, levels: Mapping[str, float], mean:
     """Say what makes a response hard to believe."""
     model = stored.model
     known = [gene for gene in levels if stored.position(gene) in model.regulators]
-    measured = model.held[:, [stored.position(gene) for gene in levels]].any(axis=0)
-    unable = [gene for gene, was in zip(levels, measured, strict=True) if gene not in known and not was]
+    unable = [gene for gene in levels if gene not in known and not model.held[:, stored.position(gene)].any()]
     if unable:
         warn(
             f"Holding {unable} changes no other gene by the fit: they are no registered regulators, and no measured "

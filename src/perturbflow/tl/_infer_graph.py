@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from perturbflow.train._graph import Graph
+    from perturbflow.train._standing_graph import StandingGraph
+
 SUFFIXES = ("", "_evidence", "_rate")
 
 
@@ -121,6 +124,7 @@ def infer_graph(
             "`pf.baselines.partial_correlation_graph` and the like take an array."
         )
         raise ValueError(msg)
+    graph: Graph | StandingGraph
     if has_standing(adata, key):
         standing = read_standing(adata, key)
         graph = standing_graph(adata, standing, n_halves=n_bootstraps, n_jobs=n_jobs, seed=seed)

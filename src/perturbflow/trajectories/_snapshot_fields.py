@@ -81,10 +81,11 @@ class SnapshotFields:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
-        lists = ("other_controls", "regulators", "context_keys")
+        options: dict[str, Any] = {name: str(values[name]) for name in _OPTIONS if name in values}
+        for name in ("other_controls", "regulators", "context_keys"):
+            options[name] = tuple(map(str, values.get(name, ())))
         return cls(
-            **{name: str(values[name]) for name in _OPTIONS if name in values},
-            **{name: tuple(map(str, values.get(name, ()))) for name in lists},
+            **options,
             control=str(values["control"]),
             separator=str(values["separator"]),
         )
