@@ -634,7 +634,10 @@ def test_a_context_that_was_never_registered_is_as_one_registered_by_its_control
         fit_flow(each, **QUICK)
     record = predict_perturbation(registered, label, covariates={"cell_type": left_out}, copy=True)
     controls.uns["flow"] = known.uns["flow"]
-    with pytest.warns(UserWarning, match=rf"cell_type '{left_out}' was not in training: it is placed by its .* control cells, nearest to"):
+    with pytest.warns(
+        UserWarning,
+        match=rf"cell_type '{left_out}' was not in training: it is placed by its .* control cells, nearest to",
+    ):
         predict_perturbation(controls, label)
     found, expected = controls.uns["predicted"]["uncertainty"], record.uns["predicted"]["uncertainty"]
     assert found["kind"].tolist() == expected["kind"].tolist() == ["new context"]

@@ -319,6 +319,7 @@ class PRiMeFlow(RegisteredModel):
         self.history_ = {
             name: pd.DataFrame({name: fitted.history[name]}, index=pd.Index(fitted.history[steps], name="step"))
             for steps, name in (("step", "loss"), ("step", "learning_rate"), ("valid_step", "valid_energy"))
+            if name in fitted.history
         }
         self.is_trained_ = True
         self.module.eval()
