@@ -29,6 +29,13 @@ class SnapshotEvidence:
         Between 0 and 1; higher is more likely. The diagonal and genes that are no regulators have 0.
     sign
         Sign of the effect.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = SnapshotEvidence(evidence=np.array([[0.0, 0.9], [0.4, 0.0]]), sign=np.array([[0.0, -1.0], [1.0, 0.0]]))
+    >>> float((found.evidence * found.sign)[0, 1])  # gene 0 represses gene 1
+    -0.9
     """
 
     evidence: Array
