@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from perturbflow.datasets import simulated_responders
 
-SMALL = {"fractions": (0.2, 0.7), "n_controls": 300, "n_cells": 400}
+SMALL: Any = {"fractions": (0.2, 0.7), "n_controls": 300, "n_cells": 400}
 
 
 def cells_of(adata, label, genes):

@@ -167,7 +167,7 @@ def test_a_new_context_is_as_one_registered_without_perturbed_cells(hurdle_scree
         sds = [
             prior.law_sd(np.array(doses), prior.context(np.array([3]), controls)).angle for prior in (later, registered)
         ]
-        np.testing.assert_allclose(*sds, rtol=1e-3)
+        np.testing.assert_allclose(sds[0], sds[1], rtol=1e-3)
 
 
 def test_the_further_a_new_context_the_less_is_known(hurdle_screen):

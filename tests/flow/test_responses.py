@@ -43,7 +43,7 @@ class Screen:
     def data(self, container=np.asarray):
         return CellData(
             container(np.concatenate([x for x, _, _ in self.parts])),
-            np.concatenate([np.tile(np.float32(doses), (len(x), 1)) for x, doses, _ in self.parts]),
+            np.concatenate([np.tile(np.array(doses), (len(x), 1)) for x, doses, _ in self.parts], dtype=np.float32),
             np.concatenate([np.full((len(x), 1), context) for x, _, context in self.parts]),
         )
 
@@ -82,7 +82,7 @@ def test_responders_of_a_training_condition_are_predicted(fraction):
     prior, responses = fitted(screen)
     found = predict(prior, responses, controls, (1, 0))
     alone = prior.move(
-        controls, prior.law(np.float32([1, 0]), prior.context(HERE)), prior.context(HERE), rng=screen.rng
+        controls, prior.law(np.array([1, 0], dtype=np.float32), prior.context(HERE)), prior.context(HERE), rng=screen.rng
     )
     assert abs(correlation(program(alone))) < 0.02  # what moving gene by gene loses
     # Somewhat too large where most respond: values of a gene spread more where they are higher, and a law has one variance.
@@ -105,7 +105,7 @@ def test_without_latents_cells_move_as_the_prior_moves_them():
     screen.add(80, (1, 0), (1, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    law = prior.law(np.float32([1, 0]), context)
+    law = prior.law(np.array([1, 0], dtype=np.float32), context)
     expected = prior.move(controls, law, context, rng=np.random.default_rng(3))
     for each in (responses, Responses.none(prior)):
         found = each.move(prior, controls, law, context, [], rng=np.random.default_rng(3))
@@ -119,7 +119,7 @@ def test_shares_and_means_are_those_of_the_law():
     screen.add(500, (1, 0), (1, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    law = prior.law(np.float32([1, 0]), context)
+    law = prior.law(np.array([1, 0], dtype=np.float32), context)
     share, value = np.full(N_GENES, 0.15), np.full(N_GENES, 0.1)
     factor = ResponseFactor(share, value, np.repeat([-0.5, 1.0, -0.5], [20, 20, 20]), np.zeros(0))
     states = Responses.none(prior)
@@ -136,7 +136,7 @@ def test_what_the_law_lacks_along_a_latent_is_added():
     screen.add(500, (1, 0), (1, 0))
     prior, _ = fitted(screen)
     context = prior.context(HERE)
-    law = prior.law(np.float32([1, 0]), context)
+    law = prior.law(np.array([1, 0], dtype=np.float32), context)
     share = np.where(np.arange(N_GENES) < 5, 0.1, 0.0)
     factor = ResponseFactor(share, np.zeros(N_GENES), np.linspace(-1, 2, 50), np.zeros(0))
     moved = Responses.none(prior).move(prior, controls, law, context, [factor], rng=np.random.default_rng(0))
@@ -156,7 +156,7 @@ def test_responders_are_the_cells_of_the_state_that_responds():
     screen = Screen()
     controls, real = screen.add(800), screen.add(600, (1, 0), (0.5, 0), by_state=True)
     prior, responses = fitted(screen)
-    (factor,) = responses.of(prior, np.float32([1, 0]), prior.context(HERE))
+    (factor,) = responses.of(prior, np.array([1, 0], dtype=np.float32), prior.context(HERE))
     assert np.linalg.norm(factor.coupling) > 0.5
     found = predict(prior, responses, controls, (1, 0))
     with_state = [
@@ -209,9 +209,9 @@ def test_controls_and_unknown_components_have_no_latent():
     screen.add(200), screen.add(200, (1, 0), (0.5, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    assert responses.of(prior, np.float32([1, 0]), context)
-    assert responses.of(prior, np.float32([0, 0]), context) == []
-    assert responses.of(prior, np.float32([0, 1]), context) == []
+    assert responses.of(prior, np.array([1, 0], dtype=np.float32), context)
+    assert responses.of(prior, np.array([0, 0], dtype=np.float32), context) == []
+    assert responses.of(prior, np.array([0, 1], dtype=np.float32), context) == []
 
 
 def test_a_dose_has_the_latent_of_the_nearest():
@@ -219,7 +219,7 @@ def test_a_dose_has_the_latent_of_the_nearest():
     screen.add(400), screen.add(300, (1, 0), (0.2, 0)), screen.add(300, (4, 0), (0.8, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    found = [responses.of(prior, np.float32([dose, 0]), context)[0].amounts for dose in (1, 1.2, 3.5, 4)]
+    found = [responses.of(prior, np.array([dose, 0], dtype=np.float32), context)[0].amounts for dose in (1, 1.2, 3.5, 4)]
     # What the law lacks at a measured dose is not carried to others.
     np.testing.assert_allclose(found[1], found[0] - found[0].mean(), atol=1e-6)
     np.testing.assert_allclose(found[2], found[3] - found[3].mean(), atol=1e-6)
@@ -232,7 +232,7 @@ def test_few_cells_are_not_looked_at():
     screen.add(200), screen.add(20, (1, 0), (0.5, 0)), screen.add(200, (0, 1), (0, 0.5))
     prior, responses = fitted(screen)
     assert responses.tested.tolist() == [False, True]
-    assert responses.of(prior, np.float32([1, 0]), prior.context(HERE)) == []
+    assert responses.of(prior, np.array([1, 0], dtype=np.float32), prior.context(HERE)) == []
 
 
 def test_sparse_cells_and_arrays_survive():
@@ -257,13 +257,13 @@ def test_a_flow_enters_its_path_with_the_latents():
     prior, responses = fitted(screen)
     config = FlowConfig(n_genes=N_GENES, n_components=2, n_categories=(1,), width=8, n_blocks=1)
     flow = ConditionalFlow(config, prior, responses=responses)
-    moved = flow.sample(controls, np.float32([1, 0]), HERE, rng=np.random.default_rng(0), start=1.0)
+    moved = flow.sample(controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), start=1.0)
     np.testing.assert_array_equal(moved, predict(prior, responses, controls, (1, 0)))
     # An untrained network keeps what the cells entered with, if they enter late.
-    late = flow.sample(controls, np.float32([1, 0]), HERE, rng=np.random.default_rng(0), start=0.85)
+    late = flow.sample(controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), start=0.85)
     assert correlation(program(late)) > 0.5 * correlation(program(real))
     without = ConditionalFlow(config, prior).sample(
-        controls, np.float32([1, 0]), HERE, rng=np.random.default_rng(0), start=1.0
+        controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), start=1.0
     )
     assert correlation(program(without)) < 0.02
 
@@ -292,7 +292,7 @@ def test_amounts_in_the_order_of_a_state():
     screen.add(300, (1, 0), (1, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    law = prior.law(np.float32([1, 0]), context)
+    law = prior.law(np.array([1, 0], dtype=np.float32), context)
     share = np.where(np.arange(N_GENES) < N_RESPONDING, 0.2, 0.0)
     coupling = np.zeros(len(responses.state_loadings))
     coupling[0] = 1.0

@@ -633,6 +633,7 @@ def test_a_context_that_was_never_registered_is_as_one_registered_by_its_control
         setup_perturbation(each, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
         fit_flow(each, **QUICK)
     record = predict_perturbation(registered, label, covariates={"cell_type": left_out}, copy=True)
+    assert record is not None
     controls.uns["flow"] = known.uns["flow"]
     with pytest.warns(
         UserWarning,

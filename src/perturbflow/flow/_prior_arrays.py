@@ -150,8 +150,10 @@ class PriorArrays:
     ) -> NDArray[np.float64]:
         """Carry changes (2, O, G) to a new context (2, G)."""
         distances = context.distances[observed]
-        halves = zip(changes.astype(np.float64), bases, base, self.carry, strict=True)
-        return np.stack([carried(*parts, distances, reach=way[0], scale=way[1]) for *parts, way in halves])
+        halves = zip(changes.astype(np.float64), bases, base, self.carry.tolist(), strict=True)
+        return np.stack(
+            [carried(delta, there, here, distances, reach=reach, scale=scale) for delta, there, here, (reach, scale) in halves]
+        )
 
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
         """Doses as they count: none is above the largest of training.

@@ -86,7 +86,7 @@ def fit_hurdle(
     design = levels.design(doses)
     covariances = [in_factors(each) for each in context_covariances(among / unit)]
     # Derivatives of the mean expression, squared: by the angle of the share, and by the mean of the expressed values.
-    sensitivities = pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2
+    sensitivities = np.stack([pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2])
     strata = _strata(sums, which)
     fits, ways = [], []
     for half, (change, scales) in enumerate(((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES))):
