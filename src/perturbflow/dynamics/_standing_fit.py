@@ -51,7 +51,7 @@ def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
     >>> none = np.zeros(400, dtype=int)
     >>> cells = Snapshot(levels, none, ("control",), np.zeros((1, 2), dtype=bool), (0,), none)
     >>> fit_standing(cells).weights.round(1).tolist()  # gene 0 drives gene 1
-    [[0.0], [0.7]]
+    [[0.0], [1.0]]
     """
     perturbed = np.flatnonzero(cells.held.any(axis=1))
     groups = _groups(cells.held[perturbed])
@@ -184,9 +184,8 @@ def _balanced(cells: Snapshot, seed: int) -> Array:
     half = rng.permutation(len(cells.condition)) % 2 == 0
     parts = [cells.taken(np.flatnonzero(rows)) for rows in (half, ~half)]
     covariances = [_correlation(part) for part in parts]
-    block = np.ix_(few, few)
     errors = [
-        float((lyapunov_residual(rates[block], covariances[1][block]) ** 2).sum())
+        float((lyapunov_residual(rates, covariances[1])[:, few] ** 2).sum())
         for rates in lyapunov_path(covariances[0], few, LYAPUNOV_STRENGTHS)
     ]
     paths = lyapunov_path(_correlation(cells), few, LYAPUNOV_STRENGTHS)
