@@ -11,12 +11,12 @@ X = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 3.0]])
 FUNCTIONS = {
     name: metric
     for name, metric in METRICS.items()
-    if metric.kind in {"distribution", "effect"} and not metric.function.__name__.startswith("_")
+    if metric.kind in {"distribution", "effect", "response"} and not metric.function.__name__.startswith("_")
 }
 
 
 def call(metric, x, y=X + 1, control=X + 2):
-    return metric.function(x, y, control) if metric.kind == "effect" else metric.function(x, y)
+    return metric.function(x, y) if metric.kind == "distribution" else metric.function(x, y, control)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ def mean_score(metric, predicted, observed, control):
     """The mean of a metric over conditions, called as its kind says."""
     if metric.kind in {"distribution", "components"}:
         return np.mean([metric.function(x, y) for x, y in zip(predicted, observed, strict=True)])
+    if metric.kind == "response":
+        return np.mean([metric.function(x, y, control) for x, y in zip(predicted, observed, strict=True)])
     moments = [[Moments.of(cells) for cells in side] for side in (predicted, observed)]
     if metric.kind == "effect":
         return np.mean([metric.function(x, y, Moments.of(control)) for x, y in zip(*moments, strict=True)])
@@ -110,5 +112,7 @@ def test_table_and_entries_are_read_only():
 
 
 def test_kind_is_checked():
-    with pytest.raises(ValueError, match=r"Expected `kind` to be one of \[.*'panel', 'screen'\], found 'x'"):
+    with pytest.raises(
+        ValueError, match=r"Expected `kind` to be one of \[.*'panel', 'response', 'screen'\], found 'x'"
+    ):
         Metric("mine", max, kind="x", higher_is_better=True, best=1.0, description="mine")  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ ARGUMENTS: dict[str, Any] = {
             *("rmse_mean", "mse_of_means", "mae_of_means", "error_of_variances", "error_of_zero_fractions", "mmd"),
             *("energy_distance", "energy_loss", "wasserstein_of_genes", "sliced_wasserstein", "unbiased_mse"),
             *("agreement_of_correlations", "error_of_correlations", "concordance_of_correlations"),
-            *("leading_eigenvalue_ratio", "t_scores", "wilcoxon"),
+            *("leading_eigenvalue_ratio", "t_scores", "wilcoxon", "classifier_auroc"),
         ),
         (TWO, {}),
     ),
@@ -51,7 +51,8 @@ ARGUMENTS: dict[str, Any] = {
         (
             *("rmse_of_mean_effects", "cosine_of_mean_effects", "cosine_of_log_fold_changes", "mse_of_mean_effects"),
             *("rmse_of_log_fold_changes", "mae_of_mean_effects", "pearson_of_mean_effects", "recall_of_top_genes"),
-            *("relative_unbiased_mse",),
+            *("relative_unbiased_mse", "fraction_of_responders", "error_of_responders", "energy_in_programs"),
+            *("correlation_of_response", "error_of_response_correlation"),
         ),
         (THREE, {}),
     ),

@@ -339,7 +339,11 @@ def test_prediction_needs_training(registered):
         ({"perturbation": "AX"}, ValueError, "Expected a known perturbation, found 'AX'"),
         ({"perturbation": ["A", "B"]}, TypeError, "Expected `perturbation` to be a string"),
         ({"dose": "1+2"}, ValueError, "found 2 in dose"),
-        ({"covariates": {"cell_type": "T"}}, ValueError, "Expected 'cell_type' to be one of"),
+        (
+            {"covariates": {"cell_type": "T"}},
+            ValueError,
+            "Expected 'cell_type' to be one of .* as in `adata.obs`, found 'T'",
+        ),
         ({"seed": 0.5}, TypeError, "Expected `seed` to be a whole number"),
         ({"guidance": "2"}, TypeError, "Expected `guidance` to be a number"),
     ],

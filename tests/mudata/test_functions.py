@@ -90,6 +90,7 @@ FLOW = [
     step("pl.perturbation_effect", COMBINATION),
     step("pl.expression", COMBINATION),
     step("pl.embedding", COMBINATION),
+    step("pl.responders", COMBINATION),
     step("pl.ranked_perturbations"),
 ]
 DYNAMICS = [

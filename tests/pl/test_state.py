@@ -25,6 +25,7 @@ SCREEN: dict[str, Callable[..., Any]] = {
     "metric_ranks": pl.metric_ranks,
     "perturbation_effect": lambda adata, **options: pl.perturbation_effect(adata, adata.uns["label"], **options),
     "ranked_perturbations": pl.ranked_perturbations,
+    "responders": lambda adata, **options: pl.responders(adata, adata.uns["label"], **options),
     "training": pl.training,
     "verdicts": pl.verdicts,
 }

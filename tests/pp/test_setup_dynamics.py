@@ -167,7 +167,7 @@ def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
     ("options", "error", "message"),
     [
         ({"time_key": "hours"}, KeyError, r"'hours' in `adata.obs`"),
-        ({"time_key": None}, TypeError, "`time_key` to be a string"),
+        ({"time_key": 3}, TypeError, "`time_key` to be a string"),
         ({"trajectory_key": ""}, ValueError, "`trajectory_key` to be a string of at least one character"),
         ({"trajectory_key": "donors"}, KeyError, r"'donors' in `adata.obs`, found \['donor'"),
         ({"trajectory_key": "time"}, ValueError, r"repeated \['time'\]. Give each column one role"),

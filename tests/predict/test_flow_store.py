@@ -49,7 +49,7 @@ def assert_same(first: FittedFlow, second: FittedFlow) -> None:
     """Every value and its type is the same."""
     one, other = first.to_dict(), second.to_dict()
     assert first.fields == second.fields
-    for part in ("calibration", "guidance_curve", "history", "prior", "weights"):
+    for part in ("calibration", "guidance_curve", "history", "prior", "responses", "support", "weights"):
         assert one[part].keys() == other[part].keys()
         for name, array in one.pop(part).items():
             found = other[part][name]
@@ -140,7 +140,14 @@ def test_store_is_one_file_and_uns_only_names_it(registered, tmp_path, monkeypat
     assert [path.name for path in folder.iterdir()] == ["flow.safetensors"]
     with safe_open(folder / "flow.safetensors", framework="numpy") as file:
         values = json.loads(file.metadata()["values"])
-        assert {name.split("/")[0] for name in file.keys()} == {"calibration", "history", "prior", "weights"}
+        assert {name.split("/")[0] for name in file.keys()} == {
+            "calibration",
+            "history",
+            "prior",
+            "responses",
+            "support",
+            "weights",
+        }
     assert registered.uns["flow"] == {"store": str(folder), "id": values["id"]}
     assert values["genes"] == list(registered.var_names)
     monkeypatch.chdir("/")
@@ -180,7 +187,7 @@ def test_other_formats_are_refused(fitted, tmp_path, kind, found, advice):
         write_file(tmp_path / FILE, arrays, values | {"format": found}, kind="a fitted flow")
     else:
         fitted.uns["flow"]["format"] = found
-    with pytest.raises(ValueError, match=f"Expected a fitted flow of format 3 in .*, found {found}, {advice}"):
+    with pytest.raises(ValueError, match=f"Expected a fitted flow of format 4 in .*, found {found}, {advice}"):
         read_flow(fitted)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from lightning.pytorch import Callback
 from scipy import sparse
 
 from perturbflow.flow import AdditiveHurdlePrior
-from perturbflow.pp import setup_perturbation
+from perturbflow.pl import training
+from perturbflow.pp import setup_perturbation, split_perturbations
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._fields import read_cells, read_fields
 from perturbflow.tl import fit_flow, predict_perturbation
@@ -45,7 +47,7 @@ def leaves(value):
 def test_flow_is_plain_arrays_and_values(fitted):
     flow = fitted.uns["flow"]
     assert set(flow) == {
-        "format", "config", "settings", "fields", "fitted_splits", "genes", "history", "prior", "weights",
+        "format", "config", "settings", "fields", "fitted_splits", "genes", "history", "prior", "responses", "support", "weights",
         "calibration", "guidance_curve", "init", "checksum",
     }  # fmt: skip
     assert {type(leaf) for leaf in leaves(flow)} <= {np.ndarray, str, int, float, bool}
@@ -288,7 +290,11 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
             ValueError,
             r"Expected `network` to be one of \['mlp', 'token_unet', 'unet'\], found 'lstm'",
         ),
-        ({"preset": "paper"}, ValueError, r"Expected `preset` to be one of \['default', 'primeflow'\], found 'paper'"),
+        (
+            {"preset": "paper"},
+            ValueError,
+            r"Expected `preset` to be one of \['default', 'primeflow', 'prior'\], found 'paper'",
+        ),
         ({"guidance": "high"}, TypeError, "Expected `guidance` to be \"auto\" or a number, found 'high'"),
         ({"guidance": float("nan")}, ValueError, "Expected `guidance` to be finite, found nan"),
         ({"network_options": {"depth": 3}}, ValueError, r"`network_options` of 'mlp' to be among .*found \['depth'\]"),
@@ -335,6 +341,41 @@ def test_earlier_flow_is_replaced(fitted):
 
 
 # --- presets, guidance, earlier flows
+
+
+def test_the_prior_alone_is_a_preset(registered):
+    """Without a network: the prior of training and validation cells, with calibrated uncertainty, after no step."""
+    split_perturbations(registered, task="combination", test_fraction=0.4, valid_fraction=0.4)
+    fit_flow(registered, preset="prior", progress_bar=False)
+    fitted = read_flow(registered)
+    assert fitted.config["start"] == 1.0
+    assert not fitted.history
+    assert fitted.fitted_splits == ("train", "valid")
+    assert fitted.calibration.n_conditions.any()
+    known = read_cells(registered).subset((registered.obs["split"] != "test").to_numpy())
+    prior = AdditiveHurdlePrior.fit(known)
+    np.testing.assert_allclose(fitted.flow.prior.effects, prior.effects, rtol=1e-6)
+    label = registered.uns["split"]["held_out"]["perturbation"].iloc[0]
+    cells = predict_perturbation(registered, label, as_anndata=True)
+    assert cells is not None
+    codes = np.array([0])
+    context = prior.context(codes)
+    doses = read_fields(registered).vocabulary.encode_perturbations([label]).toarray()[0]
+    own = cells[(cells.obs["cell_type"] == read_fields(registered).vocabulary.covariates[0][1][0]).to_numpy()]
+    expected = prior.law(doses, context).expressed
+    assert np.abs((own.X > 0).mean(axis=0) - expected).max() < 1.5 / np.sqrt(own.n_obs)
+    with pytest.raises(
+        ValueError, match=r"Expected the history of a trained network in `adata.uns\['flow'\]`, found none"
+    ):
+        training(registered)
+
+
+@pytest.mark.parametrize("options", [{"max_steps": 5}, {"network": "unet", "width": 8}, {"patience": 3}])
+def test_the_prior_alone_takes_no_choices_for_a_network(registered, options):
+    message = rf"Expected no {re.escape(str(sorted(options)))} with `preset='prior'`, which has no network"
+    with pytest.raises(ValueError, match=message):
+        fit_flow(registered, preset="prior", progress_bar=False, **options)
+    assert "flow" not in registered.uns
 
 
 def test_preset_is_fitted_and_predicts(registered):

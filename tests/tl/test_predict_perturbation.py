@@ -10,6 +10,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from perturbflow.datasets import kang_ifnb, simulated_perturb_seq
 from perturbflow.flow._angle import share_at
 from perturbflow.pp import setup_perturbation
 from perturbflow.predict import _prediction
@@ -183,7 +184,7 @@ def test_component_without_training_cells_has_the_mean_effect(registered):
     flow = read_flow(registered)
     context = flow.flow.prior.context(np.array([1]))
     laws = [flow.flow.prior.law(row, context) for row in np.eye(4)[:2]]
-    shared = context.weights @ flow.flow.prior.shared[0]
+    shared = flow.flow.prior.shared[0, context.index]
     for law in laws:
         np.testing.assert_allclose(law.expressed, share_at(context.base_angle + shared), rtol=1e-3, atol=2e-4)
     np.testing.assert_array_equal(laws[0].mean, laws[1].mean)
@@ -505,7 +506,7 @@ def test_context_without_training_controls_is_predicted_from_its_own_controls(re
     registered.obs["split"] = np.where(registered.obs["cell_type"] == "type_2", "test", "train")
     del registered.uns["split"]
     fit_flow(registered, **(QUICK | {"split_key": "split"}))
-    values = predicted(registered, "A", covariates={"cell_type": "type_2"})
+    values = predicted(registered, "A", covariates={"cell_type": "type_2"}, warns="was not in training")
     assert np.isfinite(values).all()
     assert len(values) == (is_control(registered) & (registered.obs["cell_type"] == "type_2")).sum()
 
@@ -530,8 +531,8 @@ def no_controls(adata):
     adata.obs["perturbation"] = "A"
 
 
-def unknown_cell_type(adata):
-    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace("type_2", "type_9")
+def empty_cell_type(adata):
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace("type_2", None)
 
 
 def other_genes(adata):
@@ -551,10 +552,10 @@ def shifted(adata):
     [
         (no_flow, {}, KeyError, r"Run `pf\.tl\.fit_flow\(adata, key_added='flow'\)` first"),
         (other_entry, {}, ValueError, r"Expected a fitted flow in `adata.uns\['flow'\]`, found something else"),
-        (later_format, {}, ValueError, r"Expected a fitted flow of format 3 in .*, found 99, of a later version. Update perturbflow"),
+        (later_format, {}, ValueError, r"Expected a fitted flow of format 4 in .*, found 99, of a later version. Update perturbflow"),
         (raw_counts, {}, ValueError, "Expected log1p-normalised expression in `adata.X`, found raw counts"),
         (no_controls, {}, ValueError, r"Expected control cells \('control' in .* found none among 600 cells"),
-        (unknown_cell_type, {}, ValueError, r"Expected 'cell_type' to be one of .*, found \['type_9'\]"),
+        (empty_cell_type, {}, ValueError, r"Expected a category of \['cell_type'\] for every control cell"),
         (other_genes, {}, ValueError, r"found that 2 are missing: \['GENE_000', 'GENE_039'\]"),
         (repeated_genes, {}, ValueError, r"found repeated \['z1'\]"),
         (None, {"perturbations": "AB"}, ValueError, r"found 'AB'. The most similar of 4 known ones are \['A', 'B', 'C'\]"),
@@ -607,3 +608,53 @@ def test_the_flow_itself_reads_tables_by_name(fitted):
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(ValueError, match="all 40 genes in `controls`, found that 1 are missing"):
         flow.sample(controls.iloc[:, 1:], dose, codes, rng=np.random.default_rng(0))
+
+
+def kang():
+    return kang_ifnb(n_top_genes=150), "B", "IFN-beta"
+
+
+def simulated():
+    adata = simulated_perturb_seq(n_cells=900, n_genes=40, n_perturbations=4, n_combinations=0, seed=2)
+    names = adata.obs["cell_type"].unique()
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str)
+    third = np.random.default_rng(0).random(adata.n_obs) < 0.3
+    adata.obs.loc[third, "cell_type"] = names[0] + " too"
+    return adata, names[1], adata.obs["perturbation"].cat.categories[0]
+
+
+@pytest.mark.parametrize("cells", [simulated, kang])
+def test_a_context_that_was_never_registered_is_as_one_registered_by_its_controls(cells):
+    adata, left_out, label = cells()
+    is_there = (adata.obs["cell_type"] == left_out).to_numpy()
+    controls = adata[is_there & is_control(adata)].copy()
+    known, registered = adata[~is_there].copy(), adata[~is_there | is_control(adata)].copy()
+    for each in (known, registered):
+        setup_perturbation(each, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
+        fit_flow(each, **QUICK)
+    record = predict_perturbation(registered, label, covariates={"cell_type": left_out}, copy=True)
+    assert record is not None
+    controls.uns["flow"] = known.uns["flow"]
+    with pytest.warns(
+        UserWarning,
+        match=rf"cell_type '{left_out}' was not in training: it is placed by its .* control cells, nearest to",
+    ):
+        predict_perturbation(controls, label)
+    found, expected = controls.uns["predicted"]["uncertainty"], record.uns["predicted"]["uncertainty"]
+    assert found["kind"].tolist() == expected["kind"].tolist() == ["new context"]
+    assert found["context_distance"].item() > 0
+    numbers = ["rms_effect", "rms_sd", "context_distance"]
+    np.testing.assert_allclose(found[numbers].astype(float), expected[numbers].astype(float), rtol=2e-3)
+    np.testing.assert_allclose(controls.varm["predicted_sd"], record.varm["predicted_sd"], rtol=5e-3)
+    own = known.uns["flow"], registered.uns["flow"]
+    laws = []
+    for entry in own:
+        prior = FittedFlow.from_dict(entry).flow.prior
+        codes = np.array([len(own[0]["fields"]["vocabulary"]["categories"]["cell_type"])]) if entry is own[0] else None
+        if codes is None:
+            codes = np.array([list(own[1]["fields"]["vocabulary"]["categories"]["cell_type"]).index(left_out)])
+        doses = np.zeros(len(prior.trained))
+        doses[list(own[1]["fields"]["vocabulary"]["components"]).index(label)] = 1
+        laws.append(prior.law(doses, prior.context(codes, controls.X)))
+    np.testing.assert_allclose(laws[0].expressed, laws[1].expressed, atol=2e-4)
+    np.testing.assert_allclose(laws[0].mean, laws[1].mean, rtol=2e-3)

@@ -8,12 +8,14 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from anndata.abc import CSRDataset
 
 import perturbflow as pf
 from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._stored_prediction import read_prediction
 from perturbflow.screen import _sources
 from perturbflow.screen._conditions import Vocabulary
+from perturbflow.screen._csr_file import CsrInFile
 
 JUDGED: dict[str, Any] = {
     "metrics": ["energy_distance", "rmse_of_mean_effects", "rank_of_cosine_in_components"],
@@ -87,13 +89,14 @@ def test_a_screen_is_encoded_once_a_call(fitted, monkeypatch):
 def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatch):
     elsewhere = stored_elsewhere(fitted)
     read = []
-    run = _sources._InFile._run
+    source = CsrInFile if isinstance(elsewhere.X, CSRDataset) else _sources._InFile
+    read_rows = source.read
 
     def recorded(self, rows):
         read.extend(rows.tolist())
-        return run(self, rows)
+        return read_rows(self, rows)
 
-    monkeypatch.setattr(_sources._InFile, "_run", recorded)
+    monkeypatch.setattr(source, "read", recorded)
     monkeypatch.setattr("perturbflow.tl._predict_perturbation.check_expression", lambda *args: None)
     monkeypatch.setattr("perturbflow.tl._predict_perturbation.warn_of_scale", lambda *args: None)
     cells: Any = pf.tl.predict_perturbation(

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, TrainingSettings
+from perturbflow.metrics import energy_in_programs
 from perturbflow.models import fit
 from perturbflow.screen._fields import read_cells
 from perturbflow.train._flow_plan import FlowPlan
-from perturbflow.train._validation import GUIDANCES, MIN_CELLS, STARTS, HeldOutConditions
+from perturbflow.train._validation import GUIDANCES, MIN_CELLS, N_DRAWS, STARTS, HeldOutConditions, Scores
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
 
@@ -57,7 +58,7 @@ def held_out_of(adata, *, source="control"):
     return HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=0), flow
 
 
-class Scores:
+class Energies:
     """Stands in for the energies: a table of means, with noise shared by all choices and noise of their own."""
 
     def __init__(self, means, *, noise=0.0, n=12):
@@ -273,18 +274,41 @@ def test_sabotaged_network_is_not_trusted(registered):
     assert kept < held_out.energies(flow, start=0.7, trust=1.0, n_draws=3).mean()
 
 
-def scored(held_out, monkeypatch, table, *, noise=0.0, cosines=None):
+def as_scores(energies, cosines=None, asked=None, programs=None):
+    """What scores choices by these energies, the same in every draw, cosines, and energies of programs."""
+
+    def scores(flow, *, start, trust, limit=None):
+        if asked is not None:
+            asked.append((start, trust))
+        found = energies(flow, start=start, trust=trust)
+        of_programs = np.full(len(found), (programs or {}).get((start, trust), 0.0))
+        return Scores(found, found, (cosines or {}).get((start, trust), 0.0), of_programs)
+
+    return scores
+
+
+def scored(held_out, monkeypatch, table, *, noise=0.0, cosines=None, programs=None):
     """Let choices have these energies, 1 elsewhere, and cosines, 0 elsewhere."""
-    energies = Scores(table, noise=noise)
-    asked = []
-
-    def scores(flow, *, start, trust):
-        asked.append((start, trust))
-        return energies(flow, start=start, trust=trust), (cosines or {}).get((start, trust), 0.0)
-
+    asked: list[tuple[float, float]] = []
+    scores = as_scores(Energies(table, noise=noise), cosines, asked, programs)
     monkeypatch.setattr(held_out, "scores", scores, raising=False)
-    monkeypatch.setattr(held_out, "_not_worse_where_trained", lambda flow, choices, prior: choices, raising=False)
+    monkeypatch.setattr(held_out, "_where_trained", lambda flow, choice: np.zeros(1), raising=False)
     return asked
+
+
+def test_a_choice_that_loses_who_responds_is_not_made(registered, monkeypatch):
+    held_out, flow = held_out_of(registered)
+    table = {(0.3, 1.0): 0.0, (0.7, 1.0): 0.5}
+    scored(held_out, monkeypatch, table, noise=0.3, programs={(0.3, 1.0): 0.1})
+    assert held_out.choose(flow) == {"start": 0.7, "trust": 1.0}
+
+
+def test_programs_are_those_of_the_metric(registered):
+    held_out, flow = held_out_of(registered)
+    found = held_out.scores(flow, start=1.0, trust=1.0).programs
+    pairs = list(held_out.predictions(flow, draws=range(2), start=1.0, trust=1.0))
+    expected = [energy_in_programs(cells, condition.real, condition.controls) for condition, cells in pairs]
+    np.testing.assert_allclose(found, np.nan_to_num(np.reshape(expected, (2, -1)).mean(axis=0)))
 
 
 def test_clear_winner_is_chosen(registered, monkeypatch):
@@ -311,15 +335,15 @@ def test_the_network_is_used_only_where_it_helps_beyond_a_standard_error(registe
 
 def test_one_condition_does_not_show_that_the_network_helps(registered, monkeypatch):
     held_out, flow = held_out_of(registered)
-    energies = Scores({(0.0, 1.0): -5.0}, n=1)
-    monkeypatch.setattr(held_out, "scores", lambda flow, **choice: (energies(flow, **choice), 0.0), raising=False)
+    energies = Energies({(0.0, 1.0): -5.0}, n=1)
+    monkeypatch.setattr(held_out, "scores", as_scores(energies), raising=False)
     assert held_out.choose(flow) == {"start": 1.0, "trust": 1.0}
 
 
 def test_a_network_that_is_worse_where_it_was_trained_is_not_used(registered, monkeypatch):
     held_out, flow = held_out_of(registered)
-    energies = Scores({(0.0, 1.0): -5.0})
-    monkeypatch.setattr(held_out, "scores", lambda flow, **choice: (energies(flow, **choice), 0.0), raising=False)
+    energies = Energies({(0.0, 1.0): -5.0})
+    monkeypatch.setattr(held_out, "scores", as_scores(energies), raising=False)
     torch.nn.init.normal_(flow.network.write.weight, std=30.0, generator=torch.Generator().manual_seed(0))
     assert held_out.choose(flow) == {"start": 1.0, "trust": 1.0}
     assert len(held_out.seen) == 8
@@ -336,7 +360,7 @@ def test_only_what_matters_is_chosen(registered, monkeypatch):
     asked.clear()
     config = FlowConfig(n_genes=40, n_components=4, n_categories=(2,), parametrisation="velocity", **OPTIONS)
     held_out.choose(ConditionalFlow(config, flow.prior))
-    assert asked == [(start, 1.0) for start in STARTS]
+    assert asked == [(1.0, 1.0), *((start, 1.0) for start in STARTS if start < 1)]
     asked.clear()
     assert held_out.choose(ConditionalFlow(replace(config, source="noise"), flow.prior)) == {"start": 0.0, "trust": 1.0}
     assert asked == []
@@ -344,6 +368,53 @@ def test_only_what_matters_is_chosen(registered, monkeypatch):
     scored(held_out, monkeypatch, {(0.3, 1.0): 0.0, (0.3, 0.5): -1.0})
     zero_inflated = ConditionalFlow(replace(config, parametrisation="zero_inflated"), flow.prior)
     assert held_out.choose(zero_inflated) == {"start": 0.3, "trust": 0.5}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_lazy_looks_at_training_conditions_choose_what_looking_at_all_of_them_does(registered, monkeypatch, seed):
+    held_out, flow = held_out_of(registered)
+    rng = np.random.default_rng(seed)
+    choices = [(1.0, 1.0), *((start, trust) for start in STARTS if start < 1 for trust in (1.0, 0.5))]
+    scores = {
+        choice: Scores(rng.normal(size=12), 0.3 * rng.normal(size=12), rng.random(), np.zeros(12)) for choice in choices
+    }
+    trained = {choice: 0.1 * rng.normal(size=12) + 0.1 * rng.normal() for choice in choices}
+    asked = []
+
+    def where_trained(flow, choice):
+        asked.append(choice)
+        return trained[choice]
+
+    monkeypatch.setattr(held_out, "_where_trained", where_trained)
+    found = held_out._best(flow, scores, choices[0])
+
+    def not_above(one, other):
+        return (one - other).mean() <= (one - other).std(ddof=1) / np.sqrt(12)
+
+    allowed = [choice for choice in choices if not_above(trained[choice], trained[choices[0]])]
+    best = min(allowed, key=lambda choice: scores[choice].energies.mean())
+    as_good = [choice for choice in allowed if not_above(scores[choice].energies, scores[best].energies)]
+    assert found == max(as_good, key=lambda choice: scores[choice].cosine)
+    assert len(asked) == len(set(asked))  # nothing is predicted twice
+
+
+def test_what_one_draw_shows_to_be_worse_is_not_drawn_again(registered, monkeypatch):
+    held_out, flow = held_out_of(registered)
+    drawn = []
+    sample = ConditionalFlow.sample
+
+    def counted(self, *cells, **changes):
+        drawn.append(changes["start"])
+        return sample(self, *cells, **changes)
+
+    monkeypatch.setattr(ConditionalFlow, "sample", counted)
+    scores = held_out.scores(flow, start=1.0, trust=1.0)
+    assert drawn == 2 * N_DRAWS * [1.0]
+    np.testing.assert_array_equal(scores.energies, held_out.energies(flow, start=1.0, trust=1.0, n_draws=N_DRAWS))
+    drawn.clear()
+    torch.nn.init.normal_(flow.network.write.weight, std=30.0, generator=torch.Generator().manual_seed(0))
+    assert held_out.scores(flow, limit=scores, start=0.0, trust=1.0) is None
+    assert drawn == 2 * [0.0]
 
 
 def test_guidance_is_the_smallest_that_is_not_told_apart(registered, monkeypatch):

@@ -8,6 +8,7 @@ from perturbflow.datasets._hill_network import hill_network
 from perturbflow.datasets._hill_system import HillNetwork
 from perturbflow.datasets._local import kang_ifnb, norman_mcfaline_subset
 from perturbflow.datasets._simulated_perturb_seq import simulated_perturb_seq
+from perturbflow.datasets._simulated_responders import simulated_responders
 from perturbflow.datasets._yeast_hill import yeast_hill
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "norman_mcfaline_subset",
     "second_order_system",
     "simulated_perturb_seq",
+    "simulated_responders",
     "yeast_hill",
 ]

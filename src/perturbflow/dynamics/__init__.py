@@ -1,4 +1,4 @@
-"""Sparse neural ordinary differential equations, in pure torch."""
+"""Sparse dynamics: neural ordinary differential equations in torch, and linear ones of cells at rest."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
 from perturbflow.dynamics._integrate import rk4_step, solve_adaptive, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
+from perturbflow.dynamics._lyapunov import lyapunov_path, lyapunov_residual
+from perturbflow.dynamics._mean_rates import mean_rate_path, total_effect_probability
 from perturbflow.dynamics._movement import Movement
 from perturbflow.dynamics._paths import path_product, path_weights
 from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._problem import Problem, Units
 from perturbflow.dynamics._settings import DynamicsSettings
 from perturbflow.dynamics._smoothing import Smoothed, smooth
+from perturbflow.dynamics._snapshot import Snapshot
+from perturbflow.dynamics._snapshot_evidence import SnapshotEvidence, possible_edges, snapshot_evidence
+from perturbflow.dynamics._snapshot_stability import edge_stability
 from perturbflow.dynamics._sparsity import Sparsity
+from perturbflow.dynamics._standing import StandingDynamics
+from perturbflow.dynamics._standing_fit import fit_standing
 from perturbflow.dynamics._training import DynamicsTrainer
 from perturbflow.dynamics._trajectory import Trajectory
 
@@ -32,21 +39,32 @@ __all__ = [
     "Movement",
     "Problem",
     "Smoothed",
+    "Snapshot",
+    "SnapshotEvidence",
     "Sparsity",
+    "StandingDynamics",
     "TargetField",
     "Trajectory",
     "Units",
     "VectorField",
     "build_field",
+    "edge_stability",
     "eliminate",
     "expected_gates",
+    "fit_standing",
+    "lyapunov_path",
+    "lyapunov_residual",
     "mean_jacobian",
+    "mean_rate_path",
     "open_probability",
     "path_product",
     "path_weights",
+    "possible_edges",
     "rk4_step",
     "sample_gates",
     "smooth",
+    "snapshot_evidence",
     "solve_adaptive",
     "solve_rk4",
+    "total_effect_probability",
 ]

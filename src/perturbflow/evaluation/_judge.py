@@ -127,6 +127,9 @@ class Judge:
                 value = metric.function(predicted, self.real.moments, self.controls.sample.moments)
             elif metric.kind == "differential":
                 value = metric.function(test, self.test)
+            elif metric.kind == "response":
+                control = self.controls.sample.cells
+                value = np.mean([metric.function(pair.predicted.cells, pair.real.cells, control) for pair in pairs])
             else:
                 value = np.mean([_value(metric, pair) for pair in pairs])
             values[metric.name] = float(value)

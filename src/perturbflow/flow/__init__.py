@@ -27,12 +27,15 @@ from perturbflow.flow._parametrisation import (
 )
 from perturbflow.flow._path import point_on_path
 from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
+from perturbflow.flow._response_factor import ResponseFactor
+from perturbflow.flow._responses import Responses
 from perturbflow.flow._settings import TrainingSettings
 from perturbflow.flow._shrinkage import context_covariances, shrink_effects
 from perturbflow.flow._solver import ADAPTIVE_METHODS as ADAPTIVE_METHODS
 from perturbflow.flow._solver import METHODS as METHODS
 from perturbflow.flow._solver import TABLEAUS as TABLEAUS
 from perturbflow.flow._solver import CountedField, Tableau, integrate
+from perturbflow.flow._support import GeneSupport
 from perturbflow.flow._token_unet import TokenUNet
 from perturbflow.flow._uncertainty import KINDS as KINDS
 from perturbflow.flow._uncertainty import condition_kind, mean_expression
@@ -50,6 +53,7 @@ __all__ = [
     "Gaussian",
     "GeneLaw",
     "GeneNetworks",
+    "GeneSupport",
     "Group",
     "GroupSums",
     "Grouping",
@@ -57,6 +61,8 @@ __all__ = [
     "LawUncertainty",
     "Parametrisation",
     "ResidualMLP",
+    "ResponseFactor",
+    "Responses",
     "Tableau",
     "TokenUNet",
     "TrainingSettings",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow._asked import Asked
-    from perturbflow.flow._context_covariance import ContextCovariance
+    from perturbflow.flow._carry import Carry
     from perturbflow.flow._measurements import Measurements
 
 _SPLIT_PENALTY = 0.03
@@ -71,7 +71,7 @@ class AdditiveFit:
 def fit_additive(
     measured: Measurements,
     *,
-    covariances: Sequence[ContextCovariance],
+    carry: Carry,
     features: NDArray[np.floating],
     scales: Sequence[float],
     asked: Asked | None = None,
@@ -80,16 +80,16 @@ def fit_additive(
 
     The shared part first; then a ridge solution, which divides an effect evenly between components that were only seen
     together; from it and the features, what each component is expected to do given the others; then each component is
-    shrunken towards that in turn. Further passes would let a component that comes early take what belongs to its
-    partners. The levels of a component go from the highest dose down, each expected to do a part of what the one above
+    shrunken towards that in turn, and carried to the contexts where it was not measured. Further passes would let a
+    component that comes early take what belongs to its partners. The levels of a component go from the highest dose down, each expected to do a part of what the one above
     does.
 
     Parameters
     ----------
     measured
         Measured effects.
-    covariances
-        Candidate covariances between contexts.
+    carry
+        The contexts, and how changes are carried between them.
     features
         Features of the components (P, F), F may be 0.
     scales
@@ -103,7 +103,7 @@ def fit_additive(
     """
     variances, which = measured.variances, measured.which
     n_groups, n_genes = measured.effects.shape
-    n_contexts, n_levels = covariances[0].n_contexts, len(measured.levels)
+    n_contexts, n_levels = carry.n_contexts, len(measured.levels)
     shared = np.zeros((n_contexts, n_genes))
     effects = np.zeros((n_levels, n_contexts, n_genes), dtype=np.float32)
     if n_groups == 0:  # the middle of the scales stands for what is not known
@@ -123,10 +123,12 @@ def fit_additive(
     start = np.zeros((n_levels, n_genes))  # of a level, before it is shrunken: the same in all contexts
     remaining = measured.effects.copy()
     if len(seen) > 1:
-        shared = _shrink(*measured.per_unit(), which, covariances, scales, between=True)[0]
+        observed, common, _ = _shrink(*measured.per_unit(), which, carry, scales, measured.strata, between=True)
+        shared = carry.everywhere(observed, common)
         for genes in measured.gene_blocks():
             start[seen, genes], fitted = _divide(measured, split, shared[:, genes], genes)
             remaining[:, genes] += measured.beyond(fitted, which, genes) - fitted
+    beyond = replace(carry, bases=carry.bases + shared)
     expected = _expect(measured, remaining, start, features, scales)
     unknown = ~trained[measured.levels]
     effects[unknown] = expected.means[measured.levels[unknown], None]
@@ -145,18 +147,22 @@ def fit_additive(
         if has_above:
             total = shared + effects[level + 1]
             prior = _response(partial + shared[which[rows]], noise, total[which[rows]]) * total - shared
-        new, spread = _shrink(partial - prior[which[rows]], noise, which[rows], covariances, scales, between=False)
-        new += prior
+        observed, new, spread = _shrink(
+            partial - prior[which[rows]], noise, which[rows], carry, scales, measured.strata, between=False
+        )
+        new = beyond.everywhere(observed, new + prior[observed])
         remaining[rows] += weight * (start[level] - new[which[rows]])
         effects[level] = new
         effect_variances[level] = spread.mean(axis=0)
     del start
-    spread, scale = _mean_squares(shared, effects, effect_variances, fitted_levels)
+    # Where nothing was perturbed effects are carried, and tell nothing more.
+    own = carry.measured
+    spread, scale = _mean_squares(shared[own], effects[:, own], effect_variances, fitted_levels)
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
         effects=effects,
-        interactions=_interactions(remaining, variances, scales, groups),
+        interactions=_interactions(remaining, measured, scales, groups),
         effect_variances=effect_variances,
         interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
         context_variances=context_variances(measured, scale),
@@ -198,7 +204,7 @@ def _mean_squares(
 
 def _interactions(
     remaining: NDArray[np.float32],
-    variances: NDArray[np.float32],
+    measured: Measurements,
     scales: Sequence[float],
     groups: NDArray[np.intp],
 ) -> NDArray[np.float32]:
@@ -206,7 +212,7 @@ def _interactions(
     found = np.zeros(remaining.shape, dtype=np.float32)
     for first in range(0, len(groups), _GROUPS_AT_ONCE):
         rows = groups[first : first + _GROUPS_AT_ONCE]
-        found[rows] = shrink_apart(remaining[rows], variances[rows], scales)[0]
+        found[rows] = shrink_apart(remaining[rows], measured.variances[rows], scales, measured.strata)[0]
     return found
 
 
@@ -250,19 +256,22 @@ def _expect(
         noise[j] = 1 / precision.sum(axis=0)
         # Before components are shrunken, all contexts have the same effect.
         average[j] = noise[j] * (precision * remaining[rows] / weight).sum(axis=0) + start[level]
-    return regress_effects(average, noise, features=features, trained=measured.trained, scales=scales)
+    return regress_effects(
+        average, noise, features=features, trained=measured.trained, scales=scales, strata=measured.strata
+    )
 
 
 def _shrink(
     partial: NDArray[np.floating],
     variances: NDArray[np.floating],
     which: NDArray[np.int64],
-    covariances: Sequence[ContextCovariance],
+    carry: Carry,
     scales: Sequence[float],
+    strata: NDArray[np.intp],
     *,
     between: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average the groups of each context by precision, then shrink: means (C, G), variances in observed contexts.
+) -> tuple[NDArray[np.integer], NDArray[np.float64], NDArray[np.float64]]:
+    """Average the groups of each context by precision, then shrink: contexts (O,), means and variances there (O, G).
 
     With ``between`` the true effects of the groups differ: their scatter counts as noise, so that the few groups with
     large effects are not taken for what all groups have in common.
@@ -282,7 +291,8 @@ def _shrink(
             weights = 1 / (own_noise + scatter)
             effects[i] = (weights * own).sum(axis=0) / weights.sum(axis=0)
             noise[i] = 1 / weights.sum(axis=0)
+    places = np.searchsorted(carry.measured, observed)
     mean, spread = posterior_effects(
-        effects.T, noise.T, observed=observed.tolist(), covariances=covariances, scales=scales
+        effects.T, noise.T, observed=places.tolist(), covariances=carry.covariances, scales=scales, strata=strata
     )
-    return mean.T, spread.T
+    return observed, mean.T[places], spread.T

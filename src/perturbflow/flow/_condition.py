@@ -87,7 +87,7 @@ class ConditionEncoder:
         perturbations
             Doses (n, P), from 0 to 1.
         covariates
-            Codes of the covariates (n, K).
+            Codes of the covariates (n, K); one beyond the known categories is hidden, as some are in training.
 
         Returns
         -------
@@ -97,7 +97,8 @@ class ConditionEncoder:
         if self.features is not None:
             parts.append(perturbations @ torch.as_tensor(self.features).to(perturbations))
         for k, n in enumerate(self.n_categories):
-            parts.append(functional.one_hot(covariates[:, k], n).to(perturbations.dtype))
+            codes = functional.one_hot(covariates[:, k].clamp(max=n), n + 1)
+            parts.append(codes[:, :n].to(perturbations.dtype))
         return torch.cat(parts, dim=1)
 
     def draw_mask(

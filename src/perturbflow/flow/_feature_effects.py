@@ -78,6 +78,7 @@ def regress_effects(
     features: NDArray[np.floating],
     trained: NDArray[np.bool_],
     scales: Sequence[float],
+    strata: NDArray[np.intp] | None = None,
 ) -> FeatureEffects:
     r"""Predict the effect of every component from its features and the effects of the others.
 
@@ -108,6 +109,8 @@ def regress_effects(
         Which components have cells (P,).
     scales
         Candidate standard deviations of true effects.
+    strata
+        Genes that are expressed as much (G,), of which each learns the size of effects; by default all are one.
 
     Returns
     -------
@@ -120,7 +123,7 @@ def regress_effects(
     those that are likely, not O(T^3 G).
     """
     y, v = effects[trained], noise[trained]
-    spread = effect_spread(y, v, scales=scales)
+    spread = effect_spread(y, v, scales=scales, strata=strata)
     means, variances = np.zeros(effects.shape), np.broadcast_to(spread, effects.shape)
     if features.shape[1] == 0 or len(y) < _FEWEST_COMPONENTS:
         return FeatureEffects(means, variances, 0.0)
@@ -145,7 +148,11 @@ def regress_effects(
 
 
 def effect_spread(
-    effects: NDArray[np.float64], noise: NDArray[np.float64], *, scales: Sequence[float]
+    effects: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    *,
+    scales: Sequence[float],
+    strata: NDArray[np.intp] | None = None,
 ) -> NDArray[np.float64]:
     """Variance of the true effects of every gene over the components (G,).
 
@@ -159,6 +166,8 @@ def effect_spread(
         Their sampling variances (T, G).
     scales
         Candidate standard deviations; the grid also has smaller ones.
+    strata
+        As of :func:`regress_effects`.
 
     Returns
     -------
@@ -166,7 +175,7 @@ def effect_spread(
     """
     grid = np.concatenate([[0.0], np.geomspace(min(scales) / 5, max(scales), _SPREADS)]) ** 2
     log_likelihoods = np.stack([-0.5 * (np.log(s + noise) + effects**2 / (s + noise)).sum(axis=0) for s in grid])
-    return grid @ mixture_responsibilities(log_likelihoods)
+    return grid @ mixture_responsibilities(log_likelihoods, strata)
 
 
 def nearest_distances(features: NDArray[np.floating], trained: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -45,8 +45,6 @@ class Context:
     ----------
     index
         Which training context it is; None for a new one.
-    weights
-        How much every training context counts (C,); one-hot for a training context.
     distances
         Squared distance to every training context (C,), in units of their median.
     n_controls
@@ -76,7 +74,6 @@ class Context:
     """
 
     index: int | None
-    weights: NDArray[np.float64]
     distances: NDArray[np.float64]
     n_controls: float
     expressed: NDArray[np.float64]

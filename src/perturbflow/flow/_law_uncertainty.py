@@ -103,7 +103,7 @@ def _dose_variance(
     Between two doses it is largest halfway; above the largest dose it grows with the dose as that between the largest
     two does, because whether the response has levelled off is not known.
     """
-    effects = prior.here(prior.shared, context)[:, None] + prior.here(prior.effects[:, own], context)  # (2, levels, G)
+    effects = np.stack([prior.change(level, context) for level in range(own.start, own.stop)], axis=1)  # (2, levels, G)
     effects = np.concatenate([np.zeros_like(effects[:, :1]), effects], axis=1)
     weights = np.concatenate([[1 - weights.sum()], weights])
     upper = int(np.flatnonzero(weights)[-1])

@@ -34,6 +34,8 @@ class Measurements:
         digits by their nature. They are computed with in double precision.
     lowest, highest
         Effects that take a gene to the ends of its range in every context (C, G): what lies beyond looks the same.
+    strata
+        Genes that are expressed as much (G,): how large effects are is learned in each.
     """
 
     design: sparse.csr_matrix
@@ -43,6 +45,7 @@ class Measurements:
     variances: NDArray[np.float32]
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
+    strata: NDArray[np.intp]
 
     @property
     def n_components(self) -> int:

@@ -13,11 +13,13 @@ from perturbflow.flow._condition import ConditionEncoder
 from perturbflow.flow._network import NETWORKS
 from perturbflow.flow._parametrisation import PARAMETRISATIONS, GeneLaw
 from perturbflow.flow._path import point_on_path
+from perturbflow.flow._responses import Responses
 from perturbflow.flow._solver import integrate
 from perturbflow.flow._stratified import stratified_normals
+from perturbflow.flow._support import GeneSupport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from perturbflow.flow._config import FlowConfig
     from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
+    from perturbflow.flow._response_factor import ResponseFactor
 
 PREDICTION_SETTINGS = frozenset({"source", "start", "trust", "guidance", "stratified", "method", "n_steps"})
 _CELLS_AT_ONCE = 2048
@@ -38,7 +41,8 @@ class ConditionalFlow(nn.Module):
     ``(1 - start) noise + start * (control cell moved by the prior)``: the flow then corrects a first guess instead of
     inventing a cell, each prediction belongs to a control cell, and the dependence between genes that real cells carry
     is kept as far as ``start`` asks (the idea of SDEdit, Meng et al. 2022, arXiv 2108.01073, with the additive prior
-    as the guide).
+    as the guide). Control cells are moved with what the cells of the condition share in their response
+    (:class:`Responses`), so that responders and genes that rise together are there at whatever time they enter.
 
     Parameters
     ----------
@@ -46,6 +50,10 @@ class ConditionalFlow(nn.Module):
         Shape and settings.
     prior
         The fitted prior.
+    responses
+        What cells of conditions share, fitted with this prior; by default control cells move gene by gene.
+    support
+        Which values genes have, within which predictions are; by default any.
     seed
         Seed of the initial weights; the global generator is left alone.
 
@@ -73,7 +81,15 @@ class ConditionalFlow(nn.Module):
     """Whether the network's matrix products are in bfloat16."""
 
     @torch.inference_mode(mode=False)  # else the weights could never be trained
-    def __init__(self, config: FlowConfig, prior: AdditiveHurdlePrior, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: FlowConfig,
+        prior: AdditiveHurdlePrior,
+        *,
+        responses: Responses | None = None,
+        support: GeneSupport | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         if (config.n_genes, config.n_components) != (prior.n_genes, len(prior.trained)):
             msg = (
@@ -83,6 +99,8 @@ class ConditionalFlow(nn.Module):
             raise ValueError(msg)
         self.config = config
         self.prior = prior
+        self.responses = Responses.none(prior) if responses is None else responses
+        self.support = GeneSupport.unknown(prior.n_genes) if support is None else support
         self.parametrisation = PARAMETRISATIONS[config.parametrisation]
         features = prior.features if prior.features.shape[1] else None
         self.encoder = ConditionEncoder(config.n_components, config.n_categories, features)
@@ -248,6 +266,7 @@ class ConditionalFlow(nn.Module):
         config = self._changed(changes)
         context = self.prior.context(covariates, controls)
         law = self.prior.law(perturbation, context)
+        factors = self.responses.of(self.prior, perturbation, context)
         gene_law = self.gene_law(law)
         condition = self.encode(np.asarray(perturbation)[None], covariates[None])
         field = self._guided(gene_law, condition, config.guidance, config.trust)
@@ -255,30 +274,32 @@ class ConditionalFlow(nn.Module):
         predicted = np.empty_like(controls)
         for first in range(0, len(controls), _CELLS_AT_ONCE):
             chunk = controls[first : first + _CELLS_AT_ONCE]
-            x = self._entry(chunk, law, context, config, rng)
+            x = self._entry(chunk, law, context, factors, config, rng)
             if config.entry < 1:
                 x = self._follow(x, field, gene_law, condition, config)
             predicted[first : first + _CELLS_AT_ONCE] = x
-        return predicted
+        return self.support.within(predicted, controls)
 
     def _entry(
         self,
         controls: NDArray[np.float32],
         law: HurdleLaw,
         context: Context,
+        factors: Sequence[ResponseFactor],
         config: FlowConfig,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
         """Points of the path where cells (n, G) enter it."""
         if config.entry == 1:
-            return self.prior.move(controls, law, context, rng=rng)
+            return self.responses.move(self.prior, controls, law, context, factors, rng=rng)
         if config.stratified:
             noise = stratified_normals(controls.shape, rng=rng)
         else:
             noise = rng.standard_normal(controls.shape, dtype=np.float32)
         if config.entry == 0:
             return noise
-        return point_on_path(noise, self.prior.move(controls, law, context, rng=rng), np.float32(config.entry))
+        moved = self.responses.move(self.prior, controls, law, context, factors, rng=rng)
+        return point_on_path(noise, moved, np.float32(config.entry))
 
     def _follow(
         self,

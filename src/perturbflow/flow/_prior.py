@@ -43,7 +43,8 @@ class AdditiveHurdlePrior(PriorArrays):
     and the same for the mean m of its expressed values. ``base`` comes from the context's controls, ``shared`` is the
     mean effect of a perturbation, ``effect_lc`` what a component at a dose adds to it. Effects are shrunken towards what the
     features of the component say, or zero without any (:func:`regress_effects`), and borrowed between contexts whose
-    controls resemble each other (:func:`shrink_effects`); a component never seen in training has the effect that its
+    controls resemble each other (:func:`shrink_effects`). Where a component was not measured its change is carried from
+    the contexts most alike (:func:`carried`), in training contexts and new ones in the same way; a component never seen in training has the effect that its
     features say, and without any the mean effect. ``interaction`` is what remains in a training condition; it is 0 in
     conditions never seen.
 
@@ -57,7 +58,9 @@ class AdditiveHurdlePrior(PriorArrays):
     control_expressed, control_mean, control_profile
         Of the controls of every context: share that expresses a gene, mean of the expressed values, mean (C, G).
     distance_unit
-        Median squared distance between profiles of contexts (1,).
+        Median squared distance between profiles of contexts that have perturbed cells (1,).
+    carry
+        Reach and scale with which changes of angles and means are carried to contexts without them (2, 2).
     pool_expressed
         Share of the controls of all contexts that expresses a gene (G,).
     all_expressed, all_mean
@@ -150,8 +153,6 @@ class AdditiveHurdlePrior(PriorArrays):
         index = self._context_numbers.get(tuple(np.asarray(covariates).tolist()))
         if index is not None:
             n, expressed, mean = self.n_controls[index], self.control_expressed[index], self.control_mean[index]
-            weights = np.zeros(len(self.contexts))
-            weights[index] = 1
             distances = self._distances(self.control_profile[[index]])
         else:
             if controls is None or controls.shape[0] == 0:
@@ -165,12 +166,10 @@ class AdditiveHurdlePrior(PriorArrays):
             total = np.asarray(controls.sum(axis=0, dtype=np.float64)).reshape(1, -1)
             expressed, mean = k[0] / n, safe_divide(total, k)[0]
             distances = self._distances(total / n)
-            weights = np.exp(-(distances - distances.min()) / 0.5)
-            weights /= weights.sum()
         expressed, mean = expressed.astype(np.float64), mean.astype(np.float64)
         pool = Pool(self.pool_expressed, self.all_expressed, self.all_mean, self.variance)
         base_angle, base_mean = shrink_base(float(n), expressed * n, expressed * n * mean, pool)
-        return Context(index, weights, distances, float(n), expressed, mean, base_angle, base_mean)
+        return Context(index, distances, float(n), expressed, mean, base_angle, base_mean)
 
     def _distances(self, profile: NDArray[np.floating]) -> NDArray[np.float64]:
         known = self.control_profile.astype(np.float64)
@@ -197,9 +196,9 @@ class AdditiveHurdlePrior(PriorArrays):
         if not doses.nnz:
             return self._control_law(context)
         design = self.levels.design(doses)
-        change = design.data.sum() * self.here(self.shared, context)
+        change = np.zeros((2, self.n_genes))
         for level, weight in zip(design.indices, design.data, strict=True):
-            change = change + weight * self.here(self.effects[:, level], context)
+            change += weight * self.change(int(level), context)
         if context.index is not None:
             (group,) = self.groups.find(doses, np.array([context.index]))
             if group >= 0:

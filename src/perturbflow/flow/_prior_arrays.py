@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from perturbflow.flow._carry import carried
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
+from perturbflow.flow._prior_fit import Pool, shrink_base
 from perturbflow.flow._training_groups import TrainingGroups
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class PriorArrays:
     control_mean: NDArray[np.float32]
     control_profile: NDArray[np.float32]
     distance_unit: NDArray[np.float64]
+    carry: NDArray[np.float64]
     pool_expressed: NDArray[np.float32]
     all_expressed: NDArray[np.float32]
     all_mean: NDArray[np.float32]
@@ -87,12 +90,70 @@ class PriorArrays:
     def _context_numbers(self) -> dict[tuple[int, ...], int]:
         return {tuple(codes): i for i, codes in enumerate(self.contexts.tolist())}
 
-    @staticmethod
-    def here(values: NDArray[np.float32], context: Context) -> NDArray[np.float64]:
-        """Values of contexts (..., C, G) as they are in one (..., G)."""
+    @cached_property
+    def bases(self) -> NDArray[np.float64]:
+        """What changes are added to in every training context (2, C, G)."""
+        pool = Pool(self.pool_expressed, self.all_expressed, self.all_mean, self.variance)
+        expressing = self.control_expressed * self.n_controls[:, None]
+        parts = zip(self.n_controls, expressing, expressing * self.control_mean, strict=True)
+        return np.stack([shrink_base(float(n), k, total, pool) for n, k, total in parts], axis=1)
+
+    @cached_property
+    def _contexts_of_levels(self) -> list[NDArray[np.intp]]:
+        """Contexts where a level was measured, for every level."""
+        design = sparse.csc_matrix(self.levels.design(self.groups.doses))
+        starts = design.indptr
+        return [
+            np.unique(self.group_contexts[design.indices[first:last]])
+            for first, last in zip(starts[:-1], starts[1:], strict=True)
+        ]
+
+    def change(self, level: int, context: Context) -> NDArray[np.float64]:
+        """What a level of a component changes in a context, with what all have in common (2, G).
+
+        Parameters
+        ----------
+        level
+            Number of the level.
+        context
+            A training context, or a new one, to which it is carried as it was to those without perturbed cells.
+
+        Returns
+        -------
+        Change of the angle and of the mean.
+        """
         if context.index is not None:
-            return values[..., context.index, :].astype(np.float64)
-        return np.tensordot(values, context.weights, axes=(-2, 0))
+            own = self.shared[:, context.index].astype(np.float64)
+            return own + self.effects[:, level, context.index]
+        shared, base = self._shared_in(context)
+        observed = self._contexts_of_levels[level]
+        if not len(observed):  # the same expected effect in all contexts
+            return shared + self.effects[:, level, 0]
+        where = self.bases[:, observed] + self.shared[:, observed]
+        return shared + self._carried(self.effects[:, level, observed], where, base + shared, context, observed)
+
+    def _shared_in(self, context: Context) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What all perturbations have in common in a new context, and what it is added to (2, G)."""
+        base, measured = np.stack([context.base_angle, context.base_mean]), self.groups.all_contexts
+        if not len(measured):
+            return np.zeros_like(base), base
+        changes, bases = self.shared[:, measured], self.bases[:, measured]
+        return self._carried(changes, bases, base, context, measured), base
+
+    def _carried(
+        self,
+        changes: NDArray[np.floating],
+        bases: NDArray[np.floating],
+        base: NDArray[np.floating],
+        context: Context,
+        observed: NDArray[np.integer],
+    ) -> NDArray[np.float64]:
+        """Carry changes (2, O, G) to a new context (2, G)."""
+        distances = context.distances[observed]
+        halves = zip(changes.astype(np.float64), bases, base, self.carry.tolist(), strict=True)
+        return np.stack(
+            [carried(delta, there, here, distances, reach=reach, scale=scale) for delta, there, here, (reach, scale) in halves]
+        )
 
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
         """Doses as they count: none is above the largest of training.

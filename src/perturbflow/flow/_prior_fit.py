@@ -9,6 +9,7 @@ import numpy as np
 
 from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
+from perturbflow.flow._carry import Carry
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._grouping import canonical_order
@@ -31,6 +32,7 @@ Changes: TypeAlias = """tuple[
 _CONTEXT_PSEUDO_CELLS = 2.0  # of the controls of all contexts, added to each context's controls
 _PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expressed values is estimated
 _VALUES_AT_ONCE = 4_000_000
+_STRATA = (0.03, 0.1, 0.3, 0.6)  # of the share of cells that express a gene
 _ANGLE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 _MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
@@ -65,7 +67,9 @@ def fit_hurdle(
     sums = sums.ordered()
     is_control = sums.is_control
     contexts, which = _contexts(sums)
-    pool = _pool(sums)
+    # Contexts without perturbed cells are only placed among the others, as new ones are.
+    measured_contexts = np.unique(which) if len(which) else np.arange(len(contexts))
+    pool = _pool(_of_contexts(sums, contexts[measured_contexts]))
     controls, perturbed = np.flatnonzero(is_control), np.flatnonzero(~is_control)
     control_n, control_k = sums.n_cells[controls].astype(np.float64), sums.n_expressing[controls].astype(np.float64)
     control_total = sums.total[controls]
@@ -74,28 +78,25 @@ def fit_hurdle(
     ).reshape(-1, 2, sums.n_genes)
     profile = control_total / control_n[:, None]
     distances = squared_distances(profile, profile)
-    unit = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
+    among = distances[np.ix_(measured_contexts, measured_contexts)]
+    unit = float(np.median(among[among > 0])) if (among > 0).any() else 1.0
 
     doses = sums.doses[perturbed]
     levels = DoseLevels.of(doses)
     design = levels.design(doses)
-    covariances = [in_factors(each) for each in context_covariances(distances / unit)]
-    fits = []
-    for change, scales in ((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES)):
+    covariances = [in_factors(each) for each in context_covariances(among / unit)]
+    # Derivatives of the mean expression, squared: by the angle of the share, and by the mean of the expressed values.
+    sensitivities = np.stack([pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2])
+    strata = _strata(sums, which)
+    fits, ways = [], []
+    for half, (change, scales) in enumerate(((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES))):
         effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
-        measured = Measurements(design, levels.components, which, effects, variances, lowest, highest)
+        measured = Measurements(design, levels.components, which, effects, variances, lowest, highest, strata)
         del effects, variances
-        fits.append(
-            vars(
-                fit_additive(
-                    measured,
-                    covariances=covariances,
-                    features=features,
-                    scales=scales,
-                    asked=asked,
-                )
-            )
-        )
+        carry = Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half])
+        carry = carry.chosen(measured, scales)
+        fits.append(vars(fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)))
+        ways.append((carry.reach, carry.scale))
         del measured
     parts = {
         field.name: np.stack([fit.pop(field.name).astype(np.float32, copy=False) for fit in fits])
@@ -113,6 +114,7 @@ def fit_hurdle(
         "control_mean": safe_divide(control_total, control_k).astype(np.float32),
         "control_profile": profile.astype(np.float32),
         "distance_unit": np.array([unit]),
+        "carry": np.array(ways),
         "pool_expressed": pool.control_expressed.astype(np.float32),
         "all_expressed": pool.expressed.astype(np.float32),
         "all_mean": pool.mean.astype(np.float32),
@@ -146,6 +148,12 @@ def _contexts(sums: GroupSums) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return codes, np.array(which, dtype=np.int64)
 
 
+def _of_contexts(sums: GroupSums, contexts: NDArray[np.int64]) -> GroupSums:
+    """Sums over the cells of some contexts."""
+    known = set(map(tuple, contexts.tolist()))
+    return sums.take(np.array([tuple(codes) in known for codes in sums.covariates.tolist()]))
+
+
 def _checked_features(features: NDArray[np.floating] | None, n_components: int) -> NDArray[np.floating]:
     """Features (P, F); F is 0 where there are none."""
     if features is None:
@@ -161,6 +169,19 @@ def _checked_features(features: NDArray[np.floating] | None, n_components: int) 
         msg = "Expected `features` to be finite, found NaN or infinite values. Fill them in or leave their columns out."
         raise ValueError(msg)
     return features
+
+
+def _strata(sums: GroupSums, which: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Stratum of every gene by the largest share of cells that expresses it in a context, perturbed or not (G,)."""
+    largest = np.zeros(sums.n_genes)
+    perturbed = np.flatnonzero(~sums.is_control)
+    for context, control in enumerate(np.flatnonzero(sums.is_control)):
+        own = perturbed[which == context]
+        if len(own):
+            cells = sums.n_expressing[own].sum(axis=0, dtype=np.float64) / sums.n_cells[own].sum()
+            largest = np.maximum(largest, cells)
+            largest = np.maximum(largest, sums.n_expressing[control] / sums.n_cells[control])
+    return np.digitize(largest, _STRATA)
 
 
 @dataclass(frozen=True)
@@ -180,9 +201,15 @@ def _pool(sums: GroupSums) -> Pool:
     expressed = (k + 0.5) / (n + 1)
     grand_mean = s.sum() / max(k.sum(), 1)
     mean = (s + 2 * grand_mean) / (k + 2)
-    variance = np.maximum(safe_divide(q, k) - safe_divide(s, k) ** 2, 0)
-    typical = float(np.median(variance[k > 5])) if (k > 5).any() else 0.1
-    variance = np.maximum((variance * k + 5 * typical) / (k + 5), 1e-4)
+    # Within groups: what differs between conditions is not what cells of a condition vary by.
+    between = sum(
+        (sums.total[rows] ** 2 / np.maximum(sums.n_expressing[rows], 1)).sum(axis=0)
+        for rows in row_blocks(len(sums), sums.n_genes)
+    )
+    degrees = k - sum((sums.n_expressing[rows] > 0).sum(axis=0) for rows in row_blocks(len(sums), sums.n_genes))
+    variance = np.maximum(safe_divide(q - between, degrees), 0)
+    typical = float(np.median(variance[degrees > 5])) if (degrees > 5).any() else 0.1
+    variance = np.maximum((variance * degrees + 5 * typical) / (degrees + 5), 1e-4)
     controls = sums.is_control
     n_expressing = sums.n_expressing[controls].sum(axis=0, dtype=np.float64)
     control_expressed = (n_expressing + expressed) / (sums.n_cells[controls].sum() + 1)

@@ -18,6 +18,9 @@ class TrainingSettings:
         Stop after this time even if steps remain; no limit if None. Two runs are then no longer identical.
     batch_size
         Cells a step.
+    window
+        Neighbouring cells that are drawn together, to be shuffled with those of many other windows; None: each cell is
+        drawn for itself. For files of very many cells, of which whole windows are read faster.
     learning_rate
         Peak of the schedule: linear warm-up, then cosine to a hundredth.
     weight_decay
@@ -61,6 +64,7 @@ class TrainingSettings:
     max_steps: int = 1500
     max_minutes: float | None = None
     batch_size: int = 256
+    window: int | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
@@ -78,6 +82,9 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 msg = f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}."
                 raise ValueError(msg)
+        if self.window is not None and self.window < 1:
+            msg = f"Expected `window` to be None or at least 1, found {self.window!r}."
+            raise ValueError(msg)
         for name in ("condition_dropout", "part_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 msg = f"Expected `{name}` to be at least 0 and below 1, found {getattr(self, name)!r}."

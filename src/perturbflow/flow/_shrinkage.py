@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Shared and local parts of the covariance between contexts: (weight of the shared part, length scale of the local part).
 _CONTEXT_KERNELS = ((0.5, 0.3), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5), (0.0, 1.0))
 _NULL_PSEUDO_GENES = 10.0
+_STEADYING_GENES = 5.0  # with the weights of all, added to every stratum
 _EM_STEPS = 60
 _VALUES_AT_ONCE = 1_000_000
 _LEAST_RESPONSIBILITY = 1e-12  # of a mixture component for any gene; less makes no difference
@@ -118,6 +119,7 @@ def posterior_effects(
     observed: Sequence[int],
     covariances: Sequence[ContextCovariance],
     scales: Sequence[float],
+    strata: NDArray[np.intp] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Posterior mean of an effect in every context and its posterior variance in the observed ones.
 
@@ -127,13 +129,15 @@ def posterior_effects(
         As in :func:`shrink_effects`.
     covariances
         Candidate covariances between all contexts.
+    strata
+        See :func:`mixture_responsibilities`.
 
     Returns
     -------
     Posterior means (G, C) and variances (G, O).
     """
     if covariances[0].n_contexts == 1:
-        mean, variance = shrink_apart(effects.T, variances.T, scales)
+        mean, variance = shrink_apart(effects.T, variances.T, scales, strata)
         return mean.T, variance.T
     squared_scales, n_observed = np.square(scales), effects.shape[1]
     at_once = max(1, _VALUES_AT_ONCE // (len(scales) * n_observed))
@@ -148,7 +152,7 @@ def posterior_effects(
         solved = [each.evidence(observed, squared_scales, noise, measured) for each in covariances]
         log_likelihoods[1:, genes] = np.concatenate([evidence for evidence, _ in solved])
         parts.append((genes, noise, measured, [solution for _, solution in solved]))
-    responsibilities = mixture_responsibilities(log_likelihoods)[1:].reshape(len(covariances), len(scales), -1)
+    responsibilities = mixture_responsibilities(log_likelihoods, strata)[1:].reshape(len(covariances), len(scales), -1)
     chosen = [np.flatnonzero(own.max(axis=1) > _LEAST_RESPONSIBILITY) for own in responsibilities]
     means, spreads = np.zeros((covariances[0].n_contexts, len(effects))), np.empty((n_observed, len(effects)))
     for genes, noise, measured, solutions in parts:
@@ -174,7 +178,10 @@ def posterior_effects(
 
 
 def shrink_apart(
-    effects: NDArray[np.floating], variances: NDArray[np.floating], scales: Sequence[float]
+    effects: NDArray[np.floating],
+    variances: NDArray[np.floating],
+    scales: Sequence[float],
+    strata: NDArray[np.intp] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shrink several sets of effects of a single context, each under a prior of its own.
 
@@ -184,6 +191,8 @@ def shrink_apart(
         Measured effects and their sampling variances (n, G).
     scales
         Candidate standard deviations of true effects.
+    strata
+        See :func:`mixture_responsibilities`.
 
     Returns
     -------
@@ -192,7 +201,7 @@ def shrink_apart(
     effects, noise = np.asarray(effects, dtype=np.float64), np.asarray(variances, dtype=np.float64)[:, None]
     total = np.square(np.append(0.0, scales))[:, None] + noise  # (n, 1 + S, G), the null first
     log_likelihoods = -0.5 * (np.log(total) + effects[:, None] ** 2 / total)
-    responsibilities = mixture_responsibilities(log_likelihoods)
+    responsibilities = mixture_responsibilities(log_likelihoods, strata)
     kept = 1 - noise / total
     means = kept * effects[:, None]
     mean = (responsibilities * means).sum(axis=1)
@@ -200,14 +209,42 @@ def shrink_apart(
     return mean, np.maximum(second - mean**2, 0)
 
 
-def mixture_responsibilities(log_likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of every mixture component for every gene (..., M, G), component 0 being the null."""
+def mixture_responsibilities(
+    log_likelihoods: NDArray[np.float64], strata: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
+    """Probability of every mixture component for every gene, component 0 being the null.
+
+    Parameters
+    ----------
+    log_likelihoods
+        Of every component for every gene (..., M, G).
+    strata
+        Stratum of every gene (G,): each has weights of its own, steadied by those of all genes. A gene that no cell
+        expresses has no effect that could be seen, and says nothing of the others.
+
+    Returns
+    -------
+    The probabilities (..., M, G).
+    """
     likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=-2, keepdims=True))
-    weights = np.full((*likelihoods.shape[:-2], likelihoods.shape[-2], 1), 1 / likelihoods.shape[-2])
+    n_genes = likelihoods.shape[-1]
+    if strata is None:
+        strata = np.zeros(n_genes, dtype=np.intp)
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    parts = [likelihoods[..., genes] for genes in members] if len(members) > 1 else [likelihoods]
+    weights = [np.full((*likelihoods.shape[:-1], 1), 1 / likelihoods.shape[-2]) for _ in parts]
     for _ in range(_EM_STEPS):
-        mixed = weights.swapaxes(-1, -2) @ likelihoods
-        weights = weights * (likelihoods @ (1 / mixed).swapaxes(-1, -2))
-        weights[..., 0, :] += _NULL_PSEUDO_GENES
-        weights /= weights.sum(axis=-2, keepdims=True)
-    responsibilities = likelihoods * weights
-    return responsibilities / responsibilities.sum(axis=-2, keepdims=True)
+        counts = [
+            own * (part @ (1 / (own.swapaxes(-1, -2) @ part)).swapaxes(-1, -2))
+            for own, part in zip(weights, parts, strict=True)
+        ]
+        common = sum(counts, start=np.zeros(())) * (_STEADYING_GENES / n_genes) if len(parts) > 1 else np.zeros(())
+        for stratum, (own, part) in enumerate(zip(counts, parts, strict=True)):
+            own = own + common
+            own[..., 0, :] += _NULL_PSEUDO_GENES * part.shape[-1] / n_genes
+            weights[stratum] = own / own.sum(axis=-2, keepdims=True)
+    responsibilities = np.empty_like(likelihoods)
+    for genes, own, part in zip(members, weights, parts, strict=True):
+        mine = part * own
+        responsibilities[..., genes] = mine / mine.sum(axis=-2, keepdims=True)
+    return responsibilities

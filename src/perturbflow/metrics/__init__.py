@@ -14,6 +14,7 @@ from __future__ import annotations
 from perturbflow.metrics._calibrated import differential_weights, pearson_against_reference, weighted_mse, weighted_r2
 from perturbflow.metrics._calibrated_scale import calibrated_score, interpolated_duplicate, pooled_calibrated_score
 from perturbflow.metrics._catalogue import METRICS
+from perturbflow.metrics._classifier import classifier_auroc
 from perturbflow.metrics._clustering_agreement import clustering_agreement
 from perturbflow.metrics._correlations import agreement_of_correlations, error_of_correlations
 from perturbflow.metrics._count_tests import WilcoxonOfCounts
@@ -80,6 +81,12 @@ from perturbflow.metrics._pseudobulk import pseudobulk_moments
 from perturbflow.metrics._rank import normalised_rank
 from perturbflow.metrics._registry import Metric, register
 from perturbflow.metrics._rescaling import CHALLENGE_SCALES, Scale, challenge_score
+from perturbflow.metrics._responders import error_of_responders, fraction_of_responders
+from perturbflow.metrics._response_programs import (
+    correlation_of_response,
+    energy_in_programs,
+    error_of_response_correlation,
+)
 from perturbflow.metrics._screen_agreement import pearson_of_energy_distances, spearman_of_numbers_of_significant_genes
 from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
 from perturbflow.metrics._suites import SUITES
@@ -100,6 +107,12 @@ from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst, wilcoxon
 
 __all__ = [
+    "error_of_response_correlation",
+    "energy_in_programs",
+    "correlation_of_response",
+    "fraction_of_responders",
+    "error_of_responders",
+    "classifier_auroc",
     "CHALLENGE_SCALES",
     "METRICS",
     "SUITES",

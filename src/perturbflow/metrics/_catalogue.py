@@ -14,6 +14,7 @@ from perturbflow.metrics._calibrated import (
     weighted_mse,
     weighted_r2,
 )
+from perturbflow.metrics._classifier import classifier_auroc
 from perturbflow.metrics._correlations import agreement_of_correlations, error_of_correlations
 from perturbflow.metrics._cross_energy import cross_energy
 from perturbflow.metrics._differential import recall_of_top_genes
@@ -50,6 +51,8 @@ from perturbflow.metrics._principal_components import cosine_in_components, cros
 from perturbflow.metrics._profiles import pearson, spearman
 from perturbflow.metrics._rank import normalised_rank
 from perturbflow.metrics._registry import METRICS, Metric, register
+from perturbflow.metrics._responders import error_of_responders
+from perturbflow.metrics._response_programs import energy_in_programs, error_of_response_correlation
 from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
 from perturbflow.metrics._unbiased_errors import unbiased_mses
 from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
@@ -170,6 +173,14 @@ for _metric in (
            "Correlation of predicted with real gene-gene correlations"),
     Metric("error_of_correlations", error_of_correlations, "distribution", LOWER, 0.0,
            "RMSE of gene-gene correlations"),
+    Metric("classifier_auroc", classifier_auroc, "distribution", LOWER, 0.5,
+           "AUROC of a classifier that tells predicted from real cells by their neighbours"),
+    Metric("energy_in_programs", energy_in_programs, "response", LOWER, 0.0,
+           "Energy distance in the space of the response: its direction and what varies with it"),
+    Metric("error_of_response_correlation", error_of_response_correlation, "response", LOWER, 0.0,
+           "Error of the mean correlation between the 30 genes that respond most"),
+    Metric("error_of_responders", error_of_responders, "response", LOWER, 0.0,
+           "Error of the fraction of cells that respond"),
     Metric("energy_loss", energy_loss, "distribution", LOWER, 0.0,
            "Half the energy distance with the pairs of a cell with itself", f"{PERTURBENCH}: mmd_none"),
     Metric("energy_loss_in_components", energy_loss, "components", LOWER, 0.0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-Kind = Literal["distribution", "components", "effect", "differential", "panel", "screen"]
+Kind = Literal["distribution", "components", "response", "effect", "differential", "panel", "screen"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Metric:
     kind
         ``"distribution"``: predicted and real cells, ``function(x, y)``.
         ``"components"``: the same in principal components of the real cells.
+        ``"response"``: predicted, real and control cells, ``function(x, y, control)``.
         ``"effect"``: :class:`Moments` of predicted, real and control cells, ``function(x, y, control)``.
         ``"differential"``: :class:`DifferentialExpression` of predicted and real cells, ``function(predicted,
         observed)``.

@@ -46,6 +46,7 @@ _CELL_EVAL2 = (
     "relative_error_of_log_fold_changes",
 )
 _CALIBRATED = ("weighted_mse", "weighted_r2", "pearson_against_centroids", "centroid_accuracy")
+_RESPONSE = ("energy_in_programs", "error_of_response_correlation", "error_of_responders")
 _DISTRIBUTION = (
     "energy_distance",
     "mmd",
@@ -55,6 +56,8 @@ _DISTRIBUTION = (
     "error_of_variances",
     "error_of_correlations",
     "agreement_of_correlations",
+    "classifier_auroc",
+    *_RESPONSE,
 )
 
 SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -76,6 +79,7 @@ SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "error_of_zero_fractions",
             "error_of_variances",
             "agreement_of_correlations",
+            *_RESPONSE,
         ),
         "perturbench": _PERTURBENCH,
         "cell_eval": _CELL_EVAL,

@@ -24,6 +24,7 @@ from perturbflow.models._registration import (
 from perturbflow.models._saved_fields import ARGUMENTS, arguments_of, set_up
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.predict._predicted_uncertainty import warn_of_new_contexts
 from perturbflow.predict._prediction import (
     ConditionSampler,
     conditions_to_predict,
@@ -318,6 +319,7 @@ class PRiMeFlow(RegisteredModel):
         self.history_ = {
             name: pd.DataFrame({name: fitted.history[name]}, index=pd.Index(fitted.history[steps], name="step"))
             for steps, name in (("step", "loss"), ("step", "learning_rate"), ("valid_step", "valid_energy"))
+            if name in fitted.history
         }
         self.is_trained_ = True
         self.module.eval()
@@ -388,6 +390,7 @@ class PRiMeFlow(RegisteredModel):
         conditions = conditions_to_predict(fitted, controls, [perturbation], dose)
         warn_of_scale(fitted, controls)
         warn_of_extrapolation(fitted, conditions)
+        warn_of_new_contexts(fitted, controls, conditions)
         predicted = np.empty((len(controls.rows), len(fitted.genes)), dtype=np.float32)
         for condition in conditions:
             for batch, cells in sampler.batches(condition, condition.members):

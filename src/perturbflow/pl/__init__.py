@@ -14,6 +14,7 @@ from perturbflow.pl._metric_ranks import metric_ranks
 from perturbflow.pl._perturbation_effect import perturbation_effect
 from perturbflow.pl._ranked_perturbations import ranked_perturbations
 from perturbflow.pl._regulators import regulators
+from perturbflow.pl._responders import responders
 from perturbflow.pl._sparsity_path import sparsity_path
 from perturbflow.pl._training import training
 from perturbflow.pl._trajectories import trajectories
@@ -32,6 +33,7 @@ __all__ = [
     "perturbation_effect",
     "ranked_perturbations",
     "regulators",
+    "responders",
     "sparsity_path",
     "training",
     "trajectories",

@@ -89,6 +89,12 @@ def knockout_response(
     check_one_of(kind, ("heatmap", "curves"), name="kind")
     check_whole_number(top, name="top", least=1)
     result = read_result(adata, key, kind="knockout", entry="perturbed")
+    if "time" not in result:
+        msg = (
+            f"Expected a response along time in `adata.uns[{key!r}]`, found one of cells at rest. Draw its table: "
+            f"`adata.uns[{key!r}]['response'].head(20).plot.barh('gene', 'standardised_change')`."
+        )
+        raise ValueError(msg)
     time, names = np.asarray(result["time"], dtype=np.float64), [str(name) for name in result["genes"]]
     difference, of = _difference(result, trajectory, key)
     held = pd.DataFrame(result["interventions"])

@@ -64,6 +64,9 @@ def training(
     'training step'
     """
     history = {name: np.asarray(values) for name, values in read_flow(adata, key).history.items()}
+    if "loss" not in history:
+        msg = f"Expected the history of a trained network in `adata.uns[{key!r}]`, found none: it is the prior alone. Fit another preset."
+        raise ValueError(msg)
     steps, energies = history.get("valid_step", np.empty(0)), history.get("valid_energy", np.empty(0))
     with drawing(ax, figsize=(4.6, 3.0), show=show) as ax:
         ax.plot(history["step"], history["loss"], color=BLUE, linewidth=1.2, label="training loss")

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from perturbflow._checks import check_columns, check_key, check_text, check_type, check_unique_names, listing, nearest
 from perturbflow.pp._check_labels import check_values, control_labels
+from perturbflow.pp._setup_snapshot import snapshot_fields
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_registration
@@ -27,6 +28,7 @@ from perturbflow.trajectories._fields import (
     trajectory_groups,
     write_dynamics_fields,
 )
+from perturbflow.trajectories._snapshot_fields import SnapshotFields
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,11 +45,12 @@ MIN_TIMES = 3  # with two, no change of the derivative can be seen
 def setup_dynamics(
     adata: AnnData | MuData,
     *,
-    time_key: str,
+    time_key: str | None = None,
     trajectory_key: str | None = None,
     regulators: Sequence[str] | str | None = None,
     prior: pd.DataFrame | DiGraph | None = None,
     perturbation_key: str | None = None,
+    perturbation_type_key: str | None = None,
     control: str | Sequence[str] = "control",
     separator: str = "+",
     layer: str | None = None,
@@ -59,6 +62,10 @@ def setup_dynamics(
     Nothing is written unless everything is right, and neither expression nor times are changed. The order of the cells
     does not matter. Another call replaces what was registered.
 
+    Without ``time_key`` the cells are a snapshot: each condition is at rest, and dynamics are fitted to how its cells
+    covary and to what perturbations changed. What :func:`perturbflow.pp.setup_perturbation` registered need not be named
+    again: perturbations, their types, controls, contexts and layer are taken from there.
+
     Parameters
     ----------
     adata
@@ -66,10 +73,11 @@ def setup_dynamics(
         array or a CSR or CSC matrix. A view becomes a copy, with a warning.
     time_key
         Column of ``obs`` with the time or pseudotime, in one unit for all cells: numbers, or text or categories that
-        are numbers ("0", "6", "12"). Cells of equal time are replicates: they are averaged.
+        are numbers ("0", "6", "12"). Cells of equal time are replicates: they are averaged. By default the cells are a
+        snapshot.
     trajectory_key
         Column of ``obs`` with the trajectory of every cell: a donor, a lineage, a well. By default all cells are of one.
-        Every trajectory, and under every perturbation, needs three distinct times.
+        Every trajectory, and under every perturbation, needs three distinct times. Not of a snapshot.
     regulators
         Genes that may regulate others: their names, or the name of a boolean column of ``var``. By default all genes.
     prior
@@ -77,10 +85,14 @@ def setup_dynamics(
         ``weight`` (finite, not 0, by default 1; its sign is that of the regulation), or a directed graph of networkx
         with such weights at its edges. Tables of decoupler, such as ``decoupler.op.collectri()``, can be passed as they
         are: edges of genes that were not measured, and from genes that are no ``regulators``, are left out, and logged.
+        Not of a snapshot.
     perturbation_key
         Column of ``obs`` with the intervention on every cell: ``control``, or the genes that it holds at the level
         that was observed ("GATA1", "GATA1+SPI1"), in any order. What regulates such a gene is not fitted there. By
-        default there are no interventions.
+        default there are no interventions, or, in a snapshot, those of a registered screen.
+    perturbation_type_key
+        Column of ``obs`` with the kind of the intervention on every cell of a snapshot, such as a knock-down or an
+        activation: two kinds on one gene are two conditions.
     control
         Label of cells without intervention, or several, which count as the first.
     separator
@@ -97,7 +109,7 @@ def setup_dynamics(
     None, or the copy. Sets:
 
     `adata.uns["dynamics_fields"]`
-        The names above, and the regulators in the order of ``var_names``.
+        The names above, and the regulators in the order of ``var_names``; without ``time_key`` for a snapshot.
     `adata.varp["dynamics_prior"]` : CSR, float32
         Weights of the prior network, row regulates column; only if there is one.
 
@@ -128,6 +140,23 @@ def setup_dynamics(
            [ 0.,  0.]], dtype=float32)
     """
     first, *others = control_labels(control)
+    if time_key is None:
+        _check_snapshot(trajectory_key=trajectory_key, prior=prior)
+        snapshot = SnapshotFields(
+            perturbation_key=perturbation_key,
+            perturbation_type_key=perturbation_type_key,
+            control=first,
+            other_controls=tuple(others),
+            separator=separator,
+            layer=layer,
+        )
+        return _setup_snapshot(adata, snapshot, regulators=regulators, copy=copy)
+    if perturbation_type_key is not None:
+        msg = (
+            f"Expected `perturbation_type_key` only for a snapshot, found {perturbation_type_key!r} beside "
+            f"`time_key={time_key!r}`. Make each kind of perturbation a trajectory of its own in `trajectory_key`."
+        )
+        raise ValueError(msg)
     fields = DynamicsFields(
         time_key=time_key,
         trajectory_key=trajectory_key,
@@ -157,6 +186,34 @@ def setup_dynamics(
         len(genes),
         adata.n_vars,
     )
+    return adata if copy else None
+
+
+def _check_snapshot(**only_with_time: object) -> None:
+    """Raise if what needs a time is named without one."""
+    named = [f"`{name}`" for name, value in only_with_time.items() if value is not None]
+    if named:
+        msg = (
+            f"Expected {' and '.join(named)} only for cells along time, found no `time_key`. Name the column with the time, "
+            "or leave them out."
+        )
+        raise ValueError(msg)
+
+
+def _setup_snapshot(
+    adata: AnnData, fields: SnapshotFields, *, regulators: Sequence[str] | str | None, copy: bool
+) -> AnnData | None:
+    """Register cells without a time."""
+    if adata.isbacked:
+        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
+        raise ValueError(msg)
+    check_registration(adata, DYNAMICS_FIELDS_KEY, beside=[("varp", DYNAMICS_PRIOR_KEY)])
+    check_unique_names(
+        adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
+    )
+    fields = snapshot_fields(adata, replace(fields, regulators=_regulators(adata, regulators)))
+    adata = writable(adata, copy=copy)
+    write_dynamics_fields(adata, fields, None)
     return adata if copy else None
 
 

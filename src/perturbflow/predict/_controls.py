@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from perturbflow.screen._conditions import Vocabulary
+
 PREDICTED_SOURCE = "predicted"
 
 
@@ -35,12 +37,15 @@ class ControlCells:
         Codes of their covariates (n, K).
     types
         Type that a perturbation has in every cell (n,), "" where not stated; None where types are not registered.
+    vocabulary
+        That of the fit, and categories of covariates that are new.
     """
 
     rows: NDArray[np.intp]
     x: Expression
     covariates: NDArray[np.int64]
     types: NDArray[np.object_] | None
+    vocabulary: Vocabulary
 
     def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dense expression of some of the cells (m, G)."""
@@ -49,7 +54,7 @@ class ControlCells:
     def subset(self, keep: NDArray[np.bool_]) -> ControlCells:
         """Some of the cells, named by one boolean each."""
         types = None if self.types is None else self.types[keep]
-        return ControlCells(self.rows[keep], self.x.part(rows=keep), self.covariates[keep], types)
+        return ControlCells(self.rows[keep], self.x.part(rows=keep), self.covariates[keep], types, self.vocabulary)
 
     def contexts(self) -> list[tuple[NDArray[np.int64], str | None, NDArray[np.intp]]]:
         """Covariate codes (K,), type and members (places among these cells) of every context."""
@@ -72,6 +77,8 @@ def control_cells(
 ) -> ControlCells:
     """Find the control cells of ``adata``, which need not be registered.
 
+    Categories of covariates that the fit does not know are new contexts.
+
     Parameters
     ----------
     adata
@@ -92,7 +99,7 @@ def control_cells(
     KeyError
         If a covariate is missing.
     ValueError
-        If genes are missing, a covariate is unknown, or no control cells are left.
+        If genes are missing, a cell has no category of a covariate, or no control cells are left.
     """
     wanted = {name: str(value) for name, value in (covariates or {}).items()}
     known = [name for name, _ in fields.vocabulary.covariates]
@@ -114,26 +121,32 @@ def control_cells(
             check_key(name, adata.obs.columns, where="adata.obs", hint=hint)
             columns[name] = text_column(adata, name, missing="")
             if name in wanted:
+                found = sorted(set(columns[name].tolist()))
+                if wanted[name] not in found:
+                    msg = f"Expected {name!r} to be one of {listing(found)}, as in `adata.obs`, found {wanted[name]!r}."
+                    raise ValueError(msg)
                 keep &= columns[name] == wanted[name]
         else:
             columns[name] = np.full(adata.n_obs, wanted[name], dtype=object)
     rows = np.flatnonzero(keep)
-    for name, categories in fields.vocabulary.covariates:
-        if name in wanted and wanted[name] not in categories:
-            msg = f"Expected {name!r} to be one of {listing(categories)}, found {wanted[name]!r}."
-            raise ValueError(msg)
     if not len(rows):
         msg = (
             f"Expected control cells ({naming(fields.controls)} in `adata.obs[{fields.perturbation_key!r}]`)"
             f"{f' with {wanted}' if wanted else ''}, found none among {adata.n_obs} cells. Add control cells."
         )
         raise ValueError(msg)
-    codes = fields.vocabulary.encode_covariates({name: c[rows] for name, c in columns.items()}, n_cells=len(rows))
+    columns = {name: column[rows] for name, column in columns.items()}
+    without = [name for name, column in columns.items() if (column == "").any()]
+    if without:
+        msg = f"Expected a category of {listing(without)} for every control cell, found cells without. Fill them in."
+        raise ValueError(msg)
+    vocabulary = fields.vocabulary.with_categories(columns)
+    codes = vocabulary.encode_covariates(columns, n_cells=len(rows))
     types = None
     if fields.perturbation_type_key is not None:
         key = fields.perturbation_type_key
         types = text_column(adata, key, missing="")[rows] if key in adata.obs else np.full(len(rows), "", dtype=object)
-    return ControlCells(rows, x.part(rows=rows), codes, types)
+    return ControlCells(rows, x.part(rows=rows), codes, types, vocabulary)
 
 
 def predicted_keys(labels: Sequence[str], *, key_added: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from perturbflow._checks import check_key, listing, nearest
 from perturbflow._warnings import warn
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._entry import Entry
-from perturbflow.store._keys import is_record
+from perturbflow.store._keys import is_record, is_standing
 from perturbflow.store._stored_checks import Array, check_arrays, check_below, check_equal, probabilities
 from perturbflow.trajectories._fields import DynamicsFields
 
@@ -161,7 +161,7 @@ def _check(values: Mapping[str, Any]) -> None:
 
 
 def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
-    """Edges of the graph in ``uns[key]``; KeyError, with the function to run first, if there is none."""
+    """Edges that the graph in ``uns[key]`` keeps; KeyError, with the function to run first, if there is none."""
     hint = f"Run `pf.tl.infer_graph(adata, key_added={key!r})` first."
     check_key(key, adata.uns, where="adata.uns", hint=hint)
     result = adata.uns[key]
@@ -170,7 +170,7 @@ def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
     edges = pd.DataFrame(result["edges"] if isinstance(result["edges"], pd.DataFrame | Mapping) else {})
     for column in ("source", "target", "weight", "sign", "confidence"):
         check_key(column, edges.columns, where=where, hint=hint)
-    return edges
+    return edges[edges["kept"].astype(bool)].reset_index(drop=True) if "kept" in edges else edges
 
 
 def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynamics") -> None:
@@ -189,6 +189,13 @@ def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = T
         If the entry is something else, or is damaged.
     """
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
+    if is_standing(adata.uns[key]):
+        msg = (
+            f"Expected dynamics along time in `adata.uns[{key!r}]`, found those of cells at rest. Register a time with "
+            "`pf.pp.setup_dynamics(adata, time_key=...)` and fit again, or use `pf.tl.infer_graph` and "
+            "`pf.tl.simulate_knockout`, which need none."
+        )
+        raise ValueError(msg)
     if not is_record(adata.uns[key], "dynamics"):
         msg = (
             f"Expected fitted dynamics in `adata.uns[{key!r}]`, found something else. "

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig
+from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig, GeneSupport, Responses
 from perturbflow.flow._model import PREDICTION_SETTINGS
-from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR
+from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR, RESPONSES, SUPPORT
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._fields import PerturbationFields
 from perturbflow.screen._named_arrays import chosen
@@ -38,10 +38,10 @@ CONTROL_TOTALS = "control_totals"
 """Setting with percentiles of the totals of control cells, which new ones are compared with."""
 FILE = "flow.safetensors"
 """Name of the one file of a flow in a directory."""
-_ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "weights")
+_ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "responses", "support", "weights")
 _ENTRY = Entry(
     what="a fitted flow",
-    format=3,
+    format=4,
     names=frozenset({*_ARRAY_PARTS, "config", "settings", "fields", "fitted_splits", "genes", "init"}),
     # Nothing is predicted from the history, and settings of prediction may be changed.
     may_change=("history", *(f"config/{name}" for name in sorted(PREDICTION_SETTINGS))),
@@ -178,6 +178,8 @@ class FittedFlow:
                 "history": dict(self.history),
                 "init": dict(self.init),
                 "prior": self.flow.prior.to_arrays(),
+                "responses": self.flow.responses.to_arrays(),
+                "support": self.flow.support.to_arrays(),
                 "weights": weights,
             }
         )
@@ -219,7 +221,12 @@ class FittedFlow:
         -------
         The flow.
         """
-        return ConditionalFlow(FlowConfig.from_dict(values["config"]), AdditiveHurdlePrior.from_arrays(values["prior"]))
+        return ConditionalFlow(
+            FlowConfig.from_dict(values["config"]),
+            AdditiveHurdlePrior.from_arrays(values["prior"]),
+            responses=Responses.from_arrays(values["responses"]),
+            support=GeneSupport.from_arrays(values["support"]),
+        )
 
     @classmethod
     def _from_parts(cls, values: Mapping[str, Any]) -> Self:
@@ -326,6 +333,8 @@ def _check(values: Mapping[str, Any]) -> None:
         check_equal(found, expected, what=f"categories of {key!r}")
     sizes = {"G": config.n_genes, "P": config.n_components, "K": len(categories)}
     check_arrays(values["prior"], PRIOR, part="prior", sizes=sizes)
+    check_arrays(values["responses"], RESPONSES, part="responses", sizes=sizes)
+    check_arrays(values["support"], SUPPORT, part="support", sizes=sizes)
     check_arrays(values["calibration"], CALIBRATION, part="calibration")
     check_arrays(values["weights"], {}, part="weights")
     prior = AdditiveHurdlePrior.from_arrays(values["prior"])
@@ -334,6 +343,9 @@ def _check(values: Mapping[str, Any]) -> None:
     check_below(prior.group_components, config.n_components, what="a component")
     check_equal(int(prior.group_starts[-1]), len(prior.group_components), what="doses of training groups")
     prior.groups.doses.check_format()
+    responses = Responses.from_arrays(values["responses"])
+    check_equal(len(responses.tested), len(prior.group_contexts), what="training groups")
+    check_below(responses.groups, len(prior.group_contexts), what="a training group")
     for column, size in enumerate(categories):
         check_below(prior.contexts[:, column], size, what="a category")
     # A network of the sizes that it claims is only made if it has the weights for it.

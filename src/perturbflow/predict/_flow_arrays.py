@@ -16,6 +16,7 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "control_mean": Array(("C", "G"), low=0),
         "control_profile": Array(("C", "G"), low=0),
         "distance_unit": Array((1,), above=0),
+        "carry": Array((2, 2), low=0),
         "pool_expressed": probabilities("G"),
         "all_expressed": probabilities("G"),
         "all_mean": Array(("G",), low=0),
@@ -40,6 +41,26 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "features": Array(("P", "F")),
         "fraction": probabilities(2, 1),
     }
+)
+
+# Fields of `Responses`. r latents, Q quantiles of amounts, S states of control cells.
+RESPONSES: Mapping[str, Array] = MappingProxyType(
+    {
+        "groups": Array(("r",), low=0),
+        "loading_codes": Array((2, "r", "G")),
+        "loading_steps": Array((2, "r"), above=0),
+        "amounts": Array(("r", "Q")),
+        "couplings": Array(("r", "S"), low=-1, high=1),
+        "evidence": Array(("r",), low=0),
+        "tested": probabilities("g"),
+        "state_loadings": Array(("S", "G")),
+        "state_covariances": Array(("S", "G")),
+    }
+)
+
+# Fields of `GeneSupport`.
+SUPPORT: Mapping[str, Array] = MappingProxyType(
+    {"smallest": Array(("G",), low=0), "largest": Array(("G",), low=0)},
 )
 
 # Fields of `Calibration`: kinds, strata and scales.

@@ -105,7 +105,7 @@ class PredictedCells:
         -------
         One row a cell.
         """
-        fields, vocabulary = self.sampler.flow.fields, self.sampler.flow.vocabulary
+        fields, vocabulary = self.sampler.flow.fields, self.sampler.controls.vocabulary
         named: dict[str, list[str]] = {fields.perturbation_key: [one.label for one in self.conditions]}
         if fields.dose_key is not None:
             named[fields.dose_key] = [one.dose_label for one in self.conditions]

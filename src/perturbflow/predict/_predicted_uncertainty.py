@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from perturbflow._warnings import warn
 from perturbflow.flow import KINDS, condition_kind, mean_expression
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ def uncertainty_tables(
     -------
     Table with one row a condition and the columns ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and
     ``rms_sd`` (root mean squares over genes of the predicted effect on the mean expression and of its standard
-    deviation) and ``feature_distance`` (the largest of its components without training cells); and standard deviations, genes by perturbations, of the mean over contexts, whose errors are taken to
-    go together.
+    deviation), ``feature_distance`` (the largest of its components without training cells) and ``context_distance``
+    (:func:`context_distance`); and standard deviations, genes by perturbations, of the mean over contexts, whose errors
+    are taken to go together.
     """
     contexts: dict[tuple[int, ...], Context] = {}
     rows = []
@@ -125,7 +127,7 @@ def uncertainty_tables(
         predicted = predicted_uncertainty(fitted, condition.perturbation, contexts[codes])
         names = {
             name: categories[code]
-            for (name, categories), code in zip(fitted.vocabulary.covariates, condition.covariates, strict=True)
+            for (name, categories), code in zip(controls.vocabulary.covariates, condition.covariates, strict=True)
         }
         rows.append(
             {
@@ -135,6 +137,7 @@ def uncertainty_tables(
                 "rms_effect": float(np.sqrt(np.mean(predicted.effect**2))),
                 "rms_sd": float(np.sqrt(np.mean(predicted.sd**2))),
                 "feature_distance": _feature_distance(fitted, condition.perturbation),
+                "context_distance": context_distance(fitted, contexts[codes]),
             }
         )
         sds.setdefault(condition.label, []).append((len(condition.members), predicted.sd))
@@ -150,3 +153,50 @@ def _feature_distance(fitted: FittedFlow, perturbation: NDArray[np.floating]) ->
     prior = fitted.flow.prior
     unseen = np.flatnonzero((np.asarray(perturbation) != 0) & ~prior.trained)
     return max((prior.feature_distance(int(j)) for j in unseen), default=np.nan)
+
+
+def context_distance(fitted: FittedFlow, context: Context) -> float:
+    """How far a context is from the nearest with perturbed training cells, by the mean profile of its control cells.
+
+    Parameters
+    ----------
+    fitted
+        The fitted flow.
+    context
+        The context, from the prior's ``context``.
+
+    Returns
+    -------
+    Distance in units of the median between such contexts; 0 for one of them, NaN where there is none.
+    """
+    measured = fitted.flow.prior.groups.all_contexts
+    return float(np.sqrt(context.distances[measured].min())) if len(measured) else np.nan
+
+
+def warn_of_new_contexts(fitted: FittedFlow, controls: ControlCells, conditions: Sequence[PredictedCondition]) -> None:
+    """Warn of contexts that the fit does not know, with the nearest that it does."""
+    prior = fitted.flow.prior
+    told = {tuple(codes) for codes in prior.contexts.tolist()}
+    for condition in conditions:
+        codes = tuple(condition.covariates.tolist())
+        if codes in told:
+            continue
+        told.add(codes)
+        context = context_of(fitted, controls, condition)
+        text = (
+            f"{_named(controls, condition.covariates)} was not in training: it is placed by its "
+            f"{len(condition.members)} control cells"
+        )
+        measured = prior.groups.all_contexts
+        if len(measured) > 1:
+            nearest = prior.contexts[measured[context.distances[measured].argmin()]]
+            text += (
+                f", nearest to {_named(controls, nearest)}, at {context_distance(fitted, context):.2g} of the median "
+                "distance between known contexts"
+            )
+        warn(f"{text}. Uncertainties say what that leaves open; check the name if it should be known.")
+
+
+def _named(controls: ControlCells, codes: NDArray[np.integer]) -> str:
+    named = zip(controls.vocabulary.covariates, codes, strict=True)
+    return ", ".join(f"{name} {categories[code]!r}" for (name, categories), code in named)

@@ -120,7 +120,7 @@ def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:
     """Warn of control cells that are normalised to another total than those of the fit."""
     known = flow.settings.get(CONTROL_TOTALS, ())
     for codes, _, members in controls.contexts():
-        named = zip(flow.vocabulary.covariates, codes, strict=True)
+        named = zip(controls.vocabulary.covariates, codes, strict=True)
         labels = {name: categories[code] for (name, categories), code in named}
         what = f"The control cells of {labels}" if labels else "The control cells"
         warn_of_totals(

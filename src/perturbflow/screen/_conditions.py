@@ -174,6 +174,24 @@ class Vocabulary:
         rows.sort_indices()
         return rows, codes
 
+    def with_categories(self, columns: Mapping[str, Iterable[object]]) -> Self:
+        """Add categories of covariates that are not known yet, behind those that are.
+
+        Parameters
+        ----------
+        columns
+            Values of covariates.
+
+        Returns
+        -------
+        A vocabulary in which all of them have a code, and the known ones the same as before.
+        """
+        covariates = []
+        for key, categories in self.covariates:
+            new = set(map(str, columns.get(key, ()))) - set(categories)
+            covariates.append((key, categories + tuple(sorted(new))))
+        return replace(self, covariates=tuple(covariates))
+
     def encode_covariates(self, columns: Mapping[str, Iterable[object]], *, n_cells: int) -> NDArray[np.int64]:
         """Codes of covariates.
 

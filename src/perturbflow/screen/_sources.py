@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy import sparse
 
 from perturbflow._checks import check_matrix
+from perturbflow.screen._csr_file import CsrInFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 4096
-# Rows that are read for nothing rather than to go to the file once more, which for a CSR matrix takes as long as 1,000 rows.
-GAP = 16
-SPARSE_GAP = 1024
+GAP = 16  # rows that are read for nothing rather than to go to the file once more
 
 
 class Source(Protocol):
@@ -58,6 +58,12 @@ def source_of(values: Any, *, where: str) -> Source:
             f"`adata = adata.to_memory(); {where} = {where}.tocsr(); adata.write_h5ad(path)`."
         )
         raise TypeError(msg)
+    if _is_by_row(values):
+        if values.backend == "zarr" and find_spec("annbatch") is not None:
+            from perturbflow.screen._annbatch_rows import AnnbatchRows
+
+            return AnnbatchRows(values)
+        return CsrInFile(values)
     if hasattr(values, "dtype") and len(getattr(values, "shape", ())) == 2 and _is_in_file(values):
         return _InFile(values)
     check_matrix(values, where=where)
@@ -83,16 +89,15 @@ class InMemory:
 
 
 class _InFile:
-    """A dense or CSR matrix in an h5ad or zarr file: neighbouring rows are read together."""
+    """A dense matrix in an h5ad or zarr file: neighbouring rows are read together."""
 
     def __init__(self, values: Any) -> None:
         self.values = values
         self.shape = values.shape
-        self.gap = GAP if _is_full(values) else SPARSE_GAP
 
     def read(self, rows: NDArray[np.intp]) -> Any:
         """Return ascending rows, run by run."""
-        return stacked([self._run(run) for run in _runs(rows, self.gap)])
+        return stacked([self._run(run) for run in _runs(rows, GAP)])
 
     def _run(self, rows: NDArray[np.intp]) -> Any:
         block = _as_rows(self.values[int(rows[0]) : int(rows[-1]) + 1])
@@ -141,16 +146,14 @@ def _as_rows(block: Any) -> Any:
     return sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
 
 
-def _is_full(values: Any) -> bool:
-    from anndata.abc import CSRDataset
-
-    return not isinstance(values, CSRDataset)
-
-
 def _is_in_file(values: Any) -> bool:
+    return type(values).__module__.partition(".")[0] in {"h5py", "zarr"}
+
+
+def _is_by_row(values: Any) -> bool:
     from anndata.abc import CSRDataset
 
-    return isinstance(values, CSRDataset) or type(values).__module__.partition(".")[0] in {"h5py", "zarr"}
+    return isinstance(values, CSRDataset)
 
 
 def _is_by_column(values: Any) -> bool:

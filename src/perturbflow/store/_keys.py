@@ -35,6 +35,14 @@ def _is_flow(entry: Any) -> bool:
     return in_folder or _mapping("format", "config", "weights", "prior")(entry)
 
 
+def is_standing(entry: Any) -> bool:
+    """Whether an entry of ``uns`` is the fit to a snapshot."""
+    return _mapping("standing", "evidence", "genes")(entry)
+
+
+_is_course = _mapping("config", "weights", "genes", "sparsity_path")
+
+
 def _is_feature_table(entry: Any) -> bool:
     return isinstance(entry, pd.DataFrame) and list(entry.columns) == [
         f"feature_{k + 1}" for k in range(entry.shape[1])
@@ -87,7 +95,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
         "dynamics_fields": Record(
             "pf.pp.setup_dynamics",
             "an earlier registration",
-            {"": _mapping("time_key", "regulators")},
+            {"": _mapping("separator", "regulators", "has_prior")},
             lambda key, entry: [("varp", "dynamics_prior")] if entry.get("has_prior") else [],
         ),
         "bin_pseudotime": Record(
@@ -126,7 +134,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
             {"": _table("perturbation", "score", "sd"), "_params": _mapping("metric", "level", "distance")},
         ),
         "dynamics": Record(
-            "pf.tl.fit_dynamics", "earlier dynamics", {"": _mapping("config", "weights", "genes", "sparsity_path")}
+            "pf.tl.fit_dynamics", "earlier dynamics", {"": lambda entry: _is_course(entry) or is_standing(entry)}
         ),
         "dynamics_graph": Record("pf.tl.infer_graph", "an earlier graph", {"": _mapping("edges", "method")}, _of_graph),
         "forecast": Record("pf.tl.forecast", "an earlier forecast", {"": _mapping("values", "observed_until")}),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Literal
 
 from perturbflow.predict._dynamics_store import write_dynamics
+from perturbflow.predict._standing_store import write_standing
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
+from perturbflow.trajectories._snapshot_fields import is_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from mudata import MuData
+
+    from perturbflow.train._fit_dynamics import DynamicsOptions
 
 
 @takes_modality
@@ -57,6 +62,13 @@ def fit_dynamics(
     Genes that do not change along any trajectory that leaves them free, or little and no more than noise does, are left out
     with a warning: they have no say in units, errors and choices, nothing regulates them, and they stay at their level. If
     their levels differ between trajectories they may still regulate others.
+
+    Cells that were registered without a time are taken to be at rest in every condition, and get linear dynamics
+    :math:`\dot x = W x - x + \delta`. Evidence for edges comes from the covariance that such dynamics have, by the sparse
+    Lyapunov equation, and from interventions, under which the mean rate of every gene that is not held is zero: see
+    :func:`perturbflow.dynamics.snapshot_evidence`. W and the shift :math:`\delta` that perturbed conditions share are chosen
+    to predict perturbations that are left out: see :func:`perturbflow.dynamics.fit_standing`. Of the options below only
+    ``seed`` counts then; others are refused.
 
     Parameters
     ----------
@@ -148,6 +160,7 @@ def fit_dynamics(
     """
     from perturbflow.train._fit_dynamics import DynamicsOptions  # here, because it loads torch
     from perturbflow.train._fit_dynamics import fit_dynamics as fit
+    from perturbflow.train._fit_standing import fit_snapshot
 
     check_key_added(adata, key_added, "dynamics")
     options = DynamicsOptions(
@@ -168,7 +181,27 @@ def fit_dynamics(
         effort=effort,
         seed=seed,
     )
+    if is_snapshot(adata):
+        _check_usual(options, checkpoint=checkpoint)
+        standing = fit_snapshot(adata, seed=seed)
+        adata = writable(adata, copy=copy)
+        write_standing(adata, standing, key=key_added)
+        return adata if copy else None
     stored = fit(adata, options, checkpoint=checkpoint, progress_bar=progress_bar)
     adata = writable(adata, copy=copy)
     write_dynamics(adata, stored, key=key_added)
     return adata if copy else None
+
+
+def _check_usual(options: DynamicsOptions, *, checkpoint: object) -> None:
+    """Raise if an option is set that counts for cells along time only."""
+    changed = [
+        part.name for part in fields(options) if part.name != "seed" and getattr(options, part.name) != part.default
+    ]
+    changed += [] if checkpoint is None else ["checkpoint"]
+    if changed:
+        msg = (
+            f"Expected no option but `seed` for cells registered without a time, found {changed}. Leave them out, or "
+            "register a time with `pf.pp.setup_dynamics(adata, time_key=...)`."
+        )
+        raise ValueError(msg)

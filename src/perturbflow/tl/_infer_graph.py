@@ -8,14 +8,19 @@ from scipy import sparse
 
 from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict._standing_store import has_standing, read_standing
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added, remove_earlier
 from perturbflow.trajectories._fields import read_dynamics_fields
+from perturbflow.trajectories._snapshot_fields import is_snapshot
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+    from perturbflow.train._graph import Graph
+    from perturbflow.train._standing_graph import StandingGraph
 
 SUFFIXES = ("", "_evidence", "_rate")
 
@@ -39,6 +44,11 @@ def infer_graph(
     the mean, over the observed states, in units of the genes' spreads s and of the time scale of the fit. Its confidence
     is the share of fits, to bootstraps of the trajectories and with other seeds, that keep it (stability selection).
 
+    Of cells at rest, registered without a time, the table has all pairs of a regulator and another gene, those of most
+    evidence first. The confidence is then the share of halves of the cells, half of them seen as ranks, in which the edge
+    is among those of most evidence (see :func:`perturbflow.dynamics.edge_stability`); an edge is kept from 0.5 on. The
+    weight is its evidence, with the sign of its effect.
+
     A graph is a statement about the model: j changes the rate of i at the observed levels, given all other regulators.
     It is no proof of binding, and a regulator that was not measured is blamed on those that go with it.
 
@@ -51,7 +61,8 @@ def infer_graph(
         Jacobian; or a baseline that knows neither time nor the fit: "correlation" and "partial_correlation", whose
         absolute value is also their confidence.
     n_bootstraps
-        Number of further fits; 0 takes the edges of the fit itself with confidence 1.
+        Number of further fits; 0 takes the edges of the fit itself with confidence 1. Of cells at rest, number of halves;
+        without any, an edge for every gene and regulator is kept, with confidence 1.
     n_jobs
         Fits side by side, as in joblib: -1 for all processors, or the backend of a ``joblib.parallel_config``.
     seed
@@ -76,7 +87,8 @@ def infer_graph(
     `adata.uns["dynamics_graph" | key_added]` : dict
         ``edges`` (source, target, weight, sign, confidence, evidence), ``method`` and ``parameters``. For a second-order
         field the edges also say whether they act through the level or the rate of the source, and
-        ``varp["dynamics_graph_rate"]`` has the latter.
+        ``varp["dynamics_graph_rate"]`` has the latter. Of cells at rest, ``kept`` says which edges the graph has:
+        plots and :func:`perturbflow.tl.to_networkx` take these.
 
     Raises
     ------
@@ -99,13 +111,25 @@ def infer_graph(
     (5, 5)
     """
     from perturbflow.train._graph import FITTED, STATIC, fitted_graph, static_graph  # here, because it loads torch
+    from perturbflow.train._standing_graph import standing_graph
 
     check_one_of(method, (*FITTED, *STATIC), name="method")
     check_whole_number(n_bootstraps, name="n_bootstraps")
     check_whole_number(seed, name="seed")
     names = [f"{key_added}{suffix}" for suffix in SUFFIXES]
     check_key_added(adata, key_added, "dynamics_graph", beside=[("varp", name) for name in names])
-    if method in STATIC:
+    if method != "jacobian" and (is_snapshot(adata) or has_standing(adata, key)):
+        msg = (
+            f"Expected `method` to be 'jacobian' for cells at rest, found {method!r}. Leave it out; "
+            "`pf.baselines.partial_correlation_graph` and the like take an array."
+        )
+        raise ValueError(msg)
+    graph: Graph | StandingGraph
+    if has_standing(adata, key):
+        standing = read_standing(adata, key)
+        graph = standing_graph(adata, standing, n_halves=n_bootstraps, n_jobs=n_jobs, seed=seed)
+        genes, parameters = standing.genes, {"key": key, "n_bootstraps": n_bootstraps, "seed": seed}
+    elif method in STATIC:
         graph = static_graph(adata, read_dynamics_fields(adata), method=method)
         genes, parameters = list(map(str, adata.var_names)), {}
     else:

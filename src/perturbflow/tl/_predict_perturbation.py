@@ -17,7 +17,7 @@ from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._output_space import OutputSpace
 from perturbflow.predict._predicted_cells import PredictedCells, predicted_batches
-from perturbflow.predict._predicted_uncertainty import uncertainty_tables
+from perturbflow.predict._predicted_uncertainty import uncertainty_tables, warn_of_new_contexts
 from perturbflow.predict._prediction import (
     ConditionSampler,
     conditions_to_predict,
@@ -133,8 +133,9 @@ def predict_perturbation(
         ``params``, and ``uncertainty``: a table with one row a perturbation and context, with the ``kind`` of the
         condition ("seen", "new dose", "combination", "new context", "unseen"), the root mean squares over genes of
         the predicted effect on the mean expression and of its calibrated standard deviation (``rms_effect``,
-        ``rms_sd``), and ``feature_distance``, how far perturbations without training cells are from the nearest in
-        training (1 is usual among those in training; NaN without features).
+        ``rms_sd``), ``feature_distance``, how far perturbations without training cells are from the nearest in
+        training (1 is usual among those in training; NaN without features), and ``context_distance``, how far the
+        context is from the nearest with perturbed training cells (1 is the median between such contexts).
     `adata.varm["predicted_sd" | key_added + "_sd"]` : DataFrame (n_vars, perturbations)
         Standard deviation of the error of the predicted mean of every gene (log1p-normalised); NaN for genes that the
         flow does not know.
@@ -148,7 +149,7 @@ def predict_perturbation(
         If there is no fitted flow, or a covariate is missing.
     ValueError
         If a perturbation is unknown (the nearest known ones are named), a dose is wrong or cannot be left out, genes
-        are missing, there are no control cells, a covariate is unknown, the expression is not log1p-normalised, counts
+        are missing, there are no control cells, one has no category of a covariate, the expression is not log1p-normalised, counts
         are wanted that the control cells do not tell, ``key_added`` names something else, the device is not there, or no
         file can be made at ``path``.
     OSError
@@ -156,6 +157,10 @@ def predict_perturbation(
 
     Notes
     -----
+    A category of a covariate that the flow does not know is a new context: it is placed among the known ones by its
+    control cells, with a warning that names the nearest, as it would be if these controls had been in training; no fit is
+    needed.
+
     Conditions are streamed in batches of cells: memory is that of one batch and, unless it goes to a file, of the output.
     Control cells may be in a file too (backed, lazy, or arrays of dask): only those of a batch are read. Those of a
     context without training controls are one batch, whatever their number.
@@ -216,6 +221,7 @@ def predict_perturbation(
     conditions = conditions_to_predict(flow, controls, names, dose)
     warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
+    warn_of_new_contexts(flow, controls, conditions)
     params = {
         "key": key,
         "covariates": dict(covariates or {}),

@@ -25,7 +25,11 @@ from perturbflow.metrics._moments import Moments
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
-from perturbflow.predict._predicted_uncertainty import context_of, predicted_uncertainty
+from perturbflow.predict._predicted_uncertainty import (
+    context_of,
+    predicted_uncertainty,
+    warn_of_new_contexts,
+)
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
 from perturbflow.screen._fields import check_expression, check_writable, find_genes, read_expression, writable
 from perturbflow.screen._modality import takes_modality
@@ -171,6 +175,7 @@ def rank_perturbations(
         raise ValueError(msg)
     warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
+    warn_of_new_contexts(flow, controls, conditions)
     move = _Move.between(_Profile.of(controls.x), goal, metric)
     table = _score(flow, controls, conditions, move, level=level, rng=np.random.default_rng(seed))
     if flow.fields.dose_key is None and dose is None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
 from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.predict._solutions import check_until, new_starts, warn_without_effect
+from perturbflow.predict._standing_response import default_level, standing_response
+from perturbflow.predict._standing_store import has_standing, read_standing
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
@@ -49,6 +51,11 @@ def simulate_knockout(
     A do-intervention: whatever regulates the held genes no longer counts. The response is the difference between the
     run under intervention and the same run without it. A warning names held genes that cannot change any other, and why.
 
+    Of cells at rest, registered without a time, the result is the new standing distribution: means and standard deviations
+    of all genes. Perturbations that were measured add what they did beyond the fitted edges, so that at their level they are
+    reproduced; several genes add up what each did alone, where they were not held together. ``until``, ``n_times`` and
+    ``start`` do not apply.
+
     Parameters
     ----------
     adata
@@ -57,7 +64,9 @@ def simulate_knockout(
         One gene or several that are held together; or the level at which to hold each.
     kind
         Level of genes named without one: 0 for "knockout", a quarter of the mean observed level for "knockdown", 1.5
-        times the largest observed level for "overexpression".
+        times the largest observed level for "overexpression". Of cells at rest, the level of the measured perturbation of
+        this gene alone in that direction, for the latter two; without one, a quarter of the mean, or the mean and three
+        standard deviations.
     until
         Time up to which to solve; a quarter beyond the observed time by default.
     n_times
@@ -82,7 +91,9 @@ def simulate_knockout(
     `adata.uns["knockout" | key_added]` : dict
         ``time`` (n,), ``trajectories`` (K,), ``unperturbed`` and ``perturbed`` (K, n, d), ``genes`` (d,),
         ``interventions`` (gene, kind, value) and ``response``, a table of all genes with the mean change at the last
-        time, the largest mean change and when it is reached, in the unit of the expression.
+        time, the largest mean change and when it is reached, in the unit of the expression. Of cells at rest,
+        ``unperturbed``, ``perturbed``, ``unperturbed_sd`` and ``perturbed_sd`` (d,), and in ``response`` the change, the
+        same in standard deviations, and the ratio of the standard deviations.
 
     Raises
     ------
@@ -104,6 +115,8 @@ def simulate_knockout(
     check_key_added(adata, key_added, "knockout")
     check_one_of(kind, KINDS, name="kind")
     check_whole_number(n_times, name="n_times", least=2)
+    if has_standing(adata, key):
+        return _at_rest(adata, genes, kind, timed=(until, start), key=key, key_added=key_added, copy=copy)
     stored = read_dynamics(adata, key)
     model = stored.model
     interventions = _interventions(stored, genes, kind)
@@ -146,30 +159,70 @@ def simulate_knockout(
     return adata if copy else None
 
 
+def _at_rest(
+    adata: AnnData,
+    genes: str | Sequence[str] | Mapping[str, float],
+    kind: str,
+    *,
+    timed: tuple[object, ...],
+    key: str,
+    key_added: str,
+    copy: bool,
+) -> AnnData | None:
+    """Write the response of cells at rest."""
+    if any(value is not None for value in timed):
+        msg = "Expected neither `until` nor `start` for cells at rest, found at least one. Leave them out."
+        raise ValueError(msg)
+    standing = read_standing(adata, key)
+    interventions = _table(
+        genes, kind, mean=lambda name: float(standing.model.centre[standing.position(name)]),
+        level=lambda name: default_level(standing, name, kind),
+    )  # fmt: skip
+    response = standing_response(standing, dict(zip(interventions["gene"], interventions["value"], strict=True)))
+    adata = writable(adata, copy=copy)
+    adata.uns[key_added] = response | {"interventions": interventions}
+    return adata if copy else None
+
+
 def _interventions(stored: StoredDynamics, genes: str | Sequence[str] | Mapping[str, float], kind: str) -> pd.DataFrame:
+    """Return the table of genes and the levels at which they are held in courses."""
+
+    def observed(name: str) -> NDArray[np.float64]:
+        position = stored.position(name)
+        return stored.model.states[:, position] * stored.model.units.scale[position]
+
+    levels: dict[str, Callable[[str], float]] = {
+        "knockout": lambda name: 0.0,
+        "knockdown": lambda name: KNOCKDOWN * observed(name).mean(),
+        "overexpression": lambda name: OVEREXPRESSION * observed(name).max(),
+    }
+    return _table(genes, kind, mean=lambda name: observed(name).mean(), level=levels[kind])
+
+
+def _table(
+    genes: str | Sequence[str] | Mapping[str, float],
+    kind: str,
+    *,
+    mean: Callable[[str], float],
+    level: Callable[[str], float],
+) -> pd.DataFrame:
     """Return the table of genes and the levels at which they are held."""
     names = [genes] if isinstance(genes, str) else genes
     check_type(names, (Mapping, Sequence), name="genes", expected="a gene, several, or the level of each")
     if len(names) == 0:
-        msg = "Expected at least one gene in `genes`, found none."
+        msg = "Expected at least one gene in `genes`, found none. Name the genes to hold."
         raise ValueError(msg)
-    scale, states = stored.model.units.scale, stored.model.states
     rows = []
     for name in names:
         check_type(name, str, name="genes", expected="names of genes")
-        position = stored.position(name)
-        observed = states[:, position] * scale[position]
-        levels = {
-            "knockout": 0.0,
-            "knockdown": KNOCKDOWN * observed.mean(),
-            "overexpression": OVEREXPRESSION * observed.max(),
-        }
-        value, this_kind = levels[kind], kind
+        usual, this_kind = mean(name), kind
         if isinstance(names, Mapping):
             check_between(names[name], -LARGEST, LARGEST, name=f"genes[{name!r}]")
             value = float(names[name])
-            this_kind = "knockout" if value == 0 else "knockdown" if value < observed.mean() else "overexpression"
-        rows.append({"gene": name, "kind": this_kind, "value": float(value)})
+            this_kind = "knockout" if value == 0 else "knockdown" if value < usual else "overexpression"
+        else:
+            value = float(level(name))
+        rows.append({"gene": name, "kind": this_kind, "value": value})
     table = pd.DataFrame(rows)
     if table["gene"].duplicated().any():
         msg = f"Expected every gene once in `genes`, found {list(table['gene'])}."

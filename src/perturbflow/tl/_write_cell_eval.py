@@ -125,7 +125,7 @@ def write_cell_eval(
     # cell-eval undoes natural logarithms, which predictions for the challenge are already.
     unit = flow.fields.natural_per_unit
     cells = replace(cells, x=cells.x * (unit if total is None else 1.0))
-    contexts = _contexts(flow, controls.covariates)
+    contexts = _contexts(controls, controls.covariates)
     real_controls = _Cells.of(controls.x.take(), contexts, flow.fields.control, total=total, unit=unit)
     parts = {Path(path): [cells] if flow.fields.control in cells.labels else [cells, real_controls]}
     if real_path is not None:
@@ -190,11 +190,11 @@ def _gene_places(known: Sequence[str], genes: Sequence[str] | None) -> NDArray[n
     return places
 
 
-def _contexts(flow: FittedFlow, codes: NDArray[np.int64]) -> pd.DataFrame:
+def _contexts(controls: ControlCells, codes: NDArray[np.int64]) -> pd.DataFrame:
     """Covariates of cells as text."""
     columns = {
         name: np.array(categories, dtype=object)[column]
-        for (name, categories), column in zip(flow.vocabulary.covariates, codes.T, strict=True)
+        for (name, categories), column in zip(controls.vocabulary.covariates, codes.T, strict=True)
     }
     return pd.DataFrame(columns, index=range(len(codes)))
 
@@ -215,7 +215,7 @@ def _in_obsm(
         msg = f"Expected predictions in the rows of the control cells, found none. {_AGAIN}"
         raise ValueError(msg)
     return _Cells(
-        sparse.vstack(x, format="csr"), np.array(labels, dtype=object), _contexts(flow, np.concatenate(codes))
+        sparse.vstack(x, format="csr"), np.array(labels, dtype=object), _contexts(controls, np.concatenate(codes))
     )
 
 

@@ -17,7 +17,9 @@ from perturbflow.flow import (
     Calibration,
     ConditionalFlow,
     FlowConfig,
+    GeneSupport,
     GroupSums,
+    Responses,
     TrainingSettings,
 )
 from perturbflow.predict._device import device_of, is_first_process
@@ -81,7 +83,8 @@ def fit(
 
     The prior is estimated on the training cells; the network is trained on them and stopped early on the validation
     conditions; there it is also chosen how late the path is entered and how far the network is trusted. Then the
-    prior, whose estimation involves no choice, is estimated anew on training and validation cells together.
+    prior, and what cells share in their responses, whose estimation involves no choice, are estimated anew on training
+    and validation cells together.
 
     Parameters
     ----------
@@ -178,7 +181,11 @@ def fit(
     n_parts = _N_PARTS if calibrate else 1
     parts = sums_of_parts(screen, n_parts, seed=settings.seed)
     sums = GroupSums.union(parts)
-    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(sums, features=features), seed=settings.seed)
+    training = _in_memory(screen)
+    prior = AdditiveHurdlePrior.fit(sums, features=features)
+    responses = Responses.fit(prior, training, seed=settings.seed)
+    support = GeneSupport.of(block for _, block in screen.x.chunks())
+    flow = ConditionalFlow(config, prior, responses=responses, support=support, seed=settings.seed)
     init = {}
     if init_from is not None:
         report = transfer_weights(init_from, flow, list(map(str, adata.var_names)), fields.vocabulary)
@@ -187,10 +194,10 @@ def fit(
     flow.to(target)
     totals = summary_of_totals(_some_controls(screen, seed=settings.seed), fields.natural_per_unit)
 
-    training = _in_memory(screen)
-    held_out = None
-    if (split == "valid").any():
-        validation = read_screen(adata, rows=split == "valid")
+    held_out, trained = None, None
+    trains = config.entry < 1  # else no network is ever asked
+    validation = read_screen(adata, rows=split == "valid")
+    if trains and len(validation):
         held_out = HeldOutConditions(training, _in_memory(validation), seed=settings.seed)
         held_out = held_out if len(held_out) else None
     identity = _identity(flow, settings, screen, sums, init)
@@ -203,22 +210,23 @@ def fit(
         return saved[0]
 
     try:
-        trained = train_flow(
-            flow,
-            training,
-            settings,
-            validate=None if held_out is None else _whole_path(held_out),
-            checkpoint=None if checkpoint is None else open_checkpoint,
-            run=run,
-            plan_class=plan_class,
-            data_class=data_class,
-            datamodule=datamodule,
-            trainer_options=_on_device(target) | dict(trainer_options or {}),
-            progress_bar=progress_bar,
-        )
+        if trains:
+            trained = train_flow(
+                flow,
+                training,
+                settings,
+                validate=None if held_out is None else _whole_path(held_out),
+                checkpoint=None if checkpoint is None else open_checkpoint,
+                run=run,
+                plan_class=plan_class,
+                data_class=data_class,
+                datamodule=datamodule,
+                trainer_options=_on_device(target) | dict(trainer_options or {}),
+                progress_bar=progress_bar,
+            )
     except NonFiniteLossError as error:
         raise error.named(list(map(str, adata.var_names)), _names_of(screen)) from None
-    interrupted = _tell(trained, [str(gene) for gene in adata.var_names], screen)
+    interrupted = trained is not None and _tell(trained, [str(gene) for gene in adata.var_names], screen)
     flow.to(target)
     fitted_splits: tuple[str, ...] = ("train",)
     curve: dict[str, NDArray[np.float64]] = {}
@@ -227,9 +235,13 @@ def fit(
         with termination_interrupts():
             if held_out is not None:
                 curve = _choose(flow, held_out, guidance)
+            if len(validation) and (held_out is not None or not trains):
                 for part, more in zip(parts, sums_of_parts(validation, n_parts, seed=settings.seed), strict=True):
                     part.include(more)
                 flow.prior = AdditiveHurdlePrior.fit(GroupSums.union(parts), features=features)
+                seen = read_screen(adata, rows=(split == "train") | (split == "valid"))
+                flow.responses = Responses.fit(flow.prior, _in_memory(seen), seed=settings.seed)
+                flow.support = GeneSupport.of(block for _, block in seen.x.chunks())
                 fitted_splits = ("train", "valid")
             if calibrate:
                 calibration = Calibration.fit(parts, features=features, seed=settings.seed)
@@ -245,7 +257,7 @@ def fit(
         flow=flow.cpu(),
         genes=tuple(map(str, adata.var_names)),
         fields=fields,
-        history=trained.history,
+        history={} if trained is None else trained.history,
         fitted_splits=fitted_splits,
         settings={name: value for name, value in asdict(settings).items() if value is not None}
         | {"split_key": split_key, "interrupted": interrupted, CONTROL_TOTALS: totals},

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from perturbflow.flow import CellData, seed_of_step
 from perturbflow.flow._batches import DeviceRows
 from perturbflow.train._flow_plan import Batch
+from perturbflow.train._windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
     from perturbflow.screen._screen import Screen
 
 
-_STEPS_READ_AT_ONCE = 32
+_BYTES_READ_AT_ONCE = 2**26
+_MOST_STEPS_READ_AT_ONCE = 256
+_CELLS_MEASURED = 256  # for the bytes of a cell
 
 DataModule: TypeAlias = LightningDataModule
 """What else may give batches."""
 
 
 class FlowData(LightningDataModule):
-    """Batches that are drawn with replacement; a data splitter as scvi-tools calls it.
+    """Batches of cells drawn one by one with replacement, or by windows; a data splitter as scvi-tools calls it.
 
     An epoch is the steps between two validations. Cells in memory are kept on the device where they fit; of several
     devices each takes its part of every batch.
@@ -52,6 +55,9 @@ class FlowData(LightningDataModule):
         self.cells, self.settings = cells, settings
         self.group = torch.as_tensor(grouping.codes)
         self.rows: DeviceRows | _StoredRows | None = None
+        self.windows: Windows | None = None
+        if settings.window is not None:
+            self.windows = Windows(len(cells), settings.batch_size, settings.window, settings.seed)
 
     def setup(self, stage: str) -> None:
         """Put the cells on the device, as far as they are in memory."""
@@ -67,7 +73,7 @@ class FlowData(LightningDataModule):
         self.rows = (
             DeviceRows(self.cells.x, device)
             if isinstance(self.cells, CellData)
-            else _StoredRows(self.cells.x, device, self.own_rows)
+            else _StoredRows(self.cells.x, device, self.own_rows, self.windows, last=self.settings.max_steps)
         )
 
     def teardown(self, stage: str) -> None:
@@ -99,29 +105,55 @@ class FlowData(LightningDataModule):
 
     def draw(self, number: int) -> Tensor:
         """Rows of the cells of a step, on all devices together."""
+        if self.windows is not None:
+            return torch.as_tensor(self.windows.rows(number))
         generator = torch.Generator().manual_seed(seed_of_step(self.settings.seed, 2 * number))
         return torch.randint(len(self.group), (self.settings.batch_size,), generator=generator)
 
 
 class _StoredRows:
-    """Cells of steps from a file: those of several steps are read at once, in the order of the file."""
+    """Cells of steps from a file: those of several steps are read at once, in the order of the file.
 
-    def __init__(self, x: Expression, device: torch.device, rows_of: Callable[[int], NDArray[np.int64]]) -> None:
-        self.x, self.device, self.rows_of = x, device, rows_of
+    Those of one shuffle of windows, or as many steps as fit into some megabytes: the more cells, the nearer they are to each
+    other in the file, and the less it matters that they were drawn at random.
+    """
+
+    def __init__(
+        self,
+        x: Expression,
+        device: torch.device,
+        rows_of: Callable[[int], NDArray[np.int64]],
+        windows: Windows | None,
+        *,
+        last: int,
+    ) -> None:
+        self.x, self.device, self.rows_of, self.last = x, device, rows_of, last
+        if windows is None:
+            some = x[x.some_rows(_CELLS_MEASURED)]
+            bytes_of_step = len(rows_of(0)) * max(1, _size(some) // some.shape[0])
+            self.n_steps = int(np.clip(_BYTES_READ_AT_ONCE // bytes_of_step, 1, _MOST_STEPS_READ_AT_ONCE))
+        else:
+            self.n_steps = windows.n_steps
         self._first = -1
         self._rows, self._block = np.zeros(0, dtype=np.int64), None
 
     def of_step(self, number: int) -> Tensor:
         """Dense cells (n, G) of a step, on the device."""
-        first = number - number % _STEPS_READ_AT_ONCE
+        first = number - number % self.n_steps
         if first != self._first:
-            steps = range(first, first + _STEPS_READ_AT_ONCE)
+            self._block = None  # not beside the next one
+            steps = range(first, min(first + self.n_steps, self.last))
             self._rows = np.unique(np.concatenate([self.rows_of(step) for step in steps]))
             self._first, self._block = first, self.x[self._rows]
         block: Any = self._block
         block = block[np.searchsorted(self._rows, self.rows_of(number))]
         dense = block.toarray() if sparse.issparse(block) else block
         return torch.as_tensor(np.asarray(dense, dtype=np.float32), device=self.device)
+
+
+def _size(block: Any) -> int:
+    """Bytes of an array or a CSR matrix."""
+    return block.data.nbytes + block.indices.nbytes if sparse.issparse(block) else block.nbytes
 
 
 class _Steps:

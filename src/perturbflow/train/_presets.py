@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from perturbflow._checks import check_one_of
+from perturbflow._checks import check_one_of, listing
 from perturbflow.flow import FlowConfig, TrainingSettings
 
 
@@ -42,6 +42,18 @@ PRESETS: Mapping[str, Preset] = {
             "part_dropout": 0.3,
         },
     ),
+    # The prior alone, in closed form: predictions enter the path at its end, where the network has no say.
+    "prior": Preset(
+        options={
+            "parametrisation": "zero_inflated",
+            "source": "control",
+            "network": "mlp",
+            "width": 8,
+            "n_blocks": 1,
+            "start": 1.0,
+        },
+        settings={},
+    ),
     # PRiMeFlow (arXiv 2604.13986): gene space, noise, independent coupling, U-Net, plain velocity, Dopri5. What the
     # paper's text leaves open (widths, optimiser) is chosen for a laptop or one GPU; its batches have 38 to 54 cells.
     "primeflow": Preset(
@@ -65,6 +77,10 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
+# What may be given where no network is trained.
+_WITHOUT_NETWORK = {"seed", "precision", "compile_network"}
+
+
 def resolve(
     preset: str, choices: Mapping[str, Any], *, inherited: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], TrainingSettings]:
@@ -86,10 +102,12 @@ def resolve(
     Raises
     ------
     ValueError
-        If the preset is unknown.
+        If the preset is unknown, or trains no network and choices for one are made.
     """
     check_one_of(preset, PRESETS, name="preset")
     chosen = {name: value for name, value in choices.items() if value is not None}
+    if preset == "prior":
+        _check_no_network(chosen, inherited)
     base = dict(PRESETS[preset].options) | dict(inherited or {})
     if "network_options" in chosen and inherited:
         chosen["network_options"] = {**inherited["network_options"], **chosen["network_options"]}
@@ -101,6 +119,16 @@ def resolve(
     options = base | {name: value for name, value in chosen.items() if name in of_flow}
     settings = {**PRESETS[preset].settings, **{name: value for name, value in chosen.items() if name in of_training}}
     return options, TrainingSettings(**settings)
+
+
+def _check_no_network(chosen: Mapping[str, Any], inherited: Mapping[str, Any] | None) -> None:
+    of_network = sorted({*chosen} - _WITHOUT_NETWORK | ({"init_from"} if inherited else set()))
+    if of_network:
+        msg = (
+            f"Expected no {listing(of_network)} with `preset='prior'`, which has no network to train, found some. Leave "
+            "them out, or take another preset."
+        )
+        raise ValueError(msg)
 
 
 def check_plan_options(options: Mapping[str, Any] | None, elsewhere: tuple[str, ...]) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from perturbflow.metrics import cosine_of_log_fold_changes, recall_of_top_genes
+from perturbflow.metrics import cosine_of_log_fold_changes, energy_in_programs, recall_of_top_genes
 from perturbflow.metrics._energy import energy_distance_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,6 +28,8 @@ STARTS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
 _HALF_TRUST = 0.5
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 N_DRAWS = 2
+# The unbiased energy distance of one prediction asks for cells that do not depend on each other.
+_INDEPENDENT: dict[str, Any] = {"stratified": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,28 @@ class _Condition:
     covariates: NDArray[np.int64]
     real: NDArray[np.float32]
     energy: Callable[..., float]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How well held-out conditions are predicted.
+
+    Parameters
+    ----------
+    first
+        Energy distance of every condition in the first draw (conditions,), about unbiased.
+    energies
+        Mean energy distance over draws (conditions,).
+    cosine
+        Mean cosine of log fold changes over conditions.
+    programs
+        Energy distance in the space of the response, mean over draws (conditions,).
+    """
+
+    first: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    cosine: float
+    programs: NDArray[np.float64]
 
 
 class HeldOutConditions:
@@ -67,20 +93,17 @@ class HeldOutConditions:
         self,
         flow: ConditionalFlow,
         *,
-        n_draws: int = 1,
+        draws: Iterable[int] = (0,),
         conditions: Sequence[_Condition] | None = None,
         **changes: Any,
     ) -> Iterator[tuple[_Condition, NDArray[np.float32]]]:
-        """Every condition with its predicted cells, ``n_draws`` times.
+        """Every condition with its predicted cells, once a draw; the noise follows from its number.
 
-        A solver that chooses its steps is replaced by one with few: choices do not need its accuracy. Where there is one
-        draw, its cells are independent, as the unbiased energy distance asks.
+        A solver that chooses its steps is replaced by one with few: choices do not need its accuracy.
         """
-        if n_draws == 1:
-            changes = {"stratified": False} | changes
         if flow.config.solver_steps is None:
             changes = {"method": "multistep"} | changes
-        for draw in range(n_draws):
+        for draw in draws:
             for condition in self.conditions if conditions is None else conditions:
                 rng = np.random.default_rng([self.seed, draw])
                 yield (
@@ -93,75 +116,96 @@ class HeldOutConditions:
 
         ``changes`` are settings of prediction, see :meth:`perturbflow.flow.ConditionalFlow.sample`.
         """
-        return _energies(list(self.predictions(flow, n_draws=n_draws, **changes)), n_draws)
+        if n_draws == 1:
+            changes = _INDEPENDENT | changes
+        return _energies(list(self.predictions(flow, draws=range(n_draws), **changes)), n_draws)
 
     def choose(self, flow: ConditionalFlow) -> dict[str, float]:
         """Choose how much of the control cell to keep and how far to trust the network.
 
         The network is used only where the conditions show that it helps: its energy distance has to be lower than that
         of the prior alone by more than one standard error (of the paired difference over conditions), and not higher by
-        more than one in training conditions. A single condition has no standard error and shows nothing. A network that
+        more than one in training conditions, or in the space of the responses. A single condition has no standard error and shows nothing. A network that
         helps is tried at half of its output, too.
 
         Of the choices within one standard error of the lowest (the rule of Breiman et al. 1984), the one whose log
         fold changes agree best with the real ones wins: the first judges whole cells and is blind to weakly expressed
         genes, the second is not.
 
+        What cannot win is not computed: no second draw of what one draw shows to be above the prior, or half of the
+        output above the best of the whole, and no training conditions for choices that are not about to be made.
+
         Returns
         -------
         The chosen ``start`` and ``trust``.
         """
-        energies: dict[tuple[float, float], NDArray[np.float64]] = {}
-        cosines: dict[tuple[float, float], float] = {}
-
-        def judge(choices: Iterable[tuple[float, float]]) -> None:
-            for start, trust in choices:
-                energies[start, trust], cosines[start, trust] = self.scores(flow, start=start, trust=trust)
-
         has_law = flow.parametrisation.uses_law
         if flow.config.source == "control":
             prior = (1.0, 1.0)  # a cell that is left as it was moved never meets the network
-            judge((start, 1.0) for start in STARTS)
+            choices = [(start, 1.0) for start in STARTS if start < 1]
         elif has_law:
-            prior = (0.0, 0.0)
-            judge([prior, (0.0, 1.0)])
+            prior, choices = (0.0, 0.0), [(0.0, 1.0)]
         else:  # from noise, and without a prior in its velocity, a flow is nothing but its network
             return {"start": 0.0, "trust": 1.0}
-        better = [choice for choice in energies if _is_below(energies[choice], energies[prior])]
-        if has_law:
-            halves = [(start, _HALF_TRUST) for start, _ in better]
-            judge(halves)
-            better += [choice for choice in halves if _is_below(energies[choice], energies[prior])]
-        energies = {choice: energies[choice] for choice in (prior, *self._not_worse_where_trained(flow, better, prior))}
-        best = min(energies, key=lambda choice: energies[choice].mean())
-        as_good = [choice for choice in energies if _not_above(energies[choice], energies[best])]
-        start, trust = max(as_good, key=lambda choice: cosines[choice])
+        alone = self.scores(flow, start=prior[0], trust=prior[1])
+        assert alone is not None
+        scores = {prior: alone}
+
+        def judge(choices: Iterable[tuple[float, float]], limit: Scores) -> None:
+            for choice in choices:
+                found = self.scores(flow, limit=limit, start=choice[0], trust=choice[1])
+                # The energy distance in the space of all genes hardly sees who responds and what rises together.
+                keeps = found is not None and _not_above(found.programs, alone.programs)
+                if found is not None and keeps and _is_below(found.energies, alone.energies):
+                    scores[choice] = found
+
+        judge(choices, alone)
+        better = [choice for choice in scores if choice != prior]
+        if has_law and better:
+            judge([(start, _HALF_TRUST) for start, _ in better], scores[_lowest(scores)])
+        start, trust = self._best(flow, scores, prior)
         return {"start": start, "trust": trust}
 
-    def _not_worse_where_trained(
-        self, flow: ConditionalFlow, choices: list[tuple[float, float]], prior: tuple[float, float]
-    ) -> list[tuple[float, float]]:
-        """Those of some choices that predict training conditions not worse than the prior does."""
-        if not choices:
-            return []
-        energies = {
-            (start, trust): _energies(
-                list(self.predictions(flow, n_draws=N_DRAWS, conditions=self.seen, start=start, trust=trust)), N_DRAWS
-            )
-            for start, trust in (prior, *choices)
-        }
-        return [choice for choice in choices if _not_above(energies[choice], energies[prior])]
+    def _best(
+        self, flow: ConditionalFlow, scores: dict[tuple[float, float], Scores], prior: tuple[float, float]
+    ) -> tuple[float, float]:
+        """Choose among the prior and what is better, of which what predicts training conditions worse is left out."""
+        scores, where_trained = dict(scores), cache(partial(self._where_trained, flow))
+        while True:
+            best = _lowest(scores)
+            as_good = [choice for choice in scores if _not_above(scores[choice].energies, scores[best].energies)]
+            chosen = max(as_good, key=lambda choice: scores[choice].cosine)
+            for choice in {best, chosen} - {prior}:
+                if not _not_above(where_trained(choice), where_trained(prior)):
+                    del scores[choice]
+            if {best, chosen} <= scores.keys():
+                return chosen
 
-    def scores(self, flow: ConditionalFlow, **changes: Any) -> tuple[NDArray[np.float64], float]:
-        """Energy distances (conditions,), and the mean cosine of log fold changes over conditions."""
-        pairs = list(self.predictions(flow, n_draws=N_DRAWS, **changes))
+    def _where_trained(self, flow: ConditionalFlow, choice: tuple[float, float]) -> NDArray[np.float64]:
+        """Energy distance of training conditions (conditions,)."""
+        draws = range(N_DRAWS)
+        pairs = self.predictions(flow, draws=draws, conditions=self.seen, start=choice[0], trust=choice[1])
+        return _energies(list(pairs), N_DRAWS)
+
+    def scores(self, flow: ConditionalFlow, *, limit: Scores | None = None, **changes: Any) -> Scores | None:
+        """How well held-out conditions are predicted; None where the first draw is above the limit already."""
+        pairs = list(self.predictions(flow, **changes))
+        first = _energies(pairs, 1)
+        if limit is not None and not _not_above(first, limit.first):
+            return None
+        pairs += self.predictions(flow, draws=range(1, N_DRAWS), **changes)
         cosines = [
             cosine_of_log_fold_changes(
                 np.concatenate([cells for _, cells in pairs[i :: len(self)]]), condition.real, condition.controls
             )
             for i, condition in enumerate(self.conditions)
         ]
-        return _energies(pairs, N_DRAWS), float(np.mean(cosines))
+        return Scores(first, _energies(pairs, N_DRAWS), float(np.mean(cosines)), self._programs(pairs))
+
+    def _programs(self, pairs: Sequence[tuple[_Condition, NDArray[np.float32]]]) -> NDArray[np.float64]:
+        """Energy distance in the space of the response, mean over draws (conditions,); 0 where no gene responds."""
+        values = [energy_in_programs(cells, condition.real, condition.controls) for condition, cells in pairs]
+        return np.nan_to_num(np.reshape(values, (-1, len(self))).mean(axis=0))
 
     def guidance_curve(
         self, flow: ConditionalFlow, weights: Sequence[float] = GUIDANCES
@@ -177,7 +221,7 @@ class HeldOutConditions:
         """
         energies, recalls = {}, {}
         for weight in weights:
-            pairs = list(self.predictions(flow, guidance=weight))
+            pairs = list(self.predictions(flow, guidance=weight, **_INDEPENDENT))
             energies[weight] = _energies(pairs, 1)
             recalls[weight] = np.array(
                 [recall_of_top_genes(cells, condition.real, condition.controls) for condition, cells in pairs]
@@ -202,6 +246,11 @@ def _energies(pairs: Sequence[tuple[_Condition, NDArray[np.float32]]], n_draws: 
     following = [*pairs[n:], *pairs[:n]]
     values = [condition.energy(cells, again) for (condition, cells), (_, again) in zip(pairs, following, strict=True)]
     return np.array(values).reshape(n_draws, n).mean(axis=0)
+
+
+def _lowest(scores: Mapping[tuple[float, float], Scores]) -> tuple[float, float]:
+    """Choice of the lowest mean energy distance."""
+    return min(scores, key=lambda choice: scores[choice].energies.mean())
 
 
 def _is_below(scores: NDArray[np.float64], reference: NDArray[np.float64]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -95,7 +95,14 @@ class DynamicsFields:
         )
 
 
-def write_dynamics_fields(adata: AnnData, fields: DynamicsFields, prior: sparse.csr_matrix | None) -> None:
+class Fields(Protocol):
+    """Fields of any kind of registration."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for AnnData."""
+
+
+def write_dynamics_fields(adata: AnnData, fields: Fields, prior: sparse.csr_matrix | None) -> None:
     """Write ``uns["dynamics_fields"]`` and ``varp["dynamics_prior"]``; without a prior an earlier one is removed."""
     adata.uns[DYNAMICS_FIELDS_KEY] = fields.to_dict()
     if prior is not None:
@@ -121,9 +128,15 @@ def read_dynamics_fields(adata: AnnData) -> DynamicsFields:
     KeyError
         If nothing is registered, or a column, the layer or the prior has gone since.
     ValueError
-        If regulators have gone since.
+        If the cells were registered without a time, or regulators have gone since.
     """
     check_key(DYNAMICS_FIELDS_KEY, adata.uns, where="adata.uns", hint=_SETUP)
+    if "time_key" not in adata.uns[DYNAMICS_FIELDS_KEY]:
+        msg = (
+            "Expected cells along time, found a snapshot registered. Run `pf.pp.setup_dynamics(adata, time_key=...)` where "
+            "there is a time; `pf.tl.fit_dynamics`, `pf.tl.infer_graph` and `pf.tl.simulate_knockout` need none."
+        )
+        raise ValueError(msg)
     fields = DynamicsFields.from_dict(adata.uns[DYNAMICS_FIELDS_KEY])
     for key in (fields.time_key, fields.trajectory_key, fields.perturbation_key):
         if key is not None:

@@ -1,0 +1,114 @@
+"""Accelerated proximal gradient steps with restarts, and the maps that make coefficients exactly zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def soft_threshold(values: Array, threshold: Array | float) -> Array:
+    """Move values towards zero by a threshold, and no further: the proximal map of ``threshold * |values|``.
+
+    Parameters
+    ----------
+    values
+        Values of any shape.
+    threshold
+        Thresholds that broadcast against them.
+
+    Returns
+    -------
+    The thresholded values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0).tolist()
+    [-2.0, 0.0, 1.0]
+    """
+    return np.sign(values) * np.maximum(np.abs(values) - threshold, 0.0)
+
+
+def group_threshold(values: Array, threshold: Array | float) -> Array:
+    """Shorten the vectors along the last axis by a threshold: the proximal map of ``threshold * ||values||``.
+
+    Parameters
+    ----------
+    values
+        Values whose last axis runs within a group.
+    threshold
+        Thresholds that broadcast against the values, of size 1 along the last axis.
+
+    Returns
+    -------
+    The shortened vectors, zero where they were no longer than the threshold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> group_threshold(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0).tolist()
+    [[2.4000000000000004, 3.2], [0.0, 0.0]]
+    """
+    norm = np.linalg.norm(values, axis=-1, keepdims=True)
+    return values * np.maximum(1 - threshold / np.where(norm > 0, norm, 1.0), 0.0)
+
+
+def proximal_descent(
+    start: Array,
+    gradient: Callable[[Array], Array],
+    proximal: Callable[[Array], Array],
+    step: Array | float,
+    *,
+    n_steps: int,
+    tolerance: float,
+) -> Array:
+    """Minimise a smooth convex function plus one whose proximal map is known.
+
+    Steps are accelerated after Beck and Teboulle (2009), *SIAM J. Imaging Sci.* 2, 183; momentum is dropped when it
+    points uphill, after O'Donoghue and Candès (2015), *Found. Comput. Math.* 15, 715.
+
+    Parameters
+    ----------
+    start
+        Where to start.
+    gradient
+        Gradient of the smooth function.
+    proximal
+        Proximal map of the other one, for a step of size ``step``.
+    step
+        Step size, at most the inverse of the Lipschitz constant of the gradient; may differ between independent rows.
+    n_steps
+        Largest number of steps.
+    tolerance
+        Largest change of a value in the last step.
+
+    Returns
+    -------
+    The minimiser.
+
+    Examples
+    --------
+    The lasso with one predictor, ``min (w - 3)^2 / 2 + |w|``:
+
+    >>> import numpy as np
+    >>> proximal_descent(
+    ...     np.zeros(1), lambda w: w - 3, lambda w: soft_threshold(w, 1.0), 1.0, n_steps=50, tolerance=1e-9
+    ... )
+    array([2.])
+    """
+    current, ahead, inertia = start, start, 1.0
+    for _ in range(n_steps):
+        found = proximal(ahead - step * gradient(ahead))
+        change = found - current
+        if ((ahead - found) * change).sum() > 0:
+            inertia = 1.0
+        following = (1 + np.sqrt(1 + 4 * inertia**2)) / 2
+        ahead = found + (inertia - 1) / following * change
+        current, inertia = found, following
+        if np.abs(change).max(initial=0.0) < tolerance:
+            break
+    return current

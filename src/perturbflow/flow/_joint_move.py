@@ -1,0 +1,146 @@
+"""Moving control cells to a law with what the cells of the condition share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtri
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from perturbflow.flow._hurdle_law import Context, HurdleLaw
+    from perturbflow.flow._prior import AdditiveHurdlePrior
+    from perturbflow.flow._response_factor import ResponseFactor
+
+_LOWEST_EXPRESSION = 0.05
+_N_CORRECTIONS = 5
+_LARGEST_CORRELATION = 0.99
+
+
+def move_jointly(
+    prior: AdditiveHurdlePrior,
+    controls: NDArray[np.float32],
+    law: HurdleLaw,
+    context: Context,
+    factors: Sequence[ResponseFactor],
+    states: NDArray[np.float64],
+    *,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Move control cells to a law as :meth:`AdditiveHurdlePrior.move` does, genes that follow a latent together.
+
+    Shares and means of every gene are those of the law, as without latents. Genes that follow none are moved by
+    the prior itself, with the same random numbers.
+
+    Parameters
+    ----------
+    prior
+        The prior.
+    controls
+        Control cells (n, G).
+    law
+        The law to reach, arrays (G,).
+    context
+        The context of the control cells.
+    factors
+        The latents of the condition; without any, this is the prior's own move.
+    states
+        Standardised states of the control cells (n, K), which amounts may depend on.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    Moved cells (n, G), a new array.
+    """
+    moved = prior.move(controls, law, context, rng=rng)
+    if not factors or not len(controls):
+        return moved
+    share, value = np.array([factor.share for factor in factors]), np.array([factor.value for factor in factors])
+    genes = np.flatnonzero((share != 0).any(axis=0) | (value != 0).any(axis=0))
+    amounts = np.stack([_draw(factor, states, rng) for factor in factors], axis=1)
+    moved[:, genes] = _follow(
+        controls[:, genes],
+        law_of(law, genes),
+        context_of(context, genes),
+        amounts,
+        share[:, genes],
+        value[:, genes],
+        rng,
+    )
+    return moved
+
+
+def law_of(law: HurdleLaw, genes: NDArray[np.intp]) -> HurdleLaw:
+    """A law of some genes."""
+    return replace(law, expressed=law.expressed[genes], mean=law.mean[genes], variance=law.variance[genes])
+
+
+def context_of(context: Context, genes: NDArray[np.intp]) -> Context:
+    """What moving cells needs of a context, of some genes."""
+    return replace(context, expressed=context.expressed[genes], mean=context.mean[genes])
+
+
+def _draw(factor: ResponseFactor, states: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Amounts of the cells (n,), spread evenly over their distribution and in the order that states ask for."""
+    n_cells = len(states)
+    order = rng.standard_normal(n_cells)
+    correlation = float(np.linalg.norm(factor.coupling))
+    if correlation > 0:
+        # Amounts with modes correlate less than normal numbers of the same order do.
+        quantiles = ndtri((np.arange(len(factor.amounts)) + 0.5) / len(factor.amounts))
+        correlation /= max(float(np.corrcoef(np.sort(factor.amounts), quantiles)[0, 1]), correlation)
+        correlation = min(correlation, _LARGEST_CORRELATION)
+        told = (states @ factor.coupling).argsort().argsort()
+        order *= np.sqrt(1 - correlation**2)
+        order += correlation * ndtri((told + 0.5) / n_cells)
+    steps = (order.argsort().argsort() + rng.random()) / n_cells
+    amounts = factor.amounts[(steps * len(factor.amounts)).astype(np.intp)]
+    return amounts - amounts.mean() + factor.amounts.mean()
+
+
+def _follow(
+    controls: NDArray[np.float32],
+    law: HurdleLaw,
+    context: Context,
+    amounts: NDArray[np.float64],
+    share: NDArray[np.float64],
+    value: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Values of genes that follow the amounts (n, R)."""
+    before, after = context.expressed, law.expressed.astype(np.float64)
+    after = np.clip(after + amounts.mean(axis=0) @ share, 0, 1)
+    probability = np.clip(law.expressed + amounts @ share, 0, 1)
+    for _ in range(_N_CORRECTIONS):  # what was cut off at 0 and 1 is put back, so that the mean is that of the law
+        probability = np.clip(probability + (after - probability.mean(axis=0)), 0, 1)
+    is_on = controls > 0
+    keep = np.minimum(probability / np.maximum(before, 1e-9), 1)
+    switch_on = np.maximum((probability - before) / np.maximum(1 - before, 1e-9), 0)
+    expressed = _systematic(np.where(is_on, keep, 0), rng) | _systematic(np.where(is_on, 0, switch_on), rng)
+    total = np.maximum(probability.sum(axis=0), 1e-9)
+    with_latent = amounts @ value - (probability * (amounts @ value)).sum(axis=0) / total + amounts.mean(axis=0) @ value
+    n_expressing = before * context.n_controls
+    shift = n_expressing / (n_expressing + 1) * (law.mean - context.mean)
+    new = law.mean + np.sqrt(law.variance) * rng.standard_normal(controls.shape)
+    values = np.where(is_on, controls + shift, new) + with_latent
+    lowest = np.where(is_on, np.minimum(controls, _LOWEST_EXPRESSION), _LOWEST_EXPRESSION)
+    return np.where(expressed, np.maximum(values, lowest), 0)
+
+
+def _systematic(probability: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Choose cells with these probabilities (n, G), of every gene as many as they sum to, rounded at random.
+
+    Systematic sampling in a random order (Madow 1949).
+    """
+    order = rng.random(probability.shape).argsort(axis=0)
+    there = np.take_along_axis(probability, order, axis=0)
+    ends = np.floor(np.cumsum(there, axis=0) + rng.random(probability.shape[1]))
+    chosen = np.zeros(probability.shape, dtype=bool)
+    np.put_along_axis(chosen, order, np.diff(ends, axis=0, prepend=0.0) > 0, axis=0)
+    return chosen

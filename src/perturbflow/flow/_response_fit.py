@@ -1,0 +1,159 @@
+"""Finding the latents of the responses of a screen, condition by condition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from perturbflow.flow._control_states import ControlStates, coupled_to_states
+from perturbflow.flow._joint_move import context_of, law_of, move_jointly
+from perturbflow.flow._response_factor import ResponseFactor, fit_factor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from perturbflow.flow._grouping import Grouping
+    from perturbflow.flow._hurdle_law import Context, HurdleLaw
+    from perturbflow.flow._prior import AdditiveHurdlePrior
+
+LEAST_CELLS = 24
+_MOST_CELLS = 400
+_MOST_CONTROLS = 600
+_MOST_CONDITIONS = 2000
+_MOST_FACTORS = 3
+_MOST_GENES = 500
+_MOST_STATE_CELLS = 2000
+
+
+class Cells(Protocol):
+    """Cells in memory or in a file: rows of expression, and what was done to them."""
+
+    @property
+    def x(self) -> Any:
+        """Expression, of which ``x[rows]`` are cells in memory."""
+
+    def grouping(self) -> Grouping:
+        """Groups of the cells."""
+
+
+def find_factors(
+    prior: AdditiveHurdlePrior, cells: Cells, states: ControlStates, *, seed: int
+) -> tuple[dict[int, list[ResponseFactor]], NDArray[np.bool_]]:
+    """Latents of the training conditions.
+
+    Parameters
+    ----------
+    prior
+        The prior, which knows the conditions.
+    cells
+        Their cells and controls.
+    states
+        States of control cells.
+    seed
+        Of the cells chosen and of what is random in moving them.
+
+    Returns
+    -------
+    The latents of every group of the prior that has any, and which groups had cells enough to tell (g,).
+    """
+    grouping = cells.grouping()
+    known = {tuple(codes): number for number, codes in enumerate(prior.contexts.tolist())}
+    numbers = np.array([known.get(tuple(codes), -1) for codes in grouping.covariates.tolist()], dtype=np.intp)
+    controls = {int(numbers[i]): grouping.rows(int(i)) for i in np.flatnonzero(grouping.is_control & (numbers >= 0))}
+    places = prior.groups.find(prior.within(grouping.doses), numbers)
+    n_controls = np.array([len(controls.get(number, ())) for number in numbers.tolist()])
+    usable = ~grouping.is_control & (places >= 0) & (grouping.n_cells >= LEAST_CELLS) & (n_controls >= LEAST_CELLS)
+    chosen = np.flatnonzero(usable)
+    if len(chosen) > _MOST_CONDITIONS:
+        chosen = np.sort(chosen[np.argsort(-grouping.n_cells[chosen], kind="stable")[:_MOST_CONDITIONS]])
+    found: dict[int, list[ResponseFactor]] = {}
+    tested = np.zeros(len(prior.group_contexts), dtype=bool)
+    for number in np.unique(numbers[chosen]):
+        rng = np.random.default_rng([seed, int(number)])
+        own = dense(cells.x, _some(controls[int(number)], _MOST_CONTROLS, rng))
+        context = prior.context(prior.contexts[number])
+        for group in chosen[numbers[chosen] == number].tolist():
+            rng = np.random.default_rng([seed, int(number), int(places[group])])
+            real = dense(cells.x, _some(grouping.rows(group), _MOST_CELLS, rng))
+            law = prior.law(grouping.doses[[group]].toarray()[0], context)
+            factors = _factors(prior, real, own, law, context, states, rng)
+            tested[places[group]] = True
+            if factors:
+                found[int(places[group])] = factors
+    return found, tested
+
+
+def control_cells(cells: Cells, *, seed: int) -> list[NDArray[np.float32]]:
+    """Some control cells (n, G) of every context; of fewer contexts where there are very many.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    seed
+        Of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    grouping = cells.grouping()
+    groups = np.flatnonzero(grouping.is_control)
+    most = max(_MOST_STATE_CELLS // max(len(groups), 1), LEAST_CELLS)
+    if len(groups) * most > _MOST_STATE_CELLS:
+        groups = np.sort(rng.choice(groups, _MOST_STATE_CELLS // most, replace=False))
+    return [dense(cells.x, _some(grouping.rows(int(group)), most, rng)) for group in groups]
+
+
+def _factors(
+    prior: AdditiveHurdlePrior,
+    real: NDArray[np.float32],
+    controls: NDArray[np.float32],
+    law: HurdleLaw,
+    context: Context,
+    states: ControlStates,
+    rng: np.random.Generator,
+) -> list[ResponseFactor]:
+    """Latents of one condition: each is what the controls, moved with those before it, still lack."""
+    genes = _telling_genes(real, law, context)
+    part, there = law_of(law, genes), context_of(context, genes)
+    cells, own = real[:, genes].astype(np.float64), controls[:, genes]
+    of_controls = states.of(controls)
+    factors: list[ResponseFactor] = []
+    for _ in range(_MOST_FACTORS):
+        moved = move_jointly(prior, own, part, there, factors, of_controls, rng=rng).astype(np.float64)
+        fitted = fit_factor(cells, moved, part, there, rng=rng)
+        if fitted is None:
+            break
+        factor = coupled_to_states(*fitted, states.part(genes))
+        if not (factor.share.any() or factor.value.any()):  # a state of the controls, which vary in it already
+            break
+        factors.append(factor)
+    return [_among_all(factor, genes, len(law.expressed)) for factor in factors]
+
+
+def _telling_genes(real: NDArray[np.float32], law: HurdleLaw, context: Context) -> NDArray[np.intp]:
+    """Genes that may follow a latent: those of the largest change, and of the largest excess of variance."""
+    n_genes = real.shape[1]
+    if n_genes <= _MOST_GENES:
+        return np.arange(n_genes)
+    expected = law.expressed * (law.mean**2 + law.variance) - np.square(law.expressed * law.mean)
+    change = np.abs(law.expressed * law.mean - context.expressed * context.mean)
+    scores = change / np.sqrt(expected + 1e-3), (real.var(axis=0) + 1e-3) / (expected + 1e-3)
+    return np.unique(np.concatenate([np.argsort(-score, kind="stable")[: _MOST_GENES // 2] for score in scores]))
+
+
+def _among_all(factor: ResponseFactor, genes: NDArray[np.intp], n_genes: int) -> ResponseFactor:
+    share, value = np.zeros((2, n_genes))
+    share[genes], value[genes] = factor.share, factor.value
+    return replace(factor, share=share, value=value)
+
+
+def dense(x: Any, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Dense cells of some rows."""
+    part = x[rows]
+    return np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float32)
+
+
+def _some(rows: NDArray[np.intp], most: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

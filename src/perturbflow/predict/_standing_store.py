@@ -1,0 +1,167 @@
+"""Where dynamics of cells at rest are kept in AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturbflow._checks import check_key, listing, nearest
+from perturbflow.dynamics import StandingDynamics
+from perturbflow.store._entry import Entry
+from perturbflow.store._keys import is_standing
+from perturbflow.store._stored_checks import Array, check_arrays, check_below, check_equal
+from perturbflow.trajectories._snapshot_fields import SnapshotFields
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+# Of d genes, r of them regulators, and m perturbations.
+STANDING: Mapping[str, Array] = MappingProxyType(
+    {
+        "weights": Array(("d", "r")),
+        "regulators": Array(("r",), low=0, or_empty=True),
+        "shared": Array(("d",)),
+        "held": Array(("m", "d"), low=0, high=1, or_empty=True),
+        "shift": Array(("m", "d"), or_empty=True),
+        "offset": Array(("m", "d"), or_empty=True),
+        "stretch": Array(("m", "d"), or_empty=True),
+        "shared_stretch": Array(("d",)),
+        "noise": Array(("d",), above=0),
+        "centre": Array(("d",)),
+        "scale": Array(("d",), above=0),
+        "strength": Array((), low=0),
+    }
+)
+_ENTRY = Entry(
+    what="dynamics of cells at rest",
+    format=1,
+    names=frozenset({"standing", "evidence", "sign", "genes", "perturbations", "fields", "seed"}),
+    advice="Fit again with `pf.tl.fit_dynamics`, or read what you had stored again.",
+)
+
+
+@dataclass
+class StoredStanding:
+    """Dynamics of cells at rest with the names of their genes.
+
+    Attributes
+    ----------
+    model
+        The linear dynamics.
+    evidence, sign
+        Evidence for every edge from a regulator, and the sign of its effect (r, d).
+    genes
+        Names of the d genes.
+    perturbations
+        Names of the measured perturbations, m.
+    fields
+        The fields that the cells were registered with.
+    seed
+        Seed of the fit.
+    """
+
+    model: StandingDynamics
+    evidence: NDArray[np.float32]
+    sign: NDArray[np.float32]
+    genes: list[str]
+    perturbations: list[str]
+    fields: SnapshotFields
+    seed: int
+
+    def position(self, gene: str) -> int:
+        """Return the position of a gene.
+
+        Raises
+        ------
+        KeyError
+            If it is none of the genes, with those of similar names.
+        """
+        if gene not in self.genes:
+            msg = f"Expected one of the {len(self.genes)} genes of the fit, found {gene!r}. Similar names: "
+            raise KeyError(msg + f"{nearest(gene, self.genes, n=3)}.")
+        return self.genes.index(gene)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain arrays and values."""
+        return _ENTRY.sealed(
+            {
+                "standing": self.model.to_dict(),
+                "evidence": self.evidence,
+                "sign": self.sign,
+                "genes": np.array(self.genes, dtype=object),
+                "perturbations": np.array(self.perturbations, dtype=object),
+                "fields": self.fields.to_dict(),
+                "seed": self.seed,
+            }
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredStanding:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
+
+        Raises
+        ------
+        ValueError
+            If it was written by a later version, or is incomplete, has values that a fit does not have, or was changed.
+        """
+        return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
+
+    @classmethod
+    def _from_parts(cls, values: Mapping[str, Any]) -> StoredStanding:
+        return cls(
+            model=StandingDynamics.from_dict(values["standing"]),
+            evidence=np.asarray(values["evidence"], dtype=np.float32),
+            sign=np.asarray(values["sign"], dtype=np.float32),
+            genes=[str(gene) for gene in values["genes"]],
+            perturbations=[str(name) for name in values["perturbations"]],
+            fields=SnapshotFields.from_dict(values["fields"]),
+            seed=int(values["seed"]),
+        )
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise unless the parts are those of a fit and fit each other."""
+    d, standing = len(values["genes"]), values["standing"]
+    sizes = {"d": d, "r": len(standing["regulators"]), "m": len(values["perturbations"])}
+    check_arrays({name: standing[name] for name in STANDING}, STANDING, part="standing", sizes=sizes)
+    check_below(standing["regulators"], d, what="a regulator")
+    pairs = {"evidence": Array(("r", "d"), low=0, high=1), "sign": Array(("r", "d"), low=-1, high=1)}
+    check_arrays({name: values[name] for name in pairs}, pairs, part="", sizes=sizes)
+    check_equal(len(standing["shared"]), d, what="genes")
+
+
+def write_standing(adata: AnnData, stored: StoredStanding, *, key: str) -> None:
+    """Write dynamics of cells at rest to ``uns[key]``."""
+    adata.uns[key] = stored.to_dict()
+
+
+def has_standing(adata: AnnData, key: str) -> bool:
+    """Whether ``uns[key]`` has dynamics of cells at rest."""
+    return key in adata.uns and is_standing(adata.uns[key])
+
+
+def read_standing(adata: AnnData, key: str) -> StoredStanding:
+    """Read dynamics of cells at rest from ``uns[key]``.
+
+    Raises
+    ------
+    KeyError
+        If there are none, or genes of the fit are missing.
+    ValueError
+        If the entry is damaged.
+    """
+    check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
+    stored = StoredStanding.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
+    missing = [gene for gene in stored.genes if gene not in adata.var_names]
+    if missing:
+        msg = (
+            f"Expected the {len(stored.genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
+            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
+        )
+        raise KeyError(msg)
+    return stored

@@ -1,0 +1,83 @@
+"""Fitting dynamics to cells at rest, and how sure their edges are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from perturbflow._checks import check_whole_number, listing
+from perturbflow._warnings import warn
+from perturbflow.dynamics import Snapshot, edge_stability, fit_standing, snapshot_evidence
+from perturbflow.predict._standing_store import StoredStanding
+from perturbflow.trajectories._snapshot_fields import read_snapshot_fields, snapshot_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+
+def fit_snapshot(adata: AnnData, *, seed: int = 0) -> StoredStanding:
+    """Fit dynamics to registered cells without a time.
+
+    Parameters
+    ----------
+    adata
+        Cells registered with :func:`perturbflow.pp.setup_dynamics` without ``time_key``.
+    seed
+        Seed of everything random.
+
+    Returns
+    -------
+    The dynamics.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If what was registered has gone, or there are too few cells or none that differ.
+    """
+    check_whole_number(seed, name="seed")
+    fields = read_snapshot_fields(adata)
+    cells = snapshot_of(adata, fields)
+    genes = list(map(str, adata.var_names))
+    _check_varies(cells, genes)
+    found, few = snapshot_evidence(cells), list(cells.regulators)
+    return StoredStanding(
+        model=fit_standing(cells, seed=seed),
+        evidence=found.evidence[few].astype(np.float32),
+        sign=found.sign[few].astype(np.float32),
+        genes=genes,
+        perturbations=list(cells.names[1:]),
+        fields=fields,
+        seed=seed,
+    )
+
+
+def standing_stability(
+    adata: AnnData, stored: StoredStanding, *, n_halves: int, n_jobs: int, seed: int
+) -> NDArray[np.float64]:
+    """Share of halves of the cells in which edges come back (d, d); see :func:`perturbflow.dynamics.edge_stability`."""
+    cells = snapshot_of(adata[:, stored.genes], stored.fields)
+    rngs = np.random.default_rng(seed).spawn(max((n_halves + 1) // 2, 1))
+    # Two halves a job, as each sees the levels in one of two ways.
+    sizes = [min(2, n_halves - 2 * k) for k in range(len(rngs))]
+    parts = Parallel(n_jobs=n_jobs)(
+        delayed(edge_stability)(cells, n_halves=size, rng=rng) for size, rng in zip(sizes, rngs, strict=True)
+    )
+    return np.average(parts, axis=0, weights=sizes)
+
+
+def _check_varies(cells: Snapshot, genes: list[str]) -> None:
+    """Raise unless a regulator and another gene vary; warn of genes that do not."""
+    varies = np.diag(cells.within) > 0
+    few = [k for k in cells.regulators if varies[k]]
+    if not few or varies.sum() < 2:
+        msg = (
+            f"Expected at least one regulator and another gene whose levels differ between cells, found "
+            f"{len(few)} such regulators and {int(varies.sum())} such genes. Check the layer and the regulators."
+        )
+        raise ValueError(msg)
+    if not varies.all():
+        names = [genes[k] for k in np.flatnonzero(~varies)]
+        warn(f"{len(names)} genes have the same level in all cells and take part in no edge: {listing(names)}.")

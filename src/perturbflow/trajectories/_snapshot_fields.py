@@ -1,0 +1,225 @@
+"""Where an AnnData keeps cells without a time, and how they become a snapshot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from perturbflow._checks import check_key, listing
+from perturbflow._warnings import warn
+from perturbflow.dynamics import Snapshot
+from perturbflow.screen._fields import text_column
+from perturbflow.screen._labels import canonical_label, parse_label
+from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, finite_expression
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+FEWEST_CELLS = 10  # of a condition, for its means and spreads
+
+_AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
+_OPTIONS = ("perturbation_key", "perturbation_type_key", "layer")
+
+
+@dataclass(frozen=True)
+class SnapshotFields:
+    """Where an AnnData keeps cells at rest.
+
+    Parameters
+    ----------
+    perturbation_key, perturbation_type_key
+        Columns of ``obs`` with the genes that an intervention holds and with its kind.
+    control
+        Label of cells without intervention.
+    other_controls
+        Further labels of such cells, which all stand for ``control``.
+    separator
+        What stands between the genes of a label.
+    layer
+        Layer with the expression; None for ``X``.
+    regulators
+        Genes that may regulate others.
+    context_keys
+        Columns of ``obs`` whose values are compared only with themselves, such as the type of a cell.
+    """
+
+    perturbation_key: str | None = None
+    perturbation_type_key: str | None = None
+    control: str = "control"
+    other_controls: tuple[str, ...] = ()
+    separator: str = "+"
+    layer: str | None = None
+    regulators: tuple[str, ...] = ()
+    context_keys: tuple[str, ...] = ()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of cells without intervention."""
+        return (self.control, *self.other_controls)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for AnnData; what is not set is left out."""
+        return {
+            **{name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None},
+            "control": self.control,
+            "separator": self.separator,
+            "regulators": list(self.regulators),
+            "has_prior": False,
+            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
+            **({"context_keys": list(self.context_keys)} if self.context_keys else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        options: dict[str, Any] = {name: str(values[name]) for name in _OPTIONS if name in values}
+        for name in ("other_controls", "regulators", "context_keys"):
+            options[name] = tuple(map(str, values.get(name, ())))
+        return cls(
+            **options,
+            control=str(values["control"]),
+            separator=str(values["separator"]),
+        )
+
+
+def is_snapshot(adata: AnnData) -> bool:
+    """Whether cells without a time are registered."""
+    return "time_key" not in adata.uns.get(DYNAMICS_FIELDS_KEY, {"time_key": ""})
+
+
+def read_snapshot_fields(adata: AnnData) -> SnapshotFields:
+    """Read registered fields of a snapshot and check that all they name is still there.
+
+    Raises
+    ------
+    KeyError
+        If a column or the layer has gone since.
+    ValueError
+        If regulators have gone since.
+    """
+    fields = SnapshotFields.from_dict(adata.uns[DYNAMICS_FIELDS_KEY])
+    for key in (fields.perturbation_key, fields.perturbation_type_key, *fields.context_keys):
+        if key is not None:
+            check_key(key, adata.obs.columns, where="adata.obs", hint=_AGAIN)
+    if fields.layer is not None:
+        check_key(fields.layer, adata.layers, where="adata.layers", hint=_AGAIN)
+    missing = [gene for gene in fields.regulators if gene not in adata.var_names]
+    if missing:
+        msg = (
+            f"Expected the {len(fields.regulators)} registered regulators in `adata.var_names`, found that "
+            f"{len(missing)} are missing: {listing(missing)}. {_AGAIN}"
+        )
+        raise ValueError(msg)
+    return fields
+
+
+def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
+    """Collect the cells of every condition.
+
+    Conditions that hold no measured gene, or have fewer than ten cells, are left out with a warning. The kinds of a
+    perturbation, such as knock-down and activation, are conditions of their own.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    fields
+        Where to look.
+
+    Returns
+    -------
+    The cells; conditions are named "GATA1", or "GATA1|CRISPRi" where kinds are registered.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than ten control cells, or none in a context, or expression is not finite.
+    """
+    x = finite_expression(adata, fields.layer)
+    labels = _conditions(adata, fields)
+    codes, found = pd.factorize(pd.MultiIndex.from_arrays(labels), sort=True)
+    genes = [parse_label(label, control=fields.controls, separator=fields.separator) for label, _ in found]
+    n_cells = np.bincount(codes, minlength=len(found))
+    control = [k for k, parts in enumerate(genes) if not parts]
+    n_control = int(n_cells[control].sum())
+    if n_control < FEWEST_CELLS:
+        msg = (
+            f"Expected at least {FEWEST_CELLS} cells without intervention, found {n_control}. Name their labels in "
+            "`pf.pp.setup_dynamics(adata, control=...)`."
+        )
+        raise ValueError(msg)
+    kept = [k for k, parts in enumerate(genes) if parts and set(parts) <= {*adata.var_names}]
+    few = [k for k in kept if n_cells[k] < FEWEST_CELLS]
+    unknown = [k for k, parts in enumerate(genes) if parts and k not in kept]
+    kept = [k for k in kept if k not in few]
+    _warn_left_out([_name(found[k]) for k in unknown], "hold genes that are not in `adata.var_names`")
+    _warn_left_out([_name(found[k]) for k in few], f"have fewer than {FEWEST_CELLS} cells")
+
+    number = np.full(len(found), -1, dtype=np.intp)
+    number[control] = 0
+    number[kept] = 1 + np.arange(len(kept))
+    condition = number[codes]
+    rows = np.flatnonzero(condition >= 0)
+    held = np.zeros((1 + len(kept), adata.n_vars), dtype=bool)
+    for row, k in enumerate(kept, start=1):
+        held[row, adata.var_names.get_indexer(list(genes[k]))] = True
+    chosen = x if len(rows) == adata.n_obs else x[rows]
+    levels = np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen, dtype=np.float32)
+    return Snapshot(
+        levels=levels,
+        condition=condition[rows],
+        names=(fields.control, *(_name(found[k]) for k in kept)),
+        held=held,
+        regulators=tuple(int(k) for k in np.sort(adata.var_names.get_indexer(list(fields.regulators)))),
+        context=_contexts(adata, fields, rows, condition[rows]),
+    )
+
+
+def _conditions(adata: AnnData, fields: SnapshotFields) -> list[NDArray[np.object_]]:
+    """Label, with genes in alphabetical order, and kind of the perturbation of every cell; "" for no kind."""
+    labels, kinds = np.full(adata.n_obs, fields.control, dtype=object), np.full(adata.n_obs, "", dtype=object)
+    if fields.perturbation_key is not None:
+        codes, names = pd.factorize(text_column(adata, fields.perturbation_key))
+        parts = [parse_label(name, control=fields.controls, separator=fields.separator) for name in names]
+        known = [canonical_label(each, control=fields.control, separator=fields.separator) for each in parts]
+        labels = np.array(known, dtype=object)[codes]
+        if fields.perturbation_type_key is not None:
+            given = text_column(adata, fields.perturbation_type_key, missing="")
+            kinds = np.where(labels == fields.control, "", given)
+    return [labels, kinds]
+
+
+def _contexts(
+    adata: AnnData, fields: SnapshotFields, rows: NDArray[np.intp], condition: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Number of the context of some cells; an error if one has no control cells."""
+    if not fields.context_keys:
+        return np.zeros(len(rows), dtype=np.intp)
+    columns = [text_column(adata, key)[rows] for key in fields.context_keys]
+    codes, names = pd.factorize(pd.MultiIndex.from_arrays(columns), sort=True)
+    alone = np.setdiff1d(codes, codes[condition == 0])
+    if len(alone):
+        msg = (
+            f"Expected control cells in every context of {list(fields.context_keys)}, found none in "
+            f"{listing(names[k] for k in alone)}. Remove these cells."
+        )
+        raise ValueError(msg)
+    return codes.astype(np.intp)
+
+
+def _name(condition: tuple[str, str]) -> str:
+    return "|".join(part for part in condition if part)
+
+
+def _warn_left_out(names: list[str], why: str) -> None:
+    if names:
+        warn(f"{len(names)} perturbations are left out, because they {why}: {listing(names)}.")

@@ -1,0 +1,212 @@
+"""Cells at rest: the Lyapunov equation, interventions, evidence, and what holding genes does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.linalg import solve_continuous_lyapunov
+
+from perturbflow.dynamics import (
+    Snapshot,
+    StandingDynamics,
+    edge_stability,
+    fit_standing,
+    lyapunov_path,
+    lyapunov_residual,
+    mean_rate_path,
+    possible_edges,
+    snapshot_evidence,
+    total_effect_probability,
+)
+
+RATES = np.array([[-1.0, 0, 0, 0], [0.8, -1, 0, 0], [0, -0.7, -1, 0], [0, 0, 0, -1]])
+EDGES = {(0, 1), (1, 2)}
+
+
+def screen(*, n_cells=400, seed=0, regulators=(0, 1, 2, 3)):
+    """Cells of a chain 0 -> 1 -| 2 beside a gene of its own, unperturbed and with each of the first three held."""
+    rng = np.random.default_rng(seed)
+    levels, condition, held = [], [], np.zeros((4, 4), dtype=bool)
+    for number in range(4):
+        rates, push, noise = RATES.copy(), np.zeros(4), np.full(4, 2.0)
+        if number:
+            gene = number - 1
+            held[number, gene] = True
+            rates[gene], push[gene], noise[gene] = -np.eye(4)[gene], -3.0, 0.02
+        covariance = solve_continuous_lyapunov(rates, -np.diag(noise))
+        levels.append(rng.multivariate_normal(-np.linalg.solve(rates, push), covariance, size=n_cells))
+        condition += [number] * n_cells
+    names = ("control", "0", "1", "2")
+    return Snapshot(
+        np.concatenate(levels), np.array(condition), names, held, regulators, np.zeros(4 * n_cells, dtype=int)
+    )
+
+
+def test_the_covariance_of_a_linear_system_leaves_no_residual():
+    noise = np.array([2.0, 1.0, 0.5, 3.0])
+    covariance = solve_continuous_lyapunov(RATES, -np.diag(noise))
+    assert np.abs(lyapunov_residual(RATES, covariance, noise)).max() < 1e-12
+    assert np.abs(lyapunov_residual(RATES, covariance, 2 * noise)).max() > 0.1
+
+
+def test_the_path_goes_from_no_edge_to_rates_with_this_covariance():
+    covariance = solve_continuous_lyapunov(RATES, -2 * np.eye(4))
+    first, *_, last = lyapunov_path(covariance, range(4), [1.0, 0.1, 0.01, 1e-4])
+    assert np.abs(first - np.diag(np.diag(first))).max() < 1e-9
+    assert np.abs(lyapunov_residual(last, covariance)).max() < 1e-2
+    assert last[3, :3].tolist() == [0, 0, 0]  # independent of all
+
+
+def test_other_genes_than_regulators_regulate_none_and_solve_the_same_equation():
+    covariance = solve_continuous_lyapunov(RATES, -2 * np.eye(4))
+    path = lyapunov_path(covariance, [0, 1], [0.5, 0.01, 1e-4])
+    assert all(np.abs((rates - np.diag(np.diag(rates)))[:, 2:]).max() == 0 for rates in path)
+    residual = lyapunov_residual(path[-1], covariance)
+    assert np.abs(residual[:, :2]).max() < 0.02
+    assert path[-1][2, 1] < -0.5
+
+
+def test_interventions_give_direct_edges_and_not_the_indirect_one():
+    weights = np.abs(mean_rate_path(screen(), [0.2])[0])
+    np.fill_diagonal(weights, 0.0)
+    strongest = {(int(k % 4), int(k // 4)) for k in np.argsort(-weights.ravel())[:2]}
+    assert strongest == EDGES
+    assert weights[2, 0] < 0.2 * weights[2, 1]
+
+
+def test_total_effects_are_seen_downstream_only():
+    effect = total_effect_probability(screen(n_cells=2000))
+    assert effect[1, 0] > 0.99
+    assert effect[2, 0] > 0.99
+    assert effect[0, 2] < 0.8
+    assert effect[:, 3] == pytest.approx(effect[:, :3].mean())  # nothing held it
+
+
+def test_evidence_ranks_all_pairs_with_signs_and_edges_first():
+    found = snapshot_evidence(screen())
+    order = np.argsort(-found.evidence.ravel())[:2]
+    assert {(int(k // 4), int(k % 4)) for k in order} == EDGES
+    assert (found.sign[0, 1], found.sign[1, 2]) == (1, -1)
+    assert np.diag(found.evidence).tolist() == [0] * 4
+    assert found.evidence.max() == 1
+
+
+def test_evidence_depends_neither_on_units_nor_on_the_order_of_cells():
+    cells = screen(n_cells=100)
+    rng = np.random.default_rng(0)
+    other = Snapshot(
+        cells.levels * np.array([1.0, 10.0, 0.1, 5.0]) + 7.0,
+        cells.condition,
+        cells.names,
+        cells.held,
+        cells.regulators,
+        cells.context,
+    ).taken(rng.permutation(400))
+    other = Snapshot(other.levels - 200.0, *(other.condition, other.names, other.held, other.regulators, other.context))
+    found, expected = snapshot_evidence(other), snapshot_evidence(cells)
+    assert np.abs(found.evidence - expected.evidence).max() < 0.1
+
+
+def test_only_regulators_and_genes_that_vary_have_edges():
+    cells = screen(n_cells=50, regulators=(0, 2))
+    levels = cells.levels.copy()
+    levels[:, 3] = 1.0
+    cells = Snapshot(levels, cells.condition, cells.names, cells.held, (0, 2), cells.context)
+    assert possible_edges(cells).sum(axis=1).tolist() == [2, 0, 2, 0]
+    found = snapshot_evidence(cells).evidence
+    assert found[[1, 3]].max() == 0
+    assert found[:, 3].max() == 0
+
+
+def test_contexts_are_compared_with_themselves():
+    cells = screen(n_cells=100)
+    context = np.arange(400) % 2
+    shifted = Snapshot(
+        cells.levels + 50.0 * context[:, None], cells.condition, cells.names, cells.held, cells.regulators, context
+    )
+    assert np.abs(snapshot_evidence(shifted).evidence[0, 1] - snapshot_evidence(cells).evidence[0, 1]) < 0.1
+    assert shifted.scale == pytest.approx(cells.scale, rel=0.05)
+
+
+def test_halves_keep_half_of_every_condition_and_scores_keep_ranks():
+    cells = screen(n_cells=101)
+    half = cells.resampled(np.random.default_rng(0))
+    assert half.n_cells.tolist() == [51] * 4
+    assert (np.argsort(cells.scored().levels[:, 0]) == np.argsort(cells.levels[:, 0])).all()
+
+
+def test_stability_finds_edges_and_none_in_shuffled_cells():
+    rng = np.random.default_rng(0)
+    cells = screen()
+    stable = edge_stability(cells, n_halves=10, rng=rng)
+    assert {tuple(map(int, edge)) for edge in np.argwhere(stable >= 0.9)} <= {*EDGES}
+    assert stable[0, 1] >= 0.9
+    assert (edge_stability(cells.shuffled(rng), n_halves=20, rng=rng) >= 0.9).sum() == 0
+
+
+def test_measured_perturbations_are_reproduced():
+    cells = screen()
+    model = fit_standing(cells)
+    for gene in range(3):
+        condition = cells.levels[cells.condition == gene + 1]
+        mean, spread = model.hold({gene: float(condition[:, gene].mean())})
+        free = np.arange(4) != gene
+        assert mean == pytest.approx(condition.mean(axis=0), abs=0.05)
+        assert spread[free] == pytest.approx(condition.std(axis=0)[free], rel=0.01)
+        assert spread[gene] == 0
+
+
+def test_a_perturbation_that_was_left_out_is_predicted():
+    cells = screen(n_cells=1000)
+    model = fit_standing(cells.taken(np.flatnonzero(cells.condition != 2)), seed=0)  # gene 1 was never held
+    truth = cells.levels[cells.condition == 2].mean(axis=0)
+    mean, _ = model.hold({1: float(truth[1])})
+    assert np.sqrt(((mean - truth)[[0, 2, 3]] ** 2).mean()) < 0.7 * np.sqrt(
+        ((truth - model.centre)[[0, 2, 3]] ** 2).mean()
+    )
+
+
+def chain(weights, noise):
+    nothing = np.zeros((0, len(noise)))
+    return StandingDynamics(
+        weights=weights,
+        regulators=tuple(range(weights.shape[1])),
+        shared=np.zeros(len(noise)),
+        held=nothing.astype(bool),
+        shift=nothing,
+        offset=nothing,
+        noise=noise,
+        stretch=nothing,
+        shared_stretch=np.zeros(len(noise)),
+        centre=np.zeros(len(noise)),
+        scale=np.ones(len(noise)),
+        strength=0.0,
+    )
+
+
+def test_holding_a_gene_solves_the_steady_state_and_the_lyapunov_equation():
+    weights = np.array([[0.0, 0.3, 0.0], [0.5, 0.0, 0.2], [0.0, 0.4, 0.0], [0.7, 0.0, -0.2]])
+    noise = np.array([2.0, 1.0, 1.5, 0.5])
+    model = chain(weights, noise)
+    mean, spread = model.hold({1: 2.0})
+    assert mean == pytest.approx([0.6, 2.0, 0.8, 0.7 * 0.6 - 0.2 * 0.8])
+    cut = model.rates.copy()
+    cut[1], cut[:, 1] = 0.0, 0.0
+    cut[1, 1] = -1.0
+    before = np.diag(solve_continuous_lyapunov(model.rates, -np.diag(noise)))
+    after = np.diag(solve_continuous_lyapunov(cut, -np.diag(noise)))
+    assert spread[[0, 2, 3]] == pytest.approx(np.sqrt(after / before)[[0, 2, 3]])
+
+
+def test_nothing_held_changes_nothing():
+    model = fit_standing(screen(n_cells=50))
+    mean, spread = model.hold({})
+    assert mean.tolist() == model.centre.tolist()
+    assert spread == pytest.approx(model.scale)
+
+
+def test_stored_dynamics_predict_the_same():
+    model = fit_standing(screen(n_cells=50))
+    again = StandingDynamics.from_dict(model.to_dict())
+    for one, other in zip(model.hold({0: -2.0}), again.hold({0: -2.0}), strict=True):
+        assert one.tolist() == other.tolist()

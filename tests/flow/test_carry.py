@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from perturbflow.flow._carry import Carry, carried
+from perturbflow.flow._context_covariance import FullCovariance
+from perturbflow.flow._measurements import Measurements
+
+SCALES = (0.2, 0.8, 1.6)
+
+
+def test_contexts_count_by_resemblance():
+    changes, nothing = np.array([[0.01], [0.03]]), np.zeros((2, 1))
+    for difference, reach in ((0.0, 0.3), (0.6, 0.3), (0.6, 2.0)):
+        weight = 1 / (1 + np.exp(-difference / reach))
+        found = carried(changes, nothing, np.zeros(1), np.array([1.0, 1.0 + difference]), reach=reach, scale=1.0)
+        assert found[0] == pytest.approx(0.01 * weight + 0.03 * (1 - weight))
+    half = carried(changes, nothing, np.zeros(1), np.array([0.0, 0.0]), reach=0.3, scale=0.5)
+    assert half[0] == pytest.approx(0.01)
+
+
+def test_small_changes_add_and_large_ones_end_where_they_ended():
+    bases, base = np.array([[2.0]]), np.array([0.5])
+    for change, made_up in ((0.0, 0.0), (0.01, 1e-4), (1.0, 0.5), (-1.0, 0.5), (30.0, 1.0)):
+        found = carried(np.array([[change]]), bases, base, np.zeros(1), reach=0.3, scale=1.0)
+        assert found[0] - change == pytest.approx(made_up * 1.5, rel=2e-3, abs=1e-12)
+
+
+def test_where_a_change_was_measured_it_stays():
+    rng = np.random.default_rng(0)
+    carry = carry_of(4)
+    changes = rng.normal(size=(2, 5))
+    found = carry.everywhere(np.array([0, 2]), changes)
+    np.testing.assert_array_equal(found[[0, 2]], changes)
+    alone = carry.everywhere(np.array([1]), changes[:1])
+    np.testing.assert_allclose(alone, carried_from(carry, 1, changes[:1]), rtol=1e-12)
+
+
+def carried_from(carry, observed, changes):
+    return [
+        changes[0]
+        if context == observed
+        else carried(
+            changes,
+            carry.bases[[observed]],
+            carry.bases[context],
+            np.zeros(1),
+            reach=carry.reach,
+            scale=carry.scale,
+        )
+        for context in range(carry.n_contexts)
+    ]
+
+
+def carry_of(n_contexts, n_genes=5):
+    rng = np.random.default_rng(1)
+    places = rng.normal(size=(n_contexts, 3))
+    distances = np.square(places[:, None] - places).sum(axis=-1)
+    covariance = FullCovariance(np.eye(n_contexts))
+    bases = rng.normal(size=(n_contexts, n_genes)) * 0.01
+    return Carry(distances, bases, np.arange(n_contexts), [covariance], np.ones(n_genes))
+
+
+def measured(effects, noise=0.01):
+    """One component in as many contexts as there are rows."""
+    n, n_genes = effects.shape
+    return Measurements(
+        design=sparse.csr_matrix(np.ones((n, 1))),
+        levels=np.zeros(1, dtype=np.int64),
+        which=np.arange(n),
+        effects=effects.astype(np.float32),
+        variances=np.full((n, n_genes), noise, dtype=np.float32),
+        lowest=np.full((n, n_genes), -9.0),
+        highest=np.full((n, n_genes), 9.0),
+        strata=np.zeros(n_genes, dtype=np.intp),
+    )
+
+
+def test_the_usual_way_stays_without_evidence():
+    rng = np.random.default_rng(0)
+    for n_contexts in (1, 2):
+        carry = carry_of(n_contexts, 200)
+        common = measured(np.repeat(rng.normal(0, 0.5, (1, 200)), n_contexts, axis=0))
+        chosen = carry.chosen(common, SCALES)
+        assert (chosen.reach, chosen.scale) == (carry.reach, carry.scale)
+
+
+def test_effects_that_differ_everywhere_are_not_carried():
+    rng = np.random.default_rng(0)
+    carry = carry_of(8, 200)
+    assert carry.chosen(measured(rng.normal(0, 0.5, (8, 200))), SCALES).scale < 1
+
+
+def test_effects_that_are_common_but_noisy_are_averaged_over_more_contexts():
+    rng = np.random.default_rng(0)
+    carry = replace(carry_of(8, 300), distances=4 * carry_of(8).distances)
+    common = rng.normal(0, 0.2, (1, 300)) + rng.normal(0, 0.2, (8, 300))
+    assert carry.chosen(measured(common, noise=0.04), SCALES).reach > carry.reach

@@ -1,0 +1,141 @@
+"""Metrics of who responds and what rises together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from perturbflow.metrics import (
+    classifier_auroc,
+    correlation_of_response,
+    energy_in_programs,
+    error_of_responders,
+    error_of_response_correlation,
+    fraction_of_responders,
+)
+
+RESPONSES = [
+    fraction_of_responders,
+    error_of_responders,
+    correlation_of_response,
+    error_of_response_correlation,
+    energy_in_programs,
+]
+N_GENES = 12
+
+
+def mixture(n, fraction, *, seed, shift=4.0, n_responding=6):
+    """Cells of which a fraction is shifted in some genes."""
+    rng = np.random.default_rng(seed)
+    cells = rng.normal(size=(n, N_GENES))
+    cells[: round(fraction * n), :n_responding] += shift
+    return cells[rng.permutation(n)]
+
+
+def shuffled(cells, seed=0):
+    """The same values of every gene, in an order of its own."""
+    rng = np.random.default_rng(seed)
+    return np.column_stack([rng.permutation(values) for values in cells.T])
+
+
+CONTROL = mixture(800, 0.0, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_fraction_is_that_of_the_mixture(fraction):
+    real = mixture(1000, fraction, seed=1)
+    assert fraction_of_responders(real, real, CONTROL) == pytest.approx(fraction, abs=0.02)
+    assert fraction_of_responders(CONTROL, real, CONTROL) == pytest.approx(0, abs=0.01)
+    # Other cells are scored along the direction of the real ones.
+    assert fraction_of_responders(mixture(1000, 0.3, seed=2), real, CONTROL) == pytest.approx(0.3, abs=0.02)
+
+
+def test_error_is_the_difference_of_fractions():
+    real, predicted = mixture(600, 0.7, seed=1), mixture(500, 0.3, seed=2)
+    expected = fraction_of_responders(real, real, CONTROL) - fraction_of_responders(predicted, real, CONTROL)
+    assert error_of_responders(predicted, real, CONTROL) == pytest.approx(expected)
+    assert error_of_responders(real, real, CONTROL) == 0
+
+
+def test_correlation_of_a_mixture_is_that_of_its_means():
+    real = mixture(4000, 0.5, seed=1)
+    # Between genes with a variance of 1 in both halves and means 4 apart: 4 / (4 + 1).
+    assert correlation_of_response(real, real, CONTROL, n_top=6) == pytest.approx(0.8, abs=0.01)
+    assert correlation_of_response(shuffled(real), real, CONTROL, n_top=6) == pytest.approx(0, abs=0.01)
+    assert error_of_response_correlation(shuffled(real), real, CONTROL, n_top=6) == pytest.approx(0.8, abs=0.02)
+
+
+def test_genes_that_fall_respond_together_with_those_that_rise():
+    real = mixture(1000, 0.5, seed=1)
+    flipped = np.where(np.arange(N_GENES) < 3, -1.0, 1.0)
+    found = correlation_of_response(real * flipped, real * flipped, CONTROL * flipped, n_top=6)
+    assert found == pytest.approx(correlation_of_response(real, real, CONTROL, n_top=6))
+
+
+def test_energy_in_programs_sees_what_marginals_hide():
+    real, again = mixture(500, 0.4, seed=1), mixture(500, 0.4, seed=2)
+    assert abs(energy_in_programs(again, real, CONTROL)) < 0.01
+    assert energy_in_programs(shuffled(real), real, CONTROL) > 0.1
+    assert energy_in_programs(CONTROL, real, CONTROL) > 0.3
+
+
+def test_energy_in_programs_does_not_depend_on_the_units_of_genes():
+    real, predicted = mixture(200, 0.4, seed=1), mixture(150, 0.6, seed=2)
+    units = np.random.default_rng(0).uniform(0.5, 2, N_GENES)
+    expected = energy_in_programs(predicted, real, CONTROL)
+    assert energy_in_programs(predicted * units, real * units, CONTROL * units) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", RESPONSES)
+def test_without_a_difference_there_is_no_response(metric):
+    constant = np.ones((5, 3))
+    assert np.isnan(metric(mixture(5, 0.5, seed=0)[:, :3], constant, constant))
+
+
+def test_a_classifier_tells_what_is_different():
+    real, again = mixture(400, 0.4, seed=1), mixture(300, 0.4, seed=2)
+    assert classifier_auroc(again, real) == pytest.approx(0.5, abs=0.05)
+    assert classifier_auroc(shuffled(real), real) > 0.6
+    assert classifier_auroc(real + 20, real) == 1
+    assert classifier_auroc(np.concatenate([real, real]), real) < 0.5
+    assert np.isnan(classifier_auroc(np.ones((3, 2)), np.ones((4, 2))))
+
+
+def test_a_classifier_takes_some_of_many_cells():
+    many = np.random.default_rng(0).normal(size=(2500, 3))
+    assert classifier_auroc(many, many[:100] + 9) == 1
+
+
+@pytest.mark.parametrize("metric", RESPONSES)
+def test_control_cells_are_checked(metric):
+    real = mixture(20, 0.5, seed=0)
+    with pytest.raises(ValueError, match="finite values in `control`"):
+        metric(real, real, np.full((3, N_GENES), np.nan))
+    with pytest.raises(ValueError, match="Expected the same genes in .*'control': 2"):
+        metric(real, real, real[:, :2])
+    with pytest.raises(ValueError, match="Expected at least 2 cells and 1 gene in `control`"):
+        metric(real, real, real[:1])
+
+
+@pytest.mark.parametrize("metric", RESPONSES)
+def test_sparse_cells_are_the_same(metric):
+    real, predicted, control = (
+        np.maximum(cells, 0) for cells in (mixture(60, 0.5, seed=0), mixture(50, 0.2, seed=1), CONTROL)
+    )
+    expected = metric(predicted, real, control)
+    found = metric(*(sparse.csr_matrix(cells) for cells in (predicted, real, control)))
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", [fraction_of_responders, error_of_responders])
+@pytest.mark.parametrize("level", [0, 1, -0.5])
+def test_bad_level(metric, level):
+    with pytest.raises(ValueError, match="Expected `level` between 0 and 1"):
+        metric(CONTROL, CONTROL, CONTROL, level=level)
+
+
+@pytest.mark.parametrize("metric", [correlation_of_response, error_of_response_correlation])
+def test_too_few_genes(metric):
+    with pytest.raises(ValueError, match="Expected `n_top` to be at least 2, found 1"):
+        metric(CONTROL, CONTROL, CONTROL, n_top=1)

@@ -1,0 +1,17 @@
+"""The benchmark of graphs runs in short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def test_benchmark_of_graphs_judges_simulated_screens(run, tmp_path):
+    output = run(str(CHECKOUT / "benchmarks/graphs.py"), "--quick", "--out", "out")
+    rows = pd.read_csv(tmp_path / "out/graphs.csv").groupby("method")["AUPRC ratio"].mean()
+    assert rows["default"] > 2
+    assert rows["default"] > rows["correlation"]
+    assert "mean rank" in output
