@@ -82,7 +82,10 @@ def test_responders_of_a_training_condition_are_predicted(fraction):
     prior, responses = fitted(screen)
     found = predict(prior, responses, controls, (1, 0))
     alone = prior.move(
-        controls, prior.law(np.array([1, 0], dtype=np.float32), prior.context(HERE)), prior.context(HERE), rng=screen.rng
+        controls,
+        prior.law(np.array([1, 0], dtype=np.float32), prior.context(HERE)),
+        prior.context(HERE),
+        rng=screen.rng,
     )
     assert abs(correlation(program(alone))) < 0.02  # what moving gene by gene loses
     # Somewhat too large where most respond: values of a gene spread more where they are higher, and a law has one variance.
@@ -219,7 +222,9 @@ def test_a_dose_has_the_latent_of_the_nearest():
     screen.add(400), screen.add(300, (1, 0), (0.2, 0)), screen.add(300, (4, 0), (0.8, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    found = [responses.of(prior, np.array([dose, 0], dtype=np.float32), context)[0].amounts for dose in (1, 1.2, 3.5, 4)]
+    found = [
+        responses.of(prior, np.array([dose, 0], dtype=np.float32), context)[0].amounts for dose in (1, 1.2, 3.5, 4)
+    ]
     # What the law lacks at a measured dose is not carried to others.
     np.testing.assert_allclose(found[1], found[0] - found[0].mean(), atol=1e-6)
     np.testing.assert_allclose(found[2], found[3] - found[3].mean(), atol=1e-6)
@@ -266,6 +271,19 @@ def test_a_flow_enters_its_path_with_the_latents():
         controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), start=1.0
     )
     assert correlation(program(without)) < 0.02
+
+
+def test_a_new_prior_is_without_the_latents_of_the_old():
+    screen = Screen()
+    screen.add(200)
+    screen.add(200, (1, 0), (0.5, 0))
+    cells = screen.data()
+    prior = AdditiveHurdlePrior.fit(cells)
+    flow = ConditionalFlow(FlowConfig(n_genes=N_GENES, n_components=2, n_categories=(1,), width=8), prior)
+    flow.responses = Responses.fit(prior, cells)
+    assert flow.responses.tested.any()
+    flow.prior = AdditiveHurdlePrior.fit(cells)
+    assert not flow.responses.tested.any()
 
 
 def test_states_are_those_beyond_noise():

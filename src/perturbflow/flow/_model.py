@@ -99,7 +99,8 @@ class ConditionalFlow(nn.Module):
             raise ValueError(msg)
         self.config = config
         self.prior = prior
-        self.responses = Responses.none(prior) if responses is None else responses
+        if responses is not None:
+            self.responses = responses
         self.support = GeneSupport.unknown(prior.n_genes) if support is None else support
         self.parametrisation = PARAMETRISATIONS[config.parametrisation]
         features = prior.features if prior.features.shape[1] else None
@@ -112,6 +113,16 @@ class ConditionalFlow(nn.Module):
                 self.encoder.size,
                 **config.network_settings,
             ).float()  # also where another type is the default
+
+    @property
+    def prior(self) -> AdditiveHurdlePrior:
+        """The prior. A new one is without latents of responses, which belong to the groups that it was fitted to."""
+        return self._prior
+
+    @prior.setter
+    def prior(self, prior: AdditiveHurdlePrior) -> None:
+        self._prior = prior
+        self.responses = Responses.none(prior)
 
     @property
     def device(self) -> torch.device:

@@ -152,7 +152,10 @@ class PriorArrays:
         distances = context.distances[observed]
         halves = zip(changes.astype(np.float64), bases, base, self.carry.tolist(), strict=True)
         return np.stack(
-            [carried(delta, there, here, distances, reach=reach, scale=scale) for delta, there, here, (reach, scale) in halves]
+            [
+                carried(delta, there, here, distances, reach=reach, scale=scale)
+                for delta, there, here, (reach, scale) in halves
+            ]
         )
 
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
