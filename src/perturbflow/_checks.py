@@ -32,6 +32,14 @@ def nearest(word: str, options: Iterable[str], *, n: int | None = None) -> list[
     return sorted(ratio, key=lambda option: (-ratio[option], option))[:n]
 
 
+def position_of(gene: str, genes: list[str]) -> int:
+    """Position of a gene among those of a fit; KeyError, with those of similar names, if it is none of them."""
+    if gene not in genes:
+        msg = f"Expected one of the {len(genes)} genes of the fit, found {gene!r}. Similar names: {nearest(gene, genes, n=3)}."
+        raise KeyError(msg)
+    return genes.index(gene)
+
+
 def check_type(value: object, kind: type | tuple[type, ...], *, name: str, expected: str) -> None:
     """Raise TypeError unless ``value`` is an instance of ``kind``."""
     if not isinstance(value, kind):

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from perturbflow.flow import TrainingSettings
 from perturbflow.models import fit
@@ -131,7 +132,7 @@ def test_as_many_steps_are_read_at_once_as_fit_into_memory(registered, tmp_path,
         read.append(len(rows))
         return take(self, rows)
 
-    bytes_of_step = 32 * 8 * np.count_nonzero(screen.subset().x[:].toarray()) / len(screen)
+    bytes_of_step = 32 * 8 * sparse.csr_matrix(screen.subset().x).nnz / len(screen)
     monkeypatch.setattr(_flow_data, "_BYTES_READ_AT_ONCE", round(3.5 * bytes_of_step))
     monkeypatch.setattr(_flow_data, "_CELLS_MEASURED", len(screen))
     data = FlowData(screen, screen.grouping(), TrainingSettings(max_steps=8, batch_size=32))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, listing, nearest
+from perturbflow._checks import check_key, listing, position_of
 from perturbflow._warnings import warn
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._entry import Entry
@@ -92,10 +92,7 @@ class StoredDynamics:
         KeyError
             If it is none of the genes, with those of similar names.
         """
-        if gene not in self.genes:
-            msg = f"Expected one of the {len(self.genes)} genes of the fit, found {gene!r}. Similar names: "
-            raise KeyError(msg + f"{nearest(gene, self.genes, n=3)}.")
-        return self.genes.index(gene)
+        return position_of(gene, self.genes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain arrays, values and tables."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from perturbflow._checks import check_key, check_matrix, check_unique_names, lis
 from perturbflow.dynamics import Trajectory
 from perturbflow.screen._fields import expression, text_column
 from perturbflow.screen._labels import canonical_label, naming, parse_label
+from perturbflow.trajectories._cell_fields import AGAIN, CellFields
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,85 +25,41 @@ DYNAMICS_FIELDS_KEY = "dynamics_fields"
 DYNAMICS_PRIOR_KEY = "dynamics_prior"
 
 _SETUP = "Run `pf.pp.setup_dynamics(adata, ...)` first."
-_AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
 _EVERYTHING = "all"  # the name of the one trajectory where cells are not told apart
-_OPTIONS = ("trajectory_key", "perturbation_key", "layer")
 _NUMBER_WITH_UNIT = re.compile(r"([^\d+-]*?)(\d+(?:\.\d+)?)(\D*)")  # "6 h", "day 3"
 
 
 @dataclass(frozen=True)
-class DynamicsFields:
+class DynamicsFields(CellFields):
     """Where an AnnData keeps what dynamics are fitted to.
 
     Parameters
     ----------
     time_key
         Column of ``obs`` with the time or pseudotime.
-    trajectory_key, perturbation_key
-        Columns of ``obs`` with the trajectory and with the genes that an intervention clamps.
-    control
-        Label of cells without intervention.
-    other_controls
-        Further labels of such cells, which all stand for ``control``.
-    separator
-        What stands between the genes of a label.
-    layer
-        Layer with the expression; None for ``X``.
-    regulators
-        Genes that may regulate others.
+    trajectory_key
+        Column of ``obs`` with the trajectory.
     has_prior
         Whether ``varp["dynamics_prior"]`` has a prior network.
     """
 
     time_key: str
     trajectory_key: str | None = None
-    perturbation_key: str | None = None
-    control: str = "control"
-    separator: str = "+"
-    layer: str | None = None
-    regulators: tuple[str, ...] = ()
     has_prior: bool = False
-    other_controls: tuple[str, ...] = ()
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """All labels of cells without intervention."""
-        return (self.control, *self.other_controls)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""
-        return {
-            "time_key": self.time_key,
-            **{name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None},
-            "control": self.control,
-            "separator": self.separator,
-            "regulators": list(self.regulators),
-            "has_prior": self.has_prior,
-            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
-        }
+        own = {"time_key": self.time_key, "has_prior": self.has_prior, **self._set(["trajectory_key"])}
+        return own | super().to_dict()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
-        return cls(
-            time_key=str(values["time_key"]),
-            **{name: str(values[name]) for name in _OPTIONS if name in values},
-            control=str(values["control"]),
-            separator=str(values["separator"]),
-            regulators=tuple(map(str, values["regulators"])),
-            has_prior=bool(values["has_prior"]),
-            other_controls=tuple(map(str, values.get("other_controls", ()))),
-        )
+        common = cls.common(values, ["trajectory_key"])
+        return cls(time_key=str(values["time_key"]), has_prior=bool(values["has_prior"]), **common)
 
 
-class Fields(Protocol):
-    """Fields of any kind of registration."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for AnnData."""
-
-
-def write_dynamics_fields(adata: AnnData, fields: Fields, prior: sparse.csr_matrix | None) -> None:
+def write_dynamics_fields(adata: AnnData, fields: CellFields, prior: sparse.csr_matrix | None) -> None:
     """Write ``uns["dynamics_fields"]`` and ``varp["dynamics_prior"]``; without a prior an earlier one is removed."""
     adata.uns[DYNAMICS_FIELDS_KEY] = fields.to_dict()
     if prior is not None:
@@ -138,20 +95,9 @@ def read_dynamics_fields(adata: AnnData) -> DynamicsFields:
         )
         raise ValueError(msg)
     fields = DynamicsFields.from_dict(adata.uns[DYNAMICS_FIELDS_KEY])
-    for key in (fields.time_key, fields.trajectory_key, fields.perturbation_key):
-        if key is not None:
-            check_key(key, adata.obs.columns, where="adata.obs", hint=_AGAIN)
-    if fields.layer is not None:
-        check_key(fields.layer, adata.layers, where="adata.layers", hint=_AGAIN)
+    fields.check_present(adata, fields.time_key, fields.trajectory_key)
     if fields.has_prior:
-        check_key(DYNAMICS_PRIOR_KEY, adata.varp, where="adata.varp", hint=_AGAIN)
-    missing = [gene for gene in fields.regulators if gene not in adata.var_names]
-    if missing:
-        msg = (
-            f"Expected the {len(fields.regulators)} registered regulators in `adata.var_names`, found that "
-            f"{len(missing)} are missing: {listing(missing)}. {_AGAIN}"
-        )
-        raise ValueError(msg)
+        check_key(DYNAMICS_PRIOR_KEY, adata.varp, where="adata.varp", hint=AGAIN)
     return fields
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from perturbflow._checks import check_key, listing
+from perturbflow._checks import listing
 from perturbflow._warnings import warn
 from perturbflow.dynamics import Snapshot
 from perturbflow.screen._fields import text_column
 from perturbflow.screen._labels import canonical_label, parse_label
+from perturbflow.trajectories._cell_fields import CellFields
 from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, finite_expression
 
 if TYPE_CHECKING:
@@ -26,69 +27,32 @@ logger = logging.getLogger(__name__)
 
 FEWEST_CELLS = 10  # of a condition, for its means and spreads
 
-_AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
-_OPTIONS = ("perturbation_key", "perturbation_type_key", "layer")
-
 
 @dataclass(frozen=True)
-class SnapshotFields:
+class SnapshotFields(CellFields):
     """Where an AnnData keeps cells at rest.
 
     Parameters
     ----------
-    perturbation_key, perturbation_type_key
-        Columns of ``obs`` with the genes that an intervention holds and with its kind.
-    control
-        Label of cells without intervention.
-    other_controls
-        Further labels of such cells, which all stand for ``control``.
-    separator
-        What stands between the genes of a label.
-    layer
-        Layer with the expression; None for ``X``.
-    regulators
-        Genes that may regulate others.
+    perturbation_type_key
+        Column of ``obs`` with the kind of an intervention.
     context_keys
         Columns of ``obs`` whose values are compared only with themselves, such as the type of a cell.
     """
 
-    perturbation_key: str | None = None
     perturbation_type_key: str | None = None
-    control: str = "control"
-    other_controls: tuple[str, ...] = ()
-    separator: str = "+"
-    layer: str | None = None
-    regulators: tuple[str, ...] = ()
     context_keys: tuple[str, ...] = ()
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """All labels of cells without intervention."""
-        return (self.control, *self.other_controls)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""
-        return {
-            **{name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None},
-            "control": self.control,
-            "separator": self.separator,
-            "regulators": list(self.regulators),
-            "has_prior": False,
-            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
-            **({"context_keys": list(self.context_keys)} if self.context_keys else {}),
-        }
+        contexts = {"context_keys": list(self.context_keys)} if self.context_keys else {}
+        return {"has_prior": False, **contexts, **self._set(["perturbation_type_key"])} | super().to_dict()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
-        options: dict[str, Any] = {name: str(values[name]) for name in _OPTIONS if name in values}
-        for name in ("other_controls", "regulators", "context_keys"):
-            options[name] = tuple(map(str, values.get(name, ())))
-        return cls(
-            **options,
-            control=str(values["control"]),
-            separator=str(values["separator"]),
-        )
+        contexts = tuple(map(str, values.get("context_keys", ())))
+        return cls(context_keys=contexts, **cls.common(values, ["perturbation_type_key"]))
 
 
 def is_snapshot(adata: AnnData) -> bool:
@@ -107,18 +71,7 @@ def read_snapshot_fields(adata: AnnData) -> SnapshotFields:
         If regulators have gone since.
     """
     fields = SnapshotFields.from_dict(adata.uns[DYNAMICS_FIELDS_KEY])
-    for key in (fields.perturbation_key, fields.perturbation_type_key, *fields.context_keys):
-        if key is not None:
-            check_key(key, adata.obs.columns, where="adata.obs", hint=_AGAIN)
-    if fields.layer is not None:
-        check_key(fields.layer, adata.layers, where="adata.layers", hint=_AGAIN)
-    missing = [gene for gene in fields.regulators if gene not in adata.var_names]
-    if missing:
-        msg = (
-            f"Expected the {len(fields.regulators)} registered regulators in `adata.var_names`, found that "
-            f"{len(missing)} are missing: {listing(missing)}. {_AGAIN}"
-        )
-        raise ValueError(msg)
+    fields.check_present(adata, fields.perturbation_type_key, *fields.context_keys)
     return fields
 
 

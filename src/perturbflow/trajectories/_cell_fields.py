@@ -1,0 +1,96 @@
+"""Fields that cells along time and cells at rest have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from perturbflow._checks import check_key, listing
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
+_OPTIONS = ("perturbation_key", "layer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFields:
+    """Where an AnnData keeps cells and what was done to them.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``obs`` with the genes that an intervention holds.
+    control
+        Label of cells without intervention.
+    other_controls
+        Further labels of such cells, which all stand for ``control``.
+    separator
+        What stands between the genes of a label.
+    layer
+        Layer with the expression; None for ``X``.
+    regulators
+        Genes that may regulate others.
+    """
+
+    perturbation_key: str | None = None
+    control: str = "control"
+    other_controls: tuple[str, ...] = ()
+    separator: str = "+"
+    layer: str | None = None
+    regulators: tuple[str, ...] = ()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """All labels of cells without intervention."""
+        return (self.control, *self.other_controls)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for AnnData; what is not set is left out."""
+        return {
+            **self._set(_OPTIONS),
+            "control": self.control,
+            "separator": self.separator,
+            "regulators": list(self.regulators),
+            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
+        }
+
+    def _set(self, names: Iterable[str]) -> dict[str, str]:
+        """Options that are not None."""
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @staticmethod
+    def common(values: Mapping[str, Any], options: Iterable[str] = ()) -> dict[str, Any]:
+        """Read what :meth:`to_dict` wrote, and further options, also after a file has turned lists into arrays."""
+        return {
+            **{name: str(values[name]) for name in (*_OPTIONS, *options) if name in values},
+            "control": str(values["control"]),
+            "separator": str(values["separator"]),
+            "regulators": tuple(map(str, values.get("regulators", ()))),
+            "other_controls": tuple(map(str, values.get("other_controls", ()))),
+        }
+
+    def check_present(self, adata: AnnData, *columns: str | None) -> None:
+        """Check that columns, the layer and the regulators are still there.
+
+        Raises
+        ------
+        KeyError
+            If a column or the layer has gone.
+        ValueError
+            If regulators have gone.
+        """
+        for key in (*columns, self.perturbation_key):
+            if key is not None:
+                check_key(key, adata.obs.columns, where="adata.obs", hint=AGAIN)
+        if self.layer is not None:
+            check_key(self.layer, adata.layers, where="adata.layers", hint=AGAIN)
+        missing = [gene for gene in self.regulators if gene not in adata.var_names]
+        if missing:
+            msg = (
+                f"Expected the {len(self.regulators)} registered regulators in `adata.var_names`, found that "
+                f"{len(missing)} are missing: {listing(missing)}. {AGAIN}"
+            )
+            raise ValueError(msg)
