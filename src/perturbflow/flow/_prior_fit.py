@@ -32,7 +32,7 @@ Changes: TypeAlias = """tuple[
 _CONTEXT_PSEUDO_CELLS = 2.0  # of the controls of all contexts, added to each context's controls
 _PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expressed values is estimated
 _VALUES_AT_ONCE = 4_000_000
-_STRATA = (0.03, 0.1, 0.3, 0.6)  # of the share of cells that express a gene
+_STRATA = (0.05, 0.3)  # of the share of cells that express a gene
 _ANGLE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 _MEAN_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 

@@ -227,24 +227,32 @@ def mixture_responsibilities(
     The probabilities (..., M, G).
     """
     likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=-2, keepdims=True))
-    n_genes = likelihoods.shape[-1]
-    if strata is None:
-        strata = np.zeros(n_genes, dtype=np.intp)
+    strata = np.zeros(likelihoods.shape[-1], dtype=np.intp) if strata is None else strata
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    parts = [likelihoods[..., genes] for genes in members] if len(members) > 1 else [likelihoods]
-    weights = [np.full((*likelihoods.shape[:-1], 1), 1 / likelihoods.shape[-2]) for _ in parts]
-    for _ in range(_EM_STEPS):
-        counts = [
-            own * (part @ (1 / (own.swapaxes(-1, -2) @ part)).swapaxes(-1, -2))
-            for own, part in zip(weights, parts, strict=True)
-        ]
-        common = sum(counts, start=np.zeros(())) * (_STEADYING_GENES / n_genes) if len(parts) > 1 else np.zeros(())
-        for stratum, (own, part) in enumerate(zip(counts, parts, strict=True)):
-            own = own + common
-            own[..., 0, :] += _NULL_PSEUDO_GENES * part.shape[-1] / n_genes
-            weights[stratum] = own / own.sum(axis=-2, keepdims=True)
+    parts = [np.ascontiguousarray(likelihoods[..., genes]) for genes in members] if len(members) > 1 else [likelihoods]
     responsibilities = np.empty_like(likelihoods)
-    for genes, own, part in zip(members, weights, parts, strict=True):
-        mine = part * own
-        responsibilities[..., genes] = mine / mine.sum(axis=-2, keepdims=True)
+    for genes, part, weights in zip(members, parts, _mixture_weights(parts), strict=True):
+        part *= weights[..., None]
+        part /= part.sum(axis=-2, keepdims=True)
+        responsibilities[..., genes] = part
     return responsibilities
+
+
+def _mixture_weights(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Weights of the components in every stratum (S, ..., M), by expectation-maximisation over its genes (..., M, G')."""
+    *batch, n_components, _ = parts[0].shape
+    sizes = np.array([part.shape[-1] for part in parts])
+    null = (_NULL_PSEUDO_GENES * sizes / sizes.sum()).reshape(-1, *(1 for _ in batch))
+    weights = np.full((len(parts), *batch, n_components), 1 / n_components)
+    counts = np.empty((*weights.shape, 1))
+    for _ in range(_EM_STEPS):
+        for own, part, found in zip(weights, parts, counts, strict=True):
+            mixed = own[..., None, :] @ part
+            np.matmul(part, np.divide(1, mixed, out=mixed).swapaxes(-1, -2), out=found)
+        numbers = counts[..., 0]
+        numbers *= weights
+        if len(parts) > 1:
+            numbers += np.add.reduce(numbers, axis=0) * (_STEADYING_GENES / sizes.sum())
+        numbers[..., 0] += null
+        np.divide(numbers, np.add.reduce(numbers, axis=-1, keepdims=True), out=weights)
+    return weights
