@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import pandas as pd
+from _common import markdown
 
 import perturbflow as pf
 
@@ -64,12 +65,12 @@ def main() -> None:
     tables = {"graphs": table}
     ratio = table.pivot_table(index="network", columns="method", values="AUPRC ratio", sort=False)[list(METHODS)]
     ratio.loc["mean rank"] = ratio.rank(axis=1, ascending=False).mean()
-    print(ratio.round(2).to_markdown())
+    print(markdown(ratio.round(2)))
     if folder is not None:
         cells = dspin(folder)
         tables["curve"] = curve(cells)
         tables["left_out"] = left_out(cells)
-        print(tables["curve"].round(3).to_markdown(index=False))
+        print(markdown(tables["curve"].round(3).set_index(tables["curve"].columns[0])))
         print(tables["left_out"].drop(columns="perturbation").mean().round(3).to_string())
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)

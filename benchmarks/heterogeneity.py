@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from _common import markdown
 
 import perturbflow as pf
 from perturbflow.flow import AdditiveHurdlePrior, Responses
@@ -204,7 +205,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     scores.to_csv(arguments.output / "heterogeneity_conditions.csv", index=False)
     table.to_csv(arguments.output / "heterogeneity.csv", index=False)
-    print(table.round(3).to_markdown(index=False))
+    print(markdown(table.round(3).set_index(table.columns[0])))
 
 
 if __name__ == "__main__":

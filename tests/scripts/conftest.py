@@ -20,7 +20,7 @@ def run(tmp_path) -> Callable[..., str]:
             env=os.environ | environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
