@@ -67,11 +67,9 @@ FLOW = [
     step("pp.split_scenario", "perturbench_combination", key_added="scenario", fraction=0.7),
     step(
         "tl.fit_flow",
-        width=16,
-        n_blocks=1,
+        model_kwargs={"width": 16, "n_blocks": 1, "parametrisation": "velocity"},
         max_steps=2,
-        parametrisation="velocity",
-        calibrate=False,
+        plan_kwargs={"calibrate": False},
         progress_bar=False,
     ),
     step("tl.predict_perturbation", [COMBINATION, "A"], as_anndata=True, n_cells=5),

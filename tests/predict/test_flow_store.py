@@ -109,12 +109,10 @@ def test_flow_without_covariates_survives(registered, tmp_path):
     setup_perturbation(registered, perturbation_key="perturbation", control="control")
     fit_flow(
         registered,
-        width=8,
-        n_blocks=1,
+        model_kwargs={"width": 8, "n_blocks": 1},
         max_steps=1,
-        batch_size=8,
+        plan_kwargs={"batch_size": 8, "calibrate": False},
         split_key="none",
-        calibrate=False,
         progress_bar=False,
     )
     flow = read_flow(registered)
@@ -128,10 +126,9 @@ def test_store_is_one_file_and_uns_only_names_it(registered, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     fit_flow(
         registered,
-        width=8,
-        n_blocks=1,
+        model_kwargs={"width": 8, "n_blocks": 1},
         max_steps=1,
-        batch_size=8,
+        plan_kwargs={"batch_size": 8},
         split_key="none",
         progress_bar=False,
         store="models/first",

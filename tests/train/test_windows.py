@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from perturbflow.flow import TrainingSettings
-from perturbflow.models import fit
+from perturbflow.models import FlowOptions, fit
 from perturbflow.screen._annotations import read_annotations
 from perturbflow.screen._expression import Expression, dense
 from perturbflow.screen._fields import read_screen
@@ -105,11 +105,11 @@ def test_batches_are_the_same_from_memory_and_from_a_file(registered, stored_els
 
 
 def test_a_fit_by_windows_is_another_one_of_the_same_quality(registered):
-    kwargs: Any = {"options": OPTIONS, "calibrate": False, "progress_bar": False}
     losses = []
     for window in (None, 16):
         settings = TrainingSettings(max_steps=60, batch_size=64, validate_every=20, window=window)
-        losses.append(fit(registered, settings=settings, **kwargs).history["loss"])
+        options = FlowOptions(OPTIONS, settings, calibrate=False)
+        losses.append(fit(registered, options, progress_bar=False).history["loss"])
     assert (losses[0] != losses[1]).any()
     np.testing.assert_allclose(losses[0][-1], losses[1][-1], rtol=0.1)
 

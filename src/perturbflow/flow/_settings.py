@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 
@@ -47,6 +48,8 @@ class TrainingSettings:
 
     Raises
     ------
+    TypeError
+        If a number is not whole where it has to be.
     ValueError
         If a setting is out of its range.
 
@@ -78,13 +81,16 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "warmup_steps", "validate_every", "patience"):
-            if getattr(self, name) < 1:
-                msg = f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}."
+        for name in ("max_steps", "batch_size", "window", "warmup_steps", "validate_every", "patience", "seed"):
+            value, least = getattr(self, name), int(name != "seed")
+            if name == "window" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                msg = f"Expected `{name}` to be a whole number, found {value!r} of type {type(value).__name__}."
+                raise TypeError(msg)
+            if value < least:
+                msg = f"Expected `{name}` to be at least {least}, found {value!r}."
                 raise ValueError(msg)
-        if self.window is not None and self.window < 1:
-            msg = f"Expected `window` to be None or at least 1, found {self.window!r}."
-            raise ValueError(msg)
         for name in ("condition_dropout", "part_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 msg = f"Expected `{name}` to be at least 0 and below 1, found {getattr(self, name)!r}."
@@ -95,4 +101,8 @@ class TrainingSettings:
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 msg = f"Expected `{name}` to be above 0, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        for name in ("weight_decay", "max_minutes"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                msg = f"Expected `{name}` to be at least 0, found {getattr(self, name)!r}."
                 raise ValueError(msg)
