@@ -9,7 +9,6 @@ from perturbflow.flow._data import CellData
 from perturbflow.flow._denoiser_solver import follow_expectation
 from perturbflow.flow._embedding import VelocityNetwork
 from perturbflow.flow._gene_networks import GeneNetworks
-from perturbflow.flow._gene_order import coexpression_order
 from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._grouping import Group, Grouping
 from perturbflow.flow._law_uncertainty import LawUncertainty
@@ -70,7 +69,6 @@ __all__ = [
     "Velocity",
     "VelocityNetwork",
     "ZeroInflated",
-    "coexpression_order",
     "condition_kind",
     "context_covariances",
     "draw_path",

@@ -244,12 +244,11 @@ class FlowOptions:
 def _merged(preset: Mapping[str, Any], chosen: dict[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the configuration: those that were chosen, else those of an earlier flow, else those of the preset."""
     base = {**preset, **inherited}
-    if "network_options" in chosen and inherited:
-        chosen["network_options"] = {**inherited["network_options"], **chosen["network_options"]}
     if chosen.get("network", base["network"]) != base["network"]:
         # The sizes of one network say nothing about another.
         base = {name: value for name, value in base.items() if name not in ("width", "n_blocks", "network_options")}
-    return base | chosen
+    further = {**base.get("network_options", {}), **chosen.get("network_options", {})}
+    return base | chosen | ({"network_options": further} if further else {})
 
 
 def _check_no_network(chosen: list[str]) -> None:
