@@ -42,7 +42,7 @@ def test_same_fit_and_same_cells_as_the_functions(registered):
     adata = registered.copy()
     PRiMeFlow.setup_anndata(adata, **FIELDS)
     model = trained(adata, split_key="split")
-    fit_flow(registered, **SMALL, **QUICK)
+    fit_flow(registered, model_kwargs=SMALL, **QUICK)
     flow, same = model.fitted, read_flow(registered)
     assert flow.config == same.config
     assert flow.fitted_splits == same.fitted_splits == ("train", "valid")

@@ -95,7 +95,12 @@ DYNAMICS = [
     step("pp.assign_lineages", "fates", time_key="time", names=["left", "right"]),
     step("pp.bin_pseudotime", time_key="time", trajectory_key="trajectory", n_bins=5),
     step("pp.setup_dynamics", time_key="time", trajectory_key="trajectory"),
-    step("tl.fit_dynamics", strengths=[0.01, 0.02], effort=0.01, n_candidates=2, progress_bar=False),
+    step(
+        "tl.fit_dynamics",
+        plan_kwargs={"strengths": [0.01, 0.02], "n_candidates": 2},
+        effort=0.01,
+        progress_bar=False,
+    ),
     step("tl.infer_graph", n_bootstraps=1),
     step("tl.to_networkx"),
     step("tl.forecast"),

@@ -116,7 +116,7 @@ def test_a_fit_by_windows_is_another_one_of_the_same_quality(registered):
 
 @pytest.mark.parametrize("window", [0, -3])
 def test_a_window_has_cells(window):
-    with pytest.raises(ValueError, match=f"Expected `window` to be None or at least 1, found {window}"):
+    with pytest.raises(ValueError, match=f"Expected `window` to be at least 1, found {window}"):
         TrainingSettings(window=window)
 
 
