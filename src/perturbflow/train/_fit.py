@@ -142,7 +142,7 @@ def fit(
     fields = read_fields(adata)
     check_expression(adata, fields)
     if split_key in adata.obs:
-        split = check_no_leakage(adata, split_key)
+        split = check_no_leakage(adata, split_key, fields=fields)
     else:
         logger.warning(
             "`adata.obs[%r]` not found: all cells are training cells, without early stopping and without choices on "
@@ -153,7 +153,9 @@ def fit(
     if not (split == "train").any():
         msg = f"Expected training cells, found no 'train' in `adata.obs[{split_key!r}]`. Split the cells again."
         raise ValueError(msg)
-    screen = read_screen(adata, rows=split == "train")
+    known = read_screen(adata, fields=fields, rows=split != "test")
+    is_training = split[split != "test"] == "train"
+    screen = known.part(is_training)
     if max_epochs is not None:
         settings = replace(settings, max_steps=math.ceil(max_epochs * len(screen) / settings.batch_size))
     config = FlowConfig(
@@ -182,7 +184,7 @@ def fit(
 
     held_out, trained = None, None
     trains = config.entry < 1  # else no network is ever asked
-    validation = read_screen(adata, rows=split == "valid")
+    validation = known.part(~is_training)
     if trains and len(validation):
         held_out = HeldOutConditions(training, _in_memory(validation), seed=settings.seed)
         held_out = held_out if len(held_out) else None
@@ -225,9 +227,8 @@ def fit(
                 for part, more in zip(parts, sums_of_parts(validation, n_parts, seed=settings.seed), strict=True):
                     part.include(more)
                 flow.prior = AdditiveHurdlePrior.fit(GroupSums.union(parts), features=features)
-                seen = read_screen(adata, rows=(split == "train") | (split == "valid"))
-                flow.responses = Responses.fit(flow.prior, _in_memory(seen), seed=settings.seed)
-                flow.support = GeneSupport.of(block for _, block in seen.x.chunks())
+                flow.responses = Responses.fit(flow.prior, _in_memory(known), seed=settings.seed)
+                flow.support = GeneSupport.of(block for _, block in known.x.chunks())
                 fitted_splits = ("train", "valid")
             if options.calibrate:
                 calibration = Calibration.fit(parts, features=features, seed=settings.seed)
