@@ -102,7 +102,7 @@ def main(folder: str) -> None:
         "model_params": {"width": [8, 16], "n_blocks": 1},
         "train_params": {
             "max_steps": 4,
-            "plan_kwargs": {"learning_rate": [1e-3, 1e-2], "batch_size": 16, "calibrate": False},
+            "plan_kwargs": {"learning_rate": [1e-3, 1e-2], "batch_size": 16, "validate_every": 2, "calibrate": False},
             "progress_bar": False,
         },
     }

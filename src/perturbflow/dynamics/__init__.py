@@ -7,7 +7,7 @@ from perturbflow.dynamics._field import ACTIVATIONS, DenseField, TargetField, Ve
 from perturbflow.dynamics._field_config import FieldConfig
 from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
-from perturbflow.dynamics._integrate import rk4_step, solve_adaptive, solve_rk4
+from perturbflow.dynamics._integrate import rk4_step, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
 from perturbflow.dynamics._lyapunov import lyapunov_path, lyapunov_residual
 from perturbflow.dynamics._mean_rates import mean_rate_path, total_effect_probability
@@ -64,7 +64,6 @@ __all__ = [
     "sample_gates",
     "smooth",
     "snapshot_evidence",
-    "solve_adaptive",
     "solve_rk4",
     "total_effect_probability",
 ]

@@ -15,34 +15,13 @@ class TrainingSettings:
     ----------
     max_steps
         Number of optimiser steps.
-    max_minutes
-        Stop after this time even if steps remain; no limit if None. Two runs are then no longer identical.
-    batch_size
-        Cells a step.
-    window
-        Neighbouring cells that are drawn together, to be shuffled with those of many other windows; None: each cell is
-        drawn for itself. For files of very many cells, of which whole windows are read faster.
-    learning_rate
-        Peak of the schedule: linear warm-up, then cosine to a hundredth.
-    weight_decay
-        Of AdamW.
-    warmup_steps
-        Length of the warm-up; 1 is none.
-    gradient_clip
-        Largest norm of the gradient.
-    condition_dropout
-        Probability that the whole condition is dropped, for guidance.
-    part_dropout
-        Probability that the network is not told the perturbations, and each covariate, apart.
+    max_minutes, batch_size, window, learning_rate, weight_decay, warmup_steps, gradient_clip, condition_dropout, part_dropout
+        See :class:`perturbflow.models.FlowPlanKwargs`, as for all that are not described here.
     precision
         ``"full"``, ``"bfloat16"`` (mixed: the network's matrix products in bfloat16, weights, laws and loss in full), or
         ``"auto"``: mixed on a GPU that has it, full elsewhere.
-    compile_network
-        Whether ``torch.compile`` translates the network: pays in long fits on a GPU.
-    validate_every
-        Steps between validations.
-    patience
-        Validations without improvement before training stops.
+    compile_network, validate_every, patience
+        How steps are made and watched.
     seed
         Of batches, noise and dropout.
 
