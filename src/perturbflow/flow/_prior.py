@@ -60,7 +60,8 @@ class AdditiveHurdlePrior(PriorArrays):
     distance_unit
         Median squared distance between profiles of contexts that have perturbed cells (1,).
     carry
-        Reach and scale with which changes of angles and means are carried to contexts without them (2, 2).
+        How changes of angles and means are carried to contexts without them: reach, scale, and whether large ones end
+        where they ended (2, 3).
     pool_expressed
         Share of the controls of all contexts that expresses a gene (G,).
     all_expressed, all_mean

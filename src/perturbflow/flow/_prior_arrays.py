@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from perturbflow.flow._carry import carried
+from perturbflow.flow._carry import Way, carried
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
 from perturbflow.flow._prior_fit import Pool, shrink_base
@@ -151,12 +151,7 @@ class PriorArrays:
         """Carry changes (2, O, G) to a new context (2, G)."""
         distances = context.distances[observed]
         halves = zip(changes.astype(np.float64), bases, base, self.carry.tolist(), strict=True)
-        return np.stack(
-            [
-                carried(delta, there, here, distances, reach=reach, scale=scale)
-                for delta, there, here, (reach, scale) in halves
-            ]
-        )
+        return np.stack([carried(delta, there, here, distances, Way(*way)) for delta, there, here, way in halves])
 
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
         """Doses as they count: none is above the largest of training.
