@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,7 +52,12 @@ def routes() -> dict[str, Counter[tuple[str, str]]]:
     pf.pp.setup_dynamics(courses, time_key="time", trajectory_key="trajectory")
     pf.tl.fit_dynamics(courses, effort=0.02, strength=0.002, eliminate=False, progress_bar=False)
     label = screen.obs.loc[screen.obs["split"] == "test", "perturbation"].iloc[0]
-    scores = {"metrics": ["rmse_of_mean_effects"], "baselines": ["mean effect"], "n_permutations": 2, "n_resamples": 2}
+    scores: Any = {
+        "metrics": ["rmse_of_mean_effects"],
+        "baselines": ["mean effect"],
+        "n_permutations": 2,
+        "n_resamples": 2,
+    }
     calls: dict[str, Callable[[], object]] = {
         "fit_flow": lambda: pf.tl.fit_flow(screen, max_steps=2, progress_bar=False),
         "predict_perturbation": lambda: pf.tl.predict_perturbation(screen, label),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -68,5 +69,6 @@ def test_unknown_preset_is_an_error():
 
 
 def test_unknown_keys_are_named_with_their_neighbours():
+    wrong: Any = {"patiens": 3, "x": 1}
     with pytest.raises(TypeError, match=r"found \['patiens', 'x'\]. Instead of 'patiens' use 'patience'.$"):
-        FlowOptions.of(plan_kwargs={"patiens": 3, "x": 1})  # type: ignore[typeddict-unknown-key]
+        FlowOptions.of(plan_kwargs=wrong)
