@@ -6,7 +6,7 @@ import pytest
 from perturbflow.screen._fields import read_screen
 
 
-@pytest.mark.parametrize("rows", [np.array([5, 3, 8, 3]), np.arange(600) % 3 == 0, np.zeros(600, dtype=bool)])
+@pytest.mark.parametrize("rows", [np.array([5, 3, 8]), np.arange(600) % 3 == 0, np.zeros(600, dtype=bool)])
 def test_a_part_is_what_reading_these_cells_gives(registered, rows):
     whole = read_screen(registered)
     part, again = whole.part(rows), read_screen(registered, rows=rows)
