@@ -73,15 +73,15 @@ def carried(
     bases
         What they were added to (O, G).
     base
-        What the carried change is added to (G,).
+        What the carried change is added to (..., G), in one context or several.
     distances
-        Squared distances to these contexts (O,), in units of their median.
+        Squared distances to these contexts (..., O), in units of their median.
     way
         How it is carried.
 
     Returns
     -------
-    The change (G,).
+    The change (..., G).
 
     Examples
     --------
@@ -91,8 +91,8 @@ def carried(
     >>> carried(changes, bases, np.zeros(2), near_first, Way(reach=0.3)).round(2)  # 2 from 1 ends at 3, or nearly
     array([2.67, 0.1 ])
     """
-    weights = np.exp(-(distances - distances.min()) / way.reach)
-    weights /= weights.sum()
+    weights = np.exp(-(distances - distances.min(axis=-1, keepdims=True)) / way.reach)
+    weights /= weights.sum(axis=-1, keepdims=True)
     change = way.scale * (weights @ changes)
     square, difference = np.square(change), weights @ bases - base
     return change + way.ends * square / (square + np.square(difference) + _LARGE_CHANGE**2) * difference
@@ -134,18 +134,10 @@ class Carry:
         """Changes in all contexts (C, G), measured in some (O, G): carried to those where they were not."""
         found = np.empty((self.n_contexts, changes.shape[1]))
         found[observed] = changes
-        for context in np.setdiff1d(np.arange(self.n_contexts), observed):
-            found[context] = self._to(int(context), observed, changes)
+        others = np.setdiff1d(np.arange(self.n_contexts), observed)
+        distances = self.distances[np.ix_(others, observed)]
+        found[others] = carried(changes, self.bases[observed], self.bases[others], distances, self.way)
         return found
-
-    def _to(self, context: int, observed: NDArray[np.integer], changes: NDArray[np.floating]) -> NDArray[np.float64]:
-        return carried(
-            changes,
-            self.bases[observed],
-            self.bases[context],
-            self.distances[context, observed],
-            self.way,
-        )
 
     def chosen(self, measured: Measurements, scales: Sequence[float]) -> Self:
         """Carry as the training contexts say: each is left out, and predicted from the others.
@@ -164,23 +156,23 @@ class Carry:
         -------
         The same with the way that was chosen.
         """
-        ways = [replace(self, way=way) for way in (_USUAL, *_OTHERS)]
+        ways = (_USUAL, *_OTHERS)
         errors = np.zeros((len(ways), self.n_contexts))
         for rows in _alone(measured):
             contexts = measured.which[rows]
             changes = measured.effects[rows].astype(np.float64)
             shrunken = shrink_apart(changes, measured.variances[rows], scales, measured.strata)[0]
-            for place, context in enumerate(contexts):
-                others = np.arange(len(contexts)) != place
-                for number, way in enumerate(ways):
-                    predicted = way._to(int(context), contexts[others], shrunken[others])
-                    errors[number, context] += self.weights @ np.square(changes[place] - predicted)
+            bases, distances = self.bases[contexts], self.distances[np.ix_(contexts, contexts)]
+            np.fill_diagonal(distances, np.inf)  # no context tells what is predicted in it
+            for number, way in enumerate(ways):
+                predicted = carried(shrunken, bases, bases, distances, way)
+                errors[number, contexts] += np.square(changes - predicted) @ self.weights
         known = (errors > 0).all(axis=0)
         if known.sum() < _FEWEST_CONTEXTS:
             return self
         beyond = np.log(errors[:, known] / errors[0, known])
         surely = beyond.mean(axis=1) + _STANDARD_ERRORS * beyond.std(axis=1, ddof=1) / np.sqrt(known.sum())
-        return ways[int(surely.argmin())]  # of the usual way it is 0
+        return replace(self, way=ways[int(surely.argmin())])  # of the usual way it is 0
 
 
 def _alone(measured: Measurements) -> Iterator[NDArray[np.intp]]:
