@@ -80,7 +80,7 @@ def tell_contexts(
         factors = factors.with_contexts_of(everything.rows)
     known = PerturbationFactors.of(factors, everything.rows)
     weights = known.precision / known.total[everything.rows.which]
-    fitted = everything.rows.by_perturbation()
+    fitted = everything.rows.by_perturbation
     genes = factors.loadings @ everything.directions.T * everything.units  # (K, G)
     for number, level in enumerate(alone.levels):
         if level not in alone.fitted:
@@ -261,7 +261,7 @@ def _told(
     variances: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Share of the variance between contexts that the factors explain, less what is not known of them (c, G)."""
-    of_perturbation = rows.by_perturbation()
+    of_perturbation = rows.by_perturbation
     number = np.diff(of_perturbation.indptr)
     fitted = known.factors[rows.which] * known.apart
     freedom = (number[number > 1] - 1).sum()

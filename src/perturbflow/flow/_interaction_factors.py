@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,13 +49,14 @@ class Rows:
 
     def take(self, rows: NDArray[np.bool_]) -> Self:
         """Some of the rows."""
-        parts = (part[rows] for part in (self.values, self.noise, self.which, self.contexts))
-        return type(self)(*parts, self.shape)
+        return type(self)(self.values[rows], self.noise[rows], self.which[rows], self.contexts[rows], self.shape)
 
+    @cached_property
     def by_perturbation(self) -> sparse.csr_matrix:
         """Which rows are of a perturbation (P, N)."""
         return _members(self.which, self.shape[0])
 
+    @cached_property
     def by_context(self) -> sparse.csr_matrix:
         """Which rows are of a context (C, N)."""
         return _members(self.contexts, self.shape[1])
@@ -141,7 +143,7 @@ class InteractionFactors:
     @classmethod
     def _start(cls, rows: Rows, n_factors: int) -> Self:
         """Factors along the directions, each with the contexts that differ most along it."""
-        of_perturbation = rows.by_perturbation()
+        of_perturbation = rows.by_perturbation
         number = np.maximum(of_perturbation @ np.ones(len(rows.which)), 1)
         apart = rows.values - (of_perturbation @ rows.values / number[:, None])[rows.which]
         n_contexts = rows.shape[1]
@@ -174,7 +176,7 @@ class InteractionFactors:
         variances = self.context_variances * lengths**2
         conserved = known.conserved(rows, loadings, known.centre * lengths)
         projected = (rows.values - conserved[which]) @ loadings.T
-        of_context = rows.by_context()
+        of_context = rows.by_context
         flat = (precision[:, None] * known.squares.reshape(len(known.squares), -1)[which]).reshape(len(which), -1)
         needed = (of_context @ flat).reshape(-1, n_factors, n_factors) * (loadings @ loadings.T)
         covariances = np.linalg.inv(needed + np.diag(1 / np.maximum(variances, _LEAST)))
@@ -182,7 +184,7 @@ class InteractionFactors:
         variances = (np.square(contexts) + np.diagonal(covariances, axis1=1, axis2=2)).mean(axis=0)
         # The rest
         remains = rows.values - (own * contexts[rows.contexts]) @ loadings
-        of_perturbation = rows.by_perturbation()
+        of_perturbation = rows.by_perturbation
         remains -= (of_perturbation @ (precision[:, None] * remains) / known.total[:, None])[which]
         freedom = max(len(which) - int((np.diff(of_perturbation.indptr) > 0).sum()), 1) * rows.values.shape[1]
         rest = max(float(np.square(remains).sum()) / freedom - float(rows.noise.mean()), _LEAST)
@@ -225,7 +227,7 @@ class PerturbationFactors:
     @classmethod
     def of(cls, model: InteractionFactors, rows: Rows) -> Self:
         """Posterior of the factors of perturbations, whatever is the same in all contexts."""
-        of_perturbation, n_factors = rows.by_perturbation(), len(model.loadings)
+        of_perturbation, n_factors = rows.by_perturbation, len(model.loadings)
         precision = 1 / (rows.noise + model.rest)
         total = np.maximum(of_perturbation @ precision, _LEAST)
         own = model.contexts[rows.contexts]
@@ -246,5 +248,5 @@ class PerturbationFactors:
 
     def conserved(self, rows: Rows, loadings: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
         """What is the same in all contexts (P, R)."""
-        mean = rows.by_perturbation() @ (self.precision[:, None] * rows.values) / self.total[:, None]
+        mean = rows.by_perturbation @ (self.precision[:, None] * rows.values) / self.total[:, None]
         return mean - (self.factors * centre) @ loadings
