@@ -124,7 +124,7 @@ def test_only_effects_that_are_known_change():
     [
         pytest.param(few_shot(n_contexts=2), id="two contexts"),
         pytest.param(few_shot(0), id="nothing measured in the context"),
-        pytest.param(few_shot(3), id="three perturbations measured in the context"),
+        pytest.param(few_shot(2), id="two perturbations measured in the context"),
         pytest.param(few_shot(5, n_levels=7), id="few perturbations"),
         pytest.param(few_shot(P), id="nothing is missing"),
         pytest.param(np.eye(P, C, dtype=bool), id="every perturbation in one context"),

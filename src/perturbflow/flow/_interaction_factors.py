@@ -47,7 +47,7 @@ class Rows:
     contexts: NDArray[np.intp]
     shape: tuple[int, int]
 
-    def take(self, rows: NDArray[np.bool_]) -> Self:
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
         """Some of the rows."""
         return type(self)(self.values[rows], self.noise[rows], self.which[rows], self.contexts[rows], self.shape)
 
@@ -194,6 +194,24 @@ class InteractionFactors:
         """The same loadings with the contexts as more rows show them."""
         found = self._improved(rows, PerturbationFactors.of(self, rows))
         return type(self)(found.contexts, found.context_covariances, found.loadings, found.context_variances, self.rest)
+
+    def of_new_context(self, own: Rows, known: PerturbationFactors, others: Rows) -> NDArray[np.float64]:
+        """Factors of a context that had no part in the fit, for each of its rows from all but this one (n, K).
+
+        Parameters
+        ----------
+        own
+            Rows of the context.
+        known, others
+            What the rows of the other contexts tell of the perturbations, and these rows.
+        """
+        which = own.which
+        conserved = known.conserved(others, self.loadings, known.centre)
+        precision = 1 / (own.noise + self.rest + 1 / known.total[which])
+        needed = precision[:, None, None] * known.squares[which] * (self.loadings @ self.loadings.T)
+        right = precision[:, None] * known.factors[which] * ((own.values - conserved[which]) @ self.loadings.T)
+        everything = needed.sum(axis=0) + np.diag(1 / np.maximum(self.context_variances, _LEAST))
+        return np.linalg.solve(everything - needed, (right.sum(axis=0) - right)[:, :, None])[:, :, 0]
 
 
 @dataclass(frozen=True, eq=False)
