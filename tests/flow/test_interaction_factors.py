@@ -120,3 +120,22 @@ def test_a_perturbation_of_one_context_tells_nothing_of_its_factors():
     known = PerturbationFactors.of(factors, rows)
     np.testing.assert_allclose(known.factors[0], 0, atol=1e-9)
     np.testing.assert_allclose(known.apart[rows.which == 0], 0, atol=1e-12)
+
+
+def test_factors_of_a_new_context_are_those_of_its_rows_but_one():
+    screen = planted(few=12)
+    rows = in_directions(screen)[0]
+    others, own = rows.take(rows.contexts < C - 1), rows.take(rows.contexts == C - 1)
+    factors = InteractionFactors.fit(others)
+    known = PerturbationFactors.of(factors, others)
+    found = factors.of_new_context(own, known, others)
+    kept = np.arange(len(own.which)) != 4
+    conserved = known.conserved(others, factors.loadings, known.centre)[own.which]
+    left, right = np.diag(1 / factors.context_variances), np.zeros(len(factors.loadings))
+    for row in np.flatnonzero(kept):
+        weight = 1 / (own.noise[row] + factors.rest + 1 / known.total[own.which[row]])
+        a = known.factors[own.which[row]]
+        products = np.outer(a, a) + known.covariances[own.which[row]]
+        left = left + weight * products * (factors.loadings @ factors.loadings.T)
+        right = right + weight * a * (factors.loadings @ (own.values[row] - conserved[row]))
+    np.testing.assert_allclose(found[4], np.linalg.solve(left, right), rtol=1e-9)
