@@ -59,6 +59,7 @@ class PriorArrays:
     effect_variances: NDArray[np.float32]
     interaction_variances: NDArray[np.float32]
     context_variances: NDArray[np.float32]
+    told_variances: NDArray[np.float32]
     base_precisions: NDArray[np.float32]
     features: NDArray[np.float32]
     fraction: NDArray[np.float32]

@@ -37,6 +37,7 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "effect_sds": variances(2, "L", "G"),
         "interaction_variances": variances(2, "G"),
         "context_variances": variances(2, "G"),
+        "told_variances": variances(2, "C", "G"),
         "base_precisions": Array((2, "C", "G"), low=0),
         "features": Array(("P", "F")),
         "fraction": probabilities(2, 1),
