@@ -210,3 +210,38 @@ def test_stored_dynamics_predict_the_same():
     again = StandingDynamics.from_dict(model.to_dict())
     for one, other in zip(model.hold({0: -2.0}), again.hold({0: -2.0}), strict=True):
         assert one.tolist() == other.tolist()
+
+
+def test_moments_of_saturating_rates_that_balance_leave_no_residual():
+    # Any antisymmetric part can be added to A S = -1 without a change of the second moments.
+    turning = np.array([[0.0, 0.3, -0.2, 0.1], [-0.3, 0.0, 0.4, 0.0], [0.2, -0.4, 0.0, 0.5], [-0.1, 0.0, -0.5, 0.0]])
+    moments = np.linalg.solve(RATES, turning - np.eye(4))
+    assert np.abs(moments - moments.T).max() > 0.1
+    assert np.abs(lyapunov_residual(RATES, moments)).max() < 1e-12
+    path = lyapunov_path(moments, range(4), [1.0, 0.1, 0.01, 1e-4])
+    assert np.abs(lyapunov_residual(path[-1], moments)).max() < 1e-2
+
+
+def test_targets_alone_solve_the_equation_of_responses_too():
+    rng = np.random.default_rng(0)
+    levels = rng.gamma(2.0, size=(3000, 1))
+    levels = np.column_stack([levels, 3 * levels**2 / (levels**2 + 4) + 0.3 * rng.gamma(2.0, size=(3000, 1))])
+    none = np.zeros(3000, dtype=int)
+    cells = Snapshot(levels, none, ("control",), np.zeros((1, 2), dtype=bool), (0,), none)
+    moments = cells.response_covariance
+    assert np.abs(moments - moments.T).max() > 0.01
+    path = lyapunov_path(moments, [0], [1.0, 0.1, 1e-3])
+    assert path[0][1, 0] == 0
+    assert path[-1][1, 0] > 0.3
+    negative = Snapshot(levels - 5.0, none, ("control",), np.zeros((1, 2), dtype=bool), (0,), none)
+    assert negative.response_covariance.tolist() == negative.within.tolist()  # of levels that have no zero
+
+
+def test_responses_are_compared_within_conditions_and_contexts():
+    cells = screen(n_cells=100)
+    levels = np.exp(cells.levels)
+    context = np.arange(400) % 2
+    held = (cells.condition, cells.names, cells.held, cells.regulators, context)
+    # A gene whose response is the same for all cells of a condition covaries with none.
+    levels[:, 3] = cells.condition
+    assert np.abs(Snapshot(levels, *held).response_covariance[3]).max() < 1e-9
