@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from perturbflow.dynamics import evidence_ranks, snapshot_evidence
 from perturbflow.predict._dynamics_store import StoredDynamics, read_dynamics
 from perturbflow.train import _graph
 from perturbflow.train._graph import Graph, fitted_graph, static_graph
 from perturbflow.train._stability import Stability
+from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import read_dynamics_fields
 
 GENES = ["A", "B", "C"]
@@ -123,3 +125,17 @@ def test_a_graph_without_edges_says_so(fitted_dynamics, stored):
     assert len(table) == 20
     assert not table["kept"].any()
     assert table["evidence"].is_monotonic_decreasing
+
+
+def test_how_cells_covary_joins_the_evidence_where_courses_are_means(fitted_dynamics, stored, monkeypatch):
+    options = {"method": "jacobian", "n_bootstraps": 0, "n_jobs": 1, "seed": 0}
+    alone = fitted_graph(fitted_dynamics, stored, **options)
+    assert fitted_dynamics.n_obs < 2 * 50 * 6  # no more than two cells a bin: every cell counts already
+    np.testing.assert_allclose(alone.evidence, stored.model.evidence.T)
+    monkeypatch.setattr(_graph, "CELLS_A_POINT", 1)
+    both = fitted_graph(fitted_dynamics, stored, **options)
+    cells = course_cells(fitted_dynamics, stored.fields)
+    expected = (evidence_ranks(alone.evidence, alone.possible) + snapshot_evidence(cells).evidence) / 2
+    np.testing.assert_allclose(both.evidence, expected)
+    np.testing.assert_array_equal(both.weight, alone.weight)
+    np.testing.assert_array_equal(both.confidence, alone.confidence)

@@ -107,11 +107,11 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     evidence, signed = np.zeros((d, d)), np.zeros((d, d))
     if trust < 1:
         parts = _covariation(cells)
-        evidence += (1 - trust) * _ranks(np.abs(parts).sum(axis=0), possible)
+        evidence += (1 - trust) * evidence_ranks(np.abs(parts).sum(axis=0), possible)
         signed += (1 - trust) * np.sum(parts, axis=0)
     if trust > 0:
         shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS), d) * total_effect_probability(cells).T
-        evidence += trust * _ranks(np.abs(shares), possible)
+        evidence += trust * evidence_ranks(np.abs(shares), possible)
         signed += trust * shares
     return SnapshotEvidence(evidence=evidence, sign=np.where(possible, np.sign(signed), 0.0))
 
@@ -161,8 +161,26 @@ def _shares(path: Iterable[Array], d: int) -> Array:
     return total / n
 
 
-def _ranks(score: Array, possible: NDArray[np.bool_]) -> Array:
-    """Ranks of the possible pairs from 0 to 1, 0 where there is no evidence at all; ties share their mean."""
+def evidence_ranks(score: Array, possible: NDArray[np.bool_]) -> Array:
+    """Rank pairs from 0 to 1; 0 where there is no evidence at all. Ties share their mean.
+
+    Parameters
+    ----------
+    score
+        Evidence of any scale, at least 0 (d, d).
+    possible
+        Pairs to rank (d, d).
+
+    Returns
+    -------
+    Ranks (d, d), 0 for other pairs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> evidence_ranks(np.array([[0.0, 5.0], [0.3, 0.0]]), ~np.eye(2, dtype=bool)).tolist()
+    [[0.0, 1.0], [0.5, 0.0]]
+    """
     values = score[possible]
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)

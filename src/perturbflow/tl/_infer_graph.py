@@ -44,6 +44,9 @@ def infer_graph(
     the mean, over the observed states, in units of the genes' spreads s and of the time scale of the fit. Its confidence
     is the share of fits, to bootstraps of the trajectories and with other seeds, that keep it (stability selection).
 
+    Where courses were fitted to means of at least two cells a time or bin, how these cells covary is lost there, and joins the
+    evidence: pairs are ranked by the mean of their rank by the fit and by :func:`perturbflow.dynamics.snapshot_evidence`.
+
     Of cells at rest, registered without a time, the confidence is the share of halves of the cells, half of them seen as ranks, in which the edge
     is among those of most evidence (see :func:`perturbflow.dynamics.edge_stability`); an edge is kept from 0.5 on. The
     weight is its evidence, with the sign of its effect.

@@ -12,9 +12,10 @@ from scipy import sparse
 
 from perturbflow._warnings import warn
 from perturbflow.baselines import correlation_graph, partial_correlation_graph
-from perturbflow.dynamics import path_weights
+from perturbflow.dynamics import evidence_ranks, path_weights, snapshot_evidence
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._stability import Stability, stability
+from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import trajectories_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 STATIC = {"correlation": correlation_graph, "partial_correlation": partial_correlation_graph}
 FITTED = ("jacobian", "gates")
+CELLS_A_POINT = 2  # from which on how cells covary is lost in the means that courses are fitted to
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Graph:
     confidence
         Between 0 and 1.
     evidence
-        Evidence for an edge, also for those left out: what ranks them.
+        Evidence for an edge, also for those left out: what ranks them. Where a field was fitted to means of cells, the mean
+        of its ranks and of those by how the cells covary.
     possible
         Pairs that were asked about.
     rate_weight
@@ -115,6 +118,11 @@ def fitted_graph(
         return full
 
     parts = range(config.order)
+    possible = _pairs(config.n_genes, config.regulators, with_itself=config.self_regulation)
+    found_evidence = np.max([square(evidence, part) for part in parts], axis=0)
+    if adata.n_obs >= CELLS_A_POINT * _n_points(adata, stored):
+        cells = course_cells(adata[:, stored.genes], stored.fields)
+        found_evidence = (evidence_ranks(found_evidence, possible) + snapshot_evidence(cells).evidence) / 2
     if not weight.any():
         warn(
             "The fitted dynamics keep no edge: the graph is empty. The ranking of all pairs is in `edges`, and more times, "
@@ -123,8 +131,8 @@ def fitted_graph(
     return Graph(
         weight=square(weight, 0),
         confidence=np.max([square(confidence, part) for part in parts], axis=0),
-        evidence=np.max([square(evidence, part) for part in parts], axis=0),
-        possible=_pairs(config.n_genes, config.regulators, with_itself=config.self_regulation),
+        evidence=found_evidence,
+        possible=possible,
         rate_weight=square(weight, 1) if config.order == 2 else None,
     )
 
@@ -137,6 +145,12 @@ def static_graph(adata: AnnData, fields: DynamicsFields, *, method: str) -> Grap
     possible = _pairs(len(weight), regulators, with_itself=False)
     weight = np.where(possible, weight, 0.0)
     return Graph(weight=weight, confidence=np.abs(weight), evidence=np.abs(weight), possible=possible)
+
+
+def _n_points(adata: AnnData, stored: StoredDynamics) -> int:
+    """Points of the courses that the field was fitted to: times, or bins where these are fewer."""
+    n_bins = int(stored.settings["n_bins"])
+    return sum(min(len(t.time), n_bins) for t in trajectories_of(adata[:, stored.genes], stored.fields))
 
 
 def _pairs(n_genes: int, regulators: Sequence[int] | NDArray[np.intp], *, with_itself: bool) -> NDArray[np.bool_]:
