@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from _common import markdown
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 N_HALVES = 20
 SURE = 0.9
+SIZES = (250, 500, 1000)
 SLOW = "boosting"
 
 
@@ -65,6 +67,9 @@ def main() -> None:
         tables["left_out"] = left_out(cells)
         print(markdown(tables["curve"].round(3).set_index(tables["curve"].columns[0])))
         print(tables["left_out"].drop(columns="perturbation").mean().round(3).to_string())
+    if options.large:
+        tables["speed"] = speed()
+        print(markdown(tables["speed"].round(2).set_index("genes")))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, each in tables.items():
@@ -143,6 +148,29 @@ def knockouts(seed: int) -> pd.DataFrame:
         row["measured means"] = np.corrcoef(measured[free], truth.loc[name][free])[0, 1]
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def speed() -> pd.DataFrame:
+    """CPU seconds of a fit as cells, genes and regulators double together, and the exponent against the row before."""
+    rows = []
+    for n_genes in SIZES:
+        screen = pf.datasets.simulated_perturb_seq(
+            50 * n_genes,
+            n_genes,
+            n_regulators=n_genes // 10,
+            n_perturbations=n_genes // 20,
+            n_combinations=0,
+            cell_types=1,
+        )
+        for kind, key in (("cells alone", None), ("screen", "perturbation")):
+            cells = ad.AnnData(screen.X, obs=screen.obs, var=screen.var).copy()
+            pf.pp.setup_dynamics(cells, regulators="is_regulator", perturbation_key=key)
+            start = time.process_time()
+            pf.tl.fit_dynamics(cells)
+            rows.append({"genes": n_genes, "cells": cells.n_obs, "kind": kind, "CPU s": time.process_time() - start})
+    table = pd.DataFrame(rows)
+    table["exponent"] = np.log2(table["CPU s"] / table.groupby("kind")["CPU s"].shift())
+    return table
 
 
 def left_out(network: Network) -> pd.DataFrame:
