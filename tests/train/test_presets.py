@@ -13,7 +13,7 @@ def test_the_paper_s_recipe_is_whole():
     assert options["method"] == "dopri5"
     assert not options["stratified"]
     assert (settings.condition_dropout, settings.part_dropout) == (0.2, 0.0)
-    assert 38 <= settings.batch_size <= 54
+    assert settings.batch_size >= 200  # of all devices and accumulated steps together
 
 
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"prior"}))  # which has none
