@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
 from _common import registered
 from scipy import sparse
 
 import perturbflow as pf
+from perturbflow.datasets._local import _local_file as local_file
 from perturbflow.flow import CellData, zero_thresholds
 from perturbflow.metrics import energy_distance
 from perturbflow.screen._fields import read_cells
@@ -45,9 +47,19 @@ def mcfaline(n_genes: int) -> AnnData:
     return adata
 
 
+def cytof(n_genes: int) -> AnnData:
+    """Blood cells of four patients, with and without cross-linking of the B-cell receptor: 24 markers of mass cytometry."""
+    del n_genes
+    adata = ad.read_h5ad(local_file("bcrxl_cytof/bcrxl_cytof.h5ad", source="the package CATALYST of Bioconductor"))
+    is_control = (adata.obs["condition"] == "Ref").to_numpy()
+    adata.obs["perturbation"] = np.where(is_control, "control", "BCRXL")
+    return adata
+
+
 # By name: the cells, and the covariates of their conditions. Kang's types are pooled: few cells of each, but mixtures of six.
 PANELS: Mapping[str, tuple[Callable[[int], AnnData], tuple[str, ...]]] = {
     "mcfaline": (mcfaline, ("cell_type",)),
+    "cytof": (cytof, ("patient",)),
     "simulated": (simulated, ()),
     "kang": (lambda n_genes: registered("kang"), ()),
     "norman": (lambda n_genes: registered("norman"), ()),

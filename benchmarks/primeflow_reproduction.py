@@ -35,7 +35,7 @@ COLUMNS = (
     *("panel", "seed", "space", "network", "cells seen", "seconds", "guidance", "part"),
     *("energy", "energy without zeros", "zeros", "values below 0.1", "real zeros", "floor", "floor se"),
 )
-QUICK: dict[str, Any] = {"n_genes": 32, "max_conditions": 2, "changes": {"width": 8}, "n_cells": 2000, "batch_size": 64}
+QUICK: dict[str, Any] = {"n_genes": 32, "max_conditions": 2, "changes": {"width": 8}, "n_cells": 6000, "batch_size": 64}
 FULL: dict[str, Any] = {"n_genes": 64, "max_conditions": 8, "changes": {}, "n_cells": 100_000, "batch_size": 256}
 
 
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--panels", nargs="+", default=list(PANELS), choices=list(PANELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--cells", type=int, help="cells that every network sees, those of all batches")
+    parser.add_argument("--batch-size", type=int, help="cells a step")
     parser.add_argument("--learning-rate", type=float, help="peak of the schedule, to choose it on validation cells")
     parser.add_argument("--networks", nargs="+", default=sorted({network for _, network in MODELS}))
     parser.add_argument("--spaces", nargs="+", default=["genes", "components"])
@@ -134,6 +135,8 @@ def main() -> None:
     options = dict(QUICK if arguments.quick else FULL)
     if arguments.cells is not None:
         options["n_cells"] = arguments.cells
+    if arguments.batch_size is not None:
+        options["batch_size"] = arguments.batch_size
     options["learning_rate"] = arguments.learning_rate
     panels, seeds = (["simulated"], [0]) if arguments.quick else (arguments.panels, arguments.seeds)
     if not arguments.report_only:

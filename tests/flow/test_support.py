@@ -84,3 +84,8 @@ def test_thresholds_are_stored_and_those_of_earlier_versions_are_0():
     del arrays["zero_below"]
     cells = np.array([[0.1, 0.1, 0.1]], dtype=np.float32)
     np.testing.assert_array_equal(GeneSupport.from_arrays(arrays).within(cells), [[0.5, np.float32(0.1), 1.0]])
+
+
+def test_values_that_may_be_negative_stay():
+    cells = np.array([[-0.5, 0.5]], dtype=np.float32)
+    np.testing.assert_array_equal(GeneSupport.unknown(2).within(cells.copy()), cells)

@@ -115,7 +115,7 @@ class GeneSupport:
         if controls is not None and len(controls):
             smallest = np.minimum(smallest, np.where(controls > 0, controls, np.inf).min(axis=0))
             largest = np.maximum(largest, controls.max(axis=0))
-        cells[cells < self.zero_below] = 0
+        cells[(cells > 0) & (cells < self.zero_below)] = 0
         np.minimum(cells, largest, out=cells)
         np.maximum(cells, smallest, out=cells, where=cells > 0)
         return cells
