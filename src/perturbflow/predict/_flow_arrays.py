@@ -61,7 +61,7 @@ RESPONSES: Mapping[str, Array] = MappingProxyType(
 
 # Fields of `GeneSupport`.
 SUPPORT: Mapping[str, Array] = MappingProxyType(
-    {"smallest": Array(("G",), low=0), "largest": Array(("G",), low=0)},
+    {name: Array(("G",), low=0) for name in ("smallest", "largest", "zero_below")},
 )
 
 # Fields of `Calibration`: kinds, strata and scales.
