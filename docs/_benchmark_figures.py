@@ -216,3 +216,37 @@ def evaluation_cost() -> None:
     axes[0].set_yticks([5, 10, 20, 50], ["5", "10", "20", "50"])
     axes[0].set_ylabel("CPU seconds")
     axes[0].legend(frameon=False)
+
+
+def reproduction() -> None:
+    """Energy distance of plain velocities from noise against cells seen, beside what real cells have."""
+    page = "benchmarks/primeflow_reproduction.md"
+    curves = table(page, "panel", "space", "network", "cells seen")
+    nearness = table(page, "panel", "space", "network", "seeds")
+    panels = list(dict.fromkeys(curves["panel"]))
+    axes = new(3.2 * len(panels) + 1.2, 3.0, len(panels), sharey=True)
+    styles = {
+        ("genes", "U-Net"): (ORANGE, "-"),
+        ("genes", "MLP"): (BLUE, "-"),
+        ("genes", "narrow MLP"): (LIGHT, "-"),
+        ("components", "U-Net"): (ORANGE, "--"),
+        ("components", "MLP"): (BLUE, "--"),
+    }
+    for ax, panel in zip(axes, panels, strict=True):
+        floor = numbers(nearness.loc[nearness["panel"] == panel, "two halves"]).iloc[0]
+        ax.axhspan(0, max(floor["mean"] + 2 * floor["sd"], 0), color=GREY, alpha=0.2, lw=0)
+        for (space, network), (colour, line) in styles.items():
+            part = curves[(curves["panel"] == panel) & (curves["space"] == space) & (curves["network"] == network)]
+            if len(part):
+                seen = numbers(part["cells seen"])["mean"]
+                energy = numbers(part["energy distance"])["mean"]
+                ax.plot(seen, energy, line, marker="o", ms=3, color=colour, label=f"{network}, {space}")
+        ax.set_xscale("log")
+        ax.set_yscale("symlog", linthresh=0.1)
+        ax.set_yticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
+        ax.minorticks_off()
+        ax.set_ylim(-0.05, None)
+        ax.set_title(panel, loc="left")
+        ax.set_xlabel("cells seen")
+    axes[0].set_ylabel("energy distance, fresh cells")
+    axes[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

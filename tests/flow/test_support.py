@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -60,3 +62,30 @@ def test_a_flow_predicts_within_it(changes):
     found = flow.sample(x[:100], np.ones(1), np.zeros(0, dtype=int), rng=rng, **changes)
     assert found[found > 0].min() >= x[x > 0].min()
     assert (found <= x.max(axis=0)).all()
+
+
+def test_values_below_the_threshold_are_zeros():
+    support = replace(GeneSupport.of([X]), zero_below=np.array([0.4, 0.2, 1.2], dtype=np.float32))
+    cells = np.array([[0.4, 0.1, 1.1], [0.3, 0.2, 1.2]], dtype=np.float32)
+    # What is not below stays expressed, and is lifted to the smallest value.
+    assert support.within(cells).tolist() == [[0.5, 0.0, 0.0], [0.0, np.float32(0.2), np.float32(1.2)]]
+
+
+def test_rounding_takes_the_nearer_of_zero_and_the_smallest_value():
+    cells = np.array([[0.24, 0.1, 0.6], [0.26, 0.0, 0.4]], dtype=np.float32)
+    assert GeneSupport.of([X]).rounded().within(cells).tolist() == [[0.0, np.float32(0.1), 1.0], [0.5, 0.0, 0.0]]
+
+
+def test_thresholds_are_stored_and_those_of_earlier_versions_are_0():
+    support = replace(GeneSupport.of([X]), zero_below=np.array([0.4, 0.2, 1.2], dtype=np.float32))
+    arrays = support.to_arrays()
+    np.testing.assert_array_equal(GeneSupport.from_arrays(arrays).zero_below, support.zero_below)
+    assert GeneSupport.of([X]).to_arrays()["zero_below"].tolist() == [0.0, 0.0, 0.0]
+    del arrays["zero_below"]
+    cells = np.array([[0.1, 0.1, 0.1]], dtype=np.float32)
+    np.testing.assert_array_equal(GeneSupport.from_arrays(arrays).within(cells), [[0.5, np.float32(0.1), 1.0]])
+
+
+def test_values_that_may_be_negative_stay():
+    cells = np.array([[-0.5, 0.5]], dtype=np.float32)
+    np.testing.assert_array_equal(GeneSupport.unknown(2).within(cells.copy()), cells)

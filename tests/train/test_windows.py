@@ -83,6 +83,8 @@ def test_conditions_are_mixed_where_cells_are_stored_one_condition_after_the_oth
     np.testing.assert_allclose(counts, steps * 256 / n_conditions, rtol=0.15)
 
 
+# That all forms give the same rows is asserted where these are read; here is one of each kind.
+@pytest.mark.parametrize("stored_elsewhere", ["backed", "lazy files", "dask"], indirect=True)
 def test_batches_are_the_same_from_memory_and_from_a_file(registered, stored_elsewhere):
     settings = TrainingSettings(max_steps=40, batch_size=32, window=16)
     batches = []

@@ -18,7 +18,7 @@ from perturbflow.dynamics._problem import Problem, Units
 from perturbflow.dynamics._settings import DynamicsSettings
 from perturbflow.dynamics._smoothing import Smoothed, smooth
 from perturbflow.dynamics._snapshot import Snapshot
-from perturbflow.dynamics._snapshot_evidence import SnapshotEvidence, possible_edges, snapshot_evidence
+from perturbflow.dynamics._snapshot_evidence import SnapshotEvidence, evidence_ranks, possible_edges, snapshot_evidence
 from perturbflow.dynamics._snapshot_stability import edge_stability
 from perturbflow.dynamics._sparsity import Sparsity
 from perturbflow.dynamics._standing import StandingDynamics
@@ -51,6 +51,7 @@ __all__ = [
     "edge_stability",
     "eliminate",
     "expected_gates",
+    "evidence_ranks",
     "fit_standing",
     "lyapunov_path",
     "lyapunov_residual",

@@ -8,6 +8,7 @@ from perturbflow.flow._config import FlowConfig
 from perturbflow.flow._data import CellData
 from perturbflow.flow._denoiser_solver import follow_expectation
 from perturbflow.flow._embedding import VelocityNetwork
+from perturbflow.flow._exact_zeros import zero_thresholds
 from perturbflow.flow._gene_networks import GeneNetworks
 from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._grouping import Group, Grouping
@@ -79,4 +80,5 @@ __all__ = [
     "point_on_path",
     "seed_of_step",
     "shrink_effects",
+    "zero_thresholds",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from perturbflow.flow._common_effects import common_effects
+from perturbflow.flow._context_interactions import tell_contexts
 from perturbflow.flow._effect_variances import (
     CONTEXT_SHARE,
     INTERACTION_SHARE,
@@ -52,6 +53,8 @@ class AdditiveFit:
         Variance of the interaction of a pair (G,).
     context_variances
         Variance of an effect between contexts (G,).
+    told_variances
+        How much of it the effects that were measured in a context tell of those that were not (C, G).
     base_precisions
         What the groups of a context say of the base that the shared part is added to, as if they were more controls:
         the sum of their precisions (C, G).
@@ -65,6 +68,7 @@ class AdditiveFit:
     effect_variances: NDArray[np.float32]
     interaction_variances: NDArray[np.float64]
     context_variances: NDArray[np.float64]
+    told_variances: NDArray[np.float64]
     base_precisions: NDArray[np.float64]
     fraction: NDArray[np.float64]
 
@@ -116,6 +120,7 @@ def fit_additive(
             effect_variances=np.repeat(typical[None], n_levels, axis=0).astype(np.float32),
             interaction_variances=INTERACTION_SHARE * typical,
             context_variances=CONTEXT_SHARE * typical,
+            told_variances=np.zeros((n_contexts, n_genes)),
             base_precisions=np.zeros((n_contexts, n_genes)),
             fraction=np.zeros(1),
         )
@@ -160,6 +165,8 @@ def fit_additive(
     # Where nothing was perturbed effects are carried, and tell nothing more.
     own = carry.measured
     spread, scale = _mean_squares(shared[own], effects[:, own], effect_variances, fitted_levels)
+    between = context_variances(measured, scale)
+    told = tell_contexts(measured, shared, effects, beyond, fitted_levels, between)
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
@@ -167,7 +174,8 @@ def fit_additive(
         interactions=_interactions(remaining, measured, scales, groups),
         effect_variances=effect_variances,
         interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
-        context_variances=context_variances(measured, scale),
+        context_variances=between,
+        told_variances=told,
         base_precisions=_base_precisions(measured, spread, n_contexts),
         fraction=np.array([expected.fraction]),
     )

@@ -15,6 +15,8 @@ from perturbflow.flow._solver import ADAPTIVE_METHODS, METHODS
 
 Source = Literal["control", "noise"]
 SOURCES = get_args(Source)
+Zeros = Literal["learned", "rounded", "none"]
+ZEROS = get_args(Zeros)
 
 _STEPS_OF_WHOLE_PATH = 10
 _FEWEST_STEPS = 4
@@ -59,6 +61,10 @@ class FlowConfig:
     n_steps
         Steps of the solver from the entry into the path on. None: as many as the tolerance asks for where the method
         chooses its steps, else 10 for the whole path and proportionally fewer for a later entry.
+    zeros
+        Which small values are zeros where the parametrisation makes none of its own: those below a threshold of every
+        gene that is learned from training cells (:func:`zero_thresholds`), those that are nearer to zero than to the
+        smallest value that was seen, or none.
 
     Raises
     ------
@@ -92,6 +98,7 @@ class FlowConfig:
     stratified: bool = True
     method: str = "multistep"
     n_steps: int | None = None
+    zeros: Zeros = "learned"
 
     def __post_init__(self) -> None:
         choices: dict[str, Collection[str]] = {
@@ -99,6 +106,7 @@ class FlowConfig:
             "network": NETWORKS,
             "source": SOURCES,
             "method": METHODS,
+            "zeros": ZEROS,
         }
         for name, options in choices.items():
             if getattr(self, name) not in options:

@@ -71,6 +71,8 @@ class Parametrisation(ABC):
     """Where integration stops."""
     uses_law: bool = True
     """Whether the velocity is that of the prior where the network says nothing."""
+    has_zeros: bool = False
+    """Whether its cells have exact zeros; else small values of either sign stand for them."""
 
     @abstractmethod
     def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
@@ -235,6 +237,7 @@ class ZeroInflated(Parametrisation):
 
     n_outputs = 2
     last_time = 0.99
+    has_zeros = True
 
     def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
         mean, variance = law.moments()

@@ -83,6 +83,8 @@ class AdditiveHurdlePrior(PriorArrays):
         What remains in every training group (2, g, G).
     effect_variances, interaction_variances, context_variances
         Posterior variances of effects (2, L, G), and variances of interactions and of effects between contexts (2, G).
+    told_variances
+        How much of the latter the effects that were measured in a context tell of those that were not (2, C, G).
     base_precisions
         What the perturbed cells of a context add to the precision of its base (2, C, G).
     features, fraction

@@ -59,6 +59,7 @@ class PriorArrays:
     effect_variances: NDArray[np.float32]
     interaction_variances: NDArray[np.float32]
     context_variances: NDArray[np.float32]
+    told_variances: NDArray[np.float32]
     base_precisions: NDArray[np.float32]
     features: NDArray[np.float32]
     fraction: NDArray[np.float32]
@@ -165,9 +166,13 @@ class PriorArrays:
         -------
         Doses (n, P), without stored zeros.
         """
-        if not sparse.issparse(perturbations):
-            perturbations = np.atleast_2d(np.asarray(perturbations, dtype=np.float32))
-        doses = sparse.csr_matrix(perturbations, dtype=np.float32, copy=True)
+        if sparse.issparse(perturbations):
+            doses = sparse.csr_matrix(perturbations, dtype=np.float32, copy=True)
+        else:  # much faster than through the constructor, for the few of a condition
+            dense = np.atleast_2d(np.asarray(perturbations, dtype=np.float32))
+            counts, components = np.count_nonzero(dense, axis=1), np.nonzero(dense)[1]
+            parts = dense[dense != 0], components, np.append(0, np.cumsum(counts))
+            doses = sparse.csr_matrix(parts, shape=dense.shape)
         doses.data = np.minimum(doses.data, self.dose_unit[doses.indices])
         doses.eliminate_zeros()
         doses.sort_indices()

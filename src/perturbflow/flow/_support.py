@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,8 @@ class GeneSupport:
         Smallest value above 0 (G,); 0 for a gene that no cell expresses.
     largest
         Largest value (G,); infinite for a gene that no cell expresses, of which nothing is known.
+    zero_below
+        Values below it are zeros (G,), see :func:`zero_thresholds`; 0 for predictions that have their zeros.
 
     Examples
     --------
@@ -41,6 +43,7 @@ class GeneSupport:
 
     smallest: NDArray[np.float32]
     largest: NDArray[np.float32]
+    zero_below: NDArray[np.float32] | float = 0.0
 
     @classmethod
     def unknown(cls, n_genes: int) -> Self:
@@ -85,8 +88,17 @@ class GeneSupport:
         known = np.isfinite(largest)
         return cls(np.where(known, smallest, 0).astype(np.float32), np.where(known, largest, np.inf).astype(np.float32))
 
+    def rounded(self) -> Self:
+        """Take values for zeros that are nearer to zero than to the smallest, as if molecules were counted.
+
+        Returns
+        -------
+        Support with these thresholds.
+        """
+        return replace(self, zero_below=self.smallest / 2)
+
     def within(self, cells: NDArray[np.float32], controls: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Bring values to the nearest that were seen; whether a gene is expressed stays.
+        """Bring values to the nearest that were seen; from the threshold of zeros on, a gene stays expressed.
 
         Parameters
         ----------
@@ -103,6 +115,7 @@ class GeneSupport:
         if controls is not None and len(controls):
             smallest = np.minimum(smallest, np.where(controls > 0, controls, np.inf).min(axis=0))
             largest = np.maximum(largest, controls.max(axis=0))
+        cells[(cells > 0) & (cells < self.zero_below)] = 0
         np.minimum(cells, largest, out=cells)
         np.maximum(cells, smallest, out=cells, where=cells > 0)
         return cells
@@ -115,7 +128,8 @@ class GeneSupport:
         Every field by its name; infinite values as 0, which no gene has as its largest.
         """
         finite = np.where(np.isfinite(self.largest), self.largest, 0).astype(np.float32)
-        return {"smallest": self.smallest, "largest": finite}
+        below = np.broadcast_to(np.float32(self.zero_below), finite.shape)
+        return {"smallest": self.smallest, "largest": finite, "zero_below": below.copy()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
@@ -124,11 +138,12 @@ class GeneSupport:
         Parameters
         ----------
         arrays
-            Every array by name.
+            Every array by name; earlier versions stored no ``zero_below``.
 
         Returns
         -------
         The support.
         """
-        smallest, largest = (np.asarray(arrays[field.name]) for field in fields(cls))
-        return cls(smallest, np.where(largest > 0, largest, np.inf).astype(np.float32))
+        found = {field.name: np.asarray(arrays[field.name]) for field in fields(cls) if field.name in arrays}
+        largest = np.where(found["largest"] > 0, found["largest"], np.inf).astype(np.float32)
+        return cls(**found | {"largest": largest})

@@ -327,7 +327,7 @@ class SparseNODE(RegisteredModel):
         return stored.model.solve(states, time, clamp=clamp)
 
     def graph(self, *, method: str = "jacobian", n_bootstraps: int = 0, n_jobs: int = 1, seed: int = 0) -> pd.DataFrame:
-        """Return the edges of the gene-dependency graph; see :func:`perturbflow.tl.infer_graph`.
+        """Return all pairs of the gene-dependency graph, ranked; see :func:`perturbflow.tl.infer_graph`.
 
         Parameters
         ----------
@@ -342,7 +342,7 @@ class SparseNODE(RegisteredModel):
 
         Returns
         -------
-        Table with source, target, weight, sign, confidence and evidence.
+        Table with source, target, weight, sign, confidence, evidence and whether the graph keeps the pair.
         """
         stored = self.fitted
         graph = fitted_graph(self._cells(), stored, method=method, n_bootstraps=n_bootstraps, n_jobs=n_jobs, seed=seed)

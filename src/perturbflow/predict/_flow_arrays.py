@@ -37,6 +37,7 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "effect_sds": variances(2, "L", "G"),
         "interaction_variances": variances(2, "G"),
         "context_variances": variances(2, "G"),
+        "told_variances": variances(2, "C", "G"),
         "base_precisions": Array((2, "C", "G"), low=0),
         "features": Array(("P", "F")),
         "fraction": probabilities(2, 1),
@@ -60,7 +61,7 @@ RESPONSES: Mapping[str, Array] = MappingProxyType(
 
 # Fields of `GeneSupport`.
 SUPPORT: Mapping[str, Array] = MappingProxyType(
-    {"smallest": Array(("G",), low=0), "largest": Array(("G",), low=0)},
+    {name: Array(("G",), low=0) for name in ("smallest", "largest", "zero_below")},
 )
 
 # Fields of `Calibration`: kinds, strata and scales.

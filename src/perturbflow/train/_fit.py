@@ -15,7 +15,6 @@ from perturbflow.flow import (
     Calibration,
     ConditionalFlow,
     FlowConfig,
-    GeneSupport,
     GroupSums,
     Responses,
 )
@@ -36,6 +35,7 @@ from perturbflow.train._interruption import termination_interrupts
 from perturbflow.train._train_flow import check_trainer_options, placed, run_lightning, train_flow
 from perturbflow.train._transfer import transfer_weights
 from perturbflow.train._validation import HeldOutConditions
+from perturbflow.train._zeros import learn_zeros, support_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -172,8 +172,9 @@ def fit(
     training = _in_memory(screen)
     prior = AdditiveHurdlePrior.fit(sums, features=features)
     responses = Responses.fit(prior, training, seed=settings.seed)
-    support = GeneSupport.of(block for _, block in screen.x.chunks())
-    flow = ConditionalFlow(config, prior, responses=responses, support=support, seed=settings.seed)
+    flow = ConditionalFlow(config, prior, responses=responses, seed=settings.seed)
+    has_zeros = flow.parametrisation.has_zeros
+    flow.support = support_of(config, (block for _, block in screen.x.chunks()), has_zeros=has_zeros)
     init = {}
     if init_from is not None:
         report = transfer_weights(init_from, flow, list(map(str, adata.var_names)), fields.vocabulary)
@@ -228,8 +229,9 @@ def fit(
                     part.include(more)
                 flow.prior = AdditiveHurdlePrior.fit(GroupSums.union(parts), features=features)
                 flow.responses = Responses.fit(flow.prior, _in_memory(known), seed=settings.seed)
-                flow.support = GeneSupport.of(block for _, block in known.x.chunks())
+                flow.support = support_of(config, (block for _, block in known.x.chunks()), has_zeros=has_zeros)
                 fitted_splits = ("train", "valid")
+            learn_zeros(flow, training, seed=settings.seed)
             if options.calibrate:
                 calibration = Calibration.fit(parts, features=features, seed=settings.seed)
     except KeyboardInterrupt:

@@ -1,0 +1,89 @@
+"""The values that a flow may predict: which genes have in real cells, and which small ones are zeros."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from perturbflow.flow import GeneSupport, zero_thresholds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from perturbflow.flow import CellData, ConditionalFlow, FlowConfig
+    from perturbflow.flow._data import Expression
+    from perturbflow.screen._screen import Screen
+
+_MOST_CONDITIONS = 16
+_MOST_CELLS = 500
+_N_PREDICTED = 100
+
+
+def support_of(config: FlowConfig, chunks: Iterable[Expression], *, has_zeros: bool) -> GeneSupport:
+    """What predictions are brought to before thresholds of zeros are known.
+
+    Parameters
+    ----------
+    config
+        Settings of the flow.
+    chunks
+        Cells (n, G), arrays or CSR matrices.
+    has_zeros
+        Whether the parametrisation makes zeros of its own.
+
+    Returns
+    -------
+    The support.
+    """
+    support = GeneSupport.of(chunks)
+    if has_zeros:
+        return support
+    if config.zeros == "none":  # then small values are what stands for zeros, and stay
+        return replace(support, smallest=np.zeros_like(support.smallest))
+    return support.rounded()
+
+
+def learn_zeros(flow: ConditionalFlow, training: CellData | Screen, *, seed: int) -> None:
+    """Give a trained flow the thresholds with which as many values are zero as in training cells.
+
+    Parameters
+    ----------
+    flow
+        The flow, with all that is chosen; one whose parametrisation or configuration asks for no thresholds is left alone.
+    training
+        Training cells.
+    seed
+        Of the conditions, cells and noise that are drawn.
+    """
+    if flow.parametrisation.has_zeros or flow.config.zeros != "learned":
+        return
+    rng, groups = np.random.default_rng([seed, 2]), training.grouping()
+    controls = {tuple(groups.covariates[i].tolist()): groups.rows(int(i)) for i in np.flatnonzero(groups.is_control)}
+    size = min(_MOST_CONDITIONS, len(groups.n_cells))
+    # With large conditions more often, as their cells are among all cells.
+    drawn = rng.choice(len(groups.n_cells), size, replace=False, p=groups.n_cells / groups.n_cells.sum())
+    solver: dict[str, Any] = {"method": "multistep"} if flow.config.solver_steps is None else {}
+    support, predicted, expressed = flow.support, [], []
+    # Values as they come.
+    flow.support = GeneSupport.unknown(flow.config.n_genes)
+    try:
+        for group in np.sort(drawn).tolist():
+            codes = groups.covariates[group]
+            rows = groups.rows(group)
+            start = _dense(training.x[np.sort(rng.choice(controls[tuple(codes.tolist())], _N_PREDICTED))])
+            real = _dense(training.x[np.sort(rng.permutation(rows)[:_MOST_CELLS])])
+            dose = groups.doses[[group]].toarray()[0]
+            predicted.append(flow.sample(start, dose, codes, rng=rng, **solver))
+            expressed.append((real > 0).mean(axis=0))
+    finally:
+        flow.support = support
+    flow.support = replace(support, zero_below=zero_thresholds(np.vstack(predicted), np.mean(expressed, axis=0)))
+
+
+def _dense(x: Any) -> NDArray[np.float32]:
+    return x.toarray() if sparse.issparse(x) else np.asarray(x)
