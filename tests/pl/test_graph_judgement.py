@@ -42,9 +42,11 @@ def test_precision_and_recall_of_a_ranking(adata):
     curve = ax.lines[0]
     assert curve.get_xdata() == pytest.approx([0.5, 0.5, 1, 1, 1])
     assert curve.get_ydata() == pytest.approx([1, 1 / 2, 2 / 3, 2 / 4, 2 / 6])  # the last two are tied
-    assert ax.lines[1].get_ydata()[0] == pytest.approx(1 / 3)
+    assert np.asarray(ax.lines[1].get_ydata())[0] == pytest.approx(1 / 3)
     area = (0.5 * 1 + 0.5 * 2 / 3) * 3
-    assert ax.get_legend().get_texts()[0].get_text() == f"dynamics_graph: {area:.2f} × chance"
+    legend = ax.get_legend()
+    assert legend is not None
+    assert legend.get_texts()[0].get_text() == f"dynamics_graph: {area:.2f} × chance"
     assert len(precision_recall(adata, "truth", keys=["dynamics_graph", "other"]).lines) == 3
 
 

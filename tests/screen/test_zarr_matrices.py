@@ -55,10 +55,8 @@ def stored(_registered, tmp_path_factory):
 @pytest.mark.parametrize("window", [None, 8])
 def test_fits_are_those_of_cells_in_memory(registered, stored, window):
     settings = pf.flow.TrainingSettings(max_steps=6, batch_size=32, window=window)
-    options = pf.models.FlowOptions({"width": 16, "n_blocks": 1}, settings)
-    found, expected = (
-        pf.models.fit(adata, options, calibrate=False, progress_bar=False) for adata in (stored, registered)
-    )
+    options = pf.models.FlowOptions({"width": 16, "n_blocks": 1}, settings, calibrate=False)
+    found, expected = (pf.models.fit(adata, options, progress_bar=False) for adata in (stored, registered))
     for name, tensor in expected.flow.network.state_dict().items():
         np.testing.assert_allclose(found.flow.network.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
     pd.testing.assert_frame_equal(stored.obs, registered.obs)

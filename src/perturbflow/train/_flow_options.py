@@ -32,6 +32,10 @@ class FlowModelKwargs(TypedDict, total=False):
     network_options
         Further options of the network, for example ``{"multipliers": [1, 2, 4]}``; see its class in
         ``perturbflow.flow``.
+    zeros
+        Which small values are zeros where the parametrisation makes none of its own: those below thresholds of every gene
+        that give training cells' share of zeros ("learned", the default), those nearer to zero than to the smallest value
+        that was seen ("rounded"), or "none".
     guidance
         Weight of classifier-free guidance in predictions. "auto", the default, chooses it on the validation conditions (the
         lowest energy distance, in doubt the smaller weight); without any it is 1.
@@ -50,6 +54,7 @@ class FlowModelKwargs(TypedDict, total=False):
     width: int
     n_blocks: int
     network_options: Mapping[str, Any]
+    zeros: Literal["learned", "rounded", "none"]
     guidance: float | Literal["auto"]
 
 
