@@ -25,8 +25,8 @@ def main() -> None:
     """Run both demonstrations and save their tables and figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
-    parser.add_argument("--max-steps", type=int, default=1500, help="training steps of the flow")
-    parser.add_argument("--effort", type=float, default=0.4, help="share of the usual steps of the dynamics")
+    parser.add_argument("--max-steps", type=int, default=1000, help="training steps of the flow")
+    parser.add_argument("--effort", type=float, default=0.3, help="share of the usual steps of the dynamics")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     predict_cells(arguments.output, max_steps=arguments.max_steps)
@@ -79,7 +79,7 @@ def predict_cells(output: Path, *, max_steps: int) -> None:
 
 def infer_dynamics(output: Path, *, effort: float) -> None:
     """Fit sparse dynamics to a simulated gene network, read its graph, and predict a knock-out never seen."""
-    adata = pf.datasets.hill_network(n_genes=12, n_trajectories=12, knockouts=4, seed=0)
+    adata = pf.datasets.hill_network(n_genes=10, n_trajectories=12, knockouts=4, seed=0)
     labels = adata.obs["perturbation"].astype(str)
     held_out = next(label for label in labels.unique() if label != "control")
     train = adata[(labels != held_out).to_numpy()].copy()

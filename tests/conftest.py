@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 os.environ["MPLBACKEND"] = "Agg"
-settings.register_profile("any machine", deadline=None, derandomize=True)
+settings.register_profile("any machine", deadline=None, derandomize=True, max_examples=50)
 # `--hypothesis-profile=search` looks for new faults.
 settings.register_profile("search", deadline=None, max_examples=500, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("any machine")

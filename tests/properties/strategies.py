@@ -71,7 +71,7 @@ ODD_LABELS = (
     *("A:B", "A_B", "A\u200b", "A\u00a0", "\t", "A\nB", "[A", "True"),
 )
 few = settings(
-    max_examples=settings().max_examples // 8,
+    max_examples=settings().max_examples // 4,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 # For properties of which one example costs much, or which are asked of every metric.
