@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from perturbflow.flow import _context_interactions
 from perturbflow.flow._carry import Carry
 from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._context_interactions import tell_contexts
@@ -90,6 +91,18 @@ def test_interactions_of_a_context_are_learned_from_a_few_perturbations(few, lea
     np.testing.assert_array_equal(effects[is_measured], given.effects[is_measured])
     assert (told[-1] > 0).mean() > 0.9
     assert not told[:-1].any()
+
+
+def test_some_levels_are_enough_to_learn_the_factors(monkeypatch):
+    is_measured = few_shot(12)
+    given = screen(is_measured)
+    monkeypatch.setattr(_context_interactions, "_MOST_LEVELS", 25)
+    monkeypatch.setattr(_context_interactions, "_VALUES_AT_ONCE", 7 * G)
+    effects, told = given.told()
+    missing = ~is_measured
+    assert told.any()
+    assert (effects[missing] != given.effects[missing]).all()
+    assert given.error(effects, missing) < 0.3 * given.error(given.effects, missing)
 
 
 def test_any_pattern_of_missing_pairs_with_combinations():

@@ -72,29 +72,25 @@ def tell_contexts(
     alone = _Alone.of(measured, levels, carry.n_contexts)
     if alone is None:
         return told
-    table = _Table.of(alone, measured, shared, alone.some_levels())
+    table = _Table.of(alone, measured, shared)
     contexts = _better_contexts(table, alone.asking, effects, carry)
     if not len(contexts):
         return told
-    factors = InteractionFactors.fit(table.rows)
-    everything = table if len(table.which) == len(alone.rows) else _Table.of(alone, measured, shared, None, like=table)
-    if everything is not table:
-        factors = factors.with_contexts_of(everything.rows)
-    known = PerturbationFactors.of(factors, everything.rows)
-    weights = known.precision / known.total[everything.rows.which]
-    fitted = everything.rows.by_perturbation
-    genes = factors.loadings @ everything.directions.T * everything.units  # (K, G)
-    for number, level in enumerate(alone.levels):
-        if level not in alone.fitted:
-            continue
+    factors, rows = InteractionFactors.fit(table.rows), table.all_rows(alone, measured, shared)
+    if rows is not table.rows:
+        factors = factors.with_contexts_of(rows)
+    known = PerturbationFactors.of(factors, rows)
+    weights, of_perturbation = known.precision / known.total[rows.which], rows.by_perturbation
+    genes = factors.loadings @ table.directions.T * table.units  # (K, G)
+    for number in np.flatnonzero(alone.is_fitted):
         missing = contexts[~alone.is_measured[number, contexts]]
-        own = fitted.indices[slice(*fitted.indptr[number : number + 2])]
-        if not len(missing) or not len(own):
-            continue
-        mean = weights[own] @ effects[level, alone.contexts[own]]
-        apart = factors.contexts[missing] - known.centre[number]
-        effects[level, missing] = mean + (known.factors[number] * apart) @ genes
-    told[contexts] = _told(factors, known, everything.rows, alone.is_measured, contexts, genes, variances)
+        if len(missing):
+            own = of_perturbation.indices[slice(*of_perturbation.indptr[number : number + 2])]
+            level = alone.levels[number]
+            mean = weights[own] @ effects[level, rows.contexts[own]]
+            apart = factors.contexts[missing] - known.centre[number]
+            effects[level, missing] = mean + (known.factors[number] * apart) @ genes
+    told[contexts] = _told(factors, known, rows, alone.is_measured, contexts, genes, variances)
     return told
 
 
@@ -103,8 +99,8 @@ class _Alone:
     """Groups of one level and no other, of levels that several contexts have.
 
     ``rows`` are their numbers, ``numbers`` those of their levels among ``levels``, ``contexts`` their contexts (N,);
-    ``is_measured`` says whether a level was measured in a context, alone or not (P, C), ``fitted`` of which
-    levels effects are known, and ``asking`` in which contexts some of these were not measured and others were.
+    ``is_measured`` says whether a level was measured in a context, alone or not (P, C), ``is_fitted`` whether its
+    effects are known (P,), and ``asking`` in which contexts some of these were not measured and others were.
     """
 
     rows: NDArray[np.intp]
@@ -112,7 +108,7 @@ class _Alone:
     contexts: NDArray[np.intp]
     levels: NDArray[np.intp]
     is_measured: NDArray[np.bool_]
-    fitted: frozenset[int]
+    is_fitted: NDArray[np.bool_]
     asking: NDArray[np.intp]
 
     @classmethod
@@ -142,7 +138,7 @@ class _Alone:
         if not len(asking):
             return None
         numbers = np.searchsorted(levels, level)
-        return cls(rows, numbers, contexts, levels, is_measured, frozenset(levels[known].tolist()), asking)
+        return cls(rows, numbers, contexts, levels, is_measured, known, asking)
 
     def some_levels(self) -> NDArray[np.bool_]:
         """Whether a level is among those from which factors are learned: evenly spaced among those of every context (P,)."""
@@ -157,38 +153,44 @@ class _Alone:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Measured effects beyond the shared part, in units of their noise, and in the directions of genes in which contexts differ.
+    """Measured effects of some levels beyond the shared part, from which the factors are learned.
 
-    ``which`` are the places of its rows among those of ``_Alone`` (N,), ``changes`` the effects of known levels.
+    ``rows`` has them in units of their noise (G,) and in the directions of genes in which contexts differ (G, R), ``levels`` their
+    levels (N,), and ``changes`` all of their genes (N, G).
     """
 
     rows: Rows
-    which: NDArray[np.intp]
     levels: NDArray[np.intp]
     changes: NDArray[np.float32]
     units: NDArray[np.float64]
     directions: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls,
-        alone: _Alone,
-        measured: Measurements,
-        shared: NDArray[np.float64],
-        levels: NDArray[np.bool_] | None,
-        like: _Table | None = None,
-    ) -> _Table:
-        which = np.arange(len(alone.rows)) if levels is None else np.flatnonzero(levels[alone.numbers])
-        groups, contexts = alone.rows[which], alone.contexts[which]
+    def of(cls, alone: _Alone, measured: Measurements, shared: NDArray[np.float64]) -> _Table:
+        which = np.flatnonzero(alone.some_levels()[alone.numbers])
+        groups, numbers, contexts = alone.rows[which], alone.numbers[which], alone.contexts[which]
         variances = measured.variances[groups]
-        units = np.sqrt(variances.mean(axis=0, dtype=np.float64)) if like is None else like.units
+        units = np.sqrt(variances.mean(axis=0, dtype=np.float64))
         noise = 1 / (units**2 / variances).mean(axis=1)
         changes = measured.effects[groups] - shared[contexts].astype(np.float32)
         scaled = changes / units.astype(np.float32)
-        directions = gene_directions(scaled, alone.numbers[which], noise) if like is None else like.directions
-        shape = alone.is_measured.shape
-        rows = Rows(scaled @ directions, noise, alone.numbers[which], contexts, shape)
-        return cls(rows, which, alone.levels[alone.numbers[which]], changes, units, directions)
+        directions = gene_directions(scaled, numbers, noise)
+        rows = Rows(scaled @ directions, noise, numbers, contexts, alone.is_measured.shape)
+        return cls(rows, alone.levels[numbers], changes, units, directions)
+
+    def all_rows(self, alone: _Alone, measured: Measurements, shared: NDArray[np.float64]) -> Rows:
+        """The same of all levels, whose genes are not needed, block by block."""
+        if len(self.levels) == len(alone.rows):
+            return self.rows
+        scale = self.directions / self.units[:, None]
+        values, noise = np.empty((len(alone.rows), self.directions.shape[1])), np.empty(len(alone.rows))
+        at_once = max(1, _VALUES_AT_ONCE // len(self.units))
+        for first in range(0, len(noise), at_once):
+            block = slice(first, first + at_once)
+            groups = alone.rows[block]
+            noise[block] = 1 / (self.units**2 / measured.variances[groups]).mean(axis=1)
+            values[block] = (measured.effects[groups] - shared[alone.contexts[block]]) @ scale
+        return Rows(values, noise, alone.numbers, alone.contexts, self.rows.shape)
 
 
 def _better_contexts(

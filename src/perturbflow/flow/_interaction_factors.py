@@ -83,7 +83,8 @@ def gene_directions(values: NDArray[np.floating], which: NDArray[np.intp], noise
     """
     precision = 1 / noise
     of_perturbation = _members(which, int(which.max()) + 1)
-    mean = of_perturbation @ (precision[:, None] * values) / (of_perturbation @ precision)[:, None]
+    total = np.maximum(of_perturbation @ precision, _LEAST)  # of a perturbation without rows it is 0
+    mean = of_perturbation @ (precision[:, None] * values) / total[:, None]
     apart = (values - mean[which]) * np.sqrt(precision)[:, None]
     n_genes = values.shape[1]
     n_kept = min(_MOST_DIRECTIONS, n_genes)

@@ -44,7 +44,8 @@ class AdditiveHurdlePrior(PriorArrays):
     mean effect of a perturbation, ``effect_lc`` what a component at a dose adds to it. Effects are shrunken towards what the
     features of the component say, or zero without any (:func:`regress_effects`), and borrowed between contexts whose
     controls resemble each other (:func:`shrink_effects`). Where a component was not measured its change is carried from
-    the contexts most alike (:func:`carried`), in training contexts and new ones in the same way; a component never seen in training has the effect that its
+    the contexts most alike (:func:`carried`), in training contexts and new ones in the same way; but where others were
+    measured, and these show that it is better, interactions of perturbations and contexts are added. A component never seen in training has the effect that its
     features say, and without any the mean effect. ``interaction`` is what remains in a training condition; it is 0 in
     conditions never seen.
 
@@ -274,7 +275,7 @@ class AdditiveHurdlePrior(PriorArrays):
         - at a dose that was not measured, the spread of the effects between the doses next to it;
         - for every component without, the spread of effects that neither the mean effect nor features explain;
         - in a context where a component was not seen, the variance of effects between contexts, the more the less the
-          context resembles those where it was;
+          context resembles those where it was, and without what the effects measured there tell of it;
         - for a combination of k components, k - 1 times the variance of interactions, estimated where the training
           combinations tell, and otherwise a tenth of the mean square of an effect. A combination with cells is known
           from these as well.
