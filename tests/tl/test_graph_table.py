@@ -47,7 +47,7 @@ def test_edges_of_second_order_count_once(adata):
 
 def test_wrong_options_are_refused(adata):
     with pytest.raises(ValueError, match="`format` to be one of"):
-        graph_table(adata, format="csv")
+        graph_table(adata, format="csv")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`min_confidence`"):
         graph_table(adata, min_confidence=2)
     with pytest.raises(KeyError, match="pf.tl.infer_graph"):
