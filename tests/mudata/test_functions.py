@@ -102,11 +102,16 @@ DYNAMICS = [
         progress_bar=False,
     ),
     step("tl.infer_graph", n_bootstraps=1),
+    step("tl.infer_graph", method="correlation", key_added="correlation"),
     step("tl.to_networkx"),
+    step("tl.graph_table", min_confidence=0),
     step("tl.forecast"),
     step("tl.simulate_knockout", "gene1"),
     step("pl.sparsity_path"),
     step("pl.dynamics_graph"),
+    step("pl.precision_recall", "true_graph"),
+    step("pl.graph_comparison", ["dynamics_graph", "correlation"]),
+    step("pl.edge_stability"),
     step("pl.regulators"),
     step("pl.trajectories", "gene0"),
     step("pl.knockout_response"),
@@ -159,6 +164,8 @@ def test_modality_gets_what_the_cells_alone_get(course, with_protein, assert_sam
             assert_same_cells(found, alone)
         elif isinstance(alone, nx.Graph):
             assert nx.utils.graphs_equal(found, alone)
+        elif isinstance(alone, pd.DataFrame):
+            pd.testing.assert_frame_equal(found, alone)
         elif alone is not None:
             np.testing.assert_equal(drawn(found), drawn(alone))
             plt.close("all")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -38,7 +40,7 @@ def adata():
 
 
 def test_precision_and_recall_of_a_ranking(adata):
-    ax = precision_recall(adata, "truth")
+    ax: Any = precision_recall(adata, "truth")
     curve = ax.lines[0]
     assert curve.get_xdata() == pytest.approx([0.5, 0.5, 1, 1, 1])
     assert curve.get_ydata() == pytest.approx([1, 1 / 2, 2 / 3, 2 / 4, 2 / 6])  # the last two are tied

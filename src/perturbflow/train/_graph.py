@@ -87,9 +87,12 @@ class Graph:
 
 @usual_torch()
 def fitted_graph(
-    adata: AnnData, stored: StoredDynamics, *, method: str, n_bootstraps: int, n_jobs: int, seed: int
+    adata: AnnData | None, stored: StoredDynamics, *, method: str, n_bootstraps: int, n_jobs: int, seed: int
 ) -> Graph:
-    """Read the graph of a fitted field; see :func:`perturbflow.tl.infer_graph`."""
+    """Read the graph of a fitted field; see :func:`perturbflow.tl.infer_graph`.
+
+    Without cells, as in a model that was loaded alone, it is that of the fit: neither bootstraps nor covariation join.
+    """
     model = stored.model
     jacobian = model.jacobian()
     if method == "gates":
@@ -102,7 +105,7 @@ def fitted_graph(
     weight = np.where(model.support(), weight, 0.0)
     evidence = model.evidence if model.evidence.size else np.abs(weight)
     confidence = (weight != 0).astype(float)
-    if n_bootstraps:
+    if n_bootstraps and adata is not None:
         found: Stability = stability(adata, stored, n_fits=n_bootstraps, n_jobs=n_jobs, seed=seed)
         # The fit itself is one of the fits.
         share = 1 / (n_bootstraps + 1)
@@ -120,7 +123,7 @@ def fitted_graph(
     parts = range(config.order)
     possible = _pairs(config.n_genes, config.regulators, with_itself=config.self_regulation)
     found_evidence = np.max([square(evidence, part) for part in parts], axis=0)
-    if adata.n_obs >= CELLS_A_POINT * _n_points(adata, stored):
+    if adata is not None and adata.n_obs >= CELLS_A_POINT * _n_points(adata, stored):
         cells = course_cells(adata[:, stored.genes], stored.fields)
         found_evidence = (evidence_ranks(found_evidence, possible) + snapshot_evidence(cells).evidence) / 2
     if not weight.any():
