@@ -15,7 +15,7 @@ from _dynamics_systems import KNOCKOUT, make_system
 import perturbflow as pf
 from perturbflow import baselines
 from perturbflow.dynamics import SPARSITIES, DynamicsTrainer, Trajectory
-from perturbflow.train._fit_dynamics import DynamicsOptions
+from perturbflow.train._dynamics_options import DynamicsModelKwargs, DynamicsOptions, DynamicsPlanKwargs
 from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
 
 if TYPE_CHECKING:
@@ -247,7 +247,6 @@ def course(name: str, runs: Sequence[Trajectory], question: Question) -> NDArray
 def fit_row(system: System, method: str, seed: int, *, effort: float) -> dict[str, Any]:
     """Fit and judge."""
     options = DynamicsOptions(**(dict(system.options) | dict(FITS[method])), effort=effort, seed=seed)
-    options.check()
     fit = fit_model(system.adata, options)
     model = fit.model
     support = model.support().T
@@ -270,7 +269,12 @@ def bootstrap_row(system: System, seed: int, *, effort: float, n_bootstraps: int
     """Fit the default, and average its graph over bootstraps."""
     adata = system.adata.copy()
     started = time.process_time()
-    pf.tl.fit_dynamics(adata, **system.options, effort=effort, seed=seed, progress_bar=False)
+    given = dict(system.options)
+    kwargs = {
+        name: {key: given.pop(key) for key in known.__annotations__ if key in given}
+        for name, known in (("model_kwargs", DynamicsModelKwargs), ("plan_kwargs", DynamicsPlanKwargs))
+    }
+    pf.tl.fit_dynamics(adata, **given, **kwargs, effort=effort, seed=seed, progress_bar=False)
     pf.tl.infer_graph(adata, n_bootstraps=n_bootstraps, seed=seed)
     seconds = time.process_time() - started
     weight = adata.varp["dynamics_graph"].toarray().astype(float)

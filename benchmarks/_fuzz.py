@@ -44,7 +44,13 @@ def cells_with_a_flow() -> AnnData:
     adata = pf.datasets.simulated_perturb_seq(n_cells=300, n_genes=20, n_perturbations=3, n_combinations=2)
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
     pf.pp.split_perturbations(adata, task="combination", test_fraction=0.5, valid_fraction=0)
-    pf.tl.fit_flow(adata, width=8, n_blocks=1, max_steps=2, calibrate=False, progress_bar=False)
+    pf.tl.fit_flow(
+        adata,
+        model_kwargs={"width": 8, "n_blocks": 1},
+        max_steps=2,
+        plan_kwargs={"calibrate": False},
+        progress_bar=False,
+    )
     return adata
 
 

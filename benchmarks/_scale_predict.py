@@ -27,7 +27,7 @@ def write_fitted(path: Path, n_perturbations: int, n_genes: int, max_steps: int)
         control_fraction=CONTROLS / n_cells,
     )
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
-    pf.tl.fit_flow(adata, max_steps=max_steps, calibrate=False, progress_bar=False)
+    pf.tl.fit_flow(adata, max_steps=max_steps, plan_kwargs={"calibrate": False}, progress_bar=False)
     adata.write_h5ad(path)
     return sorted(set(adata.obs["perturbation"]) - {"control"})
 

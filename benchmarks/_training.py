@@ -19,7 +19,7 @@ from perturbflow.flow import (
     Velocity,
 )
 from perturbflow.train._averaging import AveragedWeights
-from perturbflow.train._presets import PRESETS, resolve
+from perturbflow.train._flow_options import PRESETS, FlowOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,12 +45,13 @@ _LONGEST_WARM_UP = 50
 def recipe(network: str, parametrisation: str, *, seed: int) -> tuple[dict[str, Any], TrainingSettings]:
     """Settings of the flow and of its training, for a network of the table."""
     preset, changes = NETWORKS[network]
-    return resolve(preset, {**changes, "parametrisation": parametrisation, "seed": seed})
+    options = FlowOptions.of(preset, model_kwargs={**changes, "parametrisation": parametrisation}, seed=seed)
+    return dict(options.model), options.training
 
 
 def new_flow(cells: CellData, prior: AdditiveHurdlePrior, options: Mapping[str, Any], *, seed: int) -> ConditionalFlow:
     """An untrained flow for the conditions of some cells, always sampled with the solver of the default."""
-    default = PRESETS["default"].options
+    default = PRESETS["default"][0]
     of_sampling = {name: default[name] for name in SAMPLING if name in default}
     options = {name: value for name, value in options.items() if name not in SAMPLING} | of_sampling
     n_categories = tuple(int(n) for n in cells.covariates.max(axis=0) + 1)

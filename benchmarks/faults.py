@@ -58,7 +58,14 @@ def fit(half: str, cells: Path, checkpoint: Path, result: Path) -> None:
         pf.tl.fit_dynamics(adata, effort=0.1, checkpoint=checkpoint, progress_bar=False)
         found = checksum(adata.uns["dynamics"])
     else:
-        pf.tl.fit_flow(adata, width=32, max_steps=600, calibrate=False, checkpoint=checkpoint, progress_bar=False)
+        pf.tl.fit_flow(
+            adata,
+            model_kwargs={"width": 32},
+            max_steps=600,
+            plan_kwargs={"calibrate": False},
+            checkpoint=checkpoint,
+            progress_bar=False,
+        )
         found = checksum(adata.uns["flow"], without=("history",))  # which has seconds
     result.write_text(json.dumps({"checksum": found}))
 

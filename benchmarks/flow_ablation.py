@@ -123,15 +123,17 @@ class Ablation:
 
     def preset(self, preset: str, *, max_steps: int) -> None:
         """Fit a preset as a user would; judge it."""
-        options: dict[str, Any] = {"guidance": 1.0, "width": UNET_WIDTH} if preset == "primeflow" else {}
+        options: dict[str, Any] = (
+            {"model_kwargs": {"guidance": 1.0, "width": UNET_WIDTH}} if preset == "primeflow" else {}
+        )
         started = self.clock()
         pf.tl.fit_flow(
             self.problem.adata,
             preset=preset,
             max_steps=max_steps,
-            calibrate=False,
+            plan_kwargs={"calibrate": False},
             seed=self.problem.seed,
-            device=self.options.device,
+            trainer_kwargs={"accelerator": self.options.device},
             progress_bar=False,
             **options,
         )

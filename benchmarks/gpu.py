@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ import torch
 from _gpu_work import HeldOut, Training, converge, measure_training, new_flow, peak, simulated_cells
 from scipy import sparse
 
-from perturbflow.flow import CellData, TrainingSettings
-from perturbflow.train._presets import PRESETS
+from perturbflow.flow import CellData
+from perturbflow.train._flow_options import FlowOptions
 
 EPOCH = 100_000
 NETWORKS = {"MLP": "default", "U-Net": "primeflow"}
@@ -79,13 +80,13 @@ def speeds(device: torch.device, *, quick: bool, clock: Any) -> None:
     for n_genes in (60, 80) if quick else (2_000, 18_000):
         cells = simulated_cells(500 if quick else 4_000, n_genes)
         for title, preset in NETWORKS.items():
-            for batch_size in (8,) if quick or not on_gpu else (PRESETS[preset].settings["batch_size"], 1024):
+            for batch_size in (8,) if quick or not on_gpu else (FlowOptions.of(preset).training.batch_size, 1024):
                 for name, rate in rates.items():
                     if clock():
                         return
-                    options = dict(PRESETS[preset].options) | ({"width": 8} if quick else {})
-                    flow = new_flow(cells, options, device, mixed=name == "bfloat16")
-                    settings = TrainingSettings(**dict(PRESETS[preset].settings) | {"batch_size": batch_size})
+                    options = FlowOptions.of(preset, model_kwargs={"width": 8} if quick else {})
+                    flow = new_flow(cells, options.model, device, mixed=name == "bfloat16")
+                    settings = replace(options.training, batch_size=batch_size)
                     try:
                         speed = measure_training(Training(flow, cells, settings), seconds)
                     except torch.OutOfMemoryError:
@@ -104,17 +105,16 @@ def speeds(device: torch.device, *, quick: bool, clock: Any) -> None:
 
 def convergence(cells: CellData, held_out: np.ndarray, device: torch.device, *, quick: bool, clock: Any) -> None:
     """Train the paper's preset, and print the energy distance against the cells seen."""
-    preset = PRESETS["primeflow"]
+    options = FlowOptions.of("primeflow", model_kwargs={"width": 8} if quick else {})
     changes: dict[str, Any] = {"max_steps": 20} if quick else {"max_steps": 100_000, "batch_size": 256}
-    settings = TrainingSettings(**dict(preset.settings) | changes)
     training_cells = cells.subset(np.flatnonzero(~held_out))
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    flow = new_flow(training_cells, dict(preset.options) | ({"width": 8} if quick else {}), device, mixed=mixed)
+    flow = new_flow(training_cells, options.model, device, mixed=mixed)
     scored = HeldOut(cells, held_out, n_cells=20 if quick else 100)
     print(f"\n{len(training_cells):,} training cells, {len(scored.parts)} held-out conditions\n", flush=True)
     names = ("cells seen", "seconds", "loss", "energy distance")
     print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
-    training = Training(flow, training_cells, settings)
+    training = Training(flow, training_cells, replace(options.training, **changes))
     every = 10 if quick else 500
     for row in converge(
         training, scored, every=every, patience=8, clock=clock, method="multistep", n_steps=4 if quick else 20

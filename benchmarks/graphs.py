@@ -1,7 +1,7 @@
 """How well known graphs are found in cells without a time, and left-out perturbations foretold.
 
-`python benchmarks/graphs.py` reads the folder named in PERTURBFLOW_DATA: networks of BEELINE, CARDAMOM and D-SPIN. Simulated
-screens are always there; `--quick` takes these alone.
+`python benchmarks/graphs.py` reads the folder named in PERTURBFLOW_DATA: networks of BEELINE, CARDAMOM and D-SPIN, and with
+`--large` SIM350 and yeast. Simulated screens are always there; `--quick` takes these alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,197 +16,92 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from _common import markdown
+from _graph_methods import METHODS, default, fitted
+from _graph_networks import Network, dspin, judged, levels, networks
 
 import perturbflow as pf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable
 
-    from numpy.typing import NDArray
-
-BEELINE = {
-    "HSC 0": "curated/HSC_2000_0",
-    "HSC 1": "curated/HSC_2000_1",
-    "dyn-LI": "synthetic/dyn-LI_2000_0",
-    "dyn-BF": "synthetic/dyn-BF_2000_0",
-}
-CARDAMOM = ("FN4", "FN8", "Trees5", "Trees20")
-N_TREES = 100
-
-
-@dataclass
-class Network:
-    """Cells and their true network (d, d), row regulates column; `group` names what replicates have in common."""
-
-    name: str
-    group: str
-    cells: ad.AnnData
-    truth: NDArray[np.bool_]
-    regulators: NDArray[np.bool_]
+N_HALVES = 20
+SURE = 0.9
+SIZES = (250, 500, 1000)
+SLOW = "boosting"
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="simulated screens alone")
+    parser.add_argument("--quick", action="store_true", help="ranks in simulated screens alone")
+    parser.add_argument("--large", action="store_true", help="networks of hundreds of genes, too")
     parser.add_argument("--out", type=Path, default=None, help="folder for the tables")
     options = parser.parse_args()
     folder = Path(os.environ["PERTURBFLOW_DATA"]) if "PERTURBFLOW_DATA" in os.environ and not options.quick else None
     rows = []
-    for network in networks(folder):
-        for name, method in METHODS.items():
+    for network in networks(folder, large=options.large):
+        chosen = {name: METHODS[name] for name in METHODS if not (options.quick and name == SLOW)}
+        for name, method in chosen.items():
             start = time.process_time()
             score = method(network)
             seconds = time.process_time() - start
             rows.append({"network": network.group, "method": name, **judged(score, network), "CPU s": seconds})
-        print(pd.DataFrame(rows[-len(METHODS) :]).round(2).to_string(index=False), flush=True)
+        print(pd.DataFrame(rows[-len(chosen) :]).round(2).to_string(index=False), flush=True)
     table = pd.DataFrame(rows)
     tables = {"graphs": table}
-    ratio = table.pivot_table(index="network", columns="method", values="AUPRC ratio", sort=False)[list(METHODS)]
-    ratio.loc["mean rank"] = ratio.rank(axis=1, ascending=False).mean()
-    print(markdown(ratio.round(2)))
+    for score in ("AUPRC ratio", "signed AUPRC ratio", "early ratio", "AUROC", "CPU s"):
+        wide = table.pivot_table(index="network", columns="method", values=score, sort=False)
+        wide = wide[[name for name in METHODS if name in wide]]
+        if score == "AUPRC ratio":
+            wide.loc["mean rank"] = wide.rank(axis=1, ascending=False).mean()
+        print(f"\n{score}\n\n{markdown(wide.round(2))}")
+    if not options.quick:
+        tables["calibration"] = calibration(networks(folder, large=False))
+        print(markdown(tables["calibration"].round(2).set_index("network")))
+        tables["knockouts"] = knockouts(0)
+        means = tables["knockouts"].drop(columns="perturbation").groupby("kind", sort=False).mean()
+        print(markdown(means.round(3)))
     if folder is not None:
         cells = dspin(folder)
         tables["curve"] = curve(cells)
         tables["left_out"] = left_out(cells)
         print(markdown(tables["curve"].round(3).set_index(tables["curve"].columns[0])))
         print(tables["left_out"].drop(columns="perturbation").mean().round(3).to_string())
+    if options.large:
+        tables["speed"] = speed()
+        print(markdown(tables["speed"].round(2).set_index("genes")))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, each in tables.items():
             each.to_csv(options.out / f"{name}.csv", index=False)
 
 
-def networks(folder: Path | None) -> Iterator[Network]:
-    """Yield every network; those of the folder first."""
-    if folder is not None:
-        for name, path in BEELINE.items():
-            yield beeline(folder / "beeline" / path, name)
-        for name in CARDAMOM:
-            for replicate in (1, 2, 3):
-                yield cardamom(folder / "cardamom" / name, name, replicate)
-        yield dspin(folder)
-    for seed in (0, 1):
-        yield simulated(seed)
-
-
-def beeline(folder: Path, name: str) -> Network:
-    """Read cells along pseudotime, which is not used."""
-    values = pd.read_csv(folder / "ExpressionData.csv.gz", index_col=0).T
-    edges = pd.read_csv(folder / "refNetwork.csv")
-    return _network(name, ad.AnnData(values), edges)
-
-
-def cardamom(folder: Path, name: str, replicate: int) -> Network:
-    """Read counts at ten times, which are not used; as log1p."""
-    counts = np.loadtxt(folder / f"Data/data_{replicate}.txt")[2:, 1:].T
-    truth = np.load(folder / f"True/inter_{replicate}.npy")[1:, 1:] != 0
-    return Network(f"{name} {replicate}", name, ad.AnnData(np.log1p(counts)), truth, np.ones(len(truth), dtype=bool))
-
-
-def dspin(folder: Path) -> Network:
-    """Read perturbed cells; knock-downs and over-expressions are kinds of their own."""
-    cells = ad.read_h5ad(folder / "dspin_hsc_perturb/hsc_sim_perturb.h5ad")
-    parts = cells.obs["perturbation"].astype(str).str.split("_")
-    cells.obs["gene"], cells.obs["kind"] = parts.str[0], parts.str[-1]
-    edges = pd.read_csv(folder / "dspin_hsc_perturb/refNetwork.csv")[["Gene1", "Gene2"]]
-    return _network("D-SPIN", cells, edges)
-
-
-def simulated(seed: int) -> Network:
-    """Simulate a screen of 60 genes under 12 single perturbations."""
-    cells = pf.datasets.simulated_perturb_seq(
-        3000, 60, n_perturbations=12, n_combinations=0, n_regulators=20, cell_types=1, seed=seed
+def calibration(every: Iterable[Network]) -> pd.DataFrame:
+    """Edges that are sure, how many of them are true, and how many there are after every gene was shuffled among cells."""
+    rows: dict[str, list[tuple[int, int, int]]] = {}
+    for network in every:
+        cells = fitted(network)
+        pf.tl.infer_graph(cells, n_bootstraps=N_HALVES)
+        edges = cells.uns["dynamics_graph"]["edges"]
+        sure = edges[edges["confidence"] >= SURE]
+        places = [cells.var_names.get_indexer(sure[end]) for end in ("source", "target")]
+        rng, values = np.random.default_rng(0), levels(network)
+        mixed = np.column_stack([rng.permutation(column) for column in values.T])
+        none = Network(network.name, network.group, network.cells.copy(), network.truth, network.regulators)
+        none.cells.X = mixed.astype(np.float32)
+        shuffled = fitted(none)
+        pf.tl.infer_graph(shuffled, n_bootstraps=N_HALVES)
+        n_shuffled = int((shuffled.uns["dynamics_graph"]["edges"]["confidence"] >= SURE).sum())
+        found = (len(sure), int((network.truth[tuple(places)] != 0).sum()), n_shuffled)
+        rows.setdefault(network.group, []).append(found)
+    totals = {group: np.sum(parts, axis=0) for group, parts in rows.items()}
+    totals["all"] = np.sum(list(totals.values()), axis=0)
+    return pd.DataFrame(
+        [
+            {"network": group, "sure": n, "true": true, "share true": true / max(n, 1), "sure, shuffled": mixed}
+            for group, (n, true, mixed) in totals.items()
+        ]
     )
-    cells.obs["gene"], cells.obs["kind"] = cells.obs["perturbation"].astype(str), "knock"
-    truth = cells.varp["true_network"].toarray() != 0
-    return Network(f"screen {seed}", "simulated screen", cells, truth, cells.var["is_regulator"].to_numpy())
-
-
-def _network(name: str, cells: ad.AnnData, edges: pd.DataFrame) -> Network:
-    truth = np.zeros((cells.n_vars, cells.n_vars), dtype=bool)
-    truth[tuple(cells.var_names.get_indexer(edges[end]) for end in ("Gene1", "Gene2"))] = True
-    return Network(name, name, cells, truth, np.ones(cells.n_vars, dtype=bool))
-
-
-def judged(score: NDArray, network: Network) -> dict[str, float]:
-    """Average precision and early precision over chance, and AUROC, without self edges; ties share their precision."""
-    pairs = network.regulators[:, None] & ~np.eye(len(score), dtype=bool)
-    value, is_true = np.abs(score)[pairs], network.truth[pairs]
-    levels, place = np.unique(-value, return_inverse=True)
-    size, hits = np.bincount(place), np.bincount(place, weights=is_true)
-    found, asked = np.cumsum(hits), np.cumsum(size)
-    chance, n_true = is_true.mean(), is_true.sum()
-    before = np.concatenate([[0.0], found[:-1]])
-    early = np.interp(n_true, np.concatenate([[0], asked]), np.concatenate([[0.0], found])) / n_true
-    wrong = np.cumsum(size - hits)
-    above = (hits * (wrong - (size - hits) / 2)).sum() / (n_true * max(wrong[-1], 1))
-    precision = float(((found - before) / n_true * found / asked).sum())
-    return {"AUPRC ratio": precision / chance, "early ratio": early / chance, "AUROC": 1 - above, "AUPRC": precision}
-
-
-def default(network: Network) -> NDArray:
-    """Evidence of `tl.fit_dynamics` as it is."""
-    return _evidence(network, perturbed=True)
-
-
-def covariation(network: Network) -> NDArray:
-    """The part of the default that reads no perturbation: all cells are one condition."""
-    return _evidence(network, perturbed=False)
-
-
-def _evidence(network: Network, *, perturbed: bool) -> NDArray:
-    cells = ad.AnnData(network.cells.X, obs=network.cells.obs, var=network.cells.var[[]]).copy()
-    keys = {"perturbation_key": "gene", "perturbation_type_key": "kind"} if perturbed and "gene" in cells.obs else {}
-    pf.pp.setup_dynamics(cells, regulators=cells.var_names[network.regulators].tolist(), **keys)
-    pf.tl.fit_dynamics(cells)
-    fit = cells.uns["dynamics"]
-    evidence = np.zeros(network.truth.shape)
-    evidence[fit["standing"]["regulators"]] = fit["evidence"]
-    return evidence
-
-
-def mean_difference(network: Network) -> NDArray:
-    """Total effects in standard deviations; correlations where nothing was perturbed."""
-    values = levels(network)
-    if "gene" not in network.cells.obs:
-        return pf.baselines.correlation_graph(values)
-    labels, kinds = (network.cells.obs[key].astype(str).to_numpy() for key in ("gene", "kind"))
-    control, score = labels == "control", np.zeros(network.truth.shape)
-    for gene, kind in sorted({*zip(labels[~control], kinds[~control], strict=True)}):
-        place = network.cells.var_names.get_loc(gene)
-        change = values[(labels == gene) & (kinds == kind)].mean(axis=0) - values[control].mean(axis=0)
-        score[place] = np.maximum(score[place], np.abs(change) / values.std(axis=0))
-    np.fill_diagonal(score, 0.0)
-    return score
-
-
-def trees(network: Network) -> NDArray:
-    """Importances in extremely randomised trees of every gene on the regulators, as in GENIE3."""
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    values, score = levels(network), np.zeros(network.truth.shape)
-    for target in range(values.shape[1]):
-        inputs = np.flatnonzero(network.regulators & (np.arange(values.shape[1]) != target))
-        forest = ExtraTreesRegressor(N_TREES, max_features="sqrt", min_samples_leaf=5, random_state=0)
-        score[inputs, target] = forest.fit(values[:, inputs], values[:, target]).feature_importances_
-    return score
-
-
-def levels(network: Network) -> NDArray:
-    """All cells as an array."""
-    x = network.cells.X
-    return np.asarray(x if isinstance(x, np.ndarray) else x.toarray(), dtype=float)
-
-
-METHODS: dict[str, Callable[[Network], NDArray]] = {
-    "default": default,
-    "covariation only": covariation,
-    "correlation": lambda network: pf.baselines.correlation_graph(levels(network)),
-    "partial correlation": lambda network: pf.baselines.partial_correlation_graph(levels(network)),
-    "mean difference": mean_difference,
-    "extra trees": trees,
-}
 
 
 def curve(network: Network) -> pd.DataFrame:
@@ -223,6 +117,60 @@ def curve(network: Network) -> pd.DataFrame:
             scores.append(judged(default(part), part)["AUPRC"])
         rows.append({"perturbations": number, "AUPRC": np.mean(scores)})
     return pd.DataFrame(rows)
+
+
+def knockouts(seed: int) -> pd.DataFrame:
+    """Correlation over genes of true effects in the default simulated screen with simulated and with measured ones."""
+    screen = pf.datasets.simulated_perturb_seq(seed=seed)
+    pf.pp.setup_perturbation(screen, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
+    pf.pp.setup_dynamics(screen, regulators="is_regulator")
+    labels = screen.obs["perturbation"].astype(str).to_numpy()
+    truth = screen.uns["true_effects"]
+    truth = truth.groupby([name.split("|")[0] for name in truth.index]).mean()
+    means = pd.DataFrame(screen.X.toarray(), columns=screen.var_names)
+    means = means.groupby([labels, screen.obs["cell_type"].astype(str).to_numpy()]).mean().groupby(level=0).mean()
+    whole = screen.copy()
+    pf.tl.fit_dynamics(whole)
+    rows = []
+    for name in sorted({*labels} - {"control"}):
+        genes = name.split("+")
+        free = ~screen.var_names.isin(genes)
+        held = {gene: float(screen[labels == name, gene].X.mean()) for gene in genes}
+        # Without a gene's own cells all that hold it are left out; without those of a pair its parts stay.
+        rest = screen[(labels != name) & [len(genes) > 1 or name not in label.split("+") for label in labels]].copy()
+        pf.tl.fit_dynamics(rest)
+        row = {"perturbation": name, "kind": "pair" if len(genes) > 1 else "single"}
+        for how, part in (("in the fit", whole), ("left out", rest)):
+            pf.tl.simulate_knockout(part, held)
+            change = part.uns["knockout"]["perturbed"] - part.uns["knockout"]["unperturbed"]
+            row[how] = np.corrcoef(change[free], truth.loc[name][free])[0, 1]
+        measured = (means.loc[name] - means.loc["control"]).to_numpy()
+        row["measured means"] = np.corrcoef(measured[free], truth.loc[name][free])[0, 1]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def speed() -> pd.DataFrame:
+    """CPU seconds of a fit as cells, genes and regulators double together, and the exponent against the row before."""
+    rows = []
+    for n_genes in SIZES:
+        screen = pf.datasets.simulated_perturb_seq(
+            50 * n_genes,
+            n_genes,
+            n_regulators=n_genes // 10,
+            n_perturbations=n_genes // 20,
+            n_combinations=0,
+            cell_types=1,
+        )
+        for kind, key in (("cells alone", None), ("screen", "perturbation")):
+            cells = ad.AnnData(screen.X, obs=screen.obs, var=screen.var).copy()
+            pf.pp.setup_dynamics(cells, regulators="is_regulator", perturbation_key=key)
+            start = time.process_time()
+            pf.tl.fit_dynamics(cells)
+            rows.append({"genes": n_genes, "cells": cells.n_obs, "kind": kind, "CPU s": time.process_time() - start})
+    table = pd.DataFrame(rows)
+    table["exponent"] = np.log2(table["CPU s"] / table.groupby("kind")["CPU s"].shift())
+    return table
 
 
 def left_out(network: Network) -> pd.DataFrame:

@@ -100,7 +100,7 @@ def predictions(
     }
     if with_flow:
         fitted = adata[for_fit].copy()
-        pf.tl.fit_flow(fitted, calibrate=False, progress_bar=False, seed=seed)
+        pf.tl.fit_flow(fitted, plan_kwargs={"calibrate": False}, progress_bar=False, seed=seed)
         flow = read_flow(fitted)
         models[FLOW] = lambda controls, dose, codes, rng: flow.sample(controls, dose, codes, rng=rng)
     return models, seconds

@@ -57,7 +57,9 @@ def one_model(
     steps = {"flow": arguments.max_steps, "primeflow": arguments.preset_steps}[model]
     options = {} if steps is None else {"max_steps": steps}
     settings = {"seed": seed, "progress_bar": False}
-    pf.tl.fit_flow(cells, preset=PRESETS[model], key_added=model, calibrate=False, **settings, **options)
+    pf.tl.fit_flow(
+        cells, preset=PRESETS[model], key_added=model, plan_kwargs={"calibrate": False}, **settings, **options
+    )
     seconds = time.monotonic() - began
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # small conditions are left out, and listed

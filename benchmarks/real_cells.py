@@ -67,7 +67,9 @@ def one_run(cells, split: dict, *, seed: int, max_steps: int | None) -> tuple[pd
     keep_fresh_cells(cells, seed=seed)
     started = time.monotonic()
     options = {} if max_steps is None else {"max_steps": max_steps}
-    pf.tl.fit_flow(cells, split_key="fit_split", seed=seed, calibrate=False, progress_bar=False, **options)
+    pf.tl.fit_flow(
+        cells, split_key="fit_split", seed=seed, plan_kwargs={"calibrate": False}, progress_bar=False, **options
+    )
     fitted = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fresh cells of small conditions are too few to judge

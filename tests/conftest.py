@@ -161,7 +161,13 @@ def _fitted(_registered: AnnData) -> AnnData:
     from perturbflow.tl import fit_flow
 
     adata = _registered.copy()
-    fit_flow(adata, width=16, n_blocks=1, max_steps=10, batch_size=32, learning_rate=0.01, progress_bar=False)
+    fit_flow(
+        adata,
+        model_kwargs={"width": 16, "n_blocks": 1},
+        max_steps=10,
+        plan_kwargs={"batch_size": 32, "learning_rate": 0.01},
+        progress_bar=False,
+    )
     # What validation chooses after so few steps is the prior alone; here the network is to have a say.
     adata.uns["flow"]["config"] |= {"start": 0.5, "trust": 1.0}
     return adata

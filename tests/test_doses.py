@@ -146,7 +146,12 @@ def _screen() -> AnnData:
     obs.loc[obs.index[-40:], "dose"] = 1000.0
     adata = AnnData(x.astype(np.float32), obs=obs.set_index(obs.index.astype(str)))
     pf.pp.setup_perturbation(adata, perturbation_key="p", control="control", dose_key="dose")
-    options: Any = {"width": 8, "n_blocks": 1, "max_steps": 3, "calibrate": False, "progress_bar": False}
+    options: Any = {
+        "model_kwargs": {"width": 8, "n_blocks": 1},
+        "max_steps": 3,
+        "plan_kwargs": {"calibrate": False},
+        "progress_bar": False,
+    }
     pf.tl.fit_flow(adata, **options)
     return adata
 

@@ -13,11 +13,9 @@ from perturbflow.predict._controls import control_cells
 from perturbflow.screen._fields import read_fields
 
 FIT: dict[str, Any] = {
-    "width": 16,
-    "n_blocks": 1,
+    "model_kwargs": {"width": 16, "n_blocks": 1},
     "max_steps": 10,
-    "batch_size": 32,
-    "learning_rate": 0.01,
+    "plan_kwargs": {"batch_size": 32, "learning_rate": 0.01},
     "progress_bar": False,
 }
 FIELDS: dict[str, Any] = {"perturbation_key": "perturbation", "covariate_keys": ["cell_type"]}

@@ -35,7 +35,12 @@ def screen() -> AnnData:
     obs = pd.DataFrame({"p": np.tile(labels, 2), "context": np.repeat(CONTEXTS, len(labels))})
     adata = AnnData(np.vstack(parts).astype(np.float32), obs=obs.set_index(obs.index.astype(str)))
     pf.pp.setup_perturbation(adata, perturbation_key="p", control="control", covariate_keys="context")
-    options: Any = {"width": 8, "n_blocks": 1, "max_steps": 5, "calibrate": False, "progress_bar": False}
+    options: Any = {
+        "model_kwargs": {"width": 8, "n_blocks": 1},
+        "max_steps": 5,
+        "plan_kwargs": {"calibrate": False},
+        "progress_bar": False,
+    }
     pf.tl.fit_flow(adata, **options)
     return adata
 

@@ -73,7 +73,13 @@ def predicted_uncertainty(screen, table, warns, *, calibrate=True):
     training = adata[~np.isin(adata.obs["perturbation"].astype(str), held_out)].copy()
     pf.pp.setup_perturbation(training, perturbation_key="perturbation", control="control")
     pf.pp.perturbation_features(training, table)
-    pf.tl.fit_flow(training, width=16, n_blocks=1, max_steps=2, calibrate=calibrate, progress_bar=False)
+    pf.tl.fit_flow(
+        training,
+        model_kwargs={"width": 16, "n_blocks": 1},
+        max_steps=2,
+        plan_kwargs={"calibrate": calibrate},
+        progress_bar=False,
+    )
     with pytest.warns(UserWarning, match=warns):
         pf.tl.predict_perturbation(training, held_out[0])
     has_cell = training.obsm["predicted"].getnnz(axis=1) > 0

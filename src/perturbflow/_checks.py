@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from difflib import SequenceMatcher
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import SequenceMatcher, get_close_matches
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,39 @@ def check_one_of(value: object, options: Collection[str], *, name: str) -> None:
     if value not in options:
         msg = f"Expected `{name}` to be one of {sorted(options)}, found {value!r}."
         raise ValueError(msg)
+
+
+def check_options(
+    given: Mapping[str, Any] | None, known: Collection[str], *, name: str, elsewhere: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return options that were given as a mapping; TypeError unless all of them are known.
+
+    Parameters
+    ----------
+    given
+        Options by name; None is none.
+    known
+        Names of all options.
+    name
+        Argument that they were given in.
+    elsewhere
+        What some other names are, such as "an argument of its own".
+    """
+    if given is None:
+        return {}
+    check_type(given, Mapping, name=name, expected="a dictionary of options")
+    unknown = [option for option in given if option not in known]
+    if unknown:
+        hints = []
+        for option in map(str, unknown):
+            if option in (elsewhere or {}):
+                hints.append(f"{option!r} is {(elsewhere or {})[option]}")
+            elif near := get_close_matches(option, known, n=1):
+                hints.append(f"instead of {option!r} use {near[0]!r}")
+        advice = f" {'; '.join(hints)}.".replace(" instead", " Instead", 1) if hints else ""
+        msg = f"Expected keys of `{name}` among {sorted(known)}, found {unknown}.{advice}"
+        raise TypeError(msg)
+    return dict(given)
 
 
 def check_whole_number(value: object, *, name: str, least: int = 0) -> None:

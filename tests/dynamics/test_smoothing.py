@@ -34,7 +34,7 @@ def linear_smoother(time, weight, penalty):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_curves_are_those_of_scipy_at_the_same_penalty(weighted):
     time = irregular(25)
-    y = noisy(time)
+    y = noisy(time, d=2)
     weight = np.random.default_rng(2).integers(1, 6, 25) if weighted else np.ones(25)
     weight = weight.astype(float)
     found = smooth(observed(time, y, weight))

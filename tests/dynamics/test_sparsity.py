@@ -314,7 +314,6 @@ def test_gates_multiply_weights(name, structure):
     once, again, other = (sparsity.draw(weights, generator=generator(s)) for s in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(once, other, strict=True))
-    assert sparsity.stochastic
 
 
 @pytest.mark.parametrize("name", sorted(set(SPARSITIES) - set(GATED)))
@@ -323,7 +322,6 @@ def test_without_gates_the_weights_are_those_of_the_field(name):
     sparsity, weights = SPARSITIES[name](field), field.weights()
     for found in (sparsity.draw(weights, generator=generator()), sparsity.expected(weights)):
         assert all(a is b for a, b in zip(found, weights, strict=True))
-    assert not sparsity.stochastic
 
 
 @pytest.mark.parametrize("name", ["l0", "pathreg"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow._carry import Carry, carried
+from perturbflow.flow._carry import Carry, Way, carried
 from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._measurements import Measurements
 
@@ -17,17 +17,37 @@ def test_contexts_count_by_resemblance():
     changes, nothing = np.array([[0.01], [0.03]]), np.zeros((2, 1))
     for difference, reach in ((0.0, 0.3), (0.6, 0.3), (0.6, 2.0)):
         weight = 1 / (1 + np.exp(-difference / reach))
-        found = carried(changes, nothing, np.zeros(1), np.array([1.0, 1.0 + difference]), reach=reach, scale=1.0)
+        found = carried(changes, nothing, np.zeros(1), np.array([1.0, 1.0 + difference]), Way(reach))
         assert found[0] == pytest.approx(0.01 * weight + 0.03 * (1 - weight))
-    half = carried(changes, nothing, np.zeros(1), np.array([0.0, 0.0]), reach=0.3, scale=0.5)
+    half = carried(changes, nothing, np.zeros(1), np.array([0.0, 0.0]), Way(0.3, 0.5))
     assert half[0] == pytest.approx(0.01)
 
 
 def test_small_changes_add_and_large_ones_end_where_they_ended():
     bases, base = np.array([[2.0]]), np.array([0.5])
-    for change, made_up in ((0.0, 0.0), (0.01, 1e-4), (1.0, 0.5), (-1.0, 0.5), (30.0, 1.0)):
-        found = carried(np.array([[change]]), bases, base, np.zeros(1), reach=0.3, scale=1.0)
+    for change, made_up in ((0.0, 0.0), (0.01, 1e-4 / 3.25), (1.0, 1 / 4.25), (-1.0, 1 / 4.25), (90.0, 1.0)):
+        found = carried(np.array([[change]]), bases, base, np.zeros(1), Way(0.3))
         assert found[0] - change == pytest.approx(made_up * 1.5, rel=2e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize("difference", [-50.0, -1.0, 2.0, 1e4])
+@pytest.mark.parametrize("change", [-3.0, 0.2, 8.0])
+def test_the_difference_of_bases_changes_a_change_by_half_at_most(change, difference):
+    bases = np.array([[difference]])
+    found = carried(np.array([[change]]), bases, np.zeros(1), np.zeros(1), Way(0.3))[0]
+    assert 0.5 < found / change < 1.5
+    assert (found > change) == (difference > 0)
+    added = carried(np.array([[change]]), bases, np.zeros(1), np.zeros(1), Way(0.3, ends=0.0))
+    assert added[0] == change
+
+
+def test_effects_that_add_up_whatever_the_base_is_are_found_to():
+    rng = np.random.default_rng(0)
+    carry = replace(carry_of(5, 300), bases=rng.normal(0, 2, (5, 300)))
+    common = np.repeat(rng.normal(0, 1.5, (1, 300)), 5, axis=0)
+    assert carry.chosen(measured(common + rng.normal(0, 0.05, (5, 300))), SCALES).way.ends == 0
+    ended = rng.normal(0, 4, (1, 300)) - carry.bases
+    assert carry.chosen(measured(ended), SCALES).way.ends == 1
 
 
 def test_where_a_change_was_measured_it_stays():
@@ -49,8 +69,7 @@ def carried_from(carry, observed, changes):
             carry.bases[[observed]],
             carry.bases[context],
             np.zeros(1),
-            reach=carry.reach,
-            scale=carry.scale,
+            carry.way,
         )
         for context in range(carry.n_contexts)
     ]
@@ -86,17 +105,17 @@ def test_the_usual_way_stays_without_evidence():
         carry = carry_of(n_contexts, 200)
         common = measured(np.repeat(rng.normal(0, 0.5, (1, 200)), n_contexts, axis=0))
         chosen = carry.chosen(common, SCALES)
-        assert (chosen.reach, chosen.scale) == (carry.reach, carry.scale)
+        assert chosen.way == carry.way
 
 
 def test_effects_that_differ_everywhere_are_not_carried():
     rng = np.random.default_rng(0)
     carry = carry_of(8, 200)
-    assert carry.chosen(measured(rng.normal(0, 0.5, (8, 200))), SCALES).scale < 1
+    assert carry.chosen(measured(rng.normal(0, 0.5, (8, 200))), SCALES).way.scale < 1
 
 
 def test_effects_that_are_common_but_noisy_are_averaged_over_more_contexts():
     rng = np.random.default_rng(0)
     carry = replace(carry_of(8, 300), distances=4 * carry_of(8).distances)
     common = rng.normal(0, 0.2, (1, 300)) + rng.normal(0, 0.2, (8, 300))
-    assert carry.chosen(measured(common, noise=0.04), SCALES).reach > carry.reach
+    assert carry.chosen(measured(common, noise=0.04), SCALES).way.reach > carry.way.reach

@@ -35,7 +35,7 @@ ROOT_LEVEL = 1.5
 ROOT_MODULES = {"__init__", "_checks", "_warnings"}
 
 NUMERIC = {"numpy", "scipy", "torch"}
-ALLOWED = {"flow": NUMERIC, "dynamics": NUMERIC | {"torchdiffeq"}}
+ALLOWED = {"flow": NUMERIC, "dynamics": NUMERIC}
 FORBIDDEN = {
     "_checks": {"anndata", "scanpy", "scvi"},
     "store": {"scanpy", "scvi"},

@@ -6,7 +6,7 @@ import inspect
 import re
 from importlib import import_module
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypedDict, is_typeddict
 
 import pytest
 
@@ -101,11 +101,16 @@ def documentation_faults(name: str, thing) -> list[str]:
     own = thing.__doc__ or ""  # not `inspect.getdoc`: that takes the text of a parent class
     if not own.strip() or own.startswith(f"{name}("):  # the latter is by `dataclass`
         return ["no docstring"]
-    text, signature = sections(thing), inspect.signature(thing)
-    named = [p for p in signature.parameters.values() if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
-    missing = {p.name for p in named} - documented_names(text, "Parameters", "Attributes")
+    text, returns = sections(thing), False
+    if is_typeddict(thing):
+        named = set(thing.__annotations__)
+    else:
+        signature = inspect.signature(thing)
+        parameters = signature.parameters.values()
+        named = {p.name for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}}
+        returns = not inspect.isclass(thing) and signature.return_annotation not in {"None", signature.empty}
+    missing = named - documented_names(text, "Parameters", "Attributes")
     faults = [f"`{name}` is not in the docstring" for name in sorted(missing)]
-    returns = not inspect.isclass(thing) and signature.return_annotation not in {"None", signature.empty}
     if returns and not "".join(text.get("Returns", [])).strip():
         faults.append("no `Returns` in the docstring")
     example = [line.strip() for line in text.get("Examples", [])]
@@ -377,6 +382,22 @@ def test_missing_documentation_is_found():
 
         def __init__(self, x: int, y: int = 0) -> None: ...
 
+    class Options(TypedDict, total=False):
+        """Do it.
+
+        Attributes
+        ----------
+        x
+            A number.
+
+        Examples
+        --------
+        >>> Options(x=1)
+        """
+
+        x: int
+        y: int
+
     def silent(x: int) -> int:
         """Do it, with ``>>>`` but no example."""
         return x
@@ -393,6 +414,7 @@ def test_missing_documentation_is_found():
     assert documentation_faults("AnnData", AnnData) == ["no docstring"]
     assert documentation_faults("Generated", Generated) == ["no docstring"]
     assert documentation_faults("Documented", Documented) == ["`y` is not in the docstring"]
+    assert documentation_faults("Options", Options) == ["`y` is not in the docstring"]
     assert documentation_faults("with_example", with_example) == []
     faults = ["`x` is not in the docstring", "no `Returns` in the docstring", "no example"]
     assert documentation_faults("silent", silent) == faults

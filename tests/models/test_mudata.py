@@ -16,14 +16,19 @@ from perturbflow.models import PRiMeFlow, SparseNODE
 from perturbflow.pp import setup_dynamics, setup_perturbation
 
 SMALL: Any = {"width": 16, "n_blocks": 1, "source": "noise"}
-QUICK: Any = {"calibrate": False, "max_steps": 2, "batch_size": 32, "split_key": "none", "progress_bar": False}
+QUICK: Any = {
+    "plan_kwargs": {"calibrate": False, "batch_size": 32},
+    "max_steps": 2,
+    "split_key": "none",
+    "progress_bar": False,
+}
 FIELDS: Any = {"perturbation_key": "perturbation", "control": "control", "covariate_keys": ["cell_type"]}
 # A warning of scvi-tools about itself, where it looks for cells that it has minified.
 pytestmark = pytest.mark.filterwarnings("ignore:The method mod_names is deprecated:FutureWarning")
 
 RNA: Any = {"modalities": {"layer": "rna"}}
 DYNAMICS: Any = {"time_key": "time", "trajectory_key": "trajectory"}
-BRIEF: dict[str, Any] = {"effort": 0.01, "strength": 0.01, "n_candidates": 2}
+BRIEF: dict[str, Any] = {"effort": 0.01, "strength": 0.01, "plan_kwargs": {"n_candidates": 2}}
 TIME = np.linspace(0, 2, 5)
 
 
@@ -177,10 +182,10 @@ def test_dynamics_of_a_modality(with_protein, tmp_path):
     alone, mdata = courses(), with_protein(courses())
     SparseNODE.setup_anndata(alone, **DYNAMICS, prior=prior)
     SparseNODE.setup_mudata(mdata, **DYNAMICS, **RNA, prior=prior)
-    expected, model = SparseNODE(alone, **BRIEF), SparseNODE(mdata, **BRIEF)
+    expected, model = SparseNODE(alone), SparseNODE(mdata)
     assert model.registry["setup_args"] == expected.registry["setup_args"] | RNA
     for each in (expected, model):
-        each.train(progress_bar=False)
+        each.train(**BRIEF, progress_bar=False)
     np.testing.assert_array_equal(model.forecast(TIME), expected.forecast(TIME))
     pd.testing.assert_frame_equal(model.graph(n_bootstraps=1), expected.graph(n_bootstraps=1))
 
@@ -199,4 +204,4 @@ def test_dynamics_of_a_modality(with_protein, tmp_path):
 def test_dynamics_that_a_function_registered(with_protein):
     mdata = with_protein(courses())
     setup_dynamics(mdata, **DYNAMICS, modality="rna")
-    assert SparseNODE(mdata, **BRIEF).registry["setup_args"]["modalities"] == {"layer": "rna"}
+    assert SparseNODE(mdata).registry["setup_args"]["modalities"] == {"layer": "rna"}

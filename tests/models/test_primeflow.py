@@ -24,7 +24,7 @@ from perturbflow.train._flow_data import FlowData
 from perturbflow.train._flow_plan import FlowPlan
 
 SMALL: Any = {"width": 16, "n_blocks": 1}
-QUICK: Any = {"calibrate": False, "max_steps": 6, "batch_size": 32, "progress_bar": False}
+QUICK: Any = {"plan_kwargs": {"calibrate": False, "batch_size": 32}, "max_steps": 6, "progress_bar": False}
 FIELDS: Any = {"perturbation_key": "perturbation", "control": "control", "covariate_keys": ["cell_type"]}
 
 
@@ -42,7 +42,7 @@ def test_same_fit_and_same_cells_as_the_functions(registered):
     adata = registered.copy()
     PRiMeFlow.setup_anndata(adata, **FIELDS)
     model = trained(adata, split_key="split")
-    fit_flow(registered, **SMALL, **QUICK)
+    fit_flow(registered, model_kwargs=SMALL, **QUICK)
     flow, same = model.fitted, read_flow(registered)
     assert flow.config == same.config
     assert flow.fitted_splits == same.fitted_splits == ("train", "valid")
@@ -91,7 +91,7 @@ def test_saved_model_predicts_the_same(registered, tmp_path, with_adata):
     model.save(str(tmp_path / "model"))
     again = PRiMeFlow.load(str(tmp_path / "model"), adata=registered.copy() if with_adata else False)
     assert again.is_trained
-    assert (again.preset, again.choices) == (model.preset, model.choices)
+    assert (again.preset, again.model_kwargs) == (model.preset, model.model_kwargs)
     assert again.fitted.settings == model.fitted.settings
     np.testing.assert_array_equal(again.predict("B+D", None if with_adata else registered, seed=5), expected)
     pd.testing.assert_frame_equal(again.history["loss"], model.history["loss"])
@@ -259,9 +259,9 @@ def test_callbacks_and_loggers_of_lightning(registered, tmp_path):
         "log_every_n_steps": 1,
         "enable_progress_bar": False,
     }
-    # What the tuner of scvi-tools passes besides.
-    options |= {"check_val_every_n_epoch": 1, "plan_kwargs": {"lr": 1e-2, "validate_every": 3}}
-    model.train(**QUICK, **options)
+    # `check_val_every_n_epoch` is what the tuner of scvi-tools passes besides.
+    plan = QUICK["plan_kwargs"] | {"learning_rate": 1e-2, "validate_every": 3}
+    model.train(**QUICK | options | {"check_val_every_n_epoch": 1, "plan_kwargs": plan})
     assert scores == model.history["valid_energy"]["valid_energy"].tolist()
     assert len(scores) == 2
     table = pd.read_csv(tmp_path / "log/version_0/metrics.csv")
@@ -272,7 +272,7 @@ def test_callbacks_and_loggers_of_lightning(registered, tmp_path):
 
 def test_epochs_are_passes_over_the_training_cells(registered):
     model = PRiMeFlow(registered, **SMALL)
-    model.train(2, batch_size=100, split_key="none", calibrate=False, progress_bar=False)
+    model.train(2, batch_size=100, split_key="none", plan_kwargs={"calibrate": False}, progress_bar=False)
     assert model.history["loss"].index[-1] == 12
     assert model.fitted.settings["max_steps"] == 12
 
@@ -301,7 +301,7 @@ def test_another_source_of_batches(registered):
     settings = TrainingSettings(max_steps=6, batch_size=4)
     model = PRiMeFlow(registered, **SMALL)
     data = Controls(cells, cells.grouping(), settings)
-    model.train(**(QUICK | {"batch_size": 4}), split_key="none", datamodule=data)
+    model.train(**QUICK, batch_size=4, split_key="none", datamodule=data)
     assert seen == list(range(6))
 
 
@@ -390,8 +390,8 @@ def test_bad_settings_are_refused(registered, options, settings, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"momentum": 0.9}, r"in `plan_kwargs`, of .*found \['momentum'\]"),
-        ({"seed": 1}, "seed are arguments of their own"),
+        ({"momentum": 0.9}, r"keys of `plan_kwargs` among .*found \['momentum'\]"),
+        ({"seed": 1}, "'seed' is an argument of its own"),
     ],
 )
 def test_unknown_settings_of_training_are_named(registered, given, message):

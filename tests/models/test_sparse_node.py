@@ -12,7 +12,7 @@ from perturbflow.models import SparseNODE
 from perturbflow.predict._dynamics_store import read_dynamics, write_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
-QUICK: dict[str, Any] = {"effort": 0.01, "strength": 0.01, "n_candidates": 2}
+QUICK: dict[str, Any] = {"effort": 0.01, "strength": 0.01, "plan_kwargs": {"n_candidates": 2}}
 TIME = np.linspace(0, 2, 5)
 
 
@@ -20,8 +20,8 @@ TIME = np.linspace(0, 2, 5)
 def trained():
     adata = hill_network(n_genes=4, n_trajectories=4, n_times=10)
     SparseNODE.setup_anndata(adata, time_key="time", trajectory_key="trajectory")
-    model = SparseNODE(adata, **QUICK)
-    model.train(progress_bar=False)
+    model = SparseNODE(adata)
+    model.train(**QUICK, progress_bar=False)
     return model
 
 
@@ -83,9 +83,9 @@ def test_history_is_tables_by_stage(trained):
 
 
 def test_registration_by_the_function_is_enough(time_courses):
-    model = SparseNODE(time_courses, **QUICK)
+    model = SparseNODE(time_courses)
     assert model.adata_manager.adata is time_courses
-    model.train(progress_bar=False)
+    model.train(**QUICK, progress_bar=False)
     assert model.fitted.fields.perturbation_key == "perturbation"
     # Held genes stay where they are in the runs of the fit.
     assert (np.ptp(model.forecast(TIME)[6:, :, 1], axis=1) == 0).all()
@@ -102,9 +102,9 @@ def test_models_know_all_control_labels(tmp_path):
         perturbation_key="perturbation",
         control=["control", "Neg 1"],
     )
-    model = SparseNODE(adata, **QUICK)
+    model = SparseNODE(adata)
     assert model.registry_["setup_args"]["control"] == ["control", "Neg 1"]
-    model.train(progress_bar=False)
+    model.train(**QUICK, progress_bar=False)
     model.save(tmp_path / "model")
     assert SparseNODE.load(tmp_path / "model", adata=adata).fitted.fields.controls == ("control", "Neg 1")
 
@@ -125,12 +125,12 @@ def test_fields_are_those_of_the_function():
     fields = adata.uns["dynamics_fields"]
     assert fields["regulators"] == ["gene1"]
     assert (fields["separator"], fields["layer"], fields["has_prior"]) == (",", "other", True)
-    model = SparseNODE(adata, **QUICK)
+    model = SparseNODE(adata)
     np.testing.assert_array_equal(model.adata_manager.get_from_registry("X"), adata.layers["other"])
 
 
 def test_what_needs_training(adata):
-    model = SparseNODE(adata, **QUICK)
+    model = SparseNODE(adata)
     for ask in (lambda: model.forecast(TIME), lambda: model.simulate_knockout({"gene0": 0.0}, TIME), model.graph):
         with pytest.raises(RuntimeError, match="train"):
             ask()
@@ -144,12 +144,12 @@ def test_checkpoint_is_used(adata, tmp_path, monkeypatch, caplog):
 
     with monkeypatch.context() as patch:
         patch.setattr(DynamicsTrainer, "shoot", stop)
-        SparseNODE(adata, **QUICK).train(checkpoint=tmp_path / "saved", progress_bar=False)
+        SparseNODE(adata).train(**QUICK, checkpoint=tmp_path / "saved", progress_bar=False)
     assert "Interrupted" in caplog.text
-    model = SparseNODE(adata, **QUICK)
-    model.train(checkpoint=tmp_path / "saved", progress_bar=False)
-    whole = SparseNODE(adata, **QUICK)
-    whole.train(progress_bar=False)
+    model = SparseNODE(adata)
+    model.train(**QUICK, checkpoint=tmp_path / "saved", progress_bar=False)
+    whole = SparseNODE(adata)
+    whole.train(**QUICK, progress_bar=False)
     np.testing.assert_array_equal(model.forecast(TIME), whole.forecast(TIME))
 
 
@@ -157,13 +157,27 @@ def test_checkpoint_is_used(adata, tmp_path, monkeypatch, caplog):
     ("options", "error", "message"),
     [
         ({"sparsity": "lasso"}, ValueError, "Expected `sparsity` to be one of"),
-        ({"strength": -1}, ValueError, "Expected `strength` to be from 0"),
-        ({"depth": 3}, TypeError, "depth"),
+        ({"depth": 3}, TypeError, r"keys of `model_kwargs` among .* found \['depth'\]"),
+        ({"hiden": (3,)}, TypeError, "Instead of 'hiden' use 'hidden'"),
     ],
 )
 def test_bad_options(adata, unchanged, options, error, message):
     with unchanged(adata), pytest.raises(error, match=message):
         SparseNODE(adata, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"strength": -1}, ValueError, "Expected `strength` to be from 0"),
+        ({"plan_kwargs": {"n_bin": 9}}, TypeError, "Instead of 'n_bin' use 'n_bins'"),
+        ({"plan_kwargs": {"hidden": (3,)}}, TypeError, "'hidden' is one of the model's options"),
+    ],
+)
+def test_bad_options_of_training(adata, unchanged, options, error, message):
+    model = SparseNODE(adata)
+    with unchanged(adata), pytest.raises(error, match=message):
+        model.train(**options)
 
 
 def test_cells_without_registration_are_refused():
@@ -173,8 +187,10 @@ def test_cells_without_registration_are_refused():
 
 
 def test_summary_names_the_options(adata, capsys):
-    print(repr(SparseNODE(adata, **QUICK)))  # noqa: T201
-    assert "SparseNODE with effort=0.01" in " ".join(capsys.readouterr().out.split())
+    print(repr(SparseNODE(adata)))  # noqa: T201
+    assert "SparseNODE with field=per_target, sparsity=group_lasso, order=1" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_new_starts_by_name(trained):

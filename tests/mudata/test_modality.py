@@ -217,7 +217,7 @@ def test_predictions_of_other_tools_may_be_mudata(mdata, registered, with_protei
 
 
 def test_a_flow_to_start_from_may_be_in_a_mudata(mdata, fitted, with_protein):
-    options: Any = {"max_steps": 1, "calibrate": False, "split_key": "none", "progress_bar": False}
+    options: Any = {"max_steps": 1, "plan_kwargs": {"calibrate": False}, "split_key": "none", "progress_bar": False}
     pf.tl.fit_flow(mdata, modality="rna", init_from=with_protein(fitted), **options)
     assert mdata["rna"].uns["flow"]["config"]["width"] == fitted.uns["flow"]["config"]["width"] == 16
 

@@ -23,7 +23,7 @@ def fitted():
     adata = simulated_perturb_seq(n_cells=1500, n_genes=40, n_perturbations=5, n_combinations=4)
     pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
     pp.split_perturbations(adata, task="combination", seed=0)
-    tl.fit_flow(adata, width=16, n_blocks=1, max_steps=5, progress_bar=False)
+    tl.fit_flow(adata, model_kwargs={"width": 16, "n_blocks": 1}, max_steps=5, progress_bar=False)
     return adata
 
 

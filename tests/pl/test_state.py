@@ -105,16 +105,10 @@ def test_given_axes_are_drawn_on_and_all_others_left_alone(plot, shown):
 
 
 @pytest.mark.parametrize("plot", sorted(PLOTS), indirect=True)
-def test_shown_where_asked(plot, shown):
-    name, draw, adata = plot
-    draw(adata, show=True, **options_of(name))
+def test_shown_where_asked_with_nothing_cut_off(plot, shown):
+    _, draw, adata = plot
+    result = draw(adata, show=True)
     assert shown == [True]
-
-
-@pytest.mark.parametrize("plot", sorted(PLOTS), indirect=True)
-def test_nothing_is_cut_off(plot):
-    name, draw, adata = plot
-    result = draw(adata)
     figure = result if isinstance(result, Figure) else np.atleast_1d(result)[0].figure
     figure.draw_without_rendering()
     box, whole = figure.get_tightbbox(), figure.get_size_inches()

@@ -210,3 +210,48 @@ def test_a_lineage_without_any_time(adata, unchanged):
         pytest.raises(ValueError, match=r"with a time .* in every lineage, found none in \['mono'\]"),
     ):
         assign_lineages(adata, "fates", time_key="dpt_pseudotime")
+
+
+PATHS = {"red": ["stem", "ery"], "white": ["stem", "mye"]}
+
+
+@pytest.fixture
+def clustered(adata):
+    adata.obs["cluster"] = ["ery", "stem", "mye", "stem", "ery", "stem", "mye"]
+    return adata
+
+
+def test_lineages_are_paths_through_clusters(clustered, unchanged):
+    with unchanged(clustered):
+        cells = assign_lineages(clustered, time_key="dpt_pseudotime", groupby="cluster", paths=PATHS)
+    assert members(cells) == {
+        "red": ["cell_0", "cell_1", "cell_3", "cell_4", "cell_5"],
+        "white": ["cell_1", "cell_2", "cell_3", "cell_5", "cell_6"],
+    }
+    assert list(cells.obs["lineage"].cat.categories) == ["red", "white"]
+    setup_dynamics(cells, time_key="dpt_pseudotime", trajectory_key="lineage")
+
+
+def test_a_path_that_goes_back_in_time_is_named(clustered):
+    with pytest.warns(UserWarning, match=r"'red' the median time of \['stem'\] is before"):
+        assign_lineages(clustered, time_key="dpt_pseudotime", groupby="cluster", paths={"red": ["ery", "stem"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"groupby": "cluster"}, ValueError, "`groupby` and `paths` together"),
+        ({"paths": PATHS}, ValueError, "`groupby` and `paths` together"),
+        ({"groupby": "cluster", "paths": PATHS, "names": ["a", "b"]}, ValueError, "without `names`"),
+        ({"groupby": "clusters", "paths": PATHS}, KeyError, "clusters"),
+        ({"groupby": "cluster", "paths": [["stem"]]}, TypeError, "by its name"),
+        ({"groupby": "cluster", "paths": {"red": "stem"}}, TypeError, "a list of clusters"),
+        ({"groupby": "cluster", "paths": {"red": []}}, TypeError, "a list of clusters"),
+        ({"groupby": "cluster", "paths": {"red": ["stem", "eri"]}}, KeyError, "most similar to 'eri'"),
+        ({"groupby": "cluster", "paths": {"red": ["stem", "stem"]}}, ValueError, "every cluster once"),
+        ({"groupby": "cluster", "paths": {}}, ValueError, "at least one lineage"),
+    ],
+)
+def test_wrong_paths_are_refused(clustered, options, error, message):
+    with pytest.raises(error, match=message):
+        assign_lineages(clustered, time_key="dpt_pseudotime", **options)

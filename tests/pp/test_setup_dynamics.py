@@ -292,3 +292,16 @@ def test_backed_data_are_refused(adata, tmp_path):
 def test_what_is_no_anndata():
     with pytest.raises(TypeError, match="`adata` to be an AnnData"):
         pf.pp.setup_dynamics(np.ones((3, 2)), time_key="time")
+
+
+@pytest.mark.parametrize("column", ["trajectory", "lineage"])
+def test_trajectories_are_not_merged_silently(adata, column):
+    adata.obs[column] = adata.obs["donor"]
+    with pytest.raises(
+        ValueError, match=f"would be averaged into one course. Name the column, `trajectory_key='{column}'`"
+    ):
+        pf.pp.setup_dynamics(adata, time_key="time")
+    assert "dynamics_fields" not in adata.uns
+    pf.pp.setup_dynamics(adata, time_key="time", trajectory_key=column)
+    adata.obs[column] = "one"
+    pf.pp.setup_dynamics(adata, time_key="time")

@@ -25,9 +25,10 @@ def plain(values, path="uns") -> None:
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_file_gives_the_same_forecast_response_and_graph(fitted_dynamics, tmp_path, kind):
-    path = tmp_path / f"cells.{kind}"
-    (fitted_dynamics.write_h5ad if kind == "h5ad" else fitted_dynamics.write_zarr)(path)
-    again = anndata.read_h5ad(path) if kind == "h5ad" else anndata.read_zarr(path)
+    # A zarr store in memory takes half the time of many small files.
+    place = tmp_path / "cells" if kind == "h5ad" else pytest.importorskip("zarr").storage.MemoryStore()
+    (fitted_dynamics.write_h5ad if kind == "h5ad" else fitted_dynamics.write_zarr)(place)
+    again = anndata.read_h5ad(place) if kind == "h5ad" else anndata.read_zarr(place)
     for adata in (fitted_dynamics, again):
         forecast(adata, n_times=7)
         simulate_knockout(adata, ["gene0", "gene2"], n_times=7)

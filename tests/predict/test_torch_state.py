@@ -76,7 +76,12 @@ def test_the_usual_state_holds_within_and_the_other_one_comes_back(state):
 
 def flow_results(adata):
     pf.tl.fit_flow(
-        adata, max_steps=2, width=8, n_blocks=1, batch_size=16, calibrate=False, progress_bar=False, split_key="none"
+        adata,
+        max_steps=2,
+        model_kwargs={"width": 8, "n_blocks": 1},
+        plan_kwargs={"batch_size": 16, "calibrate": False},
+        progress_bar=False,
+        split_key="none",
     )
     adata.uns["flow"]["config"] |= {"start": 0.5, "trust": 1.0}
     pf.tl.predict_perturbation(adata, "A", n_steps=2)

@@ -25,12 +25,12 @@ class Counted:
         return self.stored[values]
 
 
-@pytest.fixture(params=["h5ad", "zarr"])
-def stored(request, tmp_path):
+@pytest.fixture(scope="module", params=["h5ad", "zarr"])
+def stored(request, tmp_path_factory):
     """A matrix of cells, of which the first ten, one of three, and the last express nothing, in memory and in a file."""
     x = sparse.random(N_CELLS, N_GENES, density=0.5, format="lil", dtype=np.float32, random_state=0)
     x[:10], x[20:200:3], x[-1] = 0, 0, 0
-    x, path = x.tocsr(), tmp_path / "x"
+    x, path = x.tocsr(), tmp_path_factory.mktemp("cells") / "x"
     adata = anndata.AnnData(x)
     if request.param == "h5ad":
         adata.write_h5ad(path)

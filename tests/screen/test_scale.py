@@ -222,7 +222,13 @@ def simulated(base):
 @pytest.fixture(scope="module")
 def in_base_2():
     adata = simulated(2)
-    fit_flow(adata, max_steps=2, width=8, n_blocks=1, calibrate=False, progress_bar=False)
+    fit_flow(
+        adata,
+        max_steps=2,
+        model_kwargs={"width": 8, "n_blocks": 1},
+        plan_kwargs={"calibrate": False},
+        progress_bar=False,
+    )
     return adata
 
 
@@ -294,7 +300,13 @@ def test_predicted_cells_on_another_scale():
 def fitted_cells():
     adata = cells(logged())
     setup_perturbation(adata, **FIELDS)
-    fit_flow(adata, max_steps=2, width=8, n_blocks=1, calibrate=False, progress_bar=False)
+    fit_flow(
+        adata,
+        max_steps=2,
+        model_kwargs={"width": 8, "n_blocks": 1},
+        plan_kwargs={"calibrate": False},
+        progress_bar=False,
+    )
     return adata
 
 

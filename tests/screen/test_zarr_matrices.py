@@ -46,14 +46,17 @@ def test_rows_are_those_of_the_matrix_in_their_order(tmp_path, monkeypatch, rows
         np.testing.assert_array_equal(dense(expression[rows]), X.toarray()[rows])
 
 
+@pytest.fixture(scope="module")
+def stored(_registered, tmp_path_factory):
+    """The registered cells."""
+    return in_zarr(_registered, tmp_path_factory.mktemp("zarr") / "cells.zarr")
+
+
 @pytest.mark.parametrize("window", [None, 8])
-def test_fits_are_those_of_cells_in_memory(registered, tmp_path, window):
-    stored = in_zarr(registered, tmp_path / "cells.zarr")
+def test_fits_are_those_of_cells_in_memory(registered, stored, window):
     settings = pf.flow.TrainingSettings(max_steps=6, batch_size=32, window=window)
-    options = {"width": 16, "n_blocks": 1}
-    found, expected = (
-        pf.models.fit(adata, options=options, settings=settings, progress_bar=False) for adata in (stored, registered)
-    )
+    options = pf.models.FlowOptions({"width": 16, "n_blocks": 1}, settings, calibrate=False)
+    found, expected = (pf.models.fit(adata, options, progress_bar=False) for adata in (stored, registered))
     for name, tensor in expected.flow.network.state_dict().items():
         np.testing.assert_allclose(found.flow.network.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
     pd.testing.assert_frame_equal(stored.obs, registered.obs)

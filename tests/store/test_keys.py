@@ -16,7 +16,12 @@ from perturbflow.store._keys import RECORDS, check_key_added, check_name
 
 EVALUATE: dict[str, Any] = {"n_resamples": 5, "n_permutations": 5, "n_cells": 20, "n_steps": 2, "progress_bar": False}
 EVALUATE |= {"metrics": ["energy_distance"], "baselines": ["mean effect"], "splits": ["test"]}
-FIT: dict[str, Any] = {"width": 8, "n_blocks": 1, "max_steps": 1, "calibrate": False, "progress_bar": False}
+FIT: dict[str, Any] = {
+    "model_kwargs": {"width": 8, "n_blocks": 1},
+    "max_steps": 1,
+    "plan_kwargs": {"calibrate": False},
+    "progress_bar": False,
+}
 
 # Every function that takes a key, the name that it has by default, and what it writes beside `uns[key]`.
 FLOW: dict[str, tuple[Callable[..., Any], list[tuple[str, str]]]] = {

@@ -15,7 +15,12 @@ from perturbflow.predict._flow_store import read_flow, write_flow
 from perturbflow.store._outputs import check_folder
 from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
 
-QUICK: dict[str, Any] = {"width": 8, "n_blocks": 1, "max_steps": 4, "calibrate": False, "progress_bar": False}
+QUICK: dict[str, Any] = {
+    "model_kwargs": {"width": 8, "n_blocks": 1},
+    "max_steps": 4,
+    "plan_kwargs": {"calibrate": False},
+    "progress_bar": False,
+}
 
 
 def full_disk(*args: Any, **kwargs: Any) -> None:

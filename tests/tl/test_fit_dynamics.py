@@ -19,7 +19,7 @@ from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
 QUICK: dict[str, Any] = {"effort": 0.01, "progress_bar": False}
-SHORT: dict[str, Any] = QUICK | {"strength": 0.01, "n_candidates": 1}
+SHORT: dict[str, Any] = QUICK | {"strength": 0.01, "plan_kwargs": {"n_candidates": 1}}
 
 
 def assert_same(one, other) -> None:
@@ -90,7 +90,7 @@ def test_order_of_the_cells_does_not_matter(small):
 def test_fields_that_a_sparsity_has_not_are_refused(small, unchanged):
     for sparsity, kind in SPARSITIES.items():
         for field in {"per_target", "linear", "dense"} - set(kind.structures):
-            options: dict[str, Any] = SHORT | {"sparsity": sparsity, "field": field, "hidden": (6,)}
+            options: dict[str, Any] = SHORT | {"sparsity": sparsity, "field": field, "model_kwargs": {"hidden": (6,)}}
             with unchanged(small), pytest.raises(ValueError, match="Expected `field` to be one of .* with `sparsity="):
                 fit_dynamics(small, **options)
 
@@ -100,7 +100,7 @@ def test_fields_that_a_sparsity_has_not_are_refused(small, unchanged):
     ("sparsity", "field"), [*((name, "per_target") for name in SPARSITIES), ("l0", "linear"), ("l1", "dense")]
 )
 def test_every_sparsity_and_field(small, sparsity, field):
-    options: dict[str, Any] = SHORT | {"sparsity": sparsity, "field": field, "hidden": (6,)}
+    options: dict[str, Any] = SHORT | {"sparsity": sparsity, "field": field, "model_kwargs": {"hidden": (6,)}}
     fit_dynamics(small, **options)
     forecast(small, n_times=4)
     assert np.isfinite(small.uns["forecast"]["values"]).all()
@@ -229,7 +229,7 @@ def test_regulators_and_prior(small):
     options: dict[str, Any] = QUICK | {"strength": 1.0, "eliminate": False, "effort": 0.03}
     weights = []
     for trust in (0.0, 1e5):
-        fit_dynamics(small, **options, prior_trust=trust)
+        fit_dynamics(small, **options, plan_kwargs={"prior_trust": trust})
         found = small.uns["dynamics"]
         assert found["config"]["regulators"] == [1, 3]
         infer_graph(small, n_bootstraps=0)
@@ -281,7 +281,7 @@ def test_levels_below_zero_are_not_produced(small):
 def test_cells_are_binned():
     adata = few(n_times=30)
     setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
-    fit_dynamics(adata, **SHORT, n_bins=6)
+    fit_dynamics(adata, **(SHORT | {"plan_kwargs": {"n_candidates": 1, "n_bins": 6}}))
     span = adata.uns["dynamics"]["span"]
     np.testing.assert_allclose(span, np.tile([0.2, 2.7], (4, 1)), atol=1e-9)
 
@@ -304,23 +304,26 @@ def test_progress_is_shown(small, capsys):
     [
         ({"field": "mlp"}, ValueError, "Expected `field` to be one of"),
         ({"sparsity": "lasso"}, ValueError, "Expected `sparsity` to be one of"),
-        ({"activation": "relu6"}, ValueError, "Expected `activation` to be one of"),
+        ({"model_kwargs": {"activation": "relu6"}}, ValueError, "Expected `activation` to be one of"),
         ({"strength": -1.0}, ValueError, "Expected `strength` to be from 0"),
         ({"strength": "best"}, TypeError, "Expected `strength` to be a number"),
-        ({"strengths": [0.1, 0.01]}, ValueError, "Expected `strengths` to be ascending"),
-        ({"strengths": []}, ValueError, "Expected `strengths` to be ascending"),
-        ({"strengths": 0.1}, TypeError, "Expected `strengths` to be a sequence"),
-        ({"hidden": 5}, TypeError, "Expected `hidden` to be a sequence"),
-        ({"hidden": [0]}, ValueError, "Expected `hidden` to be at least 1"),
+        ({"plan_kwargs": {"strengths": [0.1, 0.01]}}, ValueError, "Expected `strengths` to be ascending"),
+        ({"plan_kwargs": {"strengths": []}}, ValueError, "Expected `strengths` to be ascending"),
+        ({"plan_kwargs": {"strengths": 0.1}}, TypeError, "Expected `strengths` to be a sequence"),
+        ({"model_kwargs": {"hidden": 5}}, TypeError, "Expected `hidden` to be a sequence"),
+        ({"model_kwargs": {"hidden": [0]}}, ValueError, "Expected `hidden` to be at least 1"),
         ({"order": 3}, ValueError, "Expected `order` to be 1 or 2"),
-        ({"decay": "yes"}, TypeError, "Expected `decay` to be True, False or None"),
-        ({"self_regulation": 1}, TypeError, "Expected `self_regulation` to be"),
-        ({"production": "linear"}, ValueError, "Expected `production` to be one of"),
+        ({"model_kwargs": {"decay": "yes"}}, TypeError, "Expected `decay` to be True, False or None"),
+        ({"model_kwargs": {"self_regulation": 1}}, TypeError, "Expected `self_regulation` to be"),
+        ({"model_kwargs": {"production": "linear"}}, ValueError, "Expected `production` to be one of"),
         ({"eliminate": 1}, TypeError, "Expected `eliminate` to be True or False"),
-        ({"n_candidates": 0}, ValueError, "Expected `n_candidates` to be at least 1"),
-        ({"n_bins": 3}, ValueError, "Expected `n_bins` to be at least 5"),
-        ({"prior_trust": -1}, ValueError, "Expected `prior_trust` to be from 0"),
+        ({"plan_kwargs": {"n_candidates": 0}}, ValueError, "Expected `n_candidates` to be at least 1"),
+        ({"plan_kwargs": {"n_bins": 3}}, ValueError, "Expected `n_bins` to be at least 5"),
+        ({"plan_kwargs": {"prior_trust": -1}}, ValueError, "Expected `prior_trust` to be from 0"),
         ({"effort": 0}, ValueError, "Expected `effort` to be from 0.01"),
+        ({"plan_kwargs": {"n_bin": 9}}, TypeError, "Instead of 'n_bin' use 'n_bins'"),
+        ({"model_kwargs": {"strengths": [1]}}, TypeError, "'strengths' is a key of `plan_kwargs`"),
+        ({"model_kwargs": [("decay", True)]}, TypeError, "Expected `model_kwargs` to be a dictionary"),
         ({"seed": 1.5}, TypeError, "Expected `seed` to be a whole number"),
         (
             {"key_added": "dynamics_fields"},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import logging
 import random
 import re
@@ -16,12 +17,24 @@ from perturbflow.pl import training
 from perturbflow.pp import setup_perturbation, split_perturbations
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._fields import read_cells, read_fields
-from perturbflow.tl import fit_flow, predict_perturbation
+from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
 from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._validation import STARTS
 
-QUICK: Any = {"calibrate": False, "width": 16, "n_blocks": 1, "max_steps": 6, "batch_size": 32, "progress_bar": False}
+QUICK: Any = {
+    "plan_kwargs": {"calibrate": False, "batch_size": 32},
+    "model_kwargs": {"width": 16, "n_blocks": 1},
+    "max_steps": 6,
+    "progress_bar": False,
+}
 ALL: Any = {**QUICK, "split_key": "none"}  # all cells: no validation, which takes most of the time of a short fit
+
+
+def but(options, **changes):
+    """Options with some of them, or some of those in their dictionaries, changed."""
+    return options | {
+        name: options.get(name, {}) | value if isinstance(value, dict) else value for name, value in changes.items()
+    }
 
 
 def fitted_arrays(adata, key="flow"):
@@ -131,7 +144,7 @@ def test_split_without_validation_conditions_has_no_choices(registered):
 @pytest.mark.parametrize("source", ["control", "noise"])
 @pytest.mark.parametrize("parametrisation", ["zero_inflated", "gaussian", "velocity"])
 def test_every_parametrisation_and_source_fits_and_predicts(registered, parametrisation, source):
-    fit_flow(registered, **ALL, parametrisation=parametrisation, source=source)
+    fit_flow(registered, **but(ALL, model_kwargs={"parametrisation": parametrisation, "source": source}))
     assert registered.uns["flow"]["config"]["parametrisation"] == parametrisation
     predict_perturbation(registered, "B+D")
     predicted = registered.obsm["predicted"][(registered.obs["perturbation"] == "control").to_numpy()].toarray()
@@ -216,7 +229,7 @@ def test_interruption_before_the_first_step_writes_nothing(registered, monkeypat
 
 
 def test_time_limit_ends_training(registered):
-    fit_flow(registered, **(ALL | {"max_steps": 1000}), max_minutes=0)
+    fit_flow(registered, **but(ALL, max_steps=1000, plan_kwargs={"max_minutes": 0}))
     assert registered.uns["flow"]["history"]["step"].tolist() == [1]
     assert registered.uns["flow"]["settings"]["interrupted"] is False
 
@@ -283,10 +296,14 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"parametrisation": "poisson"}, ValueError, "Expected `parametrisation` to be one of"),
-        ({"source": "cells"}, ValueError, r"Expected `source` to be one of \['control', 'noise'\], found 'cells'"),
+        ({"model_kwargs": {"parametrisation": "poisson"}}, ValueError, "Expected `parametrisation` to be one of"),
         (
-            {"network": "lstm"},
+            {"model_kwargs": {"source": "cells"}},
+            ValueError,
+            r"Expected `source` to be one of \['control', 'noise'\], found 'cells'",
+        ),
+        (
+            {"model_kwargs": {"network": "lstm"}},
             ValueError,
             r"Expected `network` to be one of \['mlp', 'token_unet', 'unet'\], found 'lstm'",
         ),
@@ -295,24 +312,50 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
             ValueError,
             r"Expected `preset` to be one of \['default', 'primeflow', 'prior'\], found 'paper'",
         ),
-        ({"guidance": "high"}, TypeError, "Expected `guidance` to be \"auto\" or a number, found 'high'"),
-        ({"guidance": float("nan")}, ValueError, "Expected `guidance` to be finite, found nan"),
-        ({"network_options": {"depth": 3}}, ValueError, r"`network_options` of 'mlp' to be among .*found \['depth'\]"),
-        ({"precision": "double"}, ValueError, "Expected `precision` to be 'auto', 'full' or 'bfloat16'"),
-        ({"network_options": {"gene_width": -1}}, ValueError, "gene_width"),
-        ({"width": 0}, ValueError, "Expected `width` to be at least 1, found 0"),
-        ({"width": 16.5}, TypeError, "Expected `width` to be a whole number"),
-        ({"n_blocks": -1}, ValueError, "Expected `n_blocks` to be at least 1"),
+        (
+            {"model_kwargs": {"guidance": "high"}},
+            TypeError,
+            "Expected `guidance` to be \"auto\" or a number, found 'high'",
+        ),
+        ({"model_kwargs": {"guidance": float("nan")}}, ValueError, "Expected `guidance` to be finite, found nan"),
+        (
+            {"model_kwargs": {"network_options": {"depth": 3}}},
+            ValueError,
+            r"`network_options` of 'mlp' to be among .*found \['depth'\]",
+        ),
+        (
+            {"trainer_kwargs": {"precision": "double"}},
+            ValueError,
+            "Expected `precision` to be '32-true' or 'bf16-mixed'",
+        ),
+        ({"model_kwargs": {"network_options": {"gene_width": -1}}}, ValueError, "gene_width"),
+        ({"model_kwargs": {"width": 0}}, ValueError, "Expected `width` to be at least 1, found 0"),
+        ({"model_kwargs": {"width": 16.5}}, TypeError, "Expected `width` to be a whole number"),
+        ({"model_kwargs": {"n_blocks": -1}}, ValueError, "Expected `n_blocks` to be at least 1"),
         ({"max_steps": 0}, ValueError, "Expected `max_steps` to be at least 1, found 0"),
         ({"max_steps": 2.5}, TypeError, "Expected `max_steps` to be a whole number"),
-        ({"batch_size": 0}, ValueError, "Expected `batch_size` to be at least 1"),
-        ({"patience": 0}, ValueError, "Expected `patience` to be at least 1"),
-        ({"learning_rate": 0.0}, ValueError, "Expected `learning_rate` to be above 0"),
-        ({"weight_decay": -0.1}, ValueError, "Expected `weight_decay` to be from 0"),
-        ({"condition_dropout": 1.0}, ValueError, "Expected `condition_dropout` to be at least 0 and below 1"),
-        ({"max_minutes": -1.0}, ValueError, "Expected `max_minutes` to be from 0"),
+        ({"plan_kwargs": {"batch_size": 0}}, ValueError, "Expected `batch_size` to be at least 1"),
+        ({"plan_kwargs": {"patience": 0}}, ValueError, "Expected `patience` to be at least 1"),
+        ({"plan_kwargs": {"learning_rate": 0.0}}, ValueError, "Expected `learning_rate` to be above 0"),
+        ({"plan_kwargs": {"weight_decay": -0.1}}, ValueError, "Expected `weight_decay` to be at least 0"),
+        (
+            {"plan_kwargs": {"condition_dropout": 1.0}},
+            ValueError,
+            "Expected `condition_dropout` to be at least 0 and below 1",
+        ),
+        ({"plan_kwargs": {"max_minutes": -1.0}}, ValueError, "Expected `max_minutes` to be at least 0"),
         ({"seed": -1}, ValueError, "Expected `seed` to be at least 0, found -1"),
-        ({"device": "abacus"}, ValueError, "to be .auto. or a torch device that is present, found 'abacus'"),
+        (
+            {"trainer_kwargs": {"accelerator": "abacus"}},
+            ValueError,
+            "Expected `accelerator` to be 'auto' or a torch device",
+        ),
+        ({"plan_kwargs": {"learning_rat": 1.0}}, TypeError, "Instead of 'learning_rat' use 'learning_rate'"),
+        ({"plan_kwargs": {"width": 8}}, TypeError, "'width' is one of the model's options"),
+        ({"plan_kwargs": {"lr": 1.0}}, TypeError, "'lr' is called `learning_rate`"),
+        ({"plan_kwargs": {"calibrate": 1}}, TypeError, "Expected `calibrate` to be True or False"),
+        ({"model_kwargs": {"seed": 8}}, TypeError, r"found \['seed'\]. 'seed' is an argument of its own"),
+        ({"model_kwargs": {"batch_size": 8}}, TypeError, "'batch_size' is a key of `plan_kwargs`"),
         ({"key_added": ""}, ValueError, "Expected `key_added` to be a string of at least one character"),
         ({"key_added": "my/flow"}, ValueError, "Expected `key_added` without '/'"),
         ({"key_added": "split"}, ValueError, "found 'split', which is that of pf.pp.split_perturbations"),
@@ -322,7 +365,7 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
 )
 def test_bad_settings_are_refused_before_anything_is_written(registered, unchanged, settings, error, message):
     with unchanged(registered), pytest.raises(error, match=message):
-        fit_flow(registered, **(QUICK | settings))
+        fit_flow(registered, **but(QUICK, **settings))
 
 
 def test_places_to_write_to_are_checked_before_the_fit(registered, unchanged, tmp_path):
@@ -338,6 +381,22 @@ def test_earlier_flow_is_replaced(fitted):
     fit_flow(fitted, **ALL)
     assert fitted.uns["flow"]["settings"]["max_steps"] == 6
     assert read_flow(fitted).fields == read_fields(fitted)
+
+
+def test_options_are_few_and_their_defaults_visible():
+    for function in (fit_flow, fit_dynamics):
+        _, *options = inspect.signature(function).parameters.values()
+        assert len(options) <= 14
+        without = {option.name for option in options if option.default is None}
+        assert without <= {
+            "model_kwargs",
+            "plan_kwargs",
+            "trainer_kwargs",
+            "init_from",
+            "store",
+            "checkpoint",
+            "modality",
+        }
 
 
 # --- presets, guidance, earlier flows
@@ -370,16 +429,23 @@ def test_the_prior_alone_is_a_preset(registered):
         training(registered)
 
 
-@pytest.mark.parametrize("options", [{"max_steps": 5}, {"network": "unet", "width": 8}, {"patience": 3}])
-def test_the_prior_alone_takes_no_choices_for_a_network(registered, options):
-    message = rf"Expected no {re.escape(str(sorted(options)))} with `preset='prior'`, which has no network"
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"max_steps": 5}, ["max_steps"]),
+        ({"model_kwargs": {"network": "unet", "width": 8}}, ["network", "width"]),
+        ({"plan_kwargs": {"patience": 3, "calibrate": False}}, ["patience"]),
+    ],
+)
+def test_the_prior_alone_takes_no_choices_for_a_network(registered, options, names):
+    message = rf"Expected no {re.escape(str(names))} with `preset='prior'`, which has no network"
     with pytest.raises(ValueError, match=message):
         fit_flow(registered, preset="prior", progress_bar=False, **options)
     assert "flow" not in registered.uns
 
 
 def test_preset_is_fitted_and_predicts(registered):
-    fit_flow(registered, preset="primeflow", **(ALL | {"width": 4, "max_steps": 2}))
+    fit_flow(registered, preset="primeflow", **but(ALL, max_steps=2, model_kwargs={"width": 4}))
     config = registered.uns["flow"]["config"]
     assert (config["network"], config["parametrisation"], config["source"]) == ("unet", "velocity", "noise")
     predict_perturbation(registered, "B+D")
@@ -393,7 +459,7 @@ def test_guidance_is_chosen_or_given(registered):
     fit_flow(registered, **QUICK)
     curve = registered.uns["flow"]["guidance_curve"]
     assert registered.uns["flow"]["config"]["guidance"] in curve["weight"]
-    fit_flow(registered, **QUICK, guidance=2.5)
+    fit_flow(registered, **but(QUICK, model_kwargs={"guidance": 2.5}))
     assert registered.uns["flow"]["config"]["guidance"] == 2.5
     assert registered.uns["flow"]["guidance_curve"] == {}
     predict_perturbation(registered, "B+D")
@@ -404,7 +470,9 @@ def test_guidance_is_chosen_or_given(registered):
 
 def test_earlier_flow_is_where_a_fit_starts(registered):
     fit_flow(registered, **ALL, key_added="first")
-    fit_flow(registered, **(ALL | {"max_steps": 1, "learning_rate": 1e-12}), init_from="first", key_added="second")
+    fit_flow(
+        registered, **but(ALL, max_steps=1, plan_kwargs={"learning_rate": 1e-12}), init_from="first", key_added="second"
+    )
     first, second = (registered.uns[key]["weights"] for key in ("first", "second"))
     for name, array in first.items():
         np.testing.assert_allclose(second[name], array, rtol=1e-4, atol=1e-6)
@@ -414,8 +482,8 @@ def test_earlier_flow_is_where_a_fit_starts(registered):
 
 
 def test_network_of_an_earlier_flow_is_inherited(registered):
-    fit_flow(registered, **(ALL | {"width": 24}), parametrisation="velocity", key_added="first")
-    quick = {name: value for name, value in ALL.items() if name not in ("width", "n_blocks")}
+    fit_flow(registered, **but(ALL, model_kwargs={"width": 24, "parametrisation": "velocity"}), key_added="first")
+    quick = {name: value for name, value in ALL.items() if name != "model_kwargs"}
     fit_flow(registered, **quick, init_from="first", key_added="second")
     first, second = (registered.uns[key]["config"] for key in ("first", "second"))
     assert (second["width"], second["n_blocks"], second["parametrisation"]) == (24, 1, "velocity")
@@ -425,13 +493,13 @@ def test_network_of_an_earlier_flow_is_inherited(registered):
 def test_earlier_flow_of_another_network_is_an_error(registered, unchanged):
     fit_flow(registered, **ALL)
     with unchanged(registered), pytest.raises(ValueError, match="width"):
-        fit_flow(registered, **(ALL | {"width": 8}), init_from="flow", key_added="other")
+        fit_flow(registered, **but(ALL, model_kwargs={"width": 8}), init_from="flow", key_added="other")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"devicez": 2}, r"Expected options of `lightning.pytorch.Trainer`, found \['devicez'\]"),
+        ({"devicez": 2}, r"`trainer_kwargs` among .*found \['devicez'\]. Instead of 'devicez' use 'devices'"),
         ({"accumulate_grad_batches": 2}, "Instead of `accumulate_grad_batches`: a larger `batch_size`"),
         ({"max_steps": 2}, "Instead of `max_steps`: `max_steps` of the fit"),
     ],
@@ -455,7 +523,7 @@ def test_one_callback_needs_no_list(registered):
 
 def test_half_precision_is_close_to_full(registered):
     fit_flow(registered, **ALL, key_added="full")
-    fit_flow(registered, **ALL, precision="bfloat16", key_added="mixed")
+    fit_flow(registered, **ALL, trainer_kwargs={"precision": "bf16-mixed"}, key_added="mixed")
     full, mixed = (registered.uns[key]["history"]["loss"][-1] for key in ("full", "mixed"))
     np.testing.assert_allclose(mixed, full, rtol=0.02)
     weights = [registered.uns[key]["weights"]["write.weight"] for key in ("full", "mixed")]
@@ -463,7 +531,7 @@ def test_half_precision_is_close_to_full(registered):
 
 
 def test_calibration_is_stored_with_the_flow(registered):
-    fit_flow(registered, **(ALL | {"calibrate": True}))
+    fit_flow(registered, **but(ALL, plan_kwargs={"calibrate": True}))
     flow = read_flow(registered)
     assert flow.calibration.n_conditions.sum() > 0
     fit_flow(registered, **ALL)

@@ -12,7 +12,7 @@ from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.tl import fit_dynamics, infer_graph
 from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
 
-COLUMNS = ["source", "target", "weight", "sign", "confidence", "evidence"]
+COLUMNS = ["source", "target", "weight", "sign", "confidence", "evidence", "kept"]
 
 
 def edges(adata, key="dynamics_graph") -> pd.DataFrame:
@@ -32,15 +32,16 @@ def test_rows_regulate_columns(fitted_dynamics):
     assert "dynamics_graph_rate" not in fitted_dynamics.varp
     table = edges(fitted_dynamics)
     assert list(table) == COLUMNS
-    assert len(table) == graph.nnz
+    assert len(table) == 20  # all pairs
+    assert table["kept"].sum() == graph.nnz
+    assert table["evidence"].is_monotonic_decreasing
+    table = table[table["kept"]]
     for row in table.itertuples():
         j, i = int(row.source[4:]), int(row.target[4:])
         assert row.weight == pytest.approx(graph[j, i], rel=1e-6)
         assert row.sign == np.sign(row.weight)
         assert row.confidence == 1
         assert row.evidence == pytest.approx(evidence[j, i], rel=1e-6)
-    strength = (table["confidence"] * table["weight"].abs()).to_numpy()
-    assert (np.diff(strength) <= 0).all()
     assert fitted_dynamics.uns["dynamics_graph"]["method"] == "jacobian"
     assert fitted_dynamics.uns["dynamics_graph"]["parameters"] == {"key": "dynamics", "n_bootstraps": 0, "seed": 0}
 
@@ -49,7 +50,7 @@ def test_networkx_reads_the_direction(fitted_dynamics):
     infer_graph(fitted_dynamics, n_bootstraps=0)
     graph = nx.from_scipy_sparse_array(fitted_dynamics.varp["dynamics_graph"], create_using=nx.DiGraph)
     graph = nx.relabel_nodes(graph, dict(enumerate(fitted_dynamics.var_names)))
-    table = edges(fitted_dynamics)
+    table = edges(fitted_dynamics).query("kept")
     assert set(graph.edges) == set(zip(table["source"], table["target"], strict=True))
     row = table.iloc[0]
     assert graph.edges[row["source"], row["target"]]["weight"] == pytest.approx(row["weight"])

@@ -21,11 +21,9 @@ from perturbflow.predict._output_space import to_challenge
 from perturbflow.tl import fit_flow, predict_perturbation
 
 QUICK: Any = {
-    "calibrate": False,
-    "width": 16,
-    "n_blocks": 1,
+    "plan_kwargs": {"calibrate": False, "batch_size": 32},
+    "model_kwargs": {"width": 16, "n_blocks": 1},
     "max_steps": 3,
-    "batch_size": 32,
     "split_key": "none",
     "progress_bar": False,
 }
@@ -295,7 +293,7 @@ def test_predictions_can_be_written(fitted, tmp_path):
 
 
 def test_noise_source_is_a_sample_of_the_context(registered):
-    fit_flow(registered, **QUICK, source="noise")
+    fit_flow(registered, **QUICK | {"model_kwargs": {"width": 16, "n_blocks": 1, "source": "noise"}})
     cells = new_controls(registered)
     cells = cells[(cells.obs["cell_type"] == "type_1").to_numpy()].copy()
     shuffled = cells[::-1].copy()

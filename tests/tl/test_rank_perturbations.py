@@ -37,7 +37,7 @@ def screen():
     adata = simulated_perturb_seq(n_cells=4000, n_genes=100, n_perturbations=10, n_combinations=12, seed=1)
     setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
     split_perturbations(adata, task="combination", test_fraction=0.3, valid_fraction=0.1, seed=0)
-    fit_flow(adata, width=16, n_blocks=1, max_steps=2, progress_bar=False)
+    fit_flow(adata, preset="prior", progress_bar=False)
     return adata
 
 

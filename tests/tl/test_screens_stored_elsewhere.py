@@ -29,6 +29,20 @@ JUDGED: dict[str, Any] = {
 }
 
 
+def predicted_ranked_and_judged(adata):
+    """Everything that is asked of a fit, under its usual keys."""
+    pf.tl.predict_perturbation(adata, ["A", "B+D"], seed=1)
+    pf.tl.rank_perturbations(adata, {"perturbation": "A"}, from_cells={"cell_type": "type_1"})
+    pf.tl.evaluate(adata, **JUDGED)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def in_memory(_fitted):
+    """The cells in memory with predictions, a ranking and an evaluation; only to be read."""
+    return predicted_ranked_and_judged(_fitted.copy())
+
+
 # That all forms give the same rows and annotations is asserted where these are read; here is one of each kind.
 @pytest.mark.parametrize("stored_elsewhere", ["backed", "lazy files", "dask"], indirect=True)
 def test_splits_are_the_same(registered, stored_elsewhere):
@@ -43,21 +57,17 @@ def test_splits_are_the_same(registered, stored_elsewhere):
 
 
 @pytest.mark.parametrize("stored_elsewhere", ["CSC", "backed", "lazy files", "dask"], indirect=True)
-def test_predictions_rankings_and_evaluations_are_the_same(fitted, stored_elsewhere, tmp_path):
-    elsewhere = stored_elsewhere(fitted)
-    for adata in (fitted, elsewhere):
-        pf.tl.predict_perturbation(adata, ["A", "B+D"], seed=1)
-        pf.tl.rank_perturbations(adata, {"perturbation": "A"}, from_cells={"cell_type": "type_1"})
-        pf.tl.evaluate(adata, **JUDGED)
+def test_predictions_rankings_and_evaluations_are_the_same(fitted, in_memory, stored_elsewhere, tmp_path):
+    elsewhere = predicted_ranked_and_judged(stored_elsewhere(fitted))
     for name in ("predicted_A", "predicted_B+D"):
-        found, expected = (read_prediction(adata, "predicted", name) for adata in (elsewhere, fitted))
+        found, expected = (read_prediction(adata, "predicted", name) for adata in (elsewhere, in_memory))
         assert (found.values != expected.values).nnz == 0
         np.testing.assert_array_equal(found.has_cell, fitted.obs["perturbation"] == "control")
         assert found.has_gene.all()
-    pd.testing.assert_frame_equal(elsewhere.varm["predicted_sd"], fitted.varm["predicted_sd"])
+    pd.testing.assert_frame_equal(elsewhere.varm["predicted_sd"], in_memory.varm["predicted_sd"])
     close = {"rtol": 1e-5, "atol": 1e-7}
     for key in ("ranked_perturbations", "evaluation", "evaluation_summary", "evaluation_verdicts"):
-        pd.testing.assert_frame_equal(elsewhere.uns[key], fitted.uns[key], **close)
+        pd.testing.assert_frame_equal(elsewhere.uns[key], in_memory.uns[key], **close)
     counts: list[Any] = [
         pf.tl.predict_perturbation(adata, "A", output="counts", as_anndata=True, n_cells=9)
         for adata in (fitted, elsewhere)

@@ -14,11 +14,9 @@ from perturbflow.predict._output_space import renormalised
 from perturbflow.tl import fit_flow, predict_perturbation, write_cell_eval
 
 QUICK: Any = {
-    "calibrate": False,
-    "width": 16,
-    "n_blocks": 1,
+    "plan_kwargs": {"calibrate": False, "batch_size": 32},
+    "model_kwargs": {"width": 16, "n_blocks": 1},
     "max_steps": 3,
-    "batch_size": 32,
     "split_key": "none",
     "progress_bar": False,
 }

@@ -44,7 +44,11 @@ if __name__ == "__main__":
     np.savez(folder / f"{rank}.npz", **found)
     adata = pf.datasets.simulated_perturb_seq(n_cells=200, n_genes=12, n_perturbations=2, n_combinations=1)
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
-    quick: dict[str, Any] = {"width": 8, "n_blocks": 1, "max_steps": 4, "batch_size": 16, "calibrate": False}
+    quick: dict[str, Any] = {
+        "model_kwargs": {"width": 8, "n_blocks": 1},
+        "max_steps": 4,
+        "plan_kwargs": {"batch_size": 16, "calibrate": False},
+    }
     quick |= {"store": folder / "store", "checkpoint": folder / "checkpoint"}
     pf.tl.fit_flow(adata, **quick, trainer_kwargs=shared, progress_bar=False)
     (folder / f"{rank}.json").write_text(json.dumps(sorted(adata.uns["flow"])))

@@ -12,7 +12,7 @@ import torch
 
 from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, TrainingSettings
 from perturbflow.metrics import energy_in_programs
-from perturbflow.models import fit
+from perturbflow.models import FlowOptions, fit
 from perturbflow.screen._fields import read_cells
 from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._validation import GUIDANCES, MIN_CELLS, N_DRAWS, STARTS, HeldOutConditions, Scores
@@ -27,9 +27,7 @@ def settings(**changes):
 def fitted(adata, *, options=None, checkpoint=None, split_key="split", **changes):
     return fit(
         adata,
-        options=OPTIONS | (options or {}),
-        calibrate=False,
-        settings=settings(**changes),
+        FlowOptions(OPTIONS | (options or {}), settings(**changes), calibrate=False),
         split_key=split_key,
         checkpoint=checkpoint,
         progress_bar=False,
@@ -163,9 +161,7 @@ def test_interruption_after_training_keeps_the_trained_flow(registered, whole, m
         monkeypatch.setattr("perturbflow.train._fit.Calibration.fit", interrupt)
     else:
         monkeypatch.setattr(HeldOutConditions, phase, interrupt)
-    flow = fit(
-        registered, options=OPTIONS, settings=settings(), calibrate=True, checkpoint=tmp_path, progress_bar=False
-    )
+    flow = fit(registered, FlowOptions(OPTIONS, settings()), checkpoint=tmp_path, progress_bar=False)
     assert_same_weights(flow, expected)
     assert flow.settings["interrupted"] is True
     assert "Interrupted after training: the trained flow is kept" in caplog.text

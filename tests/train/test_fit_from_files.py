@@ -13,7 +13,12 @@ from perturbflow.screen._fields import read_cells, read_screen
 from perturbflow.tl import fit_flow
 from perturbflow.train._group_sums import sums_of_parts
 
-QUICK: Any = {"max_steps": 6, "batch_size": 32, "width": 16, "n_blocks": 1, "progress_bar": False}
+QUICK: Any = {
+    "max_steps": 6,
+    "plan_kwargs": {"batch_size": 32},
+    "model_kwargs": {"width": 16, "n_blocks": 1},
+    "progress_bar": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def test_the_model_class_takes_a_backed_file(registered, tmp_path):
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     found, expected = (PRiMeFlow(adata, width=16, n_blocks=1) for adata in (backed, registered))
     for model in (found, expected):
-        model.train(max_steps=4, batch_size=16, calibrate=False, progress_bar=False)
+        model.train(max_steps=4, batch_size=16, plan_kwargs={"calibrate": False}, progress_bar=False)
     for name, tensor in expected.module.state_dict().items():
         assert (found.module.state_dict()[name] == tensor).all()
     backed.file.close()

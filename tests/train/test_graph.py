@@ -1,49 +1,65 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from perturbflow.dynamics import evidence_ranks, snapshot_evidence
 from perturbflow.predict._dynamics_store import StoredDynamics, read_dynamics
 from perturbflow.train import _graph
 from perturbflow.train._graph import Graph, fitted_graph, static_graph
 from perturbflow.train._stability import Stability
+from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import read_dynamics_fields
 
 GENES = ["A", "B", "C"]
 WEIGHT = np.array([[0, -2.0, 0], [0, 0, 0.5], [1.0, 0, 0]])
 CONFIDENCE = np.array([[0, 0.5, 0], [0, 0, 1.0], [0.9, 0, 0]])
+EVIDENCE = np.array([[0, 2.0, 0.1], [0, 0, 1.0], [3.0, 0, 0]])
+PAIRS = ~np.eye(3, dtype=bool)
 
 
-def test_edges_are_sorted_by_confidence_times_weight():
-    table = Graph(WEIGHT, CONFIDENCE, 2 * CONFIDENCE).edges(GENES)
-    assert table[["source", "target"]].to_numpy().tolist() == [["A", "B"], ["C", "A"], ["B", "C"]]
-    assert table["weight"].tolist() == [-2, 1, 0.5]
-    assert table["sign"].tolist() == [-1, 1, 1]
-    assert table["confidence"].tolist() == [0.5, 0.9, 1.0]
-    assert table["evidence"].tolist() == [1.0, 1.8, 2.0]
-    assert table.index.tolist() == [0, 1, 2]
+def test_all_pairs_are_ranked_by_evidence_and_what_is_kept_is_a_column():
+    table = Graph(WEIGHT, CONFIDENCE, EVIDENCE, PAIRS).edges(GENES)
+    pairs = [["C", "A"], ["A", "B"], ["B", "C"], ["A", "C"], ["B", "A"], ["C", "B"]]
+    assert table[["source", "target"]].to_numpy().tolist() == pairs
+    assert table["weight"].tolist() == [1, -2, 0.5, 0, 0, 0]
+    assert table["sign"].tolist() == [1, -1, 1, 0, 0, 0]
+    assert table["confidence"].tolist() == [0.9, 0.5, 1.0, 0, 0, 0]
+    assert table["evidence"].tolist() == [3.0, 2.0, 1.0, 0.1, 0, 0]
+    assert table["kept"].tolist() == [True] * 3 + [False] * 3
+    assert table.index.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_pairs_of_the_same_evidence_are_sorted_by_confidence_times_weight():
+    table = Graph(WEIGHT, CONFIDENCE, np.ones((3, 3)), PAIRS).edges(GENES)
+    assert table[["source", "target"]].to_numpy().tolist()[:3] == [["A", "B"], ["C", "A"], ["B", "C"]]
 
 
 def test_edges_of_second_order_say_through_what_they_act():
-    table = Graph(WEIGHT, CONFIDENCE, CONFIDENCE, rate_weight=3 * WEIGHT * (WEIGHT > 0)).edges(GENES)
-    assert table[["source", "acts_through"]].to_numpy().tolist() == [
-        ["C", "rate"],
+    table = Graph(WEIGHT, CONFIDENCE, CONFIDENCE, PAIRS, rate_weight=3 * WEIGHT * (WEIGHT > 0)).edges(GENES)
+    assert len(table) == 12
+    assert table.loc[table["kept"], ["source", "acts_through"]].to_numpy().tolist() == [
         ["B", "rate"],
-        ["A", "level"],
-        ["C", "level"],
         ["B", "level"],
+        ["C", "rate"],
+        ["C", "level"],
+        ["A", "level"],
     ]
 
 
-def test_no_edges_are_an_empty_table():
-    table = Graph(np.zeros((3, 3)), np.zeros((3, 3)), np.zeros((3, 3))).edges(GENES)
-    assert table.empty
-    assert list(table) == ["source", "target", "weight", "sign", "confidence", "evidence"]
+def test_an_empty_graph_has_the_ranking_and_no_edge_that_is_kept():
+    nothing = np.zeros((3, 3))
+    table = Graph(nothing, nothing, EVIDENCE, PAIRS).edges(GENES)
+    assert list(table) == ["source", "target", "weight", "sign", "confidence", "evidence", "kept"]
+    assert table["evidence"].tolist() == [3.0, 2.0, 1.0, 0.1, 0, 0]
+    assert not table["kept"].any()
 
 
 def test_weights_as_a_sparse_matrix():
-    matrix = Graph(WEIGHT, CONFIDENCE, CONFIDENCE).matrix()
+    matrix = Graph(WEIGHT, CONFIDENCE, CONFIDENCE, PAIRS).matrix()
     assert (matrix.dtype, matrix.nnz) == (np.float32, 3)
     np.testing.assert_array_equal(matrix.toarray(), WEIGHT.astype(np.float32))
 
@@ -101,3 +117,27 @@ def test_baselines_take_only_regulators_as_sources(time_courses):
     np.testing.assert_array_equal(graph.weight[2], everything.weight[2])
     np.testing.assert_array_equal(everything.weight, everything.weight.T)
     np.testing.assert_array_equal(graph.confidence, np.abs(graph.weight))
+
+
+def test_a_graph_without_edges_says_so(fitted_dynamics, stored):
+    stored.model.field.allowed.zero_()
+    with pytest.warns(UserWarning, match="the graph is empty. The ranking of all pairs"):
+        graph = fitted_graph(fitted_dynamics, stored, method="jacobian", n_bootstraps=0, n_jobs=1, seed=0)
+    table = graph.edges(stored.genes)
+    assert len(table) == 20
+    assert not table["kept"].any()
+    assert table["evidence"].is_monotonic_decreasing
+
+
+def test_how_cells_covary_joins_the_evidence_where_courses_are_means(fitted_dynamics, stored, monkeypatch):
+    options: dict[str, Any] = {"method": "jacobian", "n_bootstraps": 0, "n_jobs": 1, "seed": 0}
+    alone = fitted_graph(fitted_dynamics, stored, **options)
+    assert fitted_dynamics.n_obs < 2 * 50 * 6  # no more than two cells a bin: every cell counts already
+    np.testing.assert_allclose(alone.evidence, stored.model.evidence.T)
+    monkeypatch.setattr(_graph, "CELLS_A_POINT", 1)
+    both = fitted_graph(fitted_dynamics, stored, **options)
+    cells = course_cells(fitted_dynamics, stored.fields)
+    expected = (evidence_ranks(alone.evidence, alone.possible) + snapshot_evidence(cells).evidence) / 2
+    np.testing.assert_allclose(both.evidence, expected)
+    np.testing.assert_array_equal(both.weight, alone.weight)
+    np.testing.assert_array_equal(both.confidence, alone.confidence)

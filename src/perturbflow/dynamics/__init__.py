@@ -7,7 +7,7 @@ from perturbflow.dynamics._field import ACTIVATIONS, DenseField, TargetField, Ve
 from perturbflow.dynamics._field_config import FieldConfig
 from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
-from perturbflow.dynamics._integrate import rk4_step, solve_adaptive, solve_rk4
+from perturbflow.dynamics._integrate import rk4_step, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
 from perturbflow.dynamics._lyapunov import lyapunov_path, lyapunov_residual
 from perturbflow.dynamics._mean_rates import mean_rate_path, total_effect_probability
@@ -18,7 +18,7 @@ from perturbflow.dynamics._problem import Problem, Units
 from perturbflow.dynamics._settings import DynamicsSettings
 from perturbflow.dynamics._smoothing import Smoothed, smooth
 from perturbflow.dynamics._snapshot import Snapshot
-from perturbflow.dynamics._snapshot_evidence import SnapshotEvidence, possible_edges, snapshot_evidence
+from perturbflow.dynamics._snapshot_evidence import SnapshotEvidence, evidence_ranks, possible_edges, snapshot_evidence
 from perturbflow.dynamics._snapshot_stability import edge_stability
 from perturbflow.dynamics._sparsity import Sparsity
 from perturbflow.dynamics._standing import StandingDynamics
@@ -51,6 +51,7 @@ __all__ = [
     "edge_stability",
     "eliminate",
     "expected_gates",
+    "evidence_ranks",
     "fit_standing",
     "lyapunov_path",
     "lyapunov_residual",
@@ -64,7 +65,6 @@ __all__ = [
     "sample_gates",
     "smooth",
     "snapshot_evidence",
-    "solve_adaptive",
     "solve_rk4",
     "total_effect_probability",
 ]

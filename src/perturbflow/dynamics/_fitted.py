@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perturbflow.dynamics._field import DenseField, VectorField, build_field
 from perturbflow.dynamics._field_config import FieldConfig
-from perturbflow.dynamics._integrate import held, solve_adaptive, solve_rk4
+from perturbflow.dynamics._integrate import held, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
 from perturbflow.dynamics._problem import Units
 from perturbflow.dynamics._shooting import MAX_STEP
@@ -124,7 +124,6 @@ class FittedDynamics:
         clamp: Mapping[int, float] | None = None,
         mechanisms: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
         clamped: NDArray[np.bool_] | None = None,
-        adaptive: bool = False,
     ) -> Array:
         """Return levels along time, shape (B, n, d).
 
@@ -140,8 +139,6 @@ class FittedDynamics:
             Functions that replace the highest derivative of genes, by position, given unscaled states (B, order * d).
         clamped
             Genes held at their start in each solution, shape (B, d).
-        adaptive
-            Use an adaptive solver of torchdiffeq instead of RK4 with fixed steps.
 
         Returns
         -------
@@ -160,10 +157,7 @@ class FittedDynamics:
         free = held(self._derivative(mechanisms or {}), holds.repeat(1, order))
         scaled = torch.tensor(np.asarray(time, dtype=float) / self.units.time)
         with torch.no_grad():
-            if adaptive:
-                states = solve_adaptive(free, state, scaled)
-            else:
-                states = solve_rk4(free, state, scaled.expand(len(state), -1), max_step=MAX_STEP)
+            states = solve_rk4(free, state, scaled.expand(len(state), -1), max_step=MAX_STEP)
         return states[..., :d].numpy() * self.units.scale
 
     def _derivative(self, mechanisms: Mapping[int, Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +16,6 @@ class L0(Sparsity):
     With a network per target there is a gate for every input of every target, as in L0-NDDE (Boussard, Debouchage and
     Saulus); in a dense network there is one for every weight (Louizos, Welling and Kingma 2018, arXiv:1712.01312).
     """
-
-    stochastic: ClassVar[bool] = True
 
     def __init__(self, field: VectorField, *, factors: Tensor | None = None, drop_rate: float = 0.2) -> None:
         super().__init__(field, factors=factors)

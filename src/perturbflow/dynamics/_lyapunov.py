@@ -1,4 +1,4 @@
-"""Sparse linear dynamics whose standing distribution has a given covariance: the continuous Lyapunov equation."""
+"""Sparse dynamics whose standing distribution has given second moments: the continuous Lyapunov equation."""
 
 from __future__ import annotations
 
@@ -49,16 +49,20 @@ def lyapunov_path(
 ) -> list[Array]:
     r"""Sparse rates that explain a covariance, from few edges to many.
 
-    Among the regulators, :math:`\min_A \tfrac12 \|A S + S A^\top + D\|_F^2 + \lambda \sum_{i \ne j} |A_{ij}|`, which is
+    Among the regulators, :math:`\min_A \tfrac12 \|A S + (A S)^\top + D\|_F^2 + \lambda \sum_{i \ne j} |A_{ij}|`, which is
     convex, by accelerated proximal gradients; each strength starts from the rates of the one before. Unlike a partial
     correlation, rates have a direction. A gene that regulates none has the same equation with every regulator, in which
     only its own row is unknown. What two such genes share beyond their regulators says nothing of either, and is
     left out. Costs :math:`O(r^3 + d r^2)` a step.
 
+    Rates need not be linear. Of :math:`\dot x = A\, g(x)`, with what every gene does g, the second moments at rest are
+    constant where :math:`A S + (A S)^\top + D = 0` with the covariance S of g and x, which is not symmetric.
+
     Parameters
     ----------
     covariance
-        S (d, d), usually correlations: strengths penalise all genes alike.
+        S (d, d), usually correlations: strengths penalise all genes alike. Rows are what genes do, columns their levels;
+        the covariance of levels if rates are linear.
     regulators
         Positions of the r genes that may regulate others.
     strengths
@@ -87,17 +91,16 @@ def lyapunov_path(
     """
     d, few = len(covariance), np.asarray(regulators, dtype=np.intp)
     others = np.setdiff1d(np.arange(d), few)
-    inner, outer = covariance[np.ix_(few, few)], covariance[np.ix_(others, few)]
-    own = covariance[others, others]
+    inner = covariance[np.ix_(few, few)]
     between = ~np.eye(len(few), dtype=bool)
 
     def slope(rates: Array) -> Array:
-        return 2 * lyapunov_residual(rates, inner, noise) @ inner
+        return 2 * lyapunov_residual(rates, inner, noise) @ inner.T
 
-    among, towards = -np.eye(len(few)), np.column_stack([np.zeros(outer.shape), -np.ones(len(others))])
-    first = _Rows(inner, outer, own, among, noise)
+    among, towards = -np.eye(len(few)), np.column_stack([np.zeros((len(others), len(few))), -np.ones(len(others))])
+    first = _Rows(covariance, few, others, among, noise)
     largest = max(np.abs(slope(among)[between]).max(initial=0.0), np.abs(first.slope(towards)[:, :-1]).max(initial=0.0))
-    norm = np.linalg.eigvalsh(inner)[-1] if len(few) else 1.0
+    norm = float(np.linalg.norm(inner, 2)) if len(few) else 1.0
     step = 1 / (4 * norm**2)
     path = []
     for strength in strengths:
@@ -106,7 +109,7 @@ def lyapunov_path(
             among, slope, partial(soft_threshold, threshold=cut), step, n_steps=N_STEPS, tolerance=TOLERANCE
         )
         if len(others):
-            rows = _Rows(inner, outer, own, among, noise)
+            rows = _Rows(covariance, few, others, among, noise)
             each = rows.step(norm)
             thresholds = np.column_stack([np.tile(strength * largest * each, len(few)), np.zeros(len(others))])
             towards = proximal_descent(
@@ -128,18 +131,23 @@ def lyapunov_path(
 class _Rows:
     """The equations of genes that regulate none, each with its own unknown row: rates by regulators, and its decay."""
 
-    def __init__(self, inner: Array, outer: Array, own: Array, among: Array, noise: float) -> None:
-        self.inner, self.outer, self.own, self.noise = inner, outer, own, noise
-        self.given = outer @ among.T  # what the regulators' own rates contribute
+    def __init__(
+        self, covariance: Array, few: NDArray[np.intp], others: NDArray[np.intp], among: Array, noise: float
+    ) -> None:
+        self.inner, self.noise = covariance[np.ix_(few, few)], noise
+        self.of_level = covariance[np.ix_(few, others)].T  # of every other gene, with what regulators do
+        self.of_response = covariance[np.ix_(others, few)]  # of what it does itself, with their levels
+        self.own = covariance[others, others]
+        self.given = self.of_level @ among.T  # what the regulators' own rates contribute
 
     def slope(self, rows: Array) -> Array:
         rates, decay = rows[:, :-1], rows[:, -1]
-        with_regulators = rates @ self.inner + decay[:, None] * self.outer + self.given
-        with_itself = 2 * ((rates * self.outer).sum(axis=1) + decay * self.own) + self.noise
-        by_rates = 2 * (with_regulators @ self.inner + with_itself[:, None] * self.outer)
-        by_decay = 2 * ((with_regulators * self.outer).sum(axis=1) + with_itself * self.own)
+        with_regulators = rates @ self.inner + decay[:, None] * self.of_response + self.given
+        with_itself = 2 * ((rates * self.of_level).sum(axis=1) + decay * self.own) + self.noise
+        by_rates = 2 * (with_regulators @ self.inner.T + with_itself[:, None] * self.of_level)
+        by_decay = 2 * ((with_regulators * self.of_response).sum(axis=1) + with_itself * self.own)
         return np.column_stack([by_rates, by_decay])
 
     def step(self, norm: float) -> Array:
-        shared = (self.outer**2).sum(axis=1)
-        return (1 / (2 * (norm**2 + shared) + 4 * (shared + self.own**2)))[:, None]
+        one, other = (self.of_level**2).sum(axis=1), (self.of_response**2).sum(axis=1)
+        return (1 / (2 * (norm**2 + other) + 4 * (one + self.own**2)))[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,6 @@ class PathReg(Sparsity):
     Kilbertus (2022), arXiv:2210.14672, and its code; there means instead of sums divided by d, and a new draw at every
     evaluation of the vector field. :class:`PathRegEdge` is without these restrictions.
     """
-
-    stochastic: ClassVar[bool] = True
 
     def __init__(self, field: VectorField, *, factors: Tensor | None = None) -> None:
         super().__init__(field, factors=factors)

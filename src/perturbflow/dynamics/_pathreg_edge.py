@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +21,6 @@ class PathRegEdge(Sparsity):
     number of inputs. Gates can close all paths between one input and one target. After Aliee et al. (2022),
     arXiv:2210.14672, equation of PathReg.
     """
-
-    stochastic: ClassVar[bool] = True
 
     def __init__(
         self, field: VectorField, *, factors: Tensor | None = None, gate_ratio: float = 1.0, drop_rate: float = 0.2

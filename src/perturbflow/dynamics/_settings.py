@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field as default
-from typing import Any
 
 STRENGTHS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -18,8 +15,6 @@ class DynamicsSettings:
     ----------
     sparsity
         A name in ``SPARSITIES``.
-    sparsity_options
-        Further options of its class.
     strength
         Strength of sparsity; None to choose it on held-out trajectories or times.
     strengths
@@ -49,7 +44,6 @@ class DynamicsSettings:
     """
 
     sparsity: str = "group_lasso"
-    sparsity_options: Mapping[str, Any] = default(default_factory=dict)
     strength: float | None = None
     strengths: tuple[float, ...] = STRENGTHS
     eliminate: bool = True

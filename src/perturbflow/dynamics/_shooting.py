@@ -54,7 +54,7 @@ class Segments:
         return Segments(**{name: getattr(self, name)[chosen] for name in names})
 
 
-def make_segments(problem: Problem, *, order: int, n_intervals: int | None = None, stride: int = 1) -> Segments:
+def make_segments(problem: Problem, *, order: int, n_intervals: int | None = None) -> Segments:
     """Cut observations into segments of some intervals, or take whole trajectories.
 
     Parameters
@@ -65,8 +65,6 @@ def make_segments(problem: Problem, *, order: int, n_intervals: int | None = Non
         Order of the field.
     n_intervals
         Intervals between observations that a segment spans; None for whole trajectories.
-    stride
-        Observations between the starts of segments.
 
     Returns
     -------
@@ -80,7 +78,7 @@ def make_segments(problem: Problem, *, order: int, n_intervals: int | None = Non
         n = len(trajectory.time)
         levels = trajectory.values / units.scale
         relative = trajectory.weight / trajectory.weight.mean()
-        firsts = [0] if n_intervals is None else range(0, max(n - m, 1), stride)
+        firsts = [0] if n_intervals is None else range(max(n - m, 1))
         smooth_levels, rates = curve(trajectory.time) / units.scale, curve.derivative(trajectory.time)
         for first in firsts:
             rows = np.minimum(np.arange(first, first + m + 1), n - 1)

@@ -98,6 +98,28 @@ class Snapshot:
         deviation = self.standard - self.shift[self.condition]
         return np.asarray(deviation.T @ deviation, dtype=np.float64) / len(deviation)
 
+    @cached_property
+    def response_covariance(self) -> Array:
+        r"""Covariance within conditions of what every gene does (rows) with standard levels (columns), (d, d).
+
+        What a gene does is its level where levels may be negative, else :math:`x^2 / (x^2 + \bar x^2)`, which saturates, in
+        standard deviations within conditions.
+        """
+        if not self.levels.size or self.levels.min() < 0:
+            return self.within
+        middle = np.maximum(self.levels.mean(axis=0, dtype=np.float64), 1e-12).astype(self.levels.dtype)
+        response = self.levels**2
+        response /= response + middle**2
+        for condition in range(len(self.names)):
+            for context in range(len(self.centre)):
+                rows = (self.condition == condition) & (self.context == context)
+                if rows.any():
+                    response[rows] -= response[rows].mean(axis=0)
+        spread = np.sqrt((response**2).mean(axis=0, dtype=np.float64))
+        deviation = self.standard - self.shift[self.condition]
+        product = np.asarray(response.T @ deviation, dtype=np.float64) / len(deviation)
+        return product / np.where(spread > 1e-9, spread, 1.0)[:, None]
+
     def resampled(self, rng: np.random.Generator) -> Self:
         """Draw half of the cells of every condition, without replacement.
 
@@ -122,7 +144,7 @@ class Snapshot:
         -------
         The same cells; equal levels have equal scores.
         """
-        scores = np.empty(self.levels.shape)
+        scores = np.empty_like(self.levels)
         for gene in range(self.n_genes):
             _, place, count = np.unique(self.levels[:, gene], return_inverse=True, return_counts=True)
             middle = np.cumsum(count) - count / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 
 STANDING_STRENGTHS = tuple(np.geomspace(1.0, 2e-3, 20))
 MEAN_STRENGTHS = tuple(np.geomspace(0.5, 2e-3, 10))
+RANKS_WEIGHT = 0.25  # of rates in normal scores
 SHRINKAGE = 0.02  # of correlations, for what cells of a finite number cannot tell apart
 
 
@@ -72,9 +73,11 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     """Rank all pairs of a regulator and another gene.
 
     Along a path of strengths, the coefficients of every target are divided by their sum: each target has the same to give,
-    and an edge that enters early has more of it. Paths are those of :func:`lyapunov_path` without interventions. The more
-    regulators have been held, the more counts :func:`mean_rate_path` instead, times the probability that there is any total
-    effect: from a half on, it alone. Ranks of the two are averaged.
+    and an edge that enters early has more of it. Covariation has three parts, of which every target gives a share: paths of
+    :func:`lyapunov_path` with what genes do as a saturating function of their levels, absolute partial correlations of
+    normal scores, and, with a quarter of the weight, paths of linear rates in normal scores. The more regulators have been
+    held, the more counts :func:`mean_rate_path` instead, times the probability that there is any total effect: from a half
+    on, it alone. Ranks of the two are averaged.
 
     Parameters
     ----------
@@ -99,22 +102,51 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     """
     d = cells.n_genes
     possible = possible_edges(cells)
-    varies = np.diag(cells.within) > 0
     held = cells.held[:, list(cells.regulators)].any(axis=0)
     trust = min(1.0, 2 * float(np.mean(held)))
     evidence, signed = np.zeros((d, d)), np.zeros((d, d))
     if trust < 1:
-        spread = np.sqrt(np.where(varies, np.diag(cells.within), 1.0))
-        correlation = (1 - SHRINKAGE) * cells.within / spread / spread[:, None]
-        np.fill_diagonal(correlation, 1.0)
-        shares = _shares(lyapunov_path(correlation, cells.regulators, STANDING_STRENGTHS), d)
-        evidence += (1 - trust) * _ranks(np.abs(shares), possible)
-        signed += (1 - trust) * shares
+        parts = _covariation(cells)
+        evidence += (1 - trust) * evidence_ranks(np.abs(parts).sum(axis=0), possible)
+        signed += (1 - trust) * np.sum(parts, axis=0)
     if trust > 0:
         shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS), d) * total_effect_probability(cells).T
-        evidence += trust * _ranks(np.abs(shares), possible)
+        evidence += trust * evidence_ranks(np.abs(shares), possible)
         signed += trust * shares
     return SnapshotEvidence(evidence=evidence, sign=np.where(possible, np.sign(signed), 0.0))
+
+
+def _covariation(cells: Snapshot) -> list[Array]:
+    """Signed shares of every gene in what acts on a target, by three kinds of evidence (d, d), rows regulate columns."""
+    d, few = cells.n_genes, cells.regulators
+    spread = np.sqrt(np.diag(cells.within))
+    saturating = (1 - SHRINKAGE) * cells.response_covariance / np.where(spread > 0, spread, 1.0)
+    np.fill_diagonal(saturating, np.where(spread > 0, np.diag(saturating) / (1 - SHRINKAGE), 1.0))
+    scores = cells.scored().within
+    spread = np.sqrt(np.diag(scores))
+    spread = np.where(spread > 0, spread, 1.0)
+    monotone = (1 - SHRINKAGE) * scores / spread / spread[:, None]
+    np.fill_diagonal(monotone, 1.0)
+    return [
+        _shares(lyapunov_path(saturating, few, STANDING_STRENGTHS), d),
+        _shares([_partial_correlations(monotone, few).T], d),
+        RANKS_WEIGHT * _shares(lyapunov_path(monotone, few, STANDING_STRENGTHS), d),
+    ]
+
+
+def _partial_correlations(correlation: Array, regulators: Sequence[int]) -> Array:
+    """Correlation of every gene (rows) with every regulator (columns), given all other regulators (d, d)."""
+    few = np.asarray(regulators, dtype=np.intp)
+    found = np.zeros(correlation.shape)
+    inverse = np.linalg.inv(correlation[np.ix_(few, few)])
+    own = np.diag(inverse)
+    found[np.ix_(few, few)] = -inverse / np.sqrt(own * own[:, None])
+    others = np.setdiff1d(np.arange(len(correlation)), few)
+    towards = correlation[np.ix_(others, few)]
+    slope = towards @ inverse
+    left = np.maximum(1 - (slope * towards).sum(axis=1), 1e-12)[:, None]
+    found[np.ix_(others, few)] = slope / np.sqrt(left * own + slope**2)
+    return found
 
 
 def _shares(path: Iterable[Array], d: int) -> Array:
@@ -129,8 +161,26 @@ def _shares(path: Iterable[Array], d: int) -> Array:
     return total / n
 
 
-def _ranks(score: Array, possible: NDArray[np.bool_]) -> Array:
-    """Ranks of the possible pairs from 0 to 1, 0 where there is no evidence at all; ties share their mean."""
+def evidence_ranks(score: Array, possible: NDArray[np.bool_]) -> Array:
+    """Rank pairs from 0 to 1; 0 where there is no evidence at all. Ties share their mean.
+
+    Parameters
+    ----------
+    score
+        Evidence of any scale, at least 0 (d, d).
+    possible
+        Pairs to rank (d, d).
+
+    Returns
+    -------
+    Ranks (d, d), 0 for other pairs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> evidence_ranks(np.array([[0.0, 5.0], [0.3, 0.0]]), ~np.eye(2, dtype=bool)).tolist()
+    [[0.0, 1.0], [0.5, 0.0]]
+    """
     values = score[possible]
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)

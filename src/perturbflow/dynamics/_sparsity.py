@@ -41,7 +41,6 @@ class Sparsity(nn.Module):
 
     structures: ClassVar[tuple[str, ...]] = ("per_target", "linear", "dense")
     needs_skip: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
     factors: Tensor
 
     def __init__(self, field: VectorField, *, factors: Tensor | None = None) -> None:

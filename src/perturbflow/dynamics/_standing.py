@@ -33,7 +33,7 @@ class StandingDynamics:
     shift
         Mean of every measured condition (m, d).
     offset
-        e, what holding these genes did beyond W and :math:`\delta`, shrunk by its sampling error (m, d).
+        e, what holding these genes did beyond W and :math:`\delta`, as far as it is no sampling error (m, d).
     noise
         Variance of the noise of every gene per unit of time (d,).
     stretch, shared_stretch

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from perturbflow.dynamics._lyapunov import lyapunov_path, lyapunov_residual
 from perturbflow.dynamics._snapshot import Snapshot
@@ -19,6 +20,8 @@ FEWEST_GROUPS = 3  # of perturbations with different genes, to choose with
 MAX_FOLDS = 10
 MOST_FEEDBACK = 0.95  # real part of an eigenvalue of W; at 1 there is no state of rest
 LEAST_NOISE = 0.05  # of the variance of a gene
+N_ROUNDS = 50
+LEAST_SHARE = 1e-3  # of genes that respond, or that do not
 SMALLEST_VARIANCE = 1e-4  # of a gene in a condition, in units of that of unperturbed cells
 
 
@@ -64,10 +67,11 @@ def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
         weights = _balanced(cells, seed)
     few = list(cells.regulators)
     shift, held = cells.shift[perturbed], cells.held[perturbed]
-    error = np.maximum(cells.variance[perturbed] / np.maximum(cells.n_cells[perturbed], 1)[:, None], 0.0)
-    offset = np.where(held, 0.0, shift - shared - shift[:, few] @ weights.T)
-    size = (offset**2).sum(axis=1, keepdims=True) / np.maximum((~held).sum(axis=1, keepdims=True), 1)
-    offset = offset * size / np.where(size + error > 0, size + error, 1.0)
+    sampling = cells.variance / np.maximum(cells.n_cells, 1)[:, None]
+    response = shift.copy()
+    for row, error, free in zip(response, sampling[perturbed] + sampling[0], ~held, strict=True):
+        row[free] = shrunken_effects(row[free], error[free])
+    offset = np.where(held, 0.0, response - shared - response[:, few] @ weights.T)
     covariance = _unperturbed(cells)
     variance = np.diag(covariance)
     noise = 2 * np.maximum(
@@ -91,6 +95,45 @@ def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
     stretch = _stretch(plain, cells.variance[perturbed])
     n_free = np.maximum((~held).sum(axis=0), 1)
     return replace(plain, stretch=stretch, shared_stretch=np.where(held, 0.0, stretch).sum(axis=0) / n_free)
+
+
+def shrunken_effects(effects: Array, error: Array) -> Array:
+    """Expected effects of which an unknown share is zero, given how well each was measured.
+
+    Effects are normal about 0 with one variance, or 0, with one probability: both are found by expectation maximisation.
+    Where most genes do not respond, what sampling made of them vanishes; where most do, hardly anything changes.
+
+    Parameters
+    ----------
+    effects
+        Measured effects (d,).
+    error
+        Variance of each by sampling (d,).
+
+    Returns
+    -------
+    The expected effects (d,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> shrunken_effects(np.array([5.0, 0.1, -0.1, 0.1, 0.0]), np.full(5, 0.01)).round(1).tolist()
+    [5.0, 0.0, -0.0, 0.0, 0.0]
+    """
+    square, known = effects**2, error > 0
+    if not (known & (square > 0)).any():
+        return effects
+    square, noise = square[known], error[known]
+    share, width = 0.5, max(2 * float((square - noise).mean()), float(noise.mean()))
+    for _ in range(N_ROUNDS):
+        wide = noise + width
+        odds = np.log((1 - share) / share) + (np.log(wide / noise) - square / noise + square / wide) / 2
+        responds = expit(-odds)
+        share = float(np.clip(responds.mean(), LEAST_SHARE, 1 - LEAST_SHARE))
+        width = max(float((responds * (square - noise)).sum() / responds.sum()), 1e-3 * float(noise.mean()))
+    found = effects.copy()
+    found[known] *= responds * width / (width + noise)
+    return found
 
 
 def _stretch(plain: StandingDynamics, variance: Array) -> Array:

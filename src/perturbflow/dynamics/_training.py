@@ -337,7 +337,7 @@ class DynamicsTrainer:
     def _sparsity(self, field: VectorField) -> Sparsity:
         kind = SPARSITIES[self.settings.sparsity]
         factors = None if self.factors is None else self.factors[field.targets]
-        return kind(field, factors=factors, **self.settings.sparsity_options)
+        return kind(field, factors=factors)
 
     def _match(
         self, problem: Problem, strength: float, *, n_steps: int, learning_rate: float, fresh: bool, stage: str

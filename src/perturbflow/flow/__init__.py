@@ -10,7 +10,6 @@ from perturbflow.flow._denoiser_solver import follow_expectation
 from perturbflow.flow._embedding import VelocityNetwork
 from perturbflow.flow._exact_zeros import zero_thresholds
 from perturbflow.flow._gene_networks import GeneNetworks
-from perturbflow.flow._gene_order import coexpression_order
 from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._grouping import Group, Grouping
 from perturbflow.flow._law_uncertainty import LawUncertainty
@@ -71,7 +70,6 @@ __all__ = [
     "Velocity",
     "VelocityNetwork",
     "ZeroInflated",
-    "coexpression_order",
     "condition_kind",
     "context_covariances",
     "draw_path",

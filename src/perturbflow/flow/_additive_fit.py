@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from perturbflow.flow._common_effects import common_effects
+from perturbflow.flow._context_interactions import tell_contexts
 from perturbflow.flow._effect_variances import (
     CONTEXT_SHARE,
     INTERACTION_SHARE,
@@ -51,6 +53,8 @@ class AdditiveFit:
         Variance of the interaction of a pair (G,).
     context_variances
         Variance of an effect between contexts (G,).
+    told_variances
+        How much of it the effects that were measured in a context tell of those that were not (C, G).
     base_precisions
         What the groups of a context say of the base that the shared part is added to, as if they were more controls:
         the sum of their precisions (C, G).
@@ -64,6 +68,7 @@ class AdditiveFit:
     effect_variances: NDArray[np.float32]
     interaction_variances: NDArray[np.float64]
     context_variances: NDArray[np.float64]
+    told_variances: NDArray[np.float64]
     base_precisions: NDArray[np.float64]
     fraction: NDArray[np.float64]
 
@@ -115,6 +120,7 @@ def fit_additive(
             effect_variances=np.repeat(typical[None], n_levels, axis=0).astype(np.float32),
             interaction_variances=INTERACTION_SHARE * typical,
             context_variances=CONTEXT_SHARE * typical,
+            told_variances=np.zeros((n_contexts, n_genes)),
             base_precisions=np.zeros((n_contexts, n_genes)),
             fraction=np.zeros(1),
         )
@@ -123,7 +129,8 @@ def fit_additive(
     start = np.zeros((n_levels, n_genes))  # of a level, before it is shrunken: the same in all contexts
     remaining = measured.effects.copy()
     if len(seen) > 1:
-        observed, common, _ = _shrink(*measured.per_unit(), which, carry, scales, measured.strata, between=True)
+        observed, common, noise = common_effects(measured, split)
+        common, _ = _posterior(observed, common, noise, carry, scales, measured.strata)
         shared = carry.everywhere(observed, common)
         for genes in measured.gene_blocks():
             start[seen, genes], fitted = _divide(measured, split, shared[:, genes], genes)
@@ -148,7 +155,7 @@ def fit_additive(
             total = shared + effects[level + 1]
             prior = _response(partial + shared[which[rows]], noise, total[which[rows]]) * total - shared
         observed, new, spread = _shrink(
-            partial - prior[which[rows]], noise, which[rows], carry, scales, measured.strata, between=False
+            partial - prior[which[rows]], noise, which[rows], carry, scales, measured.strata
         )
         new = beyond.everywhere(observed, new + prior[observed])
         remaining[rows] += weight * (start[level] - new[which[rows]])
@@ -158,6 +165,8 @@ def fit_additive(
     # Where nothing was perturbed effects are carried, and tell nothing more.
     own = carry.measured
     spread, scale = _mean_squares(shared[own], effects[:, own], effect_variances, fitted_levels)
+    between = context_variances(measured, scale)
+    told = tell_contexts(measured, shared, effects, beyond, fitted_levels, between)
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
@@ -165,7 +174,8 @@ def fit_additive(
         interactions=_interactions(remaining, measured, scales, groups),
         effect_variances=effect_variances,
         interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
-        context_variances=context_variances(measured, scale),
+        context_variances=between,
+        told_variances=told,
         base_precisions=_base_precisions(measured, spread, n_contexts),
         fraction=np.array([expected.fraction]),
     )
@@ -268,14 +278,8 @@ def _shrink(
     carry: Carry,
     scales: Sequence[float],
     strata: NDArray[np.intp],
-    *,
-    between: bool,
 ) -> tuple[NDArray[np.integer], NDArray[np.float64], NDArray[np.float64]]:
-    """Average the groups of each context by precision, then shrink: contexts (O,), means and variances there (O, G).
-
-    With ``between`` the true effects of the groups differ: their scatter counts as noise, so that the few groups with
-    large effects are not taken for what all groups have in common.
-    """
+    """Average the groups of each context by precision, then shrink: contexts (O,), means and variances there (O, G)."""
     order = np.argsort(which, kind="stable")
     observed, firsts, counts = np.unique(which[order], return_index=True, return_counts=True)
     if len(observed) == len(which):  # a group a context
@@ -284,15 +288,23 @@ def _shrink(
         effects, noise = np.empty((2, len(observed), partial.shape[1]))
         for i, (first, count) in enumerate(zip(firsts, counts, strict=True)):
             rows = order[first : first + count]
-            own, own_noise = partial[rows].astype(np.float64), variances[rows].astype(np.float64)
-            scatter = 0.0
-            if between and count > 1:
-                scatter = np.maximum(own.var(axis=0, ddof=1) - own_noise.mean(axis=0), 0)
-            weights = 1 / (own_noise + scatter)
-            effects[i] = (weights * own).sum(axis=0) / weights.sum(axis=0)
-            noise[i] = 1 / weights.sum(axis=0)
+            precision = 1 / variances[rows].astype(np.float64)
+            noise[i] = 1 / precision.sum(axis=0)
+            effects[i] = noise[i] * (precision * partial[rows]).sum(axis=0)
+    return observed, *_posterior(observed, effects, noise, carry, scales, strata)
+
+
+def _posterior(
+    observed: NDArray[np.integer],
+    effects: NDArray[np.floating],
+    noise: NDArray[np.floating],
+    carry: Carry,
+    scales: Sequence[float],
+    strata: NDArray[np.intp],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Posterior means and variances (O, G) of effects in the contexts where they were measured."""
     places = np.searchsorted(carry.measured, observed)
     mean, spread = posterior_effects(
         effects.T, noise.T, observed=places.tolist(), covariances=carry.covariances, scales=scales, strata=strata
     )
-    return observed, mean.T[places], spread.T
+    return mean.T[places], spread.T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,37 @@ if TYPE_CHECKING:
     from perturbflow.flow._context_covariance import ContextCovariance
     from perturbflow.flow._measurements import Measurements
 
-_LARGE_CHANGE = 1.0  # of an angle or a mean, at which half of the difference of the bases is made up
-# Squared distance, in units of the median, over which contexts count less by 1 / e, and how much of a change is
-# carried: what is done unless training contexts, each left out, show that another is better.
-_USUAL = (0.3, 1.0)
-_OTHERS = ((0.1, 1.0), (1.0, 1.0), (1e3, 1.0), (0.3, 0.5), (0.3, 0.0))
+_LARGE_CHANGE = 1.0  # of an angle or a mean, at which half of a small difference of the bases is made up
 _STANDARD_ERRORS = 2.0
 _FEWEST_CONTEXTS = 3  # that tell one way from another
 _MOST_LEVELS = 100  # that are looked at
+
+
+class Way(NamedTuple):
+    """How a change is carried.
+
+    Parameters
+    ----------
+    reach
+        Squared distance, in units of the median, over which a context counts less by 1 / e.
+    scale
+        How much of the average change is carried.
+    ends
+        Whether a large change ends where it ended elsewhere (1) or adds what it added there (0).
+    """
+
+    reach: float
+    scale: float = 1.0
+    ends: float = 1.0
+
+
+# What is done unless training contexts, each left out, show that another is better.
+_USUAL = Way(0.3)
+_OTHERS = (
+    *(Way(reach) for reach in (0.1, 1.0, 1e3)),
+    *(Way(reach, ends=0.0) for reach in (0.1, 0.3, 1.0, 1e3)),
+    *(Way(0.3, scale) for scale in (0.5, 0.0)),
+)
 
 
 def carried(
@@ -33,16 +56,15 @@ def carried(
     bases: NDArray[np.floating],
     base: NDArray[np.floating],
     distances: NDArray[np.floating],
-    *,
-    reach: float,
-    scale: float,
+    way: Way,
 ) -> NDArray[np.float64]:
     r"""Change in a context where it was not measured, from those where it was.
 
     Contexts count by their resemblance, :math:`w_c \propto \exp(-D_c / \text{reach})`. A small change adds to what the
     context is; a large one ends where it ended elsewhere, whatever the gene was at before: with the average change
-    :math:`\delta = \sum_c w_c \delta_c` and the average base :math:`b`, a part
-    :math:`\delta^2 / (\delta^2 + 1)` of the difference between that base and the context's own is added to it.
+    :math:`\delta = \sum_c w_c \delta_c` and the difference :math:`\Delta` of the average base from the context's own, a
+    part :math:`\delta^2 / (\delta^2 + \Delta^2 + 1)` of this difference is added. It is never more than half of the
+    change: of a gene that marks what a context is, and differs by more than the change, little can be said.
 
     Parameters
     ----------
@@ -54,10 +76,8 @@ def carried(
         What the carried change is added to (G,).
     distances
         Squared distances to these contexts (O,), in units of their median.
-    reach
-        Squared distance over which a context counts less by 1 / e.
-    scale
-        How much of the average change is carried.
+    way
+        How it is carried.
 
     Returns
     -------
@@ -68,14 +88,14 @@ def carried(
     >>> import numpy as np
     >>> changes, bases = np.array([[2.0, 0.1], [0.0, 0.1]]), np.array([[1.0, 1.0], [0.0, 0.0]])
     >>> near_first = np.array([0.0, 9.0])
-    >>> carried(changes, bases, np.zeros(2), near_first, reach=0.3, scale=1.0).round(2)  # 2 from 1 ends at 3, or nearly
-    array([2.8 , 0.11])
+    >>> carried(changes, bases, np.zeros(2), near_first, Way(reach=0.3)).round(2)  # 2 from 1 ends at 3, or nearly
+    array([2.67, 0.1 ])
     """
-    weights = np.exp(-(distances - distances.min()) / reach)
+    weights = np.exp(-(distances - distances.min()) / way.reach)
     weights /= weights.sum()
-    change = scale * (weights @ changes)
-    square = np.square(change)
-    return change + square / (square + _LARGE_CHANGE**2) * (weights @ bases - base)
+    change = way.scale * (weights @ changes)
+    square, difference = np.square(change), weights @ bases - base
+    return change + way.ends * square / (square + np.square(difference) + _LARGE_CHANGE**2) * difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +114,8 @@ class Carry:
         Candidate covariances of an effect between these.
     weights
         How much a gene's error counts where ways are compared (G,).
-    reach, scale
-        See :func:`carried`.
+    way
+        How changes are carried.
     """
 
     distances: NDArray[np.float64]
@@ -103,8 +123,7 @@ class Carry:
     measured: NDArray[np.intp]
     covariances: Sequence[ContextCovariance]
     weights: NDArray[np.float64]
-    reach: float = _USUAL[0]
-    scale: float = _USUAL[1]
+    way: Way = _USUAL
 
     @property
     def n_contexts(self) -> int:
@@ -125,15 +144,14 @@ class Carry:
             self.bases[observed],
             self.bases[context],
             self.distances[context, observed],
-            reach=self.reach,
-            scale=self.scale,
+            self.way,
         )
 
     def chosen(self, measured: Measurements, scales: Sequence[float]) -> Self:
         """Carry as the training contexts say: each is left out, and predicted from the others.
 
-        Another way than the usual one is taken if its squared error in the contexts is lower by more than two standard
-        errors over contexts: with one, some of the five would be by chance.
+        Another way than the usual one is taken if the logarithm of its squared error in a context is lower by more than
+        two standard errors over contexts: with one, some would be by chance.
 
         Parameters
         ----------
@@ -144,25 +162,23 @@ class Carry:
 
         Returns
         -------
-        The same with ``reach`` and ``scale`` that were chosen.
+        The same with the way that was chosen.
         """
-        ways = [replace(self, reach=reach, scale=scale) for reach, scale in (_USUAL, *_OTHERS)]
+        ways = [replace(self, way=way) for way in (_USUAL, *_OTHERS)]
         errors = np.zeros((len(ways), self.n_contexts))
-        sizes = np.zeros(self.n_contexts)
         for rows in _alone(measured):
             contexts = measured.which[rows]
             changes = measured.effects[rows].astype(np.float64)
             shrunken = shrink_apart(changes, measured.variances[rows], scales, measured.strata)[0]
             for place, context in enumerate(contexts):
                 others = np.arange(len(contexts)) != place
-                sizes[context] += self.weights @ np.square(changes[place])
                 for number, way in enumerate(ways):
                     predicted = way._to(int(context), contexts[others], shrunken[others])
                     errors[number, context] += self.weights @ np.square(changes[place] - predicted)
-        known = sizes > 0
+        known = (errors > 0).all(axis=0)
         if known.sum() < _FEWEST_CONTEXTS:
             return self
-        beyond = (errors[:, known] - errors[0, known]) / sizes[known]
+        beyond = np.log(errors[:, known] / errors[0, known])
         surely = beyond.mean(axis=1) + _STANDARD_ERRORS * beyond.std(axis=1, ddof=1) / np.sqrt(known.sum())
         return ways[int(surely.argmin())]  # of the usual way it is 0
 

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from perturbflow.flow._network import NETWORKS
@@ -67,6 +68,8 @@ class FlowConfig:
 
     Raises
     ------
+    TypeError
+        If a size of the network is no whole number.
     ValueError
         If a setting is unknown or out of its range.
 
@@ -108,6 +111,14 @@ class FlowConfig:
         for name, options in choices.items():
             if getattr(self, name) not in options:
                 msg = f"Expected `{name}` to be one of {sorted(options)}, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        for name in ("width", "n_blocks"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+                msg = f"Expected `{name}` to be a whole number, found {value!r} of type {type(value).__name__}."
+                raise TypeError(msg)
+            if value is not None and value < 1:
+                msg = f"Expected `{name}` to be at least 1, found {value!r}."
                 raise ValueError(msg)
         for name, low, high in (("start", 0.0, 1.0), ("trust", 0.0, 1.0)):
             if not low <= getattr(self, name) <= high:

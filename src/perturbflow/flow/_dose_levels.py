@@ -102,9 +102,13 @@ class DoseLevels:
         -------
         Weights (n, L), those of a component from 0 to 1 together.
         """
-        doses = sparse.csr_matrix(doses)
-        row = np.repeat(np.arange(doses.shape[0]), np.diff(doses.indptr))[doses.data > 0]
-        component, dose = doses.indices[doses.data > 0], doses.data[doses.data > 0].astype(np.float64)
+        if not isinstance(doses, sparse.csr_matrix):
+            doses = sparse.csr_matrix(doses)
+        if not doses.has_sorted_indices:
+            doses = doses.sorted_indices()
+        is_dose = doses.data > 0
+        row = np.repeat(np.arange(doses.shape[0]), np.diff(doses.indptr))[is_dose]
+        component, dose = doses.indices[is_dose], doses.data[is_dose].astype(np.float64)
         first, last = self._starts[component], self._starts[component + 1] - 1
         lowest, highest = self.doses[first], self.doses[last]
         asked = np.clip(dose, lowest, highest)
@@ -116,17 +120,21 @@ class DoseLevels:
         lower = np.where(upper > first, upper - 1, upper)
         # Of doses that span a decade the logarithms are compared.
         spans = highest >= _DECADE * lowest
-        at, above, below = (
-            np.where(spans, np.log(values), values) for values in (asked, self.doses[upper], self.doses[lower])
-        )
+        at, above, below = asked, self.doses[upper], self.doses[lower]
+        if spans.any():
+            at, above, below = (np.where(spans, np.log(values), values) for values in (at, above, below))
         share = (at - below) / np.where(upper > lower, above - below, 1.0)
         size = np.minimum(dose / lowest, 1.0)
-        weights = sparse.csr_matrix(
-            (np.append(size * share, size * (1 - share)), (np.append(row, row), np.append(upper, lower))),
-            shape=(doses.shape[0], len(self.doses)),
+        # Of every dose the level below it before that above it, row by row: what CSR stores, without sorting.
+        weights, levels = np.empty((len(dose), 2)), np.empty((len(dose), 2), dtype=doses.indices.dtype)
+        weights[:, 0], weights[:, 1] = size * (1 - share), size * share
+        levels[:, 0], levels[:, 1] = lower, upper
+        is_weight = weights != 0
+        starts = np.zeros(doses.shape[0] + 1, dtype=doses.indptr.dtype)
+        np.cumsum(np.bincount(row.repeat(2)[is_weight.ravel()], minlength=doses.shape[0]), out=starts[1:])
+        return sparse.csr_matrix(
+            (weights[is_weight], levels[is_weight], starts), shape=(doses.shape[0], len(self.doses))
         )
-        weights.eliminate_zeros()
-        return weights
 
     def positions(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> NDArray[np.float32]:
         """Doses on a scale on which the levels of a component are evenly spaced up to 1.

@@ -65,6 +65,9 @@ def law_uncertainty(
     active = doses.indices
     design = prior.levels.design(doses)
     total = np.zeros((2, prior.n_genes))
+    between = prior.context_variances
+    if context.index is not None:
+        between = between - prior.told_variances[:, context.index]
     for j in active:
         elsewhere = _share_of_context_variance(prior, int(j), context)
         own = prior.levels.of_component(int(j))
@@ -72,7 +75,7 @@ def law_uncertainty(
         is_own = (design.indices >= own.start) & (design.indices < own.stop)
         weights[design.indices[is_own] - own.start] = design.data[is_own]
         known = np.tensordot(weights, prior.effect_variances[:, own], axes=(0, 1))
-        total += known + weights.sum() ** 2 * elsewhere * prior.context_variances
+        total += known + weights.sum() ** 2 * elsewhere * between
         total += _dose_variance(prior, own, weights, float(asked[j]), context)
     base = _sampling_variances(prior, context.n_controls, share_at(context.base_angle))
     if len(active) and context.index is not None:

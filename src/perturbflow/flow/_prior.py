@@ -60,7 +60,8 @@ class AdditiveHurdlePrior(PriorArrays):
     distance_unit
         Median squared distance between profiles of contexts that have perturbed cells (1,).
     carry
-        Reach and scale with which changes of angles and means are carried to contexts without them (2, 2).
+        How changes of angles and means are carried to contexts without them: reach, scale, and whether large ones end
+        where they ended (2, 3).
     pool_expressed
         Share of the controls of all contexts that expresses a gene (G,).
     all_expressed, all_mean
@@ -82,6 +83,8 @@ class AdditiveHurdlePrior(PriorArrays):
         What remains in every training group (2, g, G).
     effect_variances, interaction_variances, context_variances
         Posterior variances of effects (2, L, G), and variances of interactions and of effects between contexts (2, G).
+    told_variances
+        How much of the latter the effects that were measured in a context tell of those that were not (2, C, G).
     base_precisions
         What the perturbed cells of a context add to the precision of its base (2, C, G).
     features, fraction

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from perturbflow.flow._carry import carried
+from perturbflow.flow._carry import Way, carried
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
 from perturbflow.flow._prior_fit import Pool, shrink_base
@@ -59,6 +59,7 @@ class PriorArrays:
     effect_variances: NDArray[np.float32]
     interaction_variances: NDArray[np.float32]
     context_variances: NDArray[np.float32]
+    told_variances: NDArray[np.float32]
     base_precisions: NDArray[np.float32]
     features: NDArray[np.float32]
     fraction: NDArray[np.float32]
@@ -151,12 +152,7 @@ class PriorArrays:
         """Carry changes (2, O, G) to a new context (2, G)."""
         distances = context.distances[observed]
         halves = zip(changes.astype(np.float64), bases, base, self.carry.tolist(), strict=True)
-        return np.stack(
-            [
-                carried(delta, there, here, distances, reach=reach, scale=scale)
-                for delta, there, here, (reach, scale) in halves
-            ]
-        )
+        return np.stack([carried(delta, there, here, distances, Way(*way)) for delta, there, here, way in halves])
 
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
         """Doses as they count: none is above the largest of training.
@@ -170,9 +166,13 @@ class PriorArrays:
         -------
         Doses (n, P), without stored zeros.
         """
-        if not sparse.issparse(perturbations):
-            perturbations = np.atleast_2d(np.asarray(perturbations, dtype=np.float32))
-        doses = sparse.csr_matrix(perturbations, dtype=np.float32, copy=True)
+        if sparse.issparse(perturbations):
+            doses = sparse.csr_matrix(perturbations, dtype=np.float32, copy=True)
+        else:  # much faster than through the constructor, for the few of a condition
+            dense = np.atleast_2d(np.asarray(perturbations, dtype=np.float32))
+            counts, components = np.count_nonzero(dense, axis=1), np.nonzero(dense)[1]
+            parts = dense[dense != 0], components, np.append(0, np.cumsum(counts))
+            doses = sparse.csr_matrix(parts, shape=dense.shape)
         doses.data = np.minimum(doses.data, self.dose_unit[doses.indices])
         doses.eliminate_zeros()
         doses.sort_indices()

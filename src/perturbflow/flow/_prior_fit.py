@@ -96,7 +96,7 @@ def fit_hurdle(
         carry = Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half])
         carry = carry.chosen(measured, scales)
         fits.append(vars(fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)))
-        ways.append((carry.reach, carry.scale))
+        ways.append(carry.way)
         del measured
     parts = {
         field.name: np.stack([fit.pop(field.name).astype(np.float32, copy=False) for fit in fits])

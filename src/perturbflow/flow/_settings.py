@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 
@@ -14,39 +15,20 @@ class TrainingSettings:
     ----------
     max_steps
         Number of optimiser steps.
-    max_minutes
-        Stop after this time even if steps remain; no limit if None. Two runs are then no longer identical.
-    batch_size
-        Cells a step.
-    window
-        Neighbouring cells that are drawn together, to be shuffled with those of many other windows; None: each cell is
-        drawn for itself. For files of very many cells, of which whole windows are read faster.
-    learning_rate
-        Peak of the schedule: linear warm-up, then cosine to a hundredth.
-    weight_decay
-        Of AdamW.
-    warmup_steps
-        Length of the warm-up; 1 is none.
-    gradient_clip
-        Largest norm of the gradient.
-    condition_dropout
-        Probability that the whole condition is dropped, for guidance.
-    part_dropout
-        Probability that the network is not told the perturbations, and each covariate, apart.
+    max_minutes, batch_size, window, learning_rate, weight_decay, warmup_steps, gradient_clip, condition_dropout, part_dropout
+        See :class:`perturbflow.models.FlowPlanKwargs`, as for all that are not described here.
     precision
         ``"full"``, ``"bfloat16"`` (mixed: the network's matrix products in bfloat16, weights, laws and loss in full), or
         ``"auto"``: mixed on a GPU that has it, full elsewhere.
-    compile_network
-        Whether ``torch.compile`` translates the network: pays in long fits on a GPU.
-    validate_every
-        Steps between validations.
-    patience
-        Validations without improvement before training stops.
+    compile_network, validate_every, patience
+        How steps are made and watched.
     seed
         Of batches, noise and dropout.
 
     Raises
     ------
+    TypeError
+        If a number is not whole where it has to be.
     ValueError
         If a setting is out of its range.
 
@@ -78,13 +60,16 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "warmup_steps", "validate_every", "patience"):
-            if getattr(self, name) < 1:
-                msg = f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}."
+        for name in ("max_steps", "batch_size", "window", "warmup_steps", "validate_every", "patience", "seed"):
+            value, least = getattr(self, name), int(name != "seed")
+            if name == "window" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                msg = f"Expected `{name}` to be a whole number, found {value!r} of type {type(value).__name__}."
+                raise TypeError(msg)
+            if value < least:
+                msg = f"Expected `{name}` to be at least {least}, found {value!r}."
                 raise ValueError(msg)
-        if self.window is not None and self.window < 1:
-            msg = f"Expected `window` to be None or at least 1, found {self.window!r}."
-            raise ValueError(msg)
         for name in ("condition_dropout", "part_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 msg = f"Expected `{name}` to be at least 0 and below 1, found {getattr(self, name)!r}."
@@ -95,4 +80,8 @@ class TrainingSettings:
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 msg = f"Expected `{name}` to be above 0, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        for name in ("weight_decay", "max_minutes"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                msg = f"Expected `{name}` to be at least 0, found {getattr(self, name)!r}."
                 raise ValueError(msg)

@@ -243,16 +243,26 @@ def _mixture_weights(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64
     *batch, n_components, _ = parts[0].shape
     sizes = np.array([part.shape[-1] for part in parts])
     null = (_NULL_PSEUDO_GENES * sizes / sizes.sum()).reshape(-1, *(1 for _ in batch))
+    steadying = _STEADYING_GENES / sizes.sum()
     weights = np.full((len(parts), *batch, n_components), 1 / n_components)
-    counts = np.empty((*weights.shape, 1))
+    counts, in_all, totals = np.empty_like(weights), np.empty(weights.shape[1:]), np.empty((len(parts), *batch, 1))
+    # Few genes take less time than making views of arrays does: these are made once, and the arrays are kept.
+    of_null = counts[..., 0]
+    steps = []
+    for own, part, found in zip(weights, parts, counts, strict=True):
+        mixed = np.empty((*batch, 1, part.shape[-1]))
+        steps.append((own[..., None, :], part, mixed, mixed.swapaxes(-1, -2), found[..., None]))
     for _ in range(_EM_STEPS):
-        for own, part, found in zip(weights, parts, counts, strict=True):
-            mixed = own[..., None, :] @ part
-            np.matmul(part, np.divide(1, mixed, out=mixed).swapaxes(-1, -2), out=found)
-        numbers = counts[..., 0]
-        numbers *= weights
+        for row, part, mixed, column, found in steps:
+            np.matmul(row, part, out=mixed)
+            np.divide(1, mixed, out=mixed)
+            np.matmul(part, column, out=found)
+        counts *= weights
         if len(parts) > 1:
-            numbers += np.add.reduce(numbers, axis=0) * (_STEADYING_GENES / sizes.sum())
-        numbers[..., 0] += null
-        np.divide(numbers, np.add.reduce(numbers, axis=-1, keepdims=True), out=weights)
+            np.add.reduce(counts, axis=0, out=in_all)
+            in_all *= steadying
+            counts += in_all
+        of_null += null
+        np.add.reduce(counts, axis=-1, keepdims=True, out=totals)
+        np.divide(counts, totals, out=weights)
     return weights

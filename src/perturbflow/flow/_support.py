@@ -95,7 +95,7 @@ class GeneSupport:
         -------
         Support with these thresholds.
         """
-        return replace(self, zero_below=self.smallest / 2)
+        return replace(self, zero_below=self.smallest / np.float32(2))
 
     def within(self, cells: NDArray[np.float32], controls: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Bring values to the nearest that were seen; from the threshold of zeros on, a gene stays expressed.

@@ -30,8 +30,7 @@ class UNet(VelocityNetwork):
     modulo the stride therefore get the same marginal distribution, however long the training, but for those near the
     ends, which the zero padding of the convolutions tells apart (so that a panel of a few dozen genes hides the trap).
 
-    The order of the genes is arbitrary unless ``gene_order`` makes neighbours of genes that vary together; see
-    :func:`coexpression_order`.
+    The order of the genes is arbitrary; ``gene_order`` is that of a panel whose weights are taken over.
 
     Parameters
     ----------
@@ -55,8 +54,6 @@ class UNet(VelocityNetwork):
         Heads of the attention.
     dropout
         Probability of dropout within the blocks.
-    gene_embedding
-        False leaves ``e`` out; only good to show what it is for.
     gene_features
         Start of the embedding (G, F), for example of a protein language model: its standardised columns through a
         random linear map. Only the start; what is learned is part of the weights.
@@ -98,7 +95,6 @@ class UNet(VelocityNetwork):
         attention_levels: Sequence[int] = (),
         n_heads: int = 1,
         dropout: float = 0.0,
-        gene_embedding: bool = True,
         gene_features: ArrayLike | None = None,
         gene_order: Sequence[int] | None = None,
     ) -> None:
@@ -122,9 +118,9 @@ class UNet(VelocityNetwork):
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("place", None if order is None else order.argsort(), persistent=False)
         self.token = nn.Linear(1, width)
-        self.genes = nn.Parameter(_first_embedding(gene_features, n_genes, width)) if gene_embedding else None
+        self.genes = nn.Parameter(_first_embedding(gene_features, n_genes, width))
         self.norm = group_norm(self.body.out_channels)
-        self.gene_modulation = nn.Linear(width, 2 * width) if gene_embedding else None
+        self.gene_modulation = nn.Linear(width, 2 * width)
         self.write = zero(nn.Conv1d(self.body.out_channels // patch, n_outputs, 1))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
@@ -145,28 +141,23 @@ class UNet(VelocityNetwork):
         """
         x, embedding, cells = self.flatten(x, t, condition)
         n_genes = x.shape[-1]
-        genes: Tensor | None = self.genes
+        genes: Tensor = self.genes
         if self.order is not None:
-            x = x[:, self.order]
-            genes = None if genes is None else genes[self.order]
+            x, genes = x[:, self.order], genes[self.order]
         hidden = self._tokens(x, genes)
         hidden = self._unfold(functional.silu(self.norm(self.body(self._fold(hidden), embedding))))[..., :n_genes]
-        if genes is not None and self.gene_modulation is not None:
-            scale, shift = self.gene_modulation(genes).T.chunk(2)
-            hidden = torch.addcmul(shift, hidden, 1 + scale)
-        output = self.write(hidden)
+        scale, shift = self.gene_modulation(genes).T.chunk(2)
+        output = self.write(torch.addcmul(shift, hidden, 1 + scale))
         if self.place is not None:
             output = output[..., self.place]
         return output.flatten(1).unflatten(0, cells)
 
     def axes(self) -> dict[str, tuple[tuple[int, Axis], ...]]:
-        named: dict[str, tuple[tuple[int, Axis], ...]] = {"condition.weight": ((1, "condition"),)}
-        return named if self.genes is None else named | {"genes": ((0, "gene"),)}
+        return {"condition.weight": ((1, "condition"),), "genes": ((0, "gene"),)}
 
-    def _tokens(self, x: Tensor, genes: Tensor | None) -> Tensor:
+    def _tokens(self, x: Tensor, genes: Tensor) -> Tensor:
         """One token per gene, and zeros up to a whole number of strides: (n, width, G + padding)."""
-        own = self.token.bias[:, None].expand(-1, x.shape[-1])
-        own = own if genes is None else own + genes.T
+        own = self.token.bias[:, None] + genes.T
         x, own = functional.pad(x, (0, self.n_padding)), functional.pad(own, (0, self.n_padding))
         return torch.addcmul(own, x[:, None], self.token.weight)
 

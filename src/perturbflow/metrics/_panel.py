@@ -68,11 +68,6 @@ class Panel:
         return np.stack([one.mean for one in self.observed])
 
     @cached_property
-    def observed_variances(self) -> NDArray[np.float64]:
-        """Variances of the observed cells, shape (P, G)."""
-        return np.stack([one.variance for one in self.observed])
-
-    @cached_property
     def observed_sizes(self) -> NDArray[np.float64]:
         """Numbers of observed cells, shape (P,)."""
         return np.array([one.n_cells for one in self.observed], dtype=np.float64)

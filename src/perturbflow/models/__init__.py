@@ -5,14 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.train._dynamics_options import DynamicsModelKwargs, DynamicsOptions, DynamicsPlanKwargs
 from perturbflow.train._fit import fit
-from perturbflow.train._fit_dynamics import DynamicsOptions, fit_dynamics
+from perturbflow.train._fit_dynamics import fit_dynamics
+from perturbflow.train._flow_options import FlowModelKwargs, FlowOptions, FlowPlanKwargs
 
 if TYPE_CHECKING:
     from perturbflow.models._primeflow import PRiMeFlow
     from perturbflow.models._sparse_node import SparseNODE
 
-__all__ = ["DynamicsOptions", "FittedFlow", "PRiMeFlow", "SparseNODE", "fit", "fit_dynamics"]
+__all__ = [
+    "DynamicsModelKwargs",
+    "DynamicsOptions",
+    "DynamicsPlanKwargs",
+    "FittedFlow",
+    "FlowModelKwargs",
+    "FlowOptions",
+    "FlowPlanKwargs",
+    "PRiMeFlow",
+    "SparseNODE",
+    "fit",
+    "fit_dynamics",
+]
 
 
 def __getattr__(name: str) -> object:

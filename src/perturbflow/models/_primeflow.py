@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -34,8 +34,8 @@ from perturbflow.predict._prediction import (
 from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
 from perturbflow.train._fit import fit
 from perturbflow.train._flow_data import DataModule, FlowData
+from perturbflow.train._flow_options import FlowModelKwargs, FlowOptions, FlowPlanKwargs
 from perturbflow.train._flow_plan import FlowPlan
-from perturbflow.train._presets import check_plan_options, resolve
 from perturbflow.train._transfer import inherited_options
 
 if TYPE_CHECKING:
@@ -63,19 +63,10 @@ class PRiMeFlow(RegisteredModel):
     registry
         Registry of a saved model that is loaded without cells.
     preset
-        See :func:`perturbflow.tl.fit_flow`, as for all that follow.
-    parametrisation
-        What the network's output means.
-    source
-        What a prediction starts from.
-    network
-        Name of the velocity network.
-    width
-        Width of the network.
-    n_blocks
-        Number of its residual blocks.
-    network_options
-        Further options of the network.
+        The recipe that gives every choice that is left out; see :func:`perturbflow.tl.fit_flow`.
+    **model_kwargs
+        What the flow is made of, such as ``source`` or ``width``: the keys of
+        :class:`perturbflow.models.FlowModelKwargs`.
 
     Examples
     --------
@@ -110,26 +101,14 @@ class PRiMeFlow(RegisteredModel):
         registry: dict | None = None,
         *,
         preset: str = "default",
-        parametrisation: str | None = None,
-        source: str | None = None,
-        network: str | None = None,
-        width: int | None = None,
-        n_blocks: int | None = None,
-        network_options: Mapping[str, Any] | None = None,
+        **model_kwargs: Unpack[FlowModelKwargs],
     ) -> None:
         super().__init__(adata, registry)
         self.preset = preset
-        self.choices = {
-            "parametrisation": parametrisation,
-            "source": source,
-            "network": network,
-            "width": width,
-            "n_blocks": n_blocks,
-            "network_options": network_options,
-        }
-        options, _ = resolve(preset, self.choices)
+        self.model_kwargs = model_kwargs
+        options = FlowOptions.of(preset, model_kwargs=model_kwargs)
         self.module = self._module_cls()
-        self._model_summary_string = "PRiMeFlow with " + ", ".join(f"{k}={v}" for k, v in options.items())
+        self._model_summary_string = "PRiMeFlow with " + ", ".join(f"{k}={v}" for k, v in options.model.items())
         self.init_params_ = self._get_init_params(locals())
 
     @classmethod
@@ -238,14 +217,12 @@ class PRiMeFlow(RegisteredModel):
         self,
         max_epochs: int | None = None,
         *,
-        max_steps: int | None = None,
+        max_steps: int = 1500,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         batch_size: int | None = None,
-        plan_kwargs: Mapping[str, Any] | None = None,
+        plan_kwargs: FlowPlanKwargs | None = None,
         datamodule: DataModule | None = None,
-        guidance: float | Literal["auto"] = "auto",
-        calibrate: bool = True,
         init_from: FittedFlow | None = None,
         split_key: str = "split",
         seed: int = 0,
@@ -264,16 +241,11 @@ class PRiMeFlow(RegisteredModel):
         accelerator, devices
             Where to train, as in every model of scvi-tools; "auto" takes one GPU where there is one.
         batch_size
-            Cells a step, on all devices together.
+            Cells a step, on all devices together; by default that of ``plan_kwargs`` or of the preset.
         plan_kwargs
-            Settings of training, those of :class:`perturbflow.flow.TrainingSettings`; ``lr`` stands for
-            ``learning_rate``.
+            How the flow is fitted: the keys of :class:`perturbflow.models.FlowPlanKwargs`.
         datamodule
             Another source of batches.
-        guidance
-            Weight of classifier-free guidance in predictions, or "auto".
-        calibrate
-            Cross-validate the prior, so that stated uncertainties are calibrated.
         init_from
             An earlier flow whose network this one starts from, such as the ``fitted`` of another model.
         split_key
@@ -288,26 +260,27 @@ class PRiMeFlow(RegisteredModel):
             Options of scvi-tools' trainer, which is Lightning's: ``logger``, ``callbacks``, ``strategy``,
             ``num_nodes`` and so on. The metrics are ``train_loss`` and, at every validation, ``valid_energy``.
         """
-        settings = check_plan_options(plan_kwargs, ("max_steps", "batch_size", "seed"))
-        options, training = resolve(
+        if batch_size is not None:
+            plan_kwargs = {**(plan_kwargs or {}), "batch_size": batch_size}
+        cells = self._cells()
+        options = FlowOptions.of(
             self.preset,
-            self.choices | settings | {"max_steps": max_steps, "batch_size": batch_size, "seed": seed},
-            inherited=None
-            if init_from is None
-            else inherited_options(init_from, list(map(str, self._cells().var_names))),
+            model_kwargs=self.model_kwargs,
+            plan_kwargs=plan_kwargs,
+            max_steps=max_steps,
+            seed=seed,
+            inherited=None if init_from is None else inherited_options(init_from, cells.var_names),
         )
         fitted = fit(
-            self._cells(),
-            options=options,
-            settings=training,
+            cells,
+            options,
             max_epochs=max_epochs,
-            guidance=guidance,
-            calibrate=calibrate,
             init_from=init_from,
             split_key=split_key,
             checkpoint=checkpoint,
-            device=accelerator,
-            trainer_options=trainer_kwargs | ({} if devices == "auto" else {"devices": devices}),
+            trainer_kwargs=trainer_kwargs
+            | {"accelerator": accelerator}
+            | ({} if devices == "auto" else {"devices": devices}),
             datamodule=datamodule,
             run=self._run,
             plan_class=self._training_plan_cls,

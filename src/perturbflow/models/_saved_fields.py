@@ -47,7 +47,8 @@ def set_up(data: AnnData | MuData, modality: str | None, passed: dict[str, Any],
     modality
         Modality with the cells.
     passed
-        What scvi-tools passes when a saved model is loaded. The fields of the model are taken out.
+        What scvi-tools passes when a saved model is loaded, or a registration is repeated. The fields of the model are
+        taken out.
     **arguments
         Of :func:`perturbflow.pp.setup_perturbation`.
     """
@@ -56,8 +57,10 @@ def set_up(data: AnnData | MuData, modality: str | None, passed: dict[str, Any],
         setup_perturbation(data, **arguments, modality=modality)
         return
     adata = data if modality is None else data[modality]
-    source = passed["source_registry"]["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
-    register_as_saved(adata, PerturbationFields.from_dict(saved), genes=list(map(str, source["column_names"])))
+    names = adata.var_names  # where a tuner repeats the registration of these very cells
+    if "source_registry" in passed:
+        names = passed["source_registry"]["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+    register_as_saved(adata, PerturbationFields.from_dict(saved), genes=list(map(str, names)))
 
 
 def register_as_saved(adata: AnnData, fields: PerturbationFields, *, genes: list[str]) -> None:

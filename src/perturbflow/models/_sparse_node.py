@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,14 @@ from perturbflow.pp import setup_dynamics
 from perturbflow.predict._dynamics_store import StoredDynamics
 from perturbflow.predict._solutions import start_levels, warn_without_effect
 from perturbflow.predict._torch_state import usual_torch
-from perturbflow.train._fit_dynamics import DynamicsOptions, fit_dynamics
+from perturbflow.train._dynamics_options import (
+    DynamicsModelKwargs,
+    DynamicsOptions,
+    DynamicsPlanKwargs,
+    check_dynamics_model,
+    check_dynamics_plan,
+)
+from perturbflow.train._fit_dynamics import fit_dynamics
 from perturbflow.train._graph import fitted_graph
 from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
 
@@ -53,16 +61,18 @@ class SparseNODE(RegisteredModel):
         :func:`perturbflow.pp.setup_dynamics`: an AnnData, or a MuData with one registered modality.
     registry
         Registry of a saved model that is loaded without cells.
-    options
-        What to fit, as in :func:`perturbflow.tl.fit_dynamics`: ``field``, ``sparsity``, ``strength``, ...
+    field, sparsity, order
+        What to fit, as in :func:`perturbflow.tl.fit_dynamics`.
+    **model_kwargs
+        What the field is made of besides: the keys of :class:`perturbflow.models.DynamicsModelKwargs`.
 
     Examples
     --------
     >>> import perturbflow as pf
     >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
     >>> pf.models.SparseNODE.setup_anndata(adata, time_key="time", trajectory_key="trajectory")
-    >>> model = pf.models.SparseNODE(adata, effort=0.02)
-    >>> model.train(progress_bar=False)
+    >>> model = pf.models.SparseNODE(adata)
+    >>> model.train(effort=0.02, progress_bar=False)
     >>> model.forecast([0.0, 1.0, 2.0]).shape  # trajectories, times, genes
     (6, 3, 5)
     >>> held = model.simulate_knockout({"gene0": 0.0}, [0.0, 1.0, 2.0])
@@ -75,14 +85,23 @@ class SparseNODE(RegisteredModel):
     _fields_key = DYNAMICS_FIELDS_KEY
     _module_cls = DynamicsModule
 
-    def __init__(self, adata: AnnData | MuData | None = None, registry: dict | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        adata: AnnData | MuData | None = None,
+        registry: dict | None = None,
+        *,
+        field: str = "per_target",
+        sparsity: str = "group_lasso",
+        order: int = 1,
+        **model_kwargs: Unpack[DynamicsModelKwargs],
+    ) -> None:
         super().__init__(adata, registry)
-        self.options = DynamicsOptions(**options)
-        self.options.check()
-        self.module = self._module_cls()
-        self._model_summary_string = "SparseNODE with " + (
-            ", ".join(f"{name}={value}" for name, value in options.items()) or "the defaults"
+        self.options = DynamicsOptions(
+            field=field, sparsity=sparsity, order=order, **check_dynamics_model(model_kwargs)
         )
+        self.module = self._module_cls()
+        chosen = {"field": field, "sparsity": sparsity, "order": order, **model_kwargs}
+        self._model_summary_string = "SparseNODE with " + ", ".join(f"{name}={value}" for name, value in chosen.items())
         self.init_params_ = self._get_init_params(locals())
 
     @classmethod
@@ -201,17 +220,39 @@ class SparseNODE(RegisteredModel):
             arguments["prior"] = _edges(adata)
         register(cls, data, columns, arguments, modality=modality, **kwargs)
 
-    def train(self, *, checkpoint: str | Path | None = None, progress_bar: bool = True) -> None:
+    def train(
+        self,
+        *,
+        strength: float | Literal["auto"] = "auto",
+        eliminate: bool = True,
+        effort: float = 1.0,
+        plan_kwargs: DynamicsPlanKwargs | None = None,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        progress_bar: bool = True,
+    ) -> None:
         """Fit the model; see :func:`perturbflow.tl.fit_dynamics` for what is done.
 
         Parameters
         ----------
+        strength, eliminate, effort, seed
+            How to fit, as in :func:`perturbflow.tl.fit_dynamics`.
+        plan_kwargs
+            How to fit besides: the keys of :class:`perturbflow.models.DynamicsPlanKwargs`.
         checkpoint
             Directory for checkpoints.
         progress_bar
             Whether to show a progress bar.
         """
-        stored = fit_dynamics(self._cells(), self.options, checkpoint=checkpoint, progress_bar=progress_bar)
+        options = replace(
+            self.options,
+            strength=strength,
+            eliminate=eliminate,
+            effort=effort,
+            seed=seed,
+            **check_dynamics_plan(plan_kwargs),
+        )
+        stored = fit_dynamics(self._cells(), options, checkpoint=checkpoint, progress_bar=progress_bar)
         # Plain arrays and values: what `save` keeps, and what `load` rebuilds the module from.
         self.fitted_ = stored.to_dict()
         self.module.field = stored.model.field
@@ -286,7 +327,7 @@ class SparseNODE(RegisteredModel):
         return stored.model.solve(states, time, clamp=clamp)
 
     def graph(self, *, method: str = "jacobian", n_bootstraps: int = 0, n_jobs: int = 1, seed: int = 0) -> pd.DataFrame:
-        """Return the edges of the gene-dependency graph; see :func:`perturbflow.tl.infer_graph`.
+        """Return all pairs of the gene-dependency graph, ranked; see :func:`perturbflow.tl.infer_graph`.
 
         Parameters
         ----------
@@ -301,7 +342,7 @@ class SparseNODE(RegisteredModel):
 
         Returns
         -------
-        Table with source, target, weight, sign, confidence and evidence.
+        Table with source, target, weight, sign, confidence, evidence and whether the graph keeps the pair.
         """
         stored = self.fitted
         graph = fitted_graph(self._cells(), stored, method=method, n_bootstraps=n_bootstraps, n_jobs=n_jobs, seed=seed)

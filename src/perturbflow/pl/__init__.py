@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from perturbflow.pl._calibration import calibration
 from perturbflow.pl._dynamics_graph import dynamics_graph
+from perturbflow.pl._edge_stability import edge_stability
 from perturbflow.pl._embedding import embedding
 from perturbflow.pl._evaluation import evaluation
 from perturbflow.pl._expression import expression
+from perturbflow.pl._graph_comparison import graph_comparison
 from perturbflow.pl._guidance import guidance
 from perturbflow.pl._knockout_response import knockout_response
 from perturbflow.pl._leaderboard import leaderboard
 from perturbflow.pl._metric_ranks import metric_ranks
 from perturbflow.pl._perturbation_effect import perturbation_effect
+from perturbflow.pl._precision_recall import precision_recall
 from perturbflow.pl._ranked_perturbations import ranked_perturbations
 from perturbflow.pl._regulators import regulators
 from perturbflow.pl._responders import responders
@@ -23,14 +26,17 @@ from perturbflow.pl._verdicts import verdicts
 __all__ = [
     "calibration",
     "dynamics_graph",
+    "edge_stability",
     "embedding",
     "evaluation",
     "expression",
+    "graph_comparison",
     "guidance",
     "knockout_response",
     "leaderboard",
     "metric_ranks",
     "perturbation_effect",
+    "precision_recall",
     "ranked_perturbations",
     "regulators",
     "responders",

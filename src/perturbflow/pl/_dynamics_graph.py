@@ -41,7 +41,7 @@ def dynamics_graph(
     *,
     genes: str | Sequence[str] | None = None,
     top: int | None = None,
-    min_confidence: float | None = None,
+    min_confidence: float = 0.5,
     layout: Literal["auto", "layered", "spring", "circular"] = "auto",
     key: str = "dynamics_graph",
     show_confidence: bool = True,
@@ -65,7 +65,7 @@ def dynamics_graph(
     top
         Draw this many edges, those with the largest confidence times absolute weight; the 300 strongest if None.
     min_confidence
-        Draw edges of at least this confidence.
+        Draw edges of at least this confidence. At 0 all that the graph has are drawn, also baselines' weak correlations.
     layout
         ``"auto"`` keeps what is near in the graph near in the drawing, ``"spring"`` is looser, ``"layered"`` puts
         targets below their regulators, ``"circular"`` puts genes on circles.
@@ -97,15 +97,14 @@ def dynamics_graph(
     >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
     >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
     >>> pf.tl.infer_graph(adata, method="partial_correlation")
-    >>> ax = pf.pl.dynamics_graph(adata, top=5)
+    >>> ax = pf.pl.dynamics_graph(adata, top=5, min_confidence=0)
     >>> len(ax.patches)
     5
     """
     check_one_of(layout, LAYOUTS, name="layout")
     if top is not None:
         check_whole_number(top, name="top", least=1)
-    if min_confidence is not None:
-        check_between(min_confidence, 0, 1, name="min_confidence")
+    check_between(min_confidence, 0, 1, name="min_confidence")
     edges = strongest_edges(adata, key)
     focus = [] if genes is None else as_list(genes, parameter="genes")
     positions_of(focus, adata.var_names, parameter="genes", where="adata.var_names")
@@ -113,8 +112,9 @@ def dynamics_graph(
     n_all = len(edges)
     if genes is not None:
         edges = edges[edges["source"].isin(focus) | edges["target"].isin(focus)]
-    if min_confidence is not None:
-        edges = edges[edges["confidence"] >= min_confidence]
+    sure = edges["confidence"] >= min_confidence
+    limit = 0.0 if sure.all() else min_confidence
+    edges = edges[sure]
     edges = edges.iloc[: MOST_DRAWN if top is None else top]
     regulators = _registered(adata) | set(edges["source"])
     names = sorted({*edges["source"], *edges["target"], *focus}, key=_order_of(adata))
@@ -123,7 +123,7 @@ def dynamics_graph(
     side = float(np.clip(2.2 + growth * np.sqrt(len(names) + len(edges) / 2), 3.4, 9.0))
     with drawing(ax, figsize=(side * 1.15 + 1.5, side), show=show) as ax:
         ax.set_axis_off()
-        finish(ax, _title(len(edges), n_all, focus))
+        finish(ax, _title(len(edges), n_all, focus, limit))
         if not names:
             ax.text(0.5, 0.5, "no edges", transform=ax.transAxes, ha="center", va="center", color=DARK)
             return ax
@@ -148,9 +148,11 @@ def _order_of(adata: AnnData) -> Callable[[str], tuple[int, str]]:
     return lambda name: (order.get(name, len(order)), name)
 
 
-def _title(n_drawn: int, n_all: int, focus: list[str]) -> str:
+def _title(n_drawn: int, n_all: int, focus: list[str], limit: float) -> str:
     number = f"{n_drawn:,}" if n_drawn == n_all else f"{n_drawn:,} of {n_all:,}"
     number = f"{number} edge{'s' * (n_all != 1)}"
+    if limit > 0:
+        number = f"{number}, confidence ≥ {limit:g}"
     if not focus:
         return number
     return f"{number}, of {', '.join(focus) if len(focus) <= 3 else f'{len(focus)} genes'}"

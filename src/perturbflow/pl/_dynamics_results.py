@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, nearest
-from perturbflow.predict._dynamics_store import read_edges
+from perturbflow.predict._dynamics_store import read_edges, read_pairs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,6 +48,17 @@ def strongest_edges(adata: AnnData, key: str) -> pd.DataFrame:
     )
     edges["strength"] = edges["confidence"] * edges["weight"].abs()
     return edges.sort_values("strength", ascending=False, kind="stable", ignore_index=True)
+
+
+def ranked_pairs(adata: AnnData, key: str) -> pd.DataFrame:
+    """All pairs of a graph, those of most evidence first, with whether it keeps them as ``kept``."""
+    table = read_pairs(adata, key)
+    if "evidence" not in table:
+        table = table.assign(evidence=table["confidence"] * table["weight"].abs())
+    if "kept" not in table:
+        table = table.assign(kept=table["weight"] != 0)
+    table = table[table["source"] != table["target"]]
+    return table.sort_values("evidence", ascending=False, kind="stable", ignore_index=True)
 
 
 def positions_of(names: Iterable[str], available: Iterable[Any], *, parameter: str, where: str) -> NDArray[np.intp]:

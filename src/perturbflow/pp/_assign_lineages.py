@@ -1,9 +1,9 @@
-"""Cells of every lineage, from how likely each of them becomes what."""
+"""Cells of every lineage, from how likely each of them becomes what, or from paths through clusters."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from perturbflow._checks import check_between, check_key, check_text, check_unique_names, listing
 from perturbflow.pp._bin_pseudotime import is_of_cells
+from perturbflow.pp._lineage_paths import members_of_paths
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
 from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, check_times_differ, time_column
@@ -36,6 +37,8 @@ def assign_lineages(
     time_key: str,
     names: Sequence[str] | None = None,
     min_share: float = 0.5,
+    groupby: str | None = None,
+    paths: Mapping[str, Sequence[str]] | None = None,
     key_added: str = "lineage",
     modality: str | None = None,
 ) -> AnnData:
@@ -45,6 +48,8 @@ def assign_lineages(
     likely lineage alone, the trunk would go to one of them and the others would start late. Here a cell stays in a lineage
     as long as its probability is at least ``min_share`` of what it is at the start: cells that are not committed are in
     several lineages, committed ones in one.
+
+    Without probabilities, ``groupby`` and ``paths`` say through which clusters each lineage goes; a cluster may be in several.
 
     Parameters
     ----------
@@ -58,9 +63,13 @@ def assign_lineages(
         Column of ``obs`` with the time or pseudotime. The first twentieth of the cells that have one is the start, with
         all that are at the same time as the last of them.
     names
-        Names of the lineages. By default the columns of a table, or what CellRank calls them.
+        Names of the lineages. By default the columns of a table, or what CellRank calls them. Those of ``paths`` have them.
     min_share
-        Smallest probability relative to the mean at the start, between 0 and 1.
+        Smallest probability relative to the mean at the start, between 0 and 1. Not of ``paths``.
+    groupby
+        Column of ``obs`` with clusters or types, instead of ``key``.
+    paths
+        Clusters of every lineage in the order of time, by the name of the lineage.
     key_added
         Column of ``obs`` with the lineage.
     modality
@@ -75,7 +84,7 @@ def assign_lineages(
     Raises
     ------
     KeyError
-        If there is no such entry or column.
+        If there is no such entry, column or cluster.
     TypeError
         If an argument or the entry is of the wrong type.
     ValueError
@@ -103,6 +112,26 @@ def assign_lineages(
     check_text(time_key, name="time_key")
     check_key_added(adata, key_added, "lineage", beside=[("obs", key_added)])
     check_between(min_share, 0, 1, name="min_share")
+    time = time_column(adata, time_key, allow_missing=True)
+    check_times_differ(time, time_key)
+    if groupby is not None or paths is not None:
+        member, lineages = members_of_paths(adata, groupby, paths, time=time, names=names)
+    else:
+        member, lineages = _members_of_fates(adata, key, time, names=names, min_share=min_share)
+    source = f"`adata.obsm[{key!r}]`" if groupby is None else "`paths`"
+    if timeless := [name for name, column in zip(lineages, member.T, strict=True) if np.isnan(time[column]).all()]:
+        msg = (
+            f"Expected cells with a time in `adata.obs[{time_key!r}]` in every lineage, found none in {listing(timeless)}. "
+            f"Leave these lineages of {source} out, or give their cells a time."
+        )
+        raise ValueError(msg)
+    return _rows_of_members(adata, member, lineages, key_added=key_added)
+
+
+def _members_of_fates(
+    adata: AnnData, key: str, time: NDArray[np.float64], *, names: Sequence[str] | None, min_share: float
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which cells may still become which lineage (n, lineages), and the names of these."""
     check_key(key, adata.obsm, where="adata.obsm", hint=_HINT)
     entry = adata.obsm[key]
     values = _values(entry, key)
@@ -114,18 +143,14 @@ def assign_lineages(
         )
         raise ValueError(msg)
 
-    time = time_column(adata, time_key, allow_missing=True)
-    check_times_differ(time, time_key)
     known = np.sort(time[~np.isnan(time)])
     # All cells of the last of these times, which would else be chosen by their order.
     start = values[time <= known[max(int(len(known) * START), 1) - 1]].mean(axis=0)
-    member = (values > 0) & (values >= min_share * np.maximum(start, LEAST))
-    if timeless := [name for name, column in zip(lineages, member.T, strict=True) if np.isnan(time[column]).all()]:
-        msg = (
-            f"Expected cells with a time in `adata.obs[{time_key!r}]` in every lineage, found none in {listing(timeless)}. "
-            f"Leave these columns of `adata.obsm[{key!r}]` out, or give their cells a time."
-        )
-        raise ValueError(msg)
+    return (values > 0) & (values >= min_share * np.maximum(start, LEAST)), lineages
+
+
+def _rows_of_members(adata: AnnData, member: NDArray[np.bool_], lineages: list[str], *, key_added: str) -> AnnData:
+    """Return a row for every pair of a lineage and a cell of it."""
     lineage, cell = np.nonzero(member.T)
     n_left_out = int((~member.any(axis=1)).sum())
     if n_left_out:

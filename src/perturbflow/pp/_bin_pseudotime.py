@@ -21,6 +21,7 @@ from perturbflow.trajectories._fields import (
     DYNAMICS_FIELDS_KEY,
     DYNAMICS_PRIOR_KEY,
     DynamicsFields,
+    check_not_merged,
     finite_expression,
     mean_of_groups,
     sum_of_groups,
@@ -161,6 +162,7 @@ def bin_pseudotime(
         "`pf.pp.setup_dynamics` averages cells of equal time."
     )
     check_distinct_times(time, groups["name"], codes, least=n_bins, advice=advice)
+    check_not_merged(kept, fields)
 
     order, bins = _equal_counts(kept.obs_names, time, codes, n_bins=n_bins)
     first = order[np.flatnonzero(np.diff(bins[order], prepend=-1))]

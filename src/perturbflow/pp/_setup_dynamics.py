@@ -21,6 +21,7 @@ from perturbflow.trajectories._fields import (
     DYNAMICS_FIELDS_KEY,
     DYNAMICS_PRIOR_KEY,
     DynamicsFields,
+    check_not_merged,
     check_times_differ,
     clamped_genes,
     finite_expression,
@@ -120,7 +121,8 @@ def setup_dynamics(
     TypeError
         If an argument or the expression is of the wrong type.
     ValueError
-        If times are missing, infinite, no numbers or all the same, or a trajectory has fewer than three; a trajectory
+        If there is a column "trajectory" or "lineage" but no ``trajectory_key``, so that courses would be merged; times are
+        missing, infinite, no numbers or all the same, or a trajectory has fewer than three; a trajectory
         or a perturbation is missing; a perturbation or a regulator is no gene, or no edge of the prior is between two
         genes; regulators or edges are repeated; the expression is not finite, or genes are repeated.
 
@@ -271,6 +273,7 @@ def _check_times(adata: AnnData, fields: DynamicsFields) -> int:
     check_times_differ(time, fields.time_key)
     advice = "Remove these cells, or join trajectories in `trajectory_key`."
     check_distinct_times(time, groups["name"], codes, least=MIN_TIMES, advice=advice)
+    check_not_merged(adata, fields)
     return len(groups)
 
 

@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from perturbflow.predict._fitted_flow import FittedFlow
 
 
-def device_of(name: str) -> torch.device:
+def device_of(name: str, *, argument: str = "device") -> torch.device:
     """Find a device.
 
     Parameters
     ----------
     name
         A device of torch, such as "cuda" or "cuda:1"; "gpu" stands for "cuda", "auto" takes a GPU where there is one.
+    argument
+        How the message calls it.
 
     Returns
     -------
@@ -33,7 +35,7 @@ def device_of(name: str) -> torch.device:
     try:
         return torch.empty(0, device="cuda" if found == "gpu" else found).device
     except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was built for the device
-        msg = f"Expected `device` to be 'auto' or a torch device that is present, found {name!r} ({error}). Use 'cpu'."
+        msg = f"Expected `{argument}` to be 'auto' or a torch device that is present, found {name!r} ({error}). Use 'cpu'."
         raise ValueError(msg) from error
 
 

@@ -159,6 +159,12 @@ def _check(values: Mapping[str, Any]) -> None:
 
 def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
     """Edges that the graph in ``uns[key]`` keeps; KeyError, with the function to run first, if there is none."""
+    edges = read_pairs(adata, key)
+    return edges[edges["kept"].astype(bool)].reset_index(drop=True) if "kept" in edges else edges
+
+
+def read_pairs(adata: AnnData, key: str) -> pd.DataFrame:
+    """All ranked pairs of the graph in ``uns[key]``; KeyError, with the function to run first, if there is none."""
     hint = f"Run `pf.tl.infer_graph(adata, key_added={key!r})` first."
     check_key(key, adata.uns, where="adata.uns", hint=hint)
     result = adata.uns[key]
@@ -167,7 +173,7 @@ def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
     edges = pd.DataFrame(result["edges"] if isinstance(result["edges"], pd.DataFrame | Mapping) else {})
     for column in ("source", "target", "weight", "sign", "confidence"):
         check_key(column, edges.columns, where=where, hint=hint)
-    return edges[edges["kept"].astype(bool)].reset_index(drop=True) if "kept" in edges else edges
+    return edges
 
 
 def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynamics") -> None:

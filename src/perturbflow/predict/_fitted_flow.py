@@ -41,7 +41,7 @@ FILE = "flow.safetensors"
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "responses", "support", "weights")
 _ENTRY = Entry(
     what="a fitted flow",
-    format=4,
+    format=5,
     names=frozenset({*_ARRAY_PARTS, "config", "settings", "fields", "fitted_splits", "genes", "init"}),
     # Nothing is predicted from the history, and settings of prediction may be changed.
     may_change=("history", *(f"config/{name}" for name in sorted(PREDICTION_SETTINGS))),
@@ -81,8 +81,8 @@ class FittedFlow:
     >>> import perturbflow as pf
     >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
     >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
-    >>> settings = pf.flow.TrainingSettings(max_steps=20)
-    >>> fitted = pf.models.fit(adata, options={"width": 32}, settings=settings, calibrate=False, progress_bar=False)
+    >>> options = pf.models.FlowOptions.of(plan_kwargs={"calibrate": False}, max_steps=20)
+    >>> fitted = pf.models.fit(adata, options, progress_bar=False)
     >>> import numpy as np
     >>> from tempfile import TemporaryDirectory
     >>> controls = adata[adata.obs["perturbation"] == "control"].to_df().to_numpy()

@@ -73,6 +73,20 @@ class Screen:
         """Whether nothing was done to a cell (n,)."""
         return (self.distinct.getnnz(axis=1) == 0)[self.codes]
 
+    def part(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Screen:
+        """Return some cells, whose expression stays where it is stored.
+
+        Parameters
+        ----------
+        rows
+            Indices of cells, or one boolean a cell.
+
+        Returns
+        -------
+        The screen of these cells, in the order of ``rows``.
+        """
+        return Screen(self.fields, self.x.part(rows=rows), self.distinct, self.codes[rows], self.covariates[rows])
+
     def subset(self, rows: NDArray[np.integer] | NDArray[np.bool_] | None = None) -> CellData:
         """Read cells into memory.
 

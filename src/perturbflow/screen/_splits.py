@@ -43,7 +43,9 @@ def read_split(adata: AnnData, key: str = "split") -> NDArray[np.str_]:
     return np.array([meaning[name] for name in names.tolist()], dtype=str)
 
 
-def check_no_leakage(adata: AnnData, split_key: str = "split") -> NDArray[np.str_]:
+def check_no_leakage(
+    adata: AnnData, split_key: str = "split", *, fields: PerturbationFields | None = None
+) -> NDArray[np.str_]:
     """Read the split; raise if cells of held-out conditions are where a fit would see them.
 
     Cells of test conditions must all be "test", cells of validation conditions "valid" or "test". Conditions are
@@ -56,6 +58,8 @@ def check_no_leakage(adata: AnnData, split_key: str = "split") -> NDArray[np.str
         Cells.
     split_key
         Column of ``obs`` with the split, and entry of ``uns`` with the held-out conditions.
+    fields
+        Where to look; by default the registered fields.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def check_no_leakage(adata: AnnData, split_key: str = "split") -> NDArray[np.str
     record = adata.uns.get(split_key)
     if not isinstance(record, Mapping) or "held_out" not in record:
         return split
-    fields = read_fields(adata)
+    fields = read_fields(adata) if fields is None else fields
     again = f"Run `pf.pp.split_perturbations(adata, ..., key_added={split_key!r})` again."
     made_for = {name: value if isinstance(value, str) else list(value) for name, value in record["fields"].items()}
     if made_for != split_identity(fields):

@@ -7,6 +7,7 @@ from perturbflow.tl._export_evaluation import export_evaluation
 from perturbflow.tl._fit_dynamics import fit_dynamics
 from perturbflow.tl._fit_flow import fit_flow
 from perturbflow.tl._forecast import forecast
+from perturbflow.tl._graph_table import graph_table
 from perturbflow.tl._infer_graph import infer_graph
 from perturbflow.tl._predict_perturbation import predict_perturbation
 from perturbflow.tl._rank_perturbations import rank_perturbations
@@ -20,6 +21,7 @@ __all__ = [
     "fit_dynamics",
     "fit_flow",
     "forecast",
+    "graph_table",
     "infer_graph",
     "predict_perturbation",
     "rank_perturbations",

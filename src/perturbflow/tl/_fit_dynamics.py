@@ -13,13 +13,12 @@ from perturbflow.store._keys import check_key_added
 from perturbflow.trajectories._snapshot_fields import is_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
 
-    from perturbflow.train._fit_dynamics import DynamicsOptions
+    from perturbflow.train._dynamics_options import DynamicsModelKwargs, DynamicsOptions, DynamicsPlanKwargs
 
 
 @takes_modality
@@ -31,18 +30,11 @@ def fit_dynamics(
         "none", "l1", "cnode", "l0", "group_lasso", "lassonet", "pathreg", "pathreg_edge"
     ] = "group_lasso",
     strength: float | Literal["auto"] = "auto",
-    strengths: Sequence[float] | None = None,
-    hidden: Sequence[int] | None = None,
-    activation: str = "elu",
     order: Literal[1, 2] = 1,
-    decay: bool | None = None,
-    production: Literal["bounded", "free"] | None = None,
-    self_regulation: bool | None = None,
     eliminate: bool = True,
-    n_candidates: int = 8,
-    n_bins: int = 50,
-    prior_trust: float = 1.0,
     effort: float = 1.0,
+    model_kwargs: DynamicsModelKwargs | None = None,
+    plan_kwargs: DynamicsPlanKwargs | None = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     progress_bar: bool = True,
@@ -83,34 +75,20 @@ def fit_dynamics(
         bounded by a linear skip; "pathreg", as released, a gate an input unit; "pathreg_edge", a gate a weight and
         expected paths.
     strength
-        Strength of sparsity, relative to a relative error; "auto" chooses among ``strengths``.
-    strengths
-        Ascending strengths to choose from; seven from 0.002 to 0.2 by default.
-    hidden
-        Widths of the hidden layers: (10,) for a network a gene, (100, 100) for a dense one.
-    activation
-        Nonlinearity, a name in ``perturbflow.dynamics.ACTIVATIONS``.
+        Strength of sparsity, relative to a relative error; "auto" chooses among seven from 0.002 to 0.2.
     order
         1: rates depend on levels. 2: accelerations depend on levels and rates.
-    decay
-        Whether genes decay at a rate of their own. By default if no gene that moves is below 0 by more than noise, and the
-        field is first order and not linear.
-    production
-        "bounded" between 0 and a learned maximum, or "free". By default bounded with decay of positive levels.
-    self_regulation
-        Whether a gene may be its own regulator, besides its decay. By default only without decay.
     eliminate
         Whether inputs are removed one by one after the penalty has ranked them. Not with a dense field, whose support
         is what the penalty leaves.
-    n_candidates
-        Regulators of a gene that elimination begins with, at most.
-    n_bins
-        Trajectories with more times than this are averaged into bins of equal numbers of cells.
-    prior_trust
-        How much less the edges of a registered prior network are penalised: by 1 / (1 + trust * relative weight).
-        At 0 the prior is ignored; no edge is ever excluded.
     effort
         Multiplies all numbers of steps.
+    model_kwargs
+        What the field is made of, such as ``{"hidden": (20,), "decay": False}``: the keys of
+        :class:`perturbflow.models.DynamicsModelKwargs`.
+    plan_kwargs
+        How it is fitted, such as ``{"n_candidates": 12, "prior_trust": 0}``: the keys of
+        :class:`perturbflow.models.DynamicsPlanKwargs`.
     seed
         Seed of everything random.
     checkpoint
@@ -137,6 +115,8 @@ def fit_dynamics(
     ------
     KeyError
         If the fields are not registered.
+    TypeError
+        If a key of a dictionary of options is unknown, or a value of the wrong type.
     ValueError
         If a setting is wrong, no gene changes along time, no regulator varies, a checkpoint belongs to another fit, or
         ``key_added`` names something else than earlier dynamics.
@@ -158,8 +138,8 @@ def fit_dynamics(
     >>> sorted(adata.uns["dynamics"]["sparsity_path"])[:2]
     ['chosen', 'n_edges']
     """
-    from perturbflow.train._fit_dynamics import DynamicsOptions  # here, because it loads torch
-    from perturbflow.train._fit_dynamics import fit_dynamics as fit
+    from perturbflow.train._dynamics_options import DynamicsOptions, check_dynamics_model, check_dynamics_plan
+    from perturbflow.train._fit_dynamics import fit_dynamics as fit  # here, because it loads torch
     from perturbflow.train._fit_standing import fit_snapshot
 
     check_key_added(adata, key_added, "dynamics")
@@ -167,19 +147,12 @@ def fit_dynamics(
         field=field,
         sparsity=sparsity,
         strength=strength,
-        strengths=strengths,
-        hidden=hidden,
-        activation=activation,
         order=order,
-        decay=decay,
-        production=production,
-        self_regulation=self_regulation,
         eliminate=eliminate,
-        n_candidates=n_candidates,
-        n_bins=n_bins,
-        prior_trust=prior_trust,
         effort=effort,
         seed=seed,
+        **check_dynamics_model(model_kwargs),
+        **check_dynamics_plan(plan_kwargs),
     )
     if is_snapshot(adata):
         _check_usual(options, checkpoint=checkpoint)

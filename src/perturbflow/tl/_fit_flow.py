@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.train._flow_options import FlowModelKwargs, FlowPlanKwargs
 
 
 @takes_modality
@@ -26,30 +27,15 @@ def fit_flow(
     adata: AnnData | MuData,
     *,
     preset: Literal["default", "prior", "primeflow"] = "default",
-    parametrisation: Literal["zero_inflated", "gaussian", "velocity"] | None = None,
-    source: Literal["control", "noise"] | None = None,
-    network: str | None = None,
-    width: int | None = None,
-    n_blocks: int | None = None,
-    network_options: Mapping[str, Any] | None = None,
-    guidance: float | Literal["auto"] = "auto",
-    max_steps: int | None = None,
-    max_minutes: float | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    weight_decay: float | None = None,
-    condition_dropout: float | None = None,
-    patience: int | None = None,
-    precision: Literal["auto", "full", "bfloat16"] = "auto",
-    compile_network: bool = False,
-    calibrate: bool = True,
+    max_steps: int = 1500,
+    model_kwargs: FlowModelKwargs | None = None,
+    plan_kwargs: FlowPlanKwargs | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
     init_from: str | Path | AnnData | MuData | FittedFlow | None = None,
     split_key: str = "split",
     seed: int = 0,
-    device: str = "auto",
     store: str | Path | None = None,
     checkpoint: str | Path | None = None,
-    trainer_kwargs: Mapping[str, Any] | None = None,
     progress_bar: bool = True,
     key_added: str = "flow",
     modality: str | None = None,
@@ -70,48 +56,22 @@ def fit_flow(
         Cells with registered fields (:func:`perturbflow.pp.setup_perturbation`) and, for early stopping, a split
         (:func:`perturbflow.pp.split_perturbations`).
     preset
-        The recipe that gives every choice left at None. "default": the additive hurdle prior with a correction by a
+        The recipe that gives every choice that is left out. "default": the additive hurdle prior with a correction by a
         network, from control cells. "prior": that prior alone, without a network, in closed form: seconds, and where no
         network helps the same predictions. "primeflow": the paper whole, with a U-Net over the gene axis that gives the
         velocity from noise, condition dropout 0.2, averaged weights and Dopri5.
-    parametrisation
-        What the network's output means: the correction of the exact velocity of independent zero-inflated genes, the
-        same for Gaussian genes, or the velocity itself as in the paper.
-    source
-        What a prediction starts from: control cells, moved by the prior, or noise as in the paper.
-    network
-        The velocity network, a name in ``perturbflow.flow.NETWORKS``.
-    width
-        Hidden width of the network; for a U-Net the channels of its first level.
-    n_blocks
-        Number of its residual blocks; for a U-Net those of every level.
-    network_options
-        Further options of the network, for example ``{"multipliers": [1, 2, 4]}``; see its class in
-        ``perturbflow.flow``.
-    guidance
-        Weight of classifier-free guidance in predictions. "auto" chooses it on the validation conditions (the lowest
-        energy distance, in doubt the smaller weight); without any it is 1.
     max_steps
         Number of optimiser steps.
-    max_minutes
-        Stop training after this many minutes. Two runs are then no longer identical.
-    batch_size
-        Cells a step.
-    learning_rate
-        Peak learning rate of AdamW, after a linear warm-up and before a cosine decay.
-    weight_decay
-        Weight decay of AdamW.
-    condition_dropout
-        Probability that the whole condition is dropped in training, for classifier-free guidance.
-    patience
-        Validations (one every 100 steps) without improvement before training stops.
-    precision
-        "full", "bfloat16" (mixed), or "auto": mixed on a GPU that has it.
-    compile_network
-        Translate the network with ``torch.compile``: pays in long fits on a GPU.
-    calibrate
-        Cross-validate the prior (about twenty fits of it, in closed form), so that the uncertainties that predictions
-        state are calibrated; otherwise they are those of the prior's posterior.
+    model_kwargs
+        What the flow is made of, such as ``{"source": "noise", "guidance": 2.0}`` or ``{"network": "unet", "width": 8}``: the
+        keys of :class:`perturbflow.models.FlowModelKwargs`.
+    plan_kwargs
+        How it is fitted, such as ``{"batch_size": 128, "learning_rate": 1e-4, "calibrate": False}``: the keys of
+        :class:`perturbflow.models.FlowPlanKwargs`.
+    trainer_kwargs
+        Options of Lightning's trainer, such as ``{"accelerator": "cpu"}``, ``{"devices": 2, "strategy": "ddp"}``,
+        ``logger`` or ``callbacks``. A GPU is taken where there is one. The metrics are ``train_loss`` and, at every
+        validation, ``valid_energy``. Several devices share every batch, and the fit is that of one device.
     init_from
         An earlier flow whose network this one starts from, also over another panel of genes and other conditions: a key
         of ``adata.uns``, another AnnData with ``uns["flow"]`` (or a MuData with this ``modality``), the directory of a
@@ -122,17 +82,11 @@ def fit_flow(
         Column of ``adata.obs`` with the split. Without it all cells are training cells.
     seed
         Seed of everything random: two runs on one machine give the same weights.
-    device
-        Torch device; "auto" takes a GPU where there is one.
     store
         Directory for the fitted flow (safetensors and JSON), which ``adata.uns`` then only names: for large models.
     checkpoint
         Directory for checkpoints, written at every validation (or as often without one). A fit that was cut short
         continues from the last, with the same result as without a break; it is removed when the fit is complete.
-    trainer_kwargs
-        Options of Lightning's trainer, such as ``{"devices": 2, "strategy": "ddp"}``, ``logger`` or ``callbacks``. The
-        metrics are ``train_loss`` and, at every validation, ``valid_energy``. Several devices share every batch, and
-        the fit is that of one device.
     progress_bar
         Whether to show a progress bar.
     key_added
@@ -156,6 +110,8 @@ def fit_flow(
     ------
     KeyError
         If the fields are not registered.
+    TypeError
+        If a key of a dictionary of options is unknown, or a value of the wrong type.
     ValueError
         If a setting is wrong, cells of held-out conditions are among the training cells, a context has no training
         controls, the expression is not log1p-normalised, a checkpoint belongs to another fit, or ``key_added`` names
@@ -182,46 +138,28 @@ def fit_flow(
     'zero_inflated'
     """
     from perturbflow.train._fit import fit  # here, because it loads torch
-    from perturbflow.train._presets import resolve
+    from perturbflow.train._flow_options import FlowOptions
     from perturbflow.train._transfer import inherited_options, resolve_init
 
     check_key_added(adata, key_added, "flow")
     if store is not None:
         check_folder(store, name="store")
-    source_flow = None if init_from is None else resolve_init(init_from, adata)
-    options, settings = resolve(
+    earlier = None if init_from is None else resolve_init(init_from, adata)
+    options = FlowOptions.of(
         preset,
-        {
-            "parametrisation": parametrisation,
-            "source": source,
-            "network": network,
-            "width": width,
-            "n_blocks": n_blocks,
-            "network_options": network_options,
-            "max_steps": max_steps,
-            "max_minutes": max_minutes,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "condition_dropout": condition_dropout,
-            "patience": patience,
-            "precision": precision,
-            "compile_network": compile_network,
-            "seed": seed,
-        },
-        inherited=None if source_flow is None else inherited_options(source_flow, list(map(str, adata.var_names))),
+        model_kwargs=model_kwargs,
+        plan_kwargs=plan_kwargs,
+        max_steps=max_steps,
+        seed=seed,
+        inherited=None if earlier is None else inherited_options(earlier, adata.var_names),
     )
     fitted = fit(
         adata,
-        options=options,
-        settings=settings,
-        guidance=guidance,
-        calibrate=calibrate,
-        init_from=source_flow,
+        options,
+        init_from=earlier,
         split_key=split_key,
-        device=device,
         checkpoint=checkpoint,
-        trainer_options=trainer_kwargs,
+        trainer_kwargs=trainer_kwargs,
         progress_bar=progress_bar,
     )
     adata = writable(adata, copy=copy)

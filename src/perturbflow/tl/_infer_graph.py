@@ -44,8 +44,10 @@ def infer_graph(
     the mean, over the observed states, in units of the genes' spreads s and of the time scale of the fit. Its confidence
     is the share of fits, to bootstraps of the trajectories and with other seeds, that keep it (stability selection).
 
-    Of cells at rest, registered without a time, the table has all pairs of a regulator and another gene, those of most
-    evidence first. The confidence is then the share of halves of the cells, half of them seen as ranks, in which the edge
+    Where courses were fitted to means of at least two cells a time or bin, how these cells covary is lost there, and joins the
+    evidence: pairs are ranked by the mean of their rank by the fit and by :func:`perturbflow.dynamics.snapshot_evidence`.
+
+    Of cells at rest, registered without a time, the confidence is the share of halves of the cells, half of them seen as ranks, in which the edge
     is among those of most evidence (see :func:`perturbflow.dynamics.edge_stability`); an edge is kept from 0.5 on. The
     weight is its evidence, with the sign of its effect.
 
@@ -85,10 +87,11 @@ def infer_graph(
     `adata.varp["dynamics_graph_evidence"]` : CSR, float32
         What ranks all candidate edges, also those left out.
     `adata.uns["dynamics_graph" | key_added]` : dict
-        ``edges`` (source, target, weight, sign, confidence, evidence), ``method`` and ``parameters``. For a second-order
-        field the edges also say whether they act through the level or the rate of the source, and
-        ``varp["dynamics_graph_rate"]`` has the latter. Of cells at rest, ``kept`` says which edges the graph has:
-        plots and :func:`perturbflow.tl.to_networkx` take these.
+        ``edges`` (source, target, weight, sign, confidence, evidence, kept), ``method`` and ``parameters``. The table
+        ranks all pairs of a regulator and another gene, those of most evidence first; ``kept`` says which of them the graph
+        has: plots, :func:`perturbflow.tl.to_networkx` and :func:`perturbflow.tl.graph_table` take these. A graph without
+        edges is possible, and a warning says so. For a second-order field the edges also say whether they act through the
+        level or the rate of the source, and ``varp["dynamics_graph_rate"]`` has the latter.
 
     Raises
     ------

@@ -53,7 +53,8 @@ def simulate_knockout(
 
     Of cells at rest, registered without a time, the result is the new standing distribution: means and standard deviations
     of all genes. Perturbations that were measured add what they did beyond the fitted edges, so that at their level they are
-    reproduced; several genes add up what each did alone, where they were not held together. ``until``, ``n_times`` and
+    reproduced, without what sampling alone explains; several genes add up what each did alone, where they were not held
+    together. ``until``, ``n_times`` and
     ``start`` do not apply.
 
     Parameters

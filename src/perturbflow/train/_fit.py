@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import asdict, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
-from perturbflow._checks import check_between, check_type, check_whole_number
+from perturbflow._checks import check_whole_number
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     Calibration,
@@ -19,9 +17,8 @@ from perturbflow.flow import (
     FlowConfig,
     GroupSums,
     Responses,
-    TrainingSettings,
 )
-from perturbflow.predict._device import device_of, is_first_process
+from perturbflow.predict._device import is_first_process
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._feature_table import read_feature_table
@@ -31,10 +28,11 @@ from perturbflow.screen._splits import check_no_leakage
 from perturbflow.store._outputs import check_folder
 from perturbflow.train._checkpoint import Checkpoint, hash_of
 from perturbflow.train._flow_data import FlowData
+from perturbflow.train._flow_options import FlowOptions
 from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
 from perturbflow.train._group_sums import sums_of_parts
 from perturbflow.train._interruption import termination_interrupts
-from perturbflow.train._train_flow import check_trainer_options, run_lightning, train_flow
+from perturbflow.train._train_flow import check_trainer_options, placed, run_lightning, train_flow
 from perturbflow.train._transfer import transfer_weights
 from perturbflow.train._validation import HeldOutConditions
 from perturbflow.train._zeros import learn_zeros, support_of
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData
+    from perturbflow.flow import CellData, TrainingSettings
     from perturbflow.flow._data import Expression
     from perturbflow.screen._screen import Screen
     from perturbflow.train._lightning_checkpoint import LightningState
@@ -62,17 +60,13 @@ _MOST_CONTROLS = 20_000  # whose totals are summarised
 @usual_torch()
 def fit(
     adata: AnnData,
+    options: FlowOptions,
     *,
-    options: Mapping[str, Any],
-    settings: TrainingSettings,
     max_epochs: int | None = None,
-    guidance: float | Literal["auto"] = "auto",
-    calibrate: bool = True,
     init_from: FittedFlow | None = None,
     split_key: str = "split",
-    device: str = "auto",
     checkpoint: str | Path | None = None,
-    trainer_options: Mapping[str, Any] | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
     run: Callable[..., Any] = run_lightning,
     datamodule: LightningDataModule | None = None,
     plan_class: type[FlowPlan] = FlowPlan,
@@ -91,25 +85,18 @@ def fit(
     adata
         Cells with registered fields.
     options
-        Settings of :class:`FlowConfig`, without its numbers of genes, components and categories.
-    settings
-        How to train.
+        What was chosen.
     max_epochs
         Passes over the training cells, which are then the number of steps.
-    guidance
-        Weight of classifier-free guidance, or "auto" to choose it on the validation conditions.
-    calibrate
-        Whether to cross-validate the prior, so that stated uncertainties are calibrated.
     init_from
         A fitted flow whose network this one starts from.
     split_key
         Column of ``obs`` with the split; without it all cells are training cells and nothing is chosen.
-    device
-        Torch device; ``"auto"`` takes a GPU where there is one.
     checkpoint
         Directory to continue from and to save to at every validation; removed when the fit is complete.
-    trainer_options
-        Options of :class:`lightning.pytorch.Trainer`, such as ``devices``, ``strategy``, ``logger`` or ``callbacks``.
+    trainer_kwargs
+        Options of :class:`lightning.pytorch.Trainer`, such as ``accelerator``, which takes a GPU by default where there is
+        one, ``devices``, ``strategy``, ``logger`` or ``callbacks``.
     run
         Trains a plan on data with such options; the model class of scvi-tools gives its own.
     datamodule
@@ -129,8 +116,8 @@ def fit(
     KeyError
         If the fields are not registered.
     ValueError
-        If there are no training cells, an option or setting is out of its range, held-out conditions have leaked into
-        training, or expression is not log1p-normalised.
+        If there are no training cells, held-out conditions have leaked into training, or expression is not
+        log1p-normalised.
     OSError
         If nothing can be written to ``checkpoint``.
     FloatingPointError
@@ -141,21 +128,21 @@ def fit(
     >>> import perturbflow as pf
     >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
     >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
-    >>> settings = pf.flow.TrainingSettings(max_steps=20)
-    >>> fitted = pf.models.fit(adata, options={"width": 32}, settings=settings, calibrate=False, progress_bar=False)
+    >>> options = pf.models.FlowOptions.of(model_kwargs={"width": 32}, plan_kwargs={"calibrate": False}, max_steps=20)
+    >>> fitted = pf.models.fit(adata, options, progress_bar=False)
     >>> len(fitted.genes), fitted.fitted_splits, fitted.config["width"]
     (50, ('train',), 32)
     """
-    _check_settings(settings, options, guidance)
+    settings, guidance = options.training, options.guidance
     if max_epochs is not None:
         check_whole_number(max_epochs, name="max_epochs", least=1)
-    check_trainer_options(trainer_options, is_lightning=run is run_lightning)
+    target, trainer_options = placed(check_trainer_options(trainer_kwargs, is_lightning=run is run_lightning))
     if checkpoint is not None:
         check_folder(checkpoint, name="checkpoint")
     fields = read_fields(adata)
     check_expression(adata, fields)
     if split_key in adata.obs:
-        split = check_no_leakage(adata, split_key)
+        split = check_no_leakage(adata, split_key, fields=fields)
     else:
         logger.warning(
             "`adata.obs[%r]` not found: all cells are training cells, without early stopping and without choices on "
@@ -166,19 +153,20 @@ def fit(
     if not (split == "train").any():
         msg = f"Expected training cells, found no 'train' in `adata.obs[{split_key!r}]`. Split the cells again."
         raise ValueError(msg)
-    screen = read_screen(adata, rows=split == "train")
+    known = read_screen(adata, fields=fields, rows=split != "test")
+    is_training = split[split != "test"] == "train"
+    screen = known.part(is_training)
     if max_epochs is not None:
         settings = replace(settings, max_steps=math.ceil(max_epochs * len(screen) / settings.batch_size))
-    target = device_of(device)
     config = FlowConfig(
         n_genes=adata.n_vars,
         n_components=len(fields.vocabulary.components),
         n_categories=tuple(len(categories) for _, categories in fields.vocabulary.covariates),
         guidance=1.0 if guidance == "auto" else float(guidance),
-        **options,
+        **options.model,
     )
     features = read_feature_table(adata, vocabulary=fields.vocabulary)
-    n_parts = _N_PARTS if calibrate else 1
+    n_parts = _N_PARTS if options.calibrate else 1
     parts = sums_of_parts(screen, n_parts, seed=settings.seed)
     sums = GroupSums.union(parts)
     training = _in_memory(screen)
@@ -197,7 +185,7 @@ def fit(
 
     held_out, trained = None, None
     trains = config.entry < 1  # else no network is ever asked
-    validation = read_screen(adata, rows=split == "valid")
+    validation = known.part(~is_training)
     if trains and len(validation):
         held_out = HeldOutConditions(training, _in_memory(validation), seed=settings.seed)
         held_out = held_out if len(held_out) else None
@@ -222,7 +210,7 @@ def fit(
                 plan_class=plan_class,
                 data_class=data_class,
                 datamodule=datamodule,
-                trainer_options=_on_device(target) | dict(trainer_options or {}),
+                trainer_options=trainer_options,
                 progress_bar=progress_bar,
             )
     except NonFiniteLossError as error:
@@ -240,12 +228,11 @@ def fit(
                 for part, more in zip(parts, sums_of_parts(validation, n_parts, seed=settings.seed), strict=True):
                     part.include(more)
                 flow.prior = AdditiveHurdlePrior.fit(GroupSums.union(parts), features=features)
-                seen = read_screen(adata, rows=(split == "train") | (split == "valid"))
-                flow.responses = Responses.fit(flow.prior, _in_memory(seen), seed=settings.seed)
-                flow.support = support_of(config, (block for _, block in seen.x.chunks()), has_zeros=has_zeros)
+                flow.responses = Responses.fit(flow.prior, _in_memory(known), seed=settings.seed)
+                flow.support = support_of(config, (block for _, block in known.x.chunks()), has_zeros=has_zeros)
                 fitted_splits = ("train", "valid")
             learn_zeros(flow, training, seed=settings.seed)
-            if calibrate:
+            if options.calibrate:
                 calibration = Calibration.fit(parts, features=features, seed=settings.seed)
     except KeyboardInterrupt:
         interrupted = True
@@ -332,23 +319,3 @@ def _choose(
         flow.configure(guidance=chosen["guidance"])
     logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
     return curve
-
-
-def _on_device(device: torch.device) -> dict[str, Any]:
-    """Options of Lightning's trainer for one device."""
-    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
-    return {"accelerator": accelerator, "devices": 1 if device.index is None else [device.index]}
-
-
-def _check_settings(settings: TrainingSettings, options: Mapping[str, Any], guidance: object) -> None:
-    """Raise unless numbers are of the right type and in their range."""
-    for name in ("max_steps", "batch_size", "patience", "seed"):
-        check_whole_number(getattr(settings, name), name=name, least=0 if name == "seed" else 1)
-    for name in ("width", "n_blocks"):
-        if options.get(name) is not None:
-            check_whole_number(options[name], name=name, least=1)
-    check_between(settings.weight_decay, 0, math.inf, name="weight_decay")
-    if settings.max_minutes is not None:
-        check_between(settings.max_minutes, 0, math.inf, name="max_minutes")
-    if guidance != "auto":
-        check_type(guidance, () if isinstance(guidance, bool) else Real, name="guidance", expected='"auto" or a number')

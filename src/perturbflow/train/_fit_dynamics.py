@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, listing
+from perturbflow._checks import listing
 from perturbflow._warnings import warn
-from perturbflow.dynamics import (
-    ACTIVATIONS,
-    SPARSITIES,
-    DynamicsSettings,
-    DynamicsTrainer,
-    FieldConfig,
-    Movement,
-    Trajectory,
-)
+from perturbflow.dynamics import DynamicsTrainer
 from perturbflow.predict._dynamics_store import INTERRUPTED, StoredDynamics
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._outputs import check_folder
@@ -31,170 +22,15 @@ from perturbflow.train._progress import progress_bar as bar
 from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
 
+    from perturbflow.dynamics import DynamicsSettings, FieldConfig, Trajectory
+    from perturbflow.train._dynamics_options import DynamicsOptions
+
 logger = logging.getLogger(__name__)
-
-STRUCTURES = ("per_target", "linear", "dense")
-HIDDEN: Mapping[str, tuple[int, ...]] = {"per_target": (10,), "linear": (), "dense": (100, 100)}
-
-
-@dataclass(frozen=True)
-class DynamicsOptions:
-    """What a user chooses of a fit of dynamics; None for what the data decide.
-
-    Parameters
-    ----------
-    field, sparsity, strength, strengths, hidden, activation, order, decay, production, self_regulation
-        What is fitted; see :func:`perturbflow.tl.fit_dynamics`, as for the others.
-    eliminate, n_candidates, n_bins, prior_trust, effort, seed
-        How it is fitted.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> pf.models.DynamicsOptions(effort=0.1).settings().matching_steps  # a tenth of the usual number
-    100
-    >>> pf.models.DynamicsOptions(order=3).check()
-    Traceback (most recent call last):
-    ValueError: Expected `order` to be 1 or 2, found 3.
-    """
-
-    field: str = "per_target"
-    sparsity: str = "group_lasso"
-    strength: float | Literal["auto"] = "auto"
-    strengths: Sequence[float] | None = None
-    hidden: Sequence[int] | None = None
-    activation: str = "elu"
-    order: int = 1
-    decay: bool | None = None
-    production: str | None = None
-    self_regulation: bool | None = None
-    eliminate: bool = True
-    n_candidates: int = 8
-    n_bins: int = 50
-    prior_trust: float = 1.0
-    effort: float = 1.0
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise if an option is wrong by itself.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an option has the wrong type or is out of its range, or the field does not go with the sparsity.
-        """
-        check_one_of(self.field, STRUCTURES, name="field")
-        check_one_of(self.sparsity, SPARSITIES, name="sparsity")
-        check_one_of(self.activation, ACTIVATIONS, name="activation")
-        if self.field not in SPARSITIES[self.sparsity].structures:
-            msg = (
-                f"Expected `field` to be one of {sorted(SPARSITIES[self.sparsity].structures)} with "
-                f"`sparsity={self.sparsity!r}`, found {self.field!r}. Choose another field or sparsity."
-            )
-            raise ValueError(msg)
-        if self.strength != "auto":
-            check_between(self.strength, 0, 1e6, name="strength")
-        for name in ("strengths", "hidden"):
-            if getattr(self, name) is not None:
-                check_type(getattr(self, name), (Sequence, np.ndarray), name=name, expected="a sequence of numbers")
-        if self.strengths is not None:
-            values = list(self.strengths)
-            for value in values:
-                check_between(value, 0, 1e6, name="strengths")
-            if not values or values != sorted(set(values)):
-                msg = f"Expected `strengths` to be ascending numbers, found {values}."
-                raise ValueError(msg)
-        for width in () if self.hidden is None else self.hidden:
-            check_whole_number(width, name="hidden", least=1)
-        if self.order not in (1, 2):
-            msg = f"Expected `order` to be 1 or 2, found {self.order!r}."
-            raise ValueError(msg)
-        if self.production is not None:
-            check_one_of(self.production, ("bounded", "free"), name="production")
-        check_type(self.eliminate, bool, name="eliminate", expected="True or False")
-        for name in ("decay", "self_regulation"):
-            check_type(getattr(self, name), (bool, type(None)), name=name, expected="True, False or None")
-        check_whole_number(self.n_candidates, name="n_candidates", least=1)
-        check_whole_number(self.n_bins, name="n_bins", least=5)
-        check_between(self.prior_trust, 0, 1e6, name="prior_trust")
-        check_between(self.effort, 0.01, 100, name="effort")
-        check_whole_number(self.seed, name="seed")
-
-    def config(self, trajectories: Sequence[Trajectory], regulators: Sequence[int]) -> FieldConfig:
-        """Return what the field is made of; expression, which is never negative, is produced and decays.
-
-        Genes that do not move have no say in it and no mechanism, and those whose level never differs regulate nothing.
-
-        Parameters
-        ----------
-        trajectories
-            Observations.
-        regulators
-            Positions of the genes that may regulate others.
-
-        Returns
-        -------
-        The configuration of the field.
-
-        Raises
-        ------
-        ValueError
-            If no gene moves, or no regulator varies.
-        """
-        movement = Movement.of(trajectories)
-        if not movement.moves.any():
-            msg = (
-                f"Expected expression that changes along time, found that none of {len(movement.moves)} genes changes "
-                "where it is not held by a perturbation. Check the layer, the times and the trajectories."
-            )
-            raise ValueError(msg)
-        varying = tuple(gene for gene in regulators if movement.varies[gene])
-        if not varying:
-            msg = (
-                f"Expected a regulator whose level differs along time or between trajectories, found none among "
-                f"{len(regulators)}. Register others in `pf.pp.setup_dynamics(adata, regulators=...)`."
-            )
-            raise ValueError(msg)
-        positive = self.order == 1 and self.field != "linear" and not movement.is_negative[movement.moves].any()
-        decay = positive if self.decay is None else self.decay
-        production = self.production or ("bounded" if decay and positive else "free")
-        own = not decay if self.self_regulation is None else self.self_regulation
-        return FieldConfig(
-            n_genes=trajectories[0].n_genes,
-            regulators=varying,
-            structure=self.field,  # type: ignore[arg-type]
-            hidden=tuple(HIDDEN[self.field] if self.hidden is None else self.hidden),
-            activation=self.activation,
-            order=self.order,  # type: ignore[arg-type]
-            decay=decay,
-            production=production,  # type: ignore[arg-type]
-            self_regulation=own,
-            skip=SPARSITIES[self.sparsity].needs_skip,
-            at_rest=tuple(np.flatnonzero(~movement.moves).tolist()),
-        )
-
-    def settings(self) -> DynamicsSettings:
-        """Return how the field is fitted.
-
-        Returns
-        -------
-        The settings of the trainer.
-        """
-        default = DynamicsSettings()
-        steps = ("matching_steps", "path_steps", "elimination_steps", "shooting_steps", "solving_steps")
-        return DynamicsSettings(
-            sparsity=self.sparsity,
-            strength=None if self.strength == "auto" else float(self.strength),
-            strengths=default.strengths if self.strengths is None else tuple(map(float, self.strengths)),
-            eliminate=self.eliminate and self.field != "dense",
-            n_candidates=self.n_candidates,
-            seed=self.seed,
-            **{name: max(1, round(self.effort * getattr(default, name))) for name in steps},
-        )
 
 
 @usual_torch()
@@ -227,7 +63,7 @@ def fit_dynamics(
     KeyError
         If the fields are not registered.
     TypeError, ValueError
-        If an option is wrong, no gene changes along time, or the checkpoint belongs to another fit.
+        If no gene changes along time, or the checkpoint belongs to another fit.
     OSError
         If nothing can be written to ``checkpoint``.
     KeyboardInterrupt
@@ -242,7 +78,6 @@ def fit_dynamics(
     >>> fitted.model.support().shape, fitted.regulators  # which targets depend on which regulators
     ((5, 5), ['gene0', 'gene1', 'gene2', 'gene3', 'gene4'])
     """
-    options.check()
     if checkpoint is not None:
         check_folder(checkpoint, name="checkpoint")
     fields = read_dynamics_fields(adata)

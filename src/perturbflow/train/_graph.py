@@ -10,13 +10,17 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from perturbflow._warnings import warn
 from perturbflow.baselines import correlation_graph, partial_correlation_graph
-from perturbflow.dynamics import path_weights
+from perturbflow.dynamics import evidence_ranks, path_weights, snapshot_evidence
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._stability import Stability, stability
+from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import trajectories_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 STATIC = {"correlation": correlation_graph, "partial_correlation": partial_correlation_graph}
 FITTED = ("jacobian", "gates")
+CELLS_A_POINT = 2  # from which on how cells covary is lost in the means that courses are fitted to
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,10 @@ class Graph:
     confidence
         Between 0 and 1.
     evidence
-        Evidence for an edge, also for those left out: what ranks them.
+        Evidence for an edge, also for those left out: what ranks them. Where a field was fitted to means of cells, the mean
+        of its ranks and of those by how the cells covary.
+    possible
+        Pairs that were asked about.
     rate_weight
         Weights through the rates of the sources, of a second-order field.
     """
@@ -46,14 +54,15 @@ class Graph:
     weight: NDArray[np.float64]
     confidence: NDArray[np.float64]
     evidence: NDArray[np.float64]
+    possible: NDArray[np.bool_]
     rate_weight: NDArray[np.float64] | None = None
 
     def edges(self, genes: list[str]) -> pd.DataFrame:
-        """Return the edges with a weight as a table, those of largest confidence times absolute weight first."""
+        """Return all pairs as a table, those of most evidence first, then of largest confidence times absolute weight."""
         parts = {"level": self.weight} | ({} if self.rate_weight is None else {"rate": self.rate_weight})
         tables = []
         for through, weight in parts.items():
-            row, column = np.nonzero(weight)
+            row, column = np.nonzero(self.possible | (weight != 0))
             table = pd.DataFrame(
                 {
                     "source": np.array(genes, dtype=object)[row],
@@ -62,11 +71,13 @@ class Graph:
                     "sign": np.sign(weight[row, column]).astype(int),
                     "confidence": self.confidence[row, column],
                     "evidence": self.evidence[row, column],
+                    "kept": weight[row, column] != 0,
                 }
             )
             tables.append(table.assign(acts_through=through) if self.rate_weight is not None else table)
         edges = pd.concat(tables)
-        order = np.argsort(-(edges["confidence"] * edges["weight"].abs()).to_numpy(), kind="stable")
+        strength = edges["confidence"] * edges["weight"].abs()
+        order = np.lexsort([-strength.to_numpy(), -edges["evidence"].to_numpy()])
         return edges.iloc[order].reset_index(drop=True)
 
     def matrix(self) -> sparse.csr_matrix:
@@ -107,10 +118,21 @@ def fitted_graph(
         return full
 
     parts = range(config.order)
+    possible = _pairs(config.n_genes, config.regulators, with_itself=config.self_regulation)
+    found_evidence = np.max([square(evidence, part) for part in parts], axis=0)
+    if adata.n_obs >= CELLS_A_POINT * _n_points(adata, stored):
+        cells = course_cells(adata[:, stored.genes], stored.fields)
+        found_evidence = (evidence_ranks(found_evidence, possible) + snapshot_evidence(cells).evidence) / 2
+    if not weight.any():
+        warn(
+            "The fitted dynamics keep no edge: the graph is empty. The ranking of all pairs is in `edges`, and more times, "
+            "trajectories or perturbations make it surer."
+        )
     return Graph(
         weight=square(weight, 0),
         confidence=np.max([square(confidence, part) for part in parts], axis=0),
-        evidence=np.max([square(evidence, part) for part in parts], axis=0),
+        evidence=found_evidence,
+        possible=possible,
         rate_weight=square(weight, 1) if config.order == 2 else None,
     )
 
@@ -119,6 +141,22 @@ def static_graph(adata: AnnData, fields: DynamicsFields, *, method: str) -> Grap
     """Return the graph of a baseline that knows no time: all pairs of regulators and targets."""
     values = np.concatenate([t.values for t in trajectories_of(adata, fields)])
     weight = STATIC[method](values)
-    is_regulator = np.isin(adata.var_names.astype(str), fields.regulators)
-    weight = np.where(is_regulator[:, None], weight, 0.0)
-    return Graph(weight=weight, confidence=np.abs(weight), evidence=np.abs(weight))
+    regulators = np.flatnonzero(np.isin(adata.var_names.astype(str), fields.regulators))
+    possible = _pairs(len(weight), regulators, with_itself=False)
+    weight = np.where(possible, weight, 0.0)
+    return Graph(weight=weight, confidence=np.abs(weight), evidence=np.abs(weight), possible=possible)
+
+
+def _n_points(adata: AnnData, stored: StoredDynamics) -> int:
+    """Points of the courses that the field was fitted to: times, or bins where these are fewer."""
+    n_bins = int(stored.settings["n_bins"])
+    return sum(min(len(t.time), n_bins) for t in trajectories_of(adata[:, stored.genes], stored.fields))
+
+
+def _pairs(n_genes: int, regulators: Sequence[int] | NDArray[np.intp], *, with_itself: bool) -> NDArray[np.bool_]:
+    """Pairs of a regulator and a gene, another one unless genes may regulate themselves (d, d)."""
+    possible = np.zeros((n_genes, n_genes), dtype=bool)
+    possible[list(regulators)] = True
+    if not with_itself:
+        np.fill_diagonal(possible, val=False)
+    return possible

@@ -16,6 +16,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from perturbflow._checks import check_options
+from perturbflow.predict._device import device_of
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._averaging import AveragedWeights
 from perturbflow.train._flow_data import FlowData
@@ -203,8 +205,8 @@ def train_flow(
     return Trained(history.arrays(), plan.step, cut_short, failure)
 
 
-def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bool) -> None:
-    """Raise unless options are those of a trainer, and none that a fit decides itself.
+def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bool) -> dict[str, Any]:
+    """Return options of a trainer; raise if a fit decides one itself.
 
     Parameters
     ----------
@@ -213,23 +215,48 @@ def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bo
     is_lightning
         Whether they are for Lightning's own trainer; another one judges their names itself.
 
+    Returns
+    -------
+    The options.
+
     Raises
     ------
     TypeError
         If an option is unknown, or decided elsewhere.
     """
-    asked = dict(options or {})
+    known = inspect.signature(Trainer).parameters if is_lightning else options or {}
+    asked = check_options(options, known, name="trainer_kwargs")
     decided = sorted(asked.keys() & _DECIDED.keys())
     if decided:
         advice = "; ".join(f"`{name}`: {_DECIDED[name]}" for name in decided)
         msg = f"Expected options of the trainer that a fit does not decide, found {decided}. Instead of {advice}."
         raise TypeError(msg)
-    unknown = sorted(asked.keys() - inspect.signature(Trainer).parameters.keys()) if is_lightning else []
-    if unknown:
-        msg = (
-            f"Expected options of `lightning.pytorch.Trainer`, found {unknown}. See its documentation for their names."
-        )
-        raise TypeError(msg)
+    return asked
+
+
+def placed(options: Mapping[str, Any]) -> tuple[torch.device, dict[str, Any]]:
+    """Say where a fit computes.
+
+    Parameters
+    ----------
+    options
+        Options of the trainer.
+
+    Returns
+    -------
+    The device, the first of several, and the options with it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
+    target = device_of(options.get("accelerator", "auto"), argument="accelerator")
+    devices = options.get("devices", 1)
+    if target.type == "cuda" and isinstance(devices, list | tuple) and devices:
+        target = torch.device(target.type, devices[0])
+    accelerator = {"cuda": "gpu"}.get(target.type, target.type)
+    return target, {**options, "accelerator": accelerator, "devices": devices}
 
 
 def _listed(given: Any) -> list[Any]:

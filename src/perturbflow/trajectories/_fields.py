@@ -25,6 +25,7 @@ DYNAMICS_FIELDS_KEY = "dynamics_fields"
 DYNAMICS_PRIOR_KEY = "dynamics_prior"
 
 _SETUP = "Run `pf.pp.setup_dynamics(adata, ...)` first."
+TRAJECTORY_COLUMNS = ("trajectory", "lineage")  # of what `pp.assign_lineages` and the simulators write
 _EVERYTHING = "all"  # the name of the one trajectory where cells are not told apart
 _NUMBER_WITH_UNIT = re.compile(r"([^\d+-]*?)(\d+(?:\.\d+)?)(\D*)")  # "6 h", "day 3"
 
@@ -245,6 +246,21 @@ def check_times_differ(time: NDArray[np.float64], key: str) -> None:
     found = f"{known[0]:g} in all {len(known)} cells" if len(known) else f"none in all {len(time)} cells"
     msg = f"Expected times that differ in `adata.obs[{key!r}]`, found {found}. Name the column with the time in `time_key`."
     raise ValueError(msg)
+
+
+def check_not_merged(adata: AnnData, fields: DynamicsFields) -> None:
+    """Raise if no trajectories are registered but there are some under a usual name: they would become one course."""
+    roles = (fields.time_key, fields.perturbation_key)
+    present = [name for name in TRAJECTORY_COLUMNS if name in adata.obs and name not in roles]
+    several = {name: number for name in present if (number := int(adata.obs[name].nunique())) > 1}
+    if fields.trajectory_key is None and several:
+        name, number = next(iter(several.items()))
+        msg = (
+            f"Expected `trajectory_key` where `adata.obs[{name!r}]` has {number} trajectories, found none: their cells would be "
+            f"averaged into one course. Name the column, `trajectory_key={name!r}`, or remove it, `del adata.obs[{name!r}]`, "
+            "if all cells follow one course."
+        )
+        raise ValueError(msg)
 
 
 def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFrame, NDArray[np.intp]]:

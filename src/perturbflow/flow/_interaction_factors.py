@@ -1,0 +1,270 @@
+"""A few factors of perturbations, contexts and genes that effects differ by between contexts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+_MOST_DIRECTIONS = 12  # of genes, among which the factors are looked for
+_MOST_FACTORS = 6
+_MORE_DIRECTIONS = 8  # that are followed, so that those which are kept are found
+_POWERS = 3
+_EM_STEPS = 12
+_START_SHARE = 0.3  # of the variance within a row that is taken for a rest before anything is known
+_LEAST = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Effects of perturbations in contexts, one a row, in a few directions of genes.
+
+    Parameters
+    ----------
+    values
+        Effects (N, R).
+    noise
+        Their sampling variances, the same in all directions (N,).
+    which
+        Number of the perturbation of every row (N,).
+    contexts
+        Number of its context (N,).
+    shape
+        Numbers of perturbations P and of contexts C.
+    """
+
+    values: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    which: NDArray[np.intp]
+    contexts: NDArray[np.intp]
+    shape: tuple[int, int]
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """Some of the rows."""
+        return type(self)(self.values[rows], self.noise[rows], self.which[rows], self.contexts[rows], self.shape)
+
+    @cached_property
+    def by_perturbation(self) -> sparse.csr_matrix:
+        """Which rows are of a perturbation (P, N)."""
+        return _members(self.which, self.shape[0])
+
+    @cached_property
+    def by_context(self) -> sparse.csr_matrix:
+        """Which rows are of a context (C, N)."""
+        return _members(self.contexts, self.shape[1])
+
+
+def _members(groups: NDArray[np.intp], number: int) -> sparse.csr_matrix:
+    n = len(groups)
+    return sparse.csr_matrix((np.ones(n), (groups, np.arange(n))), shape=(number, n))
+
+
+def gene_directions(values: NDArray[np.floating], which: NDArray[np.intp], noise: NDArray[np.float64]) -> NDArray:
+    """Orthonormal directions of genes (G, R) in which effects of a perturbation differ most between contexts.
+
+    Found with a random start in the space of genes, so that the order of rows makes no difference.
+
+    Parameters
+    ----------
+    values
+        Effects in units in which the noise of all genes is the same (N, G).
+    which
+        Number of the perturbation of every row (N,).
+    noise
+        Sampling variances of rows (N,).
+    """
+    precision = 1 / noise
+    of_perturbation = _members(which, int(which.max()) + 1)
+    mean = of_perturbation @ (precision[:, None] * values) / (of_perturbation @ precision)[:, None]
+    apart = (values - mean[which]) * np.sqrt(precision)[:, None]
+    n_genes = values.shape[1]
+    n_kept = min(_MOST_DIRECTIONS, n_genes)
+    start = np.random.default_rng(0).standard_normal((n_genes, min(n_kept + _MORE_DIRECTIONS, n_genes)))
+    found = np.linalg.qr(apart.T @ (apart @ start))[0]
+    for _ in range(_POWERS):
+        found = np.linalg.qr(apart.T @ (apart @ found))[0]
+    within = apart @ found
+    vectors = np.linalg.eigh(within.T @ within)[1]
+    return found @ vectors[:, ::-1][:, :n_kept]
+
+
+@dataclass(frozen=True, eq=False)
+class InteractionFactors:
+    r"""Effects :math:`z_{pc} = m_p + \sum_k a_{pk} b_{ck} l_k` and a rest, in R directions of genes.
+
+    What is the same in all contexts, m, is free; the factors a of perturbations are normal with variance 1, those of contexts b with
+    a variance for each factor, which is learned, so that factors that are not needed vanish.
+
+    Parameters
+    ----------
+    contexts, context_covariances
+        Factors b (C, K), and what is not known of them (C, K, K).
+    loadings
+        Directions l of unit length (K, R).
+    context_variances
+        Variances of the factors b (K,).
+    rest
+        Variance of what no factor explains, the same in all directions.
+    """
+
+    contexts: NDArray[np.float64]
+    context_covariances: NDArray[np.float64]
+    loadings: NDArray[np.float64]
+    context_variances: NDArray[np.float64]
+    rest: float
+
+    @classmethod
+    def fit(cls, rows: Rows) -> Self:
+        """Find the factors by expectation-maximisation.
+
+        Parameters
+        ----------
+        rows
+            Effects in directions of genes, of which the first vary most.
+
+        Returns
+        -------
+        The factors.
+        """
+        n_factors = min(_MOST_FACTORS, rows.values.shape[1])
+        factors = cls._start(rows, n_factors)
+        for _ in range(_EM_STEPS):
+            factors = factors._improved(rows, PerturbationFactors.of(factors, rows))
+        return factors
+
+    @classmethod
+    def _start(cls, rows: Rows, n_factors: int) -> Self:
+        """Factors along the directions, each with the contexts that differ most along it."""
+        of_perturbation = rows.by_perturbation
+        number = np.maximum(of_perturbation @ np.ones(len(rows.which)), 1)
+        apart = rows.values - (of_perturbation @ rows.values / number[:, None])[rows.which]
+        n_contexts = rows.shape[1]
+        contexts = np.zeros((n_contexts, n_factors))
+        for factor in range(n_factors):
+            table = sparse.csr_matrix((apart[:, factor], (rows.which, rows.contexts)), shape=rows.shape)
+            values, vectors = np.linalg.eigh((table.T @ table).toarray())
+            contexts[:, factor] = vectors[:, -1] * np.sqrt(max(values[-1], 0) / rows.shape[0])
+        return cls(
+            contexts=contexts,
+            context_covariances=np.zeros((n_contexts, n_factors, n_factors)),
+            loadings=np.eye(n_factors, rows.values.shape[1]),
+            context_variances=np.maximum(np.square(contexts).mean(axis=0), _LEAST),
+            rest=max(_START_SHARE * float(apart.var()), _LEAST),
+        )
+
+    def _improved(self, rows: Rows, known: PerturbationFactors) -> Self:
+        """Loadings, then contexts, then the rest, given what is known of perturbations."""
+        which, precision = rows.which, known.precision
+        own = known.factors[which]
+        # Loadings
+        left = (known.squares * known.gram).sum(axis=0)
+        weighted = precision[:, None] * own * known.apart
+        n_factors = len(left)
+        steady = (_LEAST + 1e-6 * np.trace(left) / n_factors) * np.eye(n_factors)
+        loadings = np.linalg.solve(left + steady, weighted.T @ rows.values)
+        lengths = np.linalg.norm(loadings, axis=1) + _LEAST
+        loadings /= lengths[:, None]
+        # Contexts
+        variances = self.context_variances * lengths**2
+        conserved = known.conserved(rows, loadings, known.centre * lengths)
+        projected = (rows.values - conserved[which]) @ loadings.T
+        of_context = rows.by_context
+        flat = (precision[:, None] * known.squares.reshape(len(known.squares), -1)[which]).reshape(len(which), -1)
+        needed = (of_context @ flat).reshape(-1, n_factors, n_factors) * (loadings @ loadings.T)
+        covariances = np.linalg.inv(needed + np.diag(1 / np.maximum(variances, _LEAST)))
+        contexts = np.einsum("ckl,cl->ck", covariances, of_context @ (precision[:, None] * own * projected))
+        variances = (np.square(contexts) + np.diagonal(covariances, axis1=1, axis2=2)).mean(axis=0)
+        # The rest
+        remains = rows.values - (own * contexts[rows.contexts]) @ loadings
+        of_perturbation = rows.by_perturbation
+        remains -= (of_perturbation @ (precision[:, None] * remains) / known.total[:, None])[which]
+        freedom = max(len(which) - int((np.diff(of_perturbation.indptr) > 0).sum()), 1) * rows.values.shape[1]
+        rest = max(float(np.square(remains).sum()) / freedom - float(rows.noise.mean()), _LEAST)
+        return type(self)(contexts, covariances, loadings, variances, rest)
+
+    def with_contexts_of(self, rows: Rows) -> Self:
+        """The same loadings with the contexts as more rows show them."""
+        found = self._improved(rows, PerturbationFactors.of(self, rows))
+        return type(self)(found.contexts, found.context_covariances, found.loadings, found.context_variances, self.rest)
+
+    def of_new_context(self, own: Rows, known: PerturbationFactors, others: Rows) -> NDArray[np.float64]:
+        """Factors of a context that had no part in the fit, for each of its rows from all but this one (n, K).
+
+        Parameters
+        ----------
+        own
+            Rows of the context.
+        known, others
+            What the rows of the other contexts tell of the perturbations, and these rows.
+        """
+        which = own.which
+        conserved = known.conserved(others, self.loadings, known.centre)
+        precision = 1 / (own.noise + self.rest + 1 / known.total[which])
+        needed = precision[:, None, None] * known.squares[which] * (self.loadings @ self.loadings.T)
+        right = precision[:, None] * known.factors[which] * ((own.values - conserved[which]) @ self.loadings.T)
+        everything = needed.sum(axis=0) + np.diag(1 / np.maximum(self.context_variances, _LEAST))
+        return np.linalg.solve(everything - needed, (right.sum(axis=0) - right)[:, :, None])[:, :, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class PerturbationFactors:
+    """What rows tell of the perturbations, given the factors of contexts and genes.
+
+    Parameters
+    ----------
+    factors, covariances
+        Expected factors a (P, K) and what is not known of them (P, K, K).
+    precision
+        Precision of every row, of its noise and the rest (N,).
+    total
+        Sum of them over the rows of a perturbation (P,), at least a little.
+    centre
+        Context factors, averaged with these over the contexts of a perturbation (P, K).
+    apart
+        Context factors of every row beyond that (N, K).
+    gram
+        Sum over the rows of a perturbation of their products, with what is not known of them (P, K, K).
+    """
+
+    factors: NDArray[np.float64]
+    covariances: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    total: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    apart: NDArray[np.float64]
+    gram: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, model: InteractionFactors, rows: Rows) -> Self:
+        """Posterior of the factors of perturbations, whatever is the same in all contexts."""
+        of_perturbation, n_factors = rows.by_perturbation, len(model.loadings)
+        precision = 1 / (rows.noise + model.rest)
+        total = np.maximum(of_perturbation @ precision, _LEAST)
+        own = model.contexts[rows.contexts]
+        centre = of_perturbation @ (precision[:, None] * own) / total[:, None]
+        apart = own - centre[rows.which]
+        products = apart[:, :, None] * apart[:, None] + model.context_covariances[rows.contexts]
+        products *= precision[:, None, None]
+        gram = (of_perturbation @ products.reshape(len(own), -1)).reshape(-1, n_factors, n_factors)
+        covariances = np.linalg.inv(np.eye(n_factors) + gram * (model.loadings @ model.loadings.T))
+        right = of_perturbation @ (precision[:, None] * apart * (rows.values @ model.loadings.T))
+        factors = np.einsum("pkl,pl->pk", covariances, right)
+        return cls(factors, covariances, precision, total, centre, apart, gram)
+
+    @property
+    def squares(self) -> NDArray[np.float64]:
+        """Expected products of the factors (P, K, K)."""
+        return self.factors[:, :, None] * self.factors[:, None] + self.covariances
+
+    def conserved(self, rows: Rows, loadings: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What is the same in all contexts (P, R)."""
+        mean = rows.by_perturbation @ (self.precision[:, None] * rows.values) / self.total[:, None]
+        return mean - (self.factors * centre) @ loadings

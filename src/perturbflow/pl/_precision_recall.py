@@ -1,0 +1,108 @@
+"""How well graphs rank the edges of a known one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perturbflow._checks import check_key
+from perturbflow.pl._drawing import DARK, drawing, finish, model_colors
+from perturbflow.pl._dynamics_results import as_list, ranked_pairs
+from perturbflow.screen._modality import takes_modality
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+
+@takes_modality
+def precision_recall(
+    adata: AnnData | MuData,
+    truth_key: str,
+    *,
+    keys: str | Sequence[str] = "dynamics_graph",
+    modality: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes:
+    """Precision against recall of the ranked pairs of graphs, beside a known network.
+
+    Pairs of the same evidence are taken together. The dotted line is chance, the share of pairs that are true; the legend
+    has the area under every curve over chance. Edges of a gene to itself do not count.
+
+    Parameters
+    ----------
+    adata
+        Cells with graphs (:func:`perturbflow.tl.infer_graph`).
+    truth_key
+        Known network in ``adata.varp``; row regulates column, and what is not 0 is an edge.
+    keys
+        The graphs in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant.
+    ax
+        Axes to draw on; those of a new figure if None.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    KeyError
+        If there is no such graph or network.
+    ValueError
+        If the network has no edge among the ranked pairs, or only edges.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.infer_graph(adata, method="partial_correlation")
+    >>> ax = pf.pl.precision_recall(adata, "true_graph")
+    >>> len(ax.lines)
+    2
+    """
+    check_key(truth_key, adata.varp, where="adata.varp", hint="Put the known network there; row regulates column.")
+    truth = adata.varp[truth_key]
+    truth = np.asarray(truth.toarray() if hasattr(truth, "toarray") else truth) != 0
+    names = as_list(keys, parameter="keys")
+    curves = {}
+    for name in names:
+        pairs = ranked_pairs(adata, name)
+        curves[name] = _curve(pairs, truth, adata.var_names, key=name)
+    colors = model_colors(names, lambda name: True)
+    with drawing(ax, figsize=(3.6, 3.2), show=show) as ax:
+        for name, (recall, precision, chance) in curves.items():
+            steps = np.diff(np.concatenate([[0.0], recall]))
+            ratio = float((steps * precision).sum() / chance)
+            ax.plot(recall, precision, color=colors[name], label=f"{name}: {ratio:.2f} × chance")
+        ax.axhline(chance, color=DARK, linestyle=":", linewidth=1)
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        ax.legend(frameon=False, fontsize="small")
+        finish(ax, f"edges of {truth_key}")
+    return ax
+
+
+def _curve(
+    pairs: pd.DataFrame, truth: NDArray[np.bool_], genes: pd.Index, *, key: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Recall and precision after every level of evidence, and the share of pairs that are true."""
+    is_true = truth[genes.get_indexer(pairs["source"]), genes.get_indexer(pairs["target"])]
+    if not is_true.any() or is_true.all():
+        msg = (
+            f"Expected true and false edges among the {len(pairs)} pairs of `adata.uns[{key!r}]`, found "
+            f"{int(is_true.sum())} true ones. Check which genes the known network and the graph have in common."
+        )
+        raise ValueError(msg)
+    _, place = np.unique(-pairs["evidence"].to_numpy(), return_inverse=True)
+    found = np.cumsum(np.bincount(place, weights=is_true))
+    return found / is_true.sum(), found / np.cumsum(np.bincount(place)), float(is_true.mean())
