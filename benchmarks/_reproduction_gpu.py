@@ -74,8 +74,14 @@ def of_gpu(file: Path | None, scenario: str, *, minutes: float, quick: bool, out
 def _fit(adata: Any, options: dict[str, Any]) -> float:
     """Fit the preset; the seconds it took."""
     begun = time.perf_counter()
+    of_model = {name: options[name] for name in ("network", "width") if name in options}
     pf.tl.fit_flow(
-        adata, preset="primeflow", guidance=1.0, calibrate=False, patience=1_000, progress_bar=False, **options
+        adata,
+        preset="primeflow",
+        max_steps=options["max_steps"],
+        model_kwargs={"guidance": 1.0, **of_model},
+        plan_kwargs={"calibrate": False, "patience": 1_000, "batch_size": options["batch_size"]},
+        progress_bar=False,
     )
     return time.perf_counter() - begun
 

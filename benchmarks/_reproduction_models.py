@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,7 @@ from _gpu_work import Training
 from _gpu_work import new_flow as new_gene_flow
 from _training import PCAFlow
 
-from perturbflow.flow import TrainingSettings
-from perturbflow.train._presets import PRESETS
+from perturbflow.train._flow_options import FlowOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +41,8 @@ class Recipe:
     learning_rate: float
 
 
-UNET = {name: PRESETS["primeflow"].options[name] for name in ("network", "width", "n_blocks", "network_options")}
+PRESET = FlowOptions.of("primeflow")
+UNET = {name: PRESET.model[name] for name in ("network", "width", "n_blocks", "network_options")}
 MODELS: Mapping[tuple[str, str], Recipe] = {
     ("genes", "U-Net"): Recipe(UNET, 2e-3),
     ("genes", "MLP"): Recipe({"network": "mlp", "width": 256, "n_blocks": 2}, 1e-3),
@@ -99,13 +99,14 @@ class Model:
             torch.manual_seed(seed)
             self.flow = new_gene_flow(cells, dict(options), device, mixed=False)
         n_steps = max(1, round(n_cells / batch_size))
-        settings = dict(PRESETS["primeflow"].settings) | {
-            "max_steps": n_steps,
-            "batch_size": batch_size,
-            "learning_rate": recipe.learning_rate if learning_rate is None else learning_rate,
-            "seed": seed,
-        }
-        self.training = Training(self.flow, cells, TrainingSettings(**settings))
+        settings = replace(
+            PRESET.training,
+            max_steps=n_steps,
+            batch_size=batch_size,
+            learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
+            seed=seed,
+        )
+        self.training = Training(self.flow, cells, settings)
 
     def train(self, shares: Sequence[float]) -> Iterator[tuple[int, float]]:
         """Train, and stop at shares of the whole with the averaged weights in the flow; cells seen and seconds so far."""
