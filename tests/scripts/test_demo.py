@@ -21,6 +21,8 @@ def test_demo_prints_its_table_and_saves_figures(run, tmp_path):
     assert list(graphs.index) == ["sparse neural ODE", "partial correlation", "correlation", "random"]
     assert graphs.loc["random", "AUROC"] == 0.5
     assert graphs["AUPRC"].between(0, 1).all()
+    screen = pd.read_csv(tmp_path / "out/screen_graph.csv", index_col=0)["AUPRC"]
+    assert screen["sparse dynamics"] > screen["partial correlation"] > screen["random"]
     figures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert {"dynamics_graph.png", "knockout_response.png", "evaluation.png"} <= set(figures)
     assert all((tmp_path / "out" / name).stat().st_size > 10_000 for name in figures)
