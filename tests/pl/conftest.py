@@ -71,6 +71,7 @@ def _analysed_dynamics(_fitted_dynamics):
     """Time courses with all that a plot of dynamics can show."""
     adata = _fitted_dynamics.copy()
     tl.infer_graph(adata, n_bootstraps=0)
+    tl.infer_graph(adata, method="correlation", key_added="correlation")
     tl.forecast(adata)
     tl.simulate_knockout(adata, "gene0")
     return adata

@@ -31,7 +31,12 @@ SCREEN: dict[str, Callable[..., Any]] = {
 }
 DYNAMICS: dict[str, Callable[..., Any]] = {
     "dynamics_graph": pl.dynamics_graph,
+    "edge_stability": pl.edge_stability,
+    "graph_comparison": lambda adata, **options: pl.graph_comparison(
+        adata, ["dynamics_graph", "correlation"], **options
+    ),
     "knockout_response": pl.knockout_response,
+    "precision_recall": lambda adata, **options: pl.precision_recall(adata, "true_graph", **options),
     "regulators": pl.regulators,
     "sparsity_path": pl.sparsity_path,
     "trajectories": lambda adata, **options: pl.trajectories(adata, ["gene0", "gene1"], **options),

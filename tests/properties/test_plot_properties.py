@@ -27,7 +27,10 @@ ENTRIES: tuple[Any, ...] = (
     {"edges": None},
     {"edges": 3},
 )
-DEFAULT_KEYS = {name: signature(getattr(pl, name)).parameters["key"].default for name in pl.__all__}
+KEYS = {
+    name: next(p for p in signature(getattr(pl, name)).parameters.values() if p.name in ("key", "keys"))
+    for name in pl.__all__
+}
 
 
 @pytest.mark.parametrize("name", pl.__all__)
@@ -36,14 +39,15 @@ DEFAULT_KEYS = {name: signature(getattr(pl, name)).parameters["key"].default for
 def test_results_that_are_absent_or_something_else_are_refused(name, data, unchanged):
     n, d = data.draw(st.sampled_from((0, 1, 4))), data.draw(st.sampled_from((0, 1, 5)))
     adata = AnnData(logged(n, d, seed=0))
-    key = data.draw(st.sampled_from((DEFAULT_KEYS[name], *ODD_NAMES[:4])))
+    default = KEYS[name].default if isinstance(KEYS[name].default, str) else "dynamics_graph"
+    key = data.draw(st.sampled_from((default, *ODD_NAMES[:4])))
     if data.draw(st.booleans()):
         adata.uns[key] = data.draw(st.sampled_from(ENTRIES))
-    named = {"trajectories": [["gene0"]]}.get(
+    named = {"trajectories": [["gene0"]], "precision_recall": ["truth"]}.get(
         name, ["A"] if "perturbation" in signature(getattr(pl, name)).parameters else []
     )
     with unchanged(adata), pytest.raises((KeyError, TypeError, ValueError), match="^['\"]?Expected"):
-        getattr(pl, name)(adata, *named, key=key)
+        getattr(pl, name)(adata, *named, **{KEYS[name].name: key if KEYS[name].name == "key" else [key, key]})
 
 
 @few

@@ -79,7 +79,7 @@ class SparseNODE(RegisteredModel):
     >>> held.shape, float(abs(held[..., 0]).max())
     ((6, 3, 5), 0.0)
     >>> model.graph().columns.tolist()
-    ['source', 'target', 'weight', 'sign', 'confidence', 'evidence']
+    ['source', 'target', 'weight', 'sign', 'confidence', 'evidence', 'kept']
     """
 
     _fields_key = DYNAMICS_FIELDS_KEY
