@@ -5,7 +5,6 @@ A process of its own, since scvi-tools looks for Ray once, when it is imported.
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from functools import partial
@@ -37,14 +36,14 @@ class Report:
 
 
 class Tuner:
-    """Every combination of the lists of a search space, one after the other."""
+    """The settings of the lists of a search space, side by side, one trial after the other."""
 
     def __init__(self, trainable: Any, param_space: dict[str, Any], **options: Any) -> None:
         self.trainable, self.space = trainable, param_space
 
     def fit(self) -> list[dict[str, Any]]:
         model, train = self.space["model_params"], self.space["train_params"]
-        for width, rate in itertools.product(model["width"], train["plan_kwargs"]["learning_rate"]):
+        for width, rate in zip(model["width"], train["plan_kwargs"]["learning_rate"], strict=True):
             REPORTED.append({"width": width, "learning_rate": rate})
             plan = train["plan_kwargs"] | {"learning_rate": rate}
             self.trainable({"model_params": model | {"width": width}, "train_params": train | {"plan_kwargs": plan}})
