@@ -26,13 +26,13 @@ class Settings:
 class Report:
     """Ray's callback, which reports a metric when Lightning has trained."""
 
-    def __init__(self, metrics: str, on: str, *, save_checkpoints: bool) -> None:
-        self.metrics = metrics
+    def __init__(self, metrics: str | list[str], on: str, *, save_checkpoints: bool) -> None:
+        self.metric = metrics if isinstance(metrics, str) else metrics[0]
         assert on == "train_end"
         assert not save_checkpoints
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        REPORTED[-1]["metric"] = float(trainer.callback_metrics[self.metrics])
+        REPORTED[-1]["metric"] = float(trainer.callback_metrics[self.metric])
 
 
 class Tuner:

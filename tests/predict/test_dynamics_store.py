@@ -85,7 +85,8 @@ def test_an_interrupted_fit_says_so_wherever_it_is_used(fitted_dynamics, tmp_pat
     ):
         with pytest.warns(UserWarning, match=said) as warned:
             use()
-        assert {one.filename for one in warned} == {__file__}
+        # anndata has warnings of its own with the newest pandas.
+        assert {one.filename for one in warned if "interrupted" in str(one.message)} == {__file__}
 
 
 def test_fits_of_earlier_versions_do_not_say_whether_they_were_interrupted(fitted_dynamics):
