@@ -43,9 +43,8 @@ def test_results_that_are_absent_or_something_else_are_refused(name, data, uncha
     key = data.draw(st.sampled_from((default, *ODD_NAMES[:4])))
     if data.draw(st.booleans()):
         adata.uns[key] = data.draw(st.sampled_from(ENTRIES))
-    named = {"trajectories": [["gene0"]], "precision_recall": ["truth"]}.get(
-        name, ["A"] if "perturbation" in signature(getattr(pl, name)).parameters else []
-    )
+    arguments: dict[str, list[Any]] = {"trajectories": [["gene0"]], "precision_recall": ["truth"]}
+    named = arguments.get(name, ["A"] if "perturbation" in signature(getattr(pl, name)).parameters else [])
     with unchanged(adata), pytest.raises((KeyError, TypeError, ValueError), match="^['\"]?Expected"):
         getattr(pl, name)(adata, *named, **{KEYS[name].name: key if KEYS[name].name == "key" else [key, key]})
 
