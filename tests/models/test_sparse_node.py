@@ -71,6 +71,11 @@ def test_saved_model_is_the_same(trained, adata, tmp_path, with_adata):
     for name, value in trained.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[name]), name
     assert again.history.keys() == trained.history.keys()
+    if not with_adata:
+        with pytest.raises(
+            ValueError, match="Expected cells for 2 bootstraps, found a model that was loaded without any"
+        ):
+            again.graph(n_bootstraps=2)
 
 
 def test_history_is_tables_by_stage(trained):

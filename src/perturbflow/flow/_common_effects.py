@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from perturbflow.flow._ridge_split import RidgeSplit
 
 _ROUNDS = 5  # in which contexts and levels are told apart
+_SAME = 1e-9  # difference of weights
 
 
 def common_effects(
@@ -43,7 +44,7 @@ def common_effects(
     sums = sparse.csr_matrix((np.ones(n_groups), (place, np.arange(n_groups))), shape=(n_contexts, n_groups))
     counts = np.bincount(place)
     means, spreads = np.empty((2, n_contexts, effects.shape[1]))
-    is_same = n_contexts == 1 or _have_the_same(measured, place, n_contexts)
+    is_same = _have_the_same(measured, sums)
     for genes in measured.gene_blocks():
         own, noise = effects[:, genes].astype(np.float64), variances[:, genes].astype(np.float64)
         weights = 1 / (noise + _scatter(own, noise, sums, counts)[place])
@@ -73,15 +74,11 @@ def _scatter(
     return found
 
 
-def _have_the_same(measured: Measurements, place: NDArray[np.intp], n_contexts: int) -> bool:
+def _have_the_same(measured: Measurements, sums: sparse.csr_matrix) -> bool:
     """Whether all contexts have the same levels as often."""
-    n_levels = measured.design.shape[1]
-    in_context = sparse.csr_matrix(
-        (np.ones(len(place)), (place, np.arange(len(place)))), shape=(n_contexts, len(place))
-    )
-    found = sparse.csr_matrix(in_context @ measured.design)
-    first = sparse.csr_matrix(np.ones((n_contexts, 1))) @ found[0]
-    return n_levels == 0 or abs(found - first).max() < 1e-9
+    found = sparse.csr_matrix(sums @ measured.design)
+    first = sparse.csr_matrix(np.ones((found.shape[0], 1))) @ found[0]
+    return abs(found - first).max() < _SAME
 
 
 def _of_levels(

@@ -55,6 +55,13 @@ class EdgePairs:
         above, tied = self.strength > limit, self.strength == limit
         return above + tied * ((k - above.sum()) / tied.sum())
 
+    def precision_and_recall(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Both after every distinct strength, from the highest: pairs of equal strength enter together (t,), (t,)."""
+        order = np.argsort(-self.strength, kind="stable")
+        last_of_ties = np.append(np.diff(self.strength[order]) != 0, True)
+        found = np.cumsum(self.is_edge[order])[last_of_ties]
+        return found / (np.flatnonzero(last_of_ties) + 1), found / found[-1]
+
     def predicted(self, threshold: float) -> NDArray[np.bool_]:
         if not threshold >= 0:
             msg = (

@@ -119,11 +119,8 @@ def average_precision(edge_scores: Network, truth: Network, *, candidates: NDArr
     """
     pairs = edge_pairs(edge_scores, truth, candidates)
     pairs.check_both_kinds()
-    order = np.argsort(-pairs.strength, kind="stable")
-    found = np.cumsum(pairs.is_edge[order])
-    last_of_ties = np.append(np.diff(pairs.strength[order]) != 0, True)
-    n_above, found = np.flatnonzero(last_of_ties) + 1, found[last_of_ties]
-    return float((np.diff(found, prepend=0) * found / n_above).sum() / found[-1])
+    precision, recall = pairs.precision_and_recall()
+    return float((np.diff(recall, prepend=0) * precision).sum())
 
 
 def early_precision(edge_scores: Network, truth: Network, *, candidates: NDArray[np.bool_] | None = None) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow._checks import check_key
+from perturbflow.metrics._edge_pairs import EdgePairs
 from perturbflow.pl._drawing import DARK, drawing, finish, model_colors
 from perturbflow.pl._dynamics_results import as_list, ranked_pairs
 from perturbflow.screen._modality import takes_modality
@@ -73,17 +74,15 @@ def precision_recall(
     """
     check_key(truth_key, adata.varp, where="adata.varp", hint="Put the known network there; row regulates column.")
     truth = adata.varp[truth_key]
-    truth = np.asarray(truth.toarray() if hasattr(truth, "toarray") else truth) != 0
+    truth = np.asarray(truth.toarray() if hasattr(truth, "toarray") else truth)
     names = as_list(keys, parameter="keys")
-    curves = {}
-    for name in names:
-        pairs = ranked_pairs(adata, name)
-        curves[name] = _curve(pairs, truth, adata.var_names, key=name)
+    graphs = {name: _judged(ranked_pairs(adata, name), truth, adata.var_names, key=name) for name in names}
     colors = model_colors(names, lambda name: True)
     with drawing(ax, figsize=(3.6, 3.2), show=show) as ax:
-        for name, (recall, precision, chance) in curves.items():
-            steps = np.diff(np.concatenate([[0.0], recall]))
-            ratio = float((steps * precision).sum() / chance)
+        for name, judged in graphs.items():
+            precision, recall = judged.precision_and_recall()
+            chance = judged.is_edge.mean()
+            ratio = (np.diff(recall, prepend=0) * precision).sum() / chance
             ax.plot(recall, precision, color=colors[name], label=f"{name}: {ratio:.2f} × chance")
         ax.axhline(chance, color=DARK, linestyle=":", linewidth=1)
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
@@ -92,17 +91,14 @@ def precision_recall(
     return ax
 
 
-def _curve(
-    pairs: pd.DataFrame, truth: NDArray[np.bool_], genes: pd.Index, *, key: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Recall and precision after every level of evidence, and the share of pairs that are true."""
-    is_true = truth[genes.get_indexer(pairs["source"]), genes.get_indexer(pairs["target"])]
-    if not is_true.any() or is_true.all():
+def _judged(pairs: pd.DataFrame, truth: NDArray[np.float64], genes: pd.Index, *, key: str) -> EdgePairs:
+    """Ranked pairs beside what is known of them."""
+    source, target = genes.get_indexer(pairs["source"]), genes.get_indexer(pairs["target"])
+    judged = EdgePairs(pairs["evidence"].to_numpy(dtype=float), truth[source, target], source, target)
+    if not judged.is_edge.any() or judged.is_edge.all():
         msg = (
             f"Expected true and false edges among the {len(pairs)} pairs of `adata.uns[{key!r}]`, found "
-            f"{int(is_true.sum())} true ones. Check which genes the known network and the graph have in common."
+            f"{int(judged.is_edge.sum())} true ones. Check which genes the known network and the graph have in common."
         )
         raise ValueError(msg)
-    _, place = np.unique(-pairs["evidence"].to_numpy(), return_inverse=True)
-    found = np.cumsum(np.bincount(place, weights=is_true))
-    return found / is_true.sum(), found / np.cumsum(np.bincount(place)), float(is_true.mean())
+    return judged

@@ -91,7 +91,8 @@ def fitted_graph(
 ) -> Graph:
     """Read the graph of a fitted field; see :func:`perturbflow.tl.infer_graph`.
 
-    Without cells, as in a model that was loaded alone, it is that of the fit: neither bootstraps nor covariation join.
+    Without cells, as in a model that was loaded alone, it is that of the fit: covariation does not join, and there are no
+    bootstraps (a ValueError).
     """
     model = stored.model
     jacobian = model.jacobian()
@@ -105,7 +106,13 @@ def fitted_graph(
     weight = np.where(model.support(), weight, 0.0)
     evidence = model.evidence if model.evidence.size else np.abs(weight)
     confidence = (weight != 0).astype(float)
-    if n_bootstraps and adata is not None:
+    if n_bootstraps:
+        if adata is None:
+            msg = (
+                f"Expected cells for {n_bootstraps} bootstraps, found a model that was loaded without any. Load it with "
+                "`adata`, or leave `n_bootstraps` at 0."
+            )
+            raise ValueError(msg)
         found: Stability = stability(adata, stored, n_fits=n_bootstraps, n_jobs=n_jobs, seed=seed)
         # The fit itself is one of the fits.
         share = 1 / (n_bootstraps + 1)
