@@ -76,14 +76,11 @@ def test_rounding_takes_the_nearer_of_zero_and_the_smallest_value():
     assert GeneSupport.of([X]).rounded().within(cells).tolist() == [[0.0, np.float32(0.1), 1.0], [0.5, 0.0, 0.0]]
 
 
-def test_thresholds_are_stored_and_those_of_earlier_versions_are_0():
+def test_thresholds_are_stored():
     support = replace(GeneSupport.of([X]), zero_below=np.array([0.4, 0.2, 1.2], dtype=np.float32))
     arrays = support.to_arrays()
     np.testing.assert_array_equal(GeneSupport.from_arrays(arrays).zero_below, support.zero_below)
     assert GeneSupport.of([X]).to_arrays()["zero_below"].tolist() == [0.0, 0.0, 0.0]
-    del arrays["zero_below"]
-    cells = np.array([[0.1, 0.1, 0.1]], dtype=np.float32)
-    np.testing.assert_array_equal(GeneSupport.from_arrays(arrays).within(cells), [[0.5, np.float32(0.1), 1.0]])
 
 
 def test_values_that_may_be_negative_stay():

@@ -138,12 +138,12 @@ class GeneSupport:
         Parameters
         ----------
         arrays
-            Every array by name; earlier versions stored no ``zero_below``.
+            Every array by name.
 
         Returns
         -------
         The support.
         """
-        found = {field.name: np.asarray(arrays[field.name]) for field in fields(cls) if field.name in arrays}
+        found = {field.name: np.asarray(arrays[field.name]) for field in fields(cls)}
         largest = np.where(found["largest"] > 0, found["largest"], np.inf).astype(np.float32)
         return cls(**found | {"largest": largest})
