@@ -24,6 +24,9 @@ pip_install := $(bin)/python -m pip install --quiet $(addprefix --constraint ,$(
 # Processes side by side that each have a thread for every core wait for each other. Numba sets the number for torch, too.
 side_by_side := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
+# What one process has compiled is there for those that tests start, and for the next run, whatever the environment says.
+side_by_side += PYTHONDONTWRITEBYTECODE=
+
 # Extra options, for example `make test ARGS="-x tests/flow"`.
 ARGS ?=
 
