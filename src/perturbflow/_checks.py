@@ -115,7 +115,8 @@ def check_key(key: str, available: Iterable[object], *, where: str, hint: str = 
     """Raise KeyError unless ``key`` is available in ``where``, which is for example ``adata.obs``."""
     names = [name for name in available if isinstance(name, str)]  # `None` stands for X among the layers
     if key not in names:
-        msg = f"Expected {key!r} in `{where}`, found {listing(nearest(key, names))}. {hint}".rstrip()
+        advice = hint or ("Name one of these." if names else f"Add {key!r} first.")
+        msg = f"Expected {key!r} in `{where}`, found {listing(nearest(key, names))}. {advice}"
         raise KeyError(msg)
 
 
