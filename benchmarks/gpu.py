@@ -106,7 +106,9 @@ def speeds(device: torch.device, *, quick: bool, clock: Any) -> None:
 def convergence(cells: CellData, held_out: np.ndarray, device: torch.device, *, quick: bool, clock: Any) -> None:
     """Train the paper's preset, and print the energy distance against the cells seen."""
     options = FlowOptions.of("primeflow", model_kwargs={"width": 8} if quick else {})
-    changes: dict[str, Any] = {"max_steps": 20} if quick else {"max_steps": 100_000, "batch_size": 256}
+    changes: dict[str, Any] = (
+        {"max_steps": 20, "batch_size": 24} if quick else {"max_steps": 100_000, "batch_size": 256}
+    )
     training_cells = cells.subset(np.flatnonzero(~held_out))
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
     flow = new_flow(training_cells, options.model, device, mixed=mixed)
