@@ -130,8 +130,7 @@ def fit_additive(
     remaining = measured.effects.copy()
     if len(seen) > 1:
         observed, common, noise = common_effects(measured, split)
-        common, _ = _posterior(observed, common, noise, carry, scales, measured.strata)
-        shared = carry.everywhere(observed, common)
+        shared = carry.everywhere(observed, _posterior(observed, common, noise, carry, scales, measured.strata)[0])
         for genes in measured.gene_blocks():
             start[seen, genes], fitted = _divide(measured, split, shared[:, genes], genes)
             remaining[:, genes] += measured.beyond(fitted, which, genes) - fitted
@@ -278,7 +277,7 @@ def _shrink(
     carry: Carry,
     scales: Sequence[float],
     strata: NDArray[np.intp],
-) -> tuple[NDArray[np.integer], NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.integer], NDArray[np.floating], NDArray[np.floating]]:
     """Average the groups of each context by precision, then shrink: contexts (O,), means and variances there (O, G)."""
     order = np.argsort(which, kind="stable")
     observed, firsts, counts = np.unique(which[order], return_index=True, return_counts=True)
@@ -301,10 +300,10 @@ def _posterior(
     carry: Carry,
     scales: Sequence[float],
     strata: NDArray[np.intp],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Posterior means and variances (O, G) of effects in the contexts where they were measured."""
     places = np.searchsorted(carry.measured, observed)
     mean, spread = posterior_effects(
         effects.T, noise.T, observed=places.tolist(), covariances=carry.covariances, scales=scales, strata=strata
     )
-    return mean.T[places], spread.T
+    return mean.T, spread.T
