@@ -102,7 +102,8 @@ def cross_validate(
             if 0 < is_left_out.sum() < len(screen.perturbed):
                 left_out = np.flatnonzero(is_left_out)
                 judged = whole.take(left_out[_judged(whole.n_cells[left_out], whole.n_genes, rng)])
-                yield from _predict(whole, np.flatnonzero(~is_left_out), judged, judged, screen, features)
+                if len(judged):
+                    yield from _predict(whole, np.flatnonzero(~is_left_out), judged, judged, screen, features)
                 n_judged += len(judged)
                 if n_judged >= _enough(whole.n_genes):
                     break
@@ -110,6 +111,8 @@ def cross_validate(
     n_judged = 0
     for part in _random_parts(cells, n_folds, rng):
         judged = part.take(_judged(part.n_cells * ~part.is_control, part.n_genes, rng))
+        if not len(judged):  # conditions of few cells
+            continue
         entire = whole.take(screen.find(judged))
         n_judged += len(judged)
         # In place, since sums can be as large as memory allows; controls stay.

@@ -10,7 +10,7 @@ import numpy as np
 from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,6 +23,7 @@ _NULL_PSEUDO_GENES = 10.0
 _STEADYING_GENES = 5.0  # with the weights of all, added to every stratum
 _EM_STEPS = 60
 _VALUES_AT_ONCE = 300_000  # so that arrays of a scale stay in the cache
+_LEAST_SHARE = 0.03  # of what is no null, of a covariance that is kept
 _LEAST_RESPONSIBILITY = 1e-12  # of a mixture component for any gene; less makes no difference
 
 
@@ -166,6 +167,34 @@ def posterior_effects(
         within = noise * effect + np.square(noise) * (squares - precisions) - np.square(taken)
         spreads[:, block.genes] = np.maximum(within + null * (effect * measured - 2 * taken) * measured, 0)
     return means.T, spreads.T
+
+
+def likely_covariances(
+    sets: Iterable[tuple[NDArray[np.integer], NDArray[np.floating], NDArray[np.floating]]],
+    *,
+    covariances: Sequence[ContextCovariance],
+    scales: Sequence[float],
+    strata: NDArray[np.intp],
+) -> list[ContextCovariance]:
+    """Covariances that have a thirtieth or so of the weight, or more, in the mixtures of some sets of effects.
+
+    Parameters
+    ----------
+    sets
+        Numbers of the observed contexts (O,), effects there and their variances (O, G), one for each set.
+    covariances, scales, strata
+        As in :func:`posterior_effects`.
+
+    Returns
+    -------
+    Those covariances, at least one.
+    """
+    weights = np.zeros(len(covariances))
+    for observed, effects, variances in sets:
+        for block in _blocks(effects.T, variances.T, observed.tolist(), covariances, scales, strata):
+            for covariance, _, shares, _ in block.components:
+                weights[covariances.index(covariance)] += shares.sum()
+    return [covariances[place] for place in np.flatnonzero(weights >= _LEAST_SHARE * weights.sum())]
 
 
 @dataclass(frozen=True, eq=False)
