@@ -169,10 +169,10 @@ def fit_additive(
     told = tell_contexts(
         measured, shared, effects, beyond, fitted_levels, between, expected.means[measured.levels], scales
     )
-    for level, variance in told.spreads.items():
-        effect_variances[level] = variance
-    level, context = measured.design[told.groups].indices, which[told.groups]
-    remaining[told.groups] = measured.effects[told.groups] - (shared[context] + effects[level, context])
+    for better, variance in told.spreads.items():
+        effect_variances[better] = variance
+    alone, context = measured.design[told.groups].indices, which[told.groups]
+    remaining[told.groups] = measured.effects[told.groups] - (shared[context] + effects[alone, context])
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
