@@ -168,7 +168,13 @@ def fit_additive(
     own = carry.measured
     spread, scale = _mean_squares(shared[own], effects[:, own], effect_variances, fitted_levels)
     between = context_variances(measured, scale)
-    told = tell_contexts(measured, shared, effects, beyond, fitted_levels, between)
+    told = tell_contexts(
+        measured, shared, effects, beyond, fitted_levels, between, expected.means[measured.levels], scales
+    )
+    for better, variance in told.spreads.items():
+        effect_variances[better] = variance
+    alone, context = measured.design[told.groups].indices, which[told.groups]
+    remaining[told.groups] = measured.effects[told.groups] - (shared[context] + effects[alone, context])
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
@@ -177,7 +183,7 @@ def fit_additive(
         effect_variances=effect_variances,
         interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
         context_variances=between,
-        told_variances=told,
+        told_variances=told.variances,
         base_precisions=_base_precisions(measured, spread, n_contexts),
         fraction=np.array([expected.fraction]),
     )

@@ -33,6 +33,9 @@ class LawUncertainty:
         Of the angle of the share of cells that express a gene (G,).
     mean
         Of the mean of its expressed values (G,).
+    correlation
+        Correlation of the errors of both (G,). Where an effect is shrunken or carried it is off in both in the same way, as
+        effects on both agree; what is sampled of both is independent.
 
     Examples
     --------
@@ -51,6 +54,7 @@ class LawUncertainty:
 
     angle: NDArray[np.float32]
     mean: NDArray[np.float32]
+    correlation: NDArray[np.float32]
 
 
 def law_uncertainty(
@@ -87,15 +91,21 @@ def law_uncertainty(
         measured = _sampling_variances(prior, float(prior.group_cells[same]), expressed)
     if len(active) == 1 and same >= 0 and len(prior.groups.here(int(active[0]), context.index)) == 1:
         # The effect is known from these cells alone; as far as it is not shrunken, so is what it is added to.
-        total += (1 - np.minimum(total / measured, 1)) ** 2 * base
+        sampled = np.minimum(total / measured, 1)
+        inferred = (1 - sampled) * total
+        total += (1 - sampled) ** 2 * base
     else:
+        inferred = total.copy()
         # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
         total += max((len(active) - 1) ** 2, 1) * base + max(len(active) - 1, 0) * prior.interaction_variances
         if same >= 0:  # from its own cells as well, and alone a component is no more additive than with others
             total += prior.interaction_variances if len(active) == 1 else 0
-            total = total * measured / (total + measured)
+            sampled = total / (total + measured)
+            total = sampled * measured
+            inferred *= (1 - sampled) ** 2
     angle, mean = np.sqrt(total).astype(np.float32)
-    return LawUncertainty(angle, mean)
+    correlation = prior.agreement * np.sqrt((inferred / total).prod(axis=0))
+    return LawUncertainty(angle, mean, correlation.astype(np.float32))
 
 
 def _dose_variance(
