@@ -80,10 +80,11 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     are ranked by the mean of these shares.
 
     With perturbations they are ranked by a share times how sure an effect is. Of regulators that were held, the share is
-    that of :func:`mean_rate_path`, and an effect as sure as its :func:`mean_rate_correlations` and the
-    probability that there is any total effect. Of the others it is the share of covariation within conditions, times the
-    mean absolute partial correlation of levels and of their normal scores: what moved them between conditions moved
-    the targets of other genes as well.
+    that of :func:`mean_rate_path`, and an effect is as sure as its :func:`mean_rate_correlations` and the probability that
+    there is any total effect. Of the others it is as sure as a partial correlation within conditions, as what moved them
+    between conditions moved the targets of other genes as well. Their share is unknown, and the root mean square of all
+    shares is taken. Levels or their normal scores are used, whichever have the smaller partial correlations: where the scale
+    is right, regulators explain away more of what is indirect.
 
     Parameters
     ----------
@@ -106,39 +107,39 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     >>> bool(found.evidence[0, 1] > found.evidence[0, 2]), found.sign[0, 1]
     (True, np.float64(1.0))
     """
-    d, few = cells.n_genes, list(cells.regulators)
     possible = possible_edges(cells)
     held = cells.held.any(axis=0)
-    score, signed = np.zeros((d, d)), np.zeros((d, d))
-    if not held[few].all():
-        score, signed, sure = _covariation(cells)
-        if held[few].any():
-            score *= sure
-    if held[few].any():
-        shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS), d)
+    if held[list(cells.regulators)].any():
+        shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS), cells.n_genes)
         sure = np.abs(mean_rate_correlations(cells)) * total_effect_probability(cells)
-        score[held], signed[held] = np.abs(shares[held]) * sure.T[held], shares[held]
+        signed = shares * sure.T
+        typical = np.sqrt((shares[possible] ** 2).mean())
+        signed[~held] = typical * _clearest(cells).T[~held]
+        score = np.abs(signed)
+    else:
+        parts = _covariation(cells)
+        score, signed = np.abs(parts).sum(axis=0), np.sum(parts, axis=0)
     return SnapshotEvidence(evidence=evidence_ranks(score, possible), sign=np.where(possible, np.sign(signed), 0.0))
 
 
-def _covariation(cells: Snapshot) -> tuple[Array, Array, Array]:
-    """Mean share of every gene in what acts on a target by three kinds of evidence, the same with signs, how sure it is.
+def _clearest(cells: Snapshot) -> Array:
+    """Partial correlations within conditions, of levels or of normal scores, whichever are smaller; rows are targets."""
+    correlations = (_shrunken_correlations(each.within) for each in (cells, cells.scored()))
+    return min((partial_correlations(each, cells.regulators) for each in correlations), key=np.linalg.norm)
 
-    All (d, d), rows regulate columns.
-    """
+
+def _covariation(cells: Snapshot) -> list[Array]:
+    """Signed shares of every gene in what acts on a target, by three kinds of evidence (d, d), rows regulate columns."""
     d, few = cells.n_genes, cells.regulators
     spread = np.sqrt(np.diag(cells.within))
     saturating = (1 - SHRINKAGE) * cells.response_covariance / np.where(spread > 0, spread, 1.0)
     np.fill_diagonal(saturating, np.where(spread > 0, np.diag(saturating) / (1 - SHRINKAGE), 1.0))
-    linear, monotone = _shrunken_correlations(cells.within), _shrunken_correlations(cells.scored().within)
-    direct = [partial_correlations(each, few) for each in (monotone, linear)]
-    parts = [
+    monotone = _shrunken_correlations(cells.scored().within)
+    return [
         _shares(lyapunov_path(saturating, few, STANDING_STRENGTHS), d),
-        _shares(direct[:1], d),
+        _shares([partial_correlations(monotone, few)], d),
         RANKS_WEIGHT * _shares(lyapunov_path(monotone, few, STANDING_STRENGTHS), d),
     ]
-    weight = 2 + RANKS_WEIGHT
-    return np.abs(parts).sum(axis=0) / weight, np.sum(parts, axis=0) / weight, np.abs(direct).mean(axis=0).T
 
 
 def _shrunken_correlations(covariance: Array) -> Array:
