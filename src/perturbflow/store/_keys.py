@@ -128,6 +128,14 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
                 "_params": _mapping("metrics", "left_out", "report"),
             },
         ),
+        "response_parts": Record(
+            "pf.tl.explain_response",
+            "an earlier explanation",
+            {
+                "": _table("perturbation", "total", "template", "interaction", "reliability"),
+                "_summary": _table("part", "share_of_effect"),
+            },
+        ),
         "ranked_perturbations": Record(
             "pf.tl.rank_perturbations",
             "an earlier ranking",

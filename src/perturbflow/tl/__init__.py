@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perturbflow.tl._evaluate import evaluate
+from perturbflow.tl._explain_response import explain_response
 from perturbflow.tl._export_evaluation import export_evaluation
 from perturbflow.tl._fit_dynamics import fit_dynamics
 from perturbflow.tl._fit_flow import fit_flow
@@ -17,6 +18,7 @@ from perturbflow.tl._write_cell_eval import write_cell_eval
 
 __all__ = [
     "evaluate",
+    "explain_response",
     "export_evaluation",
     "fit_dynamics",
     "fit_flow",
