@@ -128,6 +128,11 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
                 "_params": _mapping("metrics", "left_out", "report"),
             },
         ),
+        "next_perturbations": Record(
+            "pf.tl.next_perturbations",
+            "an earlier choice",
+            {"": _table("perturbation", "reduction", "cumulative_share"), "_params": _mapping("n_cells", "variance")},
+        ),
         "response_parts": Record(
             "pf.tl.explain_response",
             "an earlier explanation",
