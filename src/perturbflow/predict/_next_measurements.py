@@ -115,7 +115,7 @@ def measurable(fitted: FittedFlow, perturbation: NDArray[np.floating], contexts:
         share, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)
         variances = covariance[:, place, place]
         if n_more and kind == "seen":
-            variances = _with_own_cells(fitted, perturbation, context, share, variances)
+            variances = with_own_cells(fitted, perturbation, context, share, variances)
         sds = np.sqrt(variances)
         # On mean expression, by the errors of shares and of means as for any prediction.
         scale = np.stack([mean * share_error(share, sds[0]), share * sds[1]])
@@ -143,7 +143,7 @@ def _of_measured(fitted: FittedFlow, component: int, contexts: Sequence[Context]
     return np.exp(-squared_distances(profiles, profiles) / prior.distance_unit[0] / SIMILAR_CONTEXTS)
 
 
-def _with_own_cells(
+def with_own_cells(
     fitted: FittedFlow,
     perturbation: NDArray[np.floating],
     context: Context,

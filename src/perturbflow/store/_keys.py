@@ -128,6 +128,12 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
                 "_params": _mapping("metrics", "left_out", "report"),
             },
         ),
+        "interaction_scores": Record(
+            "pf.tl.interaction_scores",
+            "earlier scores",
+            {"": _table("perturbation", "source", "coefficient_1", "class"), "_params": _mapping("level", "min_cells")},
+            lambda key, entry: [("varm", f"{key}{suffix}") for suffix in ("", "_sd", "_measured", "_measured_sd")],
+        ),
         "next_perturbations": Record(
             "pf.tl.next_perturbations",
             "an earlier choice",

@@ -10,6 +10,7 @@ from perturbflow.tl._fit_flow import fit_flow
 from perturbflow.tl._forecast import forecast
 from perturbflow.tl._graph_table import graph_table
 from perturbflow.tl._infer_graph import infer_graph
+from perturbflow.tl._interaction_scores import interaction_scores
 from perturbflow.tl._next_perturbations import next_perturbations
 from perturbflow.tl._predict_perturbation import predict_perturbation
 from perturbflow.tl._rank_perturbations import rank_perturbations
@@ -26,6 +27,7 @@ __all__ = [
     "forecast",
     "graph_table",
     "infer_graph",
+    "interaction_scores",
     "next_perturbations",
     "predict_perturbation",
     "rank_perturbations",
