@@ -96,7 +96,7 @@ class Responses:
     def elsewhere(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mean over the other contexts of what the same perturbation has as its own there (n, G); NaN where there is none."""
         keys: dict[tuple[bytes, bytes], list[int]] = {}
-        known = ~np.isnan(own).any(axis=1)
+        known = np.asarray(~np.isnan(own).any(axis=1))
         for row, (first, last) in enumerate(zip(self.doses.indptr[:-1], self.doses.indptr[1:], strict=True)):
             if known[row]:
                 name = self.doses.indices[first:last].tobytes(), self.doses.data[first:last].tobytes()

@@ -41,14 +41,25 @@ class MeasuredMeans:
         Dose of every component in the conditions that will be asked for (n, P); controls are always there.
     min_cells
         Conditions with fewer cells count as not measured.
+    readout
+        Weights of genes (G,): means are those of the weighted sum of every cell, one number in the place of genes.
     """
 
-    def __init__(self, screen: Screen, doses: NDArray[np.float32], *, min_cells: int) -> None:
-        wanted = {tuple(row) for row in np.vstack([doses, np.zeros_like(doses[:1])]).tolist()}
+    def __init__(
+        self,
+        screen: Screen,
+        doses: NDArray[np.float32],
+        *,
+        min_cells: int,
+        readout: NDArray[np.float64] | None = None,
+    ) -> None:
+        wanted = {tuple(row) for row in np.vstack([doses, np.zeros((1, doses.shape[1]), np.float32)]).tolist()}
         is_wanted = np.array([tuple(row) in wanted for row in screen.distinct.toarray().tolist()], dtype=bool)
-        sums = GroupSums.empty(screen.n_genes, screen.distinct.shape[1], screen.covariates.shape[1])
+        n_values = screen.n_genes if readout is None else 1
+        sums = GroupSums.empty(n_values, screen.distinct.shape[1], screen.covariates.shape[1])
         for chunk in screen.chunks(np.flatnonzero(is_wanted[screen.codes])):
-            sums.add(chunk.x, chunk.perturbations, chunk.covariates)
+            x = chunk.x if readout is None else np.asarray(chunk.x @ readout)[:, None]
+            sums.add(x, chunk.perturbations, chunk.covariates)
         self._sums, self._min_cells = sums, max(min_cells, 2)
         self._rows = {name: row for row, name in enumerate(group_keys(sums.doses, sums.covariates))}
 
@@ -77,27 +88,21 @@ class MeasuredMeans:
         return MeasuredMean(mean, variance, n)
 
 
-def measured_means(
-    adata: AnnData, flow: FittedFlow, vocabulary: Vocabulary, doses: NDArray[np.float32], *, min_cells: int
-) -> MeasuredMeans | None:
-    """What ``adata`` has of some conditions, in any split; None where it says of no cell what was done to it.
+def measured_screen(adata: AnnData, flow: FittedFlow, vocabulary: Vocabulary) -> Screen | None:
+    """Cells whose perturbation a flow knows, in any split; None where ``adata`` says of no cell what was done to it.
 
     Parameters
     ----------
     adata
-        Cells, among which there may be some of perturbations that the flow does not know.
+        Cells.
     flow
         The fitted flow.
     vocabulary
         That of the flow, and categories of covariates that are new.
-    doses
-        Dose of every component in the conditions (n, P).
-    min_cells
-        Conditions with fewer cells count as not measured.
 
     Returns
     -------
-    The means.
+    The cells.
     """
     fields = flow.fields
     if fields.perturbation_key not in adata.obs:
@@ -105,8 +110,7 @@ def measured_means(
     labels = text_column(adata, fields.perturbation_key)
     unknown = set() if fields.perturbation_type_key else {one for one in set(labels.tolist()) if not _knows(flow, one)}
     rows = np.flatnonzero(~np.isin(labels.astype(str), sorted(unknown))) if unknown else None
-    screen = read_screen(adata, genes=flow.genes, fields=fields, vocabulary=vocabulary, rows=rows)
-    return MeasuredMeans(screen, doses, min_cells=min_cells)
+    return read_screen(adata, genes=flow.genes, fields=fields, vocabulary=vocabulary, rows=rows)
 
 
 def _knows(flow: FittedFlow, label: str) -> bool:

@@ -128,6 +128,19 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
                 "_params": _mapping("metrics", "left_out", "report"),
             },
         ),
+        "dose_response": Record(
+            "pf.tl.dose_response",
+            "earlier curves",
+            {
+                "": _table("perturbation", "source", "ec50", "status"),
+                "_points": _table("perturbation", "dose", "effect", "sd"),
+                "_curves": _table("perturbation", "dose", "effect", "lower"),
+                "_combinations": lambda entry: (
+                    isinstance(entry, pd.DataFrame) and ("bliss_excess" in entry or not entry.shape[1])
+                ),
+                "_params": _mapping("level", "readout"),
+            },
+        ),
         "interaction_scores": Record(
             "pf.tl.interaction_scores",
             "earlier scores",

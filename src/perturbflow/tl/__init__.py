@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perturbflow.tl._dose_response import dose_response
 from perturbflow.tl._evaluate import evaluate
 from perturbflow.tl._explain_response import explain_response
 from perturbflow.tl._export_evaluation import export_evaluation
@@ -19,6 +20,7 @@ from perturbflow.tl._to_networkx import to_networkx
 from perturbflow.tl._write_cell_eval import write_cell_eval
 
 __all__ = [
+    "dose_response",
     "evaluate",
     "explain_response",
     "export_evaluation",

@@ -13,7 +13,7 @@ from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._interaction_fit import interaction_fit
 from perturbflow.predict._interaction_pairs import measured_pair, predicted_pair, singles_of
-from perturbflow.predict._measured_effects import measured_means
+from perturbflow.predict._measured_effects import MeasuredMeans, measured_screen
 from perturbflow.predict._predicted_uncertainty import context_of, warn_of_new_contexts
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation
 from perturbflow.screen._fields import check_expression, check_writable, text_column, writable
@@ -157,7 +157,8 @@ def interaction_scores(
     warn_of_extrapolation(flow, conditions)
     warn_of_new_contexts(flow, controls, conditions)
     asked = [row for one in conditions for row in (one.perturbation, *singles_of(one.perturbation))]
-    means = measured_means(adata, flow, controls.vocabulary, np.array(asked), min_cells=min_cells)
+    screen = measured_screen(adata, flow, controls.vocabulary)
+    means = None if screen is None else MeasuredMeans(screen, np.array(asked), min_cells=min_cells)
 
     has_dose = flow.fields.dose_key is not None or dose is not None
     contexts: dict[tuple[int, ...], Context] = {}
