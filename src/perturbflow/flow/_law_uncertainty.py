@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from perturbflow.flow._prior_arrays import PriorArrays
 
 _FEWEST_EXPRESSING = 0.5  # pseudo-cells that express a gene
-_SIMILAR_CONTEXTS = 0.5  # squared distance, in units of the median, over which effects carry over
+SIMILAR_CONTEXTS = 0.5  # squared distance, in units of the median, over which effects carry over
 # Variance of the effect halfway between two doses: of a uniform distribution between the effects of both, in units of
 # their squared difference, and in units of their mean square.
 _BETWEEN_DOSES = 1 / 12
@@ -73,7 +73,7 @@ def law_uncertainty(
     if context.index is not None:
         between = between - prior.told_variances[:, context.index]
     for j in active:
-        elsewhere = _share_of_context_variance(prior, int(j), context)
+        elsewhere = share_of_context_variance(prior, int(j), context)
         own = prior.levels.of_component(int(j))
         weights = np.zeros(own.stop - own.start)
         is_own = (design.indices >= own.start) & (design.indices < own.stop)
@@ -130,7 +130,7 @@ def _dose_variance(
     return newness * (_BETWEEN_DOSES * between + _OF_AN_EFFECT * size)
 
 
-def _share_of_context_variance(prior: PriorArrays, component: int, context: Context) -> float:
+def share_of_context_variance(prior: PriorArrays, component: int, context: Context) -> float:
     """How much of the variance between contexts the effect of a component has here: 0 where it was seen.
 
     It grows with the distance to the nearest context where the component was seen; for a component that was seen
@@ -141,7 +141,7 @@ def _share_of_context_variance(prior: PriorArrays, component: int, context: Cont
     contexts = prior.group_contexts[prior.groups.with_component(component)] if trained else prior.groups.all_contexts
     if len(contexts) == 0 or (not trained and len(contexts) > 1):
         return 1.0
-    return float(1 - np.exp(-context.distances[contexts].min() / _SIMILAR_CONTEXTS))
+    return float(1 - np.exp(-context.distances[contexts].min() / SIMILAR_CONTEXTS))
 
 
 def _sampling_variances(prior: PriorArrays, n_cells: float, expressed: NDArray[np.floating]) -> NDArray[np.float64]:
