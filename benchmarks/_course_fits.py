@@ -1,8 +1,8 @@
 """Fits of dynamics to courses of few and noisy cells, for the benchmarks on bone marrow.
 
 A course that is to be predicted in another donor is only in part that of the training donor. The part is chosen on the
-training donors (`shares`), the smooth courses are shrunk by it towards their means
-(`shrunk_course`), and dynamics are fitted to them (`fit_supports`): the shrunk course m + a (x - m) of a solution x of
+training donors (`shares`, or `blend` for several smoothers at once), the smooth courses are shrunk by it towards their means
+(`shrunk_course`, `blended_course`), and dynamics are fitted to them (`fit_supports`): the shrunk course m + a (x - m) of a solution x of
 dx/dt = f(x) solves dy/dt = a f(m + (y - m) / a), which has the same graph.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from perturbflow.baselines import training_curve
 from perturbflow.dynamics import (
@@ -124,6 +125,29 @@ def shrunk_course(one: Trajectory, smoother: str, share: float, *, n_bins: int) 
     """The smooth course of a trajectory, shrunk towards its mean, at the mean times of bins of rows."""
     bins, mean = one.binned(n_bins), level(one)
     return replace(bins, values=mean + share * (SMOOTHERS[smoother](one)(bins.time) - mean))
+
+
+def blend(held_out: Iterable[tuple[Trajectory, Trajectory]]) -> dict[str, float]:
+    """Weights of the smoothers, none negative, whose weighted courses together predict left-out rows best.
+
+    Stacking (Wolpert 1992; Breiman 1996): what does not help to predict gets no weight, and where nothing does the prediction
+    is the mean of the rows that are not left out.
+    """
+    products, targets = np.zeros((len(SMOOTHERS), len(SMOOTHERS))), np.zeros(len(SMOOTHERS))
+    for rest, left_out in held_out:
+        mean = level(rest)
+        courses = np.stack([(smoother(rest)(left_out.time) - mean).ravel() for smoother in SMOOTHERS.values()])
+        products += courses @ courses.T
+        targets += courses @ (left_out.values - mean).ravel()
+    weights, _ = nnls(products, targets)
+    return {name: float(weight) for name, weight in zip(SMOOTHERS, weights, strict=True) if weight > 0}
+
+
+def blended_course(one: Trajectory, weights: Mapping[str, float], *, n_bins: int) -> Trajectory:
+    """The mean of a trajectory and weighted smooth courses about it, at the mean times of bins of rows."""
+    bins, mean = one.binned(n_bins), level(one)
+    courses = sum((weight * (SMOOTHERS[name](one)(bins.time) - mean) for name, weight in weights.items()), np.zeros(1))
+    return replace(bins, values=mean + courses)
 
 
 @dataclass(frozen=True)

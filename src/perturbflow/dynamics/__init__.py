@@ -10,6 +10,7 @@ from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
 from perturbflow.dynamics._integrate import rk4_step, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
+from perturbflow.dynamics._left_out_responses import left_out_responses
 from perturbflow.dynamics._lyapunov import lyapunov_path, lyapunov_residual
 from perturbflow.dynamics._mean_rates import mean_rate_path, total_effect_probability
 from perturbflow.dynamics._movement import Movement
@@ -54,6 +55,7 @@ __all__ = [
     "expected_gates",
     "evidence_ranks",
     "fit_standing",
+    "left_out_responses",
     "lyapunov_path",
     "lyapunov_residual",
     "mean_jacobian",

@@ -21,6 +21,7 @@ from perturbflow._checks import (
     listing,
 )
 from perturbflow.pp._check_labels import MISSING
+from perturbflow.pp._dynamics_features import dynamics_vectors
 from perturbflow.screen._conditions import TYPE_MARK, Vocabulary, parse_label
 from perturbflow.screen._feature_table import FEATURE_TABLE_KEY, write_feature_table
 from perturbflow.screen._fields import PerturbationFields, read_fields, text_column, writable
@@ -36,18 +37,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS = ("table", "genes", "smiles")
+SOURCES = ("features", "dynamics")
 _FINGERPRINT_RADIUS, _FINGERPRINT_BITS = 2, 2048
 
 
 @takes_modality
 def perturbation_features(
     adata: AnnData | MuData,
-    features: pd.DataFrame | pd.Series | Mapping[str, str] | str,
+    features: pd.DataFrame | pd.Series | Mapping[str, str] | str | None = None,
     *,
     kind: Literal["table", "genes", "smiles"] = "table",
+    source: Literal["features", "dynamics"] = "features",
     components: Sequence[str] | None = None,
     missing: Literal["error", "mean"] = "error",
     max_features: int = 50,
+    split_key: str = "split",
+    seed: int = 0,
     key_added: str = FEATURE_TABLE_KEY,
     modality: str | None = None,
     copy: bool = False,
@@ -67,16 +72,25 @@ def perturbation_features(
         With kind "table" a DataFrame of numbers, one row a component. With "genes" the name of an entry of
         ``adata.varm``, or a DataFrame with one row a gene: a component has the vector of the gene of its name. With
         "smiles" the SMILES of every component, as a Series or dictionary, or the column of ``adata.obs`` that has it:
-        a component has the Morgan fingerprint (radius 2, 2,048 bits) of its molecule.
+        a component has the Morgan fingerprint (radius 2, 2,048 bits) of its molecule. None with another ``source``.
     kind
         What ``features`` are.
+    source
+        "features", those that are given. "dynamics", for cells at rest that were registered with
+        :func:`perturbflow.pp.setup_dynamics` too: how all genes respond, in standard deviations, if the gene of the
+        component is held, by dynamics fitted to the training cells in which nothing held it. Whether such features help is
+        for the flow to find out, which believes features as far as they foretell measured effects.
     components
-        Components without cells that are to become predictable. By default all that ``features`` name; with "genes"
-        none.
+        Components without cells that are to become predictable. By default all that ``features`` name; with "genes" and
+        from dynamics none.
     missing
         What happens where a component has no features: "error", or it gets the "mean" of the others.
     max_features
         Largest number of features F.
+    split_key
+        Column of ``adata.obs`` with the split, whose training cells dynamics are fitted to; without it all are.
+    seed
+        Seed of the fits of dynamics.
     key_added
         Entry of ``adata.uns``.
     modality
@@ -105,7 +119,7 @@ def perturbation_features(
         If an argument is of the wrong type.
     ValueError
         If components have no features, values are no finite numbers, all columns are constant, a SMILES cannot be
-        read, or the name of a component without cells is no name of a component.
+        read, the name of a component without cells is no name of a component, or, from dynamics, is no gene.
 
     Notes
     -----
@@ -121,20 +135,31 @@ def perturbation_features(
     >>> pf.pp.perturbation_features(adata, adata.uns["perturbation_embedding"])
     >>> adata.uns["perturbation_feature_table"].shape
     (5, 4)
+
+    Simulated responses, also of a gene that nothing perturbed:
+
+    >>> pf.pp.setup_dynamics(adata, regulators="is_regulator")
+    >>> new = adata.var_names[adata.var["is_regulator"]].difference(adata.obs["perturbation"].cat.categories)
+    >>> pf.pp.perturbation_features(adata, source="dynamics", components=list(new))
+    >>> adata.uns["perturbation_feature_table"].shape
+    (5, 4)
     """
     check_one_of(kind, KINDS, name="kind")
+    check_one_of(source, SOURCES, name="source")
     check_one_of(missing, ("error", "mean"), name="missing")
     check_whole_number(max_features, name="max_features", least=1)
     check_key_added(adata, key_added, FEATURE_TABLE_KEY)
+    check_whole_number(seed, name="seed")
     fields = read_fields(adata)
-    vectors = _VECTORS[kind](adata, features, fields)
-    check_unique_names([str(name) for name in vectors.index], what="names of `features`", hint="Keep one row each.")
-    vectors.index = vectors.index.astype(str)
-    if components is None:
-        components = [] if kind == "genes" else _nameable(vectors.index, fields.vocabulary)
-    vocabulary = _extended(fields.vocabulary, components)
-    table = _vectors_of(vectors, vocabulary, missing=missing)
-    table = _standardised(table, scale_columns=kind == "table", max_features=max_features)
+    if source == "dynamics":
+        _check_no_features(features, kind)
+        vocabulary = _extended(fields.vocabulary, components or [])
+        table = dynamics_vectors(adata, fields, vocabulary.components, split_key=split_key, seed=seed)
+    else:
+        vocabulary, table = _given(adata, features, fields, kind=kind, components=components, missing=missing)
+    # Responses keep their proportions: what hardly moves says little.
+    scale_columns = source == "features" and kind == "table"
+    table = _standardised(table, scale_columns=scale_columns, max_features=max_features)
 
     adata = writable(adata, copy=copy)
     write_feature_table(adata, table, replace(fields, vocabulary=vocabulary), key=key_added)
@@ -145,6 +170,34 @@ def perturbation_features(
         len(vocabulary.components) - len(fields.vocabulary.components),
     )
     return adata if copy else None
+
+
+def _given(
+    adata: AnnData,
+    features: object,
+    fields: PerturbationFields,
+    *,
+    kind: str,
+    components: Sequence[str] | None,
+    missing: str,
+) -> tuple[Vocabulary, pd.DataFrame]:
+    """The vocabulary with new components, and the given vector of each component (P, F)."""
+    vectors = _VECTORS[kind](adata, features, fields)
+    check_unique_names([str(name) for name in vectors.index], what="names of `features`", hint="Keep one row each.")
+    vectors.index = vectors.index.astype(str)
+    if components is None:
+        components = [] if kind == "genes" else _nameable(vectors.index, fields.vocabulary)
+    vocabulary = _extended(fields.vocabulary, components)
+    return vocabulary, _vectors_of(vectors, vocabulary, missing=missing)
+
+
+def _check_no_features(features: object, kind: str) -> None:
+    if features is not None or kind != "table":
+        msg = (
+            "Expected neither `features` nor a `kind` of them with `source='dynamics'`, found at least one. Leave them out, "
+            "or leave `source` out."
+        )
+        raise ValueError(msg)
 
 
 def _table(adata: AnnData, features: object, fields: PerturbationFields) -> pd.DataFrame:

@@ -33,6 +33,7 @@ def infer_graph(
     n_bootstraps: int = 10,
     n_jobs: int = 1,
     seed: int = 0,
+    progress_bar: bool = True,
     key: str = "dynamics",
     key_added: str = "dynamics_graph",
     modality: str | None = None,
@@ -69,6 +70,8 @@ def infer_graph(
         Fits side by side, as in joblib: -1 for all processors, or the backend of a ``joblib.parallel_config``.
     seed
         Seed of the bootstraps.
+    progress_bar
+        Whether to show how many of the further fits, or halves, are done.
     key
         The dynamics in ``adata.uns``.
     key_added
@@ -130,14 +133,24 @@ def infer_graph(
     graph: Graph | StandingGraph
     if has_standing(adata, key):
         standing = read_standing(adata, key)
-        graph = standing_graph(adata, standing, n_halves=n_bootstraps, n_jobs=n_jobs, seed=seed)
+        graph = standing_graph(
+            adata, standing, n_halves=n_bootstraps, n_jobs=n_jobs, seed=seed, progress_bar=progress_bar
+        )
         genes, parameters = standing.genes, {"key": key, "n_bootstraps": n_bootstraps, "seed": seed}
     elif method in STATIC:
         graph = static_graph(adata, read_dynamics_fields(adata), method=method)
         genes, parameters = list(map(str, adata.var_names)), {}
     else:
         stored = read_dynamics(adata, key)
-        graph = fitted_graph(adata, stored, method=method, n_bootstraps=n_bootstraps, n_jobs=n_jobs, seed=seed)
+        graph = fitted_graph(
+            adata,
+            stored,
+            method=method,
+            n_bootstraps=n_bootstraps,
+            n_jobs=n_jobs,
+            seed=seed,
+            progress_bar=progress_bar,
+        )
         genes, parameters = stored.genes, {"key": key, "n_bootstraps": n_bootstraps, "seed": seed}
     adata = writable(adata, copy=copy)
     position = adata.var_names.get_indexer(genes)

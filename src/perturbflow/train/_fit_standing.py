@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from perturbflow._checks import check_whole_number, listing
 from perturbflow._warnings import warn
 from perturbflow.dynamics import Snapshot, edge_stability, fit_standing, snapshot_evidence
 from perturbflow.predict._standing_store import StoredStanding
+from perturbflow.train._progress import side_by_side
 from perturbflow.trajectories._snapshot_fields import read_snapshot_fields, snapshot_of
 
 if TYPE_CHECKING:
@@ -55,15 +56,16 @@ def fit_snapshot(adata: AnnData, *, seed: int = 0) -> StoredStanding:
 
 
 def standing_stability(
-    adata: AnnData, stored: StoredStanding, *, n_halves: int, n_jobs: int, seed: int
+    adata: AnnData, stored: StoredStanding, *, n_halves: int, n_jobs: int, seed: int, progress_bar: bool = False
 ) -> NDArray[np.float64]:
     """Share of halves of the cells in which edges come back (d, d); see :func:`perturbflow.dynamics.edge_stability`."""
     cells = snapshot_of(adata[:, stored.genes], stored.fields)
     rngs = np.random.default_rng(seed).spawn(max((n_halves + 1) // 2, 1))
     # Two halves a job, as each sees the levels in one of two ways.
     sizes = [min(2, n_halves - 2 * k) for k in range(len(rngs))]
-    parts = Parallel(n_jobs=n_jobs)(
-        delayed(edge_stability)(cells, n_halves=size, rng=rng) for size, rng in zip(sizes, rngs, strict=True)
+    jobs = (delayed(edge_stability)(cells, n_halves=size, rng=rng) for size, rng in zip(sizes, rngs, strict=True))
+    parts = side_by_side(
+        jobs, "rank pairs in halves", unit="pair of halves", total=len(sizes), n_jobs=n_jobs, show=progress_bar
     )
     return np.average(parts, axis=0, weights=sizes)
 

@@ -87,7 +87,14 @@ class Graph:
 
 @usual_torch()
 def fitted_graph(
-    adata: AnnData | None, stored: StoredDynamics, *, method: str, n_bootstraps: int, n_jobs: int, seed: int
+    adata: AnnData | None,
+    stored: StoredDynamics,
+    *,
+    method: str,
+    n_bootstraps: int,
+    n_jobs: int,
+    seed: int,
+    progress_bar: bool = False,
 ) -> Graph:
     """Read the graph of a fitted field; see :func:`perturbflow.tl.infer_graph`.
 
@@ -113,7 +120,9 @@ def fitted_graph(
                 "`adata`, or leave `n_bootstraps` at 0."
             )
             raise ValueError(msg)
-        found: Stability = stability(adata, stored, n_fits=n_bootstraps, n_jobs=n_jobs, seed=seed)
+        found: Stability = stability(
+            adata, stored, n_fits=n_bootstraps, n_jobs=n_jobs, seed=seed, progress_bar=progress_bar
+        )
         # The fit itself is one of the fits.
         share = 1 / (n_bootstraps + 1)
         confidence = share * confidence + (1 - share) * found.frequency

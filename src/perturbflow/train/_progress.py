@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from joblib import Parallel
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -30,3 +33,31 @@ def progress_bar(what: str, *, unit: str, total: int, initial: int = 0, show: bo
         from tqdm.auto import tqdm
 
     return tqdm(desc=what, unit=unit, total=total, initial=initial, disable=not show)
+
+
+def side_by_side(
+    jobs: Iterable[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]],
+    what: str,
+    *,
+    unit: str,
+    total: int,
+    n_jobs: int,
+    show: bool,
+) -> list[Any]:
+    """Return the results of jobs in their order, with a bar that counts those that are done.
+
+    Parameters
+    ----------
+    jobs
+        What ``joblib.delayed`` makes.
+    what, unit, total, show
+        As of :func:`progress_bar`.
+    n_jobs
+        Jobs side by side, as in joblib.
+    """
+    results = []
+    with progress_bar(what, unit=unit, total=total, show=show) as bar:
+        for result in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):
+            results.append(result)
+            bar.update()
+    return results

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Movement, Trajectory, smooth
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._fit_dynamics import prior_factors
+from perturbflow.train._progress import side_by_side
 from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, trajectories_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class Stability:
 
 
 @usual_torch()
-def stability(adata: AnnData, stored: StoredDynamics, *, n_fits: int, n_jobs: int, seed: int) -> Stability:
+def stability(
+    adata: AnnData, stored: StoredDynamics, *, n_fits: int, n_jobs: int, seed: int, progress_bar: bool = False
+) -> Stability:
     """Repeat a fit on bootstraps, at its own strength and threshold, and count what comes back.
 
     With at least four trajectories whole trajectories are drawn; with fewer, the residuals about the smooth curves are
@@ -64,6 +67,8 @@ def stability(adata: AnnData, stored: StoredDynamics, *, n_fits: int, n_jobs: in
         Fits side by side, as in joblib.
     seed
         Seed of everything random.
+    progress_bar
+        Whether to show how many fits are done.
 
     Returns
     -------
@@ -87,12 +92,13 @@ def stability(adata: AnnData, stored: StoredDynamics, *, n_fits: int, n_jobs: in
         **steps,
     )
     rngs = np.random.default_rng(seed).spawn(n_fits)
-    fits = Parallel(n_jobs=n_jobs)(
+    jobs = (
         delayed(_one)(
             resample(trajectories, rng), config, repeated, factors, stored.model.threshold, int(rng.integers(2**31))
         )
         for rng in rngs
     )
+    fits = side_by_side(jobs, "fit bootstraps", unit="fit", total=n_fits, n_jobs=n_jobs, show=progress_bar)
     frequency, evidence, weight = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
     return Stability(frequency, evidence, weight)
 

@@ -66,7 +66,9 @@ class StandingGraph:
         )
 
 
-def standing_graph(adata: AnnData, stored: StoredStanding, *, n_halves: int, n_jobs: int, seed: int) -> StandingGraph:
+def standing_graph(
+    adata: AnnData, stored: StoredStanding, *, n_halves: int, n_jobs: int, seed: int, progress_bar: bool = False
+) -> StandingGraph:
     """Read the graph of dynamics of cells at rest; see :func:`perturbflow.tl.infer_graph`."""
     d, few = len(stored.genes), list(stored.model.regulators)
     evidence, sign = np.zeros((d, d)), np.zeros((d, d))
@@ -75,7 +77,9 @@ def standing_graph(adata: AnnData, stored: StoredStanding, *, n_halves: int, n_j
     possible[few] = True
     np.fill_diagonal(possible, val=False)
     if n_halves:
-        confidence = standing_stability(adata, stored, n_halves=n_halves, n_jobs=n_jobs, seed=seed)
+        confidence = standing_stability(
+            adata, stored, n_halves=n_halves, n_jobs=n_jobs, seed=seed, progress_bar=progress_bar
+        )
         kept = (confidence >= KEPT) & (sign != 0)
     else:
         limit = np.sort(evidence[possible])[-min(d, possible.sum())]
