@@ -77,7 +77,7 @@ def cross_validate(
     ----------
     cells
         Training cells, controls of every context among them; or sums over random parts of them, each of which is left
-        out in turn.
+        out in turn, where there are several (see :func:`parts_that_tell`).
     features
         Features of the components (P, F).
     n_folds
@@ -112,6 +112,7 @@ def cross_validate(
     for part in _random_parts(cells, n_folds, rng):
         judged = part.take(_judged(part.n_cells * ~part.is_control, part.n_genes, rng))
         if not len(judged):  # conditions of few cells
+            del part  # before the next one is summed
             continue
         entire = whole.take(screen.find(judged))
         n_judged += len(judged)
@@ -129,10 +130,32 @@ def cross_validate(
         whole.exclude(controls)
 
 
+def parts_that_tell(n_cells: NDArray[np.integer], n_genes: int, n_parts: int) -> int:
+    """Number of even parts of the cells of conditions that have to be left out, one after the other, until that says enough.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells of every condition (g,).
+    n_genes
+        Number of genes.
+    n_parts
+        Number of parts that there are.
+
+    Returns
+    -------
+    At most ``n_parts``; 0 where no part has enough cells of any condition to judge it.
+    """
+    if not (-(-n_cells // n_parts) >= MIN_CELLS).any():
+        return 0
+    n_judged = max(int((n_cells // n_parts >= MIN_CELLS).sum()), 1)
+    return min(n_parts, -(-_enough(n_genes) // n_judged))
+
+
 def _random_parts(cells: CellData | Sequence[GroupSums], n_folds: int, rng: np.random.Generator) -> Iterator[GroupSums]:
     """Sums over parts of the cells, every condition being divided evenly."""
     if not isinstance(cells, CellData):
-        yield from (part.ordered() for part in cells)
+        yield from (part.ordered() for part in cells if len(cells) > 1)
         return
     grouping = cells.grouping()
     parts = [
