@@ -157,9 +157,9 @@ def fit_additive(
         if has_above:
             total = shared + effects[level + 1]
             prior = _response(partial + shared[which[rows]], noise, total[which[rows]]) * total - shared
-        observed, new, noise = _by_context(partial - prior[which[rows]], noise, which[rows])
-        new, spread = _posterior(observed, new, noise, likely, scales, measured.strata)
-        new = beyond.everywhere(observed, new + prior[observed])
+        observed, averages, sampling = _by_context(partial - prior[which[rows]], noise, which[rows])
+        shrunken, spread = _posterior(observed, averages, sampling, likely, scales, measured.strata)
+        new = beyond.everywhere(observed, shrunken + prior[observed])
         remaining[rows] += weight * (start[level] - new[which[rows]])
         effects[level] = new
         effect_variances[level] = spread.mean(axis=0)

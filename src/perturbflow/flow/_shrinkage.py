@@ -176,7 +176,7 @@ def likely_covariances(
     scales: Sequence[float],
     strata: NDArray[np.intp],
 ) -> list[ContextCovariance]:
-    """Covariances that have a thirtieth or so of the weight, or more, in the mixtures of some sets of effects.
+    """Covariances that have 3 % or more of the weight in the mixtures of some sets of effects.
 
     Parameters
     ----------
@@ -194,7 +194,8 @@ def likely_covariances(
         for block in _blocks(effects.T, variances.T, observed.tolist(), covariances, scales, strata):
             for covariance, _, shares, _ in block.components:
                 weights[covariances.index(covariance)] += shares.sum()
-    return [covariances[place] for place in np.flatnonzero(weights >= _LEAST_SHARE * weights.sum())]
+    least = _LEAST_SHARE * weights.sum()
+    return [each for each, weight in zip(covariances, weights, strict=True) if weight >= least]
 
 
 @dataclass(frozen=True, eq=False)
