@@ -20,25 +20,6 @@ def explained(registered):
     return registered
 
 
-@pytest.fixture
-def curves():
-    """The tables of two drugs in two contexts: the first has a response, the second none."""
-    fits, points, lines = [], [], []
-    for drug, plateau, status in (("A", 1.0, "covered"), ("B", 0.0, "no response")):
-        for context in ("T", "U"):
-            for source in ("measured", "predicted"):
-                about = {"perturbation": drug, "cell_type": context, "source": source}
-                fits.append(about | {"ec50": 10.0, "ec50_lower": 5.0, "ec50_upper": 2000.0, "status": status})
-                for dose in (1.0, 10.0, 100.0):
-                    effect = plateau * dose / (dose + 10)
-                    points.append(about | {"dose": dose, "effect": effect, "sd": 0.1, "n_cells": 50})
-                    lines.append(about | {"dose": dose, "effect": effect, "lower": effect - 0.2, "upper": effect + 0.2})
-    tables = {"": fits, "_points": points, "_curves": lines}
-    uns: dict[str, Any] = {f"dose_response{suffix}": pd.DataFrame(rows) for suffix, rows in tables.items()}
-    uns["dose_response_params"] = {"level": 0.95, "readout": {"g0": 1.0}}
-    return AnnData(np.ones((1, 1), dtype=np.float32), uns=uns)
-
-
 def test_bars_add_up_to_the_total(explained):
     table = explained.uns["response_parts"].sort_values("effect", ascending=False).iloc[:5]
     ax = pl.response_parts(explained, n_top=5)

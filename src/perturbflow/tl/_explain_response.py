@@ -104,7 +104,7 @@ def explain_response(
     >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["context"])
     >>> pf.tl.explain_response(adata)
     >>> summary = adata.uns["response_parts_summary"].set_index("part")
-    >>> summary.loc["template", "share_of_effect"] < summary.loc["conserved", "share_of_effect"]
+    >>> bool(summary.loc["template", "share_of_effect"] < summary.loc["conserved", "share_of_effect"])
     True
     >>> round(summary["share_of_total"].sum(), 6)
     1.0
