@@ -35,7 +35,7 @@ def test_bars_add_up_to_the_total(explained):
 def test_what_is_not_divided_is_drawn_as_one(registered):
     one = registered[(registered.obs["cell_type"] == "type_1").to_numpy()].copy()
     explain_response(one, min_cells=4)
-    ax = pl.response_parts(one)
+    ax: Any = pl.response_parts(one)
     said = [text.get_text() for text in ax.get_legend().get_texts()]
     assert "of this perturbation alone" in said
     assert "conserved over contexts" not in said
