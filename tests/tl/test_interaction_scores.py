@@ -147,10 +147,12 @@ def test_exact_effects_give_exact_coefficients():
 
 
 def test_codependent_errors_widen_intervals():
-    rng = np.random.default_rng(0)
-    pair: list[Any] = [*rng.normal(size=(3, 20)), *[np.full(20, 0.01)] * 4]
-    one, four = (interaction_fit(Pair(*pair, codependence), level=0.9) for codependence in (1.0, 4.0))
-    widths = [float(each["magnitude_upper"]) - float(each["magnitude_lower"]) for each in (one, four)]
+    first, second, both = np.random.default_rng(0).normal(size=(3, 20))
+    small = np.full(20, 0.01)
+    widths = []
+    for codependence in (1.0, 4.0):
+        found: Any = interaction_fit(Pair(first, second, both, small, small, small, small, codependence), level=0.9)
+        widths.append(found["magnitude_upper"] - found["magnitude_lower"])
     assert widths[1] == pytest.approx(2 * widths[0])
 
 
