@@ -15,6 +15,7 @@ import argparse
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def one_run(cells, split: dict, *, seed: int, preset: str | None, max_steps: int
     pf.pp.split_perturbations(cells, seed=seed, **split)
     keep_fresh_cells(cells, seed=seed)
     started = time.monotonic()
-    options = {"preset": preset, "max_steps": max_steps}
+    options: dict[str, Any] = {"preset": preset, "max_steps": max_steps}
     options = {name: value for name, value in options.items() if value is not None}
     pf.tl.fit_flow(
         cells, split_key="fit_split", seed=seed, plan_kwargs={"calibrate": False}, progress_bar=False, **options

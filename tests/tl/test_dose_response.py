@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,7 +158,8 @@ def test_readouts():
     assert readout_weights(pd.Series({"c": 2.0}), genes).tolist() == [0, 0, 1]
     with pytest.raises(KeyError, match="'d'"):
         readout_weights("d", genes)
-    for wrong in ([], {"a": 0.0}, {"a": np.nan}):
+    none: Any = [[], {"a": 0.0}, {"a": np.nan}]
+    for wrong in none:
         with pytest.raises(ValueError, match="Expected at least one gene with a finite weight"):
             readout_weights(wrong, genes)
     with pytest.raises(ValueError, match="Name each once"):

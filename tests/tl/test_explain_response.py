@@ -56,7 +56,7 @@ def test_the_template_is_of_conditions_without_any_common_component():
     np.testing.assert_allclose(template.ravel(), [8, 8, 8, 7 / 3])
     alone = exact([[1.0]], [0], [[1, 0, 0]])
     assert np.isnan(alone.template()).all()
-    assert np.isnan(response_parts(alone)["own"]).all()
+    assert np.isnan(response_parts(alone)["interaction"]).all()
     assert response_parts(alone)["effect"].tolist() == [1]
 
 
@@ -133,6 +133,20 @@ def test_one_context_and_one_perturbation():
     explain_response(one)
     assert one.uns["response_parts"]["effect"].notna().all()
     assert one.uns["response_parts_summary"][["share_of_effect", "lower", "upper"]].isna().all(axis=None)
+
+
+def test_a_single_perturbation_is_conserved_or_not():
+    # The same in two of three contexts, and the opposite in the third: no template to take from it.
+    parts = response_parts(exact([[2.0], [2.0], [-2.0]], [0, 1, 2], np.ones((3, 1))))
+    assert np.isnan(parts["template"]).all()
+    np.testing.assert_allclose(parts["own"], parts["effect"])
+    np.testing.assert_allclose(parts["conserved"], [0, 0, -4])
+    np.testing.assert_allclose(parts["interaction"], [4, 4, 8])
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"perturbation": "A", **parts})
+    summary = summary_of_parts(table, n_resamples=10, rng=rng).set_index("part")
+    assert summary.loc["conserved", "share_of_effect"] == pytest.approx(-4 / 12)
+    assert np.isnan(summary.loc["template", "share_of_effect"])
 
 
 def test_intervals_are_over_perturbations():

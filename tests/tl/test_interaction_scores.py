@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,23 +132,27 @@ def test_intervals_hold_what_they_should(truth):
 def test_exact_effects_give_exact_coefficients():
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 20))
-    nothing = np.zeros(20)
-    found = interaction_fit(Pair(first, second, 2 * first - 0.5 * second, *[nothing] * 4), level=0.9)
+    nothing: Any = np.zeros(20)
+    found = interaction_fit(
+        Pair(first, second, 2 * first - 0.5 * second, nothing, nothing, nothing, nothing), level=0.9
+    )
     assert (found["coefficient_1"], found["coefficient_2"]) == pytest.approx((2, -0.5))
     assert found["magnitude_lower"] == found["magnitude_upper"] == pytest.approx(np.sqrt(4.25 / 2))
     assert found["dominance"] == pytest.approx(0.6)
     assert found["fit"] == pytest.approx(1)
     assert found["class"] == "epistatic"
-    silent = interaction_fit(Pair(nothing, second, first, *[nothing] * 4), level=0.9)
+    silent = interaction_fit(Pair(nothing, second, first, nothing, nothing, nothing, nothing), level=0.9)
     assert silent["class"] == "not measurable"
     assert np.isnan(silent["magnitude_upper"])
 
 
 def test_codependent_errors_widen_intervals():
-    rng = np.random.default_rng(0)
-    pair = [*rng.normal(size=(3, 20)), *[np.full(20, 0.01)] * 4]
-    one, four = (interaction_fit(Pair(*pair, codependence), level=0.9) for codependence in (1.0, 4.0))
-    widths = [float(each["magnitude_upper"]) - float(each["magnitude_lower"]) for each in (one, four)]
+    first, second, both = np.random.default_rng(0).normal(size=(3, 20))
+    small = np.full(20, 0.01)
+    widths = []
+    for codependence in (1.0, 4.0):
+        found: Any = interaction_fit(Pair(first, second, both, small, small, small, small, codependence), level=0.9)
+        widths.append(found["magnitude_upper"] - found["magnitude_lower"])
     assert widths[1] == pytest.approx(2 * widths[0])
 
 

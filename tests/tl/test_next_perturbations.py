@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -14,7 +16,7 @@ from perturbflow.predict._next_measurements import Measurable, greedy_choice, me
 from perturbflow.tl import fit_flow, next_perturbations
 
 KEYS = ["perturbation", "context"]
-UNCALIBRATED = {"calibrate": False}
+UNCALIBRATED: Any = {"calibrate": False}
 
 
 def fitted(adata, keep):

@@ -132,15 +132,16 @@ def response_parts(responses: Responses) -> dict[str, NDArray[np.float64]]:
     -------
     Mean over genes of every part (n,): ``total``, the four of ``PARTS``, ``effect`` (the total without noise) and ``own``
     (the effect without the template). NaN where a part cannot be told: without an unrelated perturbation in the context, or
-    the same in another.
+    the same in another. Where no condition has a template, as in a screen of one perturbation, nothing is taken from any.
     """
     effects, n_genes = responses.effects, responses.effects.shape[1]
     template = responses.template()
-    elsewhere = responses.elsewhere(effects - template)
+    has_template = not np.isnan(template).all()
+    elsewhere = responses.elsewhere(effects - template if has_template else effects)
     total, noise = np.square(effects).sum(axis=1), responses.noise
     shared = np.einsum("ng,ng->n", effects, template) - responses.control_noise
     conserved = np.einsum("ng,ng->n", effects, elsewhere)
-    own = total - noise - shared
+    own = total - noise - (shared if has_template else 0)
     found = {"total": total, "effect": total - noise, "template": shared, "own": own}
     found |= {"conserved": conserved, "interaction": own - conserved, "noise": noise}
     return {name: values / n_genes for name, values in found.items()}

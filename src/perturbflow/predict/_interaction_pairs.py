@@ -64,9 +64,14 @@ def measured_pair(
         return None
     first, second = singles[0], singles[1]
     pair = Pair(
-        *(one.mean - control.mean for one in (first, second, both)),
-        *(one.variance for one in (first, second, both, control)),
+        first.mean - control.mean,
+        second.mean - control.mean,
+        both.mean - control.mean,
+        first.variance,
+        second.variance,
+        both.variance,
+        control.variance,
         # How sampling goes together over genes is what predictions of known conditions have been off by.
-        codependence=max(float(fitted.calibration.codependence[0]), 1.0),
+        max(float(fitted.calibration.codependence[0]), 1.0),
     )
     return pair, both.n_cells

@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow.metrics._moments import Moments
-
 if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
-
-    from perturbflow.screen._expression import Expression
 
 _LEAST_VARIANCE = 0.01  # below this a gene does not gain further weight
 
@@ -26,14 +22,6 @@ class Profile:
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
     noise: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, x: Expression) -> Self:
-        """The profile of cells, which are read a chunk at a time."""
-        parts = [Moments.of(block) for _, block in x.chunks()]
-        found = parts[0] if len(parts) == 1 else Moments.pooled(*parts)
-        variance = found.variance if len(x) > 1 else np.zeros_like(found.mean)
-        return cls(found.mean, variance, variance / len(x))
 
     @classmethod
     def exactly(cls, mean: NDArray[np.float64]) -> Self:

@@ -77,7 +77,7 @@ def explain_response(
         without noise), ``template``, ``own`` (the effect without the template), ``conserved`` and ``interaction``, into
         which it is divided where the perturbation was measured in several contexts, and ``noise``. ``reliability`` is the
         split-half reliability of the profile over genes, with the correction of Spearman and Brown: the correlation
-        with as many new cells. ``own_reliability`` is that without the template; a condition whose reliability is high
+        with as many new cells. In a screen of one perturbation there is no template, and nothing is taken from any effect. ``own_reliability`` is that without the template; a condition whose reliability is high
         and whose own is about 0 shows what every perturbation shows. NaN for what cannot be told.
     `adata.uns["response_parts_summary" | f"{key_added}_summary"]` : DataFrame
         One row a ``part``: ``mean`` over conditions, ``share_of_total``, ``share_of_effect`` with ``lower`` and ``upper``
@@ -104,7 +104,7 @@ def explain_response(
     >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["context"])
     >>> pf.tl.explain_response(adata)
     >>> summary = adata.uns["response_parts_summary"].set_index("part")
-    >>> summary.loc["template", "share_of_effect"] < summary.loc["conserved", "share_of_effect"]
+    >>> bool(summary.loc["template", "share_of_effect"] < summary.loc["conserved", "share_of_effect"])
     True
     >>> round(summary["share_of_total"].sum(), 6)
     1.0

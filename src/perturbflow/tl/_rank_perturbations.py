@@ -21,6 +21,7 @@ from perturbflow._checks import (
 )
 from perturbflow._warnings import warn
 from perturbflow.flow import KINDS
+from perturbflow.metrics._moments import Moments
 from perturbflow.predict._candidates import candidate_labels, n_training_cells
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._doses import recorded_dose
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from perturbflow.predict._controls import ControlCells
     from perturbflow.predict._fitted_flow import FittedFlow
     from perturbflow.predict._prediction import PredictedCondition
+    from perturbflow.screen._expression import Expression
     from perturbflow.screen._fields import PerturbationFields
 
 _DRAWS = 2000
@@ -178,7 +180,7 @@ def rank_perturbations(
             msg = "Expected control cells among `from_cells`, found none. Name cells with the control label."
             raise ValueError(msg)
         controls = controls.subset(keep)
-    move = _way(adata, target, flow, start=Profile.of(controls.x), goal=goal, metric=metric)
+    move = _way(adata, target, flow, start=_profile(controls.x), goal=goal, metric=metric)
     labels = candidate_labels(flow, candidates, combinations=combinations)
     conditions = conditions_to_predict(flow, controls, labels, dose, every_dose=True)
     if not all(condition.perturbation.any() for condition in conditions):
@@ -306,7 +308,15 @@ def _target(adata: AnnData, target: Any, flow: FittedFlow) -> Profile:
     if not len(rows):
         msg = "Expected cells in `target`, found none. Name values that occur together."
         raise ValueError(msg)
-    return Profile.of(read_expression(adata, flow.fields.layer, genes=flow.genes).part(rows=rows))
+    return _profile(read_expression(adata, flow.fields.layer, genes=flow.genes).part(rows=rows))
+
+
+def _profile(x: Expression) -> Profile:
+    """The profile of cells, which are read a chunk at a time."""
+    parts = [Moments.of(block) for _, block in x.chunks()]
+    found = parts[0] if len(parts) == 1 else Moments.pooled(*parts)
+    variance = found.variance if len(x) > 1 else np.zeros_like(found.mean)
+    return Profile(found.mean, variance, variance / len(x))
 
 
 def _given(values: NDArray[np.float64], n_genes: int) -> Profile:
