@@ -93,6 +93,7 @@ def report(scores: pd.DataFrame, seconds: pd.DataFrame, output: Path) -> None:
     summary = summarise(scores)
     costs = seconds.groupby(["set", "model"])["seconds"].mean()
     summary.to_csv(output / "leaderboard.csv", index=False)
+    print(f"\nEnergy distance\n\n{markdown(energies(summary))}")
     for name, part in summary.groupby("set", sort=False):
         part = part.assign(text=[shown(*row) for row in part[["mean", "std"]].to_numpy()])
         wide = part.pivot(index="model", columns="metric", values="text")
@@ -107,6 +108,16 @@ def report(scores: pd.DataFrame, seconds: pd.DataFrame, output: Path) -> None:
         wide["CPU seconds"] = ["–" if value is None else f"{value:.0f}" for value in spent]
         print(markdown(wide))
     draw(scores, output)
+
+
+def energies(summary: pd.DataFrame) -> pd.DataFrame:
+    """Energy distance of every model on every set."""
+    part = summary[summary["metric"] == "energy_distance"]
+    part = part.assign(text=[shown(*row) for row in part[["mean", "std"]].to_numpy()])
+    wide = part.pivot(index="model", columns="set", values="text").fillna("–")
+    # Sets have different units: the mean of ranks orders models, those that cannot do a task last.
+    order = part.assign(rank=part.groupby("set")["mean"].rank()).groupby("model")["rank"].mean()
+    return wide.loc[order.sort_values(kind="stable").index, [name for name in SCENARIOS if name in wide]]
 
 
 def shown(mean: float, spread: float) -> str:
