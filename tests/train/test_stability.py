@@ -12,7 +12,7 @@ from perturbflow.pp import setup_dynamics
 from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.tl import fit_dynamics
 from perturbflow.train import _stability
-from perturbflow.train._stability import resample, stability
+from perturbflow.train._stability import resample, stability, sure
 from perturbflow.trajectories._fields import trajectories_of
 
 TIME = np.linspace(0, 1, 12)
@@ -85,8 +85,16 @@ def test_agreement_of_fits(fitted_dynamics, monkeypatch):
     assert names[0] != names[1]
     # The mean of single fits.
     results = [one.result() for one in made]
-    np.testing.assert_allclose(found.frequency, np.mean([one.support() for one in results], axis=0))
+    known = [one.support() & (one.evidence >= _stability.SURE_EVIDENCE) for one in results]
+    np.testing.assert_allclose(found.frequency, np.mean(known, axis=0))
     np.testing.assert_allclose(found.evidence, np.mean([one.evidence for one in results], axis=0), rtol=1e-6)
+
+
+def test_a_fit_is_sure_of_what_it_keeps_and_has_evidence_for():
+    support = np.array([[True, True, False], [False, True, True]])
+    evidence = np.array([[0.1, 0.31, 2.0], [0.0, 0.3, 0.29]])
+    np.testing.assert_array_equal(sure(support, evidence), [[False, True, False], [False, True, False]])
+    np.testing.assert_array_equal(sure(support, np.zeros((0, 0))), support)  # without elimination
 
 
 def test_fits_side_by_side_give_the_same(fitted_dynamics, monkeypatch):
@@ -170,6 +178,7 @@ def test_what_does_not_move_in_a_bootstrap_has_no_edges_there(fitted_dynamics, m
         assert part.shape == (5, 3)
         assert not part[2:].any()
         assert not part[:, 2].any()
+    for part in found[1:]:  # so short a fit is sure of nothing
         assert part[:2, :2].any()
     for one in drawn:
         one.values[:] = 1.0

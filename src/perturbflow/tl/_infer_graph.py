@@ -43,7 +43,8 @@ def infer_graph(
 
     The weight of an edge from j to i is :math:`E|\partial f_i / \partial x_j| \cdot s_j / s_i` with the sign of
     the mean, over the observed states, in units of the genes' spreads s and of the time scale of the fit. Its confidence
-    is the share of fits, to bootstraps of the trajectories and with other seeds, that keep it (stability selection).
+    is the share of fits, to bootstraps of the trajectories and with other seeds, that are sure of it (stability selection): that keep
+    it and whose error is at least a third larger without it.
 
     Where courses were fitted to means of at least two cells a time or bin, how these cells covary is lost there, and joins the
     evidence: pairs are ranked by the mean of their rank by the fit and by :func:`perturbflow.dynamics.snapshot_evidence`.

@@ -14,7 +14,7 @@ from perturbflow._warnings import warn
 from perturbflow.baselines import correlation_graph, partial_correlation_graph
 from perturbflow.dynamics import evidence_ranks, path_weights, snapshot_evidence
 from perturbflow.predict._torch_state import usual_torch
-from perturbflow.train._stability import Stability, stability
+from perturbflow.train._stability import Stability, stability, sure
 from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import trajectories_of
 
@@ -125,7 +125,7 @@ def fitted_graph(
         )
         # The fit itself is one of the fits.
         share = 1 / (n_bootstraps + 1)
-        confidence = share * confidence + (1 - share) * found.frequency
+        confidence = share * sure(weight != 0, model.evidence) + (1 - share) * found.frequency
         evidence = share * evidence + (1 - share) * found.evidence
         if method == "jacobian":
             weight = share * weight + (1 - share) * found.weight
