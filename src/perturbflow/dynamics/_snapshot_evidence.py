@@ -108,13 +108,13 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     (True, np.float64(1.0))
     """
     possible = possible_edges(cells)
-    held = cells.held.any(axis=0)
-    if held[list(cells.regulators)].any():
+    if cells.held[:, list(cells.regulators)].any():
+        never = np.flatnonzero(~cells.held.any(axis=0))
         shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS), cells.n_genes)
         sure = np.abs(mean_rate_correlations(cells)) * total_effect_probability(cells)
         signed = shares * sure.T
         typical = np.sqrt((shares[possible] ** 2).mean())
-        signed[~held] = typical * _clearest(cells).T[~held]
+        signed[never] = typical * _clearest(cells).T[never]
         score = np.abs(signed)
     else:
         parts = _covariation(cells)
