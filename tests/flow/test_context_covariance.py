@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from perturbflow.flow import context_covariances
+from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums, context_covariances
+from perturbflow.flow import _additive_fit as additive_fit
 from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance, in_factors
-from perturbflow.flow._shrinkage import posterior_effects
+from perturbflow.flow._shrinkage import likely_covariances, posterior_effects
 from perturbflow.flow._vector_cholesky import VectorCholesky
 
 SCALES = np.array([0.3, 1.0])
@@ -114,3 +115,29 @@ def test_decompositions_of_many_matrices(n):
     np.testing.assert_allclose(cholesky.solve(right), solved, rtol=1e-7)
     inverses = np.linalg.inv(matrices)[:, :, first, second].swapaxes(1, 2)
     np.testing.assert_allclose(cholesky.inverse(np.array([1])), inverses[[1]], rtol=1e-7)
+
+
+def test_many_perturbations_do_without_unlikely_covariances(monkeypatch):
+    """Perturbations that do the same in all of nine contexts: what is left out makes next to no difference."""
+    rng = np.random.default_rng(0)
+    n_components, n_contexts, n_genes = 130, 9, 20
+    doses = np.tile(np.repeat(np.eye(n_components + 1)[:, 1:], 6, axis=0), (n_contexts, 1))
+    rates = np.exp(rng.normal(0, 0.3, (n_contexts, n_genes)))
+    factors = np.exp(rng.normal(0, 1.0, (n_components, n_genes)) * (rng.random((n_components, n_genes)) < 0.2))
+    of_cells = np.concatenate([np.ones((6, n_genes)), np.repeat(factors, 6, axis=0)])
+    x = np.log1p(rng.poisson(rates[:, None] * of_cells).reshape(-1, n_genes))
+    sums = GroupSums.of(CellData(x, doses, np.repeat(np.arange(n_contexts), len(of_cells))[:, None]))
+    kept = []
+
+    def likely(*given, **options):
+        kept.append(likely_covariances(*given, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(additive_fit, "likely_covariances", likely)
+    found = AdditiveHurdlePrior.fit(sums)
+    assert [0 < len(each) < 5 for each in kept] == [True, True]  # of shares and of means
+    monkeypatch.setattr(additive_fit, "_TELLING_LEVELS", 33)  # of which 130 are not four times as many
+    expected = AdditiveHurdlePrior.fit(sums)
+    assert len(kept) == 2
+    difference = np.square(found.effects - expected.effects).mean()
+    assert 0 < difference < 0.01 * np.square(expected.effects).mean()

@@ -304,6 +304,21 @@ def test_states_are_those_beyond_noise():
     assert len(ControlStates.fit([], 30).loadings) == 0
 
 
+@pytest.mark.parametrize("n_genes", [30, 500])  # fewer and more than cells
+def test_states_are_the_largest_singular_vectors(n_genes):
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((100, 2)) * [3.0, 2.0]
+    cells = (scores @ rng.standard_normal((2, n_genes)) + rng.standard_normal((100, n_genes))).astype(np.float32)
+    found = ControlStates.fit([cells], n_genes)
+    centred = (cells - cells.mean(axis=0)).astype(np.float64)
+    unit = np.sqrt(centred.var(axis=0) + 1e-3)
+    _, sizes, axes = np.linalg.svd(centred / unit, full_matrices=False)
+    assert len(found.loadings) == 2
+    for state, size, axis in zip(found.covariances, sizes, axes, strict=False):
+        expected = axis * size / 10 * unit
+        np.testing.assert_allclose(state * np.sign(state @ expected), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_amounts_in_the_order_of_a_state():
     screen = Screen()
     controls = screen.add(500)

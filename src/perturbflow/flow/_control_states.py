@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import eigh
 
 if TYPE_CHECKING:
     from typing import Self
@@ -62,11 +63,18 @@ class ControlStates:
             return cls.none(n_genes)
         centred = np.concatenate([cells - cells.mean(axis=0) for cells in contexts]).astype(np.float64)
         unit = np.sqrt(centred.var(axis=0) + _LEAST_VARIANCE)
-        _, sizes, axes = np.linalg.svd(centred / unit, full_matrices=False)
+        scaled = centred / unit
+        by_cells = len(scaled) < n_genes
+        products = scaled @ scaled.T if by_cells else scaled.T @ scaled
+        # The few largest of the singular values, which takes a fifth of the time that all take.
+        most = (max(len(products) - N_STATES, 0), len(products) - 1)
+        squares, vectors = (each[..., ::-1] for each in eigh(products, subset_by_index=most))
         # Directions of noise have a variance of at most this (Marchenko and Pastur 1967).
         edge = (1 + np.sqrt(n_genes / len(centred))) ** 2
-        variances = np.square(sizes[:N_STATES]) / len(centred)
-        axes, variances = axes[:N_STATES][variances > edge], variances[variances > edge]
+        is_state = squares / len(centred) > edge
+        variances, axes = squares[is_state] / len(centred), vectors.T[is_state]
+        if by_cells:
+            axes = axes @ scaled / np.sqrt(squares[is_state])[:, None]
         deviations = np.sqrt(variances)[:, None]
         return cls((axes / deviations / unit).astype(np.float32), (axes * deviations * unit).astype(np.float32))
 

@@ -230,8 +230,8 @@ def _excess(of_real: NDArray, of_moved: NDArray, both: _Contrast, u: NDArray[np.
 
 
 def _standard_error(scores: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """Standard error of a difference of covariances of a gene of unit variance with scores."""
-    return float(np.sqrt(scores.var() / len(scores) + reference.var() / len(reference)))
+    """Standard error of a difference of covariances of a gene of unit variance with scores, which have the mean 0."""
+    return float(np.sqrt(scores @ scores / len(scores) ** 2 + reference @ reference / len(reference) ** 2))
 
 
 def _amounts(
