@@ -26,7 +26,7 @@ TRAINING, HELD_OUT, SETTINGS, PREDICTED, SECONDS = (
     "training.h5ad",
     "held_out.csv",
     "settings.json",
-    "predicted.h5ad",
+    "predicted.npz",
     "seconds.json",
 )
 
@@ -69,15 +69,21 @@ class Task:
         return self.cells[((obs["perturbation"] == CONTROL) & (obs["cell_type"] == cell_type)).to_numpy()].copy()
 
 
+def read_answer(folder: Path, task: Task) -> tuple[AnnData, float]:
+    """Predicted cells, and CPU seconds."""
+    with np.load(folder / PREDICTED) as found:
+        obs = task.held_out.iloc[found["condition"]].set_axis([f"cell_{i}" for i in range(len(found["x"]))])
+        cells = ad.AnnData(found["x"], obs=obs, var=pd.DataFrame(index=task.cells.var_names))
+    return cells, json.loads((folder / SECONDS).read_text())
+
+
 def answer(folder: Path, predict: Callable[[Task], Sequence[np.ndarray]]) -> None:
     """Do a task: write the cells that ``predict`` gives for every held-out condition, and CPU seconds without imports."""
     task = Task.read(folder)
     began = time.process_time()
     predicted = predict(task)
     seconds = time.process_time() - began
-    obs = task.held_out.loc[np.repeat(np.arange(len(predicted)), [len(cells) for cells in predicted])]
-    obs = obs.reset_index(drop=True)
-    obs.index = obs.index.astype(str)
-    x = np.maximum(np.vstack(predicted), 0).astype(np.float32)
-    ad.AnnData(x, obs=obs, var=pd.DataFrame(index=task.cells.var_names)).write_h5ad(folder / PREDICTED)
+    # Plain arrays: how an AnnData is written depends on its version and on that of pandas, which are others there.
+    condition = np.repeat(np.arange(len(predicted)), [len(cells) for cells in predicted])
+    np.savez(folder / PREDICTED, x=np.maximum(np.vstack(predicted), 0).astype(np.float32), condition=condition)
     (folder / SECONDS).write_text(json.dumps(seconds))

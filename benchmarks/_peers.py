@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anndata as ad
-from _peer_files import PREDICTED, SECONDS, SEPARATOR, Task
+from _peer_files import SEPARATOR, Task, read_answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +46,7 @@ class Peer:
 
 
 PEERS: Mapping[str, Peer] = {
-    "cellflow": Peer("_peer_cellflow.py", n_iterations=2000, combines=True),
+    "cellflow": Peer("_peer_cellflow.py", n_iterations=1000, combines=True),
     "scgen": Peer("_peer_scgen.py", n_iterations=100, combines=False),
 }
 
@@ -89,5 +88,4 @@ def predicted_by(
         if done.returncode != 0:
             msg = f"Expected cells from {name}, found an error. Look at what it says:\n{done.stderr[-2000:]}"
             raise RuntimeError(msg)
-        seconds = json.loads((Path(folder) / SECONDS).read_text())
-        return ad.read_h5ad(Path(folder) / PREDICTED), seconds
+        return read_answer(Path(folder), task)
