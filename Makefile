@@ -33,7 +33,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test scripts parity interoperation bench leaderboard calibration ablation speed dynamics hematopoiesis tutorials notebooks docs lint clean
+.PHONY: help demo test scripts parity interoperation peers bench leaderboard calibration ablation speed dynamics hematopoiesis tutorials notebooks docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -55,6 +55,8 @@ parity: .venv-parity/.installed ## Compare the metrics with the packages that de
 interoperation: .venv-interoperation/.installed .venv-parity/.installed ## Test beside pertpy, decoupler, CellRank, scVelo and cell-eval
 	.venv-interoperation/bin/python -m pytest tests/interoperation $(ARGS)
 	.venv-parity/bin/python -m pytest tests/interoperation -k cell_eval $(ARGS)
+
+peers: .venv-peers-cellflow/.installed .venv-peers-scgen/.installed ## Packages that the leaderboard compares with, each in an environment of its own; Python 3.12
 
 bench: $(venv)/.installed ## Benchmark the flow and its baselines on real cells
 	$(bin)/python benchmarks/real_cells.py $(ARGS)
@@ -111,6 +113,15 @@ $(venv)/.installed: pyproject.toml $(constraints) | $(bin)/python
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	.venv-$*/bin/python -m pip install --quiet --editable . --group $*
+	touch $@
+
+# Each pins what the others cannot have. CellFlow imports `requests` without asking for it.
+.venv-peers-cellflow/.installed: packages := cellflow-tools requests
+.venv-peers-scgen/.installed: packages := 'pertpy[scgen]>=1.4'
+.venv-peers-cellflow/.installed .venv-peers-scgen/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip install --quiet $(packages)
 	touch $@
 
 $(venv)/.installed-%: $(venv)/.installed

@@ -5,7 +5,8 @@ stimulated cell type left out, six runs), every run with the same default settin
 A fifth of the perturbed cells of every training condition is kept from the fit: "fresh cells" judges training
 conditions on cells that were never seen.
 
-    python benchmarks/real_cells.py [--seeds 3] [--sets norman mcfaline kang] [--max-steps N] [--output FOLDER]
+    python benchmarks/real_cells.py [--seeds 3] [--sets norman mcfaline kang] [--preset prior] [--max-steps N]
+        [--output FOLDER]
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,12 +63,13 @@ def keep_fresh_cells(cells, *, seed: int) -> None:
     cells.obs["fit_split"] = split
 
 
-def one_run(cells, split: dict, *, seed: int, max_steps: int | None) -> tuple[pd.DataFrame, dict]:
+def one_run(cells, split: dict, *, seed: int, preset: str | None, max_steps: int | None) -> tuple[pd.DataFrame, dict]:
     """Fit and judge once; scores of every condition, model and metric."""
     pf.pp.split_perturbations(cells, seed=seed, **split)
     keep_fresh_cells(cells, seed=seed)
     started = time.monotonic()
-    options = {} if max_steps is None else {"max_steps": max_steps}
+    options: dict[str, Any] = {"preset": preset, "max_steps": max_steps}
+    options = {name: value for name, value in options.items() if value is not None}
     pf.tl.fit_flow(
         cells, split_key="fit_split", seed=seed, plan_kwargs={"calibrate": False}, progress_bar=False, **options
     )
@@ -97,7 +100,7 @@ def one_run(cells, split: dict, *, seed: int, max_steps: int | None) -> tuple[pd
     info = {
         "fit seconds": fitted - started,
         "judge seconds": judged - fitted,
-        "steps": int(cells.uns["flow"]["history"]["step"][-1]),
+        "steps": int(cells.uns["flow"]["history"].get("step", [0])[-1]),
         "start": config["start"],
         "trust": config["trust"],
     }
@@ -126,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--preset", help="of the fit; its default if not given")
     parser.add_argument("--max-steps", type=int)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
@@ -133,7 +137,7 @@ def main() -> None:
     scores, infos = [], []
     for name, run, cells, split in runs(arguments.sets):
         for seed in range(arguments.seeds):
-            table, info = one_run(cells, split, seed=seed, max_steps=arguments.max_steps)
+            table, info = one_run(cells, split, seed=seed, preset=arguments.preset, max_steps=arguments.max_steps)
             scores.append(table.assign(set=name, run=run, seed=seed))
             infos.append({"set": name, "run": run, "seed": seed, **info})
             print(infos[-1], flush=True)

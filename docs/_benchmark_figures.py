@@ -47,6 +47,32 @@ def held_out_energy() -> None:
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
+STANDING = {
+    "flow": ORANGE,
+    "moved controls": ORANGE,
+    "cellflow": BLUE,
+    "scgen": BLUE,
+    "additive effect": GREY,
+    "mean effect": GREY,
+    "control cells": LIGHT,
+}
+
+
+def standing() -> None:
+    """Energy distance of flow, its prior, other packages and simple models on tasks where they can be told apart."""
+    data = table("benchmarks/leaderboard.md", "model", "norman").set_index("model")
+    titles = {"norman": "pairs of genes, Norman 2019", "kang": "a cell type left out, Kang 2018"}
+    axes = new(8.0, 2.4, len(titles), sharey=True)
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
+        values = numbers(data[name]).reindex(list(STANDING))
+        for model, colour in STANDING.items():
+            dots(ax, values.where(values.index == model), list(STANDING), colour=colour)
+        ax.axvline(numbers(data[name])["mean"]["ceiling"], color=GREEN, lw=1.2)
+        ax.set_title(title, loc="left")
+        ax.set_xlim(min(0, ax.get_xlim()[0]), None)
+    axes[0].set_xlabel("energy distance to the real cells; green: two halves of these", loc="left")
+
+
 def ablation() -> None:
     """Energy distance of every network and parametrisation on held-out conditions."""
     data = table("benchmarks/networks.md", "model")
@@ -245,8 +271,8 @@ def reproduction() -> None:
         ax.set_yscale("symlog", linthresh=0.1)
         ax.set_yticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
         ax.minorticks_off()
-        ax.set_ylim(-0.05, None)
         ax.set_title(panel, loc="left")
         ax.set_xlabel("cells seen")
+    axes[0].set_ylim(-0.05, None)
     axes[0].set_ylabel("energy distance, fresh cells")
     axes[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -13,11 +13,13 @@ from perturbflow.dynamics import (
     fit_standing,
     lyapunov_path,
     lyapunov_residual,
+    mean_rate_correlations,
     mean_rate_path,
     possible_edges,
     snapshot_evidence,
     total_effect_probability,
 )
+from perturbflow.dynamics._direct_correlations import partial_correlations
 from perturbflow.dynamics._standing_fit import shrunken_effects
 
 RATES = np.array([[-1.0, 0, 0, 0], [0.8, -1, 0, 0], [0, -0.7, -1, 0], [0, 0, 0, -1]])
@@ -81,6 +83,62 @@ def test_total_effects_are_seen_downstream_only():
     assert effect[2, 0] > 0.99
     assert effect[0, 2] < 0.8
     assert effect[:, 3] == pytest.approx(effect[:, :3].mean())  # nothing held it
+
+
+def test_where_genes_were_held_in_pairs_only_any_total_effect_is_possible():
+    cells = screen(n_cells=50)
+    held = cells.held.copy()
+    held[1:, 3] = True
+    pairs = Snapshot(cells.levels, cells.condition, cells.names, held, cells.regulators, cells.context)
+    assert (total_effect_probability(pairs) == 1).all()
+    assert snapshot_evidence(pairs).evidence.max() == 1
+
+
+def residual_correlation(levels, target, regulator, others):
+    """Correlations of what others leave of a target, or of all of it, with what they leave of a regulator."""
+    design = np.column_stack([np.ones(len(levels)), levels[:, others]])
+    left = levels - design @ np.linalg.lstsq(design, levels, rcond=None)[0]
+    partial = np.corrcoef(left[:, target], left[:, regulator])[0, 1]
+    return partial, np.corrcoef(levels[:, target], left[:, regulator])[0, 1]
+
+
+def test_partial_correlations_are_of_residuals_and_point_from_regulators_to_targets():
+    levels = screen(n_cells=200).levels
+    correlation = np.corrcoef(levels.T)
+    found = partial_correlations(correlation, [0, 2])
+    assert found[1, 0] == pytest.approx(residual_correlation(levels, 1, 0, [2])[0])
+    assert found[2, 0] == pytest.approx(residual_correlation(levels, 2, 0, [])[0])
+    assert np.abs(found[:, [1, 3]]).max() == 0
+    inverse = np.linalg.inv(correlation)
+    whole = -inverse / np.sqrt(np.diag(inverse) * np.diag(inverse)[:, None])
+    np.fill_diagonal(whole, 0.0)
+    assert np.abs(partial_correlations(correlation, range(4)) - whole).max() < 1e-12
+
+
+def test_without_perturbations_mean_rate_correlations_are_part_correlations():
+    cells = screen(n_cells=500, regulators=(0, 1, 2)).taken(np.arange(500))
+    cells = Snapshot(cells.levels, cells.condition, ("control",), cells.held[:1], (0, 1, 2), cells.context)
+    found = mean_rate_correlations(cells)
+    for target, regulator in ((3, 0), (2, 1), (1, 0)):
+        others = [k for k in (0, 1, 2) if k not in (target, regulator)]
+        assert found[target, regulator] == pytest.approx(
+            residual_correlation(cells.levels, target, regulator, others)[1], abs=0.02
+        )
+    assert np.diag(found).tolist() == [0] * 4
+    assert np.abs(found[:, 3]).max() == 0
+
+
+def test_what_moved_two_genes_is_no_evidence_that_one_acts_on_the_other():
+    rng = np.random.default_rng(0)
+    held = np.zeros((2, 3), dtype=bool)
+    held[1, 0] = True
+    source = rng.normal(size=1000) + np.repeat([0.0, 10.0], 500)
+    levels = np.column_stack([source, source + rng.normal(size=1000), rng.normal(size=1000) - source])
+    levels[:, 0] += 0.5 * rng.normal(size=1000)  # as measured
+    cells = Snapshot(levels, np.repeat([0, 1], 500), ("control", "A"), held, (0, 1, 2), np.zeros(1000, dtype=int))
+    found = snapshot_evidence(cells)
+    assert {tuple(map(int, pair)) for pair in np.argwhere(found.evidence > 0.7)} == {(0, 1), (0, 2)}
+    assert (found.sign[0, 1], found.sign[0, 2]) == (1, -1)
 
 
 def test_evidence_ranks_all_pairs_with_signs_and_edges_first():

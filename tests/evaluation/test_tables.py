@@ -14,6 +14,7 @@ from perturbflow.evaluation._tables import (
     NOT_MEASURABLE,
     TIE,
     best_of,
+    harm_rows,
     interval,
     resampled_means,
     summary_table,
@@ -196,6 +197,45 @@ def test_what_is_said_of_no_effect_changes_no_number():
     assert "no effect" in both[0]["finding"]
     for name in ("difference", "lower", "upper"):
         assert [row[name] for row in both] == [row[name] for row in alone]
+
+
+def test_whether_a_model_is_worse_than_no_effect_and_than_its_prior():
+    levels = {"mine": 2.0, "yours": 1.0, "control cells": 1.0, "moved controls": 3.0}
+    scores = {name: cloud(level) for name, level in levels.items()}
+    options: dict[str, Any] = {"p_value": 0.01, "cells_needed": 1.0, "n_resamples": 50, "rng": rng()}
+    mine, yours = verdict_rows({}, scores, baselines=["control cells", "moved controls"], **options)
+    assert (mine["worse_than_controls"], mine["worse_than_prior"]) == (1, 0)
+    assert (yours["worse_than_controls"], yours["worse_than_prior"]) == (0, 0)  # the same is not worse
+    scores["mine"] = cloud(2.0, variance=1.0)
+    uncertain, *_ = verdict_rows({}, scores, baselines=["control cells"], **options)
+    assert uncertain["worse_than_controls"] == 0
+    assert np.isnan(uncertain["worse_than_prior"])
+
+
+def test_harm_is_a_share_of_conditions():
+    verdicts = pd.DataFrame(
+        {"split": "test", "model": "mine", "worse_than_controls": [1.0, 0.0, 0.0, 0.0], "worse_than_prior": np.nan}
+    )
+    (row,) = harm_rows(verdicts)
+    assert (row["metric"], row["mean"], row["n_conditions"]) == ("harm_against_controls", 0.25, 4)
+    assert (row["lower"], row["upper"]) == pytest.approx((0.0456, 0.6994), abs=1e-4)  # Wilson's, as in statsmodels
+    (none,) = harm_rows(verdicts.iloc[1:])
+    assert (none["mean"], none["lower"]) == pytest.approx((0, 0))
+    assert none["upper"] > 0.5  # three conditions prove little
+    (one,) = harm_rows(verdicts.iloc[:1])
+    assert np.isnan([one["lower"], one["upper"]]).all()
+    assert harm_rows(pd.DataFrame()) == []
+
+
+def test_a_single_condition_has_no_interval():
+    table = scores(
+        **{"mine": lambda i: 1.0 + i, "strong": lambda i: 2.0, "control cells": lambda i: 4.0, "ceiling": lambda i: 0.0}
+    )
+    one = table[table["perturbation"] == "P3"]
+    summary = summary_table(one, baselines=["strong", "control cells"], n_resamples=50, rng=rng())
+    assert summary["mean"].notna().all()
+    assert summary[["lower", "upper", "difference_lower", "difference_upper"]].isna().all(axis=None)
+    assert summary.loc[summary["model"] == "mine", "difference"].notna().any()
 
 
 def test_without_baselines_there_is_no_verdict():

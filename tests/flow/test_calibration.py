@@ -5,9 +5,18 @@ import pytest
 from scipy.stats import norm, t
 
 from perturbflow.datasets import simulated_perturb_seq
-from perturbflow.flow import KINDS, AdditiveHurdlePrior, Calibration, condition_kind, mean_expression
+from perturbflow.flow import (
+    KINDS,
+    AdditiveHurdlePrior,
+    Calibration,
+    CellData,
+    GroupSums,
+    condition_kind,
+    mean_expression,
+)
+from perturbflow.flow import _cross_validation as cross_validation
 from perturbflow.flow._calibration import _DEGREES, _SCALES, _WIDTHS, _estimate, _quantiles, _t_mixtures
-from perturbflow.flow._cross_validation import HeldOutPrediction, cross_validate
+from perturbflow.flow._cross_validation import HeldOutPrediction, cross_validate, parts_that_tell
 from perturbflow.pp import setup_perturbation
 from perturbflow.screen._fields import read_cells
 
@@ -144,6 +153,63 @@ def test_cross_validation_judges_every_condition_and_leaves_no_cell_of_it_in_the
     assert {each.condition for each in made if each.kind == "seen"} == set(range(n_conditions))
     assert {each.condition for each in made if each.kind == "unseen"} == set(range(n_conditions))
     assert all((each.noise > 0).all() for each in made)
+
+
+def test_one_part_of_many_conditions_says_enough(monkeypatch):
+    """A limit of two predictions is reached with the first part of every way of leaving out."""
+    cells, fits = screen(0, 1500, n_perturbations=8, n_combinations=0), []
+    fit = cross_validation.fit_hurdle
+    monkeypatch.setattr(
+        cross_validation, "fit_hurdle", lambda *given, **options: fits.append(1) or fit(*given, **options)
+    )
+
+    def made():
+        fits.clear()
+        return [each.kind for each in cross_validate(cells, features=None, n_folds=4, rng=np.random.default_rng(0))]
+
+    everything = made()
+    assert len(fits) == 3 * 4  # components, contexts, cells
+    assert {kind: everything.count(kind) for kind in set(everything)}["unseen"] > 12
+    monkeypatch.setattr(cross_validation, "_VALUES_JUDGED", 200)
+    monkeypatch.setattr(cross_validation, "_FEWEST_JUDGED", 1)
+    few = made()
+    assert len(fits) == 3
+    assert set(few) == set(everything)
+    assert len(few) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "n_genes", "expected"),
+    [
+        pytest.param([16] * 1000, 2000, 0, id="no part has five cells of a condition"),
+        pytest.param([17] * 1000, 2000, 4, id="some have, by chance"),
+        pytest.param([20] * 500, 2000, 1, id="a part has 500 conditions"),
+        pytest.param([20] * 250, 2000, 2, id="a part has half of them"),
+        pytest.param([20] * 10, 2000, 4, id="few conditions"),
+        pytest.param([20] * 500, 100, 4, id="few genes"),
+        pytest.param([], 2000, 0, id="no conditions"),
+    ],
+)
+def test_as_many_parts_are_needed_as_have_a_million_values(n_cells, n_genes, expected):
+    assert parts_that_tell(np.array(n_cells, dtype=int), n_genes, 4) == expected
+
+
+def test_a_single_part_is_not_left_out():
+    cells = screen(0, 1500, n_perturbations=8, n_combinations=0)
+    kinds = {
+        each.kind
+        for each in cross_validate([GroupSums.of(cells)], features=None, n_folds=2, rng=np.random.default_rng(0))
+    }
+    assert kinds == {"new context", "unseen"}
+
+
+def test_parts_without_a_condition_to_judge_are_not_fitted_to(monkeypatch):
+    """Four cells of every condition are too few to be judged, whole or in parts."""
+    rng = np.random.default_rng(0)
+    doses = np.repeat(np.eye(6)[:, 1:], [40, 4, 4, 4, 4, 4], axis=0)
+    cells = CellData(np.log1p(rng.poisson(1.0, (60, 10))), doses, np.zeros((60, 0), dtype=int))
+    monkeypatch.setattr(cross_validation, "fit_hurdle", lambda *given, **options: pytest.fail("was fitted"))
+    assert not list(cross_validate(cells, features=None, n_folds=4, rng=rng))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from perturbflow.flow._measurements import Measurements
 P, C, G, K = 40, 5, 60, 2
 NOISE = 0.2
 VARIANCES = np.full(G, 0.5)
+SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class Screen(NamedTuple):
@@ -27,10 +28,16 @@ class Screen(NamedTuple):
 
     def told(self, levels=None):
         """Effects and told variances."""
+        effects, found = self.all_told(levels)
+        return effects, found.variances
+
+    def all_told(self, levels=None):
+        """Effects and everything that is told."""
         effects = self.effects.copy()
         levels = np.arange(len(effects)) if levels is None else levels
-        shared = np.zeros((self.carry.n_contexts, G))
-        return effects, tell_contexts(self.measured, shared, effects, self.carry, levels, VARIANCES)
+        shared, expected = np.zeros((self.carry.n_contexts, G)), np.zeros((len(effects), G))
+        found = tell_contexts(self.measured, shared, effects, self.carry, levels, VARIANCES, expected, SCALES)
+        return effects, found
 
     def error(self, effects, pairs):
         return np.square(effects[pairs] - self.truth[pairs]).mean()
@@ -88,7 +95,7 @@ def test_interactions_of_a_context_are_learned_from_a_few_perturbations(few, lea
     effects, told = given.told()
     missing = ~is_measured
     assert given.error(effects, missing) < (1 - least) * given.error(given.effects, missing)
-    np.testing.assert_array_equal(effects[is_measured], given.effects[is_measured])
+    assert given.error(effects, is_measured) < given.error(given.effects, is_measured)
     assert (told[-1] > 0).mean() > 0.9
     assert not told[:-1].any()
 
@@ -111,8 +118,33 @@ def test_any_pattern_of_missing_pairs_with_combinations():
     effects, told = given.told()
     missing = ~is_measured
     assert given.error(effects, missing) < 0.5 * given.error(given.effects, missing)
-    np.testing.assert_array_equal(effects[is_measured], given.effects[is_measured])
+    assert given.error(effects, is_measured) < given.error(given.effects, is_measured)
     assert (told > 0).any(axis=1).all()
+
+
+def test_measured_effects_of_levels_with_combinations_stay():
+    """Their groups of one level are not all that is known of them."""
+    is_measured = few_shot(20)
+    given = screen(is_measured, combinations=10)
+    effects, found = given.all_told()
+    with_combinations = np.arange(len(effects)) < 11
+    for level in range(len(effects)):
+        same = effects[level, is_measured[level]] == given.effects[level, is_measured[level]]
+        assert same.all() if with_combinations[level] else not same.any()
+    assert sorted(found.spreads) == np.flatnonzero(~with_combinations).tolist()
+    changed = given.measured.design[found.groups].indices
+    assert set(changed) == set(found.spreads)
+    assert (given.measured.amount[found.groups] == 1).all()
+
+
+def test_variances_of_measured_effects_are_those_of_their_errors():
+    is_measured = few_shot(20)
+    given = screen(is_measured)
+    effects, found = given.all_told()
+    errors = np.array([np.square(effects[level] - given.truth[level])[is_measured[level]].mean() for level in range(P)])
+    stated = np.array([found.spreads[level].mean() for level in range(P)])
+    assert errors.mean() < 0.9 * NOISE**2
+    assert errors.mean() < stated.mean() < 1.4 * errors.mean()
 
 
 def test_a_perturbation_that_was_measured_nowhere_stays():

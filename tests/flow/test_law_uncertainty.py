@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perturbflow.flow import AdditiveHurdlePrior
+from perturbflow.flow import AdditiveHurdlePrior, CellData
 from perturbflow.flow._angle import angle
 
 N_GENES = 60
@@ -286,3 +286,27 @@ def test_genes_that_nobody_expresses_have_finite_sd(hurdle_screen):
     for doses in ([0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 1, 1]):
         sd = sd_of(prior, doses)
         assert all(np.isfinite(values).all() and (values > 0).all() for values in (sd.angle, sd.mean))
+
+
+def test_errors_of_shares_and_means_agree_as_effects_do():
+    """Where effects are carried; those of what was sampled are independent, and all are where effects do not agree."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(0, 0.5, (1, N_GENES))
+    change = np.where(rng.random(N_GENES) < 0.5, rng.normal(0, 0.8, N_GENES), 0)
+    x, doses, codes = [], [], []
+    for context in range(2):
+        for dose in range(2 - context):  # the perturbation is in the first context only
+            x.append(np.log1p(rng.poisson(np.exp(base + dose * change), (400, N_GENES))))
+            doses.append(np.full((400, 1), dose))
+            codes.append(np.full((400, 1), context))
+    cells = CellData(np.concatenate(x), np.concatenate(doses).astype(float), np.concatenate(codes))
+    prior = AdditiveHurdlePrior.fit(cells)
+    assert 0.3 < prior.agreement <= 1
+    measured, carried = (sd_of(prior, [1.0], [context]).correlation for context in range(2))
+    assert (measured >= 0).all()
+    assert measured.mean() < 0.3 * carried.mean()
+    assert (carried <= prior.agreement + 1e-6).all()
+    np.testing.assert_array_equal(sd_of(prior, [0.0], [0]).correlation, 0)  # of controls all is sampled
+    apart = replace(prior, effects=prior.effects * np.array([1, 0])[:, None, None, None])
+    assert apart.agreement == 0
+    assert not sd_of(apart, [1.0], [1]).correlation.any()

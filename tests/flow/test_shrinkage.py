@@ -6,8 +6,8 @@ from scipy import stats
 
 from perturbflow.flow import _shrinkage as shrinkage_module
 from perturbflow.flow import context_covariances, shrink_effects
-from perturbflow.flow._context_covariance import FullCovariance
-from perturbflow.flow._shrinkage import posterior_effects
+from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance
+from perturbflow.flow._shrinkage import likely_covariances, posterior_effects, shrink_apart
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
 # Contexts 0 and 1 resemble each other, 2 is far from both.
@@ -199,3 +199,61 @@ def test_posterior_variance_is_the_mean_squared_error():
     assert np.mean((mean - truth) ** 2) == pytest.approx(variance.mean(), rel=0.1)
     certain = variance < np.median(variance)
     assert np.mean((mean - truth)[certain] ** 2) < 0.5 * np.mean((mean - truth)[~certain] ** 2)
+
+
+def effects_in_factors(seed=0, n_genes=300):
+    """Effects of a few large and many small genes in contexts that two factors tie, and covariances in both forms."""
+    rng = np.random.default_rng(seed)
+    forms = []
+    for spread in (0.6, 0.2):
+        factors, rest = rng.normal(0, spread, (12, 2)), rng.uniform(0.1, 0.5, 12)
+        forms.append((FactorCovariance(factors, rest), FullCovariance(factors @ factors.T + np.diag(rest))))
+    few, full = zip(*forms, strict=True)
+    truth = rng.multivariate_normal(np.zeros(12), full[0].matrix, n_genes) * rng.choice([0, 1, 20], (n_genes, 1))
+    noise = rng.uniform(0.001, 0.5, truth.shape)
+    return truth + rng.normal(0, np.sqrt(noise)), noise, few, full
+
+
+@pytest.mark.parametrize("observed", [list(range(12)), [1, 4, 5, 11]])
+def test_single_precision_is_enough_for_factors(observed):
+    effects, noise, few, full = effects_in_factors()
+    options = {"observed": observed, "scales": SCALES, "strata": np.arange(300) % 2}
+    found = posterior_effects(effects[:, observed], noise[:, observed], covariances=few, **options)
+    expected = posterior_effects(effects[:, observed], noise[:, observed], covariances=full, **options)
+    deviation = np.sqrt(noise[:, observed])
+    assert (np.abs(found[0] - expected[0]) / deviation).max() < 0.01
+    np.testing.assert_allclose(np.sqrt(found[1]) / deviation, np.sqrt(expected[1]) / deviation, atol=0.01)
+
+
+def test_effects_of_single_precision_are_shrunken_as_those_of_double():
+    rng = np.random.default_rng(0)
+    variances = rng.uniform(1e-4, 0.5, (5, 400))
+    effects = rng.normal(0, 1, (5, 400)) * rng.choice([0, 1, 10], (5, 400)) + rng.normal(0, np.sqrt(variances))
+    double = shrink_apart(effects, variances, SCALES)
+    single = shrink_apart(effects.astype(np.float32), variances.astype(np.float32), SCALES)
+    for one, two in zip(double, single, strict=True):
+        assert (one.dtype, two.dtype) == (np.float64, np.float32)
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_covariances_that_effects_do_not_have_are_unlikely():
+    near, far = (FullCovariance(each) for each in (np.full((3, 3), 0.9) + 0.1 * np.eye(3), np.eye(3)))
+    rng = np.random.default_rng(0)
+    noise = np.full((2, 200), 0.01)
+
+    def kept(correlation):
+        among = np.full((2, 2), correlation) + (1 - correlation) * np.eye(2)
+        sets = [
+            (
+                np.array([0, 2]),
+                rng.multivariate_normal(np.zeros(2), among, 200).T + 0.1 * rng.normal(size=(2, 200)),
+                noise,
+            )
+            for _ in range(4)
+        ]
+        strata = np.zeros(200, dtype=int)
+        return likely_covariances(sets, covariances=[near, far], scales=SCALES, strata=strata)
+
+    assert kept(0.9) == [near]
+    assert kept(0.0) == [far]
+    assert len(likely_covariances([], covariances=[near, far], scales=SCALES, strata=np.zeros(200, dtype=int))) == 2

@@ -53,4 +53,6 @@ def test_mean_expression_is_the_law_s_and_its_sd_that_of_both_parts(prior):
     rng = np.random.default_rng(1)
     shares = np.sin((angle(law.expressed) + sd.angle * rng.standard_normal((200_000, 6))) / 2) ** 2
     of_share = np.sqrt(np.mean((shares - law.expressed) ** 2, axis=0))
-    np.testing.assert_allclose(np.hypot(law.mean * of_share, law.expressed * sd.mean), sd_mean, rtol=0.01)
+    parts = law.mean * of_share, law.expressed * sd.mean
+    expected = np.sqrt(parts[0] ** 2 + parts[1] ** 2 + 2 * sd.correlation * parts[0] * parts[1])
+    np.testing.assert_allclose(expected, sd_mean, rtol=0.01)

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import r2_score
 
-from perturbflow.metrics import dynamic_range_fraction, pooled_dynamic_range_fraction
 from perturbflow.metrics._calibrated import (
     differential_weights,
     pearson_against_reference,
     weighted_mse,
     weighted_r2,
 )
-from perturbflow.metrics._calibrated_scale import calibrated_score, interpolated_duplicate, pooled_calibrated_score
+from perturbflow.metrics._calibrated_scale import interpolated_duplicate
 from perturbflow.metrics._moments import Moments
 
 
@@ -256,38 +255,3 @@ def test_bad_interpolation_is_refused():
         interpolated_duplicate(duplicate, dataset, p[:, :8])
     with pytest.raises(ValueError, match="`dataset_mean` to have the shape of"):
         interpolated_duplicate(duplicate, dataset[:2], p)
-
-
-def test_calibrated_scale():
-    negatives, positives = np.array([0.2, 0.3, 0.5]), np.array([0.7, 0.9, 0.4])
-    for higher, sign in ((True, 1), (False, -1)):
-        scores = [sign * values for values in (negatives + 0.25 * (positives - negatives), negatives, positives)]
-        np.testing.assert_allclose(calibrated_score(*scores, higher_is_better=higher), [0.25, 0.25, np.nan])
-        assert (calibrated_score(scores[2], *scores[1:], higher_is_better=higher)[:2] == 1).all()
-        assert (calibrated_score(scores[1], *scores[1:], higher_is_better=higher)[:2] == 0).all()
-        assert pooled_calibrated_score(*scores, higher_is_better=higher) == pytest.approx(0.25)
-
-
-def test_calibrated_scale_is_the_dynamic_range_where_lower_is_better():
-    scores = np.random.default_rng(0).random((3, 20)) + [[0.5], [1.0], [0.0]]
-    expected = [dynamic_range_fraction(*one) for one in scores.T]
-    np.testing.assert_allclose(calibrated_score(*scores, higher_is_better=False), expected)
-    pooled = pooled_calibrated_score(*scores, higher_is_better=False)
-    assert pooled == pytest.approx(pooled_dynamic_range_fraction(*scores))
-
-
-def test_conditions_without_a_score_are_left_out_of_the_pool():
-    models, negatives, positives = np.array([0.5, np.nan, 0.4]), np.array([0.0, 0.0, 0.0]), np.array([1.0, 1.0, np.inf])
-    np.testing.assert_array_equal(
-        np.isnan(calibrated_score(models, negatives, positives, higher_is_better=True)), [False, True, False]
-    )
-    assert pooled_calibrated_score(models, negatives, positives, higher_is_better=True) == 0.5
-    assert np.isnan(pooled_calibrated_score([np.nan], [0.0], [1.0], higher_is_better=True))
-    assert np.isnan(pooled_calibrated_score([0.5, 0.5], [0.5, 1.0], [1.0, 0.5], higher_is_better=True))
-
-
-@pytest.mark.parametrize("function", [calibrated_score, pooled_calibrated_score])
-@pytest.mark.parametrize("models", [[], [1.0], [[1.0, 2.0]], 1.0])
-def test_bad_scores_are_refused(function, models):
-    with pytest.raises(ValueError, match="Expected one score per condition in each of `models`, `negatives`"):
-        function(models, [0.0, 0.0] if models else [], [1.0, 1.0] if models else [], higher_is_better=True)

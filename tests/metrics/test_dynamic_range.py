@@ -4,52 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy import sparse
 
-from perturbflow.metrics import dynamic_range_fraction, energy_distance, pooled_dynamic_range_fraction, split_half
-
-
-def test_halves_are_a_random_partition():
-    cells = np.arange(9.0)[:, None]
-    halves = []
-
-    def metric(x, y):
-        halves.append((x.ravel(), y.ravel()))
-        return 0.0
-
-    split_half(cells, metric, n_splits=4, rng=np.random.default_rng(0))
-    assert [(len(x), len(y)) for x, y in halves] == [(4, 5)] * 4
-    assert all(sorted([*x, *y]) == list(range(9)) for x, y in halves)
-    assert len({tuple(sorted(x)) for x, _ in halves}) > 1
-
-
-def test_halves_are_averaged_and_repeatable():
-    cells = np.random.default_rng(0).normal(size=(20, 2))
-    values = []
-
-    def metric(x, y):
-        values.append(energy_distance(x, y))
-        return values[-1]
-
-    result = split_half(cells, metric, n_splits=3, rng=np.random.default_rng(1))
-    assert result == pytest.approx(np.mean(values))
-    assert len(values) == 3
-    assert split_half(sparse.csr_matrix(cells), energy_distance, n_splits=3, rng=np.random.default_rng(1)) == (
-        pytest.approx(result, abs=1e-12)
-    )
-
-
-def test_unbiased_ceiling_is_zero_on_average():
-    rng = np.random.default_rng(2)
-    values = np.array([split_half(rng.gamma(0.5, size=(7, 3)), energy_distance, rng=rng) for _ in range(300)])
-    assert abs(values.mean()) < 4 * values.std(ddof=1) / math.sqrt(len(values))
-
-
-def test_split_half_needs_cells_and_splits():
-    with pytest.raises(ValueError, match=r"Expected at least 4 cells and 1 gene in `cells`, found shape \(3, 2\)"):
-        split_half(np.ones((3, 2)), energy_distance, rng=np.random.default_rng(0))
-    with pytest.raises(ValueError, match="Expected `n_splits` to be at least 1, found 0"):
-        split_half(np.ones((4, 2)), energy_distance, n_splits=0, rng=np.random.default_rng(0))
+from perturbflow.metrics import dynamic_range_fraction, pooled_dynamic_range_fraction
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ ARGUMENTS: dict[str, Any] = {
         (
             *("rmse_of_mean_effects", "cosine_of_mean_effects", "cosine_of_log_fold_changes", "mse_of_mean_effects"),
             *("rmse_of_log_fold_changes", "mae_of_mean_effects", "pearson_of_mean_effects", "recall_of_top_genes"),
-            *("relative_unbiased_mse", "fraction_of_responders", "error_of_responders", "energy_in_programs"),
+            *("fraction_of_responders", "error_of_responders", "energy_in_programs"),
             *("correlation_of_response", "error_of_response_correlation"),
         ),
         (THREE, {}),
@@ -69,16 +69,9 @@ ARGUMENTS: dict[str, Any] = {
     "discrimination_score": (PAIR, {"targets": R > R.to_numpy().max() - 0.1}),
     "centroid_accuracy": (PAIR, {}),
     "interval_coverage": ((P - 0.5, P + 0.5, Q), {"level": 0.9, "standard_error": R}),
-    "expected_calibration_error": ((P, R, Q), {}),
-    "calibration_curve": ((P, R, Q), {"standard_error": R}),
-    "rank_correlation_of_error_and_uncertainty": ((P, R, Q), {}),
-    "gaussian_crps": ((P, R, Q), {"standard_error": R}),
-    "negative_log_likelihood": ((P, R, Q), {}),
     "cosine_in_components": (PAIR, {}),
     "cross_cosine_in_components": (PAIR, {}),
     "interpolated_duplicate": ((P, Q, R / R.to_numpy().max()), {}),
-    "calibrated_score": (SCORES, {"higher_is_better": True}),
-    "pooled_calibrated_score": (SCORES, {"higher_is_better": True}),
     "pooled_dynamic_range_fraction": ((SCORES[0], SCORES[2], SCORES[1]), {}),
     "normalised_rank": ((pd.DataFrame(EDGES.to_numpy(), CONDITIONS, CONDITIONS),), {"higher_is_better": True}),
     **dict.fromkeys(
@@ -104,7 +97,7 @@ ARGUMENTS: dict[str, Any] = {
 }
 # Of one table, of things that are no tables, or of names alone.
 WITHOUT = {
-    *("challenge_score", "dynamic_range_fraction", "pseudobulk_moments", "register", "split_half"),
+    *("challenge_score", "dynamic_range_fraction", "pseudobulk_moments", "register"),
     *("spearman_of_numbers_of_significant_genes", "clustering_agreement"),
     *("pooled_unbiased_mse", "unbiased_effect_sizes", "unbiased_mses"),  # of a Panel, below
 }

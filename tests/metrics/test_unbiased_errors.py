@@ -7,7 +7,6 @@ from perturbflow.metrics._moments import Moments
 from perturbflow.metrics._panel import Panel
 from perturbflow.metrics._unbiased_errors import (
     pooled_unbiased_mse,
-    relative_unbiased_mse,
     unbiased_effect_sizes,
     unbiased_mse,
     unbiased_mses,
@@ -57,18 +56,6 @@ def test_unbiased_whatever_the_number_of_cells(n, shift):
     assert np.mean(values) == pytest.approx(shift**2, abs=4 * np.std(values) / np.sqrt(600))
     if shift == 0:
         assert 0.3 < np.mean(np.array(values) < 0) < 0.7  # an unbiased estimate of 0 lies on both sides
-
-
-def test_relative_error_is_one_without_and_zero_with_the_effect():
-    rng = np.random.default_rng(2)
-    y, control = cells(rng, 1.0, 500), cells(rng, 0.0, 500)
-    assert relative_unbiased_mse(cells(rng, 0.0, 50), y, control) == pytest.approx(1, abs=0.1)
-    assert relative_unbiased_mse(cells(rng, 1.0, 50), y, control) == pytest.approx(0, abs=0.05)
-
-
-def test_no_measurable_effect_is_undefined():
-    y = np.array([[0.0, 1.0], [1.0, 0.0]])
-    assert np.isnan(relative_unbiased_mse(y + 3, y, y[::-1]))
 
 
 def test_uncapped_panel_is_the_metric_of_each_condition():

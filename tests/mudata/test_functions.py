@@ -78,6 +78,11 @@ FLOW = [
     step("tl.export_evaluation", "FOLDER/table.csv"),
     step("tl.write_cell_eval", "FOLDER/cells.h5ad"),
     step("tl.rank_perturbations", {"perturbation": "A"}),
+    step("tl.next_perturbations", n=2),
+    step("tl.interaction_scores", ["A+B"]),
+    step("tl.explain_response", min_cells=4, n_resamples=5),
+    step("pl.interaction_scores", source="predicted"),
+    step("pl.response_parts", n_top=3),
     step("pl.training"),
     step("pl.guidance"),
     step("pl.calibration", min_cells=4),
@@ -90,6 +95,13 @@ FLOW = [
     step("pl.embedding", COMBINATION),
     step("pl.responders", COMBINATION),
     step("pl.ranked_perturbations"),
+]
+DOSES = [
+    step("pp.setup_perturbation", perturbation_key="perturbation", control="control", dose_key="dose"),
+    step("pp.split_perturbations", task="cells"),
+    step("tl.fit_flow", preset="prior", plan_kwargs={"calibrate": False}, progress_bar=False),
+    step("tl.dose_response", "gene_1", ["A"]),
+    step("pl.dose_response", "A"),
 ]
 DYNAMICS = [
     step("pp.assign_lineages", "fates", time_key="time", names=["left", "right"]),
@@ -118,6 +130,15 @@ DYNAMICS = [
 ]
 
 
+def doses() -> AnnData:
+    """One drug at four doses."""
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"dose": np.repeat(["0", "1", "3", "10", "30"], 40)}, index=[f"cell{k}" for k in range(200)])
+    obs["perturbation"] = np.where(obs["dose"] == "0", "control", "A")
+    x = rng.normal(3 + np.log1p(obs["dose"].astype(float).to_numpy())[:, None] * [0.3, 0.0], 0.3)
+    return AnnData(x.astype(np.float32), obs=obs, var=pd.DataFrame(index=["gene_1", "gene_2"]))
+
+
 def time_courses() -> AnnData:
     adata = pf.datasets.hill_network(n_genes=4, n_trajectories=4, n_times=12, seed=1)
     adata.obsm["fates"] = np.random.default_rng(0).dirichlet([1, 1], adata.n_obs)
@@ -126,6 +147,7 @@ def time_courses() -> AnnData:
 
 COURSES = {
     "flow": (screen, FLOW),
+    "doses": (doses, DOSES),
     "dynamics": (time_courses, DYNAMICS),
 }
 

@@ -63,7 +63,33 @@ def _judged_screen(_fitted):
     metrics = ["energy_distance", "cosine_of_mean_effects"]
     tl.evaluate(adata, metrics=metrics, n_permutations=10, min_cells=5, progress_bar=False)
     tl.rank_perturbations(adata, {"perturbation": adata.uns["label"]})
+    tl.explain_response(adata, min_cells=4)
+    tl.interaction_scores(adata)
+    adata.uns |= dose_tables()
     return adata
+
+
+def dose_tables():
+    """The tables of two drugs in two contexts: the first has a response, the second none."""
+    fits, points, lines = [], [], []
+    for drug, plateau, status in (("A", 1.0, "covered"), ("B", 0.0, "no response")):
+        for context in ("T", "U"):
+            for source in ("measured", "predicted"):
+                about = {"perturbation": drug, "cell_type": context, "source": source}
+                fits.append(about | {"ec50": 10.0, "ec50_lower": 5.0, "ec50_upper": 2000.0, "status": status})
+                for dose in (1.0, 10.0, 100.0):
+                    effect = plateau * dose / (dose + 10)
+                    points.append(about | {"dose": dose, "effect": effect, "sd": 0.1, "n_cells": 50})
+                    lines.append(about | {"dose": dose, "effect": effect, "lower": effect - 0.2, "upper": effect + 0.2})
+    tables = {"": fits, "_points": points, "_curves": lines}
+    uns: dict[str, Any] = {f"dose_response{suffix}": pd.DataFrame(rows) for suffix, rows in tables.items()}
+    return uns | {"dose_response_params": {"level": 0.95, "readout": {"g0": 1.0}}}
+
+
+@pytest.fixture
+def curves():
+    """Cells with these tables."""
+    return AnnData(np.ones((1, 1), dtype=np.float32), uns=dose_tables())
 
 
 @pytest.fixture(scope="session")

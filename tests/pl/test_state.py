@@ -17,14 +17,17 @@ from perturbflow import pl
 
 SCREEN: dict[str, Callable[..., Any]] = {
     "calibration": lambda adata, **options: pl.calibration(adata, min_cells=5, **options),
+    "dose_response": pl.dose_response,
     "embedding": lambda adata, **options: pl.embedding(adata, adata.uns["label"], **options),
     "evaluation": pl.evaluation,
     "expression": lambda adata, **options: pl.expression(adata, adata.uns["label"], **options),
     "guidance": pl.guidance,
+    "interaction_scores": lambda adata, **options: pl.interaction_scores(adata, source="predicted", **options),
     "leaderboard": pl.leaderboard,
     "metric_ranks": pl.metric_ranks,
     "perturbation_effect": lambda adata, **options: pl.perturbation_effect(adata, adata.uns["label"], **options),
     "ranked_perturbations": pl.ranked_perturbations,
+    "response_parts": pl.response_parts,
     "responders": lambda adata, **options: pl.responders(adata, adata.uns["label"], **options),
     "training": pl.training,
     "verdicts": pl.verdicts,

@@ -21,11 +21,10 @@ OF_CELLS = [
     and list(inspect.signature(getattr(metrics, name)).parameters)[:2] == ["x", "y"]
 ]
 OF_PROFILES = [
-    *("discrimination_score", "centroid_accuracy", "gaussian_crps", "negative_log_likelihood", "calibration_curve"),
-    *("expected_calibration_error", "rank_correlation_of_error_and_uncertainty", "interval_coverage"),
+    *("discrimination_score", "centroid_accuracy", "interval_coverage"),
     *("weighted_mse", "weighted_r2", "pearson_against_reference", "interpolated_duplicate", "log_fold_change"),
     *("auroc", "average_precision", "early_precision", "sign_accuracy", "structural_hamming_distance", "support_error"),
-    *("network_scores", "normalised_rank", "calibrated_score", "pooled_calibrated_score", "cosine_in_components"),
+    *("network_scores", "normalised_rank", "cosine_in_components"),
     *("cross_cosine_in_components", "pooled_dynamic_range_fraction", "edge_density"),
 ]
 

@@ -43,6 +43,15 @@ FLOW: dict[str, tuple[Callable[..., Any], list[tuple[str, str]]]] = {
         lambda adata, **key: pf.tl.rank_perturbations(adata, {"perturbation": "A"}, **key),
         [("uns", "{}_params")],
     ),
+    "next_perturbations": (lambda adata, **key: pf.tl.next_perturbations(adata, n=2, **key), [("uns", "{}_params")]),
+    "interaction_scores": (
+        lambda adata, **key: pf.tl.interaction_scores(adata, ["B+D"], **key),
+        [("uns", "{}_params"), *(("varm", f"{{}}{suffix}") for suffix in ("", "_sd", "_measured", "_measured_sd"))],
+    ),
+    "response_parts": (
+        lambda adata, **key: pf.tl.explain_response(adata, min_cells=4, n_resamples=2, **key),
+        [("uns", "{}_summary")],
+    ),
 }
 DYNAMICS: dict[str, tuple[Callable[..., Any], list[tuple[str, str]]]] = {
     "dynamics": (lambda adata, **key: pf.tl.fit_dynamics(adata, effort=0.01, progress_bar=False, **key), []),

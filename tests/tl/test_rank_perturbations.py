@@ -219,3 +219,67 @@ def test_targets_of_other_names_are_refused(fitted):
         ranking(fitted, mask)
     with pytest.raises(TypeError, match="Expected `target` to be an array.*found AnnData"):
         ranking(fitted, fitted)
+
+
+def test_a_signature_is_reversed_by_what_does_the_opposite(fitted):
+    start = {"from_cells": {"cell_type": "type_1"}}
+    effect = profile(fitted, "A") - profile(fitted, "control")
+    follow = ranking(fitted, effect, goal="follow", **start).set_index("perturbation")
+    reverse = ranking(fitted, effect, goal="reverse", **start).set_index("perturbation")
+    assert follow.index[0] == "A"
+    assert follow.loc["A", "score"] == pytest.approx(1, abs=0.02)
+    assert follow.loc["A", "cosine"] == pytest.approx(1, abs=1e-3)
+    assert reverse.index[-1] == "A"
+    for name in ("score", "cosine"):
+        np.testing.assert_allclose(reverse[name], -follow.loc[reverse.index, name], atol=1e-12)
+    np.testing.assert_allclose(reverse["sd"], follow.loc[reverse.index, "sd"])
+    np.testing.assert_allclose(
+        reverse["probability_better_than_none"],
+        1 - follow.loc[reverse.index, "probability_better_than_none"],
+        atol=1e-12,
+    )
+    assert "distance" not in follow.columns
+    half = ranking(fitted, 2 * effect, goal="follow", **start).set_index("perturbation")
+    np.testing.assert_allclose(half["score"], follow["score"].loc[half.index] / 2)  # twice as much is asked for
+
+
+def test_sets_of_genes_score_by_their_mean_change(fitted):
+    start = {"from_cells": {"cell_type": "type_1"}}
+    effect = profile(fitted, "A") - profile(fitted, "control")
+    up, down = effect.nlargest(2).index.tolist(), effect.nsmallest(3).index.tolist()
+    found = ranking(fitted, {"up": up, "down": down}, goal="follow", **start).set_index("perturbation")
+    expected = (effect[up].sum() - effect[down].sum()) / 5
+    assert found.loc["A", "score"] == pytest.approx(expected, rel=1e-5)
+    alone = ranking(fitted, {"down": down}, goal="reverse", **start).set_index("perturbation")
+    assert alone.loc["A", "score"] == pytest.approx(effect[down].mean(), rel=1e-5)
+    with pytest.warns(UserWarning, match=r"1 of 3 genes of the signature are not among those of the flow: \['NONE'\]"):
+        rank_perturbations(fitted, {"up": [*up, "NONE"]}, goal="follow", copy=True)
+
+
+def test_cells_are_a_signature_by_their_difference_from_controls(fitted):
+    start = {"from_cells": {"cell_type": "type_1"}}
+    target = {"perturbation": "A", "cell_type": "type_1"}
+    found = ranking(fitted, target, goal="reverse", **start).set_index("perturbation")
+    assert found.index[-1] == "A"
+    assert found.loc["A", "score"] == pytest.approx(-1, abs=0.3)
+    standardised = ranking(fitted, target, goal="reverse", metric="standardised", **start)
+    assert standardised["perturbation"].iloc[-1] == "A"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"up": ["NONE"]}, "Expected a signature of finite numbers"),
+        (pd.Series({"NONE": 1.0}), "Expected a signature of finite numbers"),
+        (np.ones(3), r"Expected `target` to have one number for each of .* genes, found shape \(3,\)"),
+        ({"up": [], "down": []}, "Expected a signature of finite numbers"),
+    ],
+)
+def test_wrong_signatures(fitted, target, message, unchanged):
+    with unchanged(fitted), pytest.raises(ValueError, match=message):
+        rank_perturbations(fitted, target, goal="reverse")
+
+
+def test_wrong_goal(fitted):
+    with pytest.raises(ValueError, match="Expected `goal` to be one of"):
+        rank_perturbations(fitted, {"cell_type": "type_2"}, goal="away")

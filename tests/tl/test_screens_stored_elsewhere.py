@@ -27,6 +27,7 @@ JUDGED: dict[str, Any] = {
     "n_steps": 2,
     "progress_bar": False,
 }
+DECIDED = ("response_parts", "response_parts_summary", "interaction_scores")
 
 
 def predicted_ranked_and_judged(adata):
@@ -34,6 +35,8 @@ def predicted_ranked_and_judged(adata):
     pf.tl.predict_perturbation(adata, ["A", "B+D"], seed=1)
     pf.tl.rank_perturbations(adata, {"perturbation": "A"}, from_cells={"cell_type": "type_1"})
     pf.tl.evaluate(adata, **JUDGED)
+    pf.tl.explain_response(adata, min_cells=4, n_resamples=5)
+    pf.tl.interaction_scores(adata)
     return adata
 
 
@@ -66,7 +69,7 @@ def test_predictions_rankings_and_evaluations_are_the_same(fitted, in_memory, st
         assert found.has_gene.all()
     pd.testing.assert_frame_equal(elsewhere.varm["predicted_sd"], in_memory.varm["predicted_sd"])
     close = {"rtol": 1e-5, "atol": 1e-7}
-    for key in ("ranked_perturbations", "evaluation", "evaluation_summary", "evaluation_verdicts"):
+    for key in ("ranked_perturbations", "evaluation", "evaluation_summary", "evaluation_verdicts", *DECIDED):
         pd.testing.assert_frame_equal(elsewhere.uns[key], in_memory.uns[key], **close)
     counts: list[Any] = [
         pf.tl.predict_perturbation(adata, "A", output="counts", as_anndata=True, n_cells=9)

@@ -71,6 +71,18 @@ def test_sums_of_parts_add_up_to_those_of_all_cells(registered, n_parts):
     assert all((a.ordered().total == b.ordered().total).all() for a, b in zip(parts, again, strict=True))
 
 
+@pytest.mark.parametrize("apart", [0, 1, 4])
+def test_parts_that_are_not_needed_are_summed_together(registered, apart):
+    screen = read_screen(registered)
+    parts = sums_of_parts(screen, 4, seed=1)
+    found = sums_of_parts(screen, 4, seed=1, apart=apart)
+    expected = [*parts[:apart], *([GroupSums.union(parts[apart:])] if apart < 4 else [])]
+    assert len(found) == len(expected)
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.ordered().n_cells, two.ordered().n_cells)
+        np.testing.assert_allclose(one.ordered().total, two.ordered().total)
+
+
 def test_groups_of_few_cells_are_not_all_in_the_first_part(registered):
     few = registered[:: registered.n_obs // 40].copy()
     parts = sums_of_parts(read_screen(few), 4, seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perturbflow.dynamics._direct_correlations import mean_rate_correlations
 from perturbflow.dynamics._elimination import Elimination, eliminate
 from perturbflow.dynamics._field import ACTIVATIONS, DenseField, TargetField, VectorField, build_field
 from perturbflow.dynamics._field_config import FieldConfig
@@ -58,6 +59,7 @@ __all__ = [
     "lyapunov_path",
     "lyapunov_residual",
     "mean_jacobian",
+    "mean_rate_correlations",
     "mean_rate_path",
     "open_probability",
     "path_product",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow.dynamics._direct_correlations import mean_rate_correlations, partial_correlations
 from perturbflow.dynamics._lyapunov import lyapunov_path
 from perturbflow.dynamics._mean_rates import mean_rate_path, total_effect_probability
 from perturbflow.dynamics._snapshot import Snapshot
@@ -75,9 +76,15 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     Along a path of strengths, the coefficients of every target are divided by their sum: each target has the same to give,
     and an edge that enters early has more of it. Covariation has three parts, of which every target gives a share: paths of
     :func:`lyapunov_path` with what genes do as a saturating function of their levels, absolute partial correlations of
-    normal scores, and, with a quarter of the weight, paths of linear rates in normal scores. The more regulators have been
-    held, the more counts :func:`mean_rate_path` instead, times the probability that there is any total effect: from a half
-    on, it alone. Ranks of the two are averaged.
+    normal scores, and, with a quarter of the weight, paths of linear rates in normal scores. Without perturbations pairs
+    are ranked by the mean of these shares.
+
+    With perturbations they are ranked by a share times how sure an effect is. Of regulators that were held, the share is
+    that of :func:`mean_rate_path`, and an effect is as sure as its :func:`mean_rate_correlations` and the probability that
+    there is any total effect. Of the others it is as sure as a partial correlation within conditions, as what moved them
+    between conditions moved the targets of other genes as well. Their share is unknown, and the root mean square of all
+    shares is taken. Levels or their normal scores are used, whichever have the smaller partial correlations: where the scale
+    is right, regulators explain away more of what is indirect.
 
     Parameters
     ----------
@@ -100,20 +107,25 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     >>> bool(found.evidence[0, 1] > found.evidence[0, 2]), found.sign[0, 1]
     (True, np.float64(1.0))
     """
-    d = cells.n_genes
     possible = possible_edges(cells)
-    held = cells.held[:, list(cells.regulators)].any(axis=0)
-    trust = min(1.0, 2 * float(np.mean(held)))
-    evidence, signed = np.zeros((d, d)), np.zeros((d, d))
-    if trust < 1:
+    if cells.held[:, list(cells.regulators)].any():
+        never = np.flatnonzero(~cells.held.any(axis=0))
+        shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS), cells.n_genes)
+        sure = np.abs(mean_rate_correlations(cells)) * total_effect_probability(cells)
+        signed = shares * sure.T
+        typical = np.sqrt((shares[possible] ** 2).mean())
+        signed[never] = typical * _clearest(cells).T[never]
+        score = np.abs(signed)
+    else:
         parts = _covariation(cells)
-        evidence += (1 - trust) * evidence_ranks(np.abs(parts).sum(axis=0), possible)
-        signed += (1 - trust) * np.sum(parts, axis=0)
-    if trust > 0:
-        shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS), d) * total_effect_probability(cells).T
-        evidence += trust * evidence_ranks(np.abs(shares), possible)
-        signed += trust * shares
-    return SnapshotEvidence(evidence=evidence, sign=np.where(possible, np.sign(signed), 0.0))
+        score, signed = np.abs(parts).sum(axis=0), np.sum(parts, axis=0)
+    return SnapshotEvidence(evidence=evidence_ranks(score, possible), sign=np.where(possible, np.sign(signed), 0.0))
+
+
+def _clearest(cells: Snapshot) -> Array:
+    """Partial correlations within conditions, of levels or of normal scores, whichever are smaller; rows are targets."""
+    correlations = (_shrunken_correlations(each.within) for each in (cells, cells.scored()))
+    return min((partial_correlations(each, cells.regulators) for each in correlations), key=np.linalg.norm)
 
 
 def _covariation(cells: Snapshot) -> list[Array]:
@@ -122,31 +134,20 @@ def _covariation(cells: Snapshot) -> list[Array]:
     spread = np.sqrt(np.diag(cells.within))
     saturating = (1 - SHRINKAGE) * cells.response_covariance / np.where(spread > 0, spread, 1.0)
     np.fill_diagonal(saturating, np.where(spread > 0, np.diag(saturating) / (1 - SHRINKAGE), 1.0))
-    scores = cells.scored().within
-    spread = np.sqrt(np.diag(scores))
-    spread = np.where(spread > 0, spread, 1.0)
-    monotone = (1 - SHRINKAGE) * scores / spread / spread[:, None]
-    np.fill_diagonal(monotone, 1.0)
+    monotone = _shrunken_correlations(cells.scored().within)
     return [
         _shares(lyapunov_path(saturating, few, STANDING_STRENGTHS), d),
-        _shares([_partial_correlations(monotone, few).T], d),
+        _shares([partial_correlations(monotone, few)], d),
         RANKS_WEIGHT * _shares(lyapunov_path(monotone, few, STANDING_STRENGTHS), d),
     ]
 
 
-def _partial_correlations(correlation: Array, regulators: Sequence[int]) -> Array:
-    """Correlation of every gene (rows) with every regulator (columns), given all other regulators (d, d)."""
-    few = np.asarray(regulators, dtype=np.intp)
-    found = np.zeros(correlation.shape)
-    inverse = np.linalg.inv(correlation[np.ix_(few, few)])
-    own = np.diag(inverse)
-    found[np.ix_(few, few)] = -inverse / np.sqrt(own * own[:, None])
-    others = np.setdiff1d(np.arange(len(correlation)), few)
-    towards = correlation[np.ix_(others, few)]
-    slope = towards @ inverse
-    left = np.maximum(1 - (slope * towards).sum(axis=1), 1e-12)[:, None]
-    found[np.ix_(others, few)] = slope / np.sqrt(left * own + slope**2)
-    return found
+def _shrunken_correlations(covariance: Array) -> Array:
+    spread = np.sqrt(np.diag(covariance))
+    spread = np.where(spread > 0, spread, 1.0)
+    correlation = (1 - SHRINKAGE) * covariance / spread / spread[:, None]
+    np.fill_diagonal(correlation, 1.0)
+    return correlation
 
 
 def _shares(path: Iterable[Array], d: int) -> Array:

@@ -11,14 +11,11 @@ from scipy.special import expit
 from perturbflow.dynamics._lyapunov import lyapunov_path, lyapunov_residual
 from perturbflow.dynamics._snapshot import Snapshot
 from perturbflow.dynamics._standing import StandingDynamics
+from perturbflow.dynamics._standing_ridge import FEWEST_GENES, MOST_FEEDBACK, StandingRidge
 
 Array = NDArray[np.float64]
 
-STRENGTHS = tuple(np.geomspace(0.03, 100.0, 11))
 LYAPUNOV_STRENGTHS = tuple(np.geomspace(1.0, 1e-2, 10))
-FEWEST_GROUPS = 3  # of perturbations with different genes, to choose with
-MAX_FOLDS = 10
-MOST_FEEDBACK = 0.95  # real part of an eigenvalue of W; at 1 there is no state of rest
 LEAST_NOISE = 0.05  # of the variance of a gene
 N_ROUNDS = 50
 LEAST_SHARE = 1e-3  # of genes that respond, or that do not
@@ -28,11 +25,10 @@ SMALLEST_VARIANCE = 1e-4  # of a gene in a condition, in units of that of unpert
 def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
     r"""Fit what drives every gene at rest.
 
-    For every target a ridge regression of its levels on those of the regulators: over unperturbed cells, and over the means
-    of the conditions that do not hold it, with an intercept :math:`\delta` of perturbed conditions. The penalty is the one
-    with the smallest error on perturbations of genes of which all conditions were left out, among those with a state of
-    rest. With fewer than three perturbed genes, W is that of a :func:`lyapunov_path`, at the strength whose equation holds
-    best in the other half of the cells.
+    With at least three genes held, a ridge regression of the levels of every target on those of the regulators, over all
+    cells in which the target is not held. Penalty, and whether all perturbed conditions share a shift :math:`\delta`, are
+    those with the smallest error on genes that were never held: all conditions that held them are left out. With fewer, W is
+    that of a :func:`lyapunov_path`, at the strength whose equation holds best in the other half of the cells.
 
     Parameters
     ----------
@@ -57,12 +53,11 @@ def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
     [[0.0], [1.0]]
     """
     perturbed = np.flatnonzero(cells.held.any(axis=1))
-    groups = _groups(cells.held[perturbed])
     strength, shared = 0.0, np.zeros(cells.n_genes)
-    if len(groups) >= FEWEST_GROUPS:
-        fit = _RidgeFit(cells)
-        strength = _best_strength(fit, cells, perturbed, groups)
-        weights, shared = fit.solve(perturbed, strength)
+    if cells.held.any(axis=0).sum() >= FEWEST_GENES:
+        fit = StandingRidge(cells)
+        strength, has_shared = fit.best(perturbed)
+        weights, shared = fit.solve(perturbed, strength=strength, shared=has_shared)
     else:
         weights = _balanced(cells, seed)
     few = list(cells.regulators)
@@ -148,78 +143,6 @@ def _stretch(plain: StandingDynamics, variance: Array) -> Array:
     return np.where(plain.held, 0.0, found)
 
 
-class _RidgeFit:
-    """Ridge regressions of all targets on the regulators, of which none explains itself."""
-
-    def __init__(self, cells: Snapshot) -> None:
-        self.cells, self.few = cells, list(cells.regulators)
-        covariance = _unperturbed(cells)
-        self.inner, self.outer = covariance[np.ix_(self.few, self.few)], covariance[:, self.few]
-
-    def solve(self, conditions: NDArray[np.intp], strength: float) -> tuple[Array, Array]:
-        """Return W (d, r) and the shared shift (d,) from some conditions."""
-        cells, few = self.cells, self.few
-        weights, shared = np.zeros((cells.n_genes, len(few))), np.zeros(cells.n_genes)
-        patterns, pattern_of = np.unique(cells.held[conditions], axis=1, return_inverse=True)
-        pattern_of = np.ravel(pattern_of)
-        for number, pattern in enumerate(patterns.T):
-            targets = np.flatnonzero(pattern_of == number)
-            means = cells.shift[conditions[~pattern]]
-            design = np.column_stack([means[:, few], np.ones(len(means))])
-            gram = design.T @ design
-            gram[:-1, :-1] += self.inner
-            gram += np.diag([*np.full(len(few), strength), 0.1])  # the shared shift is hardly penalised
-            inverse = np.linalg.inv(gram)
-            right = means[:, targets].T @ design
-            right[:, :-1] += self.outer[targets]
-            found = right @ inverse
-            place = {gene: k for k, gene in enumerate(few)}
-            for row, gene in enumerate(targets.tolist()):
-                if gene in place:  # the minimum where its own weight is 0
-                    own = place[gene]
-                    found[row] -= inverse[own] * found[row, own] / inverse[own, own]
-                    found[row, own] = 0.0
-            weights[targets], shared[targets] = found[:, :-1], found[:, -1]
-        return weights, shared
-
-    def feedback(self, weights: Array) -> float:
-        """Return the largest real part of an eigenvalue of W among regulators."""
-        return float(np.linalg.eigvals(weights[self.few]).real.max(initial=-np.inf))
-
-
-def _best_strength(fit: _RidgeFit, cells: Snapshot, perturbed: NDArray[np.intp], groups: list[list[int]]) -> float:
-    """Return the penalty that predicts the means of left-out perturbations best."""
-    folds = [[k for group in groups[first::MAX_FOLDS] for k in group] for first in range(min(MAX_FOLDS, len(groups)))]
-    errors = []
-    for strength in STRENGTHS:
-        if fit.feedback(fit.solve(perturbed, strength)[0]) >= MOST_FEEDBACK:
-            errors.append(np.inf)
-            continue
-        error = 0.0
-        for fold in folds:
-            weights, shared = fit.solve(perturbed[np.setdiff1d(np.arange(len(perturbed)), fold)], strength)
-            if fit.feedback(weights) >= MOST_FEEDBACK:
-                error = np.inf
-                break
-            for condition in perturbed[fold]:
-                free = ~cells.held[condition]
-                found = _rest(weights, shared, fit.few, cells.held[condition], cells.shift[condition])
-                error += float(((found - cells.shift[condition])[free] ** 2).mean())
-        errors.append(error)
-    return STRENGTHS[int(np.argmin(errors))] if np.isfinite(errors).any() else STRENGTHS[-1]
-
-
-def _rest(weights: Array, shared: Array, few: list[int], held: NDArray[np.bool_], shift: Array) -> Array:
-    """Return the mean with held genes at their measured level."""
-    mean = np.where(held, shift, 0.0)
-    free = ~held[few]
-    inner = weights[few]
-    known = inner[:, ~free] @ mean[few][~free] + shared[few]
-    at_rest = mean[few]
-    at_rest[free] = np.linalg.solve(np.eye(free.sum()) - inner[np.ix_(free, free)], known[free])
-    return np.where(held, mean, weights @ at_rest + shared)
-
-
 def _balanced(cells: Snapshot, seed: int) -> Array:
     """Return W of the sparse Lyapunov equation that holds best in other cells."""
     few = list(cells.regulators)
@@ -239,14 +162,6 @@ def _balanced(cells: Snapshot, seed: int) -> Array:
         if np.linalg.eigvals(weights[few]).real.max(initial=-np.inf) < MOST_FEEDBACK:
             return weights
     return np.zeros((cells.n_genes, len(few)))
-
-
-def _groups(held: NDArray[np.bool_]) -> list[list[int]]:
-    """Conditions that hold the same genes."""
-    groups: dict[bytes, list[int]] = {}
-    for number, genes in enumerate(held):
-        groups.setdefault(genes.tobytes(), []).append(number)
-    return list(groups.values())
 
 
 def _unperturbed(cells: Snapshot) -> Array:

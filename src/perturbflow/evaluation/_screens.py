@@ -56,9 +56,9 @@ def screen_rows(
             table = np.array([[values[name][0] for name in values]])
             best = best_of(table, list(values), baselines, higher_is_better=metric.higher_is_better)
             for model, found in values.items():
-                low, high = interval(found[1:, None])
+                low, high = _interval(found[1:], known[model])
                 row = {"split": split, "model": model, "metric": metric.name, "mean": found[0], "sd": np.nan}
-                row |= {"n_conditions": int(known[model].sum()), "lower": low[0], "upper": high[0]}
+                row |= {"n_conditions": int(known[model].sum()), "lower": low, "upper": high}
                 row |= {"best_baseline": "", "difference": np.nan}
                 row |= {"difference_lower": np.nan, "difference_upper": np.nan}
                 if best is not None and model not in {CEILING, DUPLICATE, best}:
@@ -70,11 +70,17 @@ def screen_rows(
                         for name in (model, best)
                     )
                     difference = own - other
-                    low, high = interval(difference[1:, None])
+                    low, high = _interval(difference[1:], both)
                     row |= {"best_baseline": best, "difference": difference[0]}
-                    row |= {"difference_lower": low[0], "difference_upper": high[0]}
+                    row |= {"difference_lower": low, "difference_upper": high}
                 rows.append(row)
     return rows
+
+
+def _interval(draws: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[float, float]:
+    """Ends of the interval; NaN where there is a single condition."""
+    low, high = interval(draws[:, None])
+    return (float(low[0]), float(high[0])) if known.sum() > 1 else (np.nan, np.nan)
 
 
 def _values(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from perturbflow.metrics import METRICS, pooled_dynamic_range_fraction
 
@@ -19,6 +20,9 @@ FLOOR = "control cells"
 CEILING = "ceiling"
 DUPLICATE = "interpolated duplicate"
 FRACTION = "dynamic_range_fraction"
+PRIOR = "moved controls"  # the flow without its network
+# Shares of conditions that a model has made worse than these are, and the columns of the verdicts that say which.
+HARM = {"harm_against_controls": ("worse_than_controls", FLOOR), "harm_against_prior": ("worse_than_prior", PRIOR)}
 CONFIDENCE = 0.95
 NOT_MEASURABLE, MODEL_BETTER, TIE, BASELINE_BETTER = (
     "not measurable at this number of cells",
@@ -63,8 +67,9 @@ def summary_table(
         models = list(dict.fromkeys(part["model"]))
         wide = part.set_index([*labels, "model"])["value"].unstack("model")[models]
         values = wide.to_numpy()
-        draws = resampled_means(values, n_resamples, rng)
-        lower, upper = interval(draws)
+        lower, upper = interval(resampled_means(values, n_resamples, rng))
+        few = (~np.isnan(values)).sum(axis=0) < 2  # conditions, which say nothing of others
+        lower[few], upper[few] = np.nan, np.nan
         best = best_of(values, models, baselines, higher_is_better=METRICS[metric].higher_is_better)
         for place, model in enumerate(models):
             known = values[~np.isnan(values[:, place]), place]
@@ -74,9 +79,10 @@ def summary_table(
             row |= {"difference": np.nan, "difference_lower": np.nan, "difference_upper": np.nan}
             if best is not None and model not in {CEILING, DUPLICATE, best}:
                 against = values[:, place] - values[:, models.index(best)]
-                low, high = interval(resampled_means(against[:, None], n_resamples, rng))
+                ends = interval(resampled_means(against[:, None], n_resamples, rng))
+                low, high = (end[0] if (~np.isnan(against)).sum() > 1 else np.nan for end in ends)
                 row |= {"best_baseline": best, "difference": _mean(against)}
-                row |= {"difference_lower": low[0], "difference_upper": high[0]}
+                row |= {"difference_lower": low, "difference_upper": high}
             rows.append(row)
     order = {name: place for place, name in enumerate(dict.fromkeys(table["split"]))}
     model_order = {name: place for place, name in enumerate(dict.fromkeys(table["model"]))}
@@ -107,10 +113,10 @@ def _fractions(table: pd.DataFrame, n_resamples: int, rng: np.random.Generator) 
             model_sum, floor_sum, ceiling_sum = (weights[:, known] @ each for each in three)
             span = floor_sum - ceiling_sum
             ratios = np.divide(floor_sum - model_sum, span, out=np.full(len(span), np.nan), where=span > 0)
-            low, high = interval(ratios[:, None])
+            low, high = (end[0] if known.sum() > 1 else np.nan for end in interval(ratios[:, None]))
             rows.append(
                 {"split": split, "model": model, "metric": FRACTION, "mean": fraction, "sd": np.nan}
-                | {"n_conditions": int(known.sum()), "lower": low[0], "upper": high[0], "best_baseline": ""}
+                | {"n_conditions": int(known.sum()), "lower": low, "upper": high, "best_baseline": ""}
                 | {"difference": np.nan, "difference_lower": np.nan, "difference_upper": np.nan}
             )
     return rows
@@ -137,7 +143,7 @@ def resampled_means(values: NDArray[np.float64], n_resamples: int, rng: np.rando
 
 
 def interval(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of the central 95 % of every column; NaN where a column has fewer than two different values or is unknown."""
+    """Ends of the central 95 % of every column; NaN where there are fewer than two draws or a column is unknown."""
     low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
     known = ~np.isnan(draws).all(axis=0)
     if len(draws) > 1 and known.any():
@@ -181,14 +187,14 @@ def verdict_rows(
     -------
     A row a model. The difference is that of energy distances, to the best baseline at this condition: choosing it
     afterwards favours baselines. Its interval knows that real and predicted cells are samples; that two models start
-    from the same controls would only make it narrower. ``finding`` is the verdict in words.
+    from the same controls would only make it narrower. Whether the model is shown to be worse than the controls and than
+    the prior is NaN where these are not among the baselines. ``finding`` is the verdict in words.
     """
     known = [name for name in baselines if name in scores]
     if not known:
         return []
     best = min(known, key=lambda name: scores[name].energy_distance)
     rows = []
-    apart = rng.spawn(1)[0]  # what is said of no effect does not change other numbers
     for model, own in scores.items():
         if model in baselines:
             continue
@@ -200,12 +206,15 @@ def verdict_rows(
             verdict = MODEL_BETTER
         elif low > 0:
             verdict = BASELINE_BETTER
+        harm = {
+            column: float(_is_worse(own, scores[name])) if name in known else np.nan for column, name in HARM.values()
+        }
         better = [best] if verdict == BASELINE_BETTER else []
-        if better and FLOOR in known and best != FLOOR and _difference(own, scores[FLOOR], n_resamples, apart)[1] > 0:
+        if better and best != FLOOR and harm["worse_than_controls"] == 1:
             better.append(FLOOR)
         rows.append(
             {**labels, "model": model, "best_baseline": best, "difference": difference, "lower": low, "upper": high}
-            | {"p_value": p_value, "n_cells": len(own.energy_scores), "n_cells_needed": cells_needed}
+            | {"p_value": p_value, "n_cells": len(own.energy_scores), "n_cells_needed": cells_needed, **harm}
             | {"verdict": verdict, "finding": _finding(verdict, model, best, better)}
         )
     return rows
@@ -220,6 +229,50 @@ def _difference(
     draws += rng.normal(0.0, np.sqrt(own.sampling_variance + other.sampling_variance), draws.shape)
     low, high = interval(draws)
     return float(difference.mean()), float(low[0]), float(high[0])
+
+
+def _is_worse(own: CloudScores, other: CloudScores) -> bool:
+    """Whether the energy distance is larger by more than sampling explains (one-sided, 97.5 %)."""
+    difference = 2.0 * (own.energy_scores - other.energy_scores)
+    variance = difference.var(ddof=1) / len(difference) + own.sampling_variance + other.sampling_variance
+    return bool(difference.mean() > ndtri((1 + CONFIDENCE) / 2) * np.sqrt(variance))
+
+
+def harm_rows(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for the summary: in which share of the conditions a model is shown to be worse than the controls, or its prior.
+
+    Parameters
+    ----------
+    verdicts
+        Rows of :func:`verdict_rows`.
+
+    Returns
+    -------
+    Rows as of :func:`summary_table`, with the interval of Wilson for a share.
+    """
+    rows: list[dict[str, Any]] = []
+    for (split, model), part in verdicts.groupby(["split", "model"], sort=False) if len(verdicts) else ():
+        for metric, (column, _) in HARM.items():
+            known = part[column].dropna().to_numpy(dtype=np.float64)
+            n = len(known)
+            if not n:
+                continue
+            rate = known.mean()
+            low, high = _wilson(rate, n) if n > 1 else (np.nan, np.nan)
+            rows.append(
+                {"split": split, "model": model, "metric": metric, "mean": rate, "sd": np.nan, "n_conditions": n}
+                | {"lower": low, "upper": high, "best_baseline": "", "difference": np.nan}
+                | {"difference_lower": np.nan, "difference_upper": np.nan}
+            )
+    return rows
+
+
+def _wilson(rate: float, n: int) -> tuple[float, float]:
+    """Interval of a share of n, which has a length also where none or all are counted (Wilson, JASA 1927)."""
+    z = ndtri((1 + CONFIDENCE) / 2)
+    centre, half = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _finding(verdict: str, model: str, best: str, better: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from perturbflow.flow._effect_variances import (
 )
 from perturbflow.flow._feature_effects import FeatureEffects, regress_effects
 from perturbflow.flow._ridge_split import RidgeSplit
-from perturbflow.flow._shrinkage import posterior_effects, shrink_apart
+from perturbflow.flow._shrinkage import likely_covariances, posterior_effects, shrink_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _SPLIT_PENALTY = 0.03
 _CENSORING_ROUNDS = 5
 _GROUPS_AT_ONCE = 16
+_TELLING_LEVELS = 32  # that say which covariances between contexts are likely, of four times as many or more
 _LARGEST_RESPONSE = 1.5  # of a dose, relative to the next higher one
 
 
@@ -130,8 +131,7 @@ def fit_additive(
     remaining = measured.effects.copy()
     if len(seen) > 1:
         observed, common, noise = common_effects(measured, split)
-        common, _ = _posterior(observed, common, noise, carry, scales, measured.strata)
-        shared = carry.everywhere(observed, common)
+        shared = carry.everywhere(observed, _posterior(observed, common, noise, carry, scales, measured.strata)[0])
         for genes in measured.gene_blocks():
             start[seen, genes], fitted = _divide(measured, split, shared[:, genes], genes)
             remaining[:, genes] += measured.beyond(fitted, which, genes) - fitted
@@ -145,6 +145,9 @@ def fit_additive(
     for level in np.flatnonzero(~measured.is_seen):
         effect_variances[level] = expected.variances[measured.levels[level]] * uncertain
     fitted_levels = seen if asked is None else asked.levels(measured, split)
+    likely = _with_likely_covariances(
+        carry, measured, remaining, start - expected.means[measured.levels], fitted_levels, scales
+    )
     for level in fitted_levels[np.lexsort((-fitted_levels, measured.levels[fitted_levels]))]:
         component = measured.levels[level]
         rows, weight = measured.of_level(level)
@@ -154,10 +157,9 @@ def fit_additive(
         if has_above:
             total = shared + effects[level + 1]
             prior = _response(partial + shared[which[rows]], noise, total[which[rows]]) * total - shared
-        observed, new, spread = _shrink(
-            partial - prior[which[rows]], noise, which[rows], carry, scales, measured.strata
-        )
-        new = beyond.everywhere(observed, new + prior[observed])
+        observed, averages, sampling = _by_context(partial - prior[which[rows]], noise, which[rows])
+        shrunken, spread = _posterior(observed, averages, sampling, likely, scales, measured.strata)
+        new = beyond.everywhere(observed, shrunken + prior[observed])
         remaining[rows] += weight * (start[level] - new[which[rows]])
         effects[level] = new
         effect_variances[level] = spread.mean(axis=0)
@@ -166,7 +168,13 @@ def fit_additive(
     own = carry.measured
     spread, scale = _mean_squares(shared[own], effects[:, own], effect_variances, fitted_levels)
     between = context_variances(measured, scale)
-    told = tell_contexts(measured, shared, effects, beyond, fitted_levels, between)
+    told = tell_contexts(
+        measured, shared, effects, beyond, fitted_levels, between, expected.means[measured.levels], scales
+    )
+    for better, variance in told.spreads.items():
+        effect_variances[better] = variance
+    alone, context = measured.design[told.groups].indices, which[told.groups]
+    remaining[told.groups] = measured.effects[told.groups] - (shared[context] + effects[alone, context])
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
@@ -175,7 +183,7 @@ def fit_additive(
         effect_variances=effect_variances,
         interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
         context_variances=between,
-        told_variances=told,
+        told_variances=told.variances,
         base_precisions=_base_precisions(measured, spread, n_contexts),
         fraction=np.array([expected.fraction]),
     )
@@ -271,27 +279,51 @@ def _expect(
     )
 
 
-def _shrink(
-    partial: NDArray[np.floating],
-    variances: NDArray[np.floating],
-    which: NDArray[np.int64],
+def _with_likely_covariances(
     carry: Carry,
+    measured: Measurements,
+    remaining: NDArray[np.float32],
+    start: NDArray[np.float64],
+    levels: NDArray[np.intp],
     scales: Sequence[float],
-    strata: NDArray[np.intp],
-) -> tuple[NDArray[np.integer], NDArray[np.float64], NDArray[np.float64]]:
-    """Average the groups of each context by precision, then shrink: contexts (O,), means and variances there (O, G)."""
+) -> Carry:
+    """Leave covariances out that are unlikely in some of many levels.
+
+    Which contexts resemble each other is a matter of the contexts: what each of many perturbations would say of it is no more than
+    what some say together.
+    """
+    step = len(levels) // _TELLING_LEVELS
+    if step < 4:
+        return carry
+    sets = []
+    for level in levels[::step]:
+        rows, weight = measured.of_level(level)
+        partial, noise = remaining[rows] / weight + start[level], measured.variances[rows] / weight**2
+        sets.append(_by_context(partial, noise, measured.which[rows]))
+    likely = likely_covariances(
+        ((np.searchsorted(carry.measured, observed), effects, noise) for observed, effects, noise in sets),
+        covariances=carry.covariances,
+        scales=scales,
+        strata=measured.strata,
+    )
+    return replace(carry, covariances=likely)
+
+
+def _by_context(
+    partial: NDArray[np.floating], variances: NDArray[np.floating], which: NDArray[np.int64]
+) -> tuple[NDArray[np.integer], NDArray[np.floating], NDArray[np.floating]]:
+    """Average the groups of each context by precision: contexts (O,), effects and variances there (O, G)."""
     order = np.argsort(which, kind="stable")
     observed, firsts, counts = np.unique(which[order], return_index=True, return_counts=True)
     if len(observed) == len(which):  # a group a context
-        effects, noise = partial[order], variances[order]
-    else:
-        effects, noise = np.empty((2, len(observed), partial.shape[1]))
-        for i, (first, count) in enumerate(zip(firsts, counts, strict=True)):
-            rows = order[first : first + count]
-            precision = 1 / variances[rows].astype(np.float64)
-            noise[i] = 1 / precision.sum(axis=0)
-            effects[i] = noise[i] * (precision * partial[rows]).sum(axis=0)
-    return observed, *_posterior(observed, effects, noise, carry, scales, strata)
+        return observed, partial[order], variances[order]
+    effects, noise = np.empty((2, len(observed), partial.shape[1]))
+    for i, (first, count) in enumerate(zip(firsts, counts, strict=True)):
+        rows = order[first : first + count]
+        precision = 1 / variances[rows].astype(np.float64)
+        noise[i] = 1 / precision.sum(axis=0)
+        effects[i] = noise[i] * (precision * partial[rows]).sum(axis=0)
+    return observed, effects, noise
 
 
 def _posterior(
@@ -301,10 +333,10 @@ def _posterior(
     carry: Carry,
     scales: Sequence[float],
     strata: NDArray[np.intp],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Posterior means and variances (O, G) of effects in the contexts where they were measured."""
     places = np.searchsorted(carry.measured, observed)
     mean, spread = posterior_effects(
         effects.T, noise.T, observed=places.tolist(), covariances=carry.covariances, scales=scales, strata=strata
     )
-    return mean.T[places], spread.T
+    return mean.T, spread.T

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_WITH_VECTORS = 24  # contexts; matrices of more are worth a call of LAPACK each
-_FACTORS_AT_ONCE = 16  # of a product whose logarithm is taken: fewer logarithms, and no overflow
 _FEWEST_FOR_FACTORS = 9  # contexts
 _TOLERANCE = 0.05  # of a correlation between contexts
 _ROUNDS = 8  # of the principal-factor method for each number of factors
 
 # Of some scales (K,): the weights ``(s^2 C + diag(noise))^-1 y`` and the diagonal of the inverse (K, O, G).
-Solution: TypeAlias = Callable[["NDArray[np.intp]"], tuple["NDArray[np.float64]", "NDArray[np.float64]"]]
+Solution: TypeAlias = Callable[["NDArray[np.intp]"], tuple["NDArray[np.floating]", "NDArray[np.floating]"]]
 
 
 class ContextCovariance(Protocol):
@@ -38,12 +37,12 @@ class ContextCovariance(Protocol):
         self,
         observed: Sequence[int],
         squared_scales: NDArray[np.float64],
-        noise: NDArray[np.float64],
-        measured: NDArray[np.float64],
-    ) -> tuple[NDArray[np.float64], Solution]:
+        noise: NDArray[np.floating],
+        measured: NDArray[np.floating],
+    ) -> tuple[NDArray[np.floating], Solution]:
         """Log evidence (S, G) of measurements (O, G) with noise (O, G), at S scales of the effects; and how to solve.
 
-        It is without ``-sum(log(noise)) / 2``, which is common to all covariances and scales.
+        It is computed in the precision of the measurements, and without ``-sum(log(noise)) / 2``, which is common to all covariances and scales.
         """
         ...
 
@@ -73,9 +72,9 @@ class FullCovariance:
         self,
         observed: Sequence[int],
         squared_scales: NDArray[np.float64],
-        noise: NDArray[np.float64],
-        measured: NDArray[np.float64],
-    ) -> tuple[NDArray[np.float64], Solution]:
+        noise: NDArray[np.floating],
+        measured: NDArray[np.floating],
+    ) -> tuple[NDArray[np.floating], Solution]:
         """See :class:`ContextCovariance`."""
         among = self.matrix[np.ix_(observed, observed)]
         solve = _by_vectors if len(observed) <= _MOST_WITH_VECTORS else _by_matrices
@@ -114,44 +113,58 @@ class FactorCovariance:
         self,
         observed: Sequence[int],
         squared_scales: NDArray[np.float64],
-        noise: NDArray[np.float64],
-        measured: NDArray[np.float64],
-    ) -> tuple[NDArray[np.float64], Solution]:
+        noise: NDArray[np.floating],
+        measured: NDArray[np.floating],
+    ) -> tuple[NDArray[np.floating], Solution]:
         r"""See :class:`ContextCovariance`.
 
         With the factors U and the diagonal E of noise and rest,
         :math:`(U U^T + E)^{-1} = E^{-1} - E^{-1} U (I + U^T E^{-1} U)^{-1} U^T E^{-1}` (Woodbury).
         """
-        own, scales = self.factors[observed], squared_scales[:, None, None]
+        dtype, shape = noise.dtype, (len(squared_scales), *noise.shape)
+        own, scales = self.factors[observed].astype(dtype), squared_scales.astype(dtype)[:, None, None]
         first, second = self._pairs
         is_square = first == second
         pairs = own[:, first] * own[:, second]  # (O, R (R + 1) / 2)
-        inverse = scales * (self.rest[observed, None] / noise)  # (S, O, G), in place from here on
-        inverse += 1
-        log_determinant = _log_product(inverse)
-        inverse *= noise
-        np.reciprocal(inverse, out=inverse)
-        scaled = inverse * measured
-        projected = own.T @ scaled  # (S, R, G)
-        inner = scales * (pairs.T @ inverse)
+        relative = self.rest[observed, None].astype(dtype) / noise
+        log_determinant = np.empty((len(scales), shape[2]), dtype=dtype)
+        inverse, weights = np.empty((2, *shape), dtype=dtype)
+        projected = np.empty((len(scales), own.shape[1], shape[2]), dtype=dtype)
+        inner = np.empty((len(scales), len(first), shape[2]), dtype=dtype)
+        scaled = np.empty(noise.shape, dtype=dtype)
+        for number, scale in enumerate(scales[:, 0]):  # one at a time: arrays stay in the cache
+            total = np.multiply(relative, scale, out=inverse[number])
+            total += 1
+            log_determinant[number] = _log_product(total)
+            total *= noise
+            np.reciprocal(total, out=total)
+            np.matmul(own.T, np.multiply(total, measured, out=scaled), out=projected[number])
+            np.matmul(pairs.T, total, out=inner[number])
+        inner *= scales
         inner[:, is_square] += 1
         cholesky = VectorCholesky(inner, own.shape[1])
-        solved = scales * cholesky.solve(projected)
-        scaled *= measured
-        squares = scaled.sum(axis=1) - (projected * solved).sum(axis=1)
         log_determinant += cholesky.log_determinant()
+        solved = cholesky.solve(projected)
+        solved *= scales
+        # What factors leave and the factors themselves, squared: a difference of large numbers would be less exact.
+        squares = (np.square(solved) / scales).sum(axis=1)
+        for number, remaining in enumerate(weights):
+            np.subtract(measured, np.matmul(own, solved[number], out=scaled), out=remaining)
+            np.multiply(remaining, inverse[number], out=scaled)
+            squares[number] += np.einsum("og,og->g", remaining, scaled)
+            remaining[:] = scaled
 
-        def solution(chosen: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            inverses = inverse[chosen]
-            weights = own @ solved[chosen]
-            np.subtract(measured, weights, out=weights)
-            weights *= inverses
-            twice = pairs * np.where(is_square, 1.0, 2.0)
-            precision = twice @ (-scales[chosen] * cholesky.inverse(chosen))
-            precision *= inverses
-            precision += 1
-            precision *= inverses
-            return weights, precision
+        def solution(chosen: NDArray[np.intp]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+            precision = np.empty((len(chosen), *noise.shape), dtype=dtype)
+            twice = pairs * np.where(is_square, -1, -2).astype(dtype)
+            inner_inverse = cholesky.inverse(chosen)
+            inner_inverse *= scales[chosen]
+            for place, number in enumerate(chosen):
+                np.matmul(twice, inner_inverse[place], out=precision[place])
+                precision[place] *= inverse[number]
+                precision[place] += 1
+                precision[place] *= inverse[number]
+            return weights[chosen], precision
 
         return -0.5 * (log_determinant + squares), solution
 
@@ -200,23 +213,20 @@ def in_factors(matrix: NDArray[np.float64]) -> FullCovariance | FactorCovariance
     return FullCovariance(matrix)
 
 
-def _log_product(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of the logarithms of values of at least 1 over the second axis."""
-    found = np.zeros((len(values), values.shape[2]))
-    for first in range(0, values.shape[1], _FACTORS_AT_ONCE):
-        product = values[:, first].copy()
-        for place in range(first + 1, min(first + _FACTORS_AT_ONCE, values.shape[1])):
-            product *= values[:, place]
-        found += np.log(product)
-    return found
+def _log_product(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Sum of the logarithms of values of at least 1 over the first axis."""
+    n_pairs = len(values) // 2
+    products = values[:n_pairs] * values[n_pairs : 2 * n_pairs]  # fewer logarithms, and no overflow
+    found = np.log(products, out=products).sum(axis=0)
+    return found + np.log(values[-1]) if len(values) % 2 else found
 
 
 def _by_vectors(
     among: NDArray[np.float64],
     squared_scales: NDArray[np.float64],
-    noise: NDArray[np.float64],
-    measured: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    noise: NDArray[np.floating],
+    measured: NDArray[np.floating],
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
     """Log evidence (S, G), weights and diagonal of the inverse (S, O, G), over whole vectors of genes."""
     first, second = np.tril_indices(len(among))
     entries = squared_scales[:, None, None] * among[first, second][:, None] + np.zeros(noise.shape[1])
@@ -231,9 +241,9 @@ def _by_vectors(
 def _by_matrices(
     among: NDArray[np.float64],
     squared_scales: NDArray[np.float64],
-    noise: NDArray[np.float64],
-    measured: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    noise: NDArray[np.floating],
+    measured: NDArray[np.floating],
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
     """The same gene by gene."""
     matrices = squared_scales[:, None, None, None] * among + noise.T[:, :, None] * np.eye(len(among))
     diagonals = np.diagonal(np.linalg.cholesky(matrices), axis1=2, axis2=3)

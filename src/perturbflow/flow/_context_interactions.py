@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
 
 from perturbflow.flow._interaction_factors import InteractionFactors, PerturbationFactors, Rows, gene_directions
+from perturbflow.flow._told_effects import Interactions, ToldEffects, quadratic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,6 +31,24 @@ _LARGEST_TOLD = 0.9  # of the variance between contexts
 _VALUES_AT_ONCE = 4_000_000
 
 
+class Told(NamedTuple):
+    """What measured effects tell of those of other perturbations in their contexts.
+
+    Parameters
+    ----------
+    variances
+        How much of the variance of an effect between contexts is told in every context (C, G), 0 where effects are carried.
+    spreads
+        Variances of effects that are now known better where they were measured (G,), by their levels.
+    groups
+        Groups of these, each of one level and no other (n,).
+    """
+
+    variances: NDArray[np.float64]
+    spreads: dict[int, NDArray[np.float64]]
+    groups: NDArray[np.intp]
+
+
 def tell_contexts(
     measured: Measurements,
     shared: NDArray[np.float64],
@@ -37,13 +56,15 @@ def tell_contexts(
     carry: Carry,
     levels: NDArray[np.intp],
     variances: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    r"""Replace carried effects by what the measured effects of their contexts tell, where that is surely better.
+    expected: NDArray[np.float64],
+    scales: Sequence[float],
+) -> Told:
+    r"""Replace effects by what the measured effects of their contexts tell, where that is surely better than to carry them.
 
     Effects of perturbations differ between contexts along a few factors (:class:`InteractionFactors`). Those of a context
     follow from the perturbations that were measured in it, those of a perturbation from the contexts in which it was.
-    Where both are known the effect e in another context is :math:`\sum_c w_c (e_c - i_c) + i`, with the interactions i
-    and weights w by precision.
+    Where both are known, what is left without interactions is much the same in all contexts (:class:`ToldEffects`): it is
+    shrunken as that, where effects were measured as well as where they were not, and the interactions are added.
 
     Whether this is better is seen by leaving contexts out: factors are learned from the others, and those of the context from
     all effects that were measured in it but the one that is predicted. It is done where the squared error falls, in all contexts
@@ -56,19 +77,24 @@ def tell_contexts(
     shared
         Mean effect of a perturbation (C, G).
     effects
-        What every level adds to it (L, C, G); changed in place where levels were not measured.
+        What every level adds to it (L, C, G); changed in place, but those of levels that were measured in combinations only
+        where they were not measured.
     carry
         How effects are carried without this.
     levels
         Levels whose effects are known.
     variances
         Variance of an effect between contexts (G,).
+    expected
+        What every level is expected to do (L, G).
+    scales
+        Candidate standard deviations of true effects.
 
     Returns
     -------
-    How much of it is told in every context (C, G), 0 where effects are carried.
+    What is told.
     """
-    told = np.zeros(shared.shape)
+    told = Told(np.zeros(shared.shape), {}, np.zeros(0, dtype=np.intp))
     alone = _Alone.of(measured, levels, carry.n_contexts)
     if alone is None:
         return told
@@ -80,18 +106,20 @@ def tell_contexts(
     if rows is not table.rows:
         factors = factors.with_contexts_of(rows)
     known = PerturbationFactors.of(factors, rows)
-    weights, of_perturbation = known.precision / known.total[rows.which], rows.by_perturbation
-    genes = factors.loadings @ table.directions.T * table.units  # (K, G)
-    for number in np.flatnonzero(alone.is_fitted):
+    interactions = Interactions(factors, known, factors.loadings @ table.directions.T * table.units)
+    of_level = ToldEffects.fit(measured, shared, alone.rows, rows, interactions, scales)
+    is_only_alone = np.diff(measured.columns.indptr)[alone.levels] == np.diff(rows.by_perturbation.indptr)
+    numbers = np.flatnonzero(alone.is_fitted)
+    levels = alone.levels[numbers]
+    for number, level, found in zip(numbers, levels.tolist(), of_level.effects(numbers, expected[levels]), strict=True):
         missing = contexts[~alone.is_measured[number, contexts]]
-        if len(missing):
-            own = of_perturbation.indices[slice(*of_perturbation.indptr[number : number + 2])]
-            level = alone.levels[number]
-            mean = weights[own] @ effects[level, rows.contexts[own]]
-            apart = factors.contexts[missing] - known.centre[number]
-            effects[level, missing] = mean + (known.factors[number] * apart) @ genes
-    told[contexts] = _told(factors, known, rows, alone.is_measured, contexts, genes, variances)
-    return told
+        effects[level, missing] = found.everywhere[missing]
+        if is_only_alone[number]:
+            effects[level, found.observed] = found.everywhere[found.observed]
+            told.spreads[level] = found.variance
+    told.variances[contexts] = _told(interactions, rows, alone.is_measured, contexts, variances)
+    changed = (is_only_alone & alone.is_fitted)[alone.numbers]
+    return told._replace(groups=alone.rows[changed])
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,30 +276,19 @@ def _positive(gains: NDArray[np.float64], probability: float) -> bool:
 
 
 def _told(
-    factors: InteractionFactors,
-    known: PerturbationFactors,
+    interactions: Interactions,
     rows: Rows,
     is_measured: NDArray[np.bool_],
     contexts: NDArray[np.intp],
-    genes: NDArray[np.float64],
     variances: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Share of the variance between contexts that the factors explain, less what is not known of them (c, G)."""
-    of_perturbation = rows.by_perturbation
-    number = np.diff(of_perturbation.indptr)
+    number, known = np.diff(rows.by_perturbation.indptr), interactions.known
     fitted = known.factors[rows.which] * known.apart
     freedom = (number[number > 1] - 1).sum()
-    explained = _quadratic(fitted.T @ fitted / freedom, genes)
+    explained = np.clip(quadratic(fitted.T @ fitted / freedom, interactions.genes), 0, _LARGEST_TOLD * variances)
     found = np.empty((len(contexts), len(variances)))
     for place, context in enumerate(contexts):
-        missing = ~is_measured[:, context] & (number > 0)
-        apart = factors.contexts[context] - known.centre[missing]
-        unknown = known.covariances[missing] * apart[:, :, None] * apart[:, None]
-        unknown += known.squares[missing] * factors.context_covariances[context]
-        uncertain = _quadratic(unknown.mean(axis=0), genes)
-        found[place] = np.clip(explained, 0, _LARGEST_TOLD * variances) - uncertain
+        missing = np.flatnonzero(~is_measured[:, context] & (number > 0))
+        found[place] = explained - interactions.unknown(missing, np.full(len(missing), context))
     return np.maximum(found, 0)
-
-
-def _quadratic(matrix: NDArray[np.float64], genes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (genes * (matrix @ genes)).sum(axis=0)

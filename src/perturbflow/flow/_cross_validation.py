@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from perturbflow.flow._hurdle_law import Context
 
@@ -69,13 +70,14 @@ def cross_validate(
 
     Left out are, each in ``n_folds`` parts, as far as the conditions allow: all conditions of some combinations, all
     conditions with some components, all with some components at some of their doses, all with some components in some
-    contexts; and some cells of every condition. Sums of what is left out are taken from those of all cells.
+    contexts; and some cells of every condition. Of large screens one part says enough: where a million values were
+    predicted in one way the other parts are not left out. Sums of what is left out are taken from those of all cells.
 
     Parameters
     ----------
     cells
         Training cells, controls of every context among them; or sums over random parts of them, each of which is left
-        out in turn.
+        out in turn, where there are several (see :func:`parts_that_tell`).
     features
         Features of the components (P, F).
     n_folds
@@ -93,27 +95,67 @@ def cross_validate(
     for units in _designs(screen):
         own_names = sorted(set().union(*units))
         folds = dict(zip(own_names, rng.permutation(len(own_names)) % n_folds, strict=True))
+        n_judged = 0
         for fold in range(min(n_folds, len(own_names))):
             is_left_out = np.zeros(len(whole), dtype=bool)
             is_left_out[screen.perturbed] = [any(folds[name] == fold for name in own) for own in units]
             if 0 < is_left_out.sum() < len(screen.perturbed):
                 left_out = np.flatnonzero(is_left_out)
-                judged = left_out[_judged(whole.n_cells[left_out], whole.n_genes, rng)]
-                yield from _predict(whole.take(~is_left_out), whole.take(judged), screen, features)
+                judged = whole.take(left_out[_judged(whole.n_cells[left_out], whole.n_genes, rng)])
+                if len(judged):
+                    yield from _predict(whole, np.flatnonzero(~is_left_out), judged, judged, screen, features)
+                n_judged += len(judged)
+                if n_judged >= _enough(whole.n_genes):
+                    break
 
+    n_judged = 0
     for part in _random_parts(cells, n_folds, rng):
-        if part.is_control.any():
-            part = part.take(~part.is_control)
-        kept, few = whole.without(part), part.take(_judged(part.n_cells, part.n_genes, rng))
-        del part  # as large as all sums together
-        yield from _predict(kept, few, screen, features)
-        del kept
+        judged = part.take(_judged(part.n_cells * ~part.is_control, part.n_genes, rng))
+        if not len(judged):  # conditions of few cells
+            del part  # before the next one is summed
+            continue
+        entire = whole.take(screen.find(judged))
+        n_judged += len(judged)
+        # In place, since sums can be as large as memory allows; controls stay.
+        controls = part.take(part.is_control)
+        whole.exclude(part)
+        whole.include(controls)
+        is_last = n_judged >= _enough(whole.n_genes)
+        if is_last:
+            del part
+        yield from _predict(whole, np.flatnonzero(whole.n_cells), judged, entire, screen, features)
+        if is_last:
+            break
+        whole.include(part)
+        whole.exclude(controls)
+
+
+def parts_that_tell(n_cells: NDArray[np.integer], n_genes: int, n_parts: int) -> int:
+    """Number of even parts of the cells of conditions that have to be left out, one after the other, until that says enough.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells of every condition (g,).
+    n_genes
+        Number of genes.
+    n_parts
+        Number of parts that there are.
+
+    Returns
+    -------
+    At most ``n_parts``; 0 where no part has enough cells of any condition to judge it.
+    """
+    if not (-(-n_cells // n_parts) >= MIN_CELLS).any():
+        return 0
+    n_judged = max(int((n_cells // n_parts >= MIN_CELLS).sum()), 1)
+    return min(n_parts, -(-_enough(n_genes) // n_judged))
 
 
 def _random_parts(cells: CellData | Sequence[GroupSums], n_folds: int, rng: np.random.Generator) -> Iterator[GroupSums]:
     """Sums over parts of the cells, every condition being divided evenly."""
     if not isinstance(cells, CellData):
-        yield from (part.ordered() for part in cells)
+        yield from (part.ordered() for part in cells if len(cells) > 1)
         return
     grouping = cells.grouping()
     parts = [
@@ -126,9 +168,9 @@ def _random_parts(cells: CellData | Sequence[GroupSums], n_folds: int, rng: np.r
 
 @dataclass(frozen=True, eq=False)
 class _Screen:
-    """All groups: their sums, which are perturbed, the number of the context of each, and numbers to look them up."""
+    """All groups: their doses, which are perturbed, the number of the context of each, and numbers to look them up."""
 
-    sums: GroupSums
+    doses: sparse.csr_matrix
     perturbed: NDArray[np.intp]
     context: NDArray[np.intp]
     number: dict[tuple[bytes, bytes, bytes], int]
@@ -138,16 +180,16 @@ class _Screen:
         controls = {tuple(codes): i for i, codes in enumerate(sums.covariates[sums.is_control].tolist())}
         context = np.array([controls.get(tuple(codes), -1) for codes in sums.covariates.tolist()], dtype=np.intp)
         number = {name: i for i, name in enumerate(group_keys(sums.doses, sums.covariates))}
-        return cls(sums, np.flatnonzero(~sums.is_control), context, number)
+        return cls(sums.doses, np.flatnonzero(~sums.is_control), context, number)
 
-    def scatter(self, group: int) -> NDArray[np.float64]:
-        """Sum of the squared distances of the cells of a group to their mean (G,)."""
-        return np.maximum(self.sums.squares[group] - self.sums.total[group] ** 2 / self.sums.n_cells[group], 0)
+    def find(self, sums: GroupSums) -> NDArray[np.intp]:
+        """Numbers of the groups of sums over some of the cells."""
+        return np.array([self.number[name] for name in group_keys(sums.doses, sums.covariates)], dtype=np.intp)
 
 
 def _designs(screen: _Screen) -> Iterator[list[set[tuple[int, ...]]]]:
     """For every perturbed group the names of what is left out together, one list per way of leaving out."""
-    doses = screen.sums.doses
+    doses = screen.doses
     rows = [slice(*doses.indptr[i : i + 2]) for i in screen.perturbed]
     components = [tuple(doses.indices[own].tolist()) for own in rows]
     amounts = [doses.data[own].tolist() for own in rows]
@@ -171,27 +213,37 @@ def _designs(screen: _Screen) -> Iterator[list[set[tuple[int, ...]]]]:
 def _judged(n_cells: NDArray[np.integer], n_genes: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Which of the conditions that are left out are judged."""
     judged = np.flatnonzero(n_cells >= MIN_CELLS)
-    most = max(_FEWEST_JUDGED, _VALUES_JUDGED // max(n_genes, 1))
+    most = _enough(n_genes)
     return judged if len(judged) <= most else np.sort(rng.choice(judged, most, replace=False))
 
 
+def _enough(n_genes: int) -> int:
+    """Number of conditions of so many genes that say enough."""
+    return max(_FEWEST_JUDGED, _VALUES_JUDGED // max(n_genes, 1))
+
+
 def _predict(
-    kept: GroupSums,
+    sums: GroupSums,
+    kept: NDArray[np.intp],
     left_out: GroupSums,
+    entire: GroupSums,
     screen: _Screen,
     features: NDArray[np.floating] | None,
 ) -> Iterator[HeldOutPrediction]:
-    """Fit to the cells that are kept and predict conditions that were left out, or whose cells in part were."""
+    """Fit to the groups that are kept and predict conditions that were left out, or whose cells in part were.
+
+    ``entire`` has all cells of these conditions.
+    """
     # A dose above those that are kept is predicted as the largest of them.
     doses = left_out.doses.copy()
-    doses.data = np.minimum(doses.data, kept.doses.max(axis=0).toarray().ravel()[doses.indices])
-    wanted = set(group_keys(doses, left_out.covariates))
-    groups = np.array([name in wanted for name in group_keys(kept.doses, kept.covariates)])
+    doses.data = np.minimum(doses.data, sums.doses[kept].max(axis=0).toarray().ravel()[doses.indices])
+    groups = np.zeros(len(sums), dtype=bool)
+    groups[[screen.number[name] for name in group_keys(doses, left_out.covariates) if name in screen.number]] = True
     components = np.bincount(left_out.doses.indices, minlength=left_out.doses.shape[1]) > 0
-    prior = AdditiveHurdlePrior(**fit_hurdle(kept, features, asked=Asked(groups, components)))
+    prior = AdditiveHurdlePrior(**fit_hurdle(sums, features, groups=kept, asked=Asked(groups, components)))
     contexts: dict[int, Context] = {}
-    for i, name in enumerate(group_keys(left_out.doses, left_out.covariates)):
-        group, n_cells = screen.number[name], left_out.n_cells[i]
+    for i, group in enumerate(screen.find(left_out)):
+        n_cells = left_out.n_cells[i]
         place = int(screen.context[group])
         if place not in contexts:
             contexts[place] = prior.context(left_out.covariates[i])
@@ -200,7 +252,8 @@ def _predict(
         predicted, sd = mean_expression(prior, perturbation, contexts[place])
         # Of all cells of the condition: in few cells a low mean goes with a low variance and would seem certain.
         expected = law.expressed * (law.variance + law.mean.astype(np.float64) ** 2) - predicted**2
-        variance = (screen.scatter(group) + _PSEUDO_CELLS * expected) / (screen.sums.n_cells[group] - 1 + _PSEUDO_CELLS)
+        scatter = np.maximum(entire.squares[i] - entire.total[i] ** 2 / entire.n_cells[i], 0)
+        variance = (scatter + _PSEUDO_CELLS * expected) / (entire.n_cells[i] - 1 + _PSEUDO_CELLS)
         yield HeldOutPrediction(
             kind=condition_kind(prior, perturbation, contexts[place]),
             condition=int(np.searchsorted(screen.perturbed, group)),

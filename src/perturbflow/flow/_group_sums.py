@@ -206,19 +206,15 @@ class GroupSums:
         """
         numbers = self._numbers_of(other.doses, other.covariates)
         for name, rows in self._rows.items():
-            rows[numbers] += other._rows[name][: len(other)]
+            _in_blocks(np.add, rows, numbers, other._rows[name])
 
-    def without(self, other: GroupSums) -> Self:
-        """Sums over the cells that are not among those of others.
+    def exclude(self, other: GroupSums) -> None:
+        """Take cells out that were counted in; their groups stay, if without cells.
 
         Parameters
         ----------
         other
             Sums over some of the cells.
-
-        Returns
-        -------
-        New sums, of the groups that have cells left.
 
         Raises
         ------
@@ -227,18 +223,11 @@ class GroupSums:
         """
         known = self._known()
         places = np.array([known.get(name, -1) for name in group_keys(other.doses, other.covariates)], dtype=np.intp)
-        n_left = self.n_cells.copy()
-        if (places >= 0).all():
-            n_left[places] -= other.n_cells
-        if (places < 0).any() or (n_left < 0).any():
+        if (places < 0).any() or (self.n_cells[places] < other.n_cells).any():
             msg = "Expected sums over some of the cells, found groups or cells that are not among them. Pass a part."
             raise ValueError(msg)
-        left = self.take(n_left > 0)
-        place = np.cumsum(n_left > 0) - 1
-        remains = np.flatnonzero(n_left[places] > 0)
-        for name, rows in left._rows.items():
-            rows[place[places[remains]]] -= other._rows[name][remains]
-        return left
+        for name, rows in self._rows.items():
+            _in_blocks(np.subtract, rows, places, other._rows[name])
 
     def take(self, groups: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """Sums of some of the groups.
@@ -320,6 +309,14 @@ class GroupSums:
 def _zeros(n_groups: int, n_genes: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     shape = (n_groups, n_genes)
     return np.zeros(n_groups, dtype=np.int64), np.zeros(shape, dtype=np.int32), np.zeros(shape), np.zeros(shape)
+
+
+def _in_blocks(change: np.ufunc, rows: NDArray, places: NDArray[np.intp], others: NDArray) -> None:
+    """Change some rows by others, without arrays of the size of all."""
+    at_once = max(1, _VALUES_AT_ONCE // max(rows[0].size, 1)) if len(rows) else 1
+    for first in range(0, len(places), at_once):
+        block = slice(first, min(first + at_once, len(places)))
+        rows[places[block]] = change(rows[places[block]], others[block])
 
 
 def _with_room(rows: NDArray, room: int) -> NDArray:

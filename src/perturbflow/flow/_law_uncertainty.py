@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from perturbflow.flow._prior_arrays import PriorArrays
 
 _FEWEST_EXPRESSING = 0.5  # pseudo-cells that express a gene
-_SIMILAR_CONTEXTS = 0.5  # squared distance, in units of the median, over which effects carry over
+SIMILAR_CONTEXTS = 0.5  # squared distance, in units of the median, over which effects carry over
 # Variance of the effect halfway between two doses: of a uniform distribution between the effects of both, in units of
 # their squared difference, and in units of their mean square.
 _BETWEEN_DOSES = 1 / 12
@@ -33,6 +33,9 @@ class LawUncertainty:
         Of the angle of the share of cells that express a gene (G,).
     mean
         Of the mean of its expressed values (G,).
+    correlation
+        Correlation of the errors of both (G,). Where an effect is shrunken or carried it is off in both in the same way, as
+        effects on both agree; what is sampled of both is independent.
 
     Examples
     --------
@@ -51,6 +54,7 @@ class LawUncertainty:
 
     angle: NDArray[np.float32]
     mean: NDArray[np.float32]
+    correlation: NDArray[np.float32]
 
 
 def law_uncertainty(
@@ -69,7 +73,7 @@ def law_uncertainty(
     if context.index is not None:
         between = between - prior.told_variances[:, context.index]
     for j in active:
-        elsewhere = _share_of_context_variance(prior, int(j), context)
+        elsewhere = share_of_context_variance(prior, int(j), context)
         own = prior.levels.of_component(int(j))
         weights = np.zeros(own.stop - own.start)
         is_own = (design.indices >= own.start) & (design.indices < own.stop)
@@ -87,15 +91,21 @@ def law_uncertainty(
         measured = _sampling_variances(prior, float(prior.group_cells[same]), expressed)
     if len(active) == 1 and same >= 0 and len(prior.groups.here(int(active[0]), context.index)) == 1:
         # The effect is known from these cells alone; as far as it is not shrunken, so is what it is added to.
-        total += (1 - np.minimum(total / measured, 1)) ** 2 * base
+        sampled = np.minimum(total / measured, 1)
+        inferred = (1 - sampled) * total
+        total += (1 - sampled) ** 2 * base
     else:
+        inferred = total.copy()
         # In b + (e1 - b) + (e2 - b) an error of the base b counts once less than there are components.
         total += max((len(active) - 1) ** 2, 1) * base + max(len(active) - 1, 0) * prior.interaction_variances
         if same >= 0:  # from its own cells as well, and alone a component is no more additive than with others
             total += prior.interaction_variances if len(active) == 1 else 0
-            total = total * measured / (total + measured)
+            sampled = total / (total + measured)
+            total = sampled * measured
+            inferred *= (1 - sampled) ** 2
     angle, mean = np.sqrt(total).astype(np.float32)
-    return LawUncertainty(angle, mean)
+    correlation = prior.agreement * np.sqrt((inferred / total).prod(axis=0))
+    return LawUncertainty(angle, mean, correlation.astype(np.float32))
 
 
 def _dose_variance(
@@ -120,7 +130,7 @@ def _dose_variance(
     return newness * (_BETWEEN_DOSES * between + _OF_AN_EFFECT * size)
 
 
-def _share_of_context_variance(prior: PriorArrays, component: int, context: Context) -> float:
+def share_of_context_variance(prior: PriorArrays, component: int, context: Context) -> float:
     """How much of the variance between contexts the effect of a component has here: 0 where it was seen.
 
     It grows with the distance to the nearest context where the component was seen; for a component that was seen
@@ -131,7 +141,7 @@ def _share_of_context_variance(prior: PriorArrays, component: int, context: Cont
     contexts = prior.group_contexts[prior.groups.with_component(component)] if trained else prior.groups.all_contexts
     if len(contexts) == 0 or (not trained and len(contexts) > 1):
         return 1.0
-    return float(1 - np.exp(-context.distances[contexts].min() / _SIMILAR_CONTEXTS))
+    return float(1 - np.exp(-context.distances[contexts].min() / SIMILAR_CONTEXTS))
 
 
 def _sampling_variances(prior: PriorArrays, n_cells: float, expressed: NDArray[np.floating]) -> NDArray[np.float64]:

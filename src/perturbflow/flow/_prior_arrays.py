@@ -100,6 +100,16 @@ class PriorArrays:
         return np.stack([shrink_base(float(n), k, total, pool) for n, k, total in parts], axis=1)
 
     @cached_property
+    def agreement(self) -> float:
+        """Correlation of the effects on angles with those on means, over all levels, contexts and genes."""
+        squares = np.zeros((2, 2))
+        for level in range(self.effects.shape[1]):
+            both = self.effects[:, level].reshape(2, -1).astype(np.float64)
+            squares += both @ both.T
+        size = np.sqrt(squares[0, 0] * squares[1, 1])
+        return float(squares[0, 1] / size) if size > 0 else 0.0
+
+    @cached_property
     def _contexts_of_levels(self) -> list[NDArray[np.intp]]:
         """Contexts where a level was measured, for every level."""
         design = sparse.csc_matrix(self.levels.design(self.groups.doses))

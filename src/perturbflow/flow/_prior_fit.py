@@ -12,7 +12,6 @@ from perturbflow.flow._angle import angle, evidence_variance, share_at
 from perturbflow.flow._carry import Carry
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
-from perturbflow.flow._grouping import canonical_order
 from perturbflow.flow._measurements import Measurements
 from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
 from perturbflow.flow._shrinkage import context_covariances
@@ -41,6 +40,7 @@ def fit_hurdle(
     sums: GroupSums,
     features: NDArray[np.floating] | None = None,
     *,
+    groups: NDArray[np.intp] | None = None,
     asked: Asked | None = None,
 ) -> dict[str, NDArray]:
     """Arrays of an :class:`AdditiveHurdlePrior`, by the name of its fields; see its method ``fit``.
@@ -51,8 +51,11 @@ def fit_hurdle(
         Sums over the training cells.
     features
         Features of the components (P, F).
+    groups
+        Groups to fit to, ascending, of sums in the order of :meth:`GroupSums.ordered`; by default all are fitted to, in
+        whatever order.
     asked
-        What is asked for, where not everything is.
+        What is asked for of all groups, where not everything is.
 
     Raises
     ------
@@ -61,16 +64,16 @@ def fit_hurdle(
     """
     n_components = sums.doses.shape[1]
     features = _checked_features(features, n_components)
+    if groups is None:
+        sums = sums.ordered()
+        groups = np.arange(len(sums))
+    controls, perturbed = groups[sums.is_control[groups]], groups[~sums.is_control[groups]]
     if asked is not None:
-        order = canonical_order(sums.doses, sums.covariates)
-        asked = replace(asked, groups=asked.groups[order[~sums.is_control[order]]])
-    sums = sums.ordered()
-    is_control = sums.is_control
-    contexts, which = _contexts(sums)
+        asked = replace(asked, groups=asked.groups[perturbed])
+    contexts, which = _contexts(sums.covariates[controls], sums.covariates[perturbed])
     # Contexts without perturbed cells are only placed among the others, as new ones are.
     measured_contexts = np.unique(which) if len(which) else np.arange(len(contexts))
-    pool = _pool(_of_contexts(sums, contexts[measured_contexts]))
-    controls, perturbed = np.flatnonzero(is_control), np.flatnonzero(~is_control)
+    pool = _pool(sums, np.concatenate([controls[measured_contexts], perturbed]))
     control_n, control_k = sums.n_cells[controls].astype(np.float64), sums.n_expressing[controls].astype(np.float64)
     control_total = sums.total[controls]
     base = np.array(
@@ -87,26 +90,24 @@ def fit_hurdle(
     covariances = [in_factors(each) for each in context_covariances(among / unit)]
     # Derivatives of the mean expression, squared: by the angle of the share, and by the mean of the expressed values.
     sensitivities = np.stack([pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2])
-    strata = _strata(sums, which)
-    fits, ways = [], []
+    strata = _strata(sums, controls, perturbed, which)
+    parts: dict[str, NDArray] = {}
+    ways = []
     for half, (change, scales) in enumerate(((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES))):
         effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
         measured = Measurements(design, levels.components, which, effects, variances, lowest, highest, strata)
         del effects, variances
         carry = Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half])
         carry = carry.chosen(measured, scales)
-        fits.append(vars(fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)))
-        ways.append(carry.way)
+        found = fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)
         del measured
-    parts = {
-        field.name: np.stack([fit.pop(field.name).astype(np.float32, copy=False) for fit in fits])
-        for field in fields(AdditiveFit)
-    }
-    for name in ("effects", "interactions"):  # to what a store holds
-        for half in parts[name]:
-            half[:] = unpack(*pack(half))
-    for half in parts["effect_variances"]:
-        half[:] = unpack_variances(pack_variances(half))
+        for field in fields(AdditiveFit):
+            array = getattr(found, field.name)
+            parts.setdefault(field.name, np.empty((2, *array.shape), dtype=np.float32))[half] = _as_stored(
+                field.name, array
+            )
+        del found, array
+        ways.append(carry.way)
     return {
         "contexts": contexts,
         "n_controls": control_n,
@@ -132,12 +133,20 @@ def fit_hurdle(
     }
 
 
-def _contexts(sums: GroupSums) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _as_stored(name: str, array: NDArray[np.floating]) -> NDArray[np.floating]:
+    """An array of a fit, to what a store holds of it."""
+    if name in ("effects", "interactions"):
+        return unpack(*pack(array.astype(np.float32, copy=False)))
+    if name == "effect_variances":
+        return unpack_variances(pack_variances(array.astype(np.float32, copy=False)))
+    return array
+
+
+def _contexts(controls: NDArray[np.int64], perturbed: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Codes of the covariates of every context (C, K), and the context of every perturbed group (g,)."""
-    codes = sums.covariates[sums.is_control]
-    number = {tuple(each): i for i, each in enumerate(codes.tolist())}
+    number = {tuple(each): i for i, each in enumerate(controls.tolist())}
     which = []
-    for each in sums.covariates[~sums.is_control].tolist():
+    for each in perturbed.tolist():
         if tuple(each) not in number:
             msg = (
                 f"Expected control cells in every context, found none with covariate codes "
@@ -145,13 +154,7 @@ def _contexts(sums: GroupSums) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             )
             raise ValueError(msg)
         which.append(number[tuple(each)])
-    return codes, np.array(which, dtype=np.int64)
-
-
-def _of_contexts(sums: GroupSums, contexts: NDArray[np.int64]) -> GroupSums:
-    """Sums over the cells of some contexts."""
-    known = set(map(tuple, contexts.tolist()))
-    return sums.take(np.array([tuple(codes) in known for codes in sums.covariates.tolist()]))
+    return controls, np.array(which, dtype=np.int64)
 
 
 def _checked_features(features: NDArray[np.floating] | None, n_components: int) -> NDArray[np.floating]:
@@ -171,11 +174,12 @@ def _checked_features(features: NDArray[np.floating] | None, n_components: int) 
     return features
 
 
-def _strata(sums: GroupSums, which: NDArray[np.int64]) -> NDArray[np.intp]:
+def _strata(
+    sums: GroupSums, controls: NDArray[np.intp], perturbed: NDArray[np.intp], which: NDArray[np.int64]
+) -> NDArray[np.intp]:
     """Stratum of every gene by the largest share of cells that expresses it in a context, perturbed or not (G,)."""
     largest = np.zeros(sums.n_genes)
-    perturbed = np.flatnonzero(~sums.is_control)
-    for context, control in enumerate(np.flatnonzero(sums.is_control)):
+    for context, control in enumerate(controls):
         own = perturbed[which == context]
         if len(own):
             cells = sums.n_expressing[own].sum(axis=0, dtype=np.float64) / sums.n_cells[own].sum()
@@ -194,23 +198,26 @@ class Pool:
     variance: NDArray[np.floating]
 
 
-def _pool(sums: GroupSums) -> Pool:
-    n, k, s, q = (
-        part.sum(axis=0, dtype=np.float64) for part in (sums.n_cells, sums.n_expressing, sums.total, sums.squares)
-    )
+def _pool(sums: GroupSums, groups: NDArray[np.intp]) -> Pool:
+    """What some groups show."""
+    n = sums.n_cells[groups].sum(dtype=np.float64)
+    k, s, q, between, degrees = np.zeros((5, sums.n_genes))
+    for block in row_blocks(len(groups), sums.n_genes):
+        rows = groups[block]
+        own_k, own_s = sums.n_expressing[rows], sums.total[rows]
+        k += own_k.sum(axis=0, dtype=np.float64)
+        s += own_s.sum(axis=0)
+        q += sums.squares[rows].sum(axis=0)
+        # Within groups: what differs between conditions is not what cells of a condition vary by.
+        between += (own_s**2 / np.maximum(own_k, 1)).sum(axis=0)
+        degrees += ((own_k - 1) * (own_k > 0)).sum(axis=0)
     expressed = (k + 0.5) / (n + 1)
     grand_mean = s.sum() / max(k.sum(), 1)
     mean = (s + 2 * grand_mean) / (k + 2)
-    # Within groups: what differs between conditions is not what cells of a condition vary by.
-    between = sum(
-        (sums.total[rows] ** 2 / np.maximum(sums.n_expressing[rows], 1)).sum(axis=0)
-        for rows in row_blocks(len(sums), sums.n_genes)
-    )
-    degrees = k - sum((sums.n_expressing[rows] > 0).sum(axis=0) for rows in row_blocks(len(sums), sums.n_genes))
     variance = np.maximum(safe_divide(q - between, degrees), 0)
     typical = float(np.median(variance[degrees > 5])) if (degrees > 5).any() else 0.1
     variance = np.maximum((variance * degrees + 5 * typical) / (degrees + 5), 1e-4)
-    controls = sums.is_control
+    controls = groups[sums.is_control[groups]]
     n_expressing = sums.n_expressing[controls].sum(axis=0, dtype=np.float64)
     control_expressed = (n_expressing + expressed) / (sums.n_cells[controls].sum() + 1)
     return Pool(control_expressed, expressed, mean, variance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,11 +10,11 @@ import numpy as np
 from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow._context_covariance import ContextCovariance
+    from perturbflow.flow._context_covariance import ContextCovariance, Solution
 
 
 # Shared and local parts of the covariance between contexts: (weight of the shared part, length scale of the local part).
@@ -21,7 +22,8 @@ _CONTEXT_KERNELS = ((0.5, 0.3), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5), (0.0, 1.0))
 _NULL_PSEUDO_GENES = 10.0
 _STEADYING_GENES = 5.0  # with the weights of all, added to every stratum
 _EM_STEPS = 60
-_VALUES_AT_ONCE = 1_000_000
+_VALUES_AT_ONCE = 300_000  # so that arrays of a scale stay in the cache
+_LEAST_SHARE = 0.03  # of what is no null, of a covariance that is kept
 _LEAST_RESPONSIBILITY = 1e-12  # of a mixture component for any gene; less makes no difference
 
 
@@ -109,7 +111,13 @@ def shrink_effects(
     True
     """
     candidates = [FullCovariance(covariance) for covariance in covariances]
-    return posterior_effects(effects, variances, observed=observed, covariances=candidates, scales=scales)[0]
+    found = np.zeros((len(covariances[0]), len(effects)))
+    squared_scales = np.square(scales)[:, None, None]
+    for block in _blocks(effects, variances, observed, candidates, scales, None):
+        for covariance, places, share, solution in block.components:
+            weights, _ = solution(places)
+            found[:, block.genes] += covariance.carry(observed, (share * squared_scales[places] * weights).sum(axis=0))
+    return found.T
 
 
 def posterior_effects(
@@ -120,8 +128,8 @@ def posterior_effects(
     covariances: Sequence[ContextCovariance],
     scales: Sequence[float],
     strata: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Posterior mean of an effect in every context and its posterior variance in the observed ones.
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Posterior mean and variance of an effect in the contexts where it was measured.
 
     Parameters
     ----------
@@ -134,47 +142,115 @@ def posterior_effects(
 
     Returns
     -------
-    Posterior means (G, C) and variances (G, O).
+    Posterior means and variances (G, O).
     """
     if covariances[0].n_contexts == 1:
         mean, variance = shrink_apart(effects.T, variances.T, scales, strata)
         return mean.T, variance.T
-    squared_scales, n_observed = np.square(scales), effects.shape[1]
+    means, spreads = np.empty((2, *effects.shape[::-1]))
+    for block in _blocks(effects, variances, observed, covariances, scales, strata):
+        noise, measured, null = block.noise, block.measured, block.null
+        # Over the components: what is taken from the measured effect, its square, and the precision, all but times noise
+        taken, squares, precisions = np.zeros((3, *noise.shape), dtype=noise.dtype)
+        for _, places, shares, solution in block.components:
+            for share, weights, precision in zip(shares, *solution(places), strict=True):
+                precision *= share
+                precisions += precision
+                shared = share * weights
+                taken += shared
+                shared *= weights
+                squares += shared
+        taken *= noise
+        # K - K (K + D)^-1 K = D - D (K + D)^-1 D, and K (K + D)^-1 y = y - D (K + D)^-1 y, but 0 under the null
+        effect = 1 - null
+        means[:, block.genes] = effect * measured - taken
+        within = noise * effect + np.square(noise) * (squares - precisions) - np.square(taken)
+        spreads[:, block.genes] = np.maximum(within + null * (effect * measured - 2 * taken) * measured, 0)
+    return means.T, spreads.T
+
+
+def likely_covariances(
+    sets: Iterable[tuple[NDArray[np.integer], NDArray[np.floating], NDArray[np.floating]]],
+    *,
+    covariances: Sequence[ContextCovariance],
+    scales: Sequence[float],
+    strata: NDArray[np.intp],
+) -> list[ContextCovariance]:
+    """Covariances that have 3 % or more of the weight in the mixtures of some sets of effects.
+
+    Parameters
+    ----------
+    sets
+        Numbers of the observed contexts (O,), effects there and their variances (O, G), one for each set.
+    covariances, scales, strata
+        As in :func:`posterior_effects`.
+
+    Returns
+    -------
+    Those covariances, at least one.
+    """
+    weights = np.zeros(len(covariances))
+    for observed, effects, variances in sets:
+        for block in _blocks(effects.T, variances.T, observed.tolist(), covariances, scales, strata):
+            for covariance, _, shares, _ in block.components:
+                weights[covariances.index(covariance)] += shares.sum()
+    least = _LEAST_SHARE * weights.sum()
+    return [each for each, weight in zip(covariances, weights, strict=True) if weight >= least]
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Some genes (G'): noise and effects in observed contexts (O, G'), and probabilities.
+
+    ``null`` is that of no effect (G',), ``components`` are covariances with the scales (K,) that are likely under any
+    gene, their probabilities (K, 1, G') and what solves for weights and precisions.
+    """
+
+    genes: slice
+    noise: NDArray[np.floating]
+    measured: NDArray[np.floating]
+    null: NDArray[np.floating]
+    components: list[tuple[ContextCovariance, NDArray[np.intp], NDArray[np.floating], Solution]]
+
+
+def _blocks(
+    effects: NDArray[np.floating],
+    variances: NDArray[np.floating],
+    observed: Sequence[int],
+    covariances: Sequence[ContextCovariance],
+    scales: Sequence[float],
+    strata: NDArray[np.intp] | None,
+) -> Iterator[_Block]:
+    """Genes in blocks, with the mixture that was learned from all of them.
+
+    Covariances in factors, of many contexts, are computed with in single precision: their errors are far below what the
+    effects are known to.
+    """
+    squared_scales, (n_genes, n_observed) = np.square(scales), effects.shape
     at_once = max(1, _VALUES_AT_ONCE // (len(scales) * n_observed))
-    if not all(isinstance(each, FactorCovariance) for each in covariances):  # whose matrices are written out
+    in_factors = all(isinstance(each, FactorCovariance) for each in covariances)
+    if not in_factors:  # matrices are written out
         at_once = max(1, at_once // n_observed)
+    dtype: type[np.floating] = np.float32 if in_factors else np.float64
     parts = []
-    log_likelihoods = np.empty((1 + len(covariances) * len(scales), len(effects)))
-    for first in range(0, len(effects), at_once):
+    log_likelihoods = np.empty((1 + len(covariances) * len(scales), n_genes), dtype=dtype)
+    for first in range(0, n_genes, at_once):
         genes = slice(first, first + at_once)
-        noise, measured = (np.array(each[genes].T, dtype=np.float64, order="C") for each in (variances, effects))
+        noise, measured = (np.array(each[genes].T, dtype=dtype, order="C") for each in (variances, effects))
         log_likelihoods[0, genes] = -0.5 * (measured**2 / noise).sum(axis=0)
         solved = [each.evidence(observed, squared_scales, noise, measured) for each in covariances]
         log_likelihoods[1:, genes] = np.concatenate([evidence for evidence, _ in solved])
         parts.append((genes, noise, measured, [solution for _, solution in solved]))
-    responsibilities = mixture_responsibilities(log_likelihoods, strata)[1:].reshape(len(covariances), len(scales), -1)
-    chosen = [np.flatnonzero(own.max(axis=1) > _LEAST_RESPONSIBILITY) for own in responsibilities]
-    means, spreads = np.zeros((covariances[0].n_contexts, len(effects))), np.empty((n_observed, len(effects)))
+    null, *others = mixture_responsibilities(log_likelihoods, strata)
+    probabilities = np.array(others).reshape(len(covariances), len(scales), n_genes)
+    chosen = [np.flatnonzero(own.max(axis=1) > _LEAST_RESPONSIBILITY) for own in probabilities]
     for genes, noise, measured, solutions in parts:
-        second = np.zeros(noise.shape)
-        for covariance, solution, own, places in zip(covariances, solutions, responsibilities, chosen, strict=True):
-            if not len(places):
-                continue
-            weights, precision = solution(places)
-            share = own[places, None, genes]
-            combined = (share * squared_scales[places, None, None] * weights).sum(axis=0)
-            means[:, genes] += covariance.carry(observed, combined)
-            # K - K (K + D)^-1 K = D - D (K + D)^-1 D, and K (K + D)^-1 y = y - D (K + D)^-1 y
-            precision *= -(noise**2)
-            precision += noise
-            weights *= noise
-            np.subtract(measured, weights, out=weights)
-            np.square(weights, out=weights)
-            weights += np.maximum(precision, 0, out=precision)
-            weights *= share
-            second += weights.sum(axis=0)
-        spreads[:, genes] = np.maximum(second - means[observed, genes] ** 2, 0)
-    return means.T, spreads.T
+        components = [
+            (covariance, places, own[places, None, genes], solution)
+            for covariance, places, own, solution in zip(covariances, chosen, probabilities, solutions, strict=True)
+            if len(places)
+        ]
+        yield _Block(genes, noise, measured, null[genes], components)
 
 
 def shrink_apart(
@@ -182,13 +258,13 @@ def shrink_apart(
     variances: NDArray[np.floating],
     scales: Sequence[float],
     strata: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Shrink several sets of effects of a single context, each under a prior of its own.
 
     Parameters
     ----------
     effects, variances
-        Measured effects and their sampling variances (n, G).
+        Measured effects and their sampling variances (n, G), computed with in their own precision.
     scales
         Candidate standard deviations of true effects.
     strata
@@ -198,20 +274,24 @@ def shrink_apart(
     -------
     Posterior means and variances (n, G).
     """
-    effects, noise = np.asarray(effects, dtype=np.float64), np.asarray(variances, dtype=np.float64)[:, None]
-    total = np.square(np.append(0.0, scales))[:, None] + noise  # (n, 1 + S, G), the null first
-    log_likelihoods = -0.5 * (np.log(total) + effects[:, None] ** 2 / total)
+    dtype = np.result_type(effects, variances)
+    effects, noise = np.asarray(effects, dtype=dtype), np.asarray(variances, dtype=dtype)
+    lost = np.square(np.append(0, scales)).astype(dtype)[:, None] + noise[:, None]  # (n, 1 + S, G), the null first
+    np.divide(noise[:, None], lost, out=lost)
+    log_likelihoods = (np.square(effects) / -noise)[:, None] * lost
+    log_likelihoods += np.log(lost)
+    log_likelihoods /= 2
     responsibilities = mixture_responsibilities(log_likelihoods, strata)
-    kept = 1 - noise / total
-    means = kept * effects[:, None]
-    mean = (responsibilities * means).sum(axis=1)
-    second = (responsibilities * (kept * noise + means**2)).sum(axis=1)
-    return mean, np.maximum(second - mean**2, 0)
+    first = np.einsum("nsg,nsg->ng", responsibilities, lost)
+    lost *= lost
+    second = np.einsum("nsg,nsg->ng", responsibilities, lost)
+    spread = noise * (1 - first) + np.square(effects) * (second - np.square(first))
+    return effects * (1 - first), np.maximum(spread, 0)
 
 
 def mixture_responsibilities(
-    log_likelihoods: NDArray[np.float64], strata: NDArray[np.intp] | None = None
-) -> NDArray[np.float64]:
+    log_likelihoods: NDArray[np.floating], strata: NDArray[np.intp] | None = None
+) -> NDArray[np.floating]:
     """Probability of every mixture component for every gene, component 0 being the null.
 
     Parameters
@@ -226,7 +306,10 @@ def mixture_responsibilities(
     -------
     The probabilities (..., M, G).
     """
-    likelihoods = np.exp(log_likelihoods - log_likelihoods.max(axis=-2, keepdims=True))
+    log_likelihoods = log_likelihoods - log_likelihoods.max(axis=-2, keepdims=True)
+    # Anything lower makes no difference, and products of it would be too small to be computed with quickly.
+    lowest = np.log(np.finfo(log_likelihoods.dtype).tiny) / 2
+    likelihoods = np.exp(np.maximum(log_likelihoods, lowest, out=log_likelihoods), out=log_likelihoods)
     strata = np.zeros(likelihoods.shape[-1], dtype=np.intp) if strata is None else strata
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     parts = [np.ascontiguousarray(likelihoods[..., genes]) for genes in members] if len(members) > 1 else [likelihoods]
@@ -238,19 +321,21 @@ def mixture_responsibilities(
     return responsibilities
 
 
-def _mixture_weights(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _mixture_weights(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
     """Weights of the components in every stratum (S, ..., M), by expectation-maximisation over its genes (..., M, G')."""
     *batch, n_components, _ = parts[0].shape
     sizes = np.array([part.shape[-1] for part in parts])
-    null = (_NULL_PSEUDO_GENES * sizes / sizes.sum()).reshape(-1, *(1 for _ in batch))
+    dtype = parts[0].dtype
+    null = (_NULL_PSEUDO_GENES * sizes / sizes.sum()).astype(dtype).reshape(-1, *(1 for _ in batch))
     steadying = _STEADYING_GENES / sizes.sum()
-    weights = np.full((len(parts), *batch, n_components), 1 / n_components)
-    counts, in_all, totals = np.empty_like(weights), np.empty(weights.shape[1:]), np.empty((len(parts), *batch, 1))
+    weights = np.full((len(parts), *batch, n_components), 1 / n_components, dtype=dtype)
+    counts, in_all = np.empty_like(weights), np.empty(weights.shape[1:], dtype=dtype)
+    totals = np.empty((len(parts), *batch, 1), dtype=dtype)
     # Few genes take less time than making views of arrays does: these are made once, and the arrays are kept.
     of_null = counts[..., 0]
     steps = []
     for own, part, found in zip(weights, parts, counts, strict=True):
-        mixed = np.empty((*batch, 1, part.shape[-1]))
+        mixed = np.empty((*batch, 1, part.shape[-1]), dtype=dtype)
         steps.append((own[..., None, :], part, mixed, mixed.swapaxes(-1, -2), found[..., None]))
     for _ in range(_EM_STEPS):
         for row, part, mixed, column, found in steps:

@@ -66,8 +66,8 @@ def mean_expression(
     r"""Mean expression of every gene in a condition, with the standard deviation that the prior states.
 
     The mean is ``p m``, with the share p of cells that express the gene and the mean m of the expressed values. Its
-    variance is :math:`(m\, \sigma_p)^2 + (p\, \sigma_m)^2`, the error of p following from that of its angle
-    (:func:`share_error`).
+    variance is :math:`(m\, \sigma_p)^2 + (p\, \sigma_m)^2 + 2 \rho\, m\, \sigma_p\, p\, \sigma_m`, the error of p following
+    from that of its angle (:func:`share_error`), with the correlation :math:`\rho` of both errors.
 
     Parameters
     ----------
@@ -99,4 +99,6 @@ def mean_expression(
     law = prior.law(perturbation, context)
     sd = law_uncertainty(prior, perturbation, context, law.expressed)
     expressed, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)
-    return expressed * mean, np.hypot(mean * share_error(expressed, sd.angle), expressed * sd.mean)
+    of_share, of_mean = mean * share_error(expressed, sd.angle), expressed * sd.mean
+    variance = of_share**2 + of_mean**2 + 2 * sd.correlation * of_share * of_mean
+    return expressed * mean, np.sqrt(np.maximum(variance, 0))

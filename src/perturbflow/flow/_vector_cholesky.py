@@ -13,69 +13,75 @@ if TYPE_CHECKING:
 class VectorCholesky:
     """Decompositions of positive definite n by n matrices, a matrix for every scale and gene.
 
-    Written over whole vectors of genes, since matrices of a few rows are far too small for a call of LAPACK each.
+    Written over whole vectors of genes, and several entries of a row at a time, since matrices of a few rows are far too
+    small for a call of LAPACK each.
 
     Parameters
     ----------
     entries
-        The lower triangles, row by row, in the order of :func:`numpy.tril_indices` (S, n (n + 1) / 2, G).
+        The lower triangles, row by row, in the order of :func:`numpy.tril_indices` (S, n (n + 1) / 2, G); computed with
+        in their own precision.
     n
         Number of rows.
     """
 
-    def __init__(self, entries: NDArray[np.float64], n: int) -> None:
+    def __init__(self, entries: NDArray[np.floating], n: int) -> None:
         # Rows by scales and genes, so that every step is over memory in one piece; diagonals are stored as inverses.
         self.n, self._factor = n, np.array(entries.swapaxes(0, 1), order="C")
-        product = np.empty(self._factor.shape[1:])
-        for i in range(n):
+        rows, found = _rows(self._factor), np.empty_like(self._factor[0])
+        for i, row in enumerate(rows):
             for j in range(i + 1):
-                entry = self._factor[_place(i, j)]
-                for k in range(j):
-                    entry -= np.multiply(self._factor[_place(i, k)], self._factor[_place(j, k)], out=product)
+                if j:
+                    row[j] -= _dot(row[:j], rows[j][:j], out=found)
                 if i == j:
-                    np.reciprocal(np.sqrt(entry, out=entry), out=entry)
+                    np.reciprocal(np.sqrt(row[j], out=row[j]), out=row[j])
                 else:
-                    entry *= self._factor[_place(j, j)]
+                    row[j] *= rows[j][j]
 
-    def log_determinant(self) -> NDArray[np.float64]:
+    def log_determinant(self) -> NDArray[np.floating]:
         """Logarithms of the determinants (S, G)."""
-        return -2 * sum((np.log(self._factor[_place(i, i)]) for i in range(self.n)), start=np.zeros(()))
+        return -2 * np.log(np.stack([row[-1] for row in _rows(self._factor)])).sum(axis=0)
 
-    def solve(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, right: NDArray[np.floating]) -> NDArray[np.floating]:
         """Solve for right sides (S, n, G)."""
-        found = np.array(right.swapaxes(0, 1), dtype=np.float64, order="C")
-        product = np.empty(found.shape[1:])
-        for i in range(self.n):
-            for k in range(i):
-                found[i] -= np.multiply(self._factor[_place(i, k)], found[k], out=product)
-            found[i] *= self._factor[_place(i, i)]
-        for i in reversed(range(self.n)):
-            for k in range(i + 1, self.n):
-                found[i] -= np.multiply(self._factor[_place(k, i)], found[k], out=product)
-            found[i] *= self._factor[_place(i, i)]
+        found = np.array(right.swapaxes(0, 1), dtype=self._factor.dtype, order="C")
+        rows, product = _rows(self._factor), np.empty_like(found)
+        for i, row in enumerate(rows):
+            if i:
+                found[i] -= _dot(row[:i], found[:i], out=product[0])
+            found[i] *= row[i]
+        for i, row in reversed(list(enumerate(rows))):
+            found[i] *= row[i]
+            found[:i] -= np.multiply(row[:i], found[i], out=product[:i])
         return found.swapaxes(0, 1)
 
-    def inverse(self, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    def inverse(self, chosen: NDArray[np.intp]) -> NDArray[np.floating]:
         """Lower triangles of the inverses at some scales, as ``entries`` has them (K, n (n + 1) / 2, G)."""
         factor = self._factor if len(chosen) == self._factor.shape[1] else self._factor[:, chosen]
-        lower = np.empty(factor.shape)  # the inverse of the factor
-        product = np.empty(factor.shape[1:])
-        for j in range(self.n):
-            lower[_place(j, j)] = factor[_place(j, j)]
-            for i in range(j + 1, self.n):
-                entry = np.multiply(factor[_place(i, j)], lower[_place(j, j)], out=lower[_place(i, j)])
-                for k in range(j + 1, i):
-                    entry += np.multiply(factor[_place(i, k)], lower[_place(k, j)], out=product)
-                np.negative(entry, out=entry)
-                entry *= factor[_place(i, i)]
-        for i in range(self.n):  # in place: what is overwritten is not needed any more
-            for j in range(i + 1):
-                entry = lower[_place(i, j)]
-                np.multiply(lower[_place(i, i)], entry, out=entry)
-                for k in range(i + 1, self.n):
-                    entry += np.multiply(lower[_place(k, i)], lower[_place(k, j)], out=product)
-        return lower.swapaxes(0, 1)
+        inverse = np.zeros_like(factor)  # of the factor
+        rows, product = _rows(inverse), np.empty_like(factor[: self.n])
+        for i, row in enumerate(_rows(factor)):
+            for k in range(i):
+                rows[i][: k + 1] -= np.multiply(rows[k], row[k], out=product[: k + 1])
+            rows[i][:i] *= row[i]
+            rows[i][i] = row[i]
+        for i, own in enumerate(rows):  # in place: what is overwritten is not needed any more
+            own *= own[i].copy()
+            for row in rows[i + 1 :]:
+                own += np.multiply(row[: i + 1], row[i], out=product[: i + 1])
+        return inverse.swapaxes(0, 1)
 
 
-def _place(i: int, j: int) -> int:
-    return i * (i + 1) // 2 + j
+def _rows(triangle: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+    """Rows of a lower triangle (n (n + 1) / 2, ...), of 1 to n entries."""
+    rows: list[NDArray[np.floating]] = []
+    first = 0
+    while first < len(triangle):
+        rows.append(triangle[first : first + len(rows) + 1])
+        first += len(rows)
+    return rows
+
+
+def _dot(x: NDArray[np.floating], y: NDArray[np.floating], out: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Sum of the products of entries (k, S, G) over the first axis."""
+    return np.einsum("ksg,ksg->sg", x, y, out=out)

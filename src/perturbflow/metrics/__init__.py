@@ -12,7 +12,7 @@ taken as they are.
 from __future__ import annotations
 
 from perturbflow.metrics._calibrated import differential_weights, pearson_against_reference, weighted_mse, weighted_r2
-from perturbflow.metrics._calibrated_scale import calibrated_score, interpolated_duplicate, pooled_calibrated_score
+from perturbflow.metrics._calibrated_scale import interpolated_duplicate
 from perturbflow.metrics._catalogue import METRICS
 from perturbflow.metrics._classifier import classifier_auroc
 from perturbflow.metrics._clustering_agreement import clustering_agreement
@@ -42,7 +42,7 @@ from perturbflow.metrics._directions import (
     direction_yield,
 )
 from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score
-from perturbflow.metrics._dynamic_range import dynamic_range_fraction, pooled_dynamic_range_fraction, split_half
+from perturbflow.metrics._dynamic_range import dynamic_range_fraction, pooled_dynamic_range_fraction
 from perturbflow.metrics._effects import (
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
@@ -76,7 +76,6 @@ from perturbflow.metrics._principal_components import (
     cosine_in_components,
     cross_cosine_in_components,
 )
-from perturbflow.metrics._proper_scores import gaussian_crps, negative_log_likelihood
 from perturbflow.metrics._pseudobulk import pseudobulk_moments
 from perturbflow.metrics._rank import normalised_rank
 from perturbflow.metrics._registry import Metric, register
@@ -92,16 +91,12 @@ from perturbflow.metrics._significance import jaccard_of_significant_genes, rela
 from perturbflow.metrics._suites import SUITES
 from perturbflow.metrics._unbiased_errors import (
     pooled_unbiased_mse,
-    relative_unbiased_mse,
     unbiased_effect_sizes,
     unbiased_mse,
     unbiased_mses,
 )
 from perturbflow.metrics._uncertainty import (
-    calibration_curve,
-    expected_calibration_error,
     interval_coverage,
-    rank_correlation_of_error_and_uncertainty,
 )
 from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst, wilcoxon
@@ -132,8 +127,6 @@ __all__ = [
     "auroc_of_significant_genes",
     "average_precision",
     "average_precision_of_significant_genes",
-    "calibrated_score",
-    "calibration_curve",
     "centroid_accuracy",
     "challenge_score",
     "clustering_agreement",
@@ -158,8 +151,6 @@ __all__ = [
     "error_of_correlations",
     "error_of_variances",
     "error_of_zero_fractions",
-    "expected_calibration_error",
-    "gaussian_crps",
     "interpolated_duplicate",
     "interval_coverage",
     "jaccard_of_significant_genes",
@@ -170,7 +161,6 @@ __all__ = [
     "mmd",
     "mse_of_mean_effects",
     "mse_of_means",
-    "negative_log_likelihood",
     "network_scores",
     "normalised_rank",
     "numbers_of_significant_genes",
@@ -178,18 +168,15 @@ __all__ = [
     "pearson_against_reference",
     "pearson_of_energy_distances",
     "pearson_of_mean_effects",
-    "pooled_calibrated_score",
     "pooled_dynamic_range_fraction",
     "pooled_unbiased_mse",
     "precision_of_top_genes",
     "pseudobulk_moments",
     "r2_of_scores",
-    "rank_correlation_of_error_and_uncertainty",
     "recall_of_significant_genes",
     "recall_of_top_genes",
     "register",
     "relative_error_of_log_fold_changes",
-    "relative_unbiased_mse",
     "rmse_mean",
     "rmse_of_log_fold_changes",
     "rmse_of_mean_effects",
@@ -197,7 +184,6 @@ __all__ = [
     "sliced_wasserstein",
     "spearman_of_log_fold_changes",
     "spearman_of_numbers_of_significant_genes",
-    "split_half",
     "structural_hamming_distance",
     "support_error",
     "t_scores",

@@ -2,63 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perturbflow.metrics._cells import Cells, check_cells
 from perturbflow.screen._named_arrays import by_name, real_numbers
-
-
-def split_half(
-    cells: Cells, metric: Callable[[Cells, Cells], float], *, n_splits: int = 5, rng: np.random.Generator
-) -> float:
-    """Metric between two random halves of real cells, averaged over splits: the ceiling of a prediction.
-
-    ``mean over splits of metric(half, other half)``; an odd cell goes to the second half.
-
-    With the unbiased energy distance or MMD the expectation is 0 whatever the number of cells, so the ceiling needs no
-    correction for the halves being small. Metrics of means (RMSE, cosine) look worse between halves than between two
-    samples of the full size, so there the ceiling is cautious.
-
-    Parameters
-    ----------
-    cells
-        Real cells of one condition (n, G), at least 4.
-    metric
-        A function of two samples of cells. Fix controls first: ``lambda x, y: cosine_of_mean_effects(x, y, control)``.
-    n_splits
-        Number of random splits.
-    rng
-        Random generator of the splits.
-
-    Returns
-    -------
-    The mean value, with the metric's unit and direction.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 4 cells or no splits.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from perturbflow.metrics import energy_distance
-    >>> split_half(np.ones((6, 2)), energy_distance, rng=np.random.default_rng(0))
-    0.0
-    """
-    cells = check_cells(cells, name="cells", minimum=4)
-    if n_splits < 1:
-        msg = f"Expected `n_splits` to be at least 1, found {n_splits}."
-        raise ValueError(msg)
-    n_cells = cells.shape[0]
-    values = []
-    for _ in range(n_splits):
-        order = rng.permutation(n_cells)
-        values.append(metric(cells[order[: n_cells // 2]], cells[order[n_cells // 2 :]]))
-    return float(np.mean(values))
 
 
 def dynamic_range_fraction(model: float, control: float, ceiling: float) -> float:
@@ -82,7 +29,7 @@ def dynamic_range_fraction(model: float, control: float, ceiling: float) -> floa
     control
         Score of the control cells against the real cells.
     ceiling
-        Score of the real cells against themselves, see :func:`split_half`.
+        Score of one half of the real cells against the other.
 
     Returns
     -------

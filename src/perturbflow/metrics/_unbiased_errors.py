@@ -36,7 +36,7 @@ def unbiased_mse(x: CellsOrMoments, y: CellsOrMoments) -> float:
     *Direction*: lower is better; a perfect prediction has expectation 0. *Range*: any number, in squared units of
     expression. Values below 0 are noise about an error near 0, as explained in the module.
 
-    *Weakness*: most genes do not respond, so predicting the controls scores well; see :func:`relative_unbiased_mse`. A
+    *Weakness*: most genes do not respond, so predicting the controls scores well. A
     prediction earns a larger correction with fewer or more dispersed cells of the same mean, and one whose cells are
     not independent draws (two cells mirrored at a mean, say) earns one it does not need: the value is then too low.
 
@@ -70,49 +70,6 @@ def unbiased_mse(x: CellsOrMoments, y: CellsOrMoments) -> float:
     check_same_genes(x=predicted.mean[None], y=observed.mean[None])
     noise = _sampling_variance(predicted, name="x") + _sampling_variance(observed, name="y")
     return float(np.mean(np.square(predicted.mean - observed.mean) - noise))
-
-
-@by_name("genes", of=("x", "y", "control"))
-def relative_unbiased_mse(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
-    """Noise-corrected mean squared error, in units of the squared size of the effect.
-
-    ``unbiased_mse(x, y) / unbiased_mse(y, control)``.
-
-    *Direction*: lower is better. *Range*: any number; 0 for the right mean and 1 for predicting no effect, whatever the
-    number of cells.
-
-    *Weakness*: explodes where the effect is hardly measurable; do not average it over conditions, but use
-    :func:`pooled_unbiased_mse`.
-
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G) or their moments.
-    y
-        Reference cells (m, G) or their moments.
-    control
-        Control cells (c, G) or their moments.
-
-    Returns
-    -------
-    The error; NaN where the corrected size of the effect is not positive.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or a variance is unknown (one cell).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> control, y = np.zeros((2, 1)), np.full((2, 1), 2.0)
-    >>> relative_unbiased_mse(np.full((2, 1), 1.0), y, control)
-    0.25
-    """
-    observed = moments_of(y, name="y")
-    size = unbiased_mse(observed, moments_of(control, name="control"))
-    error = unbiased_mse(x, observed)
-    return error / size if size > 0 else float("nan")
 
 
 def unbiased_mses(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:

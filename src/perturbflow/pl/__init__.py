@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perturbflow.pl._calibration import calibration
+from perturbflow.pl._dose_response import dose_response
 from perturbflow.pl._dynamics_graph import dynamics_graph
 from perturbflow.pl._edge_stability import edge_stability
 from perturbflow.pl._embedding import embedding
@@ -10,6 +11,7 @@ from perturbflow.pl._evaluation import evaluation
 from perturbflow.pl._expression import expression
 from perturbflow.pl._graph_comparison import graph_comparison
 from perturbflow.pl._guidance import guidance
+from perturbflow.pl._interaction_scores import interaction_scores
 from perturbflow.pl._knockout_response import knockout_response
 from perturbflow.pl._leaderboard import leaderboard
 from perturbflow.pl._metric_ranks import metric_ranks
@@ -18,6 +20,7 @@ from perturbflow.pl._precision_recall import precision_recall
 from perturbflow.pl._ranked_perturbations import ranked_perturbations
 from perturbflow.pl._regulators import regulators
 from perturbflow.pl._responders import responders
+from perturbflow.pl._response_parts import response_parts
 from perturbflow.pl._sparsity_path import sparsity_path
 from perturbflow.pl._training import training
 from perturbflow.pl._trajectories import trajectories
@@ -25,6 +28,7 @@ from perturbflow.pl._verdicts import verdicts
 
 __all__ = [
     "calibration",
+    "dose_response",
     "dynamics_graph",
     "edge_stability",
     "embedding",
@@ -32,6 +36,7 @@ __all__ = [
     "expression",
     "graph_comparison",
     "guidance",
+    "interaction_scores",
     "knockout_response",
     "leaderboard",
     "metric_ranks",
@@ -40,6 +45,7 @@ __all__ = [
     "ranked_perturbations",
     "regulators",
     "responders",
+    "response_parts",
     "sparsity_path",
     "training",
     "trajectories",

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+_WORDS = {
+    "reach": ("share of the squared distance removed\n(0: no move, 1: the target", "perturbations toward the target"),
+    "follow": ("amount of the signature in the effect\n(0: no move, 1: all", "perturbations along the signature"),
+    "reverse": ("amount of the signature that is reversed\n(0: no move, 1: all", "perturbations against the signature"),
+}
+
 
 @takes_modality
 def ranked_perturbations(
@@ -31,7 +37,7 @@ def ranked_perturbations(
     """Scores of the best perturbations with their intervals, best on top.
 
     The colour says what the prediction rests on; the vertical lines mark no move (0) and the target (1), which is
-    reached where all of the squared distance is removed.
+    reached where all of the squared distance is removed, or of a signature where all of it is followed or reversed.
 
     Parameters
     ----------
@@ -79,6 +85,7 @@ def ranked_perturbations(
     check_key(f"{key}_params", adata.uns, where="adata.uns", hint=hint)
     table: pd.DataFrame = adata.uns[key].iloc[:n_top]
     level = float(adata.uns[f"{key}_params"]["level"])
+    what, title = _WORDS[str(adata.uns[f"{key}_params"].get("goal", "reach"))]
     places, names = np.arange(len(table)), table["perturbation"].astype(str).tolist()
     if "dose" in table:
         names = [f"{name}, dose {dose}" for name, dose in zip(names, table["dose"], strict=True)]
@@ -93,7 +100,7 @@ def ranked_perturbations(
                 ax.hlines(places[rows], part["lower"], part["upper"], color=color, linewidth=1.2)
                 ax.scatter(part["score"], places[rows], color=color, s=18, zorder=3, label=kind)
         ax.set(
-            xlabel=f"share of the squared distance removed\n(0: no move, 1: the target; {level:.0%} interval)",
+            xlabel=f"{what}; {level:.0%} interval)",
             ylim=(len(table) - 0.5, -0.5),
         )
         ax.set_yticks(places, names, fontsize="small")
@@ -107,5 +114,5 @@ def ranked_perturbations(
             title_fontsize="x-small",
             alignment="left",
         )
-        finish(ax, "perturbations toward the target")
+        finish(ax, title)
     return ax

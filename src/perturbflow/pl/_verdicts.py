@@ -30,7 +30,7 @@ _STYLES = {
 _MOST_LABELS = 60
 _NOT_LABELS = {
     *("split", "model", "best_baseline", "difference", "lower", "upper", "p_value", "n_cells", "n_cells_needed"),
-    *("verdict", "finding"),
+    *("verdict", "finding", "worse_than_controls", "worse_than_prior"),
 }
 
 

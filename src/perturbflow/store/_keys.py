@@ -128,6 +128,38 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
                 "_params": _mapping("metrics", "left_out", "report"),
             },
         ),
+        "dose_response": Record(
+            "pf.tl.dose_response",
+            "earlier curves",
+            {
+                "": _table("perturbation", "source", "ec50", "status"),
+                "_points": _table("perturbation", "dose", "effect", "sd"),
+                "_curves": _table("perturbation", "dose", "effect", "lower"),
+                "_combinations": lambda entry: (
+                    isinstance(entry, pd.DataFrame) and ("bliss_excess" in entry or not entry.shape[1])
+                ),
+                "_params": _mapping("level", "readout"),
+            },
+        ),
+        "interaction_scores": Record(
+            "pf.tl.interaction_scores",
+            "earlier scores",
+            {"": _table("perturbation", "source", "coefficient_1", "class"), "_params": _mapping("level", "min_cells")},
+            lambda key, entry: [("varm", f"{key}{suffix}") for suffix in ("", "_sd", "_measured", "_measured_sd")],
+        ),
+        "next_perturbations": Record(
+            "pf.tl.next_perturbations",
+            "an earlier choice",
+            {"": _table("perturbation", "reduction", "cumulative_share"), "_params": _mapping("n_cells", "variance")},
+        ),
+        "response_parts": Record(
+            "pf.tl.explain_response",
+            "an earlier explanation",
+            {
+                "": _table("perturbation", "total", "template", "interaction", "reliability"),
+                "_summary": _table("part", "share_of_effect"),
+            },
+        ),
         "ranked_perturbations": Record(
             "pf.tl.rank_perturbations",
             "an earlier ranking",

@@ -19,7 +19,7 @@ from perturbflow.evaluation._predicted_files import predicted_cells
 from perturbflow.evaluation._predictors import AskedTwice, GivenCells, Predictor, asked
 from perturbflow.evaluation._scores import Settings, score_all
 from perturbflow.evaluation._screens import screen_rows
-from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, summary_table
+from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, harm_rows, summary_table
 from perturbflow.predict._device import moved
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._feature_table import read_feature_table
@@ -154,11 +154,14 @@ def evaluate(
         and the ``difference`` to it over the conditions that both have, with ``difference_lower`` and
         ``difference_upper``. The metric "dynamic_range_fraction" has the headline as its mean, with the sums over
         conditions of the energy distance, ``(sum(floor) - sum(model)) / (sum(floor) - sum(ceiling))``: 0 is as far
-        from the real cells as the controls are, 1 as close as they are to themselves.
+        from the real cells as the controls are, 1 as close as they are to themselves. With verdicts there are also
+        "harm_against_controls" and "harm_against_prior", the shares of conditions in which a model is shown to be worse
+        than the control cells and than "moved controls", with the interval of Wilson. Intervals over a single condition are
+        NaN.
     `adata.uns["evaluation_verdicts"]` : DataFrame
         One row per condition and model that is no baseline: ``best_baseline`` at this condition, ``difference`` of
         energy distances to it with ``lower`` and ``upper`` (95 %, bootstrap over real cells, the same for both),
-        ``p_value`` that real cells differ from the controls at all, ``n_cells``, ``n_cells_needed`` to see that, and
+        ``worse_than_controls`` and ``worse_than_prior`` (1 where that is shown, else 0), ``p_value`` that real cells differ from the controls at all, ``n_cells``, ``n_cells_needed`` to see that, and
         ``verdict``: "not measurable at this number of cells", "model better" (than every baseline), "a baseline is
         better", or "no difference could be shown" where the interval has 0 in it. ``finding`` says it in words, with the
         names, also where no effect at all, the control cells, is better than the model.
@@ -299,6 +302,7 @@ def evaluate(
     }
     resampling: dict[str, Any] = {"baselines": names, "n_resamples": n_resamples}
     screens = screen_rows(results.strengths, settings.wanted, **resampling, rng=generator(seed, "screens"))
+    screens += harm_rows(results.verdicts)
     summary = summary_table(results.scores, **resampling, rng=np.random.default_rng(seed), screens=screens)
     adata = writable(adata, copy=copy)
     adata.uns[key_added] = results.scores

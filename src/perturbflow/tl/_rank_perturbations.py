@@ -1,30 +1,32 @@
-"""Rank perturbations by how far they would move control cells toward a target state."""
+"""Rank perturbations by how far they would move control cells toward a target state, or along a signature."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from scipy.special import ndtr, ndtri
 
 from perturbflow._checks import (
     check_between,
     check_key,
     check_one_of,
+    check_unique_names,
     check_whole_number,
     listing,
     nearest,
 )
+from perturbflow._warnings import warn
 from perturbflow.flow import KINDS
 from perturbflow.metrics._moments import Moments
+from perturbflow.predict._candidates import candidate_labels, n_training_cells
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._moves import Profile, Way
 from perturbflow.predict._predicted_uncertainty import (
     context_of,
     predicted_uncertainty,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from perturbflow.screen._fields import PerturbationFields
 
 _DRAWS = 2000
-_LEAST_VARIANCE = 0.01  # below this a gene does not gain further weight
+_GENE_SETS = {"up": 1.0, "down": -1.0}
 
 
 @takes_modality
@@ -57,6 +59,7 @@ def rank_perturbations(
     adata: AnnData | MuData,
     target: Mapping[str, Any] | pd.Series | ArrayLike,
     *,
+    goal: Literal["reach", "follow", "reverse"] = "reach",
     candidates: Sequence[str] | None = None,
     combinations: bool = False,
     from_cells: Mapping[str, Any] | ArrayLike | None = None,
@@ -81,6 +84,11 @@ def rank_perturbations(
     the control cells, in closed form, so that thousands of candidates take seconds. Standard deviation and interval come
     from the calibrated uncertainty of every gene, whose errors go together as much as they did in left-out conditions.
 
+    Where no state is known but a direction, such as the difference between diseased and healthy cells, a signature u is
+    followed or reversed. The score is then how much of it is in the effect, :math:`\pm\, e \cdot u / \lVert u \rVert^2`: of
+    log fold changes, reversed, 1 undoes them, 0 is no move, below 0 adds to them; of sets of genes that should go up and
+    down it is their mean change.
+
     Parameters
     ----------
     adata
@@ -88,7 +96,11 @@ def rank_perturbations(
     target
         The state to reach: cells, as values of columns of ``obs`` (``{"cell_type": "B"}``, or several values
         ``{"cell_type": ["B", "NK"]}``) or as one boolean a cell; or their mean profile, as a Series by gene or one
-        number a gene of ``adata``. A Series is read by its names, of genes or of cells.
+        number a gene of ``adata``. A Series is read by its names, of genes or of cells. To follow or reverse: a Series with a
+        number of either sign for some genes, one number a gene, sets of genes as ``{"up": [...], "down": [...]}`` (or one
+        of them), or cells, whose difference from the control cells is the signature.
+    goal
+        "reach" the target, or "follow" or "reverse" the signature.
     candidates
         Labels of perturbations, such as "KLF1" or "KLF1+SET"; by default every component with training cells or
         features.
@@ -122,12 +134,12 @@ def rank_perturbations(
     `adata.uns["ranked_perturbations" | key_added]` : DataFrame
         One row a candidate and dose, best first: ``perturbation``, ``dose`` (if doses are registered or given),
         ``score``, its ``sd``, ``lower`` and ``upper``; ``cosine`` of the predicted effect and the direction to the
-        target; ``distance``, what is left of the distance to the target; ``probability_better_than_none`` that the
+        target, or along the signature; ``distance``, what is left of the distance to the target (to "reach" one); ``probability_better_than_none`` that the
         score is above 0, and ``probability_best`` among the rows, both with normal and independent errors; ``kind`` of
         prediction ("seen", "new dose", "combination", "new context", "unseen"; of several contexts the least known) and
         ``n_training_cells`` of this very condition.
     `adata.uns["ranked_perturbations_params" | f"{key_added}_params"]` : dict
-        The parameters, and the ``distance`` to the target without perturbation.
+        The parameters, and the ``distance`` to the target without perturbation, or the length of the signature.
 
     Raises
     ------
@@ -155,6 +167,7 @@ def rank_perturbations(
     >>> adata.uns["ranked_perturbations"]["perturbation"].iloc[0] == wanted
     True
     """
+    check_one_of(goal, ("reach", "follow", "reverse"), name="goal")
     _check_options(metric, level, seed)
     check_key_added(adata, key_added, "ranked_perturbations")
     check_writable(adata, copy=copy)
@@ -167,8 +180,8 @@ def rank_perturbations(
             msg = "Expected control cells among `from_cells`, found none. Name cells with the control label."
             raise ValueError(msg)
         controls = controls.subset(keep)
-    goal = _target(adata, target, flow)
-    labels = _labels(flow, candidates, combinations=combinations)
+    move = _way(adata, target, flow, start=_profile(controls.x), goal=goal, metric=metric)
+    labels = candidate_labels(flow, candidates, combinations=combinations)
     conditions = conditions_to_predict(flow, controls, labels, dose, every_dose=True)
     if not all(condition.perturbation.any() for condition in conditions):
         msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
@@ -176,75 +189,31 @@ def rank_perturbations(
     warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
     warn_of_new_contexts(flow, controls, conditions)
-    move = _Move.between(_Profile.of(controls.x), goal, metric)
-    table = _score(flow, controls, conditions, move, level=level, rng=np.random.default_rng(seed))
+    table = _score(flow, controls, conditions, move, goal=goal, level=level, rng=np.random.default_rng(seed))
     if flow.fields.dose_key is None and dose is None:
         del table["dose"]
 
     adata = writable(adata, copy=copy)
     adata.uns[key_added] = table
     adata.uns[f"{key_added}_params"] = {
-        **{"key": key, "metric": metric, "level": level, "seed": seed, "combinations": combinations},
+        **{"key": key, "goal": goal, "metric": metric, "level": level, "seed": seed, "combinations": combinations},
         **({} if dose is None else {"dose": recorded_dose(dose)}),
-        "distance": float(np.sqrt(move.squared_distance)),
+        "distance": float(np.sqrt(move.squared_length)),
     }
     return adata if copy else None
-
-
-@dataclass(frozen=True, eq=False)
-class _Profile:
-    """Mean and variance of cells, per gene (G,), and the sampling variance of the mean."""
-
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    noise: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, x: Expression) -> _Profile:
-        parts = [Moments.of(block) for _, block in x.chunks()]
-        found = parts[0] if len(parts) == 1 else Moments.pooled(*parts)
-        variance = found.variance if len(x) > 1 else np.zeros_like(found.mean)
-        return cls(found.mean, variance, variance / len(x))
-
-
-@dataclass(frozen=True, eq=False)
-class _Move:
-    """The way from control cells to a target: direction, weights of genes, sampling noise, squared distance."""
-
-    direction: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    noise: float
-    squared_distance: float
-
-    @classmethod
-    def between(cls, start: _Profile, goal: _Profile, metric: str) -> _Move:
-        direction = goal.mean - start.mean
-        weights = np.ones(len(direction))
-        if metric == "standardised":
-            weights = 1 / np.maximum(start.variance, _LEAST_VARIANCE)
-        noise = weights * (start.noise + goal.noise)
-        squared = float(weights @ direction**2 - noise.sum())
-        # Twice the standard deviation that the squared distance between samples of one law has.
-        if squared <= 2 * np.sqrt(2 * np.square(noise).sum()):
-            msg = (
-                "Expected a target that differs from the control cells by more than sampling, found none. "
-                "Name another target, or more cells."
-            )
-            raise ValueError(msg)
-        return cls(direction, weights, float(noise.sum()), squared)
 
 
 def _score(
     flow: FittedFlow,
     controls: ControlCells,
     conditions: Sequence[PredictedCondition],
-    move: _Move,
+    move: Way,
     *,
+    goal: str,
     level: float,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """The table, best first."""
-    prior = flow.flow.prior
     contexts: dict[tuple[int, ...], Context] = {}
     by_label: dict[tuple[str, str], list[PredictedCondition]] = {}
     for condition in conditions:
@@ -262,58 +231,69 @@ def _score(
         # Errors in different contexts go together: what is not known of a perturbation is unknown in all of them.
         variance = np.square(shares @ [each.sd for each in predicted])
         codependence = max(each.codependence for each in predicted)
-        rest = effect - move.direction
-        raw = float(move.weights @ rest**2) - move.noise
-        left = max(raw, 0.0)  # cells that were training cells too share their sampling with the prediction
-        slope = 4 * codependence * float(move.weights**2 @ (rest**2 * variance))
-        curvature = 2 * codependence * float(move.weights**2 @ variance**2)
-        norm = np.sqrt(float(move.weights @ effect**2) * float(move.weights @ move.direction**2))
-        everywhere = prior.groups.all_contexts
-        doses = np.minimum(parts[0].perturbation, prior.dose_unit)
-        same = prior.groups.find(sparse.csr_matrix(np.repeat(doses[None], len(everywhere), axis=0)), everywhere)
+        measure = move.reached if goal == "reach" else move.followed
+        progress = measure(effect, variance, codependence)
         rows.append(
             {
                 "perturbation": label,
                 "dose": dose,
-                "score": 1 - left / move.squared_distance,
-                "sd": np.sqrt(slope + curvature) / move.squared_distance,
-                "cosine": float(move.weights @ (effect * move.direction)) / norm if norm > 0 else 0.0,
-                "distance": np.sqrt(left),
-                "order": raw,
+                **asdict(progress),
                 "kind": max((each.kind for each in predicted), key=KINDS.index),
-                "n_training_cells": int(prior.group_cells[same[same >= 0]].sum()),
+                "n_training_cells": n_training_cells(flow, parts[0].perturbation),
             }
         )
     table = pd.DataFrame(rows).sort_values(["order", "perturbation"], ignore_index=True).drop(columns="order")
     half = ndtri((1 + level) / 2) * table["sd"]
     table.insert(4, "lower", table["score"] - half)
-    table.insert(5, "upper", np.minimum(table["score"] + half, 1.0))
+    table.insert(5, "upper", np.minimum(table["score"] + half, 1.0 if goal == "reach" else np.inf))
     above = table["score"] / table["sd"]
     table.insert(8, "probability_better_than_none", ndtr(above.to_numpy()))
     drawn = table["score"].to_numpy() + table["sd"].to_numpy() * rng.standard_normal((_DRAWS, len(table)))
     best = np.bincount(drawn.argmax(axis=1), minlength=len(table)) / _DRAWS
     table.insert(9, "probability_best", best)
-    return table
+    return table if goal == "reach" else table.drop(columns="distance")
 
 
-def _labels(flow: FittedFlow, candidates: Sequence[str] | None, *, combinations: bool) -> list[str]:
-    """Labels of all candidates."""
-    vocabulary, prior = flow.vocabulary, flow.flow.prior
-    if candidates is None:
-        known = prior.trained | bool(prior.features.shape[1])
-        names = [name for name, keep in zip(vocabulary.components, known, strict=True) if keep]
+def _way(adata: AnnData, target: Any, flow: FittedFlow, *, start: Profile, goal: str, metric: str) -> Way:
+    """Where the control cells should go."""
+    sign = -1.0 if goal == "reverse" else 1.0
+    signature = None if goal == "reach" else _signature(adata, target, flow)
+    if signature is not None:
+        return Way.along(sign * signature, start, metric)
+    return Way.between(start, _target(adata, target, flow), metric, sign=sign)
+
+
+def _signature(adata: AnnData, target: Any, flow: FittedFlow) -> NDArray[np.float64] | None:
+    """Weights of the genes of the flow (G,); None where the target names cells."""
+    if isinstance(target, Mapping):
+        if not target or not set(target) <= set(_GENE_SETS) or set(target) & set(adata.obs.columns):
+            return None
+        genes = [(str(gene), sign) for name, sign in _GENE_SETS.items() for gene in target.get(name, ())]
+        target = pd.Series([sign for _, sign in genes], index=[gene for gene, _ in genes], dtype=np.float64)
+    if isinstance(target, pd.Series) and target.dtype != bool:
+        check_unique_names(list(map(str, target.index)), what="genes of the signature", hint="Name each once.")
+        by_gene = {str(gene): float(value) for gene, value in target.items()}
+        missing = [gene for gene in by_gene if gene not in set(flow.genes)]
+        if missing and len(missing) < len(by_gene):
+            warn(
+                f"{len(missing)} of {len(by_gene)} genes of the signature are not among those of the flow: {listing(missing)}."
+            )
+        values = np.array([by_gene.get(gene, 0.0) for gene in flow.genes])
+    elif np.asarray(without_names(target, name="target")).dtype == bool:
+        return None
     else:
-        names = [candidates] if isinstance(candidates, str) else list(candidates)
-    if not names:
-        msg = "Expected at least one perturbation in `candidates`, found none."
+        values = np.asarray(target, dtype=np.float64)
+        if values.shape != (adata.n_vars,):
+            msg = f"Expected `target` to have one number for each of {adata.n_vars} genes, found shape {values.shape}."
+            raise ValueError(msg)
+        values = values[find_genes(adata, flow.genes)]
+    if not np.isfinite(values).all() or not values.any():
+        msg = "Expected a signature of finite numbers, of a gene of the flow at least, found none. Name other genes."
         raise ValueError(msg)
-    if combinations:
-        singles = sorted({name for name in map(vocabulary.canonical, names) if vocabulary.separator not in name})
-        names += [vocabulary.separator.join(pair) for pair in itertools.combinations(singles, 2)]
-    return names
+    return values
 
 
-def _target(adata: AnnData, target: Any, flow: FittedFlow) -> _Profile:
+def _target(adata: AnnData, target: Any, flow: FittedFlow) -> Profile:
     """Profile of the target over the genes of the flow."""
     if not isinstance(target, Mapping) and np.asarray(without_names(target, name="target")).dtype != bool:
         named = chosen(target, flow.genes, name="target")
@@ -328,16 +308,24 @@ def _target(adata: AnnData, target: Any, flow: FittedFlow) -> _Profile:
     if not len(rows):
         msg = "Expected cells in `target`, found none. Name values that occur together."
         raise ValueError(msg)
-    return _Profile.of(read_expression(adata, flow.fields.layer, genes=flow.genes).part(rows=rows))
+    return _profile(read_expression(adata, flow.fields.layer, genes=flow.genes).part(rows=rows))
 
 
-def _given(values: NDArray[np.float64], n_genes: int) -> _Profile:
+def _profile(x: Expression) -> Profile:
+    """The profile of cells, which are read a chunk at a time."""
+    parts = [Moments.of(block) for _, block in x.chunks()]
+    found = parts[0] if len(parts) == 1 else Moments.pooled(*parts)
+    variance = found.variance if len(x) > 1 else np.zeros_like(found.mean)
+    return Profile(found.mean, variance, variance / len(x))
+
+
+def _given(values: NDArray[np.float64], n_genes: int) -> Profile:
     if values.shape == (1, n_genes):  # a table of one row
         values = values[0]
     if values.shape != (n_genes,) or not (np.isfinite(values) & (values >= 0)).all():
         msg = "Expected `target` to be one mean of log1p-normalised expression a gene, found others than finite ones from 0."
         raise ValueError(msg)
-    return _Profile(values, np.zeros(n_genes), np.zeros(n_genes))
+    return Profile.exactly(values)
 
 
 def _cells(adata: AnnData, which: Any, fields: PerturbationFields, *, name: str) -> NDArray[np.bool_]:

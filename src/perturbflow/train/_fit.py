@@ -18,6 +18,7 @@ from perturbflow.flow import (
     GroupSums,
     Responses,
 )
+from perturbflow.flow._cross_validation import parts_that_tell
 from perturbflow.predict._device import is_first_process
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
 from perturbflow.predict._torch_state import usual_torch
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_N_PARTS = 4  # of the cells of every condition, each of which is left out once
+_N_PARTS = 4  # of the cells of every condition, each of which is left out once, or until that tells enough
 _MOST_CONTROLS = 20_000  # whose totals are summarised
 
 
@@ -166,8 +167,9 @@ def fit(
         **options.model,
     )
     features = read_feature_table(adata, vocabulary=fields.vocabulary)
-    n_parts = _N_PARTS if options.calibrate else 1
-    parts = sums_of_parts(screen, n_parts, seed=settings.seed)
+    n_cells = screen.grouping().n_cells[~screen.grouping().is_control]
+    n_apart = parts_that_tell(n_cells, screen.n_genes, _N_PARTS) if options.calibrate else 0
+    parts = sums_of_parts(screen, _N_PARTS, seed=settings.seed, apart=n_apart)
     sums = GroupSums.union(parts)
     training = _in_memory(screen)
     prior = AdditiveHurdlePrior.fit(sums, features=features)
@@ -225,8 +227,10 @@ def fit(
             if held_out is not None:
                 curve = _choose(flow, held_out, guidance)
             if len(validation) and (held_out is not None or not trains):
-                for part, more in zip(parts, sums_of_parts(validation, n_parts, seed=settings.seed), strict=True):
+                others = sums_of_parts(validation, _N_PARTS, seed=settings.seed, apart=n_apart)
+                for part, more in zip(parts, others, strict=True):
                     part.include(more)
+                del others, more
                 flow.prior = AdditiveHurdlePrior.fit(GroupSums.union(parts), features=features)
                 flow.responses = Responses.fit(flow.prior, _in_memory(known), seed=settings.seed)
                 flow.support = support_of(config, (block for _, block in known.x.chunks()), has_zeros=has_zeros)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from perturbflow.screen._screen import Screen
 
 
-def sums_of_parts(screen: Screen, n_parts: int, *, seed: int) -> list[GroupSums]:
+def sums_of_parts(screen: Screen, n_parts: int, *, seed: int, apart: int | None = None) -> list[GroupSums]:
     """Sums over random parts of the cells, among which the cells of every group are divided evenly.
 
     Parameters
@@ -26,12 +26,16 @@ def sums_of_parts(screen: Screen, n_parts: int, *, seed: int) -> list[GroupSums]
         Number of parts.
     seed
         Of the division.
+    apart
+        Number of parts that are needed: the others are summed together, which takes less memory. By default all are.
 
     Returns
     -------
-    The sums of every part, with all of them equal to those over all cells.
+    The sums of every part that is needed and of the others, with all of them equal to those over all cells.
     """
     part = _even_parts(screen.grouping(), n_parts, np.random.default_rng(seed))
+    if apart is not None:
+        part, n_parts = np.minimum(part, apart), min(n_parts, apart + 1)
     n_components, n_covariates = screen.distinct.shape[1], screen.covariates.shape[1]
     sums = [GroupSums.empty(screen.n_genes, n_components, n_covariates) for _ in range(n_parts)]
     for rows, block in screen.x.chunks():

@@ -1,0 +1,99 @@
+"""Correlations of targets with regulators beyond all other regulators: in cells, and where genes were held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perturbflow.dynamics._rate_moments import RateMoments
+from perturbflow.dynamics._snapshot import Snapshot
+
+Array = NDArray[np.float64]
+
+RIDGE = 0.02  # of the mean variance of regulators
+
+
+def partial_correlations(correlation: Array, regulators: Sequence[int]) -> Array:
+    """Correlation of every gene with every regulator, given all other regulators.
+
+    Parameters
+    ----------
+    correlation
+        Correlations of all genes (d, d), invertible among regulators.
+    regulators
+        Positions of the regulators.
+
+    Returns
+    -------
+    Partial correlations (d, d), rows are targets; 0 on the diagonal and in columns of other genes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> partial_correlations(np.array([[1.0, 0.5], [0.5, 1.0]]), [0]).tolist()  # no other regulator
+    [[0.0, 0.0], [0.5, 0.0]]
+    """
+    few = np.asarray(regulators, dtype=np.intp)
+    found = np.zeros(correlation.shape)
+    inverse = np.linalg.inv(correlation[np.ix_(few, few)])
+    own = np.diag(inverse)
+    found[np.ix_(few, few)] = -inverse / np.sqrt(own * own[:, None])
+    others = np.setdiff1d(np.arange(len(correlation)), few)
+    towards = correlation[np.ix_(others, few)]
+    slope = towards @ inverse
+    left = np.maximum(1 - (slope * towards).sum(axis=1), 1e-12)[:, None]
+    found[np.ix_(others, few)] = slope / np.sqrt(left * own + slope**2)
+    np.fill_diagonal(found, 0.0)
+    return found
+
+
+def mean_rate_correlations(cells: Snapshot) -> Array:
+    """Part correlations in the moments that :func:`mean_rate_path` balances: what holding a gene did counts most.
+
+    A part correlation is that of a target with what all other regulators leave of a regulator. It is about how sure
+    an effect is, where a coefficient is about how large: a regulator that hardly varies has small ones. As means of
+    conditions count more than cells, it may exceed 1.
+
+    Parameters
+    ----------
+    cells
+        Cells.
+
+    Returns
+    -------
+    Correlations (d, d), rows are targets; 0 on the diagonal and in columns of other genes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> first = np.repeat([0.0, 4.0], 50) + rng.normal(size=100)
+    >>> levels = np.column_stack([first, rng.normal(size=100), first + rng.normal(size=100)])
+    >>> held = np.array([[False, False, False], [True, False, False]])
+    >>> condition = np.repeat([0, 1], 50)
+    >>> cells = Snapshot(levels, condition, ("control", "A"), held, (0, 1), np.zeros(100, dtype=int))
+    >>> direct = np.abs(mean_rate_correlations(cells))
+    >>> bool(direct[2, 0] > 1), bool(direct[2, 1] < 0.1)
+    (True, True)
+    """
+    few = np.asarray(cells.regulators, dtype=np.intp)
+    place = np.full(cells.n_genes, -1)
+    place[few] = np.arange(len(few))
+    found = np.zeros((cells.n_genes, cells.n_genes))
+    moments = RateMoments(cells)
+    for targets, gram, product in moments.by_target():
+        inner = gram[:: moments.size, :: moments.size]
+        ridge = RIDGE * max(float(np.diag(inner).mean()), 1e-12) if len(few) else 0.0
+        inverse = np.linalg.inv(inner + ridge * np.eye(len(few)))
+        slope = product[:, :: moments.size] @ inverse
+        left = np.tile(np.diag(inverse), (len(targets), 1))
+        for row in np.flatnonzero(place[targets] >= 0):  # a regulator does not explain itself
+            own = place[targets[row]]
+            column = inverse[own]
+            slope[row] -= (product[row, :: moments.size] @ column) * column / column[own]
+            left[row] -= column**2 / column[own]
+        found[np.ix_(targets, few)] = slope / np.sqrt(np.maximum(left, 1e-12))
+    found[few, few] = 0.0
+    return found

@@ -1,0 +1,146 @@
+"""Curves of a readout over doses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import check_key, check_one_of
+from perturbflow.pl._drawing import DARK, SOURCES, drawing, finish
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import is_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+_COLORS = {"measured": SOURCES["observed"], "predicted": SOURCES["predicted"]}
+
+
+@takes_modality
+def dose_response(
+    adata: AnnData | MuData,
+    perturbation: str | None = None,
+    *,
+    covariates: Mapping[str, str] | None = None,
+    key: str = "dose_response",
+    modality: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes:
+    """Responses to the doses of a perturbation, measured and predicted, with their curves and half-maximal doses.
+
+    Points have an interval of one standard deviation, curves one of the ``level`` of the analysis, and the bars at the bottom are the
+    intervals of the half-maximal doses, as far as they lie in the figure, where there is a response.
+
+    Parameters
+    ----------
+    adata
+        Cells with curves (:func:`perturbflow.tl.dose_response`).
+    perturbation
+        Which one to draw; the first in the table if None.
+    covariates
+        The context, as values of covariates; the first in the table if None.
+    key
+        The curves in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant.
+    ax
+        Axes to draw on; those of a new figure if None.
+    show
+        Show the figure.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    KeyError
+        If there are no curves, with the call that makes them, or a covariate is unknown.
+    ValueError
+        If the entry is something else, or a perturbation or value is not in the table.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(
+    ...     n_cells=800, n_genes=30, n_perturbations=3, n_combinations=0, doses=(0.1, 0.3, 1.0)
+    ... )
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control", dose_key="dose")
+    >>> adata.obs["split"] = "train"
+    >>> pf.tl.fit_flow(adata, preset="prior", progress_bar=False)
+    >>> gene = adata.obs["perturbation"].cat.categories[0]
+    >>> pf.tl.dose_response(adata, gene, [gene])
+    >>> ax = pf.pl.dose_response(adata)
+    >>> len(ax.lines) >= 2
+    True
+    """
+    hint = f"Run `pf.tl.dose_response(adata, readout, key_added={key!r})` first."
+    names = [key, *(f"{key}{suffix}" for suffix in ("_points", "_curves", "_params"))]
+    for name in names:
+        check_key(name, adata.uns, where="adata.uns", hint=hint)
+    if not is_record(adata.uns[key], "dose_response"):
+        msg = f"Expected curves in `adata.uns[{key!r}]`, found {type(adata.uns[key]).__name__}. {hint}"
+        raise ValueError(msg)
+    table: pd.DataFrame = adata.uns[key]
+    known = list(dict.fromkeys(map(str, table["perturbation"])))
+    perturbation = known[0] if perturbation is None else perturbation
+    check_one_of(perturbation, known, name="perturbation")
+    wanted = {"perturbation": perturbation} | _context(table[table["perturbation"] == perturbation], covariates)
+    fits, points, curves = (_part(adata.uns[name], wanted) for name in names[:3])
+    readout = list(adata.uns[f"{key}_params"]["readout"])
+    with drawing(ax, figsize=(4.4, 3.4), show=show) as ax:
+        ax.axhline(0.0, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
+        for offset, (source, color) in enumerate(_COLORS.items()):
+            own, line = points[points["source"] == source], curves[curves["source"] == source]
+            if own.empty:
+                continue
+            ax.fill_between(line["dose"], line["lower"], line["upper"], color=color, alpha=0.18, linewidth=0)
+            ax.plot(line["dose"], line["effect"], color=color, linewidth=1.4, label=source)
+            ax.errorbar(
+                own["dose"], own["effect"], yerr=own["sd"], color=color, fmt="o", markersize=4, elinewidth=1.0, zorder=3
+            )
+            fit = fits[fits["source"] == source].iloc[0]
+            if fit["status"] != "no response":
+                low, high = (
+                    float(np.clip(fit[end], own["dose"].min(), own["dose"].max()))
+                    for end in ("ec50_lower", "ec50_upper")
+                )
+                ax.plot(
+                    [low, high], [0.02 + 0.03 * offset] * 2, color=color, linewidth=2.5, solid_capstyle="butt",
+                    transform=ax.get_xaxis_transform(), zorder=4,
+                )  # fmt: skip
+        if (points["dose"] > 0).all() and points["dose"].max() > 3 * points["dose"].min():
+            ax.set_xscale("log")
+        shown = readout[0] if len(readout) == 1 else f"readout of {len(readout)} genes"
+        ax.set(xlabel=f"dose of {perturbation}", ylabel=f"change of {shown}")
+        ax.margins(y=0.15)
+        ax.legend(frameon=False, fontsize="small")
+        finish(ax, ", ".join(wanted.values()))
+    return ax
+
+
+def _context(table: pd.DataFrame, covariates: Mapping[str, str] | None) -> dict[str, str]:
+    """Values of covariates: those asked for, and the first of the others."""
+    keys = list(table.columns[1 : table.columns.get_loc("source")])
+    for name in covariates or {}:
+        check_key(name, keys, where="the covariates of the table")
+    found: dict[str, str] = {}
+    for name in keys:
+        values = list(dict.fromkeys(map(str, table[name])))
+        found[name] = str((covariates or {}).get(name, values[0]))
+        check_one_of(found[name], values, name=f"covariates[{name!r}]")
+        table = table[table[name].astype(str) == found[name]]
+    return found
+
+
+def _part(table: pd.DataFrame, wanted: Mapping[str, str]) -> pd.DataFrame:
+    for name, value in wanted.items():
+        table = table[table[name].astype(str) == value]
+    return table

@@ -1,0 +1,69 @@
+"""Perturbations to choose among, and how many cells of them a fit has seen."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from perturbflow.predict._fitted_flow import FittedFlow
+
+
+def candidate_labels(
+    flow: FittedFlow, candidates: Sequence[str] | None, *, combinations: bool, untrained: bool = False
+) -> list[str]:
+    """Labels of all candidates.
+
+    Parameters
+    ----------
+    flow
+        The fitted flow.
+    candidates
+        Labels; by default every component with training cells or features.
+    combinations
+        Whether all pairs of single candidates are added.
+    untrained
+        Whether components without training cells and features are candidates by default.
+
+    Returns
+    -------
+    The labels.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    vocabulary, prior = flow.vocabulary, flow.flow.prior
+    if candidates is None:
+        known = prior.trained | (untrained or bool(prior.features.shape[1]))
+        names = [name for name, keep in zip(vocabulary.components, known, strict=True) if keep]
+    else:
+        names = [candidates] if isinstance(candidates, str) else list(candidates)
+    if not names:
+        msg = "Expected at least one perturbation in `candidates`, found none."
+        raise ValueError(msg)
+    if combinations:
+        singles = sorted({name for name in map(vocabulary.canonical, names) if vocabulary.separator not in name})
+        names += [vocabulary.separator.join(pair) for pair in itertools.combinations(singles, 2)]
+    return names
+
+
+def n_training_cells(
+    flow: FittedFlow, perturbation: NDArray[np.floating], covariates: NDArray[np.integer] | None = None
+) -> int:
+    """Number of training cells of a perturbation at these doses, in one context or, where none is given, in all."""
+    prior = flow.flow.prior
+    where = prior.groups.all_contexts
+    if covariates is not None:
+        where = np.flatnonzero((prior.contexts == covariates).all(axis=1))
+    doses = np.minimum(np.asarray(perturbation, dtype=np.float32), prior.dose_unit)
+    same = prior.groups.find(sparse.csr_matrix(np.repeat(doses[None], len(where), axis=0)), where)
+    return int(prior.group_cells[same[same >= 0]].sum())

@@ -1,0 +1,151 @@
+"""How the effect of two perturbations together follows from those of each alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtri
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ADDITIVE, SYNERGISTIC, SUPPRESSIVE, EPISTATIC, NEOMORPHIC, UNDETERMINED, NOT_MEASURABLE = (
+    *("additive", "synergistic", "suppressive", "epistatic", "neomorphic", "undetermined", "not measurable"),
+)
+CLASSES = (SYNERGISTIC, SUPPRESSIVE, EPISTATIC, NEOMORPHIC, ADDITIVE, UNDETERMINED, NOT_MEASURABLE)
+_ADDITIVE_RANGE = 2 / 3, 3 / 2  # of the magnitude
+_DOMINANT = 0.5  # beyond it one of the two counts three times as much as the other
+_NEW = 0.5  # share of the effect that is in no direction of the two
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Effects of two perturbations alone and together on mean expression, with the variances of their errors (all (G,)).
+
+    Parameters
+    ----------
+    first, second, both
+        The effects.
+    first_variance, second_variance, both_variance
+        Variances of their errors, without that of the controls.
+    control_variance
+        Variance of the mean of the controls, which is in all three.
+    codependence
+        Variance of a projection of the errors, relative to independent genes.
+    """
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    both: NDArray[np.float64]
+    first_variance: NDArray[np.float64]
+    second_variance: NDArray[np.float64]
+    both_variance: NDArray[np.float64]
+    control_variance: NDArray[np.float64]
+    codependence: float = 1.0
+
+    @property
+    def interaction(self) -> NDArray[np.float64]:
+        """What both do beyond the sum (G,)."""
+        return self.both - self.first - self.second
+
+    @property
+    def interaction_variance(self) -> NDArray[np.float64]:
+        """Variance of its error (G,); the mean of the controls is in it once."""
+        return self.first_variance + self.second_variance + self.both_variance + self.control_variance
+
+
+def interaction_fit(pair: Pair, *, level: float) -> dict[str, float | str]:
+    r"""Coefficients of ``both ~ c1 first + c2 second``, what follows from them, and a class.
+
+    Least squares over genes without what errors add to the products: with :math:`M = X^T X - \sum_g \Sigma_g` of the
+    two effects X and the covariance :math:`\Sigma` of their errors, and as much of :math:`X^T y`, the coefficients
+    :math:`c = M^{-1} r` are those of the true effects (regression with errors in variables, Fuller 1987). Their covariance is
+    that of the estimating equations, :math:`M^{-1} \operatorname{Var}(X^T (y - X c)) M^{-1}`.
+
+    Parameters
+    ----------
+    pair
+        The effects.
+    level
+        Probability of intervals.
+
+    Returns
+    -------
+    ``coefficient_1``, ``coefficient_2``, ``magnitude`` and ``dominance`` with ``_lower`` and ``_upper``, ``fit``,
+    ``similarity``, ``interaction_rms`` and ``class``.
+    """
+    effects = np.stack([pair.first, pair.second])
+    noise = np.diag([pair.first_variance.sum(), pair.second_variance.sum()]) + pair.control_variance.sum()
+    inner = effects @ effects.T - noise
+    total = float(pair.both @ pair.both - pair.both_variance.sum() - pair.control_variance.sum())
+    squared = np.square(pair.interaction) - pair.interaction_variance
+    found: dict[str, float | str] = {"interaction_rms": float(np.sqrt(max(squared.mean(), 0.0)))}
+    if min(np.linalg.eigvalsh(inner)) <= 0 or total <= 0:
+        names = [f"{name}{end}" for name in _WITH_INTERVALS for end in ("", "_lower", "_upper")]
+        return dict.fromkeys([*names, "fit", "similarity"], np.nan) | found | {"class": NOT_MEASURABLE}
+    inverse = np.linalg.inv(inner)
+    coefficients = inverse @ (effects @ pair.both - pair.control_variance.sum())
+    rest = pair.both - coefficients @ effects
+    rest_variance = (
+        pair.both_variance
+        + np.square(coefficients) @ np.stack([pair.first_variance, pair.second_variance])
+        + (1 - coefficients.sum()) ** 2 * pair.control_variance
+    )
+    # Products of normal errors have the moments of Isserlis; products of effects have those of their errors in them.
+    left = np.square(rest) - rest_variance  # without a cut at 0, which would add up over genes
+    alone = np.stack([pair.first_variance, pair.second_variance])
+    together = (1 - coefficients.sum()) * pair.control_variance - coefficients[:, None] * alone  # of x and of the rest
+    crossed = (effects * rest - together) @ together.T
+    spread = (effects * rest_variance) @ effects.T + crossed + crossed.T + together @ together.T
+    spread += np.diag(np.maximum(alone @ left, 0)) + max(float(left @ pair.control_variance), 0.0)
+    covariance = pair.codependence * inverse @ spread @ inverse
+
+    unexplained = float(left.sum())
+    squares = float((4 * left * rest_variance + 2 * np.square(rest_variance)).sum())
+    unexplained_sd = np.sqrt(pair.codependence * max(squares, 0.0))
+    values = _derived(coefficients)
+    slopes = _slopes(coefficients)
+    sds = np.sqrt(np.maximum(np.einsum("vi,ij,vj->v", slopes, covariance, slopes), 0))
+    half = float(ndtri((1 + level) / 2)) * sds
+    for name, value, width in zip(_WITH_INTERVALS, values, half, strict=True):
+        found |= {name: float(value), f"{name}_lower": float(value - width), f"{name}_upper": float(value + width)}
+    found["fit"] = 1 - unexplained / total
+    found["similarity"] = float(inner[0, 1] / np.sqrt(inner[0, 0] * inner[1, 1]))
+    least_new = (unexplained - float(ndtri((1 + level) / 2)) * unexplained_sd) / total
+    return found | {"class": _class_of(values[2:], half[2:], least_new)}
+
+
+_WITH_INTERVALS = ("coefficient_1", "coefficient_2", "magnitude", "dominance")
+
+
+def _derived(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients, their root mean square, and how much more the first counts than the second, from -1 to 1."""
+    first, second = np.abs(coefficients)
+    size = max(float(first + second), 1e-12)
+    return np.array([*coefficients, np.sqrt(np.square(coefficients).mean()), (first - second) / size])
+
+
+def _slopes(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Derivatives of :func:`_derived` by the coefficients (4, 2)."""
+    first, second = np.abs(coefficients)
+    size = max(float(first + second), 1e-12)
+    magnitude = max(float(np.sqrt(np.square(coefficients).mean())), 1e-12)
+    dominance = 2 * np.sign(coefficients) * np.array([second, -first]) / size**2
+    return np.vstack([np.eye(2), coefficients / (2 * magnitude), dominance])
+
+
+def _class_of(values: NDArray[np.float64], half: NDArray[np.float64], least_new: float) -> str:
+    """Class by magnitude and dominance, the halves of their intervals, and the least that is in no direction of the two."""
+    (magnitude, dominance), (wide, far) = values, half
+    if least_new > _NEW:
+        return NEOMORPHIC
+    if abs(dominance) - far > _DOMINANT:
+        return EPISTATIC
+    if magnitude - wide > 1:
+        return SYNERGISTIC
+    if magnitude + wide < 1:
+        return SUPPRESSIVE
+    low, high = _ADDITIVE_RANGE
+    return ADDITIVE if low < magnitude - wide and magnitude + wide < high else UNDETERMINED

@@ -1,0 +1,169 @@
+"""Which perturbations to measure next, and where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow._checks import check_whole_number
+from perturbflow.predict._candidates import candidate_labels, n_training_cells
+from perturbflow.predict._controls import control_cells
+from perturbflow.predict._doses import recorded_dose
+from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._next_measurements import greedy_choice, measurable
+from perturbflow.predict._predicted_uncertainty import context_of, warn_of_new_contexts
+from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation
+from perturbflow.screen._fields import check_expression, check_writable, writable
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from mudata import MuData
+
+    from perturbflow.predict._prediction import PredictedCondition
+
+
+@takes_modality
+def next_perturbations(
+    adata: AnnData | MuData,
+    candidates: Sequence[str] | None = None,
+    *,
+    n: int = 10,
+    n_cells: int = 100,
+    combinations: bool = False,
+    dose: float | str | Sequence[float] | Mapping[str, float] | None = None,
+    key: str = "flow",
+    key_added: str = "next_perturbations",
+    modality: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    r"""Choose the conditions to measure next: those whose cells would say the most of all candidates.
+
+    What is not known is the variance of the predicted effects on mean expression, summed over all candidates, contexts of the
+    control cells, and genes. With :math:`S` the covariance between contexts of the errors of a perturbation and the variance
+    s of expression between its cells, n cells of it in the context c are expected to take away
+
+    .. math:: \sum_g \sum_k \frac{S_{ckg}^2}{S_{ccg} + s_{cg} / n},
+
+    of the context c itself and of those that it tells something of (Bayesian A-optimal design). The best condition is chosen
+    first, then the best given that it will have been measured, and so on.
+
+    Parameters
+    ----------
+    adata
+        Cells with control cells and a fitted flow; their contexts are those in which perturbations may be measured.
+    candidates
+        Labels of perturbations, such as "KLF1" or "KLF1+SET"; by default every component, also those without training cells.
+    n
+        How many conditions to choose.
+    n_cells
+        How many cells each of them gets.
+    combinations
+        All pairs of single candidates are candidates too.
+    dose
+        Dose of the perturbations, as in :func:`perturbflow.tl.predict_perturbation`. By default every perturbation is a
+        candidate at each of the doses at which it was measured.
+    key
+        The fitted flow in ``adata.uns``.
+    key_added
+        Where the table goes in ``adata.uns``.
+    modality
+        Modality of a MuData that is meant; results are written into it.
+    copy
+        Return a copy of ``adata`` instead of writing into it.
+
+    Returns
+    -------
+    None, or the copy with the entries
+
+    `adata.uns["next_perturbations" | key_added]` : DataFrame
+        One row a chosen condition, in the order of choice: ``perturbation``, ``dose`` (if doses are registered or given), one
+        column a covariate, ``reduction`` of the summed variance given the rows above, ``reduction_per_cell``,
+        ``share_of_variance``, ``cumulative_share``, ``kind`` of prediction as in
+        :func:`perturbflow.tl.rank_perturbations`, and ``n_training_cells`` of this very condition.
+    `adata.uns["next_perturbations_params" | f"{key_added}_params"]` : dict
+        The parameters, and ``variance``, what is summed before anything is measured.
+
+    Raises
+    ------
+    KeyError
+        If there is no fitted flow, or a column is missing.
+    ValueError
+        If a perturbation is unknown, a number or dose is wrong, or ``key_added`` names something else.
+
+    Notes
+    -----
+    Errors of different perturbations count as independent: what a combination says of its components, and a perturbation of
+    others with similar features, is not counted, nor what more control cells would say. Sums of squares follow the genes
+    with the largest effects. Where the fit cannot tell two candidates apart the choice follows their order.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_contexts(3, 6, n_genes=40)
+    >>> known = (adata.obs["perturbation"] != "P002") | (adata.obs["context"] == "context_0")
+    >>> adata = adata[known].copy()
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["context"])
+    >>> adata.obs["split"] = "train"
+    >>> pf.tl.fit_flow(adata, preset="prior", progress_bar=False)
+    >>> pf.tl.next_perturbations(adata, n=2)
+    >>> adata.uns["next_perturbations"]["perturbation"].tolist()
+    ['P002', 'P002']
+    """
+    check_key_added(adata, key_added, "next_perturbations")
+    check_writable(adata, copy=copy)
+    check_whole_number(n, name="n", least=1)
+    check_whole_number(n_cells, name="n_cells", least=1)
+    flow = read_flow(adata, key)
+    check_expression(adata, flow.fields)
+    controls = control_cells(adata, flow.fields, genes=flow.genes)
+    labels = candidate_labels(flow, candidates, combinations=combinations, untrained=True)
+    conditions = conditions_to_predict(flow, controls, labels, dose, every_dose=True)
+    if not all(condition.perturbation.any() for condition in conditions):
+        msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
+        raise ValueError(msg)
+    if trained := [one for one in conditions if flow.flow.prior.trained[one.perturbation > 0].all()]:
+        warn_of_extrapolation(flow, trained)  # nothing is expected to be known of the others
+    warn_of_new_contexts(flow, controls, conditions)
+
+    contexts = {}
+    parts: dict[tuple[str, str], list[PredictedCondition]] = {}
+    for condition in conditions:
+        parts.setdefault((condition.label, condition.dose_label), []).append(condition)
+        codes = tuple(condition.covariates.tolist())
+        if codes not in contexts:
+            contexts[codes] = context_of(flow, controls, condition)
+    everything = [
+        measurable(flow, part[0].perturbation, [contexts[tuple(one.covariates.tolist())] for one in part])
+        for part in parts.values()
+    ]
+    variance = sum(each.variance for each in everything)
+    rows: list[dict[str, Any]] = []
+    for place, number, reduction in greedy_choice(everything, n=n, n_cells=n_cells):
+        condition = list(parts.values())[place][number]
+        names = zip(controls.vocabulary.covariates, condition.covariates, strict=True)
+        rows.append(
+            {"perturbation": condition.label, "dose": condition.dose_label}
+            | {key: categories[code] for (key, categories), code in names}
+            | {"reduction": reduction, "reduction_per_cell": reduction / n_cells}
+            | {"share_of_variance": reduction / variance if variance > 0 else np.nan}
+            | {"kind": everything[place].kinds[number]}
+            | {"n_training_cells": n_training_cells(flow, condition.perturbation, condition.covariates)}
+        )
+    table = pd.DataFrame(rows)
+    table.insert(table.columns.get_loc("kind"), "cumulative_share", table["share_of_variance"].cumsum())
+    if flow.fields.dose_key is None and dose is None:
+        del table["dose"]
+
+    adata = writable(adata, copy=copy)
+    adata.uns[key_added] = table
+    adata.uns[f"{key_added}_params"] = {
+        **{"key": key, "n": n, "n_cells": n_cells, "combinations": combinations, "variance": variance},
+        **({} if dose is None else {"dose": recorded_dose(dose)}),
+    }
+    return adata if copy else None
