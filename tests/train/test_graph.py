@@ -79,7 +79,7 @@ def test_bootstraps_count_beside_the_fit_itself(fitted_dynamics, stored, monkeyp
         return Stability(frequency, evidence, weight)
 
     monkeypatch.setattr(_graph, "stability", stability)
-    options = {"n_jobs": 2, "seed": 7}
+    options: Any = {"n_jobs": 2, "seed": 7}
     alone = fitted_graph(fitted_dynamics, stored, method="jacobian", n_bootstraps=0, **options)
     assert asked == {}
     found = fitted_graph(fitted_dynamics, stored, method="jacobian", n_bootstraps=3, **options)
