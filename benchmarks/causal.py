@@ -45,7 +45,7 @@ def main() -> None:
             rows.append({"method": name} | judged(score, screen, hidden, distance, chance, n_edges=options.edges))
     table = pd.DataFrame(rows)
     by_method = table.groupby("method", sort=False)
-    means = by_method.mean().assign(error=by_method["true edges"].sem())
+    means = by_method.mean().assign(**{"standard error": by_method["true edges"].sem()})
     print(markdown(means.round(3)))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
