@@ -67,10 +67,11 @@ def _effects(network: Network) -> NDArray:
     values = levels(network)
     labels, kinds = (network.cells.obs[key].astype(str).to_numpy() for key in ("gene", "kind"))
     control, effects = labels == "control", np.zeros(network.truth.shape)
+    spread = np.maximum(values.std(axis=0), 1e-12)  # a gene without counts in any cell moves by nothing
     for gene, kind in sorted({*zip(labels[~control], kinds[~control], strict=True)}):
         place = network.cells.var_names.get_loc(gene)
         change = values[(labels == gene) & (kinds == kind)].mean(axis=0) - values[control].mean(axis=0)
-        change = change / values.std(axis=0) * np.sign(change[place])
+        change = change / spread * np.sign(change[place])
         effects[place] = np.where(np.abs(change) > np.abs(effects[place]), change, effects[place])
     return effects
 

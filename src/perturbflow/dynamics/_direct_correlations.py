@@ -49,7 +49,7 @@ def partial_correlations(correlation: Array, regulators: Sequence[int]) -> Array
     return found
 
 
-def mean_rate_correlations(cells: Snapshot) -> Array:
+def mean_rate_correlations(cells: Snapshot, *, moments: RateMoments | None = None) -> Array:
     """Part correlations in the moments that :func:`mean_rate_path` balances: what holding a gene did counts most.
 
     A part correlation is that of a target with what all other regulators leave of a regulator. It is about how sure
@@ -60,6 +60,8 @@ def mean_rate_correlations(cells: Snapshot) -> Array:
     ----------
     cells
         Cells.
+    moments
+        Those of these cells, where they are known already.
 
     Returns
     -------
@@ -82,7 +84,7 @@ def mean_rate_correlations(cells: Snapshot) -> Array:
     place = np.full(cells.n_genes, -1)
     place[few] = np.arange(len(few))
     found = np.zeros((cells.n_genes, cells.n_genes))
-    moments = RateMoments(cells)
+    moments = RateMoments(cells) if moments is None else moments
     for targets, gram, product in moments.by_target():
         inner = gram[:: moments.size, :: moments.size]
         ridge = RIDGE * max(float(np.diag(inner).mean()), 1e-12) if len(few) else 0.0

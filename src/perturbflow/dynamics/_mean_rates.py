@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 SIGNIFICANT = 4.0  # squared standard error, two of them
 
 
-def mean_rate_path(cells: Snapshot, strengths: Sequence[float]) -> list[Array]:
+def mean_rate_path(cells: Snapshot, strengths: Sequence[float], *, moments: RateMoments | None = None) -> list[Array]:
     r"""Sparse production that balances the decay of every gene, in cells and in the means of conditions.
 
     At rest the mean rate of gene i is zero in every condition k that does not hold it, so that its level is
@@ -40,6 +40,8 @@ def mean_rate_path(cells: Snapshot, strengths: Sequence[float]) -> list[Array]:
         Cells.
     strengths
         :math:`\lambda` in units of the smallest that leaves no edge, of every gene, descending.
+    moments
+        Those of these cells, where they are known already.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def mean_rate_path(cells: Snapshot, strengths: Sequence[float]) -> list[Array]:
     few = np.asarray(cells.regulators, dtype=np.intp)
     d = cells.n_genes
     path = [np.zeros((d, d)) for _ in strengths]
-    moments = RateMoments(cells)
+    moments = RateMoments(cells) if moments is None else moments
     for targets, gram, product in moments.by_target():
         for found, weights in zip(path, _solve(gram, product, targets, few, moments.size, strengths), strict=True):
             strength = np.linalg.norm(weights, axis=2) * np.where(weights[:, :, 0] < 0, -1.0, 1.0)

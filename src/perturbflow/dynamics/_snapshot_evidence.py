@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from perturbflow.dynamics._direct_correlations import mean_rate_correlations, partial_correlations
 from perturbflow.dynamics._lyapunov import lyapunov_path
 from perturbflow.dynamics._mean_rates import mean_rate_path, total_effect_probability
+from perturbflow.dynamics._rate_moments import RateMoments
 from perturbflow.dynamics._snapshot import Snapshot
 
 Array = NDArray[np.float64]
@@ -110,10 +111,11 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     possible = possible_edges(cells)
     if cells.held[:, list(cells.regulators)].any():
         never = np.flatnonzero(~cells.held.any(axis=0))
-        shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS), cells.n_genes)
-        sure = np.abs(mean_rate_correlations(cells)) * total_effect_probability(cells)
+        moments = RateMoments(cells)
+        shares = _shares(mean_rate_path(cells, MEAN_STRENGTHS, moments=moments), cells.n_genes)
+        sure = np.abs(mean_rate_correlations(cells, moments=moments)) * total_effect_probability(cells)
         signed = shares * sure.T
-        typical = np.sqrt((shares[possible] ** 2).mean())
+        typical = np.sqrt((shares[possible] ** 2).sum() / max(possible.sum(), 1))
         signed[never] = typical * _clearest(cells).T[never]
         score = np.abs(signed)
     else:

@@ -48,7 +48,7 @@ class StandingRidge:
         self.place[self.few] = np.arange(len(self.few))
         patterns, pattern_of = np.unique(cells.held, axis=1, return_inverse=True)
         deviation = _within_groups(cells)
-        gram = deviation[:, self.few].T @ deviation
+        gram = (deviation[:, self.few].T @ deviation).astype(np.float64)
         self.parts: list[tuple[NDArray[np.intp], NDArray[np.bool_], Array, Array]] = []
         for number, pattern in enumerate(patterns.T):
             targets = np.flatnonzero(np.ravel(pattern_of) == number)
@@ -159,9 +159,9 @@ def _rest(weights: Array, shift: Array, few: NDArray[np.intp], held: NDArray[np.
     return np.where(held, mean, weights @ at_rest + shift)
 
 
-def _within_groups(cells: Snapshot) -> Array:
+def _within_groups(cells: Snapshot) -> NDArray[np.floating]:
     """Standard levels about the mean of their condition and context (n, d)."""
-    deviation = np.array(cells.standard, dtype=np.float64)
+    deviation = np.array(cells.standard)
     groups = cells.condition * len(cells.centre) + cells.context
     order = np.argsort(groups, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
