@@ -282,4 +282,4 @@ def test_wrong_signatures(fitted, target, message, unchanged):
 
 def test_wrong_goal(fitted):
     with pytest.raises(ValueError, match="Expected `goal` to be one of"):
-        rank_perturbations(fitted, {"cell_type": "type_2"}, goal="away")
+        rank_perturbations(fitted, {"cell_type": "type_2"}, goal="away")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -47,8 +48,9 @@ def test_trajectories_without_a_common_time():
 
 
 def test_what_is_held_out_and_not_predicted():
+    path: Any = SimpleNamespace(path={"valid_error": [0.9, 1.2], "chosen": [False, True]})
     with pytest.warns(UserWarning, match=r"no better than by levels that do not change: relative error 1\.20"):
-        _warn_unpredictive(SimpleNamespace(path={"valid_error": [0.9, 1.2], "chosen": [False, True]}))
+        _warn_unpredictive(path)
     cells = courses([(0, 6)] * 6)
     assert not [text for text in said(fit, cells, effort=0.3) if "What was held out" in text]
     assert (cells.uns["dynamics"]["sparsity_path"].query("chosen")["valid_error"] < 0.5).all()
