@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow._carry import Carry, Way, carried
+from perturbflow.flow._carry import Carry, Way, carried, choose_ways, compared_groups
 from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._measurements import Measurements
 
@@ -45,9 +45,17 @@ def test_effects_that_add_up_whatever_the_base_is_are_found_to():
     rng = np.random.default_rng(0)
     carry = replace(carry_of(5, 300), bases=rng.normal(0, 2, (5, 300)))
     common = np.repeat(rng.normal(0, 1.5, (1, 300)), 5, axis=0)
-    assert carry.chosen(measured(common + rng.normal(0, 0.05, (5, 300))), SCALES).way.ends == 0
+    assert chosen(carry, common + rng.normal(0, 0.05, (5, 300))).ends == 0
     ended = rng.normal(0, 4, (1, 300)) - carry.bases
-    assert carry.chosen(measured(ended), SCALES).way.ends == 1
+    assert chosen(carry, ended).ends == 1
+
+
+def chosen(carry, effects, noise=0.01):
+    """The way of both halves, where both show the same."""
+    errors = carry.errors(measured(effects, noise), SCALES)
+    ways = choose_ways(np.stack([errors, errors]))
+    assert ways[0] == ways[1]
+    return ways[0]
 
 
 def test_where_a_change_was_measured_it_stays():
@@ -103,19 +111,58 @@ def test_the_usual_way_stays_without_evidence():
     rng = np.random.default_rng(0)
     for n_contexts in (1, 2):
         carry = carry_of(n_contexts, 200)
-        common = measured(np.repeat(rng.normal(0, 0.5, (1, 200)), n_contexts, axis=0))
-        chosen = carry.chosen(common, SCALES)
-        assert chosen.way == carry.way
+        assert chosen(carry, np.repeat(rng.normal(0, 0.5, (1, 200)), n_contexts, axis=0)) == carry.way
 
 
 def test_effects_that_differ_everywhere_are_not_carried():
     rng = np.random.default_rng(0)
-    carry = carry_of(8, 200)
-    assert carry.chosen(measured(rng.normal(0, 0.5, (8, 200))), SCALES).way.scale < 1
+    assert chosen(carry_of(8, 200), rng.normal(0, 0.5, (8, 200))).scale < 1
 
 
 def test_effects_that_are_common_but_noisy_are_averaged_over_more_contexts():
     rng = np.random.default_rng(0)
     carry = replace(carry_of(8, 300), distances=4 * carry_of(8).distances)
     common = rng.normal(0, 0.2, (1, 300)) + rng.normal(0, 0.2, (8, 300))
-    assert carry.chosen(measured(common, noise=0.04), SCALES).way.reach > carry.way.reach
+    assert chosen(carry, common, noise=0.04).reach > carry.way.reach
+
+
+def test_errors_are_those_of_contexts_that_are_left_out():
+    rng = np.random.default_rng(0)
+    carry = replace(carry_of(4), weights=np.arange(5.0))
+    effects = rng.normal(0, 1, (4, 5))
+    errors = carry.errors(measured(effects, noise=1e-9), SCALES)
+    others = [0, 1, 3]
+    found = carried(effects[others], carry.bases[others], carry.bases[2], carry.distances[2, others], carry.way)
+    assert errors[0, 2] == pytest.approx(np.square(effects[2] - found) @ carry.weights, rel=1e-3)
+    nothing = [place for place in range(len(errors)) if np.allclose(errors[place], np.square(effects) @ carry.weights)]
+    assert len(nothing) == 1  # the way that carries nothing
+
+
+def test_angles_and_means_are_carried_as_is_best_for_both_together():
+    """What one half shows by far counts, and what neither shows surely does not."""
+    rng = np.random.default_rng(0)
+    errors = np.ones((2, 10, 6)) * rng.uniform(5, 10, (2, 1, 6))
+    assert choose_ways(errors) == (Way(0.3), Way(0.3))
+    errors[0, 2] *= 0.5
+    ways = choose_ways(errors)
+    assert ways[0] != Way(0.3)
+    assert ways[1] == Way(0.3)
+    errors[1] *= 1e-6  # a half that makes no error of the mean expression does not change what is done in the other
+    errors[1, 4] *= 1e-3
+    assert choose_ways(errors)[0] == ways[0]
+    uncertain = errors[:, :, :2]
+    assert choose_ways(uncertain) == (Way(0.3), Way(0.3))  # two contexts
+    errors[:, :, 2:] = 0  # nothing was compared
+    assert choose_ways(errors) == (Way(0.3), Way(0.3))
+
+
+def test_groups_that_are_compared_are_of_one_level_in_several_contexts():
+    design = sparse.csr_matrix(
+        np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0.5, 0], [0, 0, 1], [0, 1, 0]])
+    )
+    which = np.array([0, 0, 0, 1, 1, 1, 2])
+    np.testing.assert_array_equal(compared_groups(design, which), [0, 1, 3, 6])
+    assert not len(compared_groups(design[5:6], which[5:6]))
+    assert not len(compared_groups(design[:0], which[:0]))
+    many = sparse.csr_matrix(np.kron(np.ones((2, 1)), np.eye(250)))
+    assert len(compared_groups(many, np.repeat([0, 1], 250))) == 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy as np
 from perturbflow.flow._shrinkage import shrink_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Self
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from perturbflow.flow._context_covariance import ContextCovariance
     from perturbflow.flow._measurements import Measurements
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LARGE_CHANGE = 1.0  # of an angle or a mean, at which half of a small difference of the bases is made up
 _STANDARD_ERRORS = 2.0
 _FEWEST_CONTEXTS = 3  # that tell one way from another
-_MOST_LEVELS = 100  # that are looked at
+_MOST_LEVELS = 100  # by which ways are compared
 
 
 class Way(NamedTuple):
@@ -44,7 +44,8 @@ class Way(NamedTuple):
 
 # What is done unless training contexts, each left out, show that another is better.
 _USUAL = Way(0.3)
-_OTHERS = (
+_WAYS = (
+    _USUAL,
     *(Way(reach) for reach in (0.1, 1.0, 1e3)),
     *(Way(reach, ends=0.0) for reach in (0.1, 0.3, 1.0, 1e3)),
     *(Way(0.3, scale) for scale in (0.5, 0.0)),
@@ -139,53 +140,82 @@ class Carry:
         found[others] = carried(changes, self.bases[observed], self.bases[others], distances, self.way)
         return found
 
-    def chosen(self, measured: Measurements, scales: Sequence[float]) -> Self:
-        """Carry as the training contexts say: each is left out, and predicted from the others.
-
-        Another way than the usual one is taken if the logarithm of its squared error in a context is lower by more than
-        two standard errors over contexts: with one, some would be by chance.
+    def errors(self, measured: Measurements, scales: Sequence[float]) -> NDArray[np.float64]:
+        """Squared errors of all ways in contexts that are left out and predicted from the others.
 
         Parameters
         ----------
         measured
-            Measured changes, of which those of a single level are looked at.
+            Measured changes, of which those of :func:`compared_groups` are looked at.
         scales
             Candidate standard deviations of true changes.
 
         Returns
         -------
-        The same with the way that was chosen.
+        Sums over levels and genes (W, C); 0 of contexts where nothing was compared.
         """
-        if len(np.unique(measured.which)) < _FEWEST_CONTEXTS:
-            return self
-        ways = (_USUAL, *_OTHERS)
-        errors = np.zeros((len(ways), self.n_contexts))
-        for rows in _alone(measured):
+        found = np.zeros((len(_WAYS), self.n_contexts))
+        for rows in _alone(measured.design, measured.which):
             contexts = measured.which[rows]
             changes = measured.effects[rows].astype(np.float64)
             shrunken = shrink_apart(changes, measured.variances[rows], scales, measured.strata)[0]
             bases, distances = self.bases[contexts], self.distances[np.ix_(contexts, contexts)]
             np.fill_diagonal(distances, np.inf)  # no context tells what is predicted in it
-            for number, way in enumerate(ways):
+            for number, way in enumerate(_WAYS):
                 predicted = carried(shrunken, bases, bases, distances, way)
-                errors[number, contexts] += np.square(changes - predicted) @ self.weights
-        known = (errors > 0).all(axis=0)
-        if known.sum() < _FEWEST_CONTEXTS:
-            return self
-        beyond = np.log(errors[:, known] / errors[0, known])
-        surely = beyond.mean(axis=1) + _STANDARD_ERRORS * beyond.std(axis=1, ddof=1) / np.sqrt(known.sum())
-        return replace(self, way=ways[int(surely.argmin())])  # of the usual way it is 0
+                found[number, contexts] += np.square(changes - predicted) @ self.weights
+        return found
 
 
-def _alone(measured: Measurements) -> Iterator[NDArray[np.intp]]:
-    """Groups of one level and no other, for levels that several contexts have; at most a hundred levels."""
-    is_alone = np.diff(measured.design.indptr) == 1
+def choose_ways(errors: NDArray[np.float64]) -> tuple[Way, Way]:
+    """How angles and means are carried: as is best for both together in contexts that were left out.
+
+    Other ways than the usual one are taken if the logarithm of the squared error of a context, of angles and means
+    together, is lower by more than two standard errors over contexts: with one, some would be by chance.
+
+    Parameters
+    ----------
+    errors
+        Squared errors of all ways for angles and for means (2, W, C), as parts of that of the mean expression, from
+        :meth:`Carry.errors`.
+
+    Returns
+    -------
+    The ways of both.
+    """
+    known = (errors > 0).all(axis=(0, 1))
+    if known.sum() < _FEWEST_CONTEXTS:
+        return _USUAL, _USUAL
+    of_halves = errors[:, :, known]
+    together = of_halves[0, :, None] + of_halves[1]  # (W, W, C)
+    beyond = np.log(together / together[0, 0])
+    surely = beyond.mean(axis=-1) + _STANDARD_ERRORS * beyond.std(axis=-1, ddof=1) / np.sqrt(known.sum())
+    of_angles, of_means = np.unravel_index(surely.argmin(), surely.shape)  # of the usual way of both it is 0
+    return _WAYS[of_angles], _WAYS[of_means]
+
+
+def compared_groups(design: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Groups by which ways are compared, ascending: of one level and no other, of at most a hundred levels.
+
+    Parameters
+    ----------
+    design
+        Weight of every dose level in every group (g, L).
+    which
+        Context of every group (g,).
+    """
+    return np.sort(np.concatenate([np.zeros(0, dtype=np.intp), *_alone(design, which)]))
+
+
+def _alone(design: sparse.csr_matrix, which: NDArray[np.integer]) -> list[NDArray[np.intp]]:
+    """Groups of one level and no other, for levels that several contexts have."""
+    alone = np.flatnonzero(np.diff(design.indptr) == 1)
+    alone = alone[design.data[design.indptr[alone]] == 1]
+    level = design.indices[design.indptr[alone]]
+    alone, counts = alone[np.argsort(level, kind="stable")], np.bincount(level, minlength=1)
     found = []
-    for level in measured.seen:
-        rows, weight = measured.of_level(int(level))
-        rows = rows[is_alone[rows] & (weight[:, 0] == 1)]
-        contexts, firsts = np.unique(measured.which[rows], return_index=True)
+    for own in np.split(alone, np.cumsum(counts)[:-1]):
+        contexts, firsts = np.unique(which[own], return_index=True)
         if len(contexts) > 1:
-            found.append(rows[firsts])
-    step = max(1, len(found) // _MOST_LEVELS)
-    yield from found[::step][:_MOST_LEVELS]
+            found.append(own[firsts])
+    return found[:: max(1, len(found) // _MOST_LEVELS)][:_MOST_LEVELS]

@@ -9,7 +9,7 @@ import numpy as np
 
 from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
-from perturbflow.flow._carry import Carry
+from perturbflow.flow._carry import Carry, choose_ways, compared_groups
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._measurements import Measurements
@@ -92,13 +92,22 @@ def fit_hurdle(
     sensitivities = np.stack([pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2])
     strata = _strata(sums, controls, perturbed, which)
     parts: dict[str, NDArray] = {}
-    ways = []
-    for half, (change, scales) in enumerate(((_changes_of_angles, _ANGLE_SCALES), (_changes_of_means, _MEAN_SCALES))):
-        effects, variances, lowest, highest = change(sums, perturbed, which, base, control_n, pool)
-        measured = Measurements(design, levels.components, which, effects, variances, lowest, highest, strata)
-        del effects, variances
-        carry = Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half])
-        carry = carry.chosen(measured, scales)
+
+    def half_of(half: int, rows: NDArray[np.intp]) -> Measurements:
+        change = (_changes_of_angles, _changes_of_means)[half]
+        changes = change(sums, perturbed[rows], which[rows], base, control_n, pool)
+        return Measurements(design[rows], levels.components, which[rows], *changes, strata)
+
+    carries = [
+        Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half]) for half in (0, 1)
+    ]
+    compared, halves = compared_groups(design, which), (_ANGLE_SCALES, _MEAN_SCALES)
+    ways = choose_ways(
+        np.stack([carries[half].errors(half_of(half, compared), scales) for half, scales in enumerate(halves)])
+    )
+    for half, scales in enumerate(halves):
+        measured = half_of(half, np.arange(len(perturbed)))
+        carry = replace(carries[half], way=ways[half])
         found = fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)
         del measured
         for field in fields(AdditiveFit):
@@ -107,7 +116,6 @@ def fit_hurdle(
                 field.name, array
             )
         del found, array
-        ways.append(carry.way)
     return {
         "contexts": contexts,
         "n_controls": control_n,
