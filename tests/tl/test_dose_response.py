@@ -171,6 +171,7 @@ def test_of_controls_alone_there_are_predictions(screen):
     dose_response(controls, "g0", ["A"])
     assert controls.uns["dose_response"]["source"].tolist() == ["predicted"]
     assert controls.uns["dose_response_combinations"].empty
+    del controls.obs["dose"]  # that controls need not have
     dose_response(controls, "g0", ["A", "D"])
     assert controls.uns["dose_response_combinations"]["dose"].tolist() == ["10+10"]  # of training
 

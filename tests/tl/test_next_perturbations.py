@@ -13,7 +13,7 @@ from perturbflow.flow import mean_expression
 from perturbflow.pp import setup_perturbation
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._next_measurements import Measurable, greedy_choice, measurable
-from perturbflow.tl import fit_flow, next_perturbations
+from perturbflow.tl import fit_flow, interaction_scores, next_perturbations
 
 KEYS = ["perturbation", "context"]
 UNCALIBRATED: Any = {"calibrate": False}
@@ -164,6 +164,19 @@ def test_doses_are_candidates_of_their_own():
     fit_flow(adata, preset="prior", plan_kwargs=UNCALIBRATED, progress_bar=False)
     assert set(chosen(adata, n=6)["dose"]) == {"1", "10"}
     assert set(chosen(adata, n=3, dose=10)["dose"]) == {"10"}
+
+
+def test_a_context_that_was_never_registered_is_the_least_known(screen):
+    new = screen[screen.obs["perturbation"] == "control"].copy()
+    new.obs["context"] = new.obs["context"].astype(str).replace({"context_2": "elsewhere"})
+    new.X = new.X.multiply((new.obs["context"] == "elsewhere").to_numpy()[:, None] * 0.5 + 1).tocsr()
+    with pytest.warns(UserWarning, match="'elsewhere' was not in training"):
+        table = chosen(new, ["P000", "P001"], n=6)
+    assert table["context"].iloc[:2].tolist() == ["elsewhere", "elsewhere"]
+    assert set(table["context"]) == {"context_0", "context_1", "elsewhere"}
+    with pytest.warns(UserWarning, match="'elsewhere' was not in training"):
+        interaction_scores(new, ["P000+P001"])
+    assert new.uns["interaction_scores"]["source"].tolist() == ["predicted"] * 3
 
 
 def test_where_it_writes(screen, unchanged):

@@ -105,7 +105,8 @@ def measured_screen(adata: AnnData, flow: FittedFlow, vocabulary: Vocabulary) ->
     The cells.
     """
     fields = flow.fields
-    if fields.perturbation_key not in adata.obs:
+    columns = (fields.perturbation_key, fields.dose_key, fields.perturbation_type_key)
+    if any(column is not None and column not in adata.obs for column in columns):
         return None
     labels = text_column(adata, fields.perturbation_key)
     unknown = set() if fields.perturbation_type_key else {one for one in set(labels.tolist()) if not _knows(flow, one)}
