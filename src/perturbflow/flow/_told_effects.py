@@ -210,7 +210,7 @@ class ToldEffects:
             scales=self.scales,
             strata=self.measured.strata,
         )
-        everywhere[observed] = own.T[observed] + known[observed] + expected
+        everywhere[observed] = own.T + known[observed] + expected
         # An error of the interactions counts as far as the measured effect does not make up for it.
         unknown = self.interactions.unknown(np.full(len(observed), number), observed)
         kept = np.clip(spread.T / noise, 0, 1)
