@@ -130,7 +130,8 @@ def choices(n_cells: int, n_genes: int, max_steps: int | None) -> dict[str, Any]
         patch.object(_fit, "_choose", laps.timed("choices", _fit._choose)),
         patch.object(HeldOutConditions, "energies", laps.timed("validations", HeldOutConditions.energies)),
     ):
-        pf.tl.fit_flow(adata, max_steps=max_steps, plan_kwargs={"calibrate": False}, progress_bar=False)
+        asked: dict[str, Any] = {} if max_steps is None else {"max_steps": max_steps}
+        pf.tl.fit_flow(adata, **asked, plan_kwargs={"calibrate": False}, progress_bar=False)
     share = laps.row["choices, s"] / max(laps.row["training, s"], 1e-9)
     config = adata.uns["flow"]["config"]
     steps = {"steps": int(np.max(adata.uns["flow"]["history"]["step"])), "choices / training": round(share, 2)}

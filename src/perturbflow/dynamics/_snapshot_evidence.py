@@ -76,9 +76,9 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
 
     Along a path of strengths, the coefficients of every target are divided by their sum: each target has the same to give,
     and an edge that enters early has more of it. Covariation has three parts, of which every target gives a share: paths of
-    :func:`lyapunov_path` with what genes do as a saturating function of their levels, absolute partial correlations of
-    normal scores, and, with a quarter of the weight, paths of linear rates in normal scores. Without perturbations pairs
-    are ranked by the mean of these shares.
+    :func:`lyapunov_path` with what genes do as a saturating function of their levels, absolute partial correlations, half of
+    them of levels and half of normal scores, and, with a quarter of the weight, paths of linear rates in normal scores.
+    Without perturbations pairs are ranked by the sum of these shares.
 
     With perturbations they are ranked by a share times how sure an effect is. Of regulators that were held, the share is
     that of :func:`mean_rate_path`, and an effect is as sure as its :func:`mean_rate_correlations` and the probability that
@@ -131,15 +131,16 @@ def _clearest(cells: Snapshot) -> Array:
 
 
 def _covariation(cells: Snapshot) -> list[Array]:
-    """Signed shares of every gene in what acts on a target, by three kinds of evidence (d, d), rows regulate columns."""
+    """Signed shares of every gene in what acts on a target, by all kinds of evidence (d, d), rows regulate columns."""
     d, few = cells.n_genes, cells.regulators
     spread = np.sqrt(np.diag(cells.within))
     saturating = (1 - SHRINKAGE) * cells.response_covariance / np.where(spread > 0, spread, 1.0)
     np.fill_diagonal(saturating, np.where(spread > 0, np.diag(saturating) / (1 - SHRINKAGE), 1.0))
-    monotone = _shrunken_correlations(cells.scored().within)
+    linear, monotone = (_shrunken_correlations(each.within) for each in (cells, cells.scored()))
     return [
         _shares(lyapunov_path(saturating, few, STANDING_STRENGTHS), d),
-        _shares([partial_correlations(monotone, few)], d),
+        _shares([partial_correlations(linear, few)], d) / 2,
+        _shares([partial_correlations(monotone, few)], d) / 2,
         RANKS_WEIGHT * _shares(lyapunov_path(monotone, few, STANDING_STRENGTHS), d),
     ]
 
