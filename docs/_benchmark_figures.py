@@ -61,12 +61,13 @@ STANDING = {
 def standing() -> None:
     """Energy distance of flow, its prior, other packages and simple models on tasks where they can be told apart."""
     data = table("benchmarks/leaderboard.md", "model", "norman").set_index("model")
+    names = [model for model in STANDING if model in data.index]
     titles = {"norman": "pairs of genes, Norman 2019", "kang": "a cell type left out, Kang 2018"}
     axes = new(8.0, 2.4, len(titles), sharey=True)
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
-        values = numbers(data[name]).reindex(list(STANDING))
-        for model, colour in STANDING.items():
-            dots(ax, values.where(values.index == model), list(STANDING), colour=colour)
+        values = numbers(data.loc[names, name])
+        for model in names:
+            dots(ax, values.where(values.index.to_series() == model), names, colour=STANDING[model])
         ax.axvline(numbers(data[name])["mean"]["ceiling"], color=GREEN, lw=1.2)
         ax.set_title(title, loc="left")
         ax.set_xlim(min(0, ax.get_xlim()[0]), None)
