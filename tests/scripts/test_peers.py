@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -32,9 +33,7 @@ answer(Path(sys.argv[1]), predict)
 @pytest.fixture
 def peers(monkeypatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import _peers
-
-    return _peers
+    return importlib.import_module("_peers")
 
 
 @pytest.fixture
