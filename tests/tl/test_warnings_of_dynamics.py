@@ -49,7 +49,7 @@ def test_trajectories_without_a_common_time():
 
 def test_what_is_held_out_and_not_predicted():
     path: Any = SimpleNamespace(path={"valid_error": [0.9, 1.2], "chosen": [False, True]})
-    with pytest.warns(UserWarning, match=r"no better than by levels that do not change: relative error 1\.20"):
+    with pytest.warns(UserWarning, match=r"no better than if nothing changed: relative error 1\.20"):
         _warn_unpredictive(path)
     cells = courses([(0, 6)] * 6)
     assert not [text for text in said(fit, cells, effort=0.3) if "What was held out" in text]

@@ -101,10 +101,10 @@ class PriorArrays:
 
     @cached_property
     def agreement(self) -> float:
-        """Correlation of the effects on angles with those on means, over all levels, contexts and genes."""
+        """Correlation of the effects on angles with those on means, over levels, genes and the contexts where they were measured."""
         squares = np.zeros((2, 2))
-        for level in range(self.effects.shape[1]):
-            both = self.effects[:, level].reshape(2, -1).astype(np.float64)
+        for level, contexts in enumerate(self._contexts_of_levels):
+            both = self.effects[:, level, contexts].reshape(2, -1).astype(np.float64)
             squares += both @ both.T
         size = np.sqrt(squares[0, 0] * squares[1, 1])
         return float(squares[0, 1] / size) if size > 0 else 0.0

@@ -106,7 +106,7 @@ def explain_response(
     >>> summary = adata.uns["response_parts_summary"].set_index("part")
     >>> bool(summary.loc["template", "share_of_effect"] < summary.loc["conserved", "share_of_effect"])
     True
-    >>> round(summary["share_of_total"].sum(), 6)
+    >>> round(float(summary["share_of_total"].sum()), 6)
     1.0
     """
     check_key_added(adata, key_added, "response_parts")

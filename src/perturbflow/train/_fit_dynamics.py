@@ -185,7 +185,7 @@ def _warn_unpredictive(model: FittedDynamics) -> None:
     ]
     if errors and errors[0] >= 1:
         msg = (
-            f"What was held out is predicted no better than by levels that do not change: relative error {errors[0]:.2f}. "
+            f"What was held out is predicted no better than if nothing changed: relative error {errors[0]:.2f}. "
             "Believe neither graph nor forecasts of these dynamics before it is below 1: fit longer (`effort`), take fewer "
             "genes that vary more, or observe more times or trajectories. `pf.pl.sparsity_path` shows the errors."
         )
