@@ -31,7 +31,7 @@ def courses(spans):
 
 
 def fit(cells, **options):
-    pf.tl.fit_dynamics(cells, progress_bar=False, **({"eliminate": False, "effort": 0.05} | options))
+    pf.tl.fit_dynamics(cells, progress_bar=False, **({"eliminate": False, "effort": 0.02} | options))
 
 
 def said(action, *args, **options):
@@ -52,13 +52,13 @@ def test_what_is_held_out_and_not_predicted():
     with pytest.warns(UserWarning, match=r"no better than if nothing changed: relative error 1\.20"):
         _warn_unpredictive(path)
     cells = courses([(0, 6)] * 6)
-    assert not [text for text in said(fit, cells, effort=0.3) if "What was held out" in text]
+    assert not [text for text in said(fit, cells, effort=0.1) if "What was held out" in text]
     assert (cells.uns["dynamics"]["sparsity_path"].query("chosen")["valid_error"] < 0.5).all()
 
 
 def test_levels_far_beyond_those_of_the_fit():
     cells = courses([(0, 6)] * 4)
-    fit(cells, effort=0.3)
+    fit(cells, effort=0.1)
     text = "2 genes go far beyond the levels of the fit"
     assert not [one for one in said(pf.tl.forecast, cells) if "far beyond" in one]
     with pytest.warns(UserWarning, match=text):
