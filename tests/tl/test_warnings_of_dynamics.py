@@ -53,7 +53,7 @@ def test_what_is_held_out_and_not_predicted():
         _warn_unpredictive(path)
     cells = courses([(0, 6)] * 6)
     assert not [text for text in said(fit, cells, effort=0.2) if "What was held out" in text]
-    assert (cells.uns["dynamics"]["sparsity_path"].query("chosen")["valid_error"] < 0.5).all()
+    assert (cells.uns["dynamics"]["sparsity_path"].query("chosen")["valid_error"] < 1).all()
 
 
 def test_levels_far_beyond_those_of_the_fit():
