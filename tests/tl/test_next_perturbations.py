@@ -111,7 +111,10 @@ def test_expected_reduction_is_that_of_normal_errors():
         precision = np.linalg.inv(covariance[..., gene])
         precision[1, 1] += 1 / noise
         np.testing.assert_allclose(after.covariance[..., gene], np.linalg.inv(precision))
-    order = [context for _, context, _ in greedy_choice([one], n=5, n_cells=10)]
+    choices, variance = greedy_choice([one].__getitem__, 1, n=5, n_cells=10)
+    order = [choice.context for choice in choices]
+    assert variance == pytest.approx(one.variance)
+    assert choices[1].reduction == pytest.approx(one.measured(order[0], 10).reductions(10)[order[1]])
     assert sorted(order) == [0, 1, 2]
     assert order[0] == int(one.reductions(10).argmax())
 

@@ -64,12 +64,12 @@ def response_table(screen: Screen, *, seed: int) -> pd.DataFrame:
 def _labels(screen: Screen, sums: GroupSums) -> dict[str, Any]:
     vocabulary = screen.fields.vocabulary
     perturbed = np.flatnonzero(~sums.is_control)
-    doses = sums.doses[perturbed].toarray()
-    found: dict[str, Any] = {"perturbation": [vocabulary.label(row) for row in doses]}
+    doses = sums.doses[perturbed]
+    found: dict[str, Any] = {"perturbation": [vocabulary.label(row.toarray()[0]) for row in doses]}
     for column, (key, categories) in enumerate(vocabulary.covariates):
         found[key] = [categories[code] for code in sums.covariates[perturbed, column]]
     if screen.fields.dose_key is not None:
-        found["dose"] = [vocabulary.dose_label(row) for row in doses]
+        found["dose"] = [vocabulary.dose_label(row.toarray()[0]) for row in doses]
     return found
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from perturbflow._checks import check_key, check_one_of
 from perturbflow.pl._drawing import DARK, SOURCES, drawing, finish
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import is_record
+from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,18 +82,14 @@ def dose_response(
     True
     """
     hint = f"Run `pf.tl.dose_response(adata, readout, key_added={key!r})` first."
-    names = [key, *(f"{key}{suffix}" for suffix in ("_points", "_curves", "_params"))]
-    for name in names:
-        check_key(name, adata.uns, where="adata.uns", hint=hint)
-    if not is_record(adata.uns[key], "dose_response"):
-        msg = f"Expected curves in `adata.uns[{key!r}]`, found {type(adata.uns[key]).__name__}. {hint}"
-        raise ValueError(msg)
-    table: pd.DataFrame = adata.uns[key]
+    table: pd.DataFrame = read_record(adata, key, "dose_response", what="curves", hint=hint)
+    for suffix in ("_points", "_curves", "_params"):
+        check_key(f"{key}{suffix}", adata.uns, where="adata.uns", hint=hint)
     known = list(dict.fromkeys(map(str, table["perturbation"])))
     perturbation = known[0] if perturbation is None else perturbation
     check_one_of(perturbation, known, name="perturbation")
     wanted = {"perturbation": perturbation} | _context(table[table["perturbation"] == perturbation], covariates)
-    fits, points, curves = (_part(adata.uns[name], wanted) for name in names[:3])
+    fits, points, curves = (_part(adata.uns[f"{key}{suffix}"], wanted) for suffix in ("", "_points", "_curves"))
     readout = list(adata.uns[f"{key}_params"]["readout"])
     with drawing(ax, figsize=(4.4, 3.4), show=show) as ax:
         ax.axhline(0.0, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)

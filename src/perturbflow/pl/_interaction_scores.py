@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, check_one_of
+from perturbflow._checks import check_one_of
 from perturbflow.pl._drawing import BLUE, BROWN, DARK, GREEN, GREY, ORANGE, SKY, VERMILLION, drawing, finish
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import is_record
+from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,12 +83,8 @@ def interaction_scores(
     True
     """
     hint = f"Run `pf.tl.interaction_scores(adata, key_added={key!r})` first."
-    check_key(key, adata.uns, where="adata.uns", hint=hint)
+    table: pd.DataFrame = read_record(adata, key, "interaction_scores", what="scores", hint=hint)
     check_one_of(source, _SOURCES, name="source")
-    if not is_record(adata.uns[key], "interaction_scores"):
-        msg = f"Expected scores in `adata.uns[{key!r}]`, found {type(adata.uns[key]).__name__}. {hint}"
-        raise ValueError(msg)
-    table: pd.DataFrame = adata.uns[key]
     labels = list(table.columns[: table.columns.get_loc("source")])
     table = table[table["magnitude"].notna()].copy()
     table["name"] = [", ".join(map(str, row)) for row in table[labels].itertuples(index=False)]

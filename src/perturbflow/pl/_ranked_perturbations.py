@@ -10,7 +10,7 @@ import pandas as pd
 from perturbflow._checks import check_key, check_whole_number
 from perturbflow.pl._drawing import GREY, KIND_COLORS, drawing, finish
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import is_record
+from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,13 +77,10 @@ def ranked_perturbations(
     3
     """
     hint = f"Run `pf.tl.rank_perturbations(adata, target, key_added={key!r})` first."
-    check_key(key, adata.uns, where="adata.uns", hint=hint)
+    table: pd.DataFrame = read_record(adata, key, "ranked_perturbations", what="a ranking", hint=hint)
     check_whole_number(n_top, name="n_top", least=1)
-    if not is_record(adata.uns[key], "ranked_perturbations"):
-        msg = f"Expected a ranking in `adata.uns[{key!r}]`, found {type(adata.uns[key]).__name__}. {hint}"
-        raise ValueError(msg)
     check_key(f"{key}_params", adata.uns, where="adata.uns", hint=hint)
-    table: pd.DataFrame = adata.uns[key].iloc[:n_top]
+    table = table.iloc[:n_top]
     level = float(adata.uns[f"{key}_params"]["level"])
     what, title = _WORDS[str(adata.uns[f"{key}_params"].get("goal", "reach"))]
     places, names = np.arange(len(table)), table["perturbation"].astype(str).tolist()

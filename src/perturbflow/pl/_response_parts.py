@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, check_whole_number
+from perturbflow._checks import check_whole_number
 from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, finish
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import is_record
+from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,12 +86,9 @@ def response_parts(
     4
     """
     hint = f"Run `pf.tl.explain_response(adata, key_added={key!r})` first."
-    check_key(key, adata.uns, where="adata.uns", hint=hint)
+    table: pd.DataFrame = read_record(adata, key, "response_parts", what="an explanation", hint=hint)
     check_whole_number(n_top, name="n_top", least=1)
-    if not is_record(adata.uns[key], "response_parts"):
-        msg = f"Expected an explanation in `adata.uns[{key!r}]`, found {type(adata.uns[key]).__name__}. {hint}"
-        raise ValueError(msg)
-    table: pd.DataFrame = adata.uns[key].sort_values("effect", ascending=False, kind="stable").iloc[:n_top]
+    table = table.sort_values("effect", ascending=False, kind="stable").iloc[:n_top]
     labels = [name for name in table.columns if name not in _NOT_LABELS]
     names = [", ".join(map(str, row)) for row in table[labels].itertuples(index=False)]
     divided = table["interaction"].notna().to_numpy()

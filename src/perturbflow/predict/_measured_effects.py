@@ -13,6 +13,8 @@ from perturbflow.flow._grouping import group_keys
 from perturbflow.screen._fields import read_screen, text_column
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -53,8 +55,8 @@ class MeasuredMeans:
         min_cells: int,
         readout: NDArray[np.float64] | None = None,
     ) -> None:
-        wanted = {tuple(row) for row in np.vstack([doses, np.zeros((1, doses.shape[1]), np.float32)]).tolist()}
-        is_wanted = np.array([tuple(row) in wanted for row in screen.distinct.toarray().tolist()], dtype=bool)
+        wanted = {*_keys(sparse.csr_matrix(doses)), *_keys(sparse.csr_matrix((1, doses.shape[1]), dtype=np.float32))}
+        is_wanted = np.array([name in wanted for name in _keys(screen.distinct)], dtype=bool)
         n_values = screen.n_genes if readout is None else 1
         sums = GroupSums.empty(n_values, screen.distinct.shape[1], screen.covariates.shape[1])
         for chunk in screen.chunks(np.flatnonzero(is_wanted[screen.codes])):
@@ -112,6 +114,10 @@ def measured_screen(adata: AnnData, flow: FittedFlow, vocabulary: Vocabulary) ->
     unknown = set() if fields.perturbation_type_key else {one for one in set(labels.tolist()) if not _knows(flow, one)}
     rows = np.flatnonzero(~np.isin(labels.astype(str), sorted(unknown))) if unknown else None
     return read_screen(adata, genes=flow.genes, fields=fields, vocabulary=vocabulary, rows=rows)
+
+
+def _keys(doses: sparse.csr_matrix) -> Iterator[tuple[bytes, bytes, bytes]]:
+    return group_keys(doses, np.zeros((doses.shape[0], 0), dtype=np.int64))
 
 
 def _knows(flow: FittedFlow, label: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from perturbflow.flow._law_uncertainty import SIMILAR_CONTEXTS, share_of_context
 from perturbflow.flow._prior_fit import squared_distances
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -158,13 +158,29 @@ def with_own_cells(
     return variances * own / (variances + own)
 
 
-def greedy_choice(candidates: Sequence[Measurable], *, n: int, n_cells: int) -> list[tuple[int, int, float]]:
+class Choice(NamedTuple):
+    """A condition to measure: numbers of candidate and context, what it rests on, and the expected reduction of the variance."""
+
+    candidate: int
+    context: int
+    kind: str
+    reduction: float
+
+
+def greedy_choice(
+    candidate: Callable[[int], Measurable], n_candidates: int, *, n: int, n_cells: int
+) -> tuple[list[Choice], float]:
     """Conditions that together reduce the summed variance the most, one after the other.
+
+    Covariances between contexts are as large as memory allows for one candidate, and not for all: each is looked at and
+    forgotten, and made again when it is chosen.
 
     Parameters
     ----------
-    candidates
-        Perturbations in all contexts; their errors are independent.
+    candidate
+        Makes a perturbation in all contexts from its number; errors of different ones are independent.
+    n_candidates
+        How many there are.
     n
         How many conditions to choose.
     n_cells
@@ -172,18 +188,24 @@ def greedy_choice(candidates: Sequence[Measurable], *, n: int, n_cells: int) -> 
 
     Returns
     -------
-    Numbers of candidate and context with the expected reduction given what was chosen before, each once.
+    choices
+        Conditions with the expected reduction given what was chosen before, each once.
+    variance
+        What is not known before, summed over all candidates.
     """
-    left = list(candidates)
-    reductions = [one.reductions(n_cells) for one in left]
-    chosen: list[tuple[int, int, float]] = []
-    taken: dict[int, list[int]] = {}
+    reductions, variance = [], 0.0
+    for number in range(n_candidates):
+        one = candidate(number)
+        reductions.append(one.reductions(n_cells))
+        variance += one.variance
+    choices: list[Choice] = []
+    chosen: dict[int, Measurable] = {}
     for _ in range(min(n, sum(map(len, reductions)))):
-        best = max(range(len(left)), key=lambda place: float(reductions[place].max()))
+        best = max(range(n_candidates), key=lambda number: float(reductions[number].max()))
         context = int(reductions[best].argmax())
-        chosen.append((best, context, float(reductions[best][context])))
-        left[best] = left[best].measured(context, n_cells)
-        taken.setdefault(best, []).append(context)
-        reductions[best] = left[best].reductions(n_cells)
-        reductions[best][taken[best]] = -np.inf
-    return chosen
+        known = chosen[best] if best in chosen else candidate(best)
+        choices.append(Choice(best, context, known.kinds[context], float(reductions[best][context])))
+        chosen[best] = known.measured(context, n_cells)
+        reductions[best] = chosen[best].reductions(n_cells)
+        reductions[best][[one.context for one in choices if one.candidate == best]] = -np.inf
+    return choices, variance

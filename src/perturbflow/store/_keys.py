@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from perturbflow._checks import check_no_slash, check_text
+from perturbflow._checks import check_key, check_no_slash, check_text
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -187,6 +187,36 @@ _READ_BY = {
 def is_record(entry: object, kind: str) -> bool:
     """Whether an entry of ``uns`` is a record of a kind."""
     return RECORDS[kind].tests[""](entry)
+
+
+def read_record(adata: AnnData, key: str, kind: str, *, what: str, hint: str) -> Any:
+    """Return a record of a kind.
+
+    Parameters
+    ----------
+    adata
+        Where it is.
+    key
+        Its name in ``uns``.
+    kind
+        What it has to be.
+    what
+        The same in words.
+    hint
+        What writes it.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    ValueError
+        If the entry is something else.
+    """
+    check_key(key, adata.uns, where="adata.uns", hint=hint)
+    if not is_record(adata.uns[key], kind):
+        msg = f"Expected {what} in `adata.uns[{key!r}]`, found {type(adata.uns[key]).__name__}. {hint}"
+        raise ValueError(msg)
+    return adata.uns[key]
 
 
 def check_name(key: str, kind: str, *, name: str = "key_added") -> None:

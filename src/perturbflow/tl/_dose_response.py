@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from perturbflow.flow import Context
     from perturbflow.predict._controls import ControlCells
     from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.predict._prediction import PredictedCondition
-from perturbflow.predict._readout import Response
+    from perturbflow.predict._readout import Response
 
 
 @takes_modality
@@ -164,8 +164,8 @@ def dose_response(
     components = _components(flow, perturbations)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
     screen = measured_screen(adata, flow, controls.vocabulary)
-    wanted = _conditions(flow.flow.prior.groups.doses.toarray(), components)
-    there = wanted if screen is None else _conditions(screen.distinct.toarray(), components)
+    wanted = _conditions(flow.flow.prior.groups.doses, components)
+    there = wanted if screen is None else _conditions(screen.distinct, components)
     means = None if screen is None else MeasuredMeans(screen, there, min_cells=min_cells, readout=weights)
 
     tables: dict[str, list[dict[str, Any]]] = {suffix: [] for suffix in ("", "_points", "_curves", "_combinations")}
@@ -233,12 +233,11 @@ def _components(flow: FittedFlow, perturbations: Sequence[str] | None) -> list[i
     return numbers
 
 
-def _conditions(doses: NDArray[np.float32], components: Sequence[int]) -> NDArray[np.float32]:
+def _conditions(doses: sparse.csr_matrix, components: Sequence[int]) -> NDArray[np.float32]:
     """Different rows of doses (n, P) of one or two of the components and nothing else."""
-    rows = np.unique(doses, axis=0)
-    counts = np.count_nonzero(rows, axis=1)
-    own = np.count_nonzero(rows[:, list(components)], axis=1)
-    return rows[(counts == own) & (counts > 0) & (counts < 3)]
+    counts = doses.getnnz(axis=1)
+    own = doses[:, list(components)].getnnz(axis=1)
+    return np.unique(doses[(counts == own) & (counts > 0) & (counts < 3)].toarray(), axis=0)
 
 
 def _contexts(flow: FittedFlow, controls: ControlCells) -> dict[tuple[int, ...], Context]:

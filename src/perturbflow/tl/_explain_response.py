@@ -77,8 +77,9 @@ def explain_response(
         without noise), ``template``, ``own`` (the effect without the template), ``conserved`` and ``interaction``, into
         which it is divided where the perturbation was measured in several contexts, and ``noise``. ``reliability`` is the
         split-half reliability of the profile over genes, with the correction of Spearman and Brown: the correlation
-        with as many new cells. In a screen of one perturbation there is no template, and nothing is taken from any effect. ``own_reliability`` is that without the template; a condition whose reliability is high
-        and whose own is about 0 shows what every perturbation shows. NaN for what cannot be told.
+        with as many new cells. ``own_reliability`` is that without the template; a condition whose reliability is high and
+        whose own is about 0 shows what every perturbation shows. NaN for what cannot be told: in a screen of one perturbation
+        there is no template, and nothing is taken from any effect.
     `adata.uns["response_parts_summary" | f"{key_added}_summary"]` : DataFrame
         One row a ``part``: ``mean`` over conditions, ``share_of_total``, ``share_of_effect`` with ``lower`` and ``upper``
         (95 %, bootstrap over perturbations), and ``n_conditions``: those that have all parts or, in a screen of one

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from perturbflow.predict._next_measurements import Measurable
     from perturbflow.predict._prediction import PredictedCondition
 
 
@@ -138,21 +139,23 @@ def next_perturbations(
         codes = tuple(condition.covariates.tolist())
         if codes not in contexts:
             contexts[codes] = context_of(flow, controls, condition)
-    everything = [
-        measurable(flow, part[0].perturbation, [contexts[tuple(one.covariates.tolist())] for one in part])
-        for part in parts.values()
-    ]
-    variance = sum(each.variance for each in everything)
+    everything = list(parts.values())
+
+    def candidate(number: int) -> Measurable:
+        part = everything[number]
+        return measurable(flow, part[0].perturbation, [contexts[tuple(one.covariates.tolist())] for one in part])
+
+    choices, variance = greedy_choice(candidate, len(everything), n=n, n_cells=n_cells)
     rows: list[dict[str, Any]] = []
-    for place, number, reduction in greedy_choice(everything, n=n, n_cells=n_cells):
-        condition = list(parts.values())[place][number]
+    for choice in choices:
+        condition, reduction = everything[choice.candidate][choice.context], choice.reduction
         names = zip(controls.vocabulary.covariates, condition.covariates, strict=True)
         rows.append(
             {"perturbation": condition.label, "dose": condition.dose_label}
             | {key: categories[code] for (key, categories), code in names}
             | {"reduction": reduction, "reduction_per_cell": reduction / n_cells}
             | {"share_of_variance": reduction / variance if variance > 0 else np.nan}
-            | {"kind": everything[place].kinds[number]}
+            | {"kind": choice.kind}
             | {"n_training_cells": n_training_cells(flow, condition.perturbation, condition.covariates)}
         )
     table = pd.DataFrame(rows)
