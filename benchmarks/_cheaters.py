@@ -15,7 +15,7 @@ from anndata import AnnData, concat
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.metrics._wilcoxon import wilcoxon
+from perturbflow.metrics import WilcoxonAgainst
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ class Truth:
 
     def n_significant(self, cells: FloatArray) -> int:
         """Number of genes that differ from the reference controls."""
-        return int(wilcoxon(cells, self.controls).significant().sum())
+        return int(WilcoxonAgainst(self.controls)(cells).significant().sum())
 
 
 # Ends of the interpolation
@@ -161,7 +161,7 @@ def right_count(truth: Truth, name: str, rng: np.random.Generator) -> FloatArray
     """
     cells = truth.fresh[name].copy()
     level = truth.controls.mean(axis=0)
-    found = wilcoxon(cells, truth.controls)
+    found = WilcoxonAgainst(truth.controls)(cells)
     changed = np.flatnonzero(found.significant())
     changed = changed[np.argsort(found.p_value[changed], kind="stable")]
     free = set(np.flatnonzero(~found.significant()).tolist())

@@ -12,16 +12,8 @@ import numpy as np
 import pandas as pd
 
 import perturbflow as pf
-from perturbflow.evaluation._baselines import fitted_baselines
-from perturbflow.evaluation._conditions import Condition, conditions_of
-from perturbflow.evaluation._metrics import targets_of
-from perturbflow.evaluation._predictors import AskedTwice
-from perturbflow.evaluation._scores import Settings, score_all
-from perturbflow.evaluation._tables import FLOOR as FLOOR
+from perturbflow.evaluation import Condition, judged_conditions, registered_cells, score_samplers
 from perturbflow.flow import CellData
-from perturbflow.metrics._energy import energy_distance_to
-from perturbflow.screen._fields import read_cells, read_fields
-from perturbflow.screen._splits import read_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +25,7 @@ TASKS = {"norman": "combination", "mcfaline": "covariate_transfer", "simulated":
 KANG_TYPES = ("CD14 Mono", "B", "CD4 Naive T")
 METRICS = ("energy_distance", "mmd", "cosine_of_log_fold_changes", "normalised_rank")
 ENERGY = METRICS[0]
+FLOOR = next(iter(pf.baselines.BASELINES))
 
 
 def registered(name: str, *, kang_genes: int = 2000) -> AnnData:
@@ -77,30 +70,15 @@ class Problem:
         adata = registered(name, kang_genes=500)
         options = split_options(name, cell_type=KANG_TYPES[seed % len(KANG_TYPES)])
         pf.pp.split_perturbations(adata, seed=seed, **options)
-        cells, split = read_cells(adata), read_split(adata)
+        cells, split = registered_cells(adata), adata.obs["split"].to_numpy(dtype=str)
         fitted = np.flatnonzero(split != "test")
-        conditions, _ = conditions_of(
-            cells,
-            split,
-            fitted=fitted,
-            splits=("train", "test"),
-            vocabulary=read_fields(adata).vocabulary,
-            has_doses=False,
-            min_cells=10,
-        )
+        conditions = judged_conditions(adata, splits=("train", "test"), fitted_splits=("train", "valid"))
         drawn = at_most(conditions, max_conditions, seed=seed)
         return cls(name, seed, adata, cells, cells.subset(split == "train"), fitted, drawn)
 
     def scores(self, samplers: Mapping[str, Any], *, n_cells: int) -> pd.DataFrame:
         """Scores of every condition, model (the ceiling is added) and metric, as ``pf.tl.evaluate`` has them."""
-        settings = Settings(
-            metrics=METRICS, n_cells=n_cells, n_resamples=1, n_permutations=0, seed=self.seed, progress_bar=False
-        )
-        predictors = {name: AskedTwice(name, sampler) for name, sampler in samplers.items()}
-        targets = targets_of(read_fields(self.adata).vocabulary, list(map(str, self.adata.var_names)))
-        return score_all(
-            self.cells, self.conditions, predictors, baselines=(), settings=settings, targets=targets
-        ).scores
+        return score_samplers(self.cells, self.conditions, samplers, metrics=METRICS, n_cells=n_cells, seed=self.seed)
 
     def energies(
         self, sampler: Any, *, n_cells: int, max_conditions: int, splits: Sequence[str] = ("train", "test")
@@ -116,7 +94,7 @@ class Problem:
                     sampler.sample(controls, condition.perturbation, condition.covariates, rng=rng) for _ in range(2)
                 )
                 # Cells of one stratified prediction are not independent; those of two are.
-                found[split].append(energy_distance_to(real)(first, again))
+                found[split].append(pf.metrics.energy_distance(first, real, again=again))
         return {split: float(np.mean(values)) for split, values in found.items() if values}
 
     def _some(self, rows: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
@@ -124,7 +102,7 @@ class Problem:
 
     def baselines(self) -> dict[str, Any]:
         """All baselines, fitted on training and validation cells."""
-        return fitted_baselines(list(pf.baselines.BASELINES), self.cells.subset(self.fitted))
+        return pf.evaluation.fitted_baselines(list(pf.baselines.BASELINES), self.cells.subset(self.fitted))
 
 
 def at_most(conditions: Sequence[Condition], n: int, *, seed: int) -> list[Condition]:

@@ -15,8 +15,8 @@ from _dynamics_systems import KNOCKOUT, make_system
 import perturbflow as pf
 from perturbflow import baselines
 from perturbflow.dynamics import SPARSITIES, DynamicsTrainer, Trajectory
-from perturbflow.train._dynamics_options import DynamicsModelKwargs, DynamicsOptions, DynamicsPlanKwargs
-from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
+from perturbflow.models import DynamicsModelKwargs, DynamicsOptions, DynamicsPlanKwargs
+from perturbflow.trajectories import read_dynamics_fields, trajectories_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
+from perturbflow.trajectories import read_dynamics_fields, trajectories_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _dynamics_questions import INTERVENTION, NEW, TRAINED, Question, System
+from scipy.integrate import solve_ivp
 
 import perturbflow as pf
-from perturbflow.datasets import HillNetwork
-from perturbflow.datasets._dynamical_systems import HELD_LEVEL, STIFFNESS, _lorenz_rates
-from perturbflow.datasets._time_courses import integrate
+from perturbflow.datasets import HELD_LEVEL, STIFFNESS, HillNetwork
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -108,7 +107,14 @@ def lorenz(name: str, seed: int, *, n_variables: int, noise: float = 0.1, quick:
         first, fixed = start.copy(), np.zeros(start.shape, dtype=bool)
         for position, level in held.items():
             first[:, position], fixed[:, position] = level, True
-        return integrate(lambda x: _lorenz_rates(x, forcing), first, time, held=fixed)
+
+        def rates(_: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
+            x = state.reshape(first.shape)
+            change = (np.roll(x, -1, axis=1) - np.roll(x, 2, axis=1)) * np.roll(x, 1, axis=1) - x + forcing
+            return np.where(fixed, 0.0, change).ravel()
+
+        run = solve_ivp(rates, (0.0, time[-1]), first.ravel(), "DOP853", t_eval=time, rtol=1e-10, atol=1e-10)
+        return run.y.reshape(*first.shape, -1).transpose(0, 2, 1)
 
     def asked(kind: str, what: str, start: NDArray[np.float64], *, beyond: bool, **held: Any) -> Question:
         wild = solved(start, {})

@@ -15,13 +15,11 @@ from anndata.io import read_elem
 
 import perturbflow as pf
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory
-from perturbflow.flow._model import PREDICTION_SETTINGS
-from perturbflow.predict._dynamics_store import read_dynamics
-from perturbflow.predict._fitted_flow import FILE, FittedFlow
-from perturbflow.predict._flow_store import read_flow, write_flow
-from perturbflow.store._stored_checks import checksum
-from perturbflow.train._checkpoint import Checkpoint
-from perturbflow.train._fit_dynamics import identity
+from perturbflow.flow import PREDICTION_SETTINGS
+from perturbflow.models import FittedFlow
+from perturbflow.predict import read_dynamics, read_flow, write_flow
+from perturbflow.store import checksum
+from perturbflow.train import Checkpoint, identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,11 +93,12 @@ class StoreOfFlow:
         self.folder = folder
         adata = cells_with_a_flow()
         write_flow(adata, read_flow(adata), store=folder)
-        self.whole, self.expected = (folder / FILE).read_bytes(), _whole(read_flow(adata))
+        (self.path,) = folder.iterdir()
+        self.whole, self.expected = self.path.read_bytes(), _whole(read_flow(adata))
 
     def __call__(self, rng: np.random.Generator) -> tuple[str, str]:
         done, changed = damaged_bytes(self.whole, rng)
-        (self.folder / FILE).write_bytes(changed)
+        self.path.write_bytes(changed)
         return done, asked(lambda: FittedFlow.load(self.folder), self.expected, _whole)
 
 

@@ -17,13 +17,14 @@ from perturbflow.flow import (
     AdditiveHurdlePrior,
     CellData,
     ConditionalFlow,
+    DeviceRows,
     FlowConfig,
+    TrainingConditions,
     TrainingSettings,
     draw_path,
     flow_matching_errors,
     seed_of_step,
 )
-from perturbflow.flow._batches import DeviceRows, TrainingConditions
 
 EMA_DECAY = 0.995
 EMA_WARMUP = 10

@@ -12,7 +12,7 @@ from _gpu_work import Training
 from _gpu_work import new_flow as new_gene_flow
 from _training import PCAFlow
 
-from perturbflow.train._flow_options import FlowOptions
+from perturbflow.models import FlowOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -12,10 +14,8 @@ from _common import registered
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.datasets._local import _local_file as local_file
 from perturbflow.flow import CellData, zero_thresholds
 from perturbflow.metrics import energy_distance
-from perturbflow.screen._fields import read_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,7 +50,9 @@ def mcfaline(n_genes: int) -> AnnData:
 def cytof(n_genes: int) -> AnnData:
     """Blood cells of four patients, with and without cross-linking of the B-cell receptor: 24 markers of mass cytometry."""
     del n_genes
-    adata = ad.read_h5ad(local_file("bcrxl_cytof/bcrxl_cytof.h5ad", source="the package CATALYST of Bioconductor"))
+    adata = ad.read_h5ad(
+        Path(os.environ["PERTURBFLOW_DATA"]) / "bcrxl_cytof" / "bcrxl_cytof.h5ad"
+    )  # CATALYST of Bioconductor
     is_control = (adata.obs["condition"] == "Ref").to_numpy()
     adata.obs["perturbation"] = np.where(is_control, "control", "BCRXL")
     return adata
@@ -89,7 +91,7 @@ class Panel:
         pf.pp.setup_perturbation(
             adata, perturbation_key="perturbation", control="control", covariate_keys=list(covariates)
         )
-        read = read_cells(adata)
+        read = pf.evaluation.registered_cells(adata)
         cells = CellData(x[:, genes].astype(np.float32), read.perturbations, read.covariates)
         rng, part = np.random.default_rng(seed), np.empty(len(x), dtype="U5")
         groups = cells.groups()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -75,9 +76,8 @@ def whole_fit(path: Path, max_steps: int) -> dict[str, Any]:
     """Register, split and fit a screen in a file."""
     import perturbflow as pf
     from perturbflow.flow import AdditiveHurdlePrior, Calibration
-    from perturbflow.train import _fit
 
-    laps = Laps()
+    laps, _fit = Laps(), sys.modules[pf.models.fit.__module__]
     adata = register(path, laps)
     parts = [
         (AdditiveHurdlePrior, "fit", "priors"),
@@ -116,10 +116,9 @@ def first_step(path: Path) -> dict[str, Any]:
 def choices(n_cells: int, n_genes: int, max_steps: int | None) -> dict[str, Any]:
     """Fit cells in memory with the default settings."""
     import perturbflow as pf
-    from perturbflow.train import _fit
-    from perturbflow.train._validation import HeldOutConditions
+    from perturbflow.train import HeldOutConditions
 
-    laps = Laps()
+    laps, _fit = Laps(), sys.modules[pf.models.fit.__module__]
     adata = pf.datasets.simulated_perturb_seq(
         n_cells=n_cells, n_genes=n_genes, n_perturbations=30, n_combinations=30, control_fraction=0.1
     )

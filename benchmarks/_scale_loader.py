@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from perturbflow.screen._expression import Expression
+    from perturbflow.screen import Expression
 
 BATCH_SIZE = 256
 CELLS_OF_A_CHUNK = 64
@@ -37,8 +37,8 @@ def rates(h5ad: Path, store: Path, n_buffers: int) -> list[dict[str, Any]]:
     import anndata
     import zarr
 
-    from perturbflow.screen._expression import Expression
-    from perturbflow.train._windows import BUFFER
+    from perturbflow.screen import Expression
+    from perturbflow.train import BUFFER
 
     matrices = {
         "h5ad": anndata.read_h5ad(h5ad, backed="r").X,
@@ -63,7 +63,7 @@ def _of_annbatch(matrix: Any, width: int, n_buffers: int) -> float:
     """Seconds of batches as annbatch's own loader gives them, after the first buffer."""
     from annbatch import Loader
 
-    from perturbflow.train._windows import BUFFER
+    from perturbflow.train import BUFFER
 
     loader = Loader(
         chunk_size=width,
@@ -85,7 +85,7 @@ def _of_annbatch(matrix: Any, width: int, n_buffers: int) -> float:
 
 def _of_windows(x: Expression, width: int, n_buffers: int) -> float:
     """Seconds of the same for windows as training draws them."""
-    from perturbflow.train._windows import Windows
+    from perturbflow.train import Windows
 
     windows = Windows(len(x), BATCH_SIZE, width, seed=0)
     return _of_steps(x, windows.rows, windows.n_steps, n_buffers)
@@ -93,7 +93,7 @@ def _of_windows(x: Expression, width: int, n_buffers: int) -> float:
 
 def _of_single_cells(x: Expression, n_buffers: int) -> float:
     """Seconds of batches of cells that are drawn one by one."""
-    from perturbflow.train._windows import BUFFER
+    from perturbflow.train import BUFFER
 
     def rows_of(number: int) -> np.ndarray:
         return np.random.default_rng(number).integers(len(x), size=BATCH_SIZE)

@@ -19,7 +19,7 @@ from scipy import sparse
 
 import perturbflow as pf
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, CellData, ConditionalFlow, FlowConfig, GroupSums
-from perturbflow.train._train_flow import train_flow
+from perturbflow.train import train_flow
 
 CONTROLS = 200  # cells of every context
 CELLS_AT_ONCE = 5_000

@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow
-from perturbflow.train._train_flow import train_flow
+from perturbflow.train import train_flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

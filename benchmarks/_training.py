@@ -18,8 +18,8 @@ from perturbflow.flow import (
     TrainingSettings,
     Velocity,
 )
-from perturbflow.train._averaging import AveragedWeights
-from perturbflow.train._flow_options import PRESETS, FlowOptions
+from perturbflow.models import FlowOptions
+from perturbflow.train import PRESETS, AveragedWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

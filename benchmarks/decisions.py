@@ -21,9 +21,7 @@ from _common import SETS, markdown, registered
 
 import perturbflow as pf
 from perturbflow.flow import mean_expression
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.predict._hill_fit import HillPosterior, hill
-from perturbflow.predict._interaction_fit import Pair, interaction_fit
+from perturbflow.predict import HillPosterior, Pair, hill, interaction_fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +45,7 @@ def fitted(screen: AnnData, n_cells: Mapping[Condition, int]) -> AnnData:
 
 def squared_error(adata: AnnData) -> float:
     """Of the predicted effects on mean expression, summed over all conditions and genes."""
-    flow = read_flow(adata)
+    flow = pf.models.FittedFlow.from_dict(adata.uns["flow"])
     prior, expected, total = flow.flow.prior, adata.uns["expected"]["all"], 0.0
     nothing = np.zeros(len(prior.trained), dtype=np.float32)
     for code, place in enumerate(dict(flow.vocabulary.covariates)["context"]):

@@ -29,7 +29,7 @@ from flow_speed import apart, exponent
 
 import perturbflow as pf
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig
-from perturbflow.trajectories._fields import DynamicsFields, trajectories_of
+from perturbflow.trajectories import DynamicsFields, trajectories_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,7 +15,6 @@ import hashlib
 import json
 import multiprocessing
 import time
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -27,8 +26,8 @@ from _common import markdown, one_thread
 from _fuzz import LOADERS, cells_with_a_flow, fuzz
 
 import perturbflow as pf
-from perturbflow.predict._flow_store import read_flow, write_flow
-from perturbflow.store._stored_checks import checksum
+from perturbflow.predict import read_flow, write_flow
+from perturbflow.store import checksum
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,9 +87,7 @@ def measure_kills(half: str, folder: Path, *, n_kills: int, seed: int) -> pd.Dat
         process.join()
         return time.monotonic() - began
 
-    import_module(
-        "perturbflow.train._fit_dynamics" if half == "dynamics" else "perturbflow.train._fit"
-    )  # for all processes
+    _ = pf.models.fit, pf.models.fit_dynamics  # loaded once, for all processes
     whole = run(None)
     expected = result.read_text()
     rows = []

@@ -37,8 +37,7 @@ from _training import NETWORKS, START, UNET_WIDTH, Budget, PCAFlow, new_flow, re
 
 import perturbflow as pf
 from perturbflow.flow import PARAMETRISATIONS, AdditiveHurdlePrior
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.train._train_flow import train_flow
+from perturbflow.train import train_flow
 
 if TYPE_CHECKING:
     from perturbflow.flow import CellData, ConditionalFlow, TrainingSettings
@@ -137,7 +136,7 @@ class Ablation:
             progress_bar=False,
             **options,
         )
-        fitted = read_flow(self.problem.adata, "flow")
+        fitted = pf.models.FittedFlow.from_dict(self.problem.adata.uns["flow"])
         config, history = fitted.flow.config, fitted.history
         self.costs.append(
             {"model": preset, "steps": int(history["step"][-1]), "seconds": self.clock() - started}

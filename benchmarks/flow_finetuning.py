@@ -32,18 +32,17 @@ from perturbflow.flow import (
     AdditiveHurdlePrior,
     CellData,
     ConditionalFlow,
+    DeviceRows,
     FlowConfig,
+    TrainingConditions,
     TrainingSettings,
     draw_path,
     flow_matching_errors,
 )
-from perturbflow.flow._batches import DeviceRows, TrainingConditions
 from perturbflow.metrics import energy_distance
-from perturbflow.predict._fitted_flow import FittedFlow
-from perturbflow.screen._fields import PerturbationFields, read_cells, read_fields
-from perturbflow.train._averaging import AveragedWeights
-from perturbflow.train._train_flow import train_flow
-from perturbflow.train._transfer import inherited_options, transfer_weights
+from perturbflow.models import FittedFlow
+from perturbflow.screen import PerturbationFields, read_fields
+from perturbflow.train import AveragedWeights, inherited_options, train_flow, transfer_weights
 
 OVERLAP = 0.8
 FRESH_FRACTION = HELD_OUT_FRACTION = 0.2
@@ -200,13 +199,13 @@ def one_run(name: str, seed: int, options: dict[str, Any], *, steps: int, pretra
     """Scores of every flow, the curves of training, and the report of what was taken over."""
     source, target = screens(name, seed)
     fields = read_fields(source)
-    cells = read_cells(source)
+    cells = pf.evaluation.registered_cells(source)
     pretrained = new_flow(cells, fields, options, seed=seed)
     train(pretrained, cells, steps=pretraining_steps, seed=seed)
     fitted = FittedFlow(pretrained, tuple(source.var_names), fields, {}, ("train",))
 
     fields, genes = read_fields(target), tuple(target.var_names)
-    screen = Screen.split(read_cells(target), seed)
+    screen = Screen.split(pf.evaluation.registered_cells(target), seed)
     judge, scores, curves = Judge(screen, seed=seed), {}, {}
     for model, cells, n_steps in (
         (PRIOR, screen.training, 0),

@@ -24,7 +24,7 @@ import perturbflow as pf
 from perturbflow.baselines import BASELINES
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, condition_kind, mean_expression
 from perturbflow.metrics import cosine_of_mean_effects, energy_distance, rmse_of_mean_effects
-from perturbflow.screen._fields import read_cells, read_fields
+from perturbflow.screen import read_fields
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 N_PERTURBATIONS, N_PATHWAYS, N_COMBINATIONS = 32, 8, 32
@@ -61,8 +61,8 @@ def one_seed(seed: int, *, n_cells: int, n_genes: int) -> tuple[pd.DataFrame, pd
     """Coverage and errors of every left-out condition."""
     rng = np.random.default_rng(seed)
     adata = screen(seed, n_cells=n_cells, n_genes=n_genes)
-    cells: Any = read_cells(adata)
-    many: Any = read_cells(screen(seed, n_cells=CELLS_OF_TRUTH * n_cells, n_genes=n_genes))
+    cells: Any = pf.evaluation.registered_cells(adata)
+    many: Any = pf.evaluation.registered_cells(screen(seed, n_cells=CELLS_OF_TRUTH * n_cells, n_genes=n_genes))
     truth = {group.perturbation.tobytes(): many.x[group.rows] for group in many.groups()}
     perturbed = [group for group in cells.groups() if group.perturbation.any()]
     unseen = rng.permutation(N_PERTURBATIONS)[:UNSEEN]

@@ -24,7 +24,7 @@ from _gpu_work import HeldOut, Training, converge, measure_training, new_flow, p
 from scipy import sparse
 
 from perturbflow.flow import CellData
-from perturbflow.train._flow_options import FlowOptions
+from perturbflow.models import FlowOptions
 
 EPOCH = 100_000
 NETWORKS = {"MLP": "default", "U-Net": "primeflow"}
@@ -33,12 +33,11 @@ NETWORKS = {"MLP": "default", "U-Net": "primeflow"}
 def prepare(path: Path) -> None:
     """Write the Norman cells with what was done to them and which are held out."""
     import perturbflow as pf
-    from perturbflow.screen._fields import read_cells
 
     adata = pf.datasets.norman_mcfaline_subset("norman")
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
     pf.pp.split_perturbations(adata, task="combination")
-    cells = read_cells(adata)
+    cells = pf.evaluation.registered_cells(adata)
     x, doses = sparse.csr_matrix(cells.x), cells.perturbations
     np.savez_compressed(
         path,

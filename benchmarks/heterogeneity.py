@@ -30,8 +30,6 @@ from _common import markdown
 
 import perturbflow as pf
 from perturbflow.flow import AdditiveHurdlePrior, Responses
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.screen._fields import read_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +80,7 @@ def predictions(
     adata: AnnData, for_fit: NDArray[np.bool_], *, seed: int, with_flow: bool
 ) -> tuple[dict[str, object], float]:
     """Functions from controls, dose, codes and generator to cells, by model; and the seconds of finding latents."""
-    cells = read_cells(adata)
+    cells = pf.evaluation.registered_cells(adata)
     training = cells.subset(for_fit)
     prior = AdditiveHurdlePrior.fit(training)
     started = time.process_time()
@@ -101,7 +99,7 @@ def predictions(
     if with_flow:
         fitted = adata[for_fit].copy()
         pf.tl.fit_flow(fitted, plan_kwargs={"calibrate": False}, progress_bar=False, seed=seed)
-        flow = read_flow(fitted)
+        flow = pf.models.FittedFlow.from_dict(fitted.uns["flow"])
         models[FLOW] = lambda controls, dose, codes, rng: flow.sample(controls, dose, codes, rng=rng)
     return models, seconds
 
@@ -114,7 +112,7 @@ def judged(kind: str, scenario: str, options: dict, *, seed: int, with_flow: boo
     for_fit = split(adata, table, seed=seed)
     models, seconds = predictions(adata, for_fit, seed=seed, with_flow=with_flow)
     x = adata.X
-    cells = read_cells(adata)
+    cells = pf.evaluation.registered_cells(adata)
     for condition in table[table["judged"]].itertuples():
         rows = rows_of(adata, condition.perturbation, condition.cell_type)
         controls = x[rows_of(adata, "control", condition.cell_type)].toarray()

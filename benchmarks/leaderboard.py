@@ -26,7 +26,7 @@ from _peers import PEERS, predicted_by
 from anndata import AnnData
 
 import perturbflow as pf
-from perturbflow.evaluation._tables import summary_table
+from perturbflow.evaluation import summary_table
 
 SCENARIOS = {
     "norman": "perturbench_norman19",

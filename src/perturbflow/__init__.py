@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from perturbflow import baselines, datasets, dynamics, flow, metrics, models, pl, pp, tl
+    from perturbflow import baselines, datasets, dynamics, evaluation, flow, metrics, models, pl, pp, tl
 
-__all__ = ["baselines", "datasets", "dynamics", "flow", "metrics", "models", "pl", "pp", "tl"]
+__all__ = ["baselines", "datasets", "dynamics", "evaluation", "flow", "metrics", "models", "pl", "pp", "tl"]
 
 
 def __getattr__(name: str) -> ModuleType:

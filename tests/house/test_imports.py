@@ -115,6 +115,12 @@ def private_imports(source: str) -> list[str]:
     return [name for name in names if name.split(".")[0] not in own and private.search(name)]
 
 
+def private_modules(source: str) -> list[str]:
+    """Modules of perturbflow with a leading underscore that ``source`` imports, or imports from."""
+    names = imported(source, module="script")
+    return [name for name in names if name.startswith("perturbflow.") and "._" in name]
+
+
 MODULES = sorted((SOURCE / "perturbflow").rglob("*.py"))
 SCRIPTS = sorted(
     path for folder in ("src", "tests", "benchmarks", "examples") for path in (CHECKOUT / folder).rglob("*.py")
@@ -139,6 +145,24 @@ def test_layers_import_downwards():
 def test_nothing_private_of_other_packages():
     private = {path.relative_to(CHECKOUT).as_posix(): private_imports(path.read_text()) for path in SCRIPTS}
     assert {path: names for path, names in private.items() if names} == {}
+
+
+def test_scripts_use_what_a_room_offers():
+    private = {
+        path.relative_to(CHECKOUT).as_posix(): private_modules(path.read_text())
+        for path in SCRIPTS
+        if path.relative_to(CHECKOUT).parts[0] in {"benchmarks", "examples"}
+    }
+    assert {path: names for path, names in private.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["from perturbflow.train._fit import fit", "from perturbflow.train import _fit", "import perturbflow._checks as c"],
+)
+def test_private_modules_are_found(source):
+    assert private_modules(source) != []
+    assert private_modules("from perturbflow.train import train_flow\nimport perturbflow as pf") == []
 
 
 @pytest.mark.parametrize(

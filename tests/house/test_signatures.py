@@ -11,7 +11,7 @@ from typing import Any, TypedDict, is_typeddict
 import pytest
 
 LAYERS = ("pp", "tl", "pl")
-DOCUMENTED = ("metrics", "baselines", "datasets", "models", "flow", "dynamics")
+DOCUMENTED = ("metrics", "evaluation", "baselines", "datasets", "models", "flow", "dynamics")
 
 # Functions whose first parameter is not an AnnData, with the name that it has instead.
 FIRST_PARAMETER: dict[str, str] = {"leaderboard": "adata"}
@@ -19,7 +19,7 @@ FIRST_PARAMETER: dict[str, str] = {"leaderboard": "adata"}
 # Public names that are neither functions nor classes: tables by name, and a type alias. They have no docstring to hold
 # an example; the comment below their definition says what they are.
 CONSTANTS = {
-    *("metrics.CHALLENGE_SCALES", "metrics.METRICS", "metrics.SUITES"),
+    *("metrics.METRICS", "metrics.SUITES"),
     *("baselines.BASELINES", "baselines.FLOORS", "baselines.TRAJECTORY_BASELINES", "baselines.TrajectoryBaseline"),
     *("dynamics.ACTIVATIONS", "dynamics.SPARSITIES"),
 }

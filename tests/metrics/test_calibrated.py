@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import r2_score
 
-from perturbflow.metrics._calibrated import (
-    differential_weights,
-    pearson_against_reference,
-    weighted_mse,
-    weighted_r2,
-)
+from perturbflow.metrics import Moments, differential_weights, pearson_against_reference, weighted_mse, weighted_r2
 from perturbflow.metrics._calibrated_scale import interpolated_duplicate
-from perturbflow.metrics._moments import Moments
 
 
 def draw_conditions(seed=0, sizes=(5, 9, 2, 14, 7), n_genes=8, offset=0.0):

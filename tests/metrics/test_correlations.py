@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.metrics._correlations import agreement_of_correlations, error_of_correlations
+from perturbflow.metrics import agreement_of_correlations, error_of_correlations
 
 FUNCTIONS = [agreement_of_correlations, error_of_correlations]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from perturbflow.metrics._count_tests import WilcoxonOfCounts
+from perturbflow.metrics import WilcoxonOfCounts
 
 
 @pytest.fixture

@@ -9,34 +9,29 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from perturbflow.metrics._differential_agreement import (
+from perturbflow.metrics import (
+    DifferentialExpression,
+    WilcoxonAgainst,
     agreement_of_direction,
-    numbers_of_significant_genes,
+    auroc_of_significant_genes,
+    average_precision_of_significant_genes,
     overlap_of_top_genes,
     precision_of_top_genes,
     recall_of_significant_genes,
     spearman_of_log_fold_changes,
 )
-from perturbflow.metrics._differential_expression import DifferentialExpression, t_scores
-from perturbflow.metrics._differential_scores import (
-    auroc_of_significant_genes,
-    average_precision_of_significant_genes,
-    r2_of_scores,
-)
-from perturbflow.metrics._wilcoxon import WilcoxonAgainst
 
 CERTAIN, ABSENT = 1e-6, 0.9
 BY_SIGNIFICANCE = [
     agreement_of_direction,
     auroc_of_significant_genes,
     average_precision_of_significant_genes,
-    numbers_of_significant_genes,
     overlap_of_top_genes,
     precision_of_top_genes,
     recall_of_significant_genes,
     spearman_of_log_fold_changes,
 ]
-SCORES = [f for f in BY_SIGNIFICANCE if f is not numbers_of_significant_genes]
+SCORES = BY_SIGNIFICANCE
 
 
 def found(changes, significant):
@@ -155,11 +150,9 @@ def test_bad_number_is_refused(metric, n_top):
 # Significant genes
 
 
-def test_recall_and_numbers():
+def test_recall():
     predicted = found(np.ones(8), [0, 3, 6])
     assert recall_of_significant_genes(predicted, OBSERVED) == 2 / 4
-    assert numbers_of_significant_genes(predicted, OBSERVED) == (3, 4)
-    assert numbers_of_significant_genes(predicted, OBSERVED, fdr=1.0) == (8, 8)
 
 
 def test_everything_significant_is_caught_by_precision_alone():
@@ -223,45 +216,3 @@ def test_classifier_edge_cases(metric):
     assert math.isnan(metric(OBSERVED, found(np.ones(8), range(8))))
     with pytest.raises(ValueError, match="`smallest` from 0 to 1, found"):
         metric(OBSERVED, OBSERVED, smallest=-1e-3)
-
-
-# Scores
-
-
-def with_scores(*scores):
-    ones = np.ones(len(scores))
-    return DifferentialExpression(ones, ones, ones, np.array(scores, dtype=float))
-
-
-def test_r2_by_hand():
-    predicted, observed = with_scores(0, 1, 3), with_scores(0, 1, 2)
-    assert r2_of_scores(predicted, observed) == pytest.approx(1 - 1 / 2)
-    assert r2_of_scores(predicted, observed, relative_to="predicted") == pytest.approx(1 - 1 / (14 / 3))
-    assert r2_of_scores(with_scores(1, 1, 1), observed) == 0
-    assert r2_of_scores(observed, observed) == 1
-
-
-def test_exaggeration_is_punished_relative_to_the_observed_alone():
-    wrong, observed = with_scores(1e3, 0, -1e3), with_scores(-1, 0, 1)
-    assert r2_of_scores(wrong, observed) < -1e5
-    assert abs(r2_of_scores(wrong, observed, relative_to="predicted")) < 0.01
-
-
-def test_r2_of_the_t_test(simulated):
-    control, cells, _ = simulated
-    first, again, nothing = (t_scores(c, control) for c in cells)
-    assert r2_of_scores(again, first) > 0.8 > 0.2 > r2_of_scores(nothing, first)
-
-
-def test_r2_edge_cases():
-    constant, varied = with_scores(2, 2), with_scores(0, 1)
-    assert math.isnan(r2_of_scores(varied, constant))
-    assert math.isnan(r2_of_scores(constant, varied, relative_to="predicted"))
-    with pytest.raises(ValueError, match="finite scores in `predicted`, found none"):
-        r2_of_scores(found([1, 1], []), varied)
-    with pytest.raises(ValueError, match="finite scores in `observed`, found infinite ones in 1 genes"):
-        r2_of_scores(varied, with_scores(0, np.inf))
-    with pytest.raises(ValueError, match="relative_to"):
-        r2_of_scores(varied, varied, relative_to="both")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="same genes"):
-        r2_of_scores(varied, with_scores(0, 1, 2))

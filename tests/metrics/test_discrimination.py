@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perturbflow.metrics import _discrimination
-from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score
+from perturbflow.metrics import _discrimination, centroid_accuracy, discrimination_score
 
 DISTANCES = ["l1", "l2", "cosine"]
 CONVENTIONS = ["cell_eval", "cell_eval2"]

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from perturbflow.metrics import dynamic_range_fraction, pooled_dynamic_range_fraction
+from perturbflow.metrics import dynamic_range_fraction
+from perturbflow.metrics._dynamic_range import pooled_dynamic_range_fraction
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
-from perturbflow.metrics import _energy, energy_distance
+from perturbflow.metrics import _distances, energy_distance
 from perturbflow.metrics._distances import pair_sum_within
 from perturbflow.metrics._energy import energy_distance_to
 from perturbflow.metrics._mmd import mmd_to
@@ -127,7 +127,7 @@ def test_reference_term_is_computed_once(monkeypatch):
         sizes.append(len(x))
         return pair_sum_within(kernel, x, centre=centre)
 
-    monkeypatch.setattr(_energy, "pair_sum_within", counted)
+    monkeypatch.setattr(_distances, "pair_sum_within", counted)
     distance = energy_distance_to(y)
     assert [distance(x) for x in predictions] == expected
     assert sizes == [9, 6, 7, 8]

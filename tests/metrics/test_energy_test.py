@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import sparse
+from scipy.spatial.distance import cdist
 
 from perturbflow.metrics import energy_distance
-from perturbflow.metrics._energy_test import EnergyTest, energy_test
+from perturbflow.metrics._energy_test import EnergyTest, energy_test_of
 
 
 def samples(seed, *, shift=0.0, n=15, m=12):
@@ -13,12 +13,14 @@ def samples(seed, *, shift=0.0, n=15, m=12):
     return rng.normal(size=(n, 5)), rng.normal(shift, size=(m, 5)), rng
 
 
+def energy_test(x, y, *, rng, n_permutations=200):
+    both = np.concatenate([x, y])
+    return energy_test_of(cdist(both, both), len(x), n_permutations=n_permutations, rng=rng)
+
+
 def test_the_statistic_is_the_energy_distance():
     x, y, rng = samples(0, shift=0.3)
     assert energy_test(x, y, rng=rng).energy_distance == pytest.approx(energy_distance(x, y), abs=1e-12)
-    both = [sparse.csr_matrix(np.where(np.abs(cells) > 1, cells, 0)) for cells in (x, y)]
-    dense = energy_test(*(cells.toarray() for cells in both), rng=np.random.default_rng(0))
-    assert energy_test(*both, rng=np.random.default_rng(0)) == dense
 
 
 def test_p_values_are_uniform_for_equal_laws_and_small_for_different_ones():
@@ -49,14 +51,3 @@ def test_cells_needed_are_inversely_proportional_to_the_distance():
     assert EnergyTest(0.1, 0.2, 0.1).cells_needed(100) == 165
     assert EnergyTest(0.2, 0.2, 0.1).cells_needed(100) == 83
     assert EnergyTest(-0.1, 0.9, 0.1).cells_needed(100) == np.inf
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"n_permutations": 0}, "at least 1 permutation"), ({"x": np.ones((1, 5))}, "at least 2 cells")],
-)
-def test_bad_input(change, message):
-    x, y, rng = samples(0)
-    options = {"x": x, "y": y, "rng": rng} | change
-    with pytest.raises(ValueError, match=message):
-        energy_test(**options)

@@ -6,15 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from perturbflow.metrics import cosine_of_mean_effects, rmse_mean
-from perturbflow.metrics._errors import (
+from perturbflow.metrics import (
+    Moments,
+    cosine_of_mean_effects,
     mae_of_mean_effects,
-    mae_of_means,
     mse_of_mean_effects,
-    mse_of_means,
     pearson_of_mean_effects,
 )
-from perturbflow.metrics._moments import Moments
 
 EFFECTS = [mse_of_mean_effects, mae_of_mean_effects, pearson_of_mean_effects]
 ERRORS = [mse_of_mean_effects, mae_of_mean_effects]
@@ -33,9 +31,6 @@ def clouds():
 def test_definitions(clouds):
     x, y, control, own = (cells.mean(axis=0) for cells in clouds)
     cells_x, cells_y, cells_control, cells_own = clouds
-    assert mse_of_means(cells_x, cells_y) == pytest.approx(((x - y) ** 2).sum() / 12, abs=1e-12)
-    assert mse_of_means(cells_x, cells_y) == pytest.approx(rmse_mean(cells_x, cells_y) ** 2, abs=1e-12)
-    assert mae_of_means(cells_x, cells_y) == pytest.approx(abs(x - y).sum() / 12, abs=1e-12)
 
     for reference, keywords in ((control, {}), (own, {"predicted_control": cells_own})):
         difference = (x - reference) - (y - control)
@@ -48,8 +43,9 @@ def test_definitions(clouds):
 
 def test_controls_cancel_in_the_error_of_effects(clouds):
     x, y, control, _ = clouds
-    assert mse_of_mean_effects(x, y, control) == pytest.approx(mse_of_means(x, y), abs=1e-12)
-    assert mae_of_mean_effects(x, y, control) == pytest.approx(mae_of_means(x, y), abs=1e-12)
+    error = x.mean(axis=0) - y.mean(axis=0)
+    assert mse_of_mean_effects(x, y, control) == pytest.approx(np.mean(error**2), abs=1e-12)
+    assert mae_of_mean_effects(x, y, control) == pytest.approx(np.mean(abs(error)), abs=1e-12)
 
 
 def test_predicted_controls_hide_an_error_that_they_share(clouds):
@@ -64,7 +60,6 @@ def test_predicted_controls_hide_an_error_that_they_share(clouds):
 
 def test_perfect_prediction(clouds):
     _, y, control, _ = clouds
-    assert mse_of_means(y, y) == mae_of_means(y, y) == 0
     assert mse_of_mean_effects(y, y, control) == mae_of_mean_effects(y, y, control) == 0
     assert pearson_of_mean_effects(y, y, control) == pytest.approx(1.0, abs=1e-12)
 
@@ -76,8 +71,6 @@ def test_moments_stand_for_cells(function, clouds):
     moments = [Moments.of(cells) for cells in clouds]
     assert function(*moments[:3], predicted_control=moments[3]) == expected
     assert function(sparse.csr_matrix(x), moments[1], control, predicted_control=own) == pytest.approx(expected)
-    assert mse_of_means(moments[0], y) == mse_of_means(x, y)
-    assert mae_of_means(x, moments[1]) == mae_of_means(x, y)
 
 
 @settings(max_examples=30, deadline=None)
@@ -124,15 +117,6 @@ def test_bad_input_is_named(function, clouds):
         function(x, y, control, predicted_control=np.full((2, 12), np.nan))
     with pytest.raises(ValueError, match=r"at least 1 cells and 1 gene in `x`, found shape \(0, 12\)"):
         function(x[:0], y, control)
-
-
-@pytest.mark.parametrize("function", [mse_of_means, mae_of_means])
-def test_bad_means_are_named(function, clouds):
-    x, y, *_ = clouds
-    with pytest.raises(ValueError, match="'y': 11"):
-        function(x, y[:, :11])
-    with pytest.raises(ValueError, match="finite values in `y`"):
-        function(x, np.where(y == y.max(), np.inf, y))
 
 
 @pytest.mark.parametrize("function", ERRORS)

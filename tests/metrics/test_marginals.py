@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.metrics._marginals import error_of_variances, error_of_zero_fractions
-from perturbflow.metrics._moments import Moments
+from perturbflow.metrics import Moments, error_of_variances, error_of_zero_fractions
 
 FUNCTIONS = [error_of_zero_fractions, error_of_variances]
 CONTAINERS = [np.asfortranarray, sparse.csr_matrix, sparse.csc_matrix, sparse.coo_array]

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from perturbflow.metrics import _pseudobulk
-from perturbflow.metrics._pseudobulk import pseudobulk_moments
+from perturbflow.metrics import _pseudobulk, pseudobulk_moments
 
 
 @pytest.fixture

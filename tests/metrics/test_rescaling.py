@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbflow.metrics._rescaling import CHALLENGE_SCALES, Scale, challenge_score
+from perturbflow.metrics import challenge_score
+from perturbflow.metrics._rescaling import CHALLENGE_SCALES, Scale
 
 PDS, ERROR, CHANGE = "pds_cosine", "expr_mse_unbiased_capped_norm", "de_wilcoxon_lfc_nmae"
 LOWER_IS_BETTER = {ERROR, CHANGE}

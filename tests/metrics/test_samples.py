@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from perturbflow.metrics import (
-    Moments,
-    PrincipalComponents,
-    _samples,
-    energy_distance,
-    sliced_wasserstein,
-    wasserstein_of_genes,
-)
+from perturbflow.metrics import Moments, _samples, energy_distance, sliced_wasserstein, wasserstein_of_genes
 from perturbflow.metrics._clouds import energy_distance_of
+from perturbflow.metrics._principal_components import PrincipalComponents
 from perturbflow.metrics._samples import Sample, Space, distances_together
 from perturbflow.metrics._wasserstein import root_mean_square_distance, sum_of_distances
 

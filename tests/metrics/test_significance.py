@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from perturbflow.metrics._differential_expression import DifferentialExpression
-from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
+from perturbflow.metrics import DifferentialExpression, jaccard_of_significant_genes, relative_error_of_log_fold_changes
 
 
 def expression(change, adjusted):

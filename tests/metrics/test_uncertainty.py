@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from perturbflow.metrics import interval_coverage
+from perturbflow.metrics._uncertainty import interval_coverage
 
 
 def predictions(*, factor=1.0, noise=0.0, seed=0, shape=(5, 20_000)):

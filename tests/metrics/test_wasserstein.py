@@ -8,8 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 from scipy.stats import norm, wasserstein_distance
 
-from perturbflow.metrics import _wasserstein
-from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
+from perturbflow.metrics import _wasserstein, sliced_wasserstein, wasserstein_of_genes
 
 FUNCTIONS = [wasserstein_of_genes, sliced_wasserstein]
 

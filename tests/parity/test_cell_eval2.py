@@ -16,23 +16,24 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.metrics._correlations import agreement_of_correlations
-from perturbflow.metrics._count_tests import WilcoxonOfCounts
-from perturbflow.metrics._covariances import concordance_of_correlations, leading_eigenvalue_ratio
-from perturbflow.metrics._differential_expression import DifferentialExpression
-from perturbflow.metrics._directions import (
+from perturbflow.metrics import (
+    DifferentialExpression,
+    Moments,
+    Panel,
+    WilcoxonOfCounts,
+    agreement_of_correlations,
+    challenge_score,
     direction_fidelity,
     direction_fidelity_yield,
     direction_reach,
-    direction_yield,
+    discrimination_score,
+    jaccard_of_significant_genes,
+    pseudobulk_moments,
+    relative_error_of_log_fold_changes,
+    unbiased_mse,
 )
-from perturbflow.metrics._discrimination import discrimination_score
-from perturbflow.metrics._moments import Moments
-from perturbflow.metrics._panel import Panel
-from perturbflow.metrics._pseudobulk import pseudobulk_moments
-from perturbflow.metrics._rescaling import CHALLENGE_SCALES, challenge_score
-from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
-from perturbflow.metrics._unbiased_errors import pooled_unbiased_mse, unbiased_effect_sizes, unbiased_mses
+from perturbflow.metrics._rescaling import CHALLENGE_SCALES
+from perturbflow.metrics._unbiased_errors import pooled_unbiased_mse, unbiased_effect_sizes
 
 REASON = "the reference implementation, and what it reads"
 ad, pd, pl = (pytest.importorskip(name, reason=REASON) for name in ("anndata", "pandas", "polars"))
@@ -137,8 +138,8 @@ def test_unbiased_errors(screens, thinned):
     predicted = {name: block[::thinned] for name, block in predicted.items()}  # fewer cells: the caps bind
     panel = panel_of(predicted, observed)
     error, capped, size = reference_errors(predicted, observed)
-    assert_close(unbiased_mses(panel), error)
-    assert_close(unbiased_mses(panel, capped=True), capped)
+    assert_close(unbiased_mse(panel), error)
+    assert_close(unbiased_mse(panel, capped=True), capped)
     assert_close(unbiased_effect_sizes(panel), size)
     assert np.abs(error - capped).max() > 0.01
 
@@ -147,15 +148,15 @@ def test_one_prediction_for_all_conditions(screens):
     predicted, observed = screens
     same = dict.fromkeys(predicted, predicted[CONDITIONS[0]])
     _, capped, _ = reference_errors(same, observed)
-    assert_close(unbiased_mses(panel_of(same, observed), capped=True), capped)
+    assert_close(unbiased_mse(panel_of(same, observed), capped=True), capped)
 
 
 def test_noise_of_the_target_is_not_subtracted(screens):
     error, capped, size = reference_errors(*screens, genes=GENES)
     panel = panel_of(*screens, targets=TARGETS)
     whole = with_noise_of_targets(panel)
-    assert_close(unbiased_mses(whole), error)
-    assert_close(unbiased_mses(whole, capped=True), capped)
+    assert_close(unbiased_mse(whole), error)
+    assert_close(unbiased_mse(whole, capped=True), capped)
 
     noise_control = panel.control.variance / panel.control.n_cells
     left_out = [
@@ -180,8 +181,8 @@ def test_unbiased_errors_of_log_normalised_cells():
     x, y = ([Moments.of(side[name]) for name in "abc"] for side in (guesses, groups))
     panel = Panel(x, y, Moments.of(groups[CONTROL]))
     for metric, found in (
-        (reference_delta.mse_unbiased, unbiased_mses(panel)),
-        (reference_delta.mse_unbiased_capped, unbiased_mses(panel, capped=True)),
+        (reference_delta.mse_unbiased, unbiased_mse(panel)),
+        (reference_delta.mse_unbiased_capped, unbiased_mse(panel, capped=True)),
         (reference_delta.distance_unbiased, unbiased_effect_sizes(panel)),
     ):
         assert_close(found, list(metric(comparator="lognorm", **sides).values()))
@@ -216,7 +217,6 @@ DIFFERENTIAL = [
     pytest.param(jaccard_of_significant_genes, reference_de.de_sig_jaccard, id="jaccard"),
     pytest.param(relative_error_of_log_fold_changes, reference_de.de_lfc_nmae, id="lfc_nmae"),
     pytest.param(direction_fidelity, reference_direction.de_direction_fidelity_raw, id="fidelity"),
-    pytest.param(direction_yield, reference_direction.de_direction_yield_raw, id="yield"),
     pytest.param(direction_fidelity_yield, reference_direction.de_direction_fidelity_yield_raw, id="fidelity_yield"),
     pytest.param(
         direction_reach, lambda p: reference_direction.de_direction_reach(p, corrected=False), id="direction_reach"
@@ -288,17 +288,6 @@ def test_correlations_of_genes(seed):
     y, x = cell_blocks(seed)
     expected = reference_cells.cov_agreement(y, x)
     assert agreement_of_correlations(x, y, n_top=30) == pytest.approx(expected["corr"], abs=1e-6)
-    assert leading_eigenvalue_ratio(x, y) == pytest.approx(expected["eig_ratio"], abs=1e-6)
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("level", "significance"), [(None, "none"), (0.05, "intersection")])
-def test_concordance_of_correlations(seed, level, significance):
-    y, x = cell_blocks(seed)
-    y[:, 3] = 0.1  # a constant gene counts on neither side
-    expected = reference_cells.ccc_all_genes(y, x, device="cpu", significance=significance)
-    # The reference multiplies in float32.
-    assert concordance_of_correlations(x, y, level=level) == pytest.approx(expected, abs=2e-6)
 
 
 def test_a_gene_that_the_prediction_holds_constant():
@@ -306,7 +295,6 @@ def test_a_gene_that_the_prediction_holds_constant():
     y, x = cell_blocks(0)
     x[:, 0] = 2.0
     expected = reference_cells.cov_agreement(y[:, 1:], x[:, 1:])
-    assert leading_eigenvalue_ratio(x, y) == pytest.approx(expected["eig_ratio"], abs=1e-6)
     assert agreement_of_correlations(x, y, n_top=30) < expected["corr"] - 0.01
 
 
@@ -339,8 +327,8 @@ def own_values(predicted, observed):
         "pds_cosine": discrimination_score(
             panel.predicted_effects, panel.observed_effects, distance="cosine", targets=TARGETS
         ),
-        "expr_mse_unbiased": unbiased_mses(panel),
-        "expr_mse_unbiased_capped": unbiased_mses(panel, capped=True),
+        "expr_mse_unbiased": unbiased_mse(panel),
+        "expr_mse_unbiased_capped": unbiased_mse(panel, capped=True),
     }
     differential = {
         "direction_fidelity_yield_raw": direction_fidelity_yield,
@@ -374,7 +362,7 @@ def test_the_preset(screens, preset_values):
         assert_close(found, [expected.get(c, np.nan) for c in CONDITIONS], err_msg=metric)
         assert np.nanmean(found) == pytest.approx(aggregate[metric], abs=1e-6)
     sizes = dict(frame.filter(pl.col("metric") == "expr_distance_unbiased").select("perturbation", "value").iter_rows())
-    expected_error = unbiased_mses(panel, capped=True).sum() / sum(sizes.values())
+    expected_error = unbiased_mse(panel, capped=True).sum() / sum(sizes.values())
     assert expected_error == pytest.approx(aggregate["expr_mse_unbiased_capped_norm"], abs=1e-6)
     # A sum over many genes hardly notices the noise of the targets, even among 200 genes.
     assert pooled_unbiased_mse(panel_of(*screens, targets=TARGETS)) == pytest.approx(expected_error, abs=0.02)

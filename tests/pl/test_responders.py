@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.metrics import fraction_of_responders
+from perturbflow.metrics._response_axis import ResponseAxis, responding_share
 from perturbflow.pl import responders
 from perturbflow.pl._predictions import read_comparison
 
@@ -19,7 +19,9 @@ def test_fractions_are_those_of_the_metric(adata):
     of_type = {"cell_type": str(adata.obs["cell_type"].cat.categories[0])}
     ax: Any = responders(adata, adata.uns["label"], covariates=of_type)
     cells = read_comparison(adata, adata.uns["label"], covariates=of_type, key="predicted").sources()
-    expected = [fraction_of_responders(values, cells["observed"], cells["control"]) for values in cells.values()]
+    axis = ResponseAxis.of(cells["observed"], cells["control"])
+    scores = {name: axis.scores(values) for name, values in cells.items()}
+    expected = [responding_share(values, scores["control"], 0.95) for values in scores.values()]
     assert legend(ax) == [
         f"{name}: {100 * fraction:.0f} % respond" for name, fraction in zip(cells, expected, strict=True)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from perturbflow.datasets._dynamical_systems import HELD_LEVEL as HELD_LEVEL
+from perturbflow.datasets._dynamical_systems import STIFFNESS as STIFFNESS
 from perturbflow.datasets._dynamical_systems import lorenz96, second_order_system
 from perturbflow.datasets._hematopoiesis import hematopoiesis
 from perturbflow.datasets._hill_network import hill_network

@@ -1,1 +1,25 @@
-"""What `tl.evaluate` does: conditions, predictors, scores of a condition, of a context, tables, verdicts."""
+"""Evaluation on arrays: predictions beside real cells, simple baselines and two bounds.
+
+:func:`perturbflow.tl.evaluate` does all of it for an AnnData. Here are its parts: :func:`score_cells` for predicted cells
+that are arrays, :func:`score_samplers` for models that predict from control cells, and :func:`summary_table` for the means
+of their scores with intervals.
+"""
+
+from __future__ import annotations
+
+from perturbflow.evaluation._baselines import fitted_baselines
+from perturbflow.evaluation._conditions import Condition
+from perturbflow.evaluation._registered import judged_conditions, registered_cells
+from perturbflow.evaluation._score_cells import score_cells
+from perturbflow.evaluation._score_samplers import score_samplers
+from perturbflow.evaluation._tables import summary_table
+
+__all__ = [
+    "Condition",
+    "fitted_baselines",
+    "judged_conditions",
+    "registered_cells",
+    "score_cells",
+    "score_samplers",
+    "summary_table",
+]

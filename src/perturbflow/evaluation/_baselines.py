@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perturbflow.baselines import BASELINES, AdditiveHurdle, FeatureRidge
 from perturbflow.baselines._group_effects import GroupEffects, group_effects
 from perturbflow.baselines._shifted_controls import ShiftedControls
+from perturbflow.evaluation._metrics import check_names
 from perturbflow.evaluation._tables import FLOOR
 from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums
 
@@ -35,7 +36,22 @@ def fitted_baselines(
     Returns
     -------
     The fitted baselines by name.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cells = CellData(np.array([[0.0], [0.0], [2.0]]), np.array([[0.0], [0.0], [1.0]]), np.zeros((3, 0), dtype=int))
+    >>> fitted = fitted_baselines(["mean effect"], cells)
+    >>> controls, dose, context = np.zeros((2, 1), np.float32), np.ones(1, np.float32), np.zeros(0, int)
+    >>> fitted["mean effect"].sample(controls, dose, context, rng=np.random.default_rng(0)).tolist()
+    [[2.0], [2.0]]
     """
+    check_names(names, BASELINES, name="names")
     sums = cells if isinstance(cells, GroupSums) else GroupSums.of(cells)
     effects: GroupEffects | None = None
     prior: AdditiveHurdlePrior | None = None

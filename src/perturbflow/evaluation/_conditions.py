@@ -25,7 +25,29 @@ Cells: TypeAlias = CellData | Screen
 
 @dataclass(frozen=True)
 class Condition:
-    """One perturbation in one context and split, with the rows of its real cells and of the controls to start from."""
+    """One perturbation in one context and split, with the rows of its real cells and of the controls to start from.
+
+    Attributes
+    ----------
+    labels
+        Names: ``split``, ``perturbation`` and what else tells conditions apart.
+    perturbation
+        Dose of every perturbation component (P,).
+    covariates
+        Codes of the covariates (K,), the context.
+    rows
+        Rows of the real cells.
+    control_rows
+        Rows of the controls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = {"split": "test", "perturbation": "A"}
+    >>> one = Condition(labels, np.ones(1, np.float32), np.zeros(0, np.int64), np.arange(5, 9), np.arange(5))
+    >>> one.block
+    ('test', ())
+    """
 
     labels: Mapping[str, str]
     perturbation: NDArray[np.float32]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perturbflow.evaluation._jobs import InOrder
-from perturbflow.evaluation._pairs import OF_PAIRS, Pair
-from perturbflow.metrics import METRICS, Metric
+from perturbflow.metrics import Metric
 from perturbflow.metrics._calibrated_scale import interpolated_duplicate
 from perturbflow.metrics._clouds import Cloud, CloudScores, energy_distance_of
+from perturbflow.metrics._comparison import Comparison, Pair
 from perturbflow.metrics._moments import Moments
 from perturbflow.metrics._panel import Panel
 from perturbflow.metrics._samples import Sample
@@ -20,10 +20,6 @@ from perturbflow.metrics._samples import Sample
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CLOUD_METRICS = ("energy_distance", "mmd", "energy_loss")  # from one pass over the pairs
-RANKS_IN_COMPONENTS = {"rank_of_cosine_in_components", "rank_of_energy_in_components"}
-IN_COMPONENTS = RANKS_IN_COMPONENTS | {name for name, metric in METRICS.items() if metric.kind == "components"}
-STRENGTH = "pearson_of_energy_distances"
 N_HALVINGS = 5
 N_HALVINGS_DIFFERENTIAL = 2  # tests of every gene cost more than all the rest
 
@@ -89,13 +85,12 @@ class Judge:
     def __init__(self, real: Sample, controls: Controls, metrics: Sequence[Metric]) -> None:
         self.real, self.controls = real, controls
         self._wanted = metrics
-        self._metrics = [metric for metric in metrics if metric.kind not in {"panel", "screen"}]
-        kinds = {metric.kind for metric in metrics}
-        self._test = controls.test if kinds & {"differential", "screen"} else None
-        names = {metric.name for metric in metrics}
-        self._keeps_components = bool(names & RANKS_IN_COMPONENTS)
-        self._measures_strength = STRENGTH in names
-        self.cloud = Cloud(real) if any(metric.name in CLOUD_METRICS for metric in self._metrics) else None
+        self._metrics = [metric for metric in metrics if metric.scope == "condition"]
+        needs = needs_of(metrics)
+        self._test = controls.test if "tests" in needs else None
+        self._keeps_components = "components" in needs_of(metric for metric in metrics if metric.scope == "panel")
+        self._measures_strength = "strengths" in needs
+        self.cloud = Cloud(real) if "cloud" in needs else None
         self.test = None if self._test is None else self._test(real.cells)
         self._strength = self._strength_of(real)
         self._known: dict[tuple[Sample, Sample | None], Judged] = {}
@@ -118,21 +113,14 @@ class Judge:
         if self._test is not None:
             n_cells = len(self.real)
             test = self._test(x.cells if len(x) <= n_cells else x.cells[np.sort(rng.choice(len(x), n_cells, False))])
-        pairs = [Pair(draw, self.real) for draw in dict.fromkeys((x, again or x))]
-        values = {}
-        for metric in self._metrics:
-            if cloud is not None and metric.name in CLOUD_METRICS:
-                value = getattr(cloud, metric.name)
-            elif metric.kind == "effect":
-                value = metric.function(predicted, self.real.moments, self.controls.sample.moments)
-            elif metric.kind == "differential":
-                value = metric.function(test, self.test)
-            elif metric.kind == "response":
-                control = self.controls.sample.cells
-                value = np.mean([metric.function(pair.predicted.cells, pair.real.cells, control) for pair in pairs])
-            else:
-                value = np.mean([_value(metric, pair) for pair in pairs])
-            values[metric.name] = float(value)
+        comparison = Comparison(
+            (predicted, self.real.moments, self.controls.sample.moments),
+            control=self.controls.sample.cells,
+            pairs=[Pair(draw, self.real) for draw in dict.fromkeys((x, again or x))],
+            tests=None if test is None else (test, self.test),
+            cloud=cloud,
+        )
+        values = {metric.name: metric.value(comparison) for metric in self._metrics}
         strengths = (_significant(test, self.test), (self._strength_of(x), self._strength))
         components: Sequence[Any] = [(x.components, self.real.components)] if self._keeps_components else []
         adjusted = [None if test is None else test.adjusted]
@@ -148,8 +136,8 @@ class Judge:
             order = rng.permutation(len(self.real))
             half, other = (self.real.part(np.sort(rows)) for rows in np.split(order, [len(self.real) // 2]))
             few = k < N_HALVINGS_DIFFERENTIAL
-            metrics = [one for one in self._wanted if few or one.kind not in {"differential", "screen"}]
-            metrics = [one for one in metrics if k == 0 or one.name != STRENGTH]  # one value for all conditions
+            metrics = [one for one in self._wanted if few or "tests" not in one.needs]
+            metrics = [one for one in metrics if k == 0 or "strengths" not in one.needs]  # one value for all conditions
             judged.append(Judge(other, self.controls, metrics).judge(half, rng=rng))
         names = [metric.name for metric in self._metrics]
         values = {name: [one.values[name] for one in judged if name in one.values] for name in names}
@@ -162,12 +150,9 @@ class Judge:
         )
 
 
-def _value(metric: Metric, pair: Pair) -> float:
-    """Value of a metric of distributions or of components; one that is not known here gets cells."""
-    if metric.name in OF_PAIRS:
-        return OF_PAIRS[metric.name](pair)
-    sides = pair.predicted, pair.real
-    return float(metric.function(*(side.components if metric.kind == "components" else side.cells for side in sides)))
+def needs_of(metrics: Iterable[Metric]) -> frozenset[str]:
+    """Return all that some metrics need."""
+    return frozenset().union(*(metric.needs for metric in metrics))
 
 
 def _significant(*tests: Any) -> tuple[float, float]:
@@ -202,7 +187,7 @@ def with_panels(
     in_order
         What maps a function over models.
     """
-    wanted = [metric for metric in metrics if metric.kind == "panel"]
+    wanted = [metric for metric in metrics if metric.scope == "panel"]
     groups: dict[tuple[int, ...], list[list[Judged]]] = {}
     places: dict[tuple[int, ...], list[int]] = {}
     for model in dict.fromkeys(name for one in judged for name in one) if wanted else ():
@@ -237,8 +222,8 @@ def _panel_values(
     has_components = all(len(one.components) > k for one in members)
     components = tuple(zip(*(one.components[k] for one in members), strict=True)) if has_components else ()
     panel = Panel(predicted, observed, control, targets, components)
-    wanted = [metric for metric in metrics if has_components or metric.name not in RANKS_IN_COMPONENTS]
-    return {metric.name: metric.function(panel) for metric in wanted}
+    wanted = [metric for metric in metrics if has_components or "components" not in metric.needs]
+    return {metric.name: metric.value(panel) for metric in wanted}
 
 
 def interpolated(ceilings: Sequence[Judged], metrics: Sequence[Metric], controls: Controls) -> list[Judged | None]:
@@ -260,7 +245,7 @@ def interpolated(ceilings: Sequence[Judged], metrics: Sequence[Metric], controls
     -------
     Scores with the pairs for further metrics, or None where genes were not tested.
     """
-    wanted = [metric for metric in metrics if metric.kind == "effect"]
+    wanted = [metric for metric in metrics if metric.scope == "condition" and metric.needs == {"moments"}]
     tested = range(max((len(one.adjusted) for one in ceilings), default=0))
     everything = [np.mean([one.pairs[k][0].mean for one in ceilings if len(one.pairs) > k], axis=0) for k in tested]
     found: list[Judged | None] = []
@@ -273,7 +258,7 @@ def interpolated(ceilings: Sequence[Judged], metrics: Sequence[Metric], controls
             mean = interpolated_duplicate(half.mean, everything[k], adjusted)
             pairs.append((Moments(half.n_cells, mean, half.variance), rest))
         values = {
-            metric.name: _mean([float(metric.function(x, y, controls.sample.moments)) for x, y in pairs])
+            metric.name: _mean([metric.value(Comparison((x, y, controls.sample.moments))) for x, y in pairs])
             for metric in wanted
         }
         found.append(Judged(values, pairs) if pairs else None)

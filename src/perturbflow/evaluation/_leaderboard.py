@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from perturbflow._checks import check_key, check_one_of, check_unique_names
 from perturbflow.baselines import BASELINES
-from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, FRACTION, HARM
+from perturbflow.evaluation._tables import CEILING, CHALLENGE, DUPLICATE, FLOOR, FRACTION, HARM
 from perturbflow.metrics import METRICS, SUITES
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def splits_of(table: pd.DataFrame, split: str | None) -> list[str]:
 
 def metrics_in(table: pd.DataFrame, metrics: str | Sequence[str] | None) -> list[str]:
     """Metrics to show: those of the table, or those asked for, of which a suite may have more than the table."""
-    present = [metric for metric in dict.fromkeys(map(str, table["metric"])) if metric not in {FRACTION, *HARM}]
+    present = [
+        metric for metric in dict.fromkeys(map(str, table["metric"])) if metric not in {FRACTION, CHALLENGE, *HARM}
+    ]
     if metrics is None:
         return present
     if isinstance(metrics, str):
@@ -155,7 +157,7 @@ def by_mean_rank(boards: Sequence[Leaderboard]) -> list[str]:
 
 def higher_is_better(metric: str) -> bool:
     """Direction of a metric of the summary."""
-    return metric not in HARM and (metric == FRACTION or METRICS[metric].higher_is_better)
+    return metric not in HARM and (metric in {FRACTION, CHALLENGE} or METRICS[metric].higher_is_better)
 
 
 def is_own(model: str) -> bool:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from perturbflow.evaluation._conditions import Cells, Condition, dense, draw, generator
 from perturbflow.evaluation._jobs import jobs
-from perturbflow.evaluation._judge import IN_COMPONENTS, STRENGTH, Controls, Judge, Judged, interpolated, with_panels
+from perturbflow.evaluation._judge import Controls, Judge, Judged, interpolated, needs_of, with_panels
 from perturbflow.evaluation._metrics import with_base
 from perturbflow.evaluation._predictors import MIN_CELLS
 from perturbflow.evaluation._recognition import Recognition, Samples
@@ -112,8 +112,8 @@ def score_all(
     -------
     The results. Cells of one condition and profiles of one block are in memory at a time.
     """
-    kinds = {metric.kind for metric in settings.wanted}
-    components = _components(cells, conditions, settings) if IN_COMPONENTS & {*settings.metrics} else None
+    needs = needs_of(settings.wanted)
+    components = _components(cells, conditions, settings) if "components" in needs else None
     rows: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
@@ -126,9 +126,9 @@ def score_all(
             control_cells = dense(cells, chosen)
             controls = Controls(
                 Sample(control_cells, Space(control_cells.mean(axis=0, dtype=np.float64), components)),
-                WilcoxonAgainst(control_cells, base=settings.log_base) if kinds & {"differential", "screen"} else None,
+                WilcoxonAgainst(control_cells, base=settings.log_base) if "tests" in needs else None,
             )
-            if STRENGTH in settings.metrics:
+            if "strengths" in needs:
                 controls.sample.mean_distance  # noqa: B018 (once, before several threads ask for it)
             judged: list[dict[str, Judged]] = []
             sizes: list[int] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perturbflow.evaluation._tables import CEILING, DUPLICATE, best_of, interval
-from perturbflow.metrics._panel import Strengths
+from perturbflow.metrics import Strengths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def screen_rows(
     Rows as of :func:`perturbflow.evaluation._tables.summary_table`.
     """
     rows = []
-    wanted = [metric for metric in metrics if metric.kind == "screen"]
+    wanted = [metric for metric in metrics if metric.scope == "dataset"]
     for split, by_model in strengths.items() if wanted else ():
         known = {name: np.asarray(np.isfinite(values).any(axis=(1, 2))) for name, values in by_model.items()}
         known = {name: where for name, where in known.items() if where.any()}  # the interpolated duplicate is a mean
@@ -91,10 +91,10 @@ def _values(
     if known.all():
         drawn_strengths = strengths[drawn]
         predicted, observed = (Strengths(*np.moveaxis(drawn_strengths[..., side], -1, 0)) for side in range(2))
-        return np.asarray(metric.function(predicted, observed), dtype=np.float64)
+        return np.asarray(metric.value((predicted, observed)), dtype=np.float64)
     for place, conditions in enumerate(drawn):
         of_model = strengths[conditions[known[conditions]]]
         if len(of_model):
             predicted, observed = (Strengths(*of_model[..., side].T) for side in range(2))
-            found[place] = metric.function(predicted, observed)
+            found[place] = metric.value((predicted, observed))
     return found

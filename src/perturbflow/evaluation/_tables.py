@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from perturbflow.metrics import METRICS, pooled_dynamic_range_fraction
+from perturbflow.metrics import METRICS
+from perturbflow.metrics._dynamic_range import pooled_dynamic_range_fraction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,7 @@ FLOOR = "control cells"
 CEILING = "ceiling"
 DUPLICATE = "interpolated duplicate"
 FRACTION = "dynamic_range_fraction"
+CHALLENGE = "challenge_score"
 PRIOR = "moved controls"  # the flow without its network
 # Shares of conditions that a model has made worse than these are, and the columns of the verdicts that say which.
 HARM = {"harm_against_controls": ("worse_than_controls", FLOOR), "harm_against_prior": ("worse_than_prior", PRIOR)}
@@ -60,6 +62,20 @@ def summary_table(
     One row per split, model and metric: ``mean``, ``sd``, ``n_conditions``, ``lower`` and ``upper`` (percentile
     bootstrap over conditions, 95 %), ``best_baseline`` (by its mean), and ``difference``, ``difference_lower`` and
     ``difference_upper`` to it, paired over the conditions that both have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> rows = [
+    ...     ("test", name, model, "mmd", value)
+    ...     for name, *values in (("A", 0.1, 0.3), ("B", 0.2, 0.5))
+    ...     for model, value in zip(("mine", "mean effect"), values)
+    ... ]
+    >>> scores = pd.DataFrame(rows, columns=["split", "perturbation", "model", "metric", "value"])
+    >>> table = summary_table(scores, baselines=["mean effect"], n_resamples=100, rng=np.random.default_rng(0))
+    >>> table.set_index("model")[["mean", "difference"]].round(2).loc["mine"].tolist()
+    [0.15, -0.25]
     """
     rows = []
     labels = _labels(table)

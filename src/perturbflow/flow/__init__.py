@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from perturbflow.flow._batches import DeviceRows as DeviceRows
+from perturbflow.flow._batches import TrainingConditions as TrainingConditions
 from perturbflow.flow._calibration import Calibration
 from perturbflow.flow._condition import ConditionEncoder
 from perturbflow.flow._config import FlowConfig
@@ -13,6 +15,7 @@ from perturbflow.flow._gene_networks import GeneNetworks
 from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._grouping import Group, Grouping
 from perturbflow.flow._law_uncertainty import LawUncertainty
+from perturbflow.flow._model import PREDICTION_SETTINGS as PREDICTION_SETTINGS
 from perturbflow.flow._model import ConditionalFlow
 from perturbflow.flow._network import NETWORKS as NETWORKS
 from perturbflow.flow._network import ResidualMLP

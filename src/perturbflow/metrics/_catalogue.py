@@ -15,8 +15,14 @@ from perturbflow.metrics._calibrated import (
     weighted_r2,
 )
 from perturbflow.metrics._classifier import classifier_auroc
-from perturbflow.metrics._correlations import agreement_of_correlations, error_of_correlations
+from perturbflow.metrics._correlations import (
+    agreement_of_correlations,
+    agreement_of_pairs,
+    error_of_correlations,
+    error_of_pairs,
+)
 from perturbflow.metrics._cross_energy import cross_energy
+from perturbflow.metrics._dataset_agreement import pearson_of_energy_distances, spearman_of_numbers_of_significant_genes
 from perturbflow.metrics._differential import recall_of_top_genes
 from perturbflow.metrics._differential_agreement import (
     agreement_of_direction,
@@ -25,11 +31,9 @@ from perturbflow.metrics._differential_agreement import (
     recall_of_significant_genes,
     spearman_of_log_fold_changes,
 )
-from perturbflow.metrics._differential_expression import t_statistics
 from perturbflow.metrics._differential_scores import (
     auroc_of_significant_genes,
     average_precision_of_significant_genes,
-    share_explained,
 )
 from perturbflow.metrics._directions import direction_fidelity, direction_fidelity_yield, direction_reach
 from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score
@@ -40,22 +44,25 @@ from perturbflow.metrics._effects import (
     rmse_of_log_fold_changes,
     rmse_of_mean_effects,
 )
-from perturbflow.metrics._energy import energy_distance
+from perturbflow.metrics._energy import energy_distance, energy_loss
 from perturbflow.metrics._errors import mae_of_mean_effects, mse_of_mean_effects, pearson_of_mean_effects
 from perturbflow.metrics._marginals import error_of_variances, error_of_zero_fractions
 from perturbflow.metrics._mmd import mmd
-from perturbflow.metrics._moments import Moments
-from perturbflow.metrics._panel import Panel, Strengths
-from perturbflow.metrics._perturbench_energy import energy_loss
+from perturbflow.metrics._panel import Panel
 from perturbflow.metrics._principal_components import cosine_in_components, cross_cosine_in_components
-from perturbflow.metrics._profiles import pearson, spearman
 from perturbflow.metrics._rank import normalised_rank
-from perturbflow.metrics._registry import METRICS, Metric, register
+from perturbflow.metrics._registry import METRICS, Metric, of_pairs, register
 from perturbflow.metrics._responders import error_of_responders
 from perturbflow.metrics._response_programs import energy_in_programs, error_of_response_correlation
 from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
-from perturbflow.metrics._unbiased_errors import unbiased_mses
-from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
+from perturbflow.metrics._t_scores import r2_of_scores
+from perturbflow.metrics._unbiased_errors import unbiased_mse
+from perturbflow.metrics._wasserstein import (
+    root_mean_square_distance,
+    sliced_wasserstein,
+    sum_of_distances,
+    wasserstein_of_genes,
+)
 from perturbflow.screen._scale import natural_per_unit
 
 __all__ = ["METRICS"]
@@ -136,43 +143,43 @@ def _centroid_accuracy(panel: Panel) -> NDArray[np.float64]:
     return centroid_accuracy(panel.predicted_means, panel.observed_means)
 
 
-def _r2_of_scores(x: Moments, y: Moments, control: Moments) -> float:
-    predicted, observed = (t_statistics(side, control)[0] for side in (x, y))
-    return share_explained(predicted, observed, of=observed)
-
-
-def _spearman_of_numbers(predicted: Strengths, observed: Strengths) -> NDArray[np.float64]:
-    return spearman(predicted.n_significant, observed.n_significant)
-
-
-def _pearson_of_distances(predicted: Strengths, observed: Strengths) -> NDArray[np.float64]:
-    return pearson(predicted.energy_distance, observed.energy_distance)
-
-
 def _cosine_of_mean_components(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(cosine_in_components(x.mean(axis=0), y.mean(axis=0)))
 
+
+CLOUD, TESTS, COMPONENTS = (frozenset({word}) for word in ("cloud", "tests", "components"))
+STRENGTHS = TESTS | {"strengths"}
 
 LOWER, HIGHER = False, True
 
 for _metric in (
     # Distributions
     Metric("energy_distance", energy_distance, "distribution", LOWER, 0.0,
-           "Energy distance between predicted and real cells (unbiased)"),
+           "Energy distance between predicted and real cells (unbiased)",
+           shared=lambda one: one.cloud.energy_distance, needs=CLOUD),
     Metric("mmd", mmd, "distribution", LOWER, 0.0,
-           "Squared MMD between predicted and real cells (Gaussian kernels, unbiased)"),
+           "Squared MMD between predicted and real cells (Gaussian kernels, unbiased)",
+           shared=lambda one: one.cloud.mmd, needs=CLOUD),
     Metric("wasserstein_of_genes", wasserstein_of_genes, "distribution", LOWER, 0.0,
-           "Mean over genes of the Wasserstein distance between predicted and real values"),
+           "Mean over genes of the Wasserstein distance between predicted and real values",
+           shared=of_pairs(lambda pair: (
+               sum_of_distances(pair.predicted.by_gene, pair.real.by_gene) / pair.real.cells.shape[1]))),
     Metric("sliced_wasserstein", sliced_wasserstein, "distribution", LOWER, 0.0,
-           "Sliced Wasserstein distance of order 2 between predicted and real cells"),
+           "Sliced Wasserstein distance of order 2 between predicted and real cells",
+           shared=of_pairs(lambda pair: root_mean_square_distance(
+               pair.predicted.sorted_projections, pair.real.sorted_projections))),
     Metric("error_of_zero_fractions", error_of_zero_fractions, "distribution", LOWER, 0.0,
-           "Mean absolute error of the share of zeros over genes"),
+           "Mean absolute error of the share of zeros over genes",
+           shared=of_pairs(lambda pair: np.abs(pair.predicted.expressed - pair.real.expressed).mean())),
     Metric("error_of_variances", error_of_variances, "distribution", LOWER, 0.0,
-           "Error of the standard deviations over genes"),
+           "Error of the standard deviations over genes",
+           shared=of_pairs(lambda pair: error_of_variances(pair.predicted.moments, pair.real.moments))),
     Metric("agreement_of_correlations", agreement_of_correlations, "distribution", HIGHER, 1.0,
-           "Correlation of predicted with real gene-gene correlations"),
+           "Correlation of predicted with real gene-gene correlations",
+           shared=of_pairs(lambda pair: agreement_of_pairs(*pair.correlations))),
     Metric("error_of_correlations", error_of_correlations, "distribution", LOWER, 0.0,
-           "RMSE of gene-gene correlations"),
+           "RMSE of gene-gene correlations",
+           shared=of_pairs(lambda pair: error_of_pairs(*pair.correlations))),
     Metric("classifier_auroc", classifier_auroc, "distribution", LOWER, 0.5,
            "AUROC of a classifier that tells predicted from real cells by their neighbours"),
     Metric("energy_in_programs", energy_in_programs, "response", LOWER, 0.0,
@@ -182,9 +189,11 @@ for _metric in (
     Metric("error_of_responders", error_of_responders, "response", LOWER, 0.0,
            "Error of the fraction of cells that respond"),
     Metric("energy_loss", energy_loss, "distribution", LOWER, 0.0,
-           "Half the energy distance with the pairs of a cell with itself", f"{PERTURBENCH}: mmd_none"),
+           "Half the energy distance with the pairs of a cell with itself", f"{PERTURBENCH}: mmd_none",
+           shared=lambda one: one.cloud.energy_loss, needs=CLOUD),
     Metric("energy_loss_in_components", energy_loss, "components", LOWER, 0.0,
-           "The same in principal components", f"{PERTURBENCH}: mmd_pca"),
+           "The same in principal components", f"{PERTURBENCH}: mmd_pca",
+           shared=of_pairs(lambda pair: pair.energy_loss_in_components())),
     # Means
     Metric("rmse_of_mean_effects", rmse_of_mean_effects, "effect", LOWER, 0.0,
            "RMSE of the mean effect over genes", f"{PERTURBENCH}: rmse_average"),
@@ -206,11 +215,8 @@ for _metric in (
     Metric("recall_of_top_genes", recall_of_top_genes, "effect", HIGHER, 1.0,
            "Share of the 50 most changed genes that are among those predicted",
            f"{PERTURBENCH}: top_k_recall_scores"),
-    *(
-        Metric(f"overlap_of_top_genes{suffix}", partial(overlap_of_top_genes, n_top=k), "differential", HIGHER, 1.0,
-               f"Share of the {words} that are among as many predicted ones", f"{CELL_EVAL}: overlap_at_{k or 'N'}")
-        for k, suffix, words in ((None, "", "significant genes"), (100, "_100", "100 most changed significant genes"))
-    ),
+    Metric("overlap_of_top_genes", overlap_of_top_genes, "differential", HIGHER, 1.0,
+           "Share of the significant genes that are among as many predicted ones", f"{CELL_EVAL}: overlap_at_N"),
     Metric("precision_of_top_genes", precision_of_top_genes, "differential", HIGHER, 1.0,
            "Share of the predicted significant genes that are among as many real ones", f"{CELL_EVAL}: precision_at_N"),
     Metric("recall_of_significant_genes", recall_of_significant_genes, "differential", HIGHER, 1.0,
@@ -234,7 +240,7 @@ for _metric in (
            "How far down the real list directions are right", f"{CELL_EVAL2}: de_wilcoxon_direction_reach_raw"),
     Metric("direction_fidelity", direction_fidelity, "differential", HIGHER, 1.0,
            "Share of the predicted significant genes with the right sign", f"{CELL_EVAL2}: de_wilcoxon_direction_fidelity"),
-    Metric("r2_of_scores", _r2_of_scores, "effect", HIGHER, 1.0,
+    Metric("r2_of_scores", r2_of_scores, "effect", HIGHER, 1.0,
            "R2 of the t-scores of genes", f"{PERTURBENCH}: r2_score_scores, the other way round"),
     # Panels
     Metric("normalised_rank", _rank, "panel", LOWER, 0.0,
@@ -243,9 +249,11 @@ for _metric in (
     Metric("rank_of_log_fold_changes", _rank_of_log_fold_changes, "panel", LOWER, 0.0,
            "The same rank by the cosine of log fold changes", f"{PERTURBENCH}: cosine_logfc_rank"),
     Metric("rank_of_cosine_in_components", _rank_of_cosine_in_components, "panel", LOWER, 0.0,
-           "The same rank by the cosine in principal components", f"{PERTURBENCH}: cosine_pca_rank_average"),
+           "The same rank by the cosine in principal components", f"{PERTURBENCH}: cosine_pca_rank_average",
+           needs=COMPONENTS),
     Metric("rank_of_energy_in_components", _rank_of_energy_in_components, "panel", LOWER, 0.0,
-           "The same rank by the energy loss in principal components", f"{PERTURBENCH}: mmd_pca_rank"),
+           "The same rank by the energy loss in principal components", f"{PERTURBENCH}: mmd_pca_rank",
+           needs=COMPONENTS),
     Metric("centroid_accuracy", _centroid_accuracy, "panel", HIGHER, 1.0,
            "Share of other conditions that are farther from the prediction than its own", SYSTEMA),
     *(
@@ -263,14 +271,16 @@ for _metric in (
            "Weighted R2 against the mean of all perturbed cells", MILLER),
     Metric("pearson_against_centroids", _against_centroids, "panel", HIGHER, 1.0,
            "Correlation of what differs from the mean of all perturbations", SYSTEMA),
-    Metric("unbiased_mse", unbiased_mses, "panel", LOWER, 0.0,
+    Metric("unbiased_mse", unbiased_mse, "panel", LOWER, 0.0,
            "Squared error of the mean without what sampling adds to it", f"{CELL_EVAL2}: expr_mse_unbiased"),
-    Metric("unbiased_mse_capped", partial(unbiased_mses, capped=True), "panel", LOWER, 0.0,
+    Metric("unbiased_mse_capped", partial(unbiased_mse, capped=True), "panel", LOWER, 0.0,
            "The same, which dispersion of the prediction cannot lower", f"{CELL_EVAL2}: expr_mse_unbiased_capped"),
-    # Screens
-    Metric("spearman_of_numbers_of_significant_genes", _spearman_of_numbers, "screen", HIGHER, 1.0,
-           "Rank correlation of the numbers of significant genes", f"{CELL_EVAL}: de_spearman_sig"),
-    Metric("pearson_of_energy_distances", _pearson_of_distances, "screen", HIGHER, 1.0,
-           "Correlation of the energy distances to the controls", f"{CELL_EVAL}: pearson_edistance"),
+    # All conditions of a split
+    Metric("spearman_of_numbers_of_significant_genes", spearman_of_numbers_of_significant_genes, "dataset", HIGHER, 1.0,
+           "Rank correlation of the numbers of significant genes", f"{CELL_EVAL}: de_spearman_sig",
+           needs=TESTS),
+    Metric("pearson_of_energy_distances", pearson_of_energy_distances, "dataset", HIGHER, 1.0,
+           "Correlation of the energy distances to the controls", f"{CELL_EVAL}: pearson_edistance",
+           needs=STRENGTHS),
 ):  # fmt: skip
     register(_metric)

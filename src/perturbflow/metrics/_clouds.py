@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow.metrics._energy import SHORTEST
 from perturbflow.metrics._mmd import bandwidths_of, median_bandwidths
-from perturbflow.metrics._perturbench_energy import SHORTEST
-from perturbflow.metrics._samples import MOST_CELLS_KEPT, Sample, squared_distances
+from perturbflow.metrics._samples import MOST_CELLS_KEPT, Sample, blocks_between
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Cloud:
     def _means(self, x: Sample, y: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """Mean distance of each of ``x`` (n,) and of each of ``y`` (m,), and mean of the kernel over all pairs."""
         from_x, from_y, kernel = np.zeros(len(x)), np.zeros(len(y)), 0.0
-        for rows, columns, distances in squared_distances(x, y):
+        for rows, columns, distances in blocks_between(x, y):
             kernel += self._kernel_sum(distances)
             np.sqrt(distances, out=distances)
             from_y[columns] += distances.sum(axis=0, dtype=np.float64)

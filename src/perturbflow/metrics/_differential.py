@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import check_same_genes
-from perturbflow.metrics._differential_expression import t_statistics
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
+from perturbflow.metrics._t_scores import t_statistics
 from perturbflow.screen._named_arrays import by_name
 
 
@@ -68,5 +68,5 @@ def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMo
 
 
 def _top_genes(cells: Moments, reference: Moments, n_top: int) -> NDArray[np.intp]:
-    scores, _ = t_statistics(cells, reference)
+    scores = t_statistics(cells, reference)
     return np.argsort(-np.abs(scores), kind="stable")[:n_top]

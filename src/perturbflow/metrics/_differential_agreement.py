@@ -181,44 +181,6 @@ def recall_of_significant_genes(
 
 
 @by_name("genes", of=("predicted", "observed"))
-def numbers_of_significant_genes(
-    predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
-) -> tuple[int, int]:
-    """Numbers of significant genes, predicted and observed; cell-eval's ``de_nsig_counts``.
-
-    *Direction*: none; equal numbers are best. *Weakness*: they grow with the number of cells, so compare them only
-    between as many predicted as real cells.
-
-    Parameters
-    ----------
-    predicted
-        Differential expression of predicted cells.
-    observed
-        That of real cells, same genes.
-    fdr
-        Level of significance of adjusted p-values.
-
-    Returns
-    -------
-    The two numbers.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, or ``fdr`` is not above 0 and at most 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 0.1]), np.array([1e-4, 1e-3, 0.9]))
-    >>> numbers_of_significant_genes(observed, observed)
-    (2, 2)
-    """
-    check_same_tests(predicted, observed)
-    return int(predicted.significant(fdr).sum()), int(observed.significant(fdr).sum())
-
-
-@by_name("genes", of=("predicted", "observed"))
 def agreement_of_direction(
     predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
 ) -> float:

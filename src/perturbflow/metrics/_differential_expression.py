@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
-from perturbflow.metrics._cells import check_same_genes
-from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 from perturbflow.screen._named_arrays import aligned, by_name, names_of, real_numbers
 from perturbflow.screen._scale import natural_per_unit
 
@@ -235,69 +233,3 @@ def log_fold_change(
     with np.errstate(divide="ignore"):
         above, below = (np.log2(side) for side in expressed)
     return np.subtract(above, below, out=np.zeros_like(above), where=expressed[0] != expressed[1])
-
-
-def t_scores(cells: CellsOrMoments, control: CellsOrMoments, *, base: float | None = None) -> DifferentialExpression:
-    """t-test of every gene with the number of control cells replaced by that of the condition.
-
-    ::
-
-        t = (mean - mean_c) / sqrt( (var + var_c) / n )
-        p = 2 P(T > |t|),  T of (n - 1) (var + var_c)^2 / (var^2 + var_c^2) degrees of freedom
-
-    Scanpy's ``t-test_overestim_var`` of a condition of n cells against a reference group. Pass :class:`Moments` where
-    many conditions share their controls or are needed again.
-
-    A gene without variance on both sides has score 0 and p-value 1, whether or not the means are equal, as in
-    PerturBench; scanpy gives infinite scores where they differ, and scores of any size where rounding leaves some
-    variance to a constant gene.
-
-    Parameters
-    ----------
-    cells
-        Cells of the condition (n, G), log1p-normalised, or their moments.
-    control
-        Control cells (c, G), log1p-normalised, or their moments.
-    base
-        That of :func:`log_fold_change`.
-
-    Returns
-    -------
-    The differential expression; its scores are t. Fold changes are those of :func:`log_fold_change`.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, values are not finite, or there are fewer than two cells on a side.
-
-    References
-    ----------
-    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15; Wu et al. (2024), PerturBench, arXiv 2408.10609.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> t_scores(np.array([[2.0, 1.0], [4.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])).score
-    array([1.41421356, 0.        ])
-    """
-    names = names_of(cells, control)
-    cells, control = aligned("genes", cells=cells, control=control)
-    check_same_genes(cells=cells, control=control)
-    condition = moments_of(cells, name="cells", minimum=2)
-    reference = moments_of(control, name="control", minimum=2)
-    changes = log_fold_change(condition.mean, reference.mean, base=base)
-    score, freedom = t_statistics(condition, reference)
-    p_value = np.where(freedom > 0, 2.0 * special.stdtr(np.maximum(freedom, 1.0), -np.abs(score)), 1.0)
-    return DifferentialExpression.of(changes, p_value, score, names)
-
-
-def t_statistics(condition: Moments, reference: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores of :func:`t_scores` alone, and their degrees of freedom; both 0 for a gene without variance."""
-    n_cells, variance = condition.n_cells, condition.variance + reference.variance
-    # Rounding of the mean alone leaves a constant gene a variance of some 1e-32 of its square.
-    size = RELATIVE_ZERO * np.maximum(np.abs(condition.mean), np.abs(reference.mean))
-    varies = variance > size**2
-    difference, variance = condition.mean - reference.mean, np.where(varies, variance, 1.0)
-    score = np.where(varies, difference / np.sqrt(variance / n_cells), 0.0)
-    shares = (condition.variance / variance) ** 2 + (reference.variance / variance) ** 2
-    return score, np.where(varies, (n_cells - 1) / np.where(varies, shares, 1.0), 0.0)

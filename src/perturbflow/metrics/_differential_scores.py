@@ -1,13 +1,10 @@
-"""Agreement of the test results of all genes: predicted p-values as a classifier, and t-scores."""
+"""Agreement of the test results of all genes: predicted p-values as a classifier."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._checks import check_one_of
 from perturbflow.metrics._differential_agreement import check_same_tests
 from perturbflow.metrics._differential_expression import DifferentialExpression
 from perturbflow.screen._named_arrays import by_name
@@ -132,78 +129,6 @@ def auroc_of_significant_genes(
     found, called = _found_and_called(is_significant, certainty)
     false = called - found
     return float(np.trapezoid(np.append(0, found), np.append(0, false)) / (found[-1] * false[-1]))
-
-
-@by_name("genes", of=("predicted", "observed"))
-def r2_of_scores(
-    predicted: DifferentialExpression,
-    observed: DifferentialExpression,
-    *,
-    relative_to: Literal["observed", "predicted"] = "observed",
-) -> float:
-    """Share of the variance of the observed test scores over genes that the predicted ones explain.
-
-    ``1 - sum_g (T_g - S_g)^2 / sum_g (T_g - mean T)^2`` with T the observed and S the predicted scores. With those of
-    :func:`t_scores` PerturBench's ``r2_score_scores``, except that the latter passes the *prediction* as the truth, so
-    that its denominator is the variance of S (``relative_to="predicted"``).
-
-    *Direction*: higher is better. *Range*: minus infinity to 1; 0 for the mean of the observed scores. NaN if the
-    scores in the denominator are all equal.
-
-    *Weakness*: scores grow with the square root of the number of cells, so a perfect prediction of more or fewer cells
-    than the real ones does badly. Relative to the prediction, effects that are exaggerated enough have a value near 0,
-    however wrong, and timid ones are punished without bound.
-
-    Parameters
-    ----------
-    predicted
-        Differential expression of predicted cells, with scores.
-    observed
-        That of real cells, same genes.
-    relative_to
-        Whose variance is the denominator.
-
-    Returns
-    -------
-    The share, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, a side has no scores or infinite ones, or ``relative_to`` is unknown.
-
-    References
-    ----------
-    Wu et al. (2024), PerturBench: benchmarking machine learning models for cellular perturbation analysis,
-    arXiv 2408.10609.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> ones = np.ones(3)
-    >>> observed = DifferentialExpression.of(ones, ones, np.array([0.0, 1.0, 2.0]))
-    >>> predicted = DifferentialExpression.of(ones, ones, np.array([0.0, 1.0, 3.0]))
-    >>> r2_of_scores(predicted, observed)
-    0.5
-    """
-    check_one_of(relative_to, ("observed", "predicted"), name="relative_to")
-    check_same_tests(predicted, observed)
-    scores = {}
-    for name, side in (("predicted", predicted), ("observed", observed)):
-        if side.score is None or not np.isfinite(side.score).all():
-            found = "none" if side.score is None else f"infinite ones in {np.isinf(side.score).sum()} genes"
-            msg = f"Expected finite scores in `{name}`, found {found}. Pass a result of `t_scores`."
-            raise ValueError(msg)
-        scores[name] = side.score
-    return share_explained(scores["predicted"], scores["observed"], of=scores[relative_to])
-
-
-def share_explained(predicted: NDArray[np.float64], observed: NDArray[np.float64], *, of: NDArray[np.float64]) -> float:
-    """Coefficient of determination, with the variance of some values as the denominator; NaN where they are equal."""
-    if np.ptp(of) == 0:
-        return float("nan")
-    deviation, error = of - of.mean(), observed - predicted
-    return float(1.0 - error @ error / (deviation @ deviation))
 
 
 def _labels_and_certainty(

@@ -73,56 +73,6 @@ def direction_fidelity(
 
 
 @by_name("genes", of=("predicted", "observed", "targets"))
-def direction_yield(
-    predicted: DifferentialExpression,
-    observed: DifferentialExpression,
-    *,
-    fdr: float = 0.05,
-    targets: NDArray[np.bool_] | None = None,
-) -> float:
-    """Number of significant genes with the observed direction, per significant gene of the reference.
-
-    ``k / N``, as defined in the module.
-
-    *Direction*: higher is better. *Range*: 0 to infinity: a prediction may call more genes than the reference.
-
-    *Weakness*: calling every gene yields half of them by chance; see :func:`direction_fidelity_yield`.
-
-    Parameters
-    ----------
-    predicted, observed
-        Differential expression of one condition, same genes.
-    fdr
-        Adjusted p-value below which a gene is significant.
-    targets
-        Genes that the perturbation acts on itself (G,), left out.
-
-    Returns
-    -------
-    The yield; NaN where the reference has no significant gene.
-
-    Raises
-    ------
-    ValueError
-        If the genes disagree, none is left, or ``fdr`` is not above 0 and at most 1.
-
-    References
-    ----------
-    cell-eval2 0.20.0, ``de_wilcoxon_direction_yield_raw``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 0.1]), np.array([1e-4, 1e-3, 0.9]))
-    >>> predicted = DifferentialExpression.of(np.array([0.5, 0.1, 0.2]), np.array([1e-4, 1e-3, 0.8]))
-    >>> direction_yield(predicted, observed)
-    0.5
-    """
-    right, _, confident = _counts(*judged_genes(predicted, observed, targets), fdr)
-    return right / confident if confident else float("nan")
-
-
-@by_name("genes", of=("predicted", "observed", "targets"))
 def direction_fidelity_yield(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -130,7 +80,7 @@ def direction_fidelity_yield(
     fdr: float = 0.05,
     targets: NDArray[np.bool_] | None = None,
 ) -> float:
-    """The smaller of :func:`direction_fidelity` and :func:`direction_yield`.
+    """Number of genes predicted significant with the right direction, over the larger of both numbers of significant genes.
 
     ``k / max(n, N)``, as defined in the module.
 

@@ -1,10 +1,10 @@
-"""Sums over all pairs of cells, a block of cells at a time.
+"""Squared distances between cells, a block at a time: the engine of every metric of whole distributions.
 
-Squared Euclidean distances come from one matrix product a block, ``|x - y|^2 = |x|^2 + |y|^2 - 2 x.y``, in float64: the
-metrics are small differences of nearly equal means, so float32 would lose them. Cells are centred first (distances do
-not change), which keeps the cancellation harmless. What rounding leaves of it, at most ``(G + 4) eps (|x|^2 + |y|^2)``,
-counts as zero: equal cells are at distance 0 exactly, and cells closer than about a millionth of their distance from
-the centre count as equal.
+Squared Euclidean distances come from one matrix product a block, ``|x - y|^2 = |x|^2 + |y|^2 - 2 x.y``, of cells that
+are centred first (distances do not change), which keeps the cancellation harmless. Functions of arrays take them in
+float64: their values are small differences of nearly equal means. Samples take them in float32, see :class:`Sample`.
+What rounding leaves of equal cells counts as zero, so that these are at distance 0 exactly, and in float64 cells closer
+than about a millionth of their distance from the centre count as equal.
 
 Time is O(n m G). Memory is a few blocks, whatever the numbers of cells; sparse cells are made dense a block at a time.
 """
@@ -12,11 +12,13 @@ Time is O(n m G). Memory is a few blocks, whatever the numbers of cells; sparse 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells
+from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
 
 MAX_BLOCK_CELLS = 1024
 BLOCK_BYTES = 64 * 2**20
@@ -25,86 +27,153 @@ Kernel = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Maps squared distances to values elementwise; may work in place."""
 
 
-def pair_sum(
-    kernel: Kernel, x: Cells, y: Cells, *, centre: NDArray[np.float64], block_cells: int | None = None
-) -> float:
-    """Sum over i and j of ``kernel(|x_i - y_j|^2)``.
+class Points(Protocol):
+    """Cells from a common centre, some rows at a time."""
 
-    ``x`` is (n, G), ``y`` (m, G) and ``centre`` (G,) any point near the cells.
-    """
-    return sum(float(kernel(squared).sum()) for _, squared in pair_blocks(x, y, centre=centre, block_cells=block_cells))
+    def __len__(self) -> int: ...
+
+    def block(self, rows: slice) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return some cells (n, G) and their squared lengths (n,)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Centred:
+    """Cells (n, G), dense or sparse, from any point near them (G,)."""
+
+    cells: Cells
+    centre: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return int(self.cells.shape[0])
+
+    def block(self, rows: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return some cells, dense, and their squared lengths."""
+        part = self.cells[rows]
+        values = (part if isinstance(part, np.ndarray) else part.toarray()) - self.centre
+        return values, np.einsum("ng,ng->n", values, values)
 
 
 def pair_blocks(
-    x: Cells, y: Cells, *, centre: NDArray[np.float64], block_cells: int | None = None
-) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Yield squared distances of blocks of cells, with the rows of ``y`` that are the columns of the block."""
-    for rows_x in _row_blocks(x, block_cells):
-        block_x = _centred(x, rows_x, centre)
-        for rows_y in _row_blocks(y, block_cells):
-            yield rows_y, _squared_distances(block_x, _centred(y, rows_y, centre))
+    x: Points, y: Points, *, block_cells: int, half: bool = False
+) -> Iterator[tuple[slice, slice, NDArray[Any]]]:
+    """Yield squared distances of blocks of cells, which may be overwritten, with their rows in ``x`` and in ``y``.
+
+    ``half`` leaves out the blocks below the diagonal, which are those above it where both are the same cells.
+    """
+    for first in range(0, len(x), block_cells):
+        rows = slice(first, min(first + block_cells, len(x)))
+        block_x = x.block(rows)
+        for start in range(first if half else 0, len(y), block_cells):
+            columns = slice(start, min(start + block_cells, len(y)))
+            block_y = block_x if half and start == first else y.block(columns)
+            yield rows, columns, squared_distances(*block_x, *block_y)
+
+
+def squared_distances(
+    x: NDArray[Any], squares_x: NDArray[Any], y: NDArray[Any], squares_y: NDArray[Any]
+) -> NDArray[Any]:
+    """Return squared distances (n, m) between centred cells whose squared lengths are known."""
+    squared = x @ y.T
+    squared *= -2.0
+    squared += squares_x[:, None]
+    squared += squares_y
+    # Products in float32 are summed in many lanes, so that their error does not grow with the number of genes.
+    rounding = squared.dtype.type(np.finfo(squared.dtype).eps * (8 if squared.dtype == np.float32 else x.shape[1] + 4))
+    if squared.min(initial=np.inf) <= rounding * (squares_x.max(initial=0.0) + squares_y.max(initial=0.0)):
+        squared[squared <= rounding * np.add.outer(squares_x, squares_y)] = 0.0
+    return squared
+
+
+def pair_sum(
+    kernel: Kernel, x: Cells, y: Cells, *, centre: NDArray[np.float64], block_cells: int | None = None
+) -> float:
+    """Return the sum over i and j of ``kernel(|x_i - y_j|^2)``.
+
+    ``x`` is (n, G), ``y`` (m, G) and ``centre`` (G,) any point near the cells.
+    """
+    pairs = pair_blocks(Centred(x, centre), Centred(y, centre), block_cells=block_cells or block_size(x))
+    return sum(float(kernel(squared).sum()) for _, _, squared in pairs)
 
 
 def pair_sum_within(kernel: Kernel, x: Cells, *, centre: NDArray[np.float64], block_cells: int | None = None) -> float:
-    """Sum over i != j of ``kernel(|x_i - x_j|^2)``; every unordered pair of blocks is computed once."""
-    total = 0.0
-    for rows_i in _row_blocks(x, block_cells):
-        block_i = _centred(x, rows_i, centre)
-        for rows_j in _row_blocks(x, block_cells):
-            if rows_j.start < rows_i.start:
-                continue
-            if rows_j.start > rows_i.start:
-                total += 2.0 * float(kernel(_squared_distances(block_i, _centred(x, rows_j, centre))).sum())
-                continue
-            values = kernel(_squared_distances(block_i, block_i))
+    """Return the sum over i != j of ``kernel(|x_i - x_j|^2)``; every unordered pair of blocks is computed once."""
+    cells, total = Centred(x, centre), 0.0
+    for rows, columns, squared in pair_blocks(cells, cells, block_cells=block_cells or block_size(x), half=True):
+        values = kernel(squared)
+        if rows == columns:
             np.fill_diagonal(values, 0.0)
-            total += float(values.sum())
+        total += float(values.sum()) * (1.0 if rows == columns else 2.0)
     return total
 
 
+def mean_within(
+    kernel: Kernel, x: Cells, *, centre: NDArray[np.float64], unbiased: bool, at_zero: float = 0.0
+) -> float:
+    """Return the mean of ``kernel(|x_i - x_j|^2)`` over pairs of different cells, or with ``unbiased=False`` over all.
+
+    ``at_zero`` is the value of a cell with itself.
+    """
+    n_cells, different = x.shape[0], pair_sum_within(kernel, x, centre=centre)
+    return different / (n_cells * (n_cells - 1)) if unbiased else (different + n_cells * at_zero) / n_cells**2
+
+
 def mean_again(kernel: Kernel, x: Cells, again: Cells, *, centre: NDArray[np.float64]) -> float:
-    """Mean over i != j of ``kernel(|x_i - x'_j|^2)`` for two predictions (n, G) from the same n cells.
+    """Return the mean over i != j of ``kernel(|x_i - x'_j|^2)`` for two predictions (n, G) from the same n cells.
 
     Where the cells of one prediction depend on each other, as in stratified sampling, pairs within it are no pairs of
     independent cells; those between two predictions are, but for cells that come from the same one.
     """
-    same, n_cells = squared_distances_of_rows(x, again), x.shape[0]
-    return (pair_sum(kernel, x, again, centre=centre) - float(kernel(same).sum())) / (n_cells * (n_cells - 1))
+    zero, n_cells = np.zeros(x.shape[1]), x.shape[0]
+    one, other = Centred(x, zero), Centred(again, zero)
+    rows = [slice(start, start + MAX_BLOCK_CELLS) for start in range(0, n_cells, MAX_BLOCK_CELLS)]
+    same = [np.square(one.block(some)[0] - other.block(some)[0]).sum(axis=1) for some in rows]
+    of_same = sum(float(kernel(some).sum()) for some in same)
+    return (pair_sum(kernel, x, again, centre=centre) - of_same) / (n_cells * (n_cells - 1))
 
 
-def squared_distances_of_rows(x: Cells, again: Cells) -> NDArray[np.float64]:
-    """Squared distance of every cell to the one in the same row of another matrix, (n,)."""
-    zero = np.zeros(x.shape[1])
-    blocks = (_centred(x, rows, zero) - _centred(again, rows, zero) for rows in _row_blocks(x, None))
-    return np.concatenate([np.square(block).sum(axis=1) for block in blocks])
+@dataclass(frozen=True)
+class PairMeans:
+    """Mean of a kernel over the pairs between two samples and within each."""
+
+    between: float
+    within_x: float
+    within_y: float
+
+
+def pair_means_to(
+    y: Cells, kernel: Kernel, *, unbiased: bool, at_zero: float = 0.0
+) -> Callable[[Cells, Cells | None], PairMeans]:
+    """Return the function of predicted cells that has their means with ``y``, whose own is computed once.
+
+    Judging k predictions against one reference this way computes k + 1 means within a sample instead of 2 k. The function
+    also takes a second, independent prediction from the same source cells, ``(x, again)``: the pairs within the
+    prediction are then those between the two (cells of different source), which is unbiased even where the cells of one
+    prediction depend on each other, and both are compared with the reference.
+    """
+    minimum = 2 if unbiased else 1
+    y = check_cells(y, name="y", minimum=minimum)
+    centre = gene_means(y, name="y")
+    within_y = mean_within(kernel, y, centre=centre, unbiased=unbiased, at_zero=at_zero)
+
+    def pair_means(x: Cells, again: Cells | None) -> PairMeans:
+        predictions = check_predictions(x, again, y, minimum=minimum)
+        between = [pair_sum(kernel, one, y, centre=centre) / (one.shape[0] * y.shape[0]) for one in predictions]
+        if again is None:
+            within = mean_within(kernel, predictions[0], centre=centre, unbiased=unbiased, at_zero=at_zero)
+        else:
+            within = mean_again(kernel, *predictions, centre=centre)
+        return PairMeans(float(np.mean(between)), within, within_y)
+
+    return pair_means
 
 
 def distances_within(x: Cells, *, centre: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Euclidean distances of all unordered pairs of cells, (n (n - 1) / 2,): O(n^2) memory, for small n."""
-    everything = _centred(x, slice(0, x.shape[0]), centre)
-    squared = _squared_distances(everything, everything)
-    return np.sqrt(squared[np.triu_indices(x.shape[0], k=1)])
+    """Return the distances of all unordered pairs of cells, (n (n - 1) / 2,): O(n^2) memory, for small n."""
+    everything = Centred(x, centre).block(slice(0, x.shape[0]))
+    return np.sqrt(squared_distances(*everything, *everything)[np.triu_indices(x.shape[0], k=1)])
 
 
-def _row_blocks(cells: Cells, block_cells: int | None) -> Iterator[slice]:
-    n_cells, n_genes = cells.shape
-    size = block_cells or max(1, min(MAX_BLOCK_CELLS, BLOCK_BYTES // (8 * n_genes)))
-    for start in range(0, n_cells, size):
-        yield slice(start, min(start + size, n_cells))
-
-
-def _centred(cells: Cells, rows: slice, centre: NDArray[np.float64]) -> NDArray[np.float64]:
-    block = cells[rows]
-    return (block if isinstance(block, np.ndarray) else block.toarray()) - centre
-
-
-def _squared_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    squares_x = np.einsum("ng,ng->n", x, x)
-    squares_y = np.einsum("ng,ng->n", y, y)
-    sizes = np.add.outer(squares_x, squares_y)
-    squared = x @ y.T
-    squared *= -2.0
-    squared += sizes
-    sizes *= (x.shape[1] + 4) * np.finfo(np.float64).eps
-    squared[squared <= sizes] = 0.0
-    return squared
+def block_size(cells: Cells) -> int:
+    """Return how many cells (n, G) a block has."""
+    return max(1, min(MAX_BLOCK_CELLS, BLOCK_BYTES // (8 * cells.shape[1])))

@@ -19,55 +19,19 @@ PSEUDOCOUNT = 0.1
 RELATIVE_ZERO = 1e-9
 
 
-@by_name("genes", of=("x", "y"))
-def rmse_mean(x: CellsOrMoments, y: CellsOrMoments) -> float:
-    """Root mean squared error of the mean expression.
+@by_name("genes", of=("x", "y", "control"))
+def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
+    """Root mean squared error of the mean effect.
 
-    ``sqrt( mean over genes of (mean(x) - mean(y))^2 )``; PerturBench's ``rmse_average``.
+    ``sqrt( mean over genes of (e(x) - e(y))^2 )`` with ``e(a) = mean(a) - mean(control)``. The controls serve both
+    sides, so they cancel and the value is that of the mean expression, PerturBench's ``rmse_average``; controls are taken
+    so that all effect metrics are called alike.
 
     *Direction*: lower is better. *Range*: 0 to infinity, in the units of expression.
 
     *Weakness*: most genes do not respond, so predicting the controls already scores well; it says nothing about the
     spread of the cells, and with few cells it cannot reach 0 (the expected squared error of a perfect prediction is the
     sampling variance of both means).
-
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G).
-
-    Returns
-    -------
-    The error.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
-
-    References
-    ----------
-    Wu et al. (2024), PerturBench: benchmarking machine learning models for cellular perturbation analysis,
-    arXiv 2408.10609.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rmse_mean(np.zeros((3, 4)), np.full((2, 4), 0.5))
-    0.5
-    """
-    return _rmse(*_profiles(x=x, y=y))
-
-
-@by_name("genes", of=("x", "y", "control"))
-def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
-    """Root mean squared error of the mean effect.
-
-    ``sqrt( mean over genes of (e(x) - e(y))^2 )`` with ``e(a) = mean(a) - mean(control)``. The controls serve both
-    sides, so they cancel and the value is that of :func:`rmse_mean`, with its direction, range and weakness; controls
-    are taken so that all effect metrics are called alike.
 
     Parameters
     ----------
@@ -149,7 +113,7 @@ def rmse_of_log_fold_changes(
 
     *Direction*: lower is better. *Range*: 0 to infinity, in doublings of normalised counts.
 
-    *Weakness*: that of :func:`rmse_mean`, with more weight on weakly expressed genes, down to the pseudocount.
+    *Weakness*: that of :func:`rmse_of_mean_effects`, with more weight on weakly expressed genes, down to the pseudocount.
 
     Parameters
     ----------

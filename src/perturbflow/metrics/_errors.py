@@ -15,91 +15,6 @@ from perturbflow.metrics._profiles import correlation_of_changes
 from perturbflow.screen._named_arrays import by_name
 
 
-@by_name("genes", of=("x", "y"))
-def mse_of_means(x: CellsOrMoments, y: CellsOrMoments) -> float:
-    """Mean squared error of the mean expression.
-
-    ``mean over genes of (mean(x) - mean(y))^2``; cell-eval's ``mse``, the square of :func:`rmse_mean`.
-
-    *Direction*: lower is better. *Range*: 0 to infinity, in squared units of expression.
-
-    *Weakness*: most genes do not respond, so predicting the controls already scores well, and the mean of all
-    perturbations often scores best; the expected error of a perfect prediction is the sampling variance of both means,
-    not 0.
-
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G), or their moments.
-    y
-        Reference cells (m, G), or their moments.
-
-    Returns
-    -------
-    The error.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
-
-    References
-    ----------
-    Adduri et al. (2025), Predicting cellular responses to perturbation across diverse contexts with State, bioRxiv
-    2025.06.26.661135 (cell-eval).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> mse_of_means(np.zeros((3, 4)), np.full((2, 4), 0.5))
-    0.25
-    """
-    predicted, observed = _means(x=x, y=y)
-    return _mean_square(predicted - observed)
-
-
-@by_name("genes", of=("x", "y"))
-def mae_of_means(x: CellsOrMoments, y: CellsOrMoments) -> float:
-    """Mean absolute error of the mean expression.
-
-    ``mean over genes of |mean(x) - mean(y)|``; cell-eval's ``mae``, one of the three scores of the Virtual Cell
-    Challenge of 2025.
-
-    *Direction*: lower is better. *Range*: 0 to infinity, in units of expression.
-
-    *Weakness*: that of :func:`mse_of_means`; as every gene counts with its absolute error, the noise of thousands of
-    genes without response outweighs the response of a few.
-
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G), or their moments.
-    y
-        Reference cells (m, G), or their moments.
-
-    Returns
-    -------
-    The error.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
-
-    References
-    ----------
-    Roohani et al. (2025), Virtual Cell Challenge: toward a Turing test for the virtual cell. *Cell* 188, 3370-3374.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> mae_of_means(np.array([[0.0, 1.0]]), np.array([[1.0, 1.0]]))
-    0.5
-    """
-    predicted, observed = _means(x=x, y=y)
-    return float(np.mean(np.abs(predicted - observed)))
-
-
 @by_name("genes", of=("x", "y", "control", "predicted_control"))
 def mse_of_mean_effects(
     x: CellsOrMoments,
@@ -110,10 +25,15 @@ def mse_of_mean_effects(
 ) -> float:
     """Mean squared error of the mean effect.
 
-    ``mean over genes of (e(x) - e(y))^2`` with ``e(a) = mean(a) - mean(control)``; cell-eval's ``mse_delta``. The
-    controls serve both sides, so they cancel and the value is that of :func:`mse_of_means`, with its direction, range
-    and weakness. cell-eval takes the effect of the prediction from predicted controls, which is not the same:
-    ``predicted_control``.
+    ``mean over genes of (e(x) - e(y))^2`` with ``e(a) = mean(a) - mean(control)``. The controls serve both sides, so
+    they cancel and the value is the squared error of the mean expression, cell-eval's ``mse``. cell-eval's ``mse_delta``
+    takes the effect of the prediction from predicted controls, which is not the same: ``predicted_control``.
+
+    *Direction*: lower is better. *Range*: 0 to infinity, in squared units of expression.
+
+    *Weakness*: most genes do not respond, so predicting the controls already scores well, and the mean of all
+    perturbations often scores best; the expected error of a perfect prediction is the sampling variance of both means,
+    not 0.
 
     Parameters
     ----------
@@ -159,9 +79,14 @@ def mae_of_mean_effects(
 ) -> float:
     """Mean absolute error of the mean effect.
 
-    ``mean over genes of |e(x) - e(y)|`` with ``e(a) = mean(a) - mean(control)``; cell-eval's ``mae_delta``. The
-    controls serve both sides, so they cancel and the value is that of :func:`mae_of_means`, with its direction, range
-    and weakness.
+    ``mean over genes of |e(x) - e(y)|`` with ``e(a) = mean(a) - mean(control)``. The controls serve both sides, so they
+    cancel and the value is that of cell-eval's ``mae``, one of the three scores of the Virtual Cell Challenge 2025; its
+    ``mae_delta`` has ``predicted_control``.
+
+    *Direction*: lower is better. *Range*: 0 to infinity, in units of expression.
+
+    *Weakness*: that of :func:`mse_of_mean_effects`; as every gene counts with its absolute error, the noise of thousands
+    of genes without response outweighs the response of a few.
 
     Parameters
     ----------

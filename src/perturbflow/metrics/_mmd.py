@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
-from perturbflow.metrics._distances import distances_within, mean_again, pair_sum, pair_sum_within
+from perturbflow.metrics._cells import Cells, check_cells, gene_means
+from perturbflow.metrics._distances import distances_within, pair_means_to
 from perturbflow.screen._named_arrays import by_name
 
 BANDWIDTH_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -77,13 +77,10 @@ def mmd(x: Cells, y: Cells, *, bandwidths: Sequence[float] | None = None, unbias
 def mmd_to(y: Cells, *, bandwidths: Sequence[float] | None = None, unbiased: bool = True) -> Callable[..., float]:
     """Return the function ``x -> mmd(x, y)``, with bandwidths and the term of the reference cells computed once.
 
-    It also takes a second, independent prediction, ``(x, again)``; see :func:`energy_distance_to`.
+    It also takes a second prediction, ``(x, again)``; see :func:`~perturbflow.metrics._distances.pair_means_to`.
     """
-    minimum = 2 if unbiased else 1
-    y = check_cells(y, name="y", minimum=minimum)
-    centre = gene_means(y, name="y")
-    scales = median_bandwidths(y) if bandwidths is None else _check_bandwidths(bandwidths)
-    precisions = 0.5 / np.square(scales)
+    y = check_cells(y, name="y", minimum=2 if unbiased else 1)
+    precisions = 0.5 / np.square(median_bandwidths(y) if bandwidths is None else _check_bandwidths(bandwidths))
 
     def kernel(squared: NDArray[np.float64]) -> NDArray[np.float64]:
         values = np.zeros_like(squared)
@@ -93,22 +90,11 @@ def mmd_to(y: Cells, *, bandwidths: Sequence[float] | None = None, unbiased: boo
         values /= len(precisions)
         return values
 
-    def mean_within(cells: Cells) -> float:
-        n_cells = cells.shape[0]
-        different = pair_sum_within(kernel, cells, centre=centre)
-        # kernel(0) is 1, so the pairs of a cell with itself add the number of cells.
-        return different / (n_cells * (n_cells - 1)) if unbiased else (different + n_cells) / n_cells**2
-
-    within_y = mean_within(y)
+    pair_means = pair_means_to(y, kernel, unbiased=unbiased, at_zero=1.0)
 
     def mmd_from(x: Cells, again: Cells | None = None) -> float:
-        predictions = check_predictions(x, again, y, minimum=minimum)
-        between = np.mean([pair_sum(kernel, p, y, centre=centre) / (p.shape[0] * y.shape[0]) for p in predictions])
-        if again is None:
-            within = mean_within(predictions[0])
-        else:
-            within = mean_again(kernel, *predictions, centre=centre)
-        return float(within + within_y - 2.0 * between)
+        means = pair_means(x, again)
+        return means.within_x + means.within_y - 2.0 * means.between
 
     return mmd_from
 

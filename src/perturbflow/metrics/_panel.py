@@ -81,27 +81,3 @@ class Panel:
     def observed_effects(self) -> NDArray[np.float64]:
         """Means of the observed cells minus that of the controls, shape (P, G)."""
         return self.observed_means - self.control.mean
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """How strong perturbations are, in ways that do not say which genes change.
-
-    Parameters
-    ----------
-    n_significant
-        Numbers of significant genes, shape (P,), or (..., P) for several choices of P conditions.
-    energy_distance
-        Energy distances to the controls, the same shape.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> strengths = pf.metrics.Strengths(np.array([3.0, 120.0, 0.0]), np.array([0.1, 2.0, 0.0]))
-    >>> float(pf.metrics.METRICS["pearson_of_energy_distances"].function(strengths, strengths))
-    1.0
-    """
-
-    n_significant: NDArray[np.float64]
-    energy_distance: NDArray[np.float64]

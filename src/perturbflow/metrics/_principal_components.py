@@ -11,7 +11,7 @@ from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, svds
 
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
-from perturbflow.metrics._distances import _centred
+from perturbflow.metrics._distances import Centred
 from perturbflow.metrics._moments import Moments
 from perturbflow.screen._named_arrays import aligned, by_name, names_of, real_numbers
 
@@ -126,8 +126,8 @@ class PrincipalComponents:
         gene_means(cells, name="cells")
         if not isinstance(cells, np.ndarray):
             return np.asarray(cells @ self.loadings.T) - self.loadings @ self.mean
-        blocks = [_centred(cells, slice(start, start + ROWS), self.mean) for start in range(0, cells.shape[0], ROWS)]
-        return np.concatenate([block @ self.loadings.T for block in blocks])
+        starts = range(0, cells.shape[0], ROWS)
+        return np.concatenate([(cells[start : start + ROWS] - self.mean) @ self.loadings.T for start in starts])
 
 
 @by_name("conditions", "components", of=("predicted", "observed"))
@@ -243,7 +243,7 @@ def _directions(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray
 def _covariance(cells: Cells, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     total = np.zeros((len(mean), len(mean)))
     for start in range(0, cells.shape[0], ROWS):
-        block = _centred(cells, slice(start, start + ROWS), mean)
+        block, _ = Centred(cells, mean).block(slice(start, start + ROWS))
         total += block.T @ block
     return total / (cells.shape[0] - 1)
 

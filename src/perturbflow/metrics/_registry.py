@@ -1,18 +1,75 @@
-"""The table of metrics."""
+"""What a metric is, and the table of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-Kind = Literal["distribution", "components", "response", "effect", "differential", "panel", "screen"]
+import numpy as np
+
+if TYPE_CHECKING:
+    from perturbflow.metrics._comparison import Comparison, Pair
+
+KindName = Literal["distribution", "components", "response", "effect", "differential", "panel", "dataset"]
+Scope = Literal["condition", "panel", "dataset"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the functions of some metrics are called.
+
+    Parameters
+    ----------
+    scope
+        What they have a value for: one condition, every condition of a panel, or all conditions of a split together.
+    call
+        Calls the function with what it takes, of a :class:`~perturbflow.metrics._comparison.Comparison`, a
+        :class:`Panel`, or predicted and observed :class:`Strengths`.
+    needs
+        What has to be prepared for it: ``"moments"``, ``"cells"``, ``"components"``, ``"tests"``, ``"cloud"`` or
+        ``"strengths"``.
+    """
+
+    scope: Scope
+    call: Callable[..., Any]
+    needs: frozenset[str] = frozenset()
+
+
+def of_pairs(function: Callable[[Pair], Any]) -> Callable[[Comparison], float]:
+    """Return the mean of a function over the predictions that are compared with the real cells."""
+    return lambda comparison: float(np.mean([function(pair) for pair in comparison.pairs]))
+
+
+def _of_cells(function: Callable[..., Any], comparison: Comparison) -> float:
+    return of_pairs(lambda pair: function(pair.predicted.cells, pair.real.cells))(comparison)
+
+
+def _of_components(function: Callable[..., Any], comparison: Comparison) -> float:
+    return of_pairs(lambda pair: function(pair.predicted.components, pair.real.components))(comparison)
+
+
+def _of_response(function: Callable[..., Any], comparison: Comparison) -> float:
+    return of_pairs(lambda pair: function(pair.predicted.cells, pair.real.cells, comparison.control))(comparison)
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "distribution": Kind("condition", _of_cells, frozenset({"cells"})),
+        "components": Kind("condition", _of_components, frozenset({"components"})),
+        "response": Kind("condition", _of_response, frozenset({"cells"})),
+        "effect": Kind("condition", lambda function, one: float(function(*one.moments)), frozenset({"moments"})),
+        "differential": Kind("condition", lambda function, one: float(function(*one.tests)), frozenset({"tests"})),
+        "panel": Kind("panel", lambda function, panel: function(panel)),
+        "dataset": Kind("dataset", lambda function, strengths: function(*strengths)),
+    }
+)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and what is needed to read it.
+    """A metric: what computes it, and what is needed to read it.
 
     Parameters
     ----------
@@ -28,7 +85,7 @@ class Metric:
         ``"differential"``: :class:`DifferentialExpression` of predicted and real cells, ``function(predicted,
         observed)``.
         ``"panel"``: a :class:`Panel` of P conditions, ``function(panel)``, with a value for each (P,).
-        ``"screen"``: how strong all conditions of a split are, :class:`Strengths` predicted and observed,
+        ``"dataset"``: how strong all conditions of a split are, :class:`Strengths` predicted and observed,
         ``function(predicted, observed)``, with one value for all P; where arrays are (..., P), for each of them (...).
     higher_is_better
         Whether large values are good.
@@ -38,6 +95,11 @@ class Metric:
         One line for tables and plots.
     source
         Where it was defined, and under which name if that is another.
+    shared
+        How the same value is computed where other metrics have computed a part of it already; by default the function is
+        called. For the metrics of the package.
+    needs
+        What it needs beyond what its kind does. For the metrics of the package.
 
     Examples
     --------
@@ -47,16 +109,38 @@ class Metric:
 
     name: str
     function: Callable[..., Any]
-    kind: Kind
+    kind: KindName
     higher_is_better: bool
     best: float
     description: str
     source: str = ""
+    shared: Callable[[Any], float] | None = None
+    needs: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            msg = f"Expected `kind` to be one of {sorted(get_args(Kind))}, found {self.kind!r}."
+        if self.kind not in KINDS:
+            msg = f"Expected `kind` to be one of {sorted(KINDS)}, found {self.kind!r}. Choose the one of its arguments."
             raise ValueError(msg)
+        object.__setattr__(self, "needs", self.needs | KINDS[self.kind].needs)
+
+    @property
+    def scope(self) -> Scope:
+        """What it has a value for: ``"condition"``, ``"panel"`` or ``"dataset"``."""
+        return KINDS[self.kind].scope
+
+    def value(self, given: Any) -> Any:
+        """Return the value, or the values.
+
+        Parameters
+        ----------
+        given
+            What its scope has: a comparison of predicted with real cells, a panel, or predicted and observed strengths.
+
+        Returns
+        -------
+        A number; for a panel one for every condition (P,), for strengths (...).
+        """
+        return KINDS[self.kind].call(self.function, given) if self.shared is None else self.shared(given)
 
 
 _METRICS: dict[str, Metric] = {}

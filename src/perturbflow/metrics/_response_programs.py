@@ -16,56 +16,12 @@ N_PROGRAMS = 5
 
 
 @by_name("genes", of=("x", "y", "control"))
-def correlation_of_response(x: Cells, y: Cells, control: Cells, *, n_top: int = N_RESPONDING) -> float:
-    """Mean correlation between the genes of a response.
-
-    ``mean over pairs g < h of sign_g sign_h R(x)_gh`` for the ``n_top`` genes that differ most between real and control
-    cells (Welch's t), with the sign of their change: positive where cells that respond in one gene respond in the others.
-    Pass the real cells in the place of ``x`` for their own.
-
-    *Direction*: none. *Range*: -1 to 1; 0 for genes that respond independently of each other.
-
-    *Weakness*: types of cells that differ in these genes raise it without any response, so read it next to that of the
-    controls.
-
-    Parameters
-    ----------
-    x
-        Cells (n, G).
-    y
-        Real cells of the condition (m, G).
-    control
-        Control cells (c, G).
-    n_top
-        Number of genes.
-
-    Returns
-    -------
-    The mean correlation; a gene that does not vary has correlation 0. NaN if fewer than 2 genes differ.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, there are fewer than 2 cells, or ``n_top`` is below 2.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> control = np.random.default_rng(0).normal(size=(100, 2))
-    >>> y = control + np.repeat([[0.0, 0.0], [6.0, -6.0]], 50, axis=0)  # half respond, one gene up and one down
-    >>> correlation_of_response(y, y, control) > 0.8
-    True
-    """
-    x, y, control = checked(x, y, control)
-    genes, sign = _responding(ResponseAxis.of(y, control), n_top)
-    return _mean_correlation(x, genes, sign)
-
-
-@by_name("genes", of=("x", "y", "control"))
 def error_of_response_correlation(x: Cells, y: Cells, control: Cells, *, n_top: int = N_RESPONDING) -> float:
     """Absolute error of the mean correlation between the genes of a response.
 
-    The difference of :func:`correlation_of_response` between predicted and real cells, for the same genes.
+    The mean correlation, ``mean over pairs g < h of sign_g sign_h R_gh`` for the ``n_top`` genes that differ most between
+    real and control cells (Welch's t), with the sign of their change, is positive where cells that respond in one gene
+    respond in the others. This is its difference between predicted and real cells, for the same genes.
 
     *Direction*: lower is better. *Range*: 0 to 2. Moving every gene for itself has the whole real correlation as its error.
 

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import check_cells
 from perturbflow.metrics._correlations import MOST_VARIABLE, correlations_of_pairs, most_variable_genes
+from perturbflow.metrics._distances import mean_within, pair_blocks, squared_distances
+from perturbflow.metrics._energy import SHORTEST, root
 from perturbflow.metrics._marginals import expressed_shares
 from perturbflow.metrics._moments import Moments
-from perturbflow.metrics._perturbench_energy import SHORTEST, mean_distance_within
 from perturbflow.metrics._principal_components import PrincipalComponents
 from perturbflow.metrics._wasserstein import N_PROJECTIONS, directions_of, sorted_by_gene
 
 BLOCK = 1024
 MOST_CELLS_KEPT = 2000  # 16 MB of distances; of more cells they are computed again
-ROUNDING = np.float32(8 * np.finfo(np.float32).eps)  # what rounding leaves of equal cells, next to their size
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ class Sample:
     def spread_in_components(self) -> float:
         """Mean distance between cells in principal components, a cell with itself included, as for `energy_loss`."""
         centre = np.zeros(self.components.shape[1])
-        return mean_distance_within(self.components, centre=centre, unbiased=False, shortest=SHORTEST)
+        return mean_within(at_least_shortest, self.components, centre=centre, unbiased=False, at_zero=SHORTEST)
 
     @once
     def most_variable(self) -> NDArray[np.intp]:
@@ -152,16 +152,21 @@ class Sample:
         """Squared lengths of the centred cells (n,)."""
         return np.einsum("ng,ng->n", self.centred, self.centred)
 
+    def block(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return some centred cells and their squared lengths."""
+        return self.centred[rows], self.squares[rows]
+
     @once
     def within(self) -> NDArray[np.float32]:
         """Squared distances between all cells (n, n), for up to `MOST_CELLS_KEPT`."""
-        return _squared_distances(self, slice(None), self, slice(None))
+        everything = self.block(slice(None))
+        return squared_distances(*everything, *everything)
 
     @once
     def distances_within(self) -> NDArray[np.float64]:
         """Mean distance of every cell to all, itself included (n,)."""
         total = np.zeros(len(self))
-        for rows, columns, block in squared_distances(self, self, half=True):
+        for rows, columns, block in blocks_between(self, self, half=True):
             np.sqrt(block, out=block)
             total[rows] += block.sum(axis=1, dtype=np.float64)
             if rows != columns:
@@ -181,27 +186,22 @@ class Sample:
             return self._parent.distances_to(other)[self._rows]
         if other not in self._distances:
             total = np.zeros(len(self))
-            for rows, _, block in squared_distances(self, other):
+            for rows, _, block in blocks_between(self, other):
                 total[rows] += np.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
             self._distances[other] = total / len(other)
         return self._distances[other]
 
 
-def squared_distances(
-    x: Sample, y: Sample, *, half: bool = False
-) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
-    """Squared distances between the cells of two samples, a block at a time, which may be overwritten.
+def blocks_between(x: Sample, y: Sample, *, half: bool = False) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+    """Yield squared distances between the cells of two samples, see :func:`~perturbflow.metrics._distances.pair_blocks`.
 
-    ``half`` leaves out the blocks below the diagonal, which are those above it where both samples are the same.
+    Those within a sample are kept, up to `MOST_CELLS_KEPT`.
     """
     whole = x.whole
     if whole is y.whole and len(whole) <= MOST_CELLS_KEPT:
         yield slice(len(x)), slice(len(y)), np.array(whole.within[x._rows][:, y._rows])
         return
-    for first in range(0, len(x), BLOCK):
-        for start in range(first if half else 0, len(y), BLOCK):
-            rows, columns = slice(first, first + BLOCK), slice(start, start + BLOCK)
-            yield rows, columns, _squared_distances(x, rows, y, columns)
+    yield from pair_blocks(x, y, block_cells=BLOCK, half=half)
 
 
 def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
@@ -209,19 +209,12 @@ def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
     n, found = len(x), np.empty((len(x) + len(y),) * 2)
     for one, other, first, start in ((x, x, 0, 0), (x, y, 0, n), (y, y, n, n)):
         part = found[first : first + len(one), start : start + len(other)]
-        for rows, columns, block in squared_distances(one, other):
+        for rows, columns, block in blocks_between(one, other):
             part[rows, columns] = np.sqrt(block)
     found[n:, :n] = found[:n, n:].T
     return found
 
 
-def _squared_distances(x: Sample, rows: slice, y: Sample, columns: slice) -> NDArray[np.float32]:
-    size_x: NDArray[np.float32] = x.squares[rows]
-    size_y: NDArray[np.float32] = y.squares[columns]
-    squared: NDArray[np.float32] = x.centred[rows] @ y.centred[columns].T
-    squared *= -2.0
-    squared += size_x[:, None]
-    squared += size_y
-    if squared.min(initial=np.inf) <= ROUNDING * (size_x.max(initial=0.0) + size_y.max(initial=0.0)):
-        squared[squared <= ROUNDING * np.add.outer(size_x, size_y)] = 0.0
-    return squared
+def at_least_shortest(squared: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return distances as geomloss has them in the place of their squares, see :func:`energy_loss`."""
+    return root(squared, SHORTEST)

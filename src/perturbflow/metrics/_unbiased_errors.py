@@ -21,58 +21,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import check_same_genes
-from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
+from perturbflow.metrics._moments import Moments
 from perturbflow.metrics._panel import Panel
-from perturbflow.screen._named_arrays import by_name
 
 
-@by_name("genes", of=("x", "y"))
-def unbiased_mse(x: CellsOrMoments, y: CellsOrMoments) -> float:
-    """Mean squared error of the mean expression, without sampling noise.
-
-    ``mean over genes of ( (mean(x) - mean(y))^2 - var(x) / n - var(y) / m )``.
-
-    *Direction*: lower is better; a perfect prediction has expectation 0. *Range*: any number, in squared units of
-    expression. Values below 0 are noise about an error near 0, as explained in the module.
-
-    *Weakness*: most genes do not respond, so predicting the controls scores well. A
-    prediction earns a larger correction with fewer or more dispersed cells of the same mean, and one whose cells are
-    not independent draws (two cells mirrored at a mean, say) earns one it does not need: the value is then too low.
-
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G) or their moments. A predicted mean that is no sample has moments of variance 0.
-    y
-        Reference cells (m, G) or their moments.
-
-    Returns
-    -------
-    The error.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or the variance is unknown (one cell).
-
-    References
-    ----------
-    cell-eval2 0.20.0, ``expr_mse_unbiased``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> unbiased_mse(np.array([[0.0], [2.0]]), np.array([[3.0], [3.0]]))
-    3.0
-    """
-    predicted, observed = moments_of(x, name="x"), moments_of(y, name="y")
-    check_same_genes(x=predicted.mean[None], y=observed.mean[None])
-    noise = _sampling_variance(predicted, name="x") + _sampling_variance(observed, name="y")
-    return float(np.mean(np.square(predicted.mean - observed.mean) - noise))
-
-
-def unbiased_mses(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
+def unbiased_mse(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
     """Noise-corrected mean squared error of every condition, without the genes that are perturbed themselves.
 
     ``( sum over G_p of (x_pg - y_pg)^2 - c(x_p) - c(y_p) ) / |G_p|``, where ``G_p`` are the genes that are not targets
@@ -88,8 +41,13 @@ def unbiased_mses(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
 
     Predicting one and the same cells for all conditions therefore subtracts nothing (r = 0).
 
-    *Direction*, *range* and *weakness* as for :func:`unbiased_mse`; capped values are too high rather than too low
-    where a cap binds. With ``r < 1`` the value of a condition depends on the other conditions.
+    *Direction*: lower is better; a perfect prediction has expectation 0. *Range*: any number, in squared units of
+    expression. Values below 0 are noise about an error near 0: clipping them would bring back a bias.
+
+    *Weakness*: most genes do not respond, so predicting the controls scores well. Uncapped, a prediction earns a larger
+    correction with fewer or more dispersed cells of the same mean, and one whose cells are not independent draws (two
+    cells mirrored at a mean, say) earns one it does not need. Capped values are too high rather than too low where a cap
+    binds; with ``r < 1`` the value of a condition depends on the other conditions.
 
     Parameters
     ----------
@@ -115,7 +73,7 @@ def unbiased_mses(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
     --------
     >>> import numpy as np
     >>> x, y = Moments.of(np.array([[0.0], [2.0]])), Moments.of(np.array([[3.0], [3.0]]))
-    >>> unbiased_mses(Panel([x], [y], y)), unbiased_mses(Panel([x], [y], y), capped=True)
+    >>> unbiased_mse(Panel([x], [y], y)), unbiased_mse(Panel([x], [y], y), capped=True)
     (array([3.]), array([4.]))
     """
     scored = _scored(panel)
@@ -136,7 +94,7 @@ def unbiased_effect_sizes(panel: Panel) -> NDArray[np.float64]:
     """Noise-corrected mean squared effect of every condition, without the genes that are perturbed themselves.
 
     ``( sum over G_p of (y_pg - control_g)^2 - c(y_p) - c(control) ) / |G_p|``, with the symbols of
-    :func:`unbiased_mses`: how much there is to predict. It depends on the reference alone. Values below 0 are effects
+    :func:`unbiased_mse`: how much there is to predict. It depends on the reference alone. Values below 0 are effects
     too small for these cells.
 
     Parameters
@@ -174,7 +132,7 @@ def unbiased_effect_sizes(panel: Panel) -> NDArray[np.float64]:
 def pooled_unbiased_mse(panel: Panel, *, capped: bool = True) -> float:
     """Noise-corrected error of all conditions, in units of the squared size of their effects.
 
-    ``sum of unbiased_mses / sum of unbiased_effect_sizes`` over the conditions where both are defined. A ratio of sums,
+    ``sum of unbiased_mse / sum of unbiased_effect_sizes`` over the conditions where both are defined. A ratio of sums,
     because single conditions have sizes near 0 with either sign.
 
     *Direction*: lower is better. *Range*: any number; 0 for the right means, 1 for predicting no effect (more, where a
@@ -187,7 +145,7 @@ def pooled_unbiased_mse(panel: Panel, *, capped: bool = True) -> float:
     panel
         Predicted and observed moments of P conditions, and of the controls.
     capped
-        Bound the correction of the prediction, see :func:`unbiased_mses`.
+        Bound the correction of the prediction, see :func:`unbiased_mse`.
 
     Returns
     -------
@@ -209,7 +167,7 @@ def pooled_unbiased_mse(panel: Panel, *, capped: bool = True) -> float:
     >>> pooled_unbiased_mse(Panel([control], [y], control))
     1.0
     """
-    errors, sizes = unbiased_mses(panel, capped=capped), unbiased_effect_sizes(panel)
+    errors, sizes = unbiased_mse(panel, capped=capped), unbiased_effect_sizes(panel)
     defined = np.isfinite(errors) & np.isfinite(sizes)
     size = float(sizes[defined].sum())
     return float(errors[defined].sum()) / size if size > 0 else float("nan")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -125,44 +125,6 @@ class WilcoxonAgainst:
         return np.sign(excess) * np.divide(
             distance, np.sqrt(np.maximum(variance, 0)), out=np.zeros(n_genes), where=distance > 0
         )
-
-
-def wilcoxon(
-    cells: Cells, control: Cells, *, pseudocount: float = PSEUDOCOUNT, base: float | None = None
-) -> DifferentialExpression:
-    """Mann-Whitney test of every gene of one condition against control cells.
-
-    For many conditions with the same controls build :class:`WilcoxonAgainst` once, which has the formulas.
-
-    Parameters
-    ----------
-    cells
-        Cells of the condition (n, G), log1p-normalised, dense or sparse.
-    control
-        Control cells (c, G), log1p-normalised, dense or sparse.
-    pseudocount
-        That of :func:`log_fold_change`.
-    base
-        That of :func:`log_fold_change`.
-
-    Returns
-    -------
-    The differential expression; its scores are z.
-
-    Raises
-    ------
-    ValueError
-        If there are no cells, the numbers of genes differ, values are not finite, or the pseudocount is negative.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> wilcoxon(np.array([[5.0], [6.0]]), np.zeros((2, 1))).log_fold_change > 30
-    array([ True])
-    """
-    names = names_of(cells, control)
-    cells, control = aligned("genes", cells=cells, control=control)
-    return replace(WilcoxonAgainst(control, pseudocount=pseudocount, base=base)(cells), gene_names=names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ def responders(
     """Which cells respond: histograms of cells between controls (0) and the mean of the real cells (1).
 
     Cells are scored along the direction of the real change or, without real cells of the perturbation, of the predicted
-    one, from the mean of the controls of their context; see :func:`perturbflow.metrics.fraction_of_responders`. Two
+    one, from the mean of the controls of their context; see :func:`perturbflow.metrics.error_of_responders`. Two
     modes are responders and others; one broad mode is a graded response. The dashed line is the ``level`` quantile of the
     controls, and the legend has the share of cells beyond it, less the share of controls that is: the fraction of
     responders.

@@ -1,1 +1,27 @@
-"""Fitted models as plain values, and what is predicted with them."""
+"""Fitted models as plain values, and what is predicted with them.
+
+What benchmarks and extensions use of it is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "HillPosterior": "_hill_fit",
+    "Pair": "_interaction_fit",
+    "hill": "_hill_fit",
+    "interaction_fit": "_interaction_fit",
+    "read_dynamics": "_dynamics_store",
+    "read_flow": "_flow_store",
+    "write_flow": "_flow_store",
+}
+__all__ = ["HillPosterior", "Pair", "hill", "interaction_fit", "read_dynamics", "read_flow", "write_flow"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -13,6 +13,7 @@ from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._alignment import aligned, check_predicted
 from perturbflow.evaluation._baselines import fitted_baselines, sums_of
+from perturbflow.evaluation._challenge import with_challenge_scores
 from perturbflow.evaluation._conditions import conditions_of, generator, named_conditions
 from perturbflow.evaluation._metrics import check_names, metrics_of, targets_of
 from perturbflow.evaluation._predicted_files import predicted_cells
@@ -156,8 +157,10 @@ def evaluate(
         conditions of the energy distance, ``(sum(floor) - sum(model)) / (sum(floor) - sum(ceiling))``: 0 is as far
         from the real cells as the controls are, 1 as close as they are to themselves. With verdicts there are also
         "harm_against_controls" and "harm_against_prior", the shares of conditions in which a model is shown to be worse
-        than the control cells and than "moved controls", with the interval of Wilson. Intervals over a single condition are
-        NaN.
+        than the control cells and than "moved controls", with the interval of Wilson. With the six metrics of the 2026 Virtual
+        Cell Challenge (``metrics="vcc2026"``) and the baseline "mean effect" there is "challenge_score", their mean on a scale
+        from "mean effect" (0) to the ceiling (1), see :func:`perturbflow.metrics.challenge_score`. Intervals over a single
+        condition are NaN.
     `adata.uns["evaluation_verdicts"]` : DataFrame
         One row per condition and model that is no baseline: ``best_baseline`` at this condition, ``difference`` of
         energy distances to it with ``lower`` and ``upper`` (95 %, bootstrap over real cells, the same for both),
@@ -306,7 +309,7 @@ def evaluate(
     summary = summary_table(results.scores, **resampling, rng=np.random.default_rng(seed), screens=screens)
     adata = writable(adata, copy=copy)
     adata.uns[key_added] = results.scores
-    adata.uns[f"{key_added}_summary"] = summary
+    adata.uns[f"{key_added}_summary"] = with_challenge_scores(summary)
     adata.uns[f"{key_added}_verdicts"] = results.verdicts
     # Files of anndata before 0.12 have no None.
     adata.uns[f"{key_added}_params"] = {name: value for name, value in params.items() if value is not None}

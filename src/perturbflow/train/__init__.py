@@ -1,1 +1,41 @@
-"""Fitting both halves: training, validation, checkpoints and choices."""
+"""Fitting both halves: training, validation, checkpoints and choices.
+
+What benchmarks and extensions use of it is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "BUFFER": "_windows",
+    "PRESETS": "_flow_options",
+    "AveragedWeights": "_averaging",
+    "Checkpoint": "_checkpoint",
+    "HeldOutConditions": "_validation",
+    "Windows": "_windows",
+    "identity": "_fit_dynamics",
+    "inherited_options": "_transfer",
+    "train_flow": "_train_flow",
+    "transfer_weights": "_transfer",
+}
+__all__ = [
+    "BUFFER",
+    "PRESETS",
+    "AveragedWeights",
+    "Checkpoint",
+    "HeldOutConditions",
+    "Windows",
+    "identity",
+    "inherited_options",
+    "train_flow",
+    "transfer_weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,99 @@
+"""t-scores of genes, and how well they are predicted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perturbflow._checks import check_one_of
+from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
+from perturbflow.screen._named_arrays import by_name
+
+RELATIVE_ZERO = 1e-9
+
+
+@by_name("genes", of=("x", "y", "control"))
+def r2_of_scores(
+    x: CellsOrMoments,
+    y: CellsOrMoments,
+    control: CellsOrMoments,
+    *,
+    relative_to: Literal["observed", "predicted"] = "observed",
+) -> float:
+    """Share of the variance of the observed t-scores over genes that the predicted ones explain.
+
+    ``1 - sum_g (T_g - S_g)^2 / sum_g (T_g - mean T)^2`` with T the observed and S the predicted scores,
+
+    ::
+
+        t = ((mean - mean_c) / sqrt((var + var_c) / n),)
+
+    those of scanpy's ``t-test_overestim_var`` of a condition of n cells against the controls. A gene without variance on
+    both sides has score 0, whether or not the means are equal, as in PerturBench; scanpy gives infinite scores there.
+    PerturBench's ``r2_score_scores`` passes the *prediction* as the truth, so that its denominator is the variance of S
+    (``relative_to="predicted"``).
+
+    *Direction*: higher is better. *Range*: minus infinity to 1; 0 for the mean of the observed scores. NaN if the
+    scores in the denominator are all equal.
+
+    *Weakness*: scores grow with the square root of the number of cells, so a perfect prediction of more or fewer cells
+    than the real ones does badly. Relative to the prediction, effects that are exaggerated enough have a value near 0,
+    however wrong, and timid ones are punished without bound.
+
+    Parameters
+    ----------
+    x
+        Predicted cells (n, G), log1p-normalised, or their moments.
+    y
+        Reference cells (m, G), or their moments.
+    control
+        Control cells (c, G), or their moments.
+    relative_to
+        Whose variance is the denominator.
+
+    Returns
+    -------
+    The share, or NaN.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of genes differ, values are not finite, there are fewer than two cells on a side, or
+        ``relative_to`` is unknown.
+
+    References
+    ----------
+    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15; Wu et al. (2024), PerturBench: benchmarking machine
+    learning models for cellular perturbation analysis, arXiv 2408.10609.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> y, control = rng.normal(1.0, size=(50, 4)), rng.normal(size=(60, 4))
+    >>> r2_of_scores(y, y, control)
+    1.0
+    """
+    check_one_of(relative_to, ("observed", "predicted"), name="relative_to")
+    check_same_genes(x=x, y=y, control=control)
+    reference = moments_of(control, name="control", minimum=2)
+    predicted = t_statistics(moments_of(x, name="x", minimum=2), reference)
+    observed = t_statistics(moments_of(y, name="y", minimum=2), reference)
+    of = observed if relative_to == "observed" else predicted
+    if np.ptp(of) == 0:
+        return float("nan")
+    deviation, error = of - of.mean(), observed - predicted
+    return float(1.0 - error @ error / (deviation @ deviation))
+
+
+def t_statistics(condition: Moments, reference: Moments) -> NDArray[np.float64]:
+    """Return the t-score of every gene (G,), 0 for one without variance."""
+    variance = condition.variance + reference.variance
+    # Rounding of the mean alone leaves a constant gene a variance of some 1e-32 of its square.
+    size = RELATIVE_ZERO * np.maximum(np.abs(condition.mean), np.abs(reference.mean))
+    varies = variance > size**2
+    error = np.sqrt(np.where(varies, variance, 1.0) / condition.n_cells)
+    return np.where(varies, (condition.mean - reference.mean) / error, 0.0)
