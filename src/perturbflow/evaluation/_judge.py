@@ -117,7 +117,7 @@ class Judge:
             (predicted, self.real.moments, self.controls.sample.moments),
             control=self.controls.sample.cells,
             pairs=[Pair(draw, self.real) for draw in dict.fromkeys((x, again or x))],
-            tests=None if test is None else (test, self.test),
+            tests=None if test is None or self.test is None else (test, self.test),
             cloud=cloud,
         )
         values = {metric.name: metric.value(comparison) for metric in self._metrics}

@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from perturbflow.screen._conditions import Vocabulary
 
 
+PERTPY = {
+    "edistance": "energy_distance",
+    "mean_absolute_error": "mae_of_mean_effects",
+    "mse": "mse_of_mean_effects",
+}
+"""Names of `pertpy.tl.Distance` for what is a metric here; distances to real cells, in which the controls cancel."""
+
+
 def metrics_of(metrics: str | Sequence[str]) -> list[str]:
-    """Names of the metrics of a suite, or names as they are; ValueError for what is unknown."""
+    """Return the names of the metrics of a suite, or names as they are; ValueError for what is unknown."""
     if isinstance(metrics, str):
         if metrics not in SUITES:
             msg = (
@@ -28,8 +36,9 @@ def metrics_of(metrics: str | Sequence[str]) -> list[str]:
             )
             raise ValueError(msg)
         return list(SUITES[metrics])
-    check_names(metrics, METRICS, name="metrics")
-    return list(metrics)
+    names = [PERTPY.get(name, name) for name in metrics]
+    check_names(names, METRICS, name="metrics")
+    return names
 
 
 def with_base(metric: Metric, base: float | None) -> Metric:

@@ -100,7 +100,8 @@ def evaluate(
         The flow in ``adata.uns``, which is also its name in the tables; None leaves it out. Without a flow under the
         default key only ``predicted`` is judged.
     metrics
-        A suite of ``perturbflow.metrics.SUITES`` or names from ``perturbflow.metrics.METRICS``.
+        A suite of ``perturbflow.metrics.SUITES`` or names from ``perturbflow.metrics.METRICS``; "edistance", "mse" and
+        "mean_absolute_error" of pertpy are understood.
     baselines
         Names from ``perturbflow.baselines.BASELINES``; all by default. "control cells" is always there.
     scale
