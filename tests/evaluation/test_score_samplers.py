@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,13 +26,19 @@ def test_scores_are_those_of_the_evaluation_of_an_anndata(adata):
     samplers = fitted_baselines(BASELINES, cells.subset(adata.obs["split"].to_numpy() == "train"))
     conditions = judged_conditions(adata, splits=("train", "test"))
     found = score_samplers(cells, conditions, samplers, metrics=NAMES, seed=3)
-    settings = {"metrics": NAMES, "baselines": BASELINES, "seed": 3, "n_permutations": 0, "progress_bar": False}
-    expected = tl.evaluate(adata, key=None, splits=("train", "test"), copy=True, **settings).uns["evaluation"]
-    pd.testing.assert_frame_equal(found, expected)
+    settings: dict[str, Any] = {
+        "metrics": NAMES,
+        "baselines": BASELINES,
+        "seed": 3,
+        "n_permutations": 0,
+        "progress_bar": False,
+    }
+    judged: Any = tl.evaluate(adata, key=None, splits=("train", "test"), copy=True, **settings)
+    pd.testing.assert_frame_equal(found, judged.uns["evaluation"])
 
 
 def test_cells_are_the_registered_ones(adata):
-    cells = registered_cells(adata)
+    cells: Any = registered_cells(adata)
     np.testing.assert_array_equal(cells.x.toarray(), adata.X.toarray())
     is_control = np.asarray(cells.perturbations.sum(axis=1)).ravel() == 0
     np.testing.assert_array_equal(is_control, adata.obs["perturbation"] == "control")

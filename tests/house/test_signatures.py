@@ -20,8 +20,8 @@ FIRST_PARAMETER: dict[str, str] = {"leaderboard": "adata"}
 # an example; the comment below their definition says what they are.
 CONSTANTS = {
     *("metrics.METRICS", "metrics.SUITES"),
-    *("baselines.BASELINES", "baselines.FLOORS", "baselines.TRAJECTORY_BASELINES", "baselines.TrajectoryBaseline"),
-    *("dynamics.ACTIVATIONS", "dynamics.SPARSITIES"),
+    *("baselines.BASELINES", "baselines.FLOORS", "baselines.TRAJECTORY_BASELINES"),
+    *("dynamics.SPARSITIES", "flow.NETWORKS"),
 }
 
 ADATA = "AnnData | MuData"

@@ -28,17 +28,14 @@ from perturbflow.baselines._graphs import (
 from perturbflow.baselines._matching_mean import MatchingMean
 from perturbflow.baselines._mean_effect import MeanEffect
 from perturbflow.baselines._sampler import Sampler
-from perturbflow.baselines._trajectories import (
-    FLOORS,
-    TRAJECTORY_BASELINES,
-    TrajectoryBaseline,
-    hold_start,
-    leave_one_out_smoother,
-    own_mean,
-    predict_zero,
-    training_curve,
-    training_mean,
-)
+from perturbflow.baselines._trajectories import FLOORS, TRAJECTORY_BASELINES
+from perturbflow.baselines._trajectories import TrajectoryBaseline as TrajectoryBaseline
+from perturbflow.baselines._trajectories import hold_start as hold_start
+from perturbflow.baselines._trajectories import leave_one_out_smoother as leave_one_out_smoother
+from perturbflow.baselines._trajectories import own_mean as own_mean
+from perturbflow.baselines._trajectories import predict_zero as predict_zero
+from perturbflow.baselines._trajectories import training_curve as training_curve
+from perturbflow.baselines._trajectories import training_mean as training_mean
 
 __all__ = [
     "BASELINES",
@@ -54,19 +51,12 @@ __all__ = [
     "MeanEffect",
     "MovedControls",
     "Sampler",
-    "TrajectoryBaseline",
     "correlation_graph",
     "degree_graph",
     "derivative_ridge_graph",
     "expression_level_graph",
-    "hold_start",
-    "leave_one_out_smoother",
-    "own_mean",
     "partial_correlation_graph",
-    "predict_zero",
     "random_graph",
-    "training_curve",
-    "training_mean",
 ]
 
 BASELINES: Mapping[str, type[Any]] = MappingProxyType(
