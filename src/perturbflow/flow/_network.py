@@ -122,3 +122,4 @@ class ResidualMLP(VelocityNetwork):
 
 
 NETWORKS: dict[str, Callable[..., VelocityNetwork]] = {"mlp": ResidualMLP, "unet": UNet, "token_unet": TokenUNet}
+"""Networks of the velocity by the name that ``model_kwargs={"network": ...}`` takes."""

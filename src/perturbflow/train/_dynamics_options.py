@@ -26,7 +26,7 @@ class DynamicsModelKwargs(TypedDict, total=False):
     hidden
         Widths of the hidden layers: (10,) by default for a network a gene, (100, 100) for a dense one.
     activation
-        Nonlinearity, a name in ``perturbflow.dynamics.ACTIVATIONS``; "elu" by default.
+        Nonlinearity: "elu" by default, "identity", "silu" or "tanh".
     decay
         Whether genes decay at a rate of their own. By default if no gene that moves is below 0 by more than noise, and the
         field is first order and not linear.
