@@ -57,9 +57,7 @@ def run(folder: Path, names: list[str]) -> str:
     """Run mutmut for some mutants, and return what it printed."""
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-    done = subprocess.run(  # noqa: S603 - our own command
-        command, cwd=folder, env=os.environ | threads, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=os.environ | threads, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
@@ -73,7 +71,7 @@ def results(folder: Path) -> dict[str, int | None]:
 
 def change(folder: Path, name: str) -> str:
     """Return the lines that a mutant removes and adds."""
-    shown = subprocess.run(  # noqa: S603 - our own command
+    shown = subprocess.run(
         [sys.executable, "-m", "mutmut", "show", name], cwd=folder, capture_output=True, text=True, check=False
     ).stdout
     lines = [line for line in shown.split("\n") if line.startswith(("-", "+")) and not line.startswith(("---", "+++"))]
@@ -98,7 +96,7 @@ def judge(room: str, *, n_mutants: int, seed: int, work: Path) -> tuple[dict[str
     if not names:
         msg = f"Expected mutants of {room!r}, found none. mutmut said:\n{printed[-2000:]}"
         raise RuntimeError(msg)
-    sample = random.Random(seed).sample(names, min(n_mutants, len(names)))  # noqa: S311 - no secret
+    sample = random.Random(seed).sample(names, min(n_mutants, len(names)))
     printed = run(folder, sample)
     codes = {name: code for name, code in results(folder).items() if name in set(sample)}
     tried = [name for name, code in codes.items() if code is not None]
