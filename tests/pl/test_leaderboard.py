@@ -104,7 +104,7 @@ def test_chosen_metrics_and_models(judged):
 
 
 def test_many_metrics_become_rows(tables):
-    names = [name for name, metric in METRICS.items() if metric.kind != "screen"][:35]
+    names = [name for name, metric in METRICS.items() if metric.scope != "dataset"][:35]
     models = {f"model {i}": 0.1 * i for i in range(12)} | {"control cells": 0.05, "ceiling": 0.9}
     adata = tables(dict.fromkeys(names, models))
     ax: Any = leaderboard(adata, split="test")

@@ -106,13 +106,13 @@ def test_table_has_every_condition_model_and_metric_once(judged):
     assert list(table.columns) == ["split", "perturbation", "cell_type", "model", "metric", "value", "n_cells"]
     assert not table.duplicated(["split", "perturbation", "cell_type", "model", "metric"]).any()
     assert set(table["model"]) == {"oracle", *BASELINES, "ceiling", "interpolated duplicate"}
-    assert set(table["metric"]) == {name for name in SUITES["default"] if METRICS[name].kind != "screen"}
+    assert set(table["metric"]) == {name for name in SUITES["default"] if METRICS[name].scope != "dataset"}
     conditions = table[["split", "perturbation", "cell_type"]].drop_duplicates()
     assert sorted(conditions.itertuples(index=False, name=None)) == sorted(
         (SPLIT[label], label, cell_type) for label in ("A", "B", "C", "A+B") for cell_type in ("T", "U")
     )
     means = {name for name in SUITES["default"] if METRICS[name].kind in {"effect", "panel"}}
-    of_conditions = {name for name in SUITES["default"] if METRICS[name].kind != "screen"}
+    of_conditions = {name for name in SUITES["default"] if METRICS[name].scope != "dataset"}
     assert len(table) == 8 * ((len(BASELINES) + 2) * len(of_conditions) + len(means))
     assert list(dict.fromkeys(table["split"])) == ["train", "valid", "test"]
     assert (table["n_cells"] == 40).all()
