@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
-from perturbflow.metrics import _distances, energy_distance
+from perturbflow.metrics import _distances, energy_distance, mmd
 from perturbflow.metrics._distances import pair_sum_within
 from perturbflow.metrics._energy import energy_distance_to
-from perturbflow.metrics._mmd import mmd_to
 
 
 def naive(x, y, *, unbiased):
@@ -140,14 +139,22 @@ def test_unbiased_estimate_needs_two_cells(n, m, name):
     assert energy_distance(np.zeros((n, 3)), np.ones((m, 3)), unbiased=False) == pytest.approx(2 * math.sqrt(3))
 
 
-@pytest.mark.parametrize("metric_to", [energy_distance_to, mmd_to])
-def test_a_prediction_that_repeats_itself_is_judged_as_one(metric_to):
+@pytest.mark.parametrize("metric", [energy_distance, mmd])
+def test_a_prediction_that_repeats_itself_is_judged_as_one(metric):
     rng = np.random.default_rng(5)
     x, y = rng.normal(size=(12, 4)), rng.normal(1.0, size=(9, 4))
-    metric = metric_to(y)
-    np.testing.assert_allclose(metric(x, x), metric(x), rtol=1e-12)
+    np.testing.assert_allclose(metric(x, y, again=x), metric(x, y), rtol=1e-12)
     again = rng.normal(size=(12, 4))
-    np.testing.assert_allclose(metric(x, again), metric(again, x), rtol=1e-12)
+    np.testing.assert_allclose(metric(x, y, again=again), metric(again, y, again=x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", [energy_distance, mmd])
+def test_two_predictions_are_of_the_same_cells(metric):
+    x, y = np.ones((4, 2)), np.eye(2)
+    with pytest.raises(ValueError, match="two predictions from the same cells, found 4 and 3 cells"):
+        metric(x, y, again=x[:3])
+    with pytest.raises(ValueError, match="Expected the same genes"):
+        metric(x, y, again=np.ones((4, 3)))
 
 
 def test_stratified_cells_gain_nothing():

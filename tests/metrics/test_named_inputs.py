@@ -87,7 +87,7 @@ ARGUMENTS: dict[str, Any] = {
 WITHOUT = {
     *("challenge_score", "dynamic_range_fraction", "pseudobulk_moments", "register"),
     *("spearman_of_numbers_of_significant_genes", "pearson_of_energy_distances"),
-    "unbiased_mse",  # of a Panel, below
+    *("unbiased_mse", "pooled_unbiased_mse"),  # of a Panel, below
 }
 
 

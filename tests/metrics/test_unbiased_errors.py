@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbflow.metrics import Moments, Panel, unbiased_mse
-from perturbflow.metrics._unbiased_errors import pooled_unbiased_mse, unbiased_effect_sizes
+from perturbflow.metrics import Moments, Panel, pooled_unbiased_mse, unbiased_mse
+from perturbflow.metrics._unbiased_errors import unbiased_effect_sizes
 
 G = 30
 

@@ -28,12 +28,13 @@ from perturbflow.metrics import (
     direction_reach,
     discrimination_score,
     jaccard_of_significant_genes,
+    pooled_unbiased_mse,
     pseudobulk_moments,
     relative_error_of_log_fold_changes,
     unbiased_mse,
 )
 from perturbflow.metrics._rescaling import CHALLENGE_SCALES
-from perturbflow.metrics._unbiased_errors import pooled_unbiased_mse, unbiased_effect_sizes
+from perturbflow.metrics._unbiased_errors import unbiased_effect_sizes
 
 REASON = "the reference implementation, and what it reads"
 ad, pd, pl = (pytest.importorskip(name, reason=REASON) for name in ("anndata", "pandas", "polars"))

@@ -40,7 +40,7 @@ def summary_table(
     baselines: Sequence[str],
     n_resamples: int,
     rng: np.random.Generator,
-    screens: Sequence[dict[str, Any]] = (),
+    further: Sequence[Mapping[str, Any]] = (),
 ) -> pd.DataFrame:
     """Summarise scores over conditions, with intervals, and compare every model with the best baseline.
 
@@ -54,8 +54,8 @@ def summary_table(
         Bootstrap samples of conditions.
     rng
         Random generator.
-    screens
-        Rows of metrics that have one value for a whole split.
+    further
+        Further rows, such as those of metrics that have one value for a whole split.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def summary_table(
     order = {name: place for place, name in enumerate(dict.fromkeys(table["split"]))}
     model_order = {name: place for place, name in enumerate(dict.fromkeys(table["model"]))}
     rows.sort(key=lambda row: (order[row["split"]], model_order[row["model"]]))
-    return pd.DataFrame(rows + list(screens) + _fractions(table, n_resamples, rng))
+    return pd.DataFrame(rows + list(further) + _fractions(table, n_resamples, rng))
 
 
 def _labels(table: pd.DataFrame) -> list[str]:

@@ -62,17 +62,17 @@ from perturbflow.metrics._response_programs import energy_in_programs, error_of_
 from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
 from perturbflow.metrics._suites import SUITES
 from perturbflow.metrics._t_scores import r2_of_scores
-from perturbflow.metrics._unbiased_errors import unbiased_mse
+from perturbflow.metrics._unbiased_errors import pooled_unbiased_mse, unbiased_mse
 from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst
 
 __all__ = [
-    "DifferentialExpression",
     "METRICS",
+    "SUITES",
+    "DifferentialExpression",
     "Metric",
     "Moments",
     "Panel",
-    "SUITES",
     "Strengths",
     "WilcoxonAgainst",
     "WilcoxonOfCounts",
@@ -113,6 +113,7 @@ __all__ = [
     "pearson_against_reference",
     "pearson_of_energy_distances",
     "pearson_of_mean_effects",
+    "pooled_unbiased_mse",
     "precision_of_top_genes",
     "pseudobulk_moments",
     "r2_of_scores",

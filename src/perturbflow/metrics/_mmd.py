@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,15 @@ BANDWIDTH_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MAX_MEDIAN_CELLS = 2000
 
 
-@by_name("genes", of=("x", "y"))
-def mmd(x: Cells, y: Cells, *, bandwidths: Sequence[float] | None = None, unbiased: bool = True) -> float:
+@by_name("genes", of=("x", "y", "again"))
+def mmd(
+    x: Cells,
+    y: Cells,
+    *,
+    again: Cells | None = None,
+    bandwidths: Sequence[float] | None = None,
+    unbiased: bool = True,
+) -> float:
     """Squared maximum mean discrepancy between two samples of cells.
 
     ::
@@ -40,6 +47,8 @@ def mmd(x: Cells, y: Cells, *, bandwidths: Sequence[float] | None = None, unbias
         Predicted cells (n, G).
     y
         Reference cells (m, G), same genes and scale as ``x``.
+    again
+        A second prediction from the same source cells, as in :func:`energy_distance`.
     bandwidths
         Standard deviations of the Gaussian kernels. By default the median distance between reference cells times
         0.25, 0.5, 1, 2 and 4; beyond 2,000 reference cells the median is that of 2,000 evenly spaced rows.
@@ -71,14 +80,6 @@ def mmd(x: Cells, y: Cells, *, bandwidths: Sequence[float] | None = None, unbias
     >>> bool(np.isclose(value, 2 - 2 * np.exp(-1)))
     True
     """
-    return mmd_to(y, bandwidths=bandwidths, unbiased=unbiased)(x)
-
-
-def mmd_to(y: Cells, *, bandwidths: Sequence[float] | None = None, unbiased: bool = True) -> Callable[..., float]:
-    """Return the function ``x -> mmd(x, y)``, with bandwidths and the term of the reference cells computed once.
-
-    It also takes a second prediction, ``(x, again)``; see :func:`~perturbflow.metrics._distances.pair_means_to`.
-    """
     y = check_cells(y, name="y", minimum=2 if unbiased else 1)
     precisions = 0.5 / np.square(median_bandwidths(y) if bandwidths is None else _check_bandwidths(bandwidths))
 
@@ -90,13 +91,8 @@ def mmd_to(y: Cells, *, bandwidths: Sequence[float] | None = None, unbiased: boo
         values /= len(precisions)
         return values
 
-    pair_means = pair_means_to(y, kernel, unbiased=unbiased, at_zero=1.0)
-
-    def mmd_from(x: Cells, again: Cells | None = None) -> float:
-        means = pair_means(x, again)
-        return means.within_x + means.within_y - 2.0 * means.between
-
-    return mmd_from
+    means = pair_means_to(y, kernel, unbiased=unbiased, at_zero=1.0)(x, again)
+    return means.within_x + means.within_y - 2.0 * means.between
 
 
 def median_bandwidths(y: Cells) -> NDArray[np.float64]:

@@ -15,11 +15,11 @@ from perturbflow.evaluation._alignment import aligned, check_predicted
 from perturbflow.evaluation._baselines import fitted_baselines, sums_of
 from perturbflow.evaluation._challenge import with_challenge_scores
 from perturbflow.evaluation._conditions import conditions_of, generator, named_conditions
+from perturbflow.evaluation._dataset_metrics import dataset_rows
 from perturbflow.evaluation._metrics import check_names, metrics_of, targets_of
 from perturbflow.evaluation._predicted_files import predicted_cells
 from perturbflow.evaluation._predictors import AskedTwice, GivenCells, Predictor, asked
 from perturbflow.evaluation._scores import Settings, score_all
-from perturbflow.evaluation._screens import screen_rows
 from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, harm_rows, summary_table
 from perturbflow.predict._device import moved
 from perturbflow.predict._flow_store import read_flow
@@ -305,9 +305,9 @@ def evaluate(
         "report": pd.DataFrame(report, columns=["model", "what", "n", "which"]).astype({"n": int}),
     }
     resampling: dict[str, Any] = {"baselines": names, "n_resamples": n_resamples}
-    screens = screen_rows(results.strengths, settings.wanted, **resampling, rng=generator(seed, "screens"))
-    screens += harm_rows(results.verdicts)
-    summary = summary_table(results.scores, **resampling, rng=np.random.default_rng(seed), screens=screens)
+    further = dataset_rows(results.strengths, settings.wanted, **resampling, rng=generator(seed, "screens"))
+    further += harm_rows(results.verdicts)
+    summary = summary_table(results.scores, **resampling, rng=np.random.default_rng(seed), further=further)
     adata = writable(adata, copy=copy)
     adata.uns[key_added] = results.scores
     adata.uns[f"{key_added}_summary"] = with_challenge_scores(summary)

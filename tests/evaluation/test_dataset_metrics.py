@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from perturbflow.evaluation._screens import screen_rows
+from perturbflow.evaluation._dataset_metrics import dataset_rows
 from perturbflow.metrics import METRICS, Strengths
 
 NAMES = ["spearman_of_numbers_of_significant_genes", "pearson_of_energy_distances"]
@@ -39,7 +39,7 @@ def summary(by_model, **changes):
         "n_resamples": 400,
         "rng": np.random.default_rng(1),
     } | changes
-    return pd.DataFrame(screen_rows({"test": by_model}, WANTED, **options)).set_index(["metric", "model"])
+    return pd.DataFrame(dataset_rows({"test": by_model}, WANTED, **options)).set_index(["metric", "model"])
 
 
 def test_values_are_those_of_scipy(cells):
@@ -95,7 +95,7 @@ def test_a_condition_that_a_model_lacks_counts_for_nobody_in_a_difference(cells)
 
 
 def test_nothing_is_made_where_no_such_metric_is_wanted(cells):
-    rows = screen_rows({"test": cells}, [METRICS["mmd"]], baselines=[], n_resamples=10, rng=np.random.default_rng(0))
+    rows = dataset_rows({"test": cells}, [METRICS["mmd"]], baselines=[], n_resamples=10, rng=np.random.default_rng(0))
     assert rows == []
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from perturbflow.metrics import Metric
 
 
-def screen_rows(
+def dataset_rows(
     strengths: Mapping[str, Mapping[str, NDArray[np.float64]]],
     metrics: Sequence[Metric],
     *,
