@@ -37,7 +37,7 @@ def test_version_licence_and_addresses_are_the_same_everywhere(project):
 
 def test_the_recipe_needs_what_the_package_needs(project):
     def requirement(text: str) -> str:
-        name = re.match(r"[\w-]+", text)[0]
+        name = re.split(r"[^\w-]", text)[0]
         return f"{CONDA_NAMES.get(name, name)} {text.removeprefix(name)}".strip()
 
     needed = read("conda/meta.yaml")["requirements"]

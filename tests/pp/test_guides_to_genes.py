@@ -57,6 +57,7 @@ def test_another_separator_and_a_copy(unchanged):
     adata = cells("ctrl", "B_1|A_2")
     with unchanged(adata):
         found = pf.pp.guides_to_genes(adata, "guide", control="ctrl", separator="|", copy=True)
+    assert found is not None
     assert found.obs["perturbation"].tolist() == ["ctrl", "A|B"]
 
 
