@@ -156,7 +156,7 @@ def fit_dynamics(
     )
     if is_snapshot(adata):
         _check_usual(options, checkpoint=checkpoint)
-        standing = fit_snapshot(adata, seed=seed)
+        standing = fit_snapshot(adata, seed=seed, progress_bar=progress_bar)
         adata = writable(adata, copy=copy)
         write_standing(adata, standing, key=key_added)
         return adata if copy else None
