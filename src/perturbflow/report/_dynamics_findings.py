@@ -40,6 +40,7 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
     asked, found, unknown, steps = [_registered(adata)], [], [], []
     tables: dict[str, pd.DataFrame] = {}
     names = {} if key == "dynamics" else {"key": key}
+    read = call_with("tl.infer_graph", **names, **_unless_usual(key_added=graph_key))
     if key not in adata.uns:
         steps.append(Step("Fit dynamics", call_with("tl.fit_dynamics", **({"key_added": key} if names else {}))))
     else:
@@ -53,17 +54,11 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
         if len(kept):
             tables["Edges of most evidence"] = _edge_table(kept, has_confidence=n_fits > 0)
         if method in _METHODS and not n_fits:
-            again = call_with("tl.infer_graph", **names, n_bootstraps=20, **_unless_usual(key_added=graph_key))
-            steps.append(Step("Find out how sure the edges are", again))
+            steps.append(Step("Find out how sure the edges are", read))
         known = call_with("pl.precision_recall", truth_key="known_network", **_unless_usual(keys=graph_key))
         steps.append(Step("Compare with a known network in `adata.varp`, where there is one", known))
     elif key in adata.uns:
-        steps.append(
-            Step(
-                "Read the graph",
-                call_with("tl.infer_graph", **names, n_bootstraps=20, **_unless_usual(key_added=graph_key)),
-            )
-        )
+        steps.append(Step("Read the graph", read))
     if key in adata.uns:
         gene = next(map(str, adata.uns["dynamics_fields"]["regulators"]), str(adata.var_names[0]))
         steps.append(Step("Simulate a knock-out", call_with("tl.simulate_knockout", genes=gene, **names)))

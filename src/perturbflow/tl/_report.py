@@ -104,7 +104,7 @@ def report(
         )
         raise ValueError(msg)
     try:
-        path.touch()
+        path.open("a").close()
     except OSError as error:
         msg = (
             f"Expected `path` to be a file that can be written, found {str(path)!r}: {error.strerror or error}. Choose "
