@@ -47,9 +47,16 @@ def judged(_fitted) -> AnnData:
 
 
 def test_a_page_has_words_tables_and_figures_and_needs_nothing_else(judged, tmp_path, unchanged):
+    import matplotlib.pyplot as plt
+
+    file, figures = tmp_path / "report.html", plt.get_fignums()
+    file.write_text("earlier", encoding="utf-8")
     with unchanged(judged):
-        path = pf.tl.report(judged, tmp_path / "report.html", title="Mine & yours")
+        path = pf.tl.report(judged, str(file), title="Mine & yours")
+    assert plt.get_fignums() == figures  # those of the page are closed
+    assert path == file
     text = path.read_text(encoding="utf-8")
+    assert "earlier" not in text
     page = Page(text)
     assert "<h1>Mine &amp; yours</h1>" in text
     assert "On 2 held-out conditions of the split" in text
@@ -61,21 +68,6 @@ def test_a_page_has_words_tables_and_figures_and_needs_nothing_else(judged, tmp_
     assert [values for tag, values in page.tags if tag == "table" and not values.get("class")] == []
     assert len([values for _, values in page.tags if values.get("class") == "scroll"]) == text.count("<table")
     assert '<meta name="viewport" content="width=device-width' in text
-
-
-def test_figures_are_closed(judged, tmp_path):
-    import matplotlib.pyplot as plt
-
-    before = plt.get_fignums()
-    pf.tl.report(judged, tmp_path / "report.html")
-    assert plt.get_fignums() == before
-
-
-def test_an_earlier_page_is_replaced(judged, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text("earlier", encoding="utf-8")
-    assert pf.tl.report(judged, str(path)) == path
-    assert "earlier" not in path.read_text(encoding="utf-8")
 
 
 def test_dynamics_have_their_figures(fitted_dynamics, tmp_path):
