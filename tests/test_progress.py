@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 import warnings
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,11 @@ def watched(monkeypatch):
     monkeypatch.setattr(_progress, "is_watched", lambda: True)
 
 
+def drawn(bar: Progress) -> Any:
+    """The bar of tqdm."""
+    return bar._bar
+
+
 @pytest.mark.usefixtures("watched")
 def test_one_bar_has_all_stages(capsys):
     with progress("fit") as bar:
@@ -25,9 +31,9 @@ def test_one_bar_has_all_stages(capsys):
         bar.stage("training", unit="step", total=4, initial=1)
         count()
         note(loss="0.5")
-        assert (bar._bar.n, bar._bar.total, bar._bar.desc) == (2, 4, "fit: training: ")
+        assert (drawn(bar).n, drawn(bar).total, drawn(bar).desc) == (2, 4, "fit: training: ")
         stage("choices")
-        assert (bar._bar.n, bar._bar.total) == (0, None)
+        assert (drawn(bar).n, drawn(bar).total) == (0, None)
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert [
@@ -41,9 +47,9 @@ def test_what_is_opened_within_becomes_a_stage(capsys):
         with progress("inner", show=False) as inner:
             inner.stage("inner")
         assert inner is outer
-        assert outer._bar.desc == "outer: inner: "
+        assert drawn(outer).desc == "outer: inner: "
         stage("outer", unit="condition")
-        assert outer._bar.desc == "outer: conditions: "
+        assert drawn(outer).desc == "outer: conditions: "
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -91,7 +97,8 @@ def test_functions_open_their_progress_as_their_argument_says():
     @shows_progress("work")
     def work(*, progress_bar: bool = True) -> bool | None:
         stage("first")
-        return _progress._OPEN.get().is_drawn
+        bar = _progress._OPEN.get()
+        return None if bar is None else bar.is_drawn
 
     assert work()
     assert not work(progress_bar=False)
@@ -117,7 +124,7 @@ def test_a_terminal_is_watched_by_the_first_process(monkeypatch):
 
 def test_a_notebook_is_watched(monkeypatch):
     class Shell:
-        config = {"IPKernelApp": {}}
+        config = ("IPKernelApp",)
 
     class IPython:
         get_ipython = Shell

@@ -97,7 +97,7 @@ def test_other_files_are_refused(name, judged, tmp_path):
 
 def test_a_path_that_is_none_is_refused(judged):
     with pytest.raises(TypeError, match="Expected `path` to be the path of a file"):
-        pf.tl.report(judged, None)
+        pf.tl.report(judged, None)  # type: ignore[arg-type]
 
 
 def test_places_that_cannot_be_written_are_refused_before_figures_are_drawn(judged, tmp_path, monkeypatch):

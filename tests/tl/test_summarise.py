@@ -384,8 +384,9 @@ def test_nothing_registered_is_an_error(registered):
 
 @pytest.mark.parametrize("name", ["key", "evaluation_key", "split_key", "dynamics_key", "graph_key"])
 def test_keys_are_text(name, registered):
+    options: dict[str, Any] = {name: 1}
     with pytest.raises(TypeError, match=f"Expected `{name}` to be a string"):
-        pf.tl.summarise(registered, **{name: 1})
+        pf.tl.summarise(registered, **options)
 
 
 def test_other_content_under_a_key_is_refused(registered):

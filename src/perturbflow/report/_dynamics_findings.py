@@ -37,7 +37,9 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
     -------
     The findings.
     """
-    asked, found, unknown, steps = [_registered(adata)], [], [], []
+    found: list[str] = []
+    unknown: list[str] = []
+    steps: list[Step] = []
     tables: dict[str, pd.DataFrame] = {}
     names = {} if key == "dynamics" else {"key": key}
     read = call_with("tl.infer_graph", **names, **_unless_usual(key_added=graph_key))
@@ -65,7 +67,12 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
         if not is_standing(adata.uns[key]):
             steps.append(Step("Forecast along every trajectory", call_with("tl.forecast", **names)))
     return Findings(
-        tuple(asked), tuple(found), tuple(unknown), tuple(steps), tables=tables, headline=next(iter(tables), "")
+        (_registered(adata),),
+        tuple(found),
+        tuple(unknown),
+        tuple(steps),
+        tables=tables,
+        headline=next(iter(tables), ""),
     )
 
 

@@ -37,7 +37,10 @@ def flow_findings(adata: AnnData, *, key: str, evaluation_key: str, split_key: s
     """
     counts = ScreenCounts.of(adata, split_key)
     flow = read_flow(adata, key) if key in adata.uns else None
-    asked, found, unknown, steps = counts.sentences(), [], [], []
+    asked = counts.sentences()
+    found: list[str] = []
+    unknown: list[str] = []
+    steps: list[Step] = []
     if not counts.n_held_out:
         unknown.append("How good predictions of unseen conditions are: nothing is held out.")
         steps.append(counts.split_step())
