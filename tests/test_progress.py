@@ -120,6 +120,10 @@ def test_a_terminal_is_watched_by_the_first_process(monkeypatch):
     assert _progress.is_watched()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert not _progress.is_watched()
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert _progress.is_watched()
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert not _progress.is_watched()
 
 
 def test_a_notebook_is_watched(monkeypatch):

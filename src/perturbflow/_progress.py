@@ -162,8 +162,11 @@ class Progress:
 
 
 def is_watched() -> bool:
-    """Return whether somebody sees a bar: in a terminal or a notebook, by the first of several processes alone."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    """Return whether somebody sees a bar: in a terminal or a notebook, by the first of several processes alone.
+
+    The variable of tqdm that hides all bars, ``TQDM_DISABLE``, counts here, too.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("TQDM_DISABLE", "0") not in {"", "0"}:
         return False
     if sys.stderr is not None and sys.stderr.isatty():
         return True

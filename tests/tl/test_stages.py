@@ -26,6 +26,8 @@ CALLS: dict[str, tuple[str, Callable[[AnnData], object], list[str]]] = {
         "registered",
         lambda adata: pf.tl.fit_flow(adata, max_steps=2, model_kwargs={"width": 16, "n_blocks": 1}),
         [
+            "fit flow: loading torch",
+            "fit flow: cells",
             "fit flow: prior",
             "fit flow: training",
             "fit flow: choices",
@@ -48,6 +50,8 @@ CALLS: dict[str, tuple[str, Callable[[AnnData], object], list[str]]] = {
         "time_courses",
         lambda adata: pf.tl.fit_dynamics(adata, effort=0.01, plan_kwargs={"n_candidates": 2}),
         [
+            "fit dynamics: loading torch",
+            "fit dynamics: trajectories",
             "fit dynamics: sparsity path",
             "fit dynamics: choice of a threshold",
             "fit dynamics: matching",
@@ -59,7 +63,7 @@ CALLS: dict[str, tuple[str, Callable[[AnnData], object], list[str]]] = {
     "infer_graph": (
         "fitted_dynamics",
         lambda adata: pf.tl.infer_graph(adata, n_bootstraps=1),
-        ["infer graph: edges of the fit", "infer graph: bootstraps"],
+        ["infer graph: loading torch", "infer graph: edges of the fit", "infer graph: bootstraps"],
     ),
 }
 
@@ -97,6 +101,7 @@ def test_cells_at_rest_have_stages(caplog):
     with caplog.at_level(logging.INFO, logger="perturbflow"):
         pf.tl.fit_dynamics(screen)
     assert caplog.messages == [
+        "fit dynamics: loading torch",
         "fit dynamics: moments of the cells",
         "fit dynamics: evidence for edges",
         "fit dynamics: dynamics",

@@ -185,6 +185,11 @@ def test_conditions_of_the_fit_are_marked(registered):
     assert "pf.tl.evaluate(adata, splits='test')" in calls(found)
 
 
+def test_validation_conditions_have_chosen_settings(registered):
+    found = findings(with_scores(registered, scores(BETTER, split="valid")))
+    assert said(found.not_measurable, "settings were chosen on them")
+
+
 @pytest.mark.parametrize(
     ("split", "why"), [("test", "two halves of the real cells"), ("train", "these very cells were used in the fit")]
 )
@@ -393,3 +398,16 @@ def test_other_content_under_a_key_is_refused(registered):
     registered.uns["flow"] = {"something": "else"}
     with pytest.raises(ValueError, match="Expected a fitted flow in"):
         pf.tl.summarise(registered)
+
+
+def test_what_is_read_has_a_short_text(fitted, fitted_dynamics):
+    from perturbflow.predict._dynamics_store import read_dynamics
+    from perturbflow.predict._flow_store import read_flow
+
+    flow = repr(read_flow(fitted))
+    assert flow == (
+        "FittedFlow(4 perturbations, 40 genes, covariates ['cell_type'], 10 steps of training on ['train', 'valid'])"
+    )
+    dynamics = repr(read_dynamics(fitted_dynamics))
+    assert dynamics.startswith("StoredDynamics(5 genes, 5 regulators, 8 trajectories, ")
+    assert len(dynamics) < 100

@@ -243,6 +243,8 @@ class EvaluationFindings:
         said = []
         if not self.is_held_out:
             said.append("How good predictions of unseen conditions are: no held-out condition was judged.")
+        elif self.split == "valid":
+            said.append("How good a fit that has not seen these conditions is: settings were chosen on them.")
         if len(self.left_out):
             names = self._names(self.left_out.drop(columns="reason"))
             said.append(f"{counted(len(names), 'condition')} with too few cells: {listed(names)}.")

@@ -89,8 +89,8 @@ def _fit(flow: FittedFlow, counts: ScreenCounts) -> list[str]:
     if is_prior_alone(flow):
         why = "no network was trained" if not len(steps) else "validation conditions do not show that the network helps"
         said.append(
-            f"The prior alone predicts, since {why}: the flow is the baseline {PRIOR!r}, and no difference between the two is "
-            "due to a network."
+            f"The prior alone predicts, since {why}: as the baseline {PRIOR!r} does, and no difference between the two is due "
+            "to a network."
         )
     else:
         said.append(

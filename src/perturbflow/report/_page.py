@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from perturbflow.report._summary import Summary
 
+_WIDE = 640  # pixels: a figure that would not be readable on a telephone, and scrolls there
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -29,17 +30,19 @@ ul { margin: 0; padding-left: 1.2em; }
 li { margin: 4px 0; overflow-wrap: anywhere; }
 code { font: .88em/1.5 ui-monospace, Menlo, Consolas, monospace; background: #eef1f5; border-radius: 4px; padding: 2px 5px; }
 .scroll { overflow-x: auto; border: 1px solid #e4e7ed; border-radius: 6px; }
-table { border-collapse: collapse; font-size: .85rem; width: 100%; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: .85rem; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid #edeff3; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 th { color: #465063; font-weight: 600; }
 tr:last-child td { border-bottom: 0; }
 figure { margin: 22px 0 0; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+figure .scroll { border: 0; }
 figcaption { color: #5a6475; font-size: .9rem; margin-top: 6px; }
 @media (max-width: 600px) {
   main { padding: 14px 10px 36px; }
   section { padding: 14px 14px 18px; }
+  figure .wide { max-width: none; width: 680px; }
   th:first-child, td:first-child { min-width: 8em; max-width: 46vw; white-space: normal; }
 }
 """
@@ -67,8 +70,9 @@ class Figure:
         """Return the figure with the image in it."""
         data = base64.b64encode(self.png).decode("ascii")
         caption = html.escape(self.caption)
-        image = f'<img src="data:image/png;base64,{data}" width="{self.width}" alt="{caption}">'
-        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+        kind = ' class="wide"' if self.width > _WIDE else ""
+        image = f'<img{kind} src="data:image/png;base64,{data}" width="{self.width}" alt="{caption}">'
+        return f'<figure><div class="scroll">{image}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def page(title: str, about: str, summary: Summary, figures: Sequence[Figure]) -> str:

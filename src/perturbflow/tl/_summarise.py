@@ -67,6 +67,8 @@ def summarise(
 
     Notes
     -----
+    What is fitted is stored as plain arrays, which print as such: this says what is in them.
+
     The answer is that of the first held-out split of "test" and "valid" that was judged. An arrow beside a metric points to
     its better side. A model is called better or worse than the best baseline where the 95 % interval of the difference
     over conditions excludes 0. Baselines whose scores are all equal share a row, and columns without any value are left

@@ -136,6 +136,7 @@ def fit(
     >>> len(fitted.genes), fitted.fitted_splits, fitted.config["width"]
     (50, ('train',), 32)
     """
+    stage("cells")
     settings, guidance = options.training, options.guidance
     if max_epochs is not None:
         check_whole_number(max_epochs, name="max_epochs", least=1)

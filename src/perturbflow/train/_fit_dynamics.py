@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from perturbflow._checks import listing
-from perturbflow._progress import shows_progress
+from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.dynamics import DynamicsTrainer
 from perturbflow.predict._dynamics_store import INTERRUPTED, StoredDynamics
@@ -80,6 +80,7 @@ def fit_dynamics(
     >>> fitted.model.support().shape, fitted.regulators  # which targets depend on which regulators
     ((5, 5), ['gene0', 'gene1', 'gene2', 'gene3', 'gene4'])
     """
+    stage("trajectories")
     if checkpoint is not None:
         check_folder(checkpoint, name="checkpoint")
     fields = read_dynamics_fields(adata)
