@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
 from threading import Event, Thread
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from perturbflow._settings import settings
 
@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+_CLOCK = "{desc}[{elapsed}{postfix}]"  # of a stage of which nobody knows how long it is
 _OPEN: ContextVar[Progress | None] = ContextVar("open progress", default=None)
 
 
@@ -130,13 +131,17 @@ class Progress:
         if not self.is_drawn:
             logger.info("%s", label)
             return
+        bar_format = _CLOCK if total is None else None
         if self._bar is None:
-            self._bar = _new_bar()
+            self._bar = _new_bar(desc=f"{label}: ", unit=unit, total=total, bar_format=bar_format)
             Thread(target=self._tick, daemon=True).start()
-        self._bar.reset()  # the clock, too
-        self._bar.total, self._bar.unit, self._bar.n, self._bar.initial = total, unit, initial, initial
+        self._bar.total, self._bar.unit, self._bar.bar_format = total, unit, bar_format
+        self._bar.set_description(label, refresh=False)
         self._bar.set_postfix_str("", refresh=False)
-        self._bar.set_description(label)
+        self._bar.reset()  # the clock, too
+        if initial:
+            self._bar.n = self._bar.initial = initial
+            self._bar.refresh()
 
     def update(self, n: int = 1) -> None:
         """Count what is done."""
@@ -174,9 +179,9 @@ def is_watched() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-def _new_bar() -> tqdm:
+def _new_bar(**options: Any) -> tqdm:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that notebooks lack ipywidgets: the bar is drawn in text then
         from tqdm.auto import tqdm
 
-        return tqdm()
+        return tqdm(**options)
