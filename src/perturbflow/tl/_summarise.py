@@ -93,9 +93,10 @@ def summarise(
       - How good predictions of unseen conditions are: nothing is held out.
     <BLANKLINE>
     What to do next
-      - Hold out conditions as you want to predict them: pf.pp.split_perturbations(adata,
-        task='combination')
-      - Fit a flow: pf.tl.fit_flow(adata)
+      - Hold out conditions as you want to predict them:
+          pf.pp.split_perturbations(adata, task='combination')
+      - Fit a flow:
+          pf.tl.fit_flow(adata)
     >>> summary.parts["Perturbed cells"].next_steps[1].call
     'pf.tl.fit_flow(adata)'
     """
