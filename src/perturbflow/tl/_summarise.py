@@ -71,7 +71,7 @@ def summarise(
 
     The answer is that of the first held-out split of "test" and "valid" that was judged. An arrow beside a metric points to
     its better side. A model is called better or worse than the best baseline where the 95 % interval of the difference
-    over conditions excludes 0. Baselines whose scores are all equal share a row, and columns without any value are left
+    over conditions excludes 0. Baselines whose scores are all equal share a column, and columns without any value are left
     out.
 
     Examples
@@ -85,7 +85,7 @@ def summarise(
     ===============
     <BLANKLINE>
     What was asked
-      - 6 perturbations (4 alone, 2 in combination), measured in 600 cells of 50 genes; 85 of the cells
+      - 6 perturbations (4 alone, 2 in combination), measured in 600 cells of 50 genes; 120 of the cells
         are controls.
       - No condition is held out: all cells are training cells.
     <BLANKLINE>
