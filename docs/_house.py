@@ -11,11 +11,11 @@ from matplotlib.patches import FancyBboxPatch
 
 CHECKOUT = Path(__file__).parents[1]
 SOURCE = CHECKOUT / "src" / "perturbflow"
-ROOT = "checks and warnings"
+ROOT = "checks, warnings, settings, progress"
 OUTSIDE = "torch, NumPy, SciPy"
 COLOURS = (
     *("#DDDDDD", "#F3D9C9", "#EEE4D6", "#E8E3C8", "#E0E5CF", "#D6E6DC"),
-    *("#D2E3E6", "#CFE0EE", "#DADDEC", "#E3D9EA"),
+    *("#D2E3E6", "#CFE0EE", "#D6DEED", "#DADDEC", "#E3D9EA", "#EBD6E4"),
 )
 
 
@@ -57,7 +57,7 @@ def draw() -> None:
         lines[own] += len(path.read_text(encoding="utf-8").splitlines())
         links.update((own, other) for other in {room(name, rooms) for name in imports(path)} - {own})
 
-    figure, ax = plt.subplots(figsize=(7.4, 8.4), dpi=150, layout="constrained")
+    figure, ax = plt.subplots(figsize=(7.4, 9.6), dpi=150, layout="constrained")
     floors = {level: [name for name in rooms if rooms[name] == level] for level in sorted({*rooms.values()})}
     place = {OUTSIDE: (0.5, 0.0, 0.96)}
     for height, names in enumerate(floors.values(), start=1):

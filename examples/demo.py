@@ -31,8 +31,9 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     screen, combination = predict_cells(arguments.output, max_steps=arguments.max_steps)
-    infer_network(screen, combination, arguments.output)
+    graph = infer_network(screen, combination, arguments.output)
     infer_dynamics(arguments.output, effort=arguments.effort)
+    answer(screen, graph, arguments.output)
 
 
 def predict_cells(output: Path, *, max_steps: int) -> tuple[AnnData, str]:
@@ -80,8 +81,11 @@ def predict_cells(output: Path, *, max_steps: int) -> tuple[AnnData, str]:
     return adata, combination
 
 
-def infer_network(adata: AnnData, combination: str, output: Path) -> None:
-    """Ask the same screen which gene drives which, and for the means after a combination that the fit has not seen."""
+def infer_network(adata: AnnData, combination: str, output: Path) -> AnnData:
+    """Ask the same screen which gene drives which, and for the means after a combination that the fit has not seen.
+
+    Returns the cells of the fit, with the graph.
+    """
     is_test = (adata.obs["split"] == "test").to_numpy()
     train = adata[~is_test].copy()  # registered as it was for the flow
     started = time.monotonic()
@@ -121,6 +125,7 @@ def infer_network(adata: AnnData, combination: str, output: Path) -> None:
         f"\nMeans after {combination}, which was held out: correlation {correlation:.2f} with the change that was measured"
     )
     save({"precision_recall": lambda ax: pf.pl.precision_recall(train, "true_network", ax=ax)}, output)
+    return train
 
 
 def infer_dynamics(output: Path, *, effort: float) -> None:
@@ -176,6 +181,15 @@ def infer_dynamics(output: Path, *, effort: float) -> None:
     )
     figure.savefig(output / "trajectories.png", dpi=150)
     print(f"Saved the table and {len(figures) + 1} figures in {output}/")
+
+
+def answer(screen: AnnData, graph: AnnData, output: Path) -> None:
+    """Say in words what both halves have found of the screen, and write it as a page."""
+    for key in ("dynamics_fields", "dynamics", "dynamics_graph"):
+        screen.uns[key] = graph.uns[key]
+    page = pf.tl.report(screen, output / "report.html", title="A simulated screen")
+    print(f"\nThe same with all tables and figures is in {page}\n")
+    print(pf.tl.summarise(screen))
 
 
 def save(figures: Mapping[str, Callable[[Axes], object]], output: Path) -> None:

@@ -69,7 +69,7 @@ def test_broken_links_are_found(tmp_path):
 
 
 def test_every_public_name_is_in_the_reference():
-    for layer in perturbflow.__all__:
+    for layer in {*perturbflow.__all__} - {"settings"}:
         names = names_of((DOCS / "api" / f"{layer}.md").read_text(encoding="utf-8"))
         assert sorted(names) == sorted(import_module(f"perturbflow.{layer}").__all__)
 

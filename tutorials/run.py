@@ -56,6 +56,7 @@ def execute(notebook: NotebookNode) -> NotebookNode:
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     environment.setdefault(DATA, str(FOLDER.parents[1] / "shared" / "data"))
     environment["PYTHONWARNINGS"] = QUIET
+    environment["TQDM_DISABLE"] = "1"  # bars are for those who wait
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # Numba sets the number for torch, too
         environment.setdefault(name, "1")  # threads that wait for a busy core cost more than they give
     with tempfile.TemporaryDirectory() as folder:

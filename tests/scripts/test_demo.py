@@ -26,3 +26,7 @@ def test_demo_prints_its_table_and_saves_figures(run, tmp_path):
     figures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert {"dynamics_graph.png", "knockout_response.png", "evaluation.png"} <= set(figures)
     assert all((tmp_path / "out" / name).stat().st_size > 10_000 for name in figures)
+    assert "<h2>Dynamics</h2>" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    last = output[output.index("Perturbed cells\n===") :]
+    assert "held-out conditions of the split 'test', flow is" in " ".join(last.split())
+    assert last.rstrip().splitlines()[-1].strip().startswith("pf.")  # a call to go on with

@@ -294,9 +294,10 @@ def test_view_becomes_a_copy(small, unchanged):
     assert view.uns["dynamics"]["names"].tolist() == ["0", "1"]
 
 
-def test_progress_is_shown(small, capsys):
+def test_progress_is_shown_where_somebody_looks(small, capsys, monkeypatch):
+    monkeypatch.setattr("perturbflow._progress.is_watched", lambda: True)
     fit_dynamics(small, **(SHORT | {"progress_bar": True}))
-    assert "fit dynamics" in capsys.readouterr().err
+    assert "fit dynamics: matching" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perturbflow._settings import settings
+
 if TYPE_CHECKING:
     import torch
 
@@ -52,7 +54,7 @@ def is_first_process() -> bool:
     return not is_shared or distributed.get_rank() == 0
 
 
-def moved(fitted: FittedFlow, device: str) -> FittedFlow:
+def moved(fitted: FittedFlow, device: str | None) -> FittedFlow:
     """Move the network of a flow to a device, in place.
 
     Parameters
@@ -60,7 +62,7 @@ def moved(fitted: FittedFlow, device: str) -> FittedFlow:
     fitted
         The fitted flow.
     device
-        As for :func:`device_of`.
+        As for :func:`device_of`; by default that of the settings, or else the CPU.
 
     Returns
     -------
@@ -71,5 +73,5 @@ def moved(fitted: FittedFlow, device: str) -> FittedFlow:
     ValueError
         If there is no such device.
     """
-    fitted.flow.to(device_of(device))
+    fitted.flow.to(device_of((settings.device or "cpu") if device is None else device))
     return fitted

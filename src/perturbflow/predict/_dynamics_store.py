@@ -74,6 +74,13 @@ class StoredDynamics:
     fields: DynamicsFields
     settings: dict[str, Any]
 
+    def __repr__(self) -> str:
+        n_edges = int(self.model.support().sum())
+        return (
+            f"StoredDynamics({len(self.genes)} genes, {len(self.model.config.regulators)} regulators, "
+            f"{len(self.model.names)} trajectories, {n_edges} inputs kept)"
+        )
+
     @property
     def regulators(self) -> list[str]:
         """Names of the genes that may regulate others."""

@@ -107,6 +107,14 @@ class FittedFlow:
     calibration: Calibration = field(default_factory=Calibration.uncalibrated)
     init: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        vocabulary, steps = self.vocabulary, self.history.get("step", np.zeros(0))
+        return (
+            f"FittedFlow({len(vocabulary.components)} perturbations, {len(self.genes)} genes, covariates "
+            f"{[name for name, _ in vocabulary.covariates]}, {int(steps[-1]) if len(steps) else 0} steps of training on "
+            f"{list(self.fitted_splits)})"
+        )
+
     @property
     def vocabulary(self) -> Vocabulary:
         """Perturbation components and covariates with a number."""

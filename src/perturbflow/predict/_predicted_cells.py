@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from perturbflow._progress import count
 from perturbflow.predict._controls import PREDICTED_SOURCE
 from perturbflow.predict._output_space import OutputSpace, repressed_genes
 from perturbflow.predict._predicted_uncertainty import uncertainty_tables
@@ -31,6 +32,7 @@ def predicted_batches(
     targets = repressed_genes(components, flow.genes, type_mark=TYPE_MARK if vocabulary.has_types else None)
     for batch, cells in sampler.batches(condition, members):
         yield batch, space.convert(cells, members=members[batch], targets=targets, rng=rng)
+        count(len(cells))
 
 
 @dataclass(frozen=True, eq=False)

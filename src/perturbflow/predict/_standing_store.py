@@ -73,6 +73,12 @@ class StoredStanding:
     fields: SnapshotFields
     seed: int
 
+    def __repr__(self) -> str:
+        return (
+            f"StoredStanding({len(self.genes)} genes, {len(self.model.regulators)} regulators, "
+            f"{len(self.perturbations)} perturbations)"
+        )
+
     def position(self, gene: str) -> int:
         """Return the position of a gene.
 

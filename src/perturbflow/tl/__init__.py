@@ -15,7 +15,9 @@ from perturbflow.tl._interaction_scores import interaction_scores
 from perturbflow.tl._next_perturbations import next_perturbations
 from perturbflow.tl._predict_perturbation import predict_perturbation
 from perturbflow.tl._rank_perturbations import rank_perturbations
+from perturbflow.tl._report import report
 from perturbflow.tl._simulate_knockout import simulate_knockout
+from perturbflow.tl._summarise import summarise
 from perturbflow.tl._to_networkx import to_networkx
 from perturbflow.tl._write_cell_eval import write_cell_eval
 
@@ -33,7 +35,9 @@ __all__ = [
     "next_perturbations",
     "predict_perturbation",
     "rank_perturbations",
+    "report",
     "simulate_knockout",
+    "summarise",
     "to_networkx",
     "write_cell_eval",
 ]

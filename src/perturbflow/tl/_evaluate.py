@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_one_of, listing
+from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._alignment import aligned, check_predicted
@@ -42,6 +43,7 @@ MIN_CELLS = 4  # halves of two cells, the least that the unbiased estimates take
 
 
 @takes_modality
+@shows_progress("evaluate")
 def evaluate(
     adata: AnnData | MuData,
     predicted: AnnData | MuData | Mapping[str, Any] | None = None,
@@ -59,7 +61,7 @@ def evaluate(
     n_resamples: int = 1000,
     n_permutations: int = 200,
     n_jobs: int = 1,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
     key_added: str = "evaluation",
     progress_bar: bool = True,
@@ -129,7 +131,8 @@ def evaluate(
         Conditions side by side, as in joblib: -1 for all processors. Predictions are made one after another. Nothing
         depends on it but time and memory.
     device
-        Torch device of the network of the flow, such as "cuda"; "auto" takes a GPU where there is one.
+        Torch device of the network of the flow, such as "cuda"; "auto" takes a GPU where there is one. By default that of
+        ``pf.settings``, or else the CPU.
     seed
         Seed of all draws. A condition's scores depend on neither the other conditions nor the other models, but for
         the metrics that compare it with them.
@@ -205,6 +208,7 @@ def evaluate(
     >>> adata.uns["evaluation_summary"]["model"].unique().tolist()[:2]
     ['control cells', 'mean effect']
     """
+    stage("cells and models")
     check_key_added(adata, key_added, "evaluation")
     check_writable(adata, copy=copy)
     others = _others(predicted)
@@ -268,6 +272,7 @@ def evaluate(
         missing = check_predicted(name, given, conditions, real)
         without |= {name: [real[one.identity] for one in missing if one.labels["split"] not in fitted_splits]}
         report += notes
+    stage("baselines")
     features = read_feature_table(adata, vocabulary=vocabulary)
     training = sums_of(cells, fitted if len(names) > 1 else fitted[:0])  # of which the floor alone learns nothing
     samplers = fitted_baselines(names, training, features=features)
@@ -286,6 +291,7 @@ def evaluate(
     results = score_all(
         cells, conditions, predictors, baselines=names, settings=settings, targets=targets_of(vocabulary, genes)
     )
+    stage("tables")
     report += results.missing
     if report:
         msg = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Literal
 
+from perturbflow._progress import shows_progress, stage
 from perturbflow.predict._dynamics_store import write_dynamics
 from perturbflow.predict._standing_store import write_standing
 from perturbflow.screen._fields import writable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@shows_progress("fit dynamics")
 def fit_dynamics(
     adata: AnnData | MuData,
     *,
@@ -138,6 +140,7 @@ def fit_dynamics(
     >>> sorted(adata.uns["dynamics"]["sparsity_path"])[:2]
     ['chosen', 'n_edges']
     """
+    stage("loading torch")
     from perturbflow.train._dynamics_options import DynamicsOptions, check_dynamics_model, check_dynamics_plan
     from perturbflow.train._fit_dynamics import fit_dynamics as fit  # here, because it loads torch
     from perturbflow.train._fit_standing import fit_snapshot
@@ -156,7 +159,7 @@ def fit_dynamics(
     )
     if is_snapshot(adata):
         _check_usual(options, checkpoint=checkpoint)
-        standing = fit_snapshot(adata, seed=seed)
+        standing = fit_snapshot(adata, seed=seed, progress_bar=progress_bar)
         adata = writable(adata, copy=copy)
         write_standing(adata, standing, key=key_added)
         return adata if copy else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from perturbflow._progress import shows_progress, stage
 from perturbflow.predict._device import is_first_process
 from perturbflow.predict._flow_store import write_flow
 from perturbflow.screen._fields import writable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@shows_progress("fit flow")
 def fit_flow(
     adata: AnnData | MuData,
     *,
@@ -137,6 +139,7 @@ def fit_flow(
     >>> adata.uns["flow"]["config"]["parametrisation"]
     'zero_inflated'
     """
+    stage("loading torch")
     from perturbflow.train._fit import fit  # here, because it loads torch
     from perturbflow.train._flow_options import FlowOptions
     from perturbflow.train._transfer import inherited_options, resolve_init

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from scipy import sparse
 
 from perturbflow._checks import check_one_of, check_whole_number
+from perturbflow._progress import shows_progress, stage
 from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.predict._standing_store import has_standing, read_standing
 from perturbflow.screen._fields import writable
@@ -26,6 +27,7 @@ SUFFIXES = ("", "_evidence", "_rate")
 
 
 @takes_modality
+@shows_progress("infer graph")
 def infer_graph(
     adata: AnnData | MuData,
     *,
@@ -117,6 +119,7 @@ def infer_graph(
     >>> adata.varp["dynamics_graph"].shape
     (5, 5)
     """
+    stage("loading torch")
     from perturbflow.train._graph import FITTED, STATIC, fitted_graph, static_graph  # here, because it loads torch
     from perturbflow.train._standing_graph import standing_graph
 

@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from perturbflow._checks import check_type, check_whole_number
+from perturbflow._progress import shows_progress, stage
 from perturbflow.predict._controls import control_cells, predicted_keys
 from perturbflow.predict._device import moved
 from perturbflow.predict._doses import recorded_dose
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 @takes_modality
+@shows_progress("predict")
 def predict_perturbation(
     adata: AnnData | MuData,
     perturbations: str | Sequence[str],
@@ -57,8 +59,9 @@ def predict_perturbation(
     key_added: str = "predicted",
     as_anndata: bool = False,
     path: str | Path | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
+    progress_bar: bool = True,
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
@@ -109,10 +112,12 @@ def predict_perturbation(
         would return, with sparse expression. Cells are written as they are predicted, so that any number fits in memory,
         and the file is there when it is complete. Nothing may be there before.
     device
-        Torch device of the network, such as "cuda"; "auto" takes a GPU where there is one. Cells on another device are
-        others in the last digits.
+        Torch device of the network, such as "cuda"; "auto" takes a GPU where there is one. By default that of
+        ``pf.settings``, or else the CPU. Cells on another device are others in the last digits.
     seed
         Seed of everything random. The cells of one perturbation do not depend on which others are asked for.
+    progress_bar
+        Whether to show a progress bar over cells.
     modality
         Modality of a MuData that is meant; results are written into it.
     copy
@@ -212,6 +217,7 @@ def predict_perturbation(
     file = None if path is None else check_path(path)
     if not as_anndata and file is None:
         check_writable(adata, copy=copy)
+    stage("flow and control cells")
     flow = moved(read_flow(adata, key), device)
     check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes, covariates=covariates)
@@ -232,6 +238,7 @@ def predict_perturbation(
     }
     if as_anndata or file is not None:
         cells = PredictedCells.draw(sampler, space, conditions, n_cells)
+        stage("cells", unit="cell", total=cells.n_cells)
         elements = cells.annotations(adata, params | {"n_cells": n_cells or 0}, key=key_added)
         if file is not None:
             write_cells(file, cells.blocks(), elements)
@@ -253,6 +260,7 @@ def predict_perturbation(
             "%d of %d genes are unknown to the flow: not predicted.", adata.n_vars - len(places), adata.n_vars
         )
     uncertainty, sds = uncertainty_tables(flow, controls, conditions)
+    stage("cells", unit="cell", total=sum(len(condition.members) for condition in conditions))
     results = {
         keys[label]: _predicted(
             sampler, space, [one for one in conditions if one.label == label], places, (adata.n_obs, adata.n_vars)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from perturbflow._checks import check_whole_number
+from perturbflow._progress import shows_progress, stage
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     Calibration,
@@ -58,6 +59,7 @@ _N_PARTS = 4  # of the cells of every condition, each of which is left out once,
 _MOST_CONTROLS = 20_000  # whose totals are summarised
 
 
+@shows_progress("fit flow")
 @usual_torch()
 def fit(
     adata: AnnData,
@@ -134,6 +136,7 @@ def fit(
     >>> len(fitted.genes), fitted.fitted_splits, fitted.config["width"]
     (50, ('train',), 32)
     """
+    stage("cells")
     settings, guidance = options.training, options.guidance
     if max_epochs is not None:
         check_whole_number(max_epochs, name="max_epochs", least=1)
@@ -167,6 +170,7 @@ def fit(
         **options.model,
     )
     features = read_feature_table(adata, vocabulary=fields.vocabulary)
+    stage("prior")
     n_cells = screen.grouping().n_cells[~screen.grouping().is_control]
     n_apart = parts_that_tell(n_cells, screen.n_genes, _N_PARTS) if options.calibrate else 0
     parts = sums_of_parts(screen, _N_PARTS, seed=settings.seed, apart=n_apart)
@@ -225,8 +229,10 @@ def fit(
     try:
         with termination_interrupts():
             if held_out is not None:
+                stage("choices")
                 curve = _choose(flow, held_out, guidance)
             if len(validation) and (held_out is not None or not trains):
+                stage("prior of all cells")
                 others = sums_of_parts(validation, _N_PARTS, seed=settings.seed, apart=n_apart)
                 for part, more in zip(parts, others, strict=True):
                     part.include(more)
@@ -235,6 +241,7 @@ def fit(
                 flow.responses = Responses.fit(flow.prior, _in_memory(known), seed=settings.seed)
                 flow.support = support_of(config, (block for _, block in known.x.chunks()), has_zeros=has_zeros)
                 fitted_splits = ("train", "valid")
+            stage("calibration")
             learn_zeros(flow, training, seed=settings.seed)
             if options.calibrate:
                 calibration = Calibration.fit(parts, features=features, seed=settings.seed)
@@ -246,6 +253,7 @@ def fit(
         )
     if saved and not interrupted and is_first_process():
         saved[0].remove()
+    logger.info("Fitted a flow: %s.", _chosen(flow, trained, 0 if held_out is None else len(held_out)))
     return FittedFlow(
         flow=flow.cpu(),
         genes=tuple(map(str, adata.var_names)),
@@ -258,6 +266,19 @@ def fit(
         calibration=calibration,
         init=init,
     )
+
+
+def _chosen(flow: ConditionalFlow, trained: Trained | None, n_conditions: int) -> str:
+    """Describe in words how a flow was fitted, and what was chosen on held-out conditions."""
+    config = flow.config
+    steps = "without training" if trained is None else f"{trained.steps} steps of training"
+    choices = f"entry time {config.entry:g}, correction scale {config.trust:g}, guidance {config.guidance:g}"
+    where = (
+        f"chosen on {n_conditions} validation conditions"
+        if n_conditions
+        else "none of them chosen on validation conditions"
+    )
+    return f"{steps}; {choices}, {where}"
 
 
 def _in_memory(screen: Screen) -> CellData | Screen:
@@ -321,5 +342,4 @@ def _choose(
     if guidance == "auto":
         chosen["guidance"], curve = held_out.guidance_curve(flow)
         flow.configure(guidance=chosen["guidance"])
-    logger.info("Chosen on %d held-out conditions: %s.", len(held_out), chosen)
     return curve

@@ -11,14 +11,15 @@ import torch
 from scipy import sparse
 
 from perturbflow._checks import listing
+from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.dynamics import DynamicsTrainer
 from perturbflow.predict._dynamics_store import INTERRUPTED, StoredDynamics
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._outputs import check_folder
 from perturbflow.train._checkpoint import Checkpoint, hash_of
+from perturbflow.train._dynamics_stages import DynamicsStages
 from perturbflow.train._interruption import termination_interrupts
-from perturbflow.train._progress import progress_bar as bar
 from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@shows_progress("fit dynamics")
 @usual_torch()
 def fit_dynamics(
     adata: AnnData,
@@ -78,6 +80,7 @@ def fit_dynamics(
     >>> fitted.model.support().shape, fitted.regulators  # which targets depend on which regulators
     ((5, 5), ['gene0', 'gene1', 'gene2', 'gene3', 'gene4'])
     """
+    stage("trajectories")
     if checkpoint is not None:
         check_folder(checkpoint, name="checkpoint")
     fields = read_dynamics_fields(adata)
@@ -92,8 +95,9 @@ def fit_dynamics(
     settings = options.settings()
     trainer = DynamicsTrainer(trajectories, config, settings, factors=factors)
     saved = None if checkpoint is None else Checkpoint(checkpoint, trainer, fit=identity(trainer))
-    with _Progress(trainer, show=progress_bar), termination_interrupts():
-        model = trainer.fit(after_part=None if saved is None else saved.save)
+    stages = DynamicsStages(trainer, after_part=None if saved is None else saved.save)
+    with termination_interrupts():
+        model = trainer.fit(after_part=stages.after_part)
     _warn_diverged(trainer, genes)
     if trainer.interrupted:
         logger.warning("Interrupted: the dynamics are those of the last completed step.")
@@ -106,6 +110,12 @@ def fit_dynamics(
             "a lower `strength`, or observe more times, trajectories or perturbations."
         )
         warn(msg)
+    logger.info(
+        "Fitted dynamics: %d inputs of genes are kept, at strength %.3g of sparsity and threshold %.3g of evidence.",
+        int(model.support().sum()),
+        model.strength,
+        model.threshold or 0.0,
+    )
     made = _plain(options, settings) | {INTERRUPTED: trainer.interrupted}
     return StoredDynamics(model=model, genes=genes, fields=fields, settings=made)
 
@@ -186,23 +196,3 @@ def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, An
         "effort": float(options.effort),
         "seed": options.seed,
     }
-
-
-class _Progress:
-    """A progress bar over the steps of a fit."""
-
-    def __init__(self, trainer: DynamicsTrainer, *, show: bool) -> None:
-        self.trainer, self.show = trainer, show
-
-    def __enter__(self) -> None:
-        self.bar = bar("fit dynamics", unit="step", total=self.trainer.n_steps(), show=self.show)
-        self.trainer.on_step = self._step
-
-    def _step(self, stage: str, step: int, loss: float) -> None:
-        if self.bar.n < self.bar.total:  # whole solutions are fitted until it is no longer worthwhile
-            self.bar.update()
-        if step % 50 == 0:
-            self.bar.set_postfix(stage=stage, loss=f"{loss:.4f}")
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()

@@ -8,6 +8,7 @@ import numpy as np
 from joblib import delayed
 
 from perturbflow._checks import check_whole_number, listing
+from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.dynamics import Snapshot, edge_stability, fit_standing, snapshot_evidence
 from perturbflow.predict._standing_store import StoredStanding
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def fit_snapshot(adata: AnnData, *, seed: int = 0) -> StoredStanding:
+@shows_progress("fit dynamics")
+def fit_snapshot(adata: AnnData, *, seed: int = 0, progress_bar: bool = True) -> StoredStanding:
     """Fit dynamics to registered cells without a time.
 
     Parameters
@@ -28,6 +30,8 @@ def fit_snapshot(adata: AnnData, *, seed: int = 0) -> StoredStanding:
         Cells registered with :func:`perturbflow.pp.setup_dynamics` without ``time_key``.
     seed
         Seed of everything random.
+    progress_bar
+        Whether to show the progress.
 
     Returns
     -------
@@ -39,11 +43,14 @@ def fit_snapshot(adata: AnnData, *, seed: int = 0) -> StoredStanding:
         If what was registered has gone, or there are too few cells or none that differ.
     """
     check_whole_number(seed, name="seed")
+    stage("moments of the cells")
     fields = read_snapshot_fields(adata)
     cells = snapshot_of(adata, fields)
     genes = list(map(str, adata.var_names))
     _check_varies(cells, genes)
+    stage("evidence for edges")
     found, few = snapshot_evidence(cells), list(cells.regulators)
+    stage("dynamics")
     return StoredStanding(
         model=fit_standing(cells, seed=seed),
         evidence=found.evidence[few].astype(np.float32),
@@ -65,7 +72,7 @@ def standing_stability(
     sizes = [min(2, n_halves - 2 * k) for k in range(len(rngs))]
     jobs = (delayed(edge_stability)(cells, n_halves=size, rng=rng) for size, rng in zip(sizes, rngs, strict=True))
     parts = side_by_side(
-        jobs, "rank pairs in halves", unit="pair of halves", total=len(sizes), n_jobs=n_jobs, show=progress_bar
+        jobs, "halves of the cells", unit="pair of halves", total=len(sizes), n_jobs=n_jobs, show=progress_bar
     )
     return np.average(parts, axis=0, weights=sizes)
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.baselines import correlation_graph, partial_correlation_graph
 from perturbflow.dynamics import evidence_ranks, path_weights, snapshot_evidence
@@ -85,6 +86,7 @@ class Graph:
         return sparse.csr_matrix(self.weight.astype(np.float32))
 
 
+@shows_progress("infer graph")
 @usual_torch()
 def fitted_graph(
     adata: AnnData | None,
@@ -101,6 +103,7 @@ def fitted_graph(
     Without cells, as in a model that was loaded alone, it is that of the fit: covariation does not join, and there are no
     bootstraps (a ValueError).
     """
+    stage("edges of the fit")
     model = stored.model
     jacobian = model.jacobian()
     if method == "gates":
@@ -140,6 +143,7 @@ def fitted_graph(
     possible = _pairs(config.n_genes, config.regulators, with_itself=config.self_regulation)
     found_evidence = np.max([square(evidence, part) for part in parts], axis=0)
     if adata is not None and adata.n_obs >= CELLS_A_POINT * _n_points(adata, stored):
+        stage("evidence of covariation")
         cells = course_cells(adata[:, stored.genes], stored.fields)
         found_evidence = (evidence_ranks(found_evidence, possible) + snapshot_evidence(cells).evidence) / 2
     if not weight.any():

@@ -57,7 +57,7 @@ class History(Callback):
         self._started = time.monotonic() - self.seconds
         total, show = pl_module.settings.max_steps, self.show and trainer.is_global_zero
         self._bar = self._stack.enter_context(
-            bar("fit flow", unit="step", total=total, initial=trainer.global_step, show=show)
+            bar("training", unit="step", total=total, initial=trainer.global_step, show=show)
         )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -68,8 +68,8 @@ class History(Callback):
         self._bar.update()
         if self.show and step % _STEPS_BETWEEN_LOOKS == 0:
             valid = self.values["valid_energy"]
-            held_out = {"held out": f"{valid[-1]:.3f}"} if valid else {}
-            self._bar.set_postfix(loss=f"{float(pl_module.smoothed):.4f}", **held_out)
+            held_out = {"held_out": f"{valid[-1]:.3f}"} if valid else {}
+            self._bar.note(loss=f"{float(pl_module.smoothed):.4f}", **held_out)
         if step % settings.validate_every == 0 or step == settings.max_steps:
             self._note(step, trainer, pl_module)
 

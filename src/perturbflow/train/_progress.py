@@ -1,19 +1,22 @@
-"""Progress bars, also in notebooks."""
+"""Progress of what can be counted, and of jobs side by side."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel
 
+from perturbflow._progress import progress
+
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from perturbflow._progress import Progress
 
 
-def progress_bar(what: str, *, unit: str, total: int, initial: int = 0, show: bool = True) -> tqdm:
-    """Return a bar that counts steps; one that is not shown says nothing at all.
+@contextmanager
+def progress_bar(what: str, *, unit: str, total: int, initial: int = 0, show: bool = True) -> Iterator[Progress]:
+    """Begin a stage that counts something, within what is going on or by itself.
 
     Parameters
     ----------
@@ -26,13 +29,15 @@ def progress_bar(what: str, *, unit: str, total: int, initial: int = 0, show: bo
     initial
         How many are done.
     show
-        Whether the bar is drawn.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that notebooks lack ipywidgets: the bar is drawn in text then
-        from tqdm.auto import tqdm
+        Whether the bar may be drawn, where nothing else is going on.
 
-    return tqdm(desc=what, unit=unit, total=total, initial=initial, disable=not show)
+    Yields
+    ------
+    The progress, to be updated.
+    """
+    with progress(what, show=show) as bar:
+        bar.stage(what, unit=unit, total=total, initial=initial)
+        yield bar
 
 
 def side_by_side(
@@ -54,6 +59,10 @@ def side_by_side(
         As of :func:`progress_bar`.
     n_jobs
         Jobs side by side, as in joblib.
+
+    Returns
+    -------
+    The results.
     """
     results = []
     with progress_bar(what, unit=unit, total=total, show=show) as bar:

@@ -118,7 +118,7 @@ def stability(
         )
         for rng in rngs
     )
-    fits = side_by_side(jobs, "fit bootstraps", unit="fit", total=n_fits, n_jobs=n_jobs, show=progress_bar)
+    fits = side_by_side(jobs, "bootstraps", unit="fit", total=n_fits, n_jobs=n_jobs, show=progress_bar)
     frequency, evidence, weight = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
     return Stability(frequency, evidence, weight)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from perturbflow._progress import shows_progress
 from perturbflow._warnings import warn
 from perturbflow.train._fit_standing import standing_stability
 
@@ -66,6 +67,7 @@ class StandingGraph:
         )
 
 
+@shows_progress("infer graph")
 def standing_graph(
     adata: AnnData, stored: StoredStanding, *, n_halves: int, n_jobs: int, seed: int, progress_bar: bool = False
 ) -> StandingGraph:

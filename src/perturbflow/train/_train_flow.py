@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from perturbflow._checks import check_options
+from perturbflow._settings import settings as package_settings
 from perturbflow.predict._device import device_of
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._averaging import AveragedWeights
@@ -124,7 +125,7 @@ def train_flow(
     trainer_options
         Further options of Lightning's trainer; callbacks are added to those of the fit.
     progress_bar
-        Whether to show a progress bar.
+        Whether to show a progress bar, where the fit is not a stage of something else.
 
     Returns
     -------
@@ -251,7 +252,7 @@ def placed(options: Mapping[str, Any]) -> tuple[torch.device, dict[str, Any]]:
     ValueError
         If there is no such device.
     """
-    target = device_of(options.get("accelerator", "auto"), argument="accelerator")
+    target = device_of(options.get("accelerator", package_settings.device or "auto"), argument="accelerator")
     devices = options.get("devices", 1)
     if target.type == "cuda" and isinstance(devices, list | tuple) and devices:
         target = torch.device(target.type, devices[0])

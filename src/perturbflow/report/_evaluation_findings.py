@@ -1,0 +1,293 @@
+"""Who won on held-out conditions, by how much, and what an evaluation cannot tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from perturbflow.evaluation._leaderboard import is_own, metrics_in, read_table
+from perturbflow.evaluation._tables import (
+    BASELINE_BETTER,
+    CEILING,
+    FLOOR,
+    FRACTION,
+    HARM,
+    MODEL_BETTER,
+    NOT_MEASURABLE,
+    TIE,
+)
+from perturbflow.report._model_tables import (
+    ALIKE,
+    BETTER,
+    WORSE,
+    Comparison,
+    comparison_table,
+    comparisons,
+    metric_label,
+    models_table,
+)
+from perturbflow.report._summary import Step
+from perturbflow.report._words import between, call_with, counted, listed, number
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+FEW = 6  # conditions: a bootstrap over fewer gives intervals that are clearly too narrow
+HEADLINE = "energy_distance"
+_IN_WORDS = {
+    BETTER: "better on average than every baseline",
+    WORSE: "worse on average than the best baseline",
+    ALIKE: "not told apart from the best baseline",
+}
+_COLUMNS_OF_NO_CONDITION = {
+    *("split", "model", "best_baseline", "difference", "lower", "upper", "p_value", "n_cells", "n_cells_needed"),
+    *("verdict", "finding", *(column for column, _ in HARM.values())),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationFindings:
+    """Answers of an evaluation.
+
+    Parameters
+    ----------
+    key
+        Its name in ``adata.uns``.
+    summary, verdicts
+        Its tables.
+    left_out
+        Conditions that were not judged, with the reason.
+    fitted
+        Splits that were used in the fit.
+    split
+        The split that answers: held out, if there is any such.
+    """
+
+    key: str
+    summary: pd.DataFrame
+    verdicts: pd.DataFrame
+    left_out: pd.DataFrame
+    fitted: tuple[str, ...]
+    split: str
+
+    @classmethod
+    def of(cls, adata: AnnData, key: str) -> EvaluationFindings:
+        """Read an evaluation."""
+        summary = read_table(adata, key)
+        params: dict[str, Any] = dict(adata.uns.get(f"{key}_params", {}))
+        fitted = tuple(map(str, params.get("fitted_splits", ())))
+        splits = list(dict.fromkeys(map(str, summary["split"])))
+        order = [name for name in ("test", "valid", *splits) if name in splits]
+        split = next((name for name in order if name not in fitted), order[0])
+        left_out = params.get("left_out", pd.DataFrame())
+        return cls(key, summary, read_table(adata, key, "verdicts"), pd.DataFrame(left_out), fitted, split)
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the split that answers was not used in the fit."""
+        return self.split not in self.fitted
+
+    @property
+    def models(self) -> list[str]:
+        """Models that are no baselines."""
+        part = self.summary[self.summary["split"] == self.split]
+        return [model for model in dict.fromkeys(map(str, part["model"])) if is_own(model)]
+
+    @property
+    def headline(self) -> str:
+        """Title of the table beside the sentences."""
+        return self._title(self.models[0], self.split) if self.models else self._all_models(self.split)
+
+    def _title(self, model: str, split: str) -> str:
+        return f"{model} beside baselines and bounds, {self._named(split)}"
+
+    def _all_models(self, split: str) -> str:
+        return f"All models, {self._named(split)}"
+
+    def _named(self, split: str) -> str:
+        return f"{split}{' (used in the fit)' if split in self.fitted else ''}"
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the tables that stand beside the sentences, those of the answering split first."""
+        found: dict[str, pd.DataFrame] = {}
+        splits = dict.fromkeys([self.split, *map(str, self.summary["split"])])
+        for split in splits:
+            for model in self.models:
+                if rows := comparisons(self.summary, split, model):
+                    found[self._title(model, split)] = comparison_table(rows, model)
+            found[self._all_models(split)] = models_table(self.summary, split)[0]
+        return found
+
+    def sentences(self) -> list[str]:
+        """Say who won, by how much, and where not."""
+        said = []
+        for model in self.models:
+            rows = comparisons(self.summary, self.split, model)
+            if not rows:
+                continue
+            said += [self._winner(model, rows), *self._range(model), *self._metrics(model, rows)]
+            said += [*self._conditions(model), *self._harm(model), *self._beaten_ceilings(model, rows)]
+        if not self.models:
+            said.append(f"Only baselines were judged, on {self._conditions_of_split()}; the table has their scores.")
+        merged = models_table(self.summary, self.split)[1]
+        said += [
+            f"These baselines predict the same here and share a column: {listed(names, most=9)}." for names in merged
+        ]
+        return said
+
+    def _conditions_of_split(self) -> str:
+        part = self.summary[self.summary["split"] == self.split]
+        n = int(part["n_conditions"].max())
+        kind = "held-out condition" if self.is_held_out else "condition"
+        return f"{counted(n, kind)} of the split {self.split!r}"
+
+    def _winner(self, model: str, rows: list[Comparison]) -> str:
+        one = next((row for row in rows if row.metric == HEADLINE), rows[0])
+        where = f"On {self._conditions_of_split()}"
+        fitted = "" if self.is_held_out else ", which were used in the fit and show no more than how well it fits"
+        value = f"{metric_label(one.metric)} {number(one.model)}"
+        if not one.best_baseline or np.isnan(one.difference):
+            return f"{where}{fitted}, {model} has {value}; no baseline was judged."
+        against = f"{number(one.baseline)} of the best baseline ({one.best_baseline})"
+        if np.isnan(one.lower):
+            return f"{where}{fitted}, {model} has {value} against {against}; one condition says nothing of others."
+        interval = f"difference {number(one.difference)}, {between(one.lower, one.upper)}"
+        return f"{where}{fitted}, {model} is {_IN_WORDS[one.finding]}: {value} against {against}; {interval}."
+
+    def _range(self, model: str) -> list[str]:
+        part = self.summary[(self.summary["split"] == self.split) & (self.summary["metric"] == FRACTION)]
+        share = part.set_index("model")
+        if model not in share.index or np.isnan(share["mean"][model]):
+            return []
+        bounds = self.summary[(self.summary["split"] == self.split) & (self.summary["metric"] == HEADLINE)]
+        means = bounds.set_index("model")["mean"]
+        baselines = {name: value for name, value in share["mean"].items() if not is_own(str(name)) and name != CEILING}
+        best = max(baselines, key=lambda name: baselines[name])
+        low, high = float(share["lower"][model]), float(share["upper"][model])
+        interval = "" if np.isnan(low) else f" ({between(100 * low, 100 * high)})"
+        return [
+            f"Predicting no effect has {metric_label(HEADLINE)} {number(means[FLOOR])}, and real cells against each other "
+            f"{number(means[CEILING])}, the ceiling. Of the way between, {model} covers {number(100 * share['mean'][model])} %"
+            f"{interval}, and {best}, the best baseline, {number(100 * baselines[best])} %."
+        ]
+
+    def _metrics(self, model: str, rows: list[Comparison]) -> list[str]:
+        judged = [row for row in rows if row.finding in _IN_WORDS]
+        if len(judged) < 2:
+            return []
+        by = {finding: [metric_label(row.metric) for row in judged if row.finding == finding] for finding in _IN_WORDS}
+        names = {
+            finding: f" ({listed(labels)})" if labels and finding != ALIKE else "" for finding, labels in by.items()
+        }
+        return [
+            f"Across {len(judged)} metrics, {model} beats the best baseline of each on {len(by[BETTER])}{names[BETTER]}, loses "
+            f"on {len(by[WORSE])}{names[WORSE]}, and cannot be told apart on {len(by[ALIKE])}."
+        ]
+
+    def _of_model(self, model: str) -> pd.DataFrame:
+        if not len(self.verdicts):
+            return self.verdicts
+        return self.verdicts[(self.verdicts["split"] == self.split) & (self.verdicts["model"] == model)]
+
+    def _conditions(self, model: str) -> list[str]:
+        part = self._of_model(model)
+        if not len(part):
+            return []
+        verdicts = part["verdict"].astype(str)
+        n = {name: int((verdicts == name).sum()) for name in (MODEL_BETTER, BASELINE_BETTER, TIE)}
+        losses = f" ({listed(self._names(part[verdicts == BASELINE_BETTER]))})" if n[BASELINE_BETTER] else ""
+        return [
+            f"Condition by condition, {model} is better than every baseline in {n[MODEL_BETTER]}, a baseline is better in "
+            f"{n[BASELINE_BETTER]}{losses}, and no difference could be shown in {n[TIE]}."
+        ]
+
+    def _harm(self, model: str) -> list[str]:
+        part = self._of_model(model)
+        if not len(part):
+            return []
+        worse = part[part["worse_than_controls"] == 1]
+        if not len(worse):
+            return []
+        return [
+            f"In {counted(len(worse), 'condition')} {model} is shown to be worse than no effect at all: "
+            f"{listed(self._names(worse))}."
+        ]
+
+    def _beaten_ceilings(self, model: str, rows: list[Comparison]) -> list[str]:
+        beaten = [metric_label(row.metric) for row in rows if row.beats_ceiling]
+        if not beaten:
+            return []
+        why = (
+            "the ceiling compares two halves of the real cells, which have half the cells and so more noise"
+            if self.is_held_out
+            else "these very cells were used in the fit"
+        )
+        return [
+            f"On {listed(beaten)} {model} is better than the ceiling. This is no mistake, and no proof of a perfect "
+            f"model: {why}."
+        ]
+
+    def _names(self, part: pd.DataFrame) -> list[str]:
+        """Name conditions with their context."""
+        columns = [name for name in part.columns if name not in {*_COLUMNS_OF_NO_CONDITION, "perturbation"}]
+        return [
+            f"{row['perturbation']}" + (f" in {', '.join(str(row[name]) for name in columns)}" if columns else "")
+            for _, row in part.iterrows()
+        ]
+
+    def limits(self) -> list[str]:
+        """Say what the evaluation cannot tell."""
+        said = []
+        if not self.is_held_out:
+            said.append("How good predictions of unseen conditions are: no held-out condition was judged.")
+        elif self.split == "valid":
+            said.append("How good a fit that has not seen these conditions is: settings were chosen on them.")
+        if len(self.left_out):
+            names = self._names(self.left_out.drop(columns="reason"))
+            said.append(f"{counted(len(names), 'condition')} with too few cells: {listed(names)}.")
+        for model in self.models:
+            part = self._of_model(model)
+            if not len(part):
+                continue
+            hidden = part[part["verdict"].astype(str) == NOT_MEASURABLE]
+            if len(hidden):
+                needed = hidden["n_cells_needed"].to_numpy(dtype=np.float64)
+                known = needed[np.isfinite(needed)]
+                cells = f"; about {number(float(np.median(known)))} cells each would be needed" if len(known) else ""
+                said.append(
+                    f"{counted(len(hidden), 'condition')} whose cells cannot be told from the controls, so that no model can "
+                    f"be judged there: {listed(self._names(hidden))}{cells}."
+                )
+        part = self.summary[self.summary["split"] == self.split]
+        undefined = [
+            metric for metric in metrics_in(part, None) if part.loc[part["metric"] == metric, "mean"].isna().all()
+        ]
+        if undefined:
+            said.append(f"Metrics that have no value for these conditions: {listed(map(metric_label, undefined))}.")
+        n = int(part["n_conditions"].max())
+        if n == 1:
+            said.append("How other conditions would be predicted: one condition was judged, and intervals need more.")
+        elif n < FEW:
+            said.append(f"How sure the averages are: intervals over {n} conditions are too narrow.")
+        return said
+
+    def steps(self) -> list[Step]:
+        """Say what to do next."""
+        key = None if self.key == "evaluation" else self.key
+        steps = []
+        if len(self.verdicts):
+            look = call_with("pl.verdicts", key=key, split=self.split)
+            steps.append(Step("Look at every condition", look))
+        for model in self.models:
+            rows = comparisons(self.summary, self.split, model)
+            one = next((row for row in rows if row.metric == HEADLINE), rows[0] if rows else None)
+            if one is not None and one.finding == WORSE:
+                steps.append(
+                    Step(f"Take the simpler model: {one.best_baseline} is better", call_with("pl.leaderboard", key=key))
+                )
+        if not self.is_held_out:
+            steps.append(Step("Judge held-out conditions", call_with("tl.evaluate", splits="test")))
+        return steps

@@ -1,0 +1,168 @@
+"""Write the answer in words, its tables and its figures as one page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perturbflow._checks import check_type
+from perturbflow._progress import count, shows_progress, stage
+from perturbflow.report._page import Figure, page
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import is_standing
+from perturbflow.tl._summarise import CELLS, DYNAMICS, summarise
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+_DPI = 160
+_SEEN_AT = 100  # pixels an inch on the page
+
+
+@takes_modality
+@shows_progress("report")
+def report(
+    adata: AnnData | MuData,
+    path: str | Path,
+    *,
+    title: str = "perturbflow report",
+    key: str = "flow",
+    evaluation_key: str = "evaluation",
+    split_key: str = "split",
+    dynamics_key: str = "dynamics",
+    graph_key: str = "dynamics_graph",
+    progress_bar: bool = True,
+    modality: str | None = None,
+) -> Path:
+    """Write what was asked and found as one HTML file, with tables and figures.
+
+    The file needs no other file and no network, and can be read on a telephone.
+
+    Parameters
+    ----------
+    adata
+        Cells with a fit, an evaluation, dynamics or a graph.
+    path
+        File to write, ending in ".html"; an earlier one is replaced.
+    title
+        Heading of the page.
+    key, evaluation_key, split_key, dynamics_key, graph_key
+        As of :func:`perturbflow.tl.summarise`.
+    progress_bar
+        Whether to show a progress bar over figures.
+    modality
+        Modality of a MuData that is meant.
+
+    Returns
+    -------
+    The path of the file.
+
+    Raises
+    ------
+    KeyError
+        If nothing is registered.
+    ValueError
+        If nothing was fitted or judged, or ``path`` does not end in ".html".
+    OSError
+        If the file cannot be written, which is tried before figures are drawn.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> from tempfile import TemporaryDirectory
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.tl.fit_flow(adata, preset="prior", progress_bar=False)
+    >>> with TemporaryDirectory() as folder:
+    ...     page = pf.tl.report(adata, f"{folder}/report.html", progress_bar=False).read_text()
+    >>> "What was found" in page
+    True
+    """
+    check_type(path, (str, Path), name="path", expected="the path of a file")
+    path = Path(path)
+    if path.suffix.lower() not in {".html", ".htm"}:
+        msg = f"Expected `path` to end in '.html', found {str(path)!r}. Name the file so."
+        raise ValueError(msg)
+    stage("summary")
+    summary = summarise(
+        adata,
+        key=key,
+        evaluation_key=evaluation_key,
+        split_key=split_key,
+        dynamics_key=dynamics_key,
+        graph_key=graph_key,
+    )
+    keys = {"key": key, "evaluation_key": f"{evaluation_key}_summary", "dynamics_key": dynamics_key}
+    if not any(name in adata.uns for name in (*keys.values(), graph_key)):
+        msg = (
+            f"Expected a fit or an evaluation in `adata.uns`, found none of {[*keys.values(), graph_key]}. Run "
+            "`pf.tl.fit_flow(adata)` or `pf.tl.fit_dynamics(adata)` first; `pf.tl.summarise` needs neither."
+        )
+        raise ValueError(msg)
+    try:
+        path.open("a").close()
+    except OSError as error:
+        msg = (
+            f"Expected `path` to be a file that can be written, found {str(path)!r}: {error.strerror or error}. Choose "
+            "another `path`, or make its directory first."
+        )
+        raise type(error)(msg) from error
+    drawings = _drawings(adata, key=key, evaluation_key=evaluation_key, dynamics_key=dynamics_key, graph_key=graph_key)
+    stage("figures", unit="figure", total=len(drawings))
+    figures = []
+    for (part, caption), draw in drawings.items():
+        figures.append(_drawn(part, caption, draw))
+        count()
+    about = f"{adata.n_obs:,} cells and {adata.n_vars:,} genes. An arrow points to the better side of a metric."
+    path.write_text(page(title, about, summary, figures), encoding="utf-8")
+    return path
+
+
+def _drawings(
+    adata: AnnData, *, key: str, evaluation_key: str, dynamics_key: str, graph_key: str
+) -> dict[tuple[str, str], Callable[[], Axes]]:
+    """Return what draws the figures that apply, by part and caption."""
+    from perturbflow import pl  # here, because it loads Matplotlib
+    from perturbflow.predict._dynamics_store import read_edges
+    from perturbflow.predict._flow_store import read_flow
+    from perturbflow.report._evaluation_findings import EvaluationFindings
+
+    found: dict[tuple[str, str], Callable[[], Any]] = {}
+    if f"{evaluation_key}_summary" in adata.uns:
+        judged = EvaluationFindings.of(adata, evaluation_key)
+        where: Mapping[str, Any] = {"key": evaluation_key, "split": judged.split, "show": False}
+        caption = f"All models under all metrics, on conditions of the split {judged.split!r}."
+        found[CELLS, caption] = lambda: pl.leaderboard(adata, **where)
+        if len(judged.verdicts) and (judged.verdicts["split"] == judged.split).any():
+            caption = "Every condition: the difference to the best baseline there, with its interval."
+            found[CELLS, caption] = lambda: pl.verdicts(adata, **where)
+    if key in adata.uns and len(read_flow(adata, key).history.get("step", ())):
+        found[CELLS, "Training: the loss, and the error on validation conditions."] = lambda: pl.training(
+            adata, key=key, show=False
+        )
+    if dynamics_key in adata.uns and not is_standing(adata.uns[dynamics_key]):
+        caption = "Errors and numbers of edges along the strength of the penalty."
+        found[DYNAMICS, caption] = lambda: pl.sparsity_path(adata, key=dynamics_key, show=False)
+    if graph_key in adata.uns and len(read_edges(adata, graph_key)):
+        caption = "The graph: which gene drives which."
+        found[DYNAMICS, caption] = lambda: pl.dynamics_graph(adata, key=graph_key, show=False)
+    return found
+
+
+def _drawn(part: str, caption: str, draw: Callable[[], Axes]) -> Figure:
+    """Draw a figure and close it."""
+    import matplotlib.pyplot as plt
+
+    figure: Any = draw().figure
+    try:
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=_DPI, bbox_inches="tight", facecolor="white")
+    finally:
+        plt.close(figure)
+    png = file.getvalue()
+    width = int.from_bytes(png[16:20], "big")  # as the header of the file says
+    return Figure(part, caption, png, width=round(width * _SEEN_AT / _DPI))
