@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.optimize import nnls
 
 from perturbflow.flow._shrinkage import shrink_apart
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from perturbflow.flow._measurements import Measurements
 
 _LARGE_CHANGE = 1.0  # of an angle or a mean, at which half of a small difference of the bases is made up
-_STANDARD_ERRORS = 2.0
 _FEWEST_CONTEXTS = 3  # that tell one way from another
 _MOST_LEVELS = 100  # by which ways are compared
+_LEAST_SHARE = 0.01
+_EXACTLY = 1e3  # weight of the sum of the shares beside errors relative to the usual ones
 
 
 class Way(NamedTuple):
@@ -35,11 +37,14 @@ class Way(NamedTuple):
         How much of the average change is carried.
     ends
         Whether a large change ends where it ended elsewhere (1) or adds what it added there (0).
+    share
+        Share of the way where several are averaged.
     """
 
     reach: float
     scale: float = 1.0
     ends: float = 1.0
+    share: float = 1.0
 
 
 # What is done unless training contexts, each left out, show that another is better.
@@ -57,7 +62,7 @@ def carried(
     bases: NDArray[np.floating],
     base: NDArray[np.floating],
     distances: NDArray[np.floating],
-    way: Way,
+    ways: Sequence[Way],
 ) -> NDArray[np.float64]:
     r"""Change in a context where it was not measured, from those where it was.
 
@@ -65,7 +70,8 @@ def carried(
     context is; a large one ends where it ended elsewhere, whatever the gene was at before: with the average change
     :math:`\delta = \sum_c w_c \delta_c` and the difference :math:`\Delta` of the average base from the context's own, a
     part :math:`\delta^2 / (\delta^2 + \Delta^2 + 1)` of this difference is added. It is never more than half of the
-    change: of a gene that marks what a context is, and differs by more than the change, little can be said.
+    change: of a gene that marks what a context is, and differs by more than the change, little can be said. Several ways are averaged
+    by their shares.
 
     Parameters
     ----------
@@ -77,7 +83,7 @@ def carried(
         What the carried change is added to (..., G), in one context or several.
     distances
         Squared distances to these contexts (..., O), in units of their median.
-    way
+    ways
         How it is carried.
 
     Returns
@@ -89,14 +95,43 @@ def carried(
     >>> import numpy as np
     >>> changes, bases = np.array([[2.0, 0.1], [0.0, 0.1]]), np.array([[1.0, 1.0], [0.0, 0.0]])
     >>> near_first = np.array([0.0, 9.0])
-    >>> carried(changes, bases, np.zeros(2), near_first, Way(reach=0.3)).round(2)  # 2 from 1 ends at 3, or nearly
+    >>> carried(changes, bases, np.zeros(2), near_first, [Way(reach=0.3)]).round(2)  # 2 from 1 ends at 3, or nearly
     array([2.67, 0.1 ])
     """
-    weights = np.exp(-(distances - distances.min(axis=-1, keepdims=True)) / way.reach)
+    found = np.zeros(base.shape)
+    for way in ways:
+        weights = _weights(distances, way.reach)
+        change = way.scale * (weights @ changes)
+        square, difference = np.square(change), weights @ bases - base
+        made_up = square / (square + np.square(difference) + _LARGE_CHANGE**2) * difference
+        found += way.share * (change + way.ends * made_up)
+    return found
+
+
+def mean_weights(distances: NDArray[np.floating], ways: Sequence[Way]) -> NDArray[np.float64]:
+    """Return how contexts count on average over ways, as far as changes are small.
+
+    Parameters
+    ----------
+    distances
+        Squared distances to the contexts (..., O), in units of their median.
+    ways
+        How changes are carried.
+
+    Returns
+    -------
+    Weights (..., O).
+    """
+    found = np.zeros(distances.shape)
+    for way in ways:
+        found += way.share * way.scale * _weights(distances, way.reach)
+    return found
+
+
+def _weights(distances: NDArray[np.floating], reach: float) -> NDArray[np.float64]:
+    weights = np.exp(-(distances - distances.min(axis=-1, keepdims=True)) / reach)
     weights /= weights.sum(axis=-1, keepdims=True)
-    change = way.scale * (weights @ changes)
-    square, difference = np.square(change), weights @ bases - base
-    return change + way.ends * square / (square + np.square(difference) + _LARGE_CHANGE**2) * difference
+    return weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +150,7 @@ class Carry:
         Candidate covariances of an effect between these.
     weights
         How much a gene's error counts where ways are compared (G,).
-    way
+    ways
         How changes are carried.
     """
 
@@ -124,7 +159,7 @@ class Carry:
     measured: NDArray[np.intp]
     covariances: Sequence[ContextCovariance]
     weights: NDArray[np.float64]
-    way: Way = _USUAL
+    ways: tuple[Way, ...] = (_USUAL,)
 
     @property
     def n_contexts(self) -> int:
@@ -137,11 +172,11 @@ class Carry:
         found[observed] = changes
         others = np.setdiff1d(np.arange(self.n_contexts), observed)
         distances = self.distances[np.ix_(others, observed)]
-        found[others] = carried(changes, self.bases[observed], self.bases[others], distances, self.way)
+        found[others] = carried(changes, self.bases[observed], self.bases[others], distances, self.ways)
         return found
 
     def errors(self, measured: Measurements, scales: Sequence[float]) -> NDArray[np.float64]:
-        """Squared errors of all ways in contexts that are left out and predicted from the others.
+        """Errors of all ways in contexts that are left out and predicted from the others.
 
         Parameters
         ----------
@@ -152,46 +187,57 @@ class Carry:
 
         Returns
         -------
-        Sums over levels and genes (W, C); 0 of contexts where nothing was compared.
+        Products of the errors of every two ways, summed over levels and genes (C, W, W); 0 of contexts where nothing was compared.
         """
-        found = np.zeros((len(_WAYS), self.n_contexts))
+        found = np.zeros((self.n_contexts, len(_WAYS), len(_WAYS)))
+        root = np.sqrt(self.weights)
         for rows in _alone(measured.design, measured.which):
             contexts = measured.which[rows]
             changes = measured.effects[rows].astype(np.float64)
             shrunken = shrink_apart(changes, measured.variances[rows], scales, measured.strata)[0]
             bases, distances = self.bases[contexts], self.distances[np.ix_(contexts, contexts)]
             np.fill_diagonal(distances, np.inf)  # no context tells what is predicted in it
-            for number, way in enumerate(_WAYS):
-                predicted = carried(shrunken, bases, bases, distances, way)
-                found[number, contexts] += np.square(changes - predicted) @ self.weights
+            predicted = np.stack([carried(shrunken, bases, bases, distances, [way]) for way in _WAYS], axis=1)
+            errors = root * (changes[:, None] - predicted)
+            found[contexts] += errors @ errors.swapaxes(1, 2)
         return found
 
 
-def choose_ways(errors: NDArray[np.float64]) -> tuple[Way, Way]:
-    """How angles and means are carried: as is best for both together in contexts that were left out.
+def choose_ways(errors: NDArray[np.float64]) -> tuple[Way, ...]:
+    r"""How changes of angles and means are carried: averaged over ways as is best in contexts that were left out.
 
-    Other ways than the usual one are taken if the logarithm of the squared error of a context, of angles and means
-    together, is lower by more than two standard errors over contexts: with one, some would be by chance.
+    The shares w of the ways are at least 0, sum to 1 and have the lowest
+
+    .. math:: \sum_c \frac{w^T E_c w}{(E_c)_{11}} + |w - e_1|^2,
+
+    with products of errors E of angles and means together: every context counts as much, and contexts have to agree before the usual
+    way, the first, is left.
 
     Parameters
     ----------
     errors
-        Squared errors of all ways for angles and for means (2, W, C), as parts of that of the mean expression, from
+        Products of errors of angles and of means (2, C, W, W), as parts of those of the mean expression, from
         :meth:`Carry.errors`.
 
     Returns
     -------
-    The ways of both.
+    The ways with their shares; the usual one where fewer than three contexts tell.
     """
-    known = (errors > 0).all(axis=(0, 1))
-    if known.sum() < _FEWEST_CONTEXTS:
-        return _USUAL, _USUAL
-    of_halves = errors[:, :, known]
-    together = of_halves[0, :, None] + of_halves[1]  # (W, W, C)
-    beyond = np.log(together / together[0, 0])
-    surely = beyond.mean(axis=-1) + _STANDARD_ERRORS * beyond.std(axis=-1, ddof=1) / np.sqrt(known.sum())
-    of_angles, of_means = np.unravel_index(surely.argmin(), surely.shape)  # of the usual way of both it is 0
-    return _WAYS[of_angles], _WAYS[of_means]
+    together = errors.sum(axis=0)
+    together = together[together[:, 0, 0] > 0]
+    if len(together) < _FEWEST_CONTEXTS:
+        return (_USUAL,)
+    relative = (together / together[:, :1, :1]).sum(axis=0)
+    values, vectors = np.linalg.eigh(relative)
+    n_ways = len(_WAYS)
+    usual = np.eye(n_ways)[0]
+    left = np.concatenate(
+        [np.sqrt(np.maximum(values, 0))[:, None] * vectors.T, np.eye(n_ways), np.full((1, n_ways), _EXACTLY)]
+    )
+    shares = nnls(left, np.concatenate([np.zeros(n_ways), usual, [_EXACTLY]]))[0]
+    shares[shares < _LEAST_SHARE * shares.sum()] = 0
+    shares /= shares.sum()
+    return tuple(way._replace(share=float(share)) for way, share in zip(_WAYS, shares, strict=True) if share > 0)
 
 
 def compared_groups(design: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.intp]:

@@ -107,7 +107,7 @@ def fit_hurdle(
     )
     for half, scales in enumerate(halves):
         measured = half_of(half, np.arange(len(perturbed)))
-        carry = replace(carries[half], way=ways[half])
+        carry = replace(carries[half], ways=ways)
         found = fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)
         del measured
         for field in fields(AdditiveFit):
@@ -123,7 +123,7 @@ def fit_hurdle(
         "control_mean": safe_divide(control_total, control_k).astype(np.float32),
         "control_profile": profile.astype(np.float32),
         "distance_unit": np.array([unit]),
-        "carry": np.array(ways),
+        "carry": np.array(ways, dtype=np.float64),
         "pool_expressed": pool.control_expressed.astype(np.float32),
         "all_expressed": pool.expressed.astype(np.float32),
         "all_mean": pool.mean.astype(np.float32),
