@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from perturbflow.flow._measurements import Measurements
 
 _LARGE_CHANGE = 1.0  # of an angle or a mean, at which half of a small difference of the bases is made up
+_STANDARD_ERRORS = 2.0
 _FEWEST_CONTEXTS = 3  # that tell one way from another
+_CAUTION = 3.0  # contexts whose errors weigh as much as leaving the single way that is surely good
 _MOST_LEVELS = 100  # by which ways are compared
 _LEAST_SHARE = 0.01
+_LEAST = 1e-12
 _EXACTLY = 1e3  # weight of the sum of the shares beside errors relative to the usual ones
 
 
@@ -206,12 +209,13 @@ class Carry:
 def choose_ways(errors: NDArray[np.float64]) -> tuple[Way, ...]:
     r"""How changes of angles and means are carried: averaged over ways as is best in contexts that were left out.
 
-    The shares w of the ways are at least 0, sum to 1 and have the lowest
+    First a single way: another than the usual one, the first, if the logarithm of the squared error of a context is lower by more than two
+    standard errors over contexts; with one, some would be by chance. Of errors that are not the same, an average is smaller: with
+    products E of the errors of angles and means together, shares w that are at least 0 and sum to 1 have the lowest
 
-    .. math:: \sum_c \frac{w^T E_c w}{(E_c)_{11}} + |w - e_1|^2,
+    .. math:: \sum_c \frac{w^T E_c w}{(E_c)_{11}} + 3\, |w - e|^2,
 
-    with products of errors E of angles and means together: every context counts as much, and contexts have to agree before the usual
-    way, the first, is left.
+    where e is the single way: every context counts as much, and contexts have to agree before it is left.
 
     Parameters
     ----------
@@ -221,23 +225,29 @@ def choose_ways(errors: NDArray[np.float64]) -> tuple[Way, ...]:
 
     Returns
     -------
-    The ways with their shares; the usual one where fewer than three contexts tell.
+    Ways with their shares; the usual one where fewer than three contexts tell.
     """
     together = errors.sum(axis=0)
     together = together[together[:, 0, 0] > 0]
     if len(together) < _FEWEST_CONTEXTS:
         return (_USUAL,)
-    relative = (together / together[:, :1, :1]).sum(axis=0)
-    values, vectors = np.linalg.eigh(relative)
+    relative = together / together[:, :1, :1]
     n_ways = len(_WAYS)
-    usual = np.eye(n_ways)[0]
-    left = np.concatenate(
-        [np.sqrt(np.maximum(values, 0))[:, None] * vectors.T, np.eye(n_ways), np.full((1, n_ways), _EXACTLY)]
-    )
-    shares = nnls(left, np.concatenate([np.zeros(n_ways), usual, [_EXACTLY]]))[0]
+    single = np.eye(n_ways)[_surely_best(np.diagonal(relative, axis1=1, axis2=2))]
+    values, vectors = np.linalg.eigh(relative.sum(axis=0))
+    roots, caution = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T, np.sqrt(_CAUTION)
+    left = np.concatenate([roots, caution * np.eye(n_ways), np.full((1, n_ways), _EXACTLY)])
+    shares = nnls(left, np.concatenate([np.zeros(n_ways), caution * single, [_EXACTLY]]))[0]
     shares[shares < _LEAST_SHARE * shares.sum()] = 0
     shares /= shares.sum()
     return tuple(way._replace(share=float(share)) for way, share in zip(_WAYS, shares, strict=True) if share > 0)
+
+
+def _surely_best(errors: NDArray[np.float64]) -> int:
+    """Number of the way whose squared error (C, W), relative to that of the first, is surely lowest."""
+    beyond = np.log(np.maximum(errors, _LEAST))
+    surely = beyond.mean(axis=0) + _STANDARD_ERRORS * beyond.std(axis=0, ddof=1) / np.sqrt(len(errors))
+    return int(surely.argmin())  # of the first it is 0
 
 
 def compared_groups(design: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.intp]:
