@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow._carry import Carry, Way, carried, choose_ways, compared_groups, mean_weights
+from perturbflow.flow._carry import (
+    Carry,
+    Way,
+    as_array,
+    carried,
+    choose_ways,
+    compared_groups,
+    from_array,
+    mean_weights,
+)
 from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._measurements import Measurements
 
@@ -72,7 +81,8 @@ def test_effects_that_add_up_whatever_the_base_is_are_found_to():
 def chosen(carry, effects, noise=0.01):
     """The ways where both halves show the same."""
     errors = carry.errors(measured(effects, noise), SCALES)
-    ways = choose_ways(np.stack([errors, errors]))
+    ways, same = choose_ways(np.stack([errors, errors]))
+    assert ways == same
     assert sum(way.share for way in ways) == pytest.approx(1)
     return ways
 
@@ -170,28 +180,50 @@ def test_errors_are_those_of_contexts_that_are_left_out():
 
 @pytest.mark.parametrize("size", [1.0, 2.0, 30.0, 0.2])
 def test_shares_are_those_with_the_lowest_errors_near_the_way_that_is_surely_best(size):
-    """Two ways with independent errors, the second of the given size: from the derivative of n w^2 + n a (1 - w)^2 + 6 (1 - w)^2."""
+    """Two ways with independent errors, the second of the given size: from the derivative of n (w^2 + a (1 - w)^2) / 2 + 6 (1 - w)^2 / 2."""
     n_contexts, others = 6, [1, 2, 3, 5, 6, 7, 8, 9]
     errors = np.zeros((2, n_contexts, 10, 10))
     errors[:, :, others, others] = 1e6
     errors[:, :, 0, 0], errors[:, :, 4, 4] = 1.0, size
-    ways = choose_ways(errors * np.array([1.0, 3.0])[:, None, None, None])
+    ways = choose_ways(errors)[0]
     caution = (6, 0) if size >= 1 else (0, 6)  # the second is surely better where its error is smaller
-    expected = (n_contexts * size + caution[0]) / (n_contexts * (1 + size) + 6)
+    expected = (n_contexts / 2 * size + caution[0]) / (n_contexts / 2 * (1 + size) + 6)
     assert ways[0].share == pytest.approx(expected, abs=2e-3)
     assert ways[0].reach == 0.3
     assert ways[1].ends == 0
 
 
-def test_contexts_have_to_agree():
+def test_halves_are_carried_as_is_best_for_both_together():
+    """What one half shows by far counts; a half that makes no error of the mean expression does not change the other."""
+    rng = np.random.default_rng(0)
+    errors = np.ones((2, 6, 10, 10)) * rng.uniform(5, 10, (1, 6, 1, 1))  # all ways make the same errors
+    assert choose_ways(errors) == ((Way(0.3),), (Way(0.3),))
+    errors[0, :, 2] *= 0.1
+    errors[0, :, :, 2] *= 0.1
+    for size in (1.0, 1e-6):
+        errors[1] *= size
+        ways = choose_ways(errors)
+        assert ways[0][0].reach == 0.1 or ways[0][0].reach == 1.0
+        assert len(ways[0]) == 1
+        assert ways[1] == (Way(0.3),)
+
+
+def test_contexts_have_to_be_enough():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(2, 5, 10, 30)) + 3 * rng.normal(size=(2, 5, 1, 30))  # errors that ways have in common
     errors = vectors @ vectors.swapaxes(-1, -2)
-    assert choose_ways(errors[:, :2]) == (Way(0.3),)  # two contexts
-    assert choose_ways(np.zeros_like(errors)) == (Way(0.3),)  # nothing was compared
+    assert choose_ways(errors[:, :2]) == ((Way(0.3),), (Way(0.3),))
+    assert choose_ways(np.zeros_like(errors)) == ((Way(0.3),), (Way(0.3),))  # nothing was compared
     some = errors.copy()
     some[:, 3:] = 0
     assert choose_ways(some) == choose_ways(errors[:, :3])
+
+
+def test_ways_are_numbers_and_back():
+    ways = [(Way(0.3, share=0.25), Way(1.0, 0.5, 0.0, share=0.75)), (Way(1e3),)]
+    numbers = as_array(ways)
+    assert numbers.shape == (2, 2, 4)
+    assert from_array(numbers) == ways
 
 
 def test_groups_that_are_compared_are_of_one_level_in_several_contexts():

@@ -206,16 +206,18 @@ class Carry:
         return found
 
 
-def choose_ways(errors: NDArray[np.float64]) -> tuple[Way, ...]:
-    r"""How changes of angles and means are carried: averaged over ways as is best in contexts that were left out.
+def choose_ways(errors: NDArray[np.float64]) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
+    r"""How angles and means are carried: averaged over ways as is best in contexts that were left out.
 
-    First a single way: another than the usual one, the first, if the logarithm of the squared error of a context is lower by more than two
-    standard errors over contexts; with one, some would be by chance. Of errors that are not the same, an average is smaller: with
-    products E of the errors of angles and means together, shares w that are at least 0 and sum to 1 have the lowest
+    First a single way of both: others than the usual one, the first, if the logarithm of the squared error of a context, of angles and
+    means together, is lower by more than two standard errors over contexts; with one, some would be by chance. Of errors that are not
+    the same, an average is smaller: with products :math:`E_c` of errors and the single way e of angles, or of means, shares w that are at
+    least 0 and sum to 1 have the lowest
 
-    .. math:: \sum_c \frac{w^T E_c w}{(E_c)_{11}} + 3\, |w - e|^2,
+    .. math:: \sum_c \frac{w^T E_c w}{s_c} + 3\, |w - e|^2,
 
-    where e is the single way: every context counts as much, and contexts have to agree before it is left.
+    where s is the squared error of angles and means together in the usual way: every context counts as much, and contexts have to agree
+    before the single way is left.
 
     Parameters
     ----------
@@ -225,29 +227,50 @@ def choose_ways(errors: NDArray[np.float64]) -> tuple[Way, ...]:
 
     Returns
     -------
-    Ways with their shares; the usual one where fewer than three contexts tell.
+    Ways with their shares, of angles and of means; the usual one where fewer than three contexts tell.
     """
-    together = errors.sum(axis=0)
-    together = together[together[:, 0, 0] > 0]
-    if len(together) < _FEWEST_CONTEXTS:
-        return (_USUAL,)
-    relative = together / together[:, :1, :1]
-    n_ways = len(_WAYS)
-    single = np.eye(n_ways)[_surely_best(np.diagonal(relative, axis1=1, axis2=2))]
-    values, vectors = np.linalg.eigh(relative.sum(axis=0))
+    usual = errors[:, :, 0, 0].sum(axis=0)
+    known = usual > 0
+    if known.sum() < _FEWEST_CONTEXTS:
+        return (_USUAL,), (_USUAL,)
+    relative = errors[:, known] / usual[known, None, None]
+    of_angles, of_means = _surely_best(np.diagonal(relative, axis1=2, axis2=3))
+    return _averaged(relative[0].sum(axis=0), of_angles), _averaged(relative[1].sum(axis=0), of_means)
+
+
+def _surely_best(errors: NDArray[np.float64]) -> tuple[int, int]:
+    """Ways of angles and of means whose squared errors (2, C, W) are together surely lowest."""
+    together = errors[0, :, :, None] + errors[1, :, None]  # (C, W, W), of the usual ways 1
+    beyond = np.log(np.maximum(together, _LEAST))
+    surely = beyond.mean(axis=0) + _STANDARD_ERRORS * beyond.std(axis=0, ddof=1) / np.sqrt(len(beyond))
+    of_angles, of_means = np.unravel_index(surely.argmin(), surely.shape)
+    return int(of_angles), int(of_means)
+
+
+def _averaged(errors: NDArray[np.float64], single: int) -> tuple[Way, ...]:
+    """Ways with the shares that are best by products of errors (W, W), near a single way."""
+    values, vectors = np.linalg.eigh(errors)
     roots, caution = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T, np.sqrt(_CAUTION)
+    n_ways = len(_WAYS)
     left = np.concatenate([roots, caution * np.eye(n_ways), np.full((1, n_ways), _EXACTLY)])
-    shares = nnls(left, np.concatenate([np.zeros(n_ways), caution * single, [_EXACTLY]]))[0]
+    shares = nnls(left, np.concatenate([np.zeros(n_ways), caution * np.eye(n_ways)[single], [_EXACTLY]]))[0]
     shares[shares < _LEAST_SHARE * shares.sum()] = 0
     shares /= shares.sum()
     return tuple(way._replace(share=float(share)) for way, share in zip(_WAYS, shares, strict=True) if share > 0)
 
 
-def _surely_best(errors: NDArray[np.float64]) -> int:
-    """Number of the way whose squared error (C, W), relative to that of the first, is surely lowest."""
-    beyond = np.log(np.maximum(errors, _LEAST))
-    surely = beyond.mean(axis=0) + _STANDARD_ERRORS * beyond.std(axis=0, ddof=1) / np.sqrt(len(errors))
-    return int(surely.argmin())  # of the first it is 0
+def as_array(ways: Sequence[Sequence[Way]]) -> NDArray[np.float64]:
+    """Ways of angles and of means as numbers (2, ways, 4): those of which there are fewer have more, with shares of 0."""
+    found = np.zeros((len(ways), max(len(each) for each in ways), len(Way._fields)))
+    for place, each in enumerate(ways):
+        found[place, :, 0] = _USUAL.reach
+        found[place, : len(each)] = each
+    return found
+
+
+def from_array(numbers: NDArray[np.floating]) -> list[tuple[Way, ...]]:
+    """Ways of angles and of means from :func:`as_array`."""
+    return [tuple(Way(*way) for way in each.tolist() if way[-1] > 0) for each in numbers]
 
 
 def compared_groups(design: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.intp]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from perturbflow.flow._carry import Way, carried
+from perturbflow.flow._carry import carried, from_array
 from perturbflow.flow._control_factors import ControlFactors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from perturbflow.flow._carry import Way
     from perturbflow.flow._hurdle_law import Context
 
 # How the arrays are called that the large fields are written as.
@@ -81,9 +82,9 @@ class PriorArrays:
         return DoseLevels(self.level_components, self.level_doses)
 
     @cached_property
-    def ways(self) -> tuple[Way, ...]:
-        """How changes are carried to contexts without them."""
-        return tuple(Way(*way) for way in self.carry.tolist())
+    def ways(self) -> list[tuple[Way, ...]]:
+        """How changes of angles and of means are carried to contexts without them."""
+        return from_array(self.carry)
 
     @cached_property
     def dose_unit(self) -> NDArray[np.float32]:
@@ -160,14 +161,12 @@ class PriorArrays:
     def _read(self, level: int, context: Context, observed: NDArray[np.integer]) -> NDArray[np.float64]:
         """What the controls of a new context add to an effect that is carried there (2, G)."""
         distances = context.distances[observed]
-        return np.stack(
-            [
-                each.added(level, each.place(self._among, context.distances), observed, distances, self.ways)
-                if each.is_read
-                else np.zeros(self.n_genes)
-                for each in self._of_controls
-            ]
-        )
+        added = np.zeros((2, self.n_genes))
+        for half, (factors, ways) in enumerate(zip(self._of_controls, self.ways, strict=True)):
+            if factors.is_read:
+                place = factors.place(self._among, context.distances)
+                added[half] = factors.added(level, place, observed, distances, ways)
+        return added
 
     @cached_property
     def _of_controls(self) -> list[ControlFactors]:
@@ -209,8 +208,8 @@ class PriorArrays:
     ) -> NDArray[np.float64]:
         """Carry changes (2, O, G) to a new context (2, G)."""
         distances = context.distances[observed]
-        halves = zip(changes.astype(np.float64), bases, base, strict=True)
-        return np.stack([carried(delta, there, here, distances, self.ways) for delta, there, here in halves])
+        halves = zip(changes.astype(np.float64), bases, base, self.ways, strict=True)
+        return np.stack([carried(delta, there, here, distances, ways) for delta, there, here, ways in halves])
 
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
         """Doses as they count: none is above the largest of training.

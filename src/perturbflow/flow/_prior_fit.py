@@ -9,7 +9,7 @@ import numpy as np
 
 from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
-from perturbflow.flow._carry import Carry, choose_ways, compared_groups
+from perturbflow.flow._carry import Carry, as_array, choose_ways, compared_groups
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._measurements import Measurements
@@ -107,7 +107,7 @@ def fit_hurdle(
     )
     for half, scales in enumerate(halves):
         measured = half_of(half, np.arange(len(perturbed)))
-        carry = replace(carries[half], ways=ways)
+        carry = replace(carries[half], ways=ways[half])
         found = fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)
         del measured
         for field in fields(AdditiveFit):
@@ -123,7 +123,7 @@ def fit_hurdle(
         "control_mean": safe_divide(control_total, control_k).astype(np.float32),
         "control_profile": profile.astype(np.float32),
         "distance_unit": np.array([unit]),
-        "carry": np.array(ways, dtype=np.float64),
+        "carry": as_array(ways),
         "pool_expressed": pool.control_expressed.astype(np.float32),
         "all_expressed": pool.expressed.astype(np.float32),
         "all_mean": pool.mean.astype(np.float32),
