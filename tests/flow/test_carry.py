@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from perturbflow.flow._angle import angle, share_at
 from perturbflow.flow._carry import (
+    WAYS_OF_ANGLES,
     Carry,
     Way,
     as_array,
@@ -68,6 +70,31 @@ def test_ways_are_averaged_by_their_shares():
     np.testing.assert_allclose(mean_weights(distances, additive) @ changes, linear, rtol=1e-12)
 
 
+def test_log_odds_add_up():
+    """Twice the odds stay twice the odds, also where nearly all cells express a gene."""
+    shares, odds = np.array([[0.5]]), 2.0
+    way = [Way(0.3, ends=0.0, odds=1.0)]
+    changed = odds * shares / (1 - shares + odds * shares)
+    change = angle(changed) - angle(shares)
+    for own in (1e-3, 0.2, 0.5, 0.99):
+        found = carried(change, angle(shares), angle(np.array([own])), np.zeros(1), way)
+        expected = odds * own / (1 - own + odds * own)
+        assert share_at(angle(np.array([own])) + found) == pytest.approx(expected, rel=1e-9)
+    at_the_end = carried(change, angle(shares), np.array([np.pi]), np.zeros(1), way)
+    assert abs(at_the_end[0]) < 0.01
+
+
+def test_of_what_all_cells_express_little_is_lost_where_contexts_say_so():
+    """A gene that all cells of some contexts express, and half of those of others, loses log-odds."""
+    rng = np.random.default_rng(0)
+    log_odds = rng.choice([0.0, 7.0], (6, 200))
+    before, after = (angle(1 / (1 + np.exp(-each))) for each in (log_odds, log_odds - rng.normal(0, 1.5, 200)))
+    carry = replace(carry_of(6, 200), bases=before, candidates=WAYS_OF_ANGLES)
+    errors = carry.errors(measured(after - before, 1e-4), SCALES)
+    ways = choose_ways((carry, carry), (errors, errors))[0]
+    assert sum(way.share for way in ways if way.odds) > 0.9
+
+
 def test_effects_that_add_up_whatever_the_base_is_are_found_to():
     rng = np.random.default_rng(0)
     carry = replace(carry_of(5, 300), bases=rng.normal(0, 2, (5, 300)))
@@ -81,7 +108,7 @@ def test_effects_that_add_up_whatever_the_base_is_are_found_to():
 def chosen(carry, effects, noise=0.01):
     """The ways where both halves show the same."""
     errors = carry.errors(measured(effects, noise), SCALES)
-    ways, same = choose_ways(np.stack([errors, errors]))
+    ways, same = choose_ways((carry, carry), (errors, errors))
     assert ways == same
     assert sum(way.share for way in ways) == pytest.approx(1)
     return ways
@@ -178,16 +205,19 @@ def test_errors_are_those_of_contexts_that_are_left_out():
     assert errors[2, 0, nothing[0]] == pytest.approx(with_nothing, rel=1e-3)
 
 
+CARRIES = carry_of(2), carry_of(2)
+
+
 @pytest.mark.parametrize("size", [1.0, 2.0, 30.0, 0.2])
 def test_shares_are_those_with_the_lowest_errors_near_the_way_that_is_surely_best(size):
-    """Two ways with independent errors, the second of the given size: from the derivative of n (w^2 + a (1 - w)^2) / 2 + 6 (1 - w)^2 / 2."""
+    """Two ways with independent errors, the second of the given size: from the derivative of n (w^2 + a (1 - w)^2) / 2 + 2 (1 - w)^2."""
     n_contexts, others = 6, [1, 2, 3, 5, 6, 7, 8, 9]
     errors = np.zeros((2, n_contexts, 10, 10))
     errors[:, :, others, others] = 1e6
     errors[:, :, 0, 0], errors[:, :, 4, 4] = 1.0, size
-    ways = choose_ways(errors)[0]
-    caution = (6, 0) if size >= 1 else (0, 6)  # the second is surely better where its error is smaller
-    expected = (n_contexts / 2 * size + caution[0]) / (n_contexts / 2 * (1 + size) + 6)
+    ways = choose_ways(CARRIES, errors)[0]
+    caution = (2, 0) if size >= 1 else (0, 2)  # the second is surely better where its error is smaller
+    expected = (n_contexts / 2 * size + caution[0]) / (n_contexts / 2 * (1 + size) + 2)
     assert ways[0].share == pytest.approx(expected, abs=2e-3)
     assert ways[0].reach == 0.3
     assert ways[1].ends == 0
@@ -197,12 +227,12 @@ def test_halves_are_carried_as_is_best_for_both_together():
     """What one half shows by far counts; a half that makes no error of the mean expression does not change the other."""
     rng = np.random.default_rng(0)
     errors = np.ones((2, 6, 10, 10)) * rng.uniform(5, 10, (1, 6, 1, 1))  # all ways make the same errors
-    assert choose_ways(errors) == ((Way(0.3),), (Way(0.3),))
+    assert choose_ways(CARRIES, errors) == ((Way(0.3),), (Way(0.3),))
     errors[0, :, 2] *= 0.1
     errors[0, :, :, 2] *= 0.1
     for size in (1.0, 1e-6):
         errors[1] *= size
-        ways = choose_ways(errors)
+        ways = choose_ways(CARRIES, errors)
         assert ways[0][0].reach == 0.1 or ways[0][0].reach == 1.0
         assert len(ways[0]) == 1
         assert ways[1] == (Way(0.3),)
@@ -212,17 +242,17 @@ def test_contexts_have_to_be_enough():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(2, 5, 10, 30)) + 3 * rng.normal(size=(2, 5, 1, 30))  # errors that ways have in common
     errors = vectors @ vectors.swapaxes(-1, -2)
-    assert choose_ways(errors[:, :2]) == ((Way(0.3),), (Way(0.3),))
-    assert choose_ways(np.zeros_like(errors)) == ((Way(0.3),), (Way(0.3),))  # nothing was compared
+    assert choose_ways(CARRIES, errors[:, :2]) == ((Way(0.3),), (Way(0.3),))
+    assert choose_ways(CARRIES, np.zeros_like(errors)) == ((Way(0.3),), (Way(0.3),))  # nothing was compared
     some = errors.copy()
     some[:, 3:] = 0
-    assert choose_ways(some) == choose_ways(errors[:, :3])
+    assert choose_ways(CARRIES, some) == choose_ways(CARRIES, errors[:, :3])
 
 
 def test_ways_are_numbers_and_back():
     ways = [(Way(0.3, share=0.25), Way(1.0, 0.5, 0.0, share=0.75)), (Way(1e3),)]
     numbers = as_array(ways)
-    assert numbers.shape == (2, 2, 4)
+    assert numbers.shape == (2, 2, 5)
     assert from_array(numbers) == ways
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _LARGE_CHANGE = 1.0  # of an angle or a mean, at which half of a small difference of the bases is made up
 _STANDARD_ERRORS = 2.0
 _FEWEST_CONTEXTS = 3  # that tell one way from another
-_CAUTION = 3.0  # contexts whose errors weigh as much as leaving the single way that is surely good
+_CAUTION = 1.0  # contexts whose errors weigh as much as leaving the single way that is surely best
 _MOST_LEVELS = 100  # by which ways are compared
+_SMALLEST_ANGLE = 0.01  # of a share of 2.5e-5
 _LEAST_SHARE = 0.01
 _LEAST = 1e-12
 _EXACTLY = 1e3  # weight of the sum of the shares beside errors relative to the usual ones
@@ -40,6 +41,9 @@ class Way(NamedTuple):
         How much of the average change is carried.
     ends
         Whether a large change ends where it ended elsewhere (1) or adds what it added there (0).
+    odds
+        Whether angles of shares change by their log-odds (1) or as they are (0): of a gene that nearly all cells express, or none, little
+        changes then.
     share
         Share of the way where several are averaged.
     """
@@ -47,6 +51,7 @@ class Way(NamedTuple):
     reach: float
     scale: float = 1.0
     ends: float = 1.0
+    odds: float = 0.0
     share: float = 1.0
 
 
@@ -58,6 +63,7 @@ _WAYS = (
     *(Way(reach, ends=0.0) for reach in (0.1, 0.3, 1.0, 1e3)),
     *(Way(0.3, scale) for scale in (0.5, 0.0)),
 )
+WAYS_OF_ANGLES = _WAYS + tuple(Way(reach, ends=ends, odds=1.0) for ends in (1.0, 0.0) for reach in (0.1, 0.3, 1.0, 1e3))
 
 
 def carried(
@@ -104,11 +110,31 @@ def carried(
     found = np.zeros(base.shape)
     for way in ways:
         weights = _weights(distances, way.reach)
-        change = way.scale * (weights @ changes)
-        square, difference = np.square(change), weights @ bases - base
-        made_up = square / (square + np.square(difference) + _LARGE_CHANGE**2) * difference
-        found += way.share * (change + way.ends * made_up)
+        if way.odds:
+            here, there = _half_log_odds(base), _half_log_odds(bases)
+            change = _added(_half_log_odds(bases + changes) - there, there, here, weights, way)
+            change = np.arccos(-np.tanh(here + change)) - np.arccos(-np.tanh(here))
+        else:
+            change = _added(changes, bases, base, weights, way)
+        found += way.share * change
     return found
+
+
+def _added(
+    changes: NDArray[np.floating],
+    bases: NDArray[np.floating],
+    base: NDArray[np.floating],
+    weights: NDArray[np.float64],
+    way: Way,
+) -> NDArray[np.float64]:
+    change = way.scale * (weights @ changes)
+    square, difference = np.square(change), weights @ bases - base
+    return change + way.ends * square / (square + np.square(difference) + _LARGE_CHANGE**2) * difference
+
+
+def _half_log_odds(angles: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Half of the log-odds of the shares at some angles: in the middle they change as angles do."""
+    return np.arctanh(-np.cos(np.clip(angles, _SMALLEST_ANGLE, np.pi - _SMALLEST_ANGLE)))
 
 
 def mean_weights(distances: NDArray[np.floating], ways: Sequence[Way]) -> NDArray[np.float64]:
@@ -155,6 +181,8 @@ class Carry:
         How much a gene's error counts where ways are compared (G,).
     ways
         How changes are carried.
+    candidates
+        How they might be.
     """
 
     distances: NDArray[np.float64]
@@ -163,6 +191,7 @@ class Carry:
     covariances: Sequence[ContextCovariance]
     weights: NDArray[np.float64]
     ways: tuple[Way, ...] = (_USUAL,)
+    candidates: tuple[Way, ...] = _WAYS
 
     @property
     def n_contexts(self) -> int:
@@ -179,7 +208,7 @@ class Carry:
         return found
 
     def errors(self, measured: Measurements, scales: Sequence[float]) -> NDArray[np.float64]:
-        """Errors of all ways in contexts that are left out and predicted from the others.
+        """Errors of all candidates in contexts that are left out and predicted from the others.
 
         Parameters
         ----------
@@ -190,9 +219,9 @@ class Carry:
 
         Returns
         -------
-        Products of the errors of every two ways, summed over levels and genes (C, W, W); 0 of contexts where nothing was compared.
+        Products of the errors of every two candidates, summed over levels and genes (C, W, W); 0 of contexts where nothing was compared.
         """
-        found = np.zeros((self.n_contexts, len(_WAYS), len(_WAYS)))
+        found = np.zeros((self.n_contexts, len(self.candidates), len(self.candidates)))
         root = np.sqrt(self.weights)
         for rows in _alone(measured.design, measured.which):
             contexts = measured.which[rows]
@@ -200,13 +229,15 @@ class Carry:
             shrunken = shrink_apart(changes, measured.variances[rows], scales, measured.strata)[0]
             bases, distances = self.bases[contexts], self.distances[np.ix_(contexts, contexts)]
             np.fill_diagonal(distances, np.inf)  # no context tells what is predicted in it
-            predicted = np.stack([carried(shrunken, bases, bases, distances, [way]) for way in _WAYS], axis=1)
+            predicted = np.stack([carried(shrunken, bases, bases, distances, [way]) for way in self.candidates], axis=1)
             errors = root * (changes[:, None] - predicted)
             found[contexts] += errors @ errors.swapaxes(1, 2)
         return found
 
 
-def choose_ways(errors: NDArray[np.float64]) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
+def choose_ways(
+    carries: tuple[Carry, Carry], errors: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
     r"""How angles and means are carried: averaged over ways as is best in contexts that were left out.
 
     First a single way of both: others than the usual one, the first, if the logarithm of the squared error of a context, of angles and
@@ -214,53 +245,57 @@ def choose_ways(errors: NDArray[np.float64]) -> tuple[tuple[Way, ...], tuple[Way
     the same, an average is smaller: with products :math:`E_c` of errors and the single way e of angles, or of means, shares w that are at
     least 0 and sum to 1 have the lowest
 
-    .. math:: \sum_c \frac{w^T E_c w}{s_c} + 3\, |w - e|^2,
+    .. math:: \sum_c \frac{w^T E_c w}{s_c} + |w - e|^2,
 
     where s is the squared error of angles and means together in the usual way: every context counts as much, and contexts have to agree
     before the single way is left.
 
     Parameters
     ----------
+    carries
+        How angles and means are carried, with their candidates, of which the first is the usual way.
     errors
-        Products of errors of angles and of means (2, C, W, W), as parts of those of the mean expression, from
-        :meth:`Carry.errors`.
+        Products of errors of both (C, W, W), as parts of those of the mean expression, from :meth:`Carry.errors`.
 
     Returns
     -------
     Ways with their shares, of angles and of means; the usual one where fewer than three contexts tell.
     """
-    usual = errors[:, :, 0, 0].sum(axis=0)
+    usual = errors[0][:, 0, 0] + errors[1][:, 0, 0]
     known = usual > 0
     if known.sum() < _FEWEST_CONTEXTS:
         return (_USUAL,), (_USUAL,)
-    relative = errors[:, known] / usual[known, None, None]
-    of_angles, of_means = _surely_best(np.diagonal(relative, axis1=2, axis2=3))
-    return _averaged(relative[0].sum(axis=0), of_angles), _averaged(relative[1].sum(axis=0), of_means)
+    of_angles, of_means = (each[known] / usual[known, None, None] for each in errors)
+    best = _surely_best(np.diagonal(of_angles, axis1=1, axis2=2), np.diagonal(of_means, axis1=1, axis2=2))
+    return (
+        _averaged(of_angles.sum(axis=0), best[0], carries[0].candidates),
+        _averaged(of_means.sum(axis=0), best[1], carries[1].candidates),
+    )
 
 
-def _surely_best(errors: NDArray[np.float64]) -> tuple[int, int]:
-    """Ways of angles and of means whose squared errors (2, C, W) are together surely lowest."""
-    together = errors[0, :, :, None] + errors[1, :, None]  # (C, W, W), of the usual ways 1
+def _surely_best(angles: NDArray[np.float64], means: NDArray[np.float64]) -> tuple[int, int]:
+    """Ways of angles and of means whose squared errors (C, W) are together surely lowest."""
+    together = angles[:, :, None] + means[:, None]  # of the usual ways 1
     beyond = np.log(np.maximum(together, _LEAST))
     surely = beyond.mean(axis=0) + _STANDARD_ERRORS * beyond.std(axis=0, ddof=1) / np.sqrt(len(beyond))
     of_angles, of_means = np.unravel_index(surely.argmin(), surely.shape)
     return int(of_angles), int(of_means)
 
 
-def _averaged(errors: NDArray[np.float64], single: int) -> tuple[Way, ...]:
+def _averaged(errors: NDArray[np.float64], single: int, candidates: tuple[Way, ...]) -> tuple[Way, ...]:
     """Ways with the shares that are best by products of errors (W, W), near a single way."""
     values, vectors = np.linalg.eigh(errors)
     roots, caution = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T, np.sqrt(_CAUTION)
-    n_ways = len(_WAYS)
+    n_ways = len(candidates)
     left = np.concatenate([roots, caution * np.eye(n_ways), np.full((1, n_ways), _EXACTLY)])
     shares = nnls(left, np.concatenate([np.zeros(n_ways), caution * np.eye(n_ways)[single], [_EXACTLY]]))[0]
     shares[shares < _LEAST_SHARE * shares.sum()] = 0
     shares /= shares.sum()
-    return tuple(way._replace(share=float(share)) for way, share in zip(_WAYS, shares, strict=True) if share > 0)
+    return tuple(way._replace(share=float(share)) for way, share in zip(candidates, shares, strict=True) if share > 0)
 
 
 def as_array(ways: Sequence[Sequence[Way]]) -> NDArray[np.float64]:
-    """Ways of angles and of means as numbers (2, ways, 4): those of which there are fewer have more, with shares of 0."""
+    """Ways of angles and of means as numbers (2, ways, 5): those of which there are fewer have more, with shares of 0."""
     found = np.zeros((len(ways), max(len(each) for each in ways), len(Way._fields)))
     for place, each in enumerate(ways):
         found[place, :, 0] = _USUAL.reach

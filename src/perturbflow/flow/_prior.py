@@ -62,8 +62,8 @@ class AdditiveHurdlePrior(PriorArrays):
     distance_unit
         Median squared distance between profiles of contexts that have perturbed cells (1,).
     carry
-        Ways in which changes of angles and means are carried to contexts without them: reach, scale, whether large changes
-        end where they ended, and share in the average, 0 of ways that only fill up (2, ways, 4).
+        Ways in which changes of angles and means are carried to contexts without them: reach, scale, whether large changes end where they
+        ended, whether log-odds of shares are added, and share in the average, 0 of ways that only fill up (2, ways, 5).
     pool_expressed
         Share of the controls of all contexts that expresses a gene (G,).
     all_expressed, all_mean

@@ -9,7 +9,7 @@ import numpy as np
 
 from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
-from perturbflow.flow._carry import Carry, as_array, choose_ways, compared_groups
+from perturbflow.flow._carry import WAYS_OF_ANGLES, Carry, as_array, choose_ways, compared_groups
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._measurements import Measurements
@@ -98,13 +98,12 @@ def fit_hurdle(
         changes = change(sums, perturbed[rows], which[rows], base, control_n, pool)
         return Measurements(design[rows], levels.components, which[rows], *changes, strata)
 
-    carries = [
-        Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half]) for half in (0, 1)
-    ]
-    compared, halves = compared_groups(design, which), (_ANGLE_SCALES, _MEAN_SCALES)
-    ways = choose_ways(
-        np.stack([carries[half].errors(half_of(half, compared), scales) for half, scales in enumerate(halves)])
-    )
+    of_means = Carry(distances / unit, base[:, 1], measured_contexts, covariances, sensitivities[1])
+    of_angles = replace(of_means, bases=base[:, 0], weights=sensitivities[0], candidates=WAYS_OF_ANGLES)
+    carries, halves = (of_angles, of_means), (_ANGLE_SCALES, _MEAN_SCALES)
+    compared = compared_groups(design, which)
+    errors = tuple(carry.errors(half_of(half, compared), halves[half]) for half, carry in enumerate(carries))
+    ways = choose_ways(carries, errors)
     for half, scales in enumerate(halves):
         measured = half_of(half, np.arange(len(perturbed)))
         carry = replace(carries[half], ways=ways[half])

@@ -16,7 +16,7 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "control_mean": Array(("C", "G"), low=0),
         "control_profile": Array(("C", "G"), low=0),
         "distance_unit": Array((1,), above=0),
-        "carry": Array((2, "ways", 4), low=0),
+        "carry": Array((2, "ways", 5), low=0),
         "pool_expressed": probabilities("G"),
         "all_expressed": probabilities("G"),
         "all_mean": Array(("G",), low=0),
