@@ -102,8 +102,8 @@ def fit_hurdle(
     of_angles = replace(of_means, bases=base[:, 0], weights=sensitivities[0], candidates=WAYS_OF_ANGLES)
     carries, halves = (of_angles, of_means), (_ANGLE_SCALES, _MEAN_SCALES)
     compared = compared_groups(design, which)
-    errors = tuple(carry.errors(half_of(half, compared), halves[half]) for half, carry in enumerate(carries))
-    ways = choose_ways(carries, errors)
+    errors = [carry.errors(half_of(half, compared), halves[half]) for half, carry in enumerate(carries)]
+    ways = choose_ways(carries, (errors[0], errors[1]))
     for half, scales in enumerate(halves):
         measured = half_of(half, np.arange(len(perturbed)))
         carry = replace(carries[half], ways=ways[half])
