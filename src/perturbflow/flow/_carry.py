@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from perturbflow.flow._shrinkage import shrink_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -107,17 +107,27 @@ def carried(
     >>> carried(changes, bases, np.zeros(2), near_first, [Way(reach=0.3)]).round(2)  # 2 from 1 ends at 3, or nearly
     array([2.67, 0.1 ])
     """
-    found = np.zeros(base.shape)
+    each = _by_way(changes, bases, base, distances, ways)
+    return sum((way.share * change for way, change in zip(ways, each, strict=True)), start=np.zeros(base.shape))
+
+
+def _by_way(
+    changes: NDArray[np.floating],
+    bases: NDArray[np.floating],
+    base: NDArray[np.floating],
+    distances: NDArray[np.floating],
+    ways: Sequence[Way],
+) -> Iterator[NDArray[np.float64]]:
+    """Change of every way; what ways have in common is computed once."""
+    weights = {reach: _weights(distances, reach) for reach in {way.reach for way in ways}}
+    if any(way.odds for way in ways):
+        here, there = _half_log_odds(base), _half_log_odds(bases)
+        of_odds, start = _half_log_odds(bases + changes) - there, np.arccos(-np.tanh(here))
     for way in ways:
-        weights = _weights(distances, way.reach)
         if way.odds:
-            here, there = _half_log_odds(base), _half_log_odds(bases)
-            change = _added(_half_log_odds(bases + changes) - there, there, here, weights, way)
-            change = np.arccos(-np.tanh(here + change)) - np.arccos(-np.tanh(here))
+            yield np.arccos(-np.tanh(here + _added(of_odds, there, here, weights[way.reach], way))) - start
         else:
-            change = _added(changes, bases, base, weights, way)
-        found += way.share * change
-    return found
+            yield _added(changes, bases, base, weights[way.reach], way)
 
 
 def _added(
@@ -229,7 +239,7 @@ class Carry:
             shrunken = shrink_apart(changes, measured.variances[rows], scales, measured.strata)[0]
             bases, distances = self.bases[contexts], self.distances[np.ix_(contexts, contexts)]
             np.fill_diagonal(distances, np.inf)  # no context tells what is predicted in it
-            predicted = np.stack([carried(shrunken, bases, bases, distances, [way]) for way in self.candidates], axis=1)
+            predicted = np.stack(list(_by_way(shrunken, bases, bases, distances, self.candidates)), axis=1)
             errors = root * (changes[:, None] - predicted)
             found[contexts] += errors @ errors.swapaxes(1, 2)
         return found
