@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow import _context_interactions
+from perturbflow.flow import _single_effects
 from perturbflow.flow._carry import Carry
 from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._context_interactions import tell_contexts
 from perturbflow.flow._measurements import Measurements
+from perturbflow.flow._single_effects import EffectTable, SingleEffects
 
 P, C, G, K = 40, 5, 60, 2
 NOISE = 0.2
@@ -36,7 +37,9 @@ class Screen(NamedTuple):
         effects = self.effects.copy()
         levels = np.arange(len(effects)) if levels is None else levels
         shared, expected = np.zeros((self.carry.n_contexts, G)), np.zeros((len(effects), G))
-        found = tell_contexts(self.measured, shared, effects, self.carry, levels, VARIANCES, expected, SCALES)
+        single = SingleEffects.of(self.measured, levels, self.carry.n_contexts)
+        table = None if single is None else EffectTable.of(single, self.measured, shared)
+        found = tell_contexts(table, self.measured, shared, effects, self.carry, VARIANCES, expected, SCALES)
         return effects, found
 
     def error(self, effects, pairs):
@@ -103,8 +106,8 @@ def test_interactions_of_a_context_are_learned_from_a_few_perturbations(few, lea
 def test_some_levels_are_enough_to_learn_the_factors(monkeypatch):
     is_measured = few_shot(12)
     given = screen(is_measured)
-    monkeypatch.setattr(_context_interactions, "_MOST_LEVELS", 25)
-    monkeypatch.setattr(_context_interactions, "_VALUES_AT_ONCE", 7 * G)
+    monkeypatch.setattr(_single_effects, "_MOST_LEVELS", 25)
+    monkeypatch.setattr(_single_effects, "_VALUES_AT_ONCE", 7 * G)
     effects, told = given.told()
     missing = ~is_measured
     assert told.any()

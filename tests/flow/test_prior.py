@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from perturbflow.datasets import simulated_contexts
 from perturbflow.flow import AdditiveHurdlePrior, CellData, HurdleLaw, mean_expression
 from perturbflow.flow._angle import angle, evidence_variance
 
@@ -168,6 +169,36 @@ def test_a_new_context_is_as_one_registered_without_perturbed_cells(hurdle_scree
             prior.law_sd(np.array(doses), prior.context(np.array([3]), controls)).angle for prior in (later, registered)
         ]
         np.testing.assert_allclose(sds[0], sds[1], rtol=1e-3)
+
+
+def test_what_perturbations_do_in_a_new_context_is_read_from_its_controls():
+    """As in one that is registered, and better than what the others have in common."""
+    adata = simulated_contexts(8, 20, n_genes=60, interaction=0.6, readable=1.0, n_controls=100, n_cells=40, seed=1)
+    contexts = adata.obs["context"].cat.codes.to_numpy().astype(int)
+    names = adata.uns["perturbation_factors"].index
+    number = names.get_indexer(adata.obs["perturbation"])
+    doses = (number[:, None] == np.arange(len(names))).astype(np.float32)
+    is_new, is_control = contexts == 7, number < 0
+    later, registered = (
+        AdditiveHurdlePrior.fit(CellData(adata.X[rows], doses[rows], contexts[rows, None]))
+        for rows in (~is_new, ~is_new | is_control)
+    )
+    assert (later.slope > 0).all()
+    np.testing.assert_allclose(later.slope, registered.slope, rtol=1e-3)
+    new = later.context(np.array([7]), adata.X[is_new & is_control])
+    known = registered.context(np.array([7]))
+    nothing_read = replace(later, level_factors=np.zeros_like(later.level_factors))
+    errors = []
+    for place, dose in enumerate(np.eye(len(names), dtype=np.float32)[:8]):
+        law = later.law(dose, new)
+        same_law(law, registered.law(dose, known), rtol=2e-3)
+        sds = later.law_sd(dose, new).angle, registered.law_sd(dose, known).angle
+        np.testing.assert_allclose(*sds, rtol=2e-3)
+        true = adata.uns["expected"]["all"].loc[f"context_7|{names[place]}"].to_numpy()
+        carried_law = nothing_read.law(dose, new)
+        errors.append([np.square(each.expressed * each.mean - true).mean() for each in (law, carried_law)])
+    read, carried = np.mean(errors, axis=0)
+    assert read < 0.6 * carried
 
 
 def test_the_further_a_new_context_the_less_is_known(hurdle_screen):

@@ -184,7 +184,7 @@ def test_other_formats_are_refused(fitted, tmp_path, kind, found, advice):
         write_file(tmp_path / FILE, arrays, values | {"format": found}, kind="a fitted flow")
     else:
         fitted.uns["flow"]["format"] = found
-    with pytest.raises(ValueError, match=f"Expected a fitted flow of format 5 in .*, found {found}, {advice}"):
+    with pytest.raises(ValueError, match=f"Expected a fitted flow of format 6 in .*, found {found}, {advice}"):
         read_flow(fitted)
 
 

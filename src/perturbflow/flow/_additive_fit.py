@@ -10,6 +10,7 @@ from scipy import sparse
 
 from perturbflow.flow._common_effects import common_effects
 from perturbflow.flow._context_interactions import tell_contexts
+from perturbflow.flow._control_factors import FEWEST_CONTEXTS, ControlFactors, read_controls
 from perturbflow.flow._effect_variances import (
     CONTEXT_SHARE,
     INTERACTION_SHARE,
@@ -19,6 +20,7 @@ from perturbflow.flow._effect_variances import (
 from perturbflow.flow._feature_effects import FeatureEffects, regress_effects
 from perturbflow.flow._ridge_split import RidgeSplit
 from perturbflow.flow._shrinkage import likely_covariances, posterior_effects, shrink_apart
+from perturbflow.flow._single_effects import EffectTable, SingleEffects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +63,8 @@ class AdditiveFit:
         the sum of their precisions (C, G).
     fraction
         Share of the variance of effects that features explain (1,).
+    level_factors, context_factors, gene_factors, slope, read_variances
+        What controls tell of effects in contexts where none was measured, as in :class:`ControlFactors`.
     """
 
     shared: NDArray[np.float64]
@@ -72,6 +76,11 @@ class AdditiveFit:
     told_variances: NDArray[np.float64]
     base_precisions: NDArray[np.float64]
     fraction: NDArray[np.float64]
+    level_factors: NDArray[np.float64]
+    context_factors: NDArray[np.float64]
+    gene_factors: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    read_variances: NDArray[np.float64]
 
 
 def fit_additive(
@@ -124,6 +133,7 @@ def fit_additive(
             told_variances=np.zeros((n_contexts, n_genes)),
             base_precisions=np.zeros((n_contexts, n_genes)),
             fraction=np.zeros(1),
+            **ControlFactors.nothing(n_levels, n_contexts, 0, n_genes)._asdict(),
         )
     seen, trained = measured.seen, measured.trained
     split = RidgeSplit(measured.design[:, seen], _SPLIT_PENALTY)
@@ -168,13 +178,15 @@ def fit_additive(
     own = carry.measured
     spread, scale = _mean_squares(shared[own], effects[:, own], effect_variances, fitted_levels)
     between = context_variances(measured, scale)
-    told = tell_contexts(
-        measured, shared, effects, beyond, fitted_levels, between, expected.means[measured.levels], scales
-    )
+    table = _table(measured, shared, fitted_levels)
+    told = tell_contexts(table, measured, shared, effects, beyond, between, expected.means[measured.levels], scales)
     for better, variance in told.spreads.items():
         effect_variances[better] = variance
     alone, context = measured.design[told.groups].indices, which[told.groups]
     remaining[told.groups] = measured.effects[told.groups] - (shared[context] + effects[alone, context])
+    read = read_controls(table, measured, shared, effects, beyond, between)
+    if read.is_read:
+        told.variances[~read.context_factors.any(axis=1)] = read.read_variances
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
     return AdditiveFit(
         shared=shared,
@@ -186,7 +198,16 @@ def fit_additive(
         told_variances=told.variances,
         base_precisions=_base_precisions(measured, spread, n_contexts),
         fraction=np.array([expected.fraction]),
+        **read._asdict(),
     )
+
+
+def _table(measured: Measurements, shared: NDArray[np.float64], fitted: NDArray[np.intp]) -> EffectTable | None:
+    """Effects that tell how contexts differ; None where nothing can be learned of it, or nobody asks."""
+    single = SingleEffects.of(measured, fitted, len(shared))
+    if single is None or not (len(single.asking) or single.is_known.sum() >= FEWEST_CONTEXTS):
+        return None
+    return EffectTable.of(single, measured, shared)
 
 
 def _divide(

@@ -69,9 +69,7 @@ def law_uncertainty(
     active = doses.indices
     design = prior.levels.design(doses)
     total = np.zeros((2, prior.n_genes))
-    between = prior.context_variances
-    if context.index is not None:
-        between = between - prior.told_variances[:, context.index]
+    between = prior.context_variances - prior.told_in(context)
     for j in active:
         elsewhere = share_of_context_variance(prior, int(j), context)
         own = prior.levels.of_component(int(j))

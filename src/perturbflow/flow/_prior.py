@@ -45,7 +45,8 @@ class AdditiveHurdlePrior(PriorArrays):
     features of the component say, or zero without any (:func:`regress_effects`), and borrowed between contexts whose
     controls resemble each other (:func:`shrink_effects`). Where a component was not measured its change is carried from
     the contexts most alike (:func:`carried`), in training contexts and new ones in the same way; but where others were
-    measured, and these show that it is better, interactions of perturbations and contexts are added. A component never seen in training has the effect that its
+    measured, and these show that it is better, interactions of perturbations and contexts are added; and so they are in contexts of which only
+    controls are known, where these tell what a context does (:class:`ControlFactors`). A component never seen in training has the effect that its
     features say, and without any the mean effect. ``interaction`` is what remains in a training condition; it is 0 in
     conditions never seen.
 
@@ -61,8 +62,8 @@ class AdditiveHurdlePrior(PriorArrays):
     distance_unit
         Median squared distance between profiles of contexts that have perturbed cells (1,).
     carry
-        How changes of angles and means are carried to contexts without them: reach, scale, and whether large ones end
-        where they ended (2, 3).
+        Ways in which changes of angles and means are carried to contexts without them: reach, scale, whether large changes end where they
+        ended, whether log-odds of shares are added, and share in the average, 0 of ways that only fill up (2, ways, 5).
     pool_expressed
         Share of the controls of all contexts that expresses a gene (G,).
     all_expressed, all_mean
@@ -90,6 +91,10 @@ class AdditiveHurdlePrior(PriorArrays):
         What the perturbed cells of a context add to the precision of its base (2, C, G).
     features, fraction
         Features of the components (P, F), and the share of the variance of effects that they explain (2, 1).
+    level_factors, context_factors, gene_factors, slope, read_variances
+        What controls tell of effects in contexts where none was measured: factors of levels (2, L, K'), contexts (2, C, K') and genes
+        (2, K', G), the slope that leaving contexts out gives to what controls say of them (2, 1), 0 where they say nothing, and how much of the variance
+        between contexts is told (2, G).
 
     Notes
     -----

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from perturbflow.flow._carry import Way, carried
+from perturbflow.flow._carry import carried, from_array
+from perturbflow.flow._control_factors import ControlFactors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
-from perturbflow.flow._prior_fit import Pool, shrink_base
+from perturbflow.flow._prior_fit import Pool, shrink_base, squared_distances
 from perturbflow.flow._training_groups import TrainingGroups
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from perturbflow.flow._carry import Way
     from perturbflow.flow._hurdle_law import Context
 
 # How the arrays are called that the large fields are written as.
@@ -63,6 +65,11 @@ class PriorArrays:
     base_precisions: NDArray[np.float32]
     features: NDArray[np.float32]
     fraction: NDArray[np.float32]
+    level_factors: NDArray[np.float32]
+    context_factors: NDArray[np.float32]
+    gene_factors: NDArray[np.float32]
+    slope: NDArray[np.float32]
+    read_variances: NDArray[np.float32]
 
     @property
     def n_genes(self) -> int:
@@ -73,6 +80,11 @@ class PriorArrays:
     def levels(self) -> DoseLevels:
         """The measured doses of every component."""
         return DoseLevels(self.level_components, self.level_doses)
+
+    @cached_property
+    def ways(self) -> list[tuple[Way, ...]]:
+        """How changes of angles and of means are carried to contexts without them."""
+        return from_array(self.carry)
 
     @cached_property
     def dose_unit(self) -> NDArray[np.float32]:
@@ -141,7 +153,42 @@ class PriorArrays:
         if not len(observed):  # the same expected effect in all contexts
             return shared + self.effects[:, level, 0]
         where = self.bases[:, observed] + self.shared[:, observed]
-        return shared + self._carried(self.effects[:, level, observed], where, base + shared, context, observed)
+        effects = self._carried(self.effects[:, level, observed], where, base + shared, context, observed)
+        if self.level_factors[:, level].any():
+            effects += self._read(level, context, observed)
+        return shared + effects
+
+    def _read(self, level: int, context: Context, observed: NDArray[np.integer]) -> NDArray[np.float64]:
+        """What the controls of a new context add to an effect that is carried there (2, G)."""
+        distances = context.distances[observed]
+        added = np.zeros((2, self.n_genes))
+        for half, (factors, ways) in enumerate(zip(self._of_controls, self.ways, strict=True)):
+            if factors.is_read:
+                place = factors.place(self._among, context.distances)
+                added[half] = factors.added(level, place, observed, distances, ways)
+        return added
+
+    @cached_property
+    def _of_controls(self) -> list[ControlFactors]:
+        """What controls tell of effects on angles and on means."""
+        parts = (np.asarray(getattr(self, name), dtype=np.float64) for name in ControlFactors._fields)
+        return [ControlFactors(*each) for each in zip(*parts, strict=True)]
+
+    @cached_property
+    def _among(self) -> NDArray[np.float64]:
+        """Squared distances between the controls of all training contexts (C, C)."""
+        profile = self.control_profile.astype(np.float64)
+        return squared_distances(profile, profile) / self.distance_unit[0]
+
+    def told_in(self, context: Context) -> NDArray[np.floating]:
+        """How much of the variance of an effect between contexts is told of those that were not measured in one (2, G).
+
+        Parameters
+        ----------
+        context
+            A training context, or a new one, of which controls tell something at most.
+        """
+        return self.read_variances if context.index is None else self.told_variances[:, context.index]
 
     def _shared_in(self, context: Context) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What all perturbations have in common in a new context, and what it is added to (2, G)."""
@@ -161,8 +208,8 @@ class PriorArrays:
     ) -> NDArray[np.float64]:
         """Carry changes (2, O, G) to a new context (2, G)."""
         distances = context.distances[observed]
-        halves = zip(changes.astype(np.float64), bases, base, self.carry.tolist(), strict=True)
-        return np.stack([carried(delta, there, here, distances, Way(*way)) for delta, there, here, way in halves])
+        halves = zip(changes.astype(np.float64), bases, base, self.ways, strict=True)
+        return np.stack([carried(delta, there, here, distances, ways) for delta, there, here, ways in halves])
 
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
         """Doses as they count: none is above the largest of training.

@@ -9,7 +9,7 @@ import numpy as np
 
 from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
 from perturbflow.flow._angle import angle, evidence_variance, share_at
-from perturbflow.flow._carry import Carry, choose_ways, compared_groups
+from perturbflow.flow._carry import WAYS_OF_ANGLES, Carry, as_array, choose_ways, compared_groups
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
 from perturbflow.flow._measurements import Measurements
@@ -98,16 +98,15 @@ def fit_hurdle(
         changes = change(sums, perturbed[rows], which[rows], base, control_n, pool)
         return Measurements(design[rows], levels.components, which[rows], *changes, strata)
 
-    carries = [
-        Carry(distances / unit, base[:, half], measured_contexts, covariances, sensitivities[half]) for half in (0, 1)
-    ]
-    compared, halves = compared_groups(design, which), (_ANGLE_SCALES, _MEAN_SCALES)
-    ways = choose_ways(
-        np.stack([carries[half].errors(half_of(half, compared), scales) for half, scales in enumerate(halves)])
-    )
+    of_means = Carry(distances / unit, base[:, 1], measured_contexts, covariances, sensitivities[1])
+    of_angles = replace(of_means, bases=base[:, 0], weights=sensitivities[0], candidates=WAYS_OF_ANGLES)
+    carries, halves = (of_angles, of_means), (_ANGLE_SCALES, _MEAN_SCALES)
+    compared = compared_groups(design, which)
+    errors = [carry.errors(half_of(half, compared), halves[half]) for half, carry in enumerate(carries)]
+    ways = choose_ways(carries, (errors[0], errors[1]))
     for half, scales in enumerate(halves):
         measured = half_of(half, np.arange(len(perturbed)))
-        carry = replace(carries[half], way=ways[half])
+        carry = replace(carries[half], ways=ways[half])
         found = fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)
         del measured
         for field in fields(AdditiveFit):
@@ -123,7 +122,7 @@ def fit_hurdle(
         "control_mean": safe_divide(control_total, control_k).astype(np.float32),
         "control_profile": profile.astype(np.float32),
         "distance_unit": np.array([unit]),
-        "carry": np.array(ways),
+        "carry": as_array(ways),
         "pool_expressed": pool.control_expressed.astype(np.float32),
         "all_expressed": pool.expressed.astype(np.float32),
         "all_mean": pool.mean.astype(np.float32),

@@ -41,7 +41,7 @@ FILE = "flow.safetensors"
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "responses", "support", "weights")
 _ENTRY = Entry(
     what="a fitted flow",
-    format=5,
+    format=6,
     names=frozenset({*_ARRAY_PARTS, "config", "settings", "fields", "fitted_splits", "genes", "init"}),
     # Nothing is predicted from the history, and settings of prediction may be changed.
     may_change=("history", *(f"config/{name}" for name in sorted(PREDICTION_SETTINGS))),

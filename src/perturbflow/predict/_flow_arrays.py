@@ -16,7 +16,7 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "control_mean": Array(("C", "G"), low=0),
         "control_profile": Array(("C", "G"), low=0),
         "distance_unit": Array((1,), above=0),
-        "carry": Array((2, 3), low=0),
+        "carry": Array((2, "ways", 5), low=0),
         "pool_expressed": probabilities("G"),
         "all_expressed": probabilities("G"),
         "all_mean": Array(("G",), low=0),
@@ -41,6 +41,11 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "base_precisions": Array((2, "C", "G"), low=0),
         "features": Array(("P", "F")),
         "fraction": probabilities(2, 1),
+        "level_factors": Array((2, "L", "factors")),
+        "context_factors": Array((2, "C", "factors")),
+        "gene_factors": Array((2, "factors", "G")),
+        "slope": Array((2, 1), low=0),
+        "read_variances": variances(2, "G"),
     }
 )
 

@@ -128,8 +128,7 @@ def measurable(fitted: FittedFlow, perturbation: NDArray[np.floating], contexts:
 
 def _between(prior: AdditiveHurdlePrior, context: Context) -> NDArray[np.float64]:
     """Variance of effects between contexts that nothing measured in a context tells (2, G)."""
-    told = 0.0 if context.index is None else prior.told_variances[:, context.index]
-    return np.maximum(prior.context_variances - told, 0).astype(np.float64)
+    return np.maximum(prior.context_variances - prior.told_in(context), 0).astype(np.float64)
 
 
 def _of_measured(fitted: FittedFlow, component: int, contexts: Sequence[Context]) -> NDArray[np.float64]:

@@ -1,0 +1,213 @@
+"""Factors of contexts as far as their controls tell them: what perturbations do where none was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from perturbflow.flow._carry import mean_weights
+from perturbflow.flow._told_effects import quadratic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from perturbflow.flow._carry import Carry, Way
+    from perturbflow.flow._measurements import Measurements
+    from perturbflow.flow._single_effects import EffectTable
+
+FEWEST_CONTEXTS = 5  # of which both controls and factors are known
+_PENALTY = 0.1  # of the mean variance between contexts
+_LARGEST_SLOPE = 2.0
+_SURELY = 0.975
+_LARGEST_READ = 0.9  # of the variance between contexts
+_LEAST = 1e-9
+
+
+class ControlFactors(NamedTuple):
+    r"""How effects in a context differ from those carried there, as far as its controls tell.
+
+    With factors :math:`b` of the contexts where perturbations were measured, the factors of another one follow from its controls by
+    ridge regression, :math:`\hat b = \bar b + s\, k^T (K + \lambda)^{-1} b`, where K and k are products of centred mean
+    expression. An effect is carried, and :math:`\sum_k a_k (\hat b_k - b^*_k) l_k` is added to it, where :math:`b^*` are the
+    factors of the contexts that it was carried from, as these count, :math:`a` factors of the perturbation and :math:`l` of
+    the genes.
+
+    Parameters
+    ----------
+    level_factors
+        Factors a of every level (L, K).
+    context_factors
+        Factors b of every context (C, K), 0 where they are not known.
+    gene_factors
+        Factors l (K, G).
+    slope
+        The slope s (1,), learned by leaving contexts out; 0 where controls tell nothing.
+    read_variances
+        How much of the variance of effects between contexts is told (G,).
+    """
+
+    level_factors: NDArray[np.float64]
+    context_factors: NDArray[np.float64]
+    gene_factors: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    read_variances: NDArray[np.float64]
+
+    @classmethod
+    def nothing(cls, n_levels: int, n_contexts: int, n_factors: int, n_genes: int) -> ControlFactors:
+        """Factors of which controls tell nothing."""
+        shapes = (n_levels, n_factors), (n_contexts, n_factors), (n_factors, n_genes), (1,), (n_genes,)
+        return cls(*(np.zeros(shape) for shape in shapes))
+
+    @property
+    def is_read(self) -> bool:
+        """Whether controls tell something."""
+        return bool(self.slope[0] > 0)
+
+    def place(self, among: NDArray[np.float64], distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the factors of a context that its controls tell (K,).
+
+        Parameters
+        ----------
+        among
+            Squared distances between the controls of all contexts (C, C).
+        distances
+            Squared distances of the context to these (C,).
+        """
+        known = np.flatnonzero(self.context_factors.any(axis=1))
+        factors = self.context_factors[known].astype(np.float64)
+        weights = _ridge_weights(among[np.ix_(known, known)], distances[known])
+        return factors.mean(axis=0) + self.slope[0] * (weights @ factors)
+
+    def added(
+        self,
+        level: int,
+        place: NDArray[np.float64],
+        observed: NDArray[np.integer],
+        distances: NDArray[np.float64],
+        ways: Sequence[Way],
+    ) -> NDArray[np.float64]:
+        """Return what is added to a carried effect (G,).
+
+        Parameters
+        ----------
+        level
+            Number of the level.
+        place
+            Factors of the context, from :meth:`place`.
+        observed
+            Contexts from which the effect is carried (O,).
+        distances
+            Squared distances to these (O,).
+        ways
+            How it is carried.
+        """
+        usual = mean_weights(distances, ways) @ self.context_factors[observed]
+        return (self.level_factors[level] * (place - usual)) @ self.gene_factors
+
+
+def read_controls(
+    table: EffectTable | None,
+    measured: Measurements,
+    shared: NDArray[np.float64],
+    effects: NDArray[np.float32],
+    carry: Carry,
+    variances: NDArray[np.float64],
+) -> ControlFactors:
+    """Learn how factors of contexts follow from controls, and add to effects in contexts where none or few were measured.
+
+    It is done where in contexts that are left out the factors are told better by controls than by the contexts that effects are carried
+    from: where the logarithm of the squared error is lower by more than a quantile of the t-distribution allows.
+
+    Parameters
+    ----------
+    table
+        Effects from which factors are learned; None where they are too few.
+    measured
+        Measured effects.
+    shared
+        Mean effect of a perturbation (C, G).
+    effects
+        What every level adds to it (L, C, G); changed in place where it was not measured.
+    carry
+        How effects are carried without this.
+    variances
+        Variance of an effect between contexts (G,).
+
+    Returns
+    -------
+    What controls tell.
+    """
+    n_levels, n_contexts, n_genes = effects.shape
+    if table is None:
+        return ControlFactors.nothing(n_levels, n_contexts, 0, n_genes)
+    known = np.flatnonzero(table.single.is_known)
+    nothing = ControlFactors.nothing(n_levels, n_contexts, table.factors.contexts.shape[1], n_genes)
+    if len(known) < FEWEST_CONTEXTS:
+        return nothing
+    slope, told = _slope(table.factors.contexts[known], carry.distances[np.ix_(known, known)], carry.ways)
+    if not told:
+        return nothing
+    factors, of_levels, rows = table.known(measured, shared)
+    found = nothing._replace(gene_factors=table.genes(factors), slope=np.array([slope]))
+    found.level_factors[table.single.levels] = of_levels.factors
+    found.context_factors[known] = factors.contexts[known]
+    number = np.diff(rows.by_perturbation.indptr)
+    fitted = of_levels.factors[rows.which] * of_levels.apart
+    spread = quadratic(fitted.T @ fitted / (number[number > 1] - 1).sum(), found.gene_factors)
+    found.read_variances[:] = np.clip(told * spread, 0, _LARGEST_READ * variances)
+    for context in np.setdiff1d(np.arange(n_contexts), known):
+        place = found.place(carry.distances, carry.distances[context])
+        for number, level in enumerate(table.single.levels):
+            if not table.single.is_measured[number, context]:
+                observed = np.flatnonzero(table.single.is_measured[number])
+                effects[level, context] += found.added(
+                    int(level), place, observed, carry.distances[context, observed], carry.ways
+                )
+    return found
+
+
+def _centred(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Products of centred positions (O, O), of which the squared distances are given."""
+    by_row = distances.mean(axis=0)
+    return (by_row + by_row[:, None] - by_row.mean() - distances) / 2
+
+
+def _penalised(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    n = len(products)
+    return products + (_PENALTY * np.trace(products) / max(n - 1, 1) + _LEAST) * np.eye(n)
+
+
+def _ridge_weights(among: NDArray[np.float64], distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How contexts (O,) count for the difference of another one from their mean; they sum to 0."""
+    own = (among.mean(axis=0) - among.mean() - distances + distances.mean()) / 2
+    weights = np.linalg.solve(_penalised(_centred(among)), own - own.mean())
+    return weights - weights.mean()
+
+
+def _slope(factors: NDArray[np.float64], among: NDArray[np.float64], ways: Sequence[Way]) -> tuple[float, float]:
+    """Slope of what controls tell of the factors (O, K), and which share of their variance that is; 0 where it is not sure.
+
+    Contexts are left out one by one: of a ridge regression what is then predicted follows from its residuals and leverages.
+    """
+    n = len(factors)
+    products = _centred(among)
+    fit = np.linalg.solve(_penalised(products), products).T + 1 / n
+    others = (factors.sum(axis=0) - factors) / (n - 1)
+    apart = factors - others
+    predicted = apart - (factors - fit @ factors) / (1 - np.diag(fit))[:, None]
+    agreement, size = (apart * predicted).sum(axis=1), np.square(predicted).sum(axis=1)
+    # The slope of a context is learned from the others.
+    of_others = np.clip((agreement.sum() - agreement) / (size.sum() - size + _LEAST), 0, _LARGEST_SLOPE)
+    distances = among.copy()
+    np.fill_diagonal(distances, np.inf)
+    usual = np.square(factors - mean_weights(distances, ways) @ factors).sum(axis=1) + _LEAST
+    told = np.square(apart - of_others[:, None] * predicted).sum(axis=1) + _LEAST
+    gains = np.log(usual / told)
+    if gains.mean() <= stdtrit(n - 1, _SURELY) * gains.std(ddof=1) / np.sqrt(n):
+        return 0.0, 0.0
+    slope = float(np.clip(agreement.sum() / (size.sum() + _LEAST), 0, _LARGEST_SLOPE))
+    return slope, float(max(1 - told.sum() / usual.sum(), 0))
