@@ -59,7 +59,7 @@ def cell_types_left_out() -> None:
     data = data[data.index.str.startswith("kang, ")]
     energy = data.apply(lambda column: numbers(column)["mean"])
     names = [name.removeprefix("kang, ") for name in data.index]
-    (ax,) = new(5.6, 2.9)
+    (ax,) = new(5.0, 3.0)
     height = np.arange(len(names))[::-1]
     floor, ceiling = energy["control cells"], energy["ceiling"]
     for model, label, colour, shift in (
