@@ -119,7 +119,7 @@ def perturbation_effect(
 
     names = {"observed": "observed", "predicted": "predicted", "baseline": str(baseline)}
     x = effects[reference]
-    with drawing(ax, figsize=(4.2, 4.6)) as ax:
+    with drawing(ax, figsize=(4.2, 4.8)) as ax:
         everything = np.concatenate([x, *(effects[name] for name in drawn)])
         low, high = min(everything.min(), 0.0), max(everything.max(), 0.0)
         margin = 0.06 * (high - low or 1.0)
