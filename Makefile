@@ -33,7 +33,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test scripts parity interoperation peers bench leaderboard calibration ablation speed dynamics hematopoiesis tutorials notebooks docs lint clean
+.PHONY: help demo test scripts parity interoperation peers mutate bench leaderboard calibration ablation speed dynamics hematopoiesis tutorials notebooks docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -57,6 +57,9 @@ interoperation: .venv-interoperation/.installed .venv-parity/.installed ## Test 
 	.venv-parity/bin/python -m pytest tests/interoperation -k cell_eval $(ARGS)
 
 peers: .venv-peers-cellflow/.installed .venv-peers-scgen/.installed ## Packages that the leaderboard compares with, each in an environment of its own; Python 3.12
+
+mutate: .venv-mutation/.installed ## Change the mathematics in many small ways, and count what the tests notice
+	.venv-mutation/bin/python benchmarks/mutation.py $(ARGS)
 
 bench: $(venv)/.installed ## Benchmark the flow and its baselines on real cells
 	$(bin)/python benchmarks/real_cells.py $(ARGS)
@@ -109,7 +112,7 @@ $(venv)/.installed: pyproject.toml $(constraints) | $(bin)/python
 	touch $@
 
 # Packages to compare with and to hand results to have dependencies that are kept out of everything else.
-.venv-parity/.installed .venv-interoperation/.installed: .venv-%/.installed: pyproject.toml
+.venv-parity/.installed .venv-interoperation/.installed .venv-mutation/.installed: .venv-%/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	.venv-$*/bin/python -m pip install --quiet --editable . --group $*

@@ -59,7 +59,7 @@ def test_points_and_curves_are_those_of_the_tables(curves):
 @pytest.mark.parametrize(
     ("options", "error_type", "message"),
     [
-        ({"perturbation": "C"}, ValueError, r"Expected `perturbation` to be one of \['A', 'B'\]"),
+        ({"perturbation": "C"}, ValueError, r"Expected a known perturbation, found 'C' in `perturbation`. The most"),
         ({"covariates": {"donor": "1"}}, KeyError, "donor"),
         ({"covariates": {"cell_type": "V"}}, ValueError, "cell_type"),
     ],

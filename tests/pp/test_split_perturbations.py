@@ -288,7 +288,7 @@ def test_types_are_perturbations_of_their_own(make_adata):
     adata = make_adata([("control", "T"), ("A", "T"), ("A", "NK"), ("control", "NK"), ("B", "T")])
     adata.obs["type"] = np.where(adata.obs["cell_type"] == "T", "a", "i")
     pf.pp.setup_perturbation(adata, **BASIC, perturbation_type_key="type")
-    with pytest.raises(ValueError, match=r"one type, found 'A', which is any of \['A:a', 'A:i'\]"):
+    with pytest.raises(ValueError, match=r"one type, found 'A' in `held_out`, which is any of \['A:a', 'A:i'\]"):
         pf.pp.split_perturbations(adata, task="unseen_perturbation", held_out=["A"])
     pf.pp.split_perturbations(adata, task="unseen_perturbation", held_out=["A:i"], valid_fraction=0)
     assert held_out(adata, "test") == {"A:i"}

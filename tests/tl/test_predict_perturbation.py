@@ -556,7 +556,7 @@ def shifted(adata):
         (empty_cell_type, {}, ValueError, r"Expected a category of \['cell_type'\] for every control cell"),
         (other_genes, {}, ValueError, r"found that 2 are missing: \['GENE_000', 'GENE_039'\]"),
         (repeated_genes, {}, ValueError, r"found repeated \['z1'\]"),
-        (None, {"perturbations": "AB"}, ValueError, r"found 'AB'. The most similar of 4 known ones are \['A', 'B', 'C'\]"),
+        (None, {"perturbations": "AB"}, ValueError, r"found 'AB' in `perturbations` for cell_type='type_1'. The most similar of 4 known ones are \['A', 'B', 'C'\]"),
         (None, {"perturbations": ["A", "B+x"]}, ValueError, "Expected a known perturbation, found 'x'"),
         (None, {"perturbations": "A+A"}, ValueError, "Expected every component once in a perturbation"),
         (None, {"perturbations": []}, ValueError, "Expected at least one perturbation in `perturbations`, found none"),

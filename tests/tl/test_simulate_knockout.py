@@ -173,7 +173,7 @@ def test_copy_view_and_key(chain, unchanged):
 @pytest.mark.parametrize(
     ("genes", "options", "error", "message"),
     [
-        ("gene9", {}, KeyError, "Expected one of the 5 genes of the fit, found 'gene9'"),
+        ("gene9", {}, KeyError, "Expected one of the 5 genes of the fit in `genes`, found 'gene9'"),
         ([], {}, ValueError, "Expected at least one gene in `genes`, found none"),
         ({}, {}, ValueError, "Expected at least one gene"),
         (["gene0", "gene0"], {}, ValueError, r"Expected every gene once in `genes`, found \['gene0', 'gene0'\]"),

@@ -183,6 +183,30 @@ def test_averaged_weights_follow_the_network():
     assert equal(weights(flow), averages[2])
 
 
+@pytest.mark.parametrize("limit", [1e-3, 1e3])
+def test_gradients_are_clipped(limit):
+    before, after = [], []
+
+    class Norms(Callback):
+        """Notes the norm of the gradient before it is clipped, and as the optimiser has seen it."""
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            before.append(self.norm(pl_module))
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            after.append(self.norm(pl_module))
+
+        @staticmethod
+        def norm(plan):
+            gradients = [p.grad for p in plan.flow.network.parameters() if p.grad is not None]
+            return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+
+    train(new_flow(), max_steps=3, gradient_clip=limit, callbacks=[Norms()])
+    assert len(after) == 3
+    assert after == pytest.approx(np.minimum(before, limit), rel=1e-3)
+    assert min(before) > 1e-3  # so that the lower limit does something
+
+
 def test_the_best_weights_are_kept():
     flow = new_flow()
     validate, seen = scores([3.0, 1.0, 2.0, 5.0])

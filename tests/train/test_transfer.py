@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import logit
 
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.flow import (
@@ -22,7 +23,7 @@ from perturbflow.predict._flow_store import write_flow
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import PerturbationFields
 from perturbflow.train._train_flow import train_flow
-from perturbflow.train._transfer import inherited_options, resolve_init, transfer_weights
+from perturbflow.train._transfer import N_NEIGHBOURS, _Panel, inherited_options, resolve_init, transfer_weights
 
 GENES = tuple(f"G{i:02d}" for i in range(24))
 COVARIATES = (("line", ("K562", "RPE1")),)
@@ -467,3 +468,21 @@ def test_place_without_flow_raises(registered, tmp_path):
         resolve_init(tmp_path, registered)
     with pytest.raises(TypeError, match="Expected `init_from` to be a fitted flow, an AnnData, a key"):
         resolve_init(3, registered)
+
+
+def test_new_genes_start_from_those_of_similar_statistics():
+    vocabulary = Vocabulary(("A", "B", "C"), COVARIATES)
+    flow = make_flow((*GENES, "new"), vocabulary, seed=0)
+    prior, source = flow.prior, np.append(np.arange(len(GENES)), -1)
+    panel = _Panel.match(source, prior)
+    statistics = np.stack([logit(prior.all_expressed), prior.all_mean, np.log(prior.variance)], axis=1)
+    statistics = statistics / statistics[:-1].std(axis=0)
+    distance = np.linalg.norm(statistics[:-1] - statistics[-1], axis=1)
+    nearest = np.argsort(distance)[:N_NEIGHBOURS]
+    kernel = np.exp(-(distance[nearest] ** 2) / (2 * distance[nearest].max() ** 2))
+    assert set(panel.neighbours[0]) == set(nearest)
+    found = dict(zip(panel.neighbours[0], panel.shares[0], strict=True))
+    np.testing.assert_allclose([found[one] for one in nearest], kernel / kernel.sum(), rtol=1e-4)
+    old = torch.arange(float(len(GENES)))[:, None]
+    expected = (kernel * nearest).sum() / kernel.sum()
+    assert float(panel.rows(old)[-1]) == pytest.approx(expected, rel=1e-4)

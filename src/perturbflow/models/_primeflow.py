@@ -360,7 +360,7 @@ class PRiMeFlow(RegisteredModel):
         check_expression(adata, fitted.fields)
         controls = control_cells(adata, fitted.fields, genes=fitted.genes, covariates=covariates)
         sampler = ConditionSampler(fitted, controls, guidance=guidance, n_steps=n_steps, seed=seed)
-        conditions = conditions_to_predict(fitted, controls, [perturbation], dose)
+        conditions = conditions_to_predict(fitted, controls, [perturbation], dose, argument="perturbation")
         warn_of_scale(fitted, controls)
         warn_of_extrapolation(fitted, conditions)
         warn_of_new_contexts(fitted, controls, conditions)

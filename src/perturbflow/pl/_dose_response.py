@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, check_one_of
+from perturbflow._checks import check_key, check_one_of, check_type
 from perturbflow.pl._drawing import DARK, SOURCES, drawing, legend_above
+from perturbflow.pl._predictions import fields_of
 from perturbflow.pl._shown_and_saved import shown_and_saved
+from perturbflow.screen._conditions import Vocabulary
+from perturbflow.screen._fields import FIELDS_KEY
 from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._typed_labels import typed_label
 from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -92,8 +96,8 @@ def dose_response(
     for suffix in ("_points", "_curves", "_params"):
         check_key(f"{key}{suffix}", adata.uns, where="adata.uns", hint=hint)
     known = list(dict.fromkeys(map(str, table["perturbation"])))
-    perturbation = known[0] if perturbation is None else perturbation
-    check_one_of(perturbation, known, name="perturbation")
+    if perturbation not in known:
+        perturbation = known[0] if perturbation is None else _typed(adata, key, perturbation, known, covariates)
     wanted = {"perturbation": perturbation} | _context(table[table["perturbation"] == perturbation], covariates)
     fits, points, curves = (_part(adata.uns[f"{key}{suffix}"], wanted) for suffix in ("", "_points", "_curves"))
     readout = list(adata.uns[f"{key}_params"]["readout"])
@@ -125,6 +129,18 @@ def dose_response(
         ax.margins(y=0.15)
         legend_above(ax, ", ".join(wanted.values()))
     return ax
+
+
+def _typed(
+    adata: AnnData, key: str, perturbation: str, known: Sequence[str], covariates: Mapping[str, str] | None
+) -> str:
+    """Which perturbation of the table a label stands for."""
+    check_type(perturbation, str, name="perturbation", expected="a label")
+    flow_key = adata.uns[f"{key}_params"].get("key")
+    is_known = FIELDS_KEY in adata.uns or flow_key in adata.uns
+    vocabulary = fields_of(adata, flow_key).vocabulary if is_known else Vocabulary(tuple(known))
+    what = f"a perturbation of `adata.uns[{key!r}]`"
+    return typed_label(vocabulary, perturbation, known, argument="perturbation", what=what, context=covariates)
 
 
 def _context(table: pd.DataFrame, covariates: Mapping[str, str] | None) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from perturbflow.predict._stored_prediction import StoredPrediction, read_predic
 from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import FIELDS_KEY, read_fields, read_screen
 from perturbflow.screen._screen import Screen
+from perturbflow.screen._typed_labels import place
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -143,7 +143,7 @@ class Comparison:
 def read_comparison(adata: AnnData, perturbation: str, *, covariates: Mapping[str, str] | None, key: str) -> Comparison:
     """Find the prediction of ``perturbation``, the controls it started from and the real cells, if there are any."""
     record = _record(adata, key)
-    fields = _fields(adata, record)
+    fields = fields_of(adata, record.get("params", {}).get("key"))
     label, predicted, dose = _prediction(adata, perturbation, fields=fields, key=key, covariates=covariates)
     genes = adata.var_names[predicted.has_gene]
     cells_of, has_prediction = np.arange(adata.n_obs), predicted.has_cell
@@ -202,10 +202,9 @@ def _record(adata: AnnData, key: str) -> Mapping[str, Any]:
     return record if isinstance(record, Mapping) else {}
 
 
-def _fields(adata: AnnData, record: Mapping[str, Any]) -> PerturbationFields:
+def fields_of(adata: AnnData, flow_key: str | None) -> PerturbationFields:
     """Registered fields or, for cells that were only predicted from, those of the flow."""
-    flow_key = record.get("params", {}).get("key")
-    if FIELDS_KEY in adata.uns or flow_key not in adata.uns:
+    if FIELDS_KEY in adata.uns or flow_key is None or flow_key not in adata.uns:
         return read_fields(adata)
     return read_flow(adata, flow_key).fields
 
@@ -225,22 +224,40 @@ def _prediction(
     covariates: Mapping[str, str] | None,
 ) -> tuple[str, StoredPrediction, Any]:
     """Label, predicted cells and dose of a stored prediction."""
-    labels = {fields.vocabulary.written(perturbation)}
-    # With types, "KLF1" may stand for "KLF1:CRISPRa"; an unknown or ambiguous label is only looked up as it is.
-    with suppress(ValueError):
-        labels.add(fields.vocabulary.canonical(perturbation))
+    # With types, "KLF1" may stand for "KLF1:CRISPRa"; an unknown label is only looked up as it is.
+    labels = {fields.vocabulary.written(perturbation), *fields.vocabulary.readings(perturbation)}
     record = _record(adata, key)
     stored = dict(zip(map(str, record.get("perturbations", ())), map(str, record.get("obsm", ())), strict=True))
     found = sorted(labels & set(stored))
+    if len(found) > 1:
+        found = [
+            label for label in found if _is_predicted_in(adata, read_prediction(adata, key, stored[label]), covariates)
+        ]
+    if len(found) > 1:
+        msg = (
+            f"Expected a perturbation of one type, found {perturbation!r}{place('perturbation', covariates)}, which is any "
+            f"of {found}. Name one of them, or a context in `covariates`."
+        )
+        raise ValueError(msg)
     if not found or stored[found[0]] not in adata.obsm:
         msg = (
-            f"Expected the predicted cells of {perturbation!r} in `adata.uns[{key!r}]`, found those of "
-            f"{listing(stored)}. {_advice(min(labels), key=key, covariates=covariates)}"
+            f"Expected the predicted cells of {perturbation!r}{place('perturbation', covariates)} among those in "
+            f"`adata.uns[{key!r}]`, found those of {listing(stored)}. "
+            f"{_advice(min(labels), key=key, covariates=covariates)}"
         )
         raise KeyError(msg)
     doses = dict(zip(stored, record.get("doses", ()), strict=False))
     dose = doses.get(found[0], record.get("params", {}).get("dose"))
     return found[0], read_prediction(adata, key, stored[found[0]]), dose
+
+
+def _is_predicted_in(adata: AnnData, predicted: StoredPrediction, covariates: Mapping[str, str] | None) -> bool:
+    """Whether cells with some values of covariates have a prediction."""
+    here = predicted.has_cell.copy()
+    for name, value in (covariates or {}).items():
+        if name in adata.obs:
+            here &= (adata.obs[name].astype(str) == str(value)).to_numpy()
+    return bool(here.any())
 
 
 def _advice(label: str, *, key: str, covariates: Mapping[str, str] | None) -> str:

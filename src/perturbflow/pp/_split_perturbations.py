@@ -16,7 +16,6 @@ from perturbflow._checks import (
     check_unique_names,
     check_whole_number,
     listing,
-    nearest,
 )
 from perturbflow.pp._held_out import (
     Conditions,
@@ -38,6 +37,7 @@ from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import PerturbationFields, read_fields, writable
 from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._typed_labels import typed_label
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -233,21 +233,24 @@ def _read_held_out(
     named: list[str | int] = []
     for entry in entries:
         label, covariates = _label_and_covariates(entry, conditions.covariate_keys, task=task)
-        label = vocabulary.canonical(label)
-        if label not in options:
-            msg = (
-                f"Expected `held_out` to name {kind} in the data for task={task!r}, found {label!r}. "
-                f"The nearest: {nearest(label, options, n=5)}."
-            )
-            raise ValueError(msg)
+        is_here = np.ones(len(labels), dtype=bool)
+        for key, value in covariates.items():
+            is_here &= (conditions.table[key] == str(value)).to_numpy()
+        here = options & set(labels[is_here]) if covariates else options
+        label = typed_label(
+            vocabulary,
+            label,
+            here if set(vocabulary.readings(label)) & here else options,
+            argument="held_out",
+            what=f"{kind} in the data for task={task!r}",
+            context={key: str(value) for key, value in covariates.items()},
+        )
         if task != "covariate_transfer":
             named.append(label)
             continue
-        is_named = (labels == label).to_numpy()
-        observed = [context for context, here in zip(conditions.contexts, is_named, strict=True) if here]
-        for key, value in covariates.items():
-            is_named = is_named & (conditions.table[key] == str(value)).to_numpy()
+        is_named = is_here & (labels == label).to_numpy()
         if not is_named.any():
+            observed = [context for context, yes in zip(conditions.contexts, labels == label, strict=True) if yes]
             msg = f"Expected cells of {label!r} in {dict(covariates)}, found it only in {listing(observed)}."
             raise ValueError(msg)
         named += np.flatnonzero(is_named).tolist()

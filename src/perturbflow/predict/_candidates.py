@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.screen._conditions import Vocabulary
 
 
 def candidate_labels(
@@ -51,9 +52,17 @@ def candidate_labels(
         msg = "Expected at least one perturbation in `candidates`, found none."
         raise ValueError(msg)
     if combinations:
-        singles = sorted({name for name in map(vocabulary.canonical, names) if vocabulary.separator not in name})
+        singles = sorted(
+            {name for name in (_unambiguous(vocabulary, each) for each in names) if vocabulary.separator not in name}
+        )
         names += [vocabulary.separator.join(pair) for pair in itertools.combinations(singles, 2)]
     return names
+
+
+def _unambiguous(vocabulary: Vocabulary, name: str) -> str:
+    """Return the one label that a name stands for; where its type is left to the context, the name as it is."""
+    readings = vocabulary.readings(name)
+    return readings[0] if len(readings) == 1 else vocabulary.written(name)
 
 
 def n_training_cells(

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from perturbflow._checks import listing
 from perturbflow.screen._labels import dose_text, hashable_dose, parse_dose
+from perturbflow.screen._typed_labels import place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,11 +51,12 @@ class DosesToPredict:
             {}
             if not isinstance(asked, dict)
             else {
-                self._column(name): parse_dose(dose, 1, separator=self.vocabulary.separator)[0]
+                column: parse_dose(dose, 1, separator=self.vocabulary.separator)[0]
                 for name, dose in asked.items()
+                for column in self._columns(name)
             }
         )
-        self.unused = set(self.named)
+        self.unused = {self._columns(name) for name in asked} if self.named else set()
         self.rows: dict[tuple[int, ...], list[int]] = {}
         doses = self.prior.groups.doses
         for row, (first, last) in enumerate(itertools.pairwise(doses.indptr)):
@@ -69,7 +71,7 @@ class DosesToPredict:
             return [self.vocabulary.encode_perturbations([name], [self.asked], types).toarray()[0]]
         row = self.vocabulary.encode_perturbations([name], None, types).toarray()[0]
         columns = np.flatnonzero(row).tolist()
-        self.unused -= set(columns)
+        self.unused = {each for each in self.unused if not set(each) & set(columns)}
         found = []
         for doses in self._doses(columns):
             row = np.zeros_like(row)
@@ -80,16 +82,18 @@ class DosesToPredict:
     def check_names(self) -> None:
         """Raise ValueError if doses are asked for components that no perturbation had."""
         if self.unused:
-            names = [self.vocabulary.components[column] for column in sorted(self.unused)]
+            names = [self.vocabulary.components[column] for each in sorted(self.unused) for column in each]
             msg = f"Expected components of the perturbations in `dose`, found {listing(names)}. Leave them out."
             raise ValueError(msg)
 
-    def _column(self, name: object) -> int:
-        token = self.vocabulary.canonical(str(name))
-        if token not in self.vocabulary.components:
+    def _columns(self, name: object) -> tuple[int, ...]:
+        """Components of a name: without a type it stands for all of them, of which every context has its own."""
+        known = self.vocabulary.components
+        tokens = self.vocabulary.readings(str(name)) or (self.vocabulary.canonical(str(name), where=place("dose")),)
+        if not set(tokens) <= set(known):
             msg = f"Expected single perturbations in `dose`, found {name!r}. Name its components, each with its dose."
             raise ValueError(msg)
-        return self.vocabulary.components.index(token)
+        return tuple(known.index(token) for token in tokens)
 
     def _doses(self, columns: list[int]) -> list[tuple[float, ...]]:
         """Doses of some components together."""

@@ -15,6 +15,7 @@ from perturbflow._warnings import warn
 from perturbflow.predict._doses import DosesToPredict, new_doses
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS
 from perturbflow.screen._scale import warn_of_totals
+from perturbflow.screen._typed_labels import place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +54,13 @@ class PredictedCondition:
 
 
 def conditions_to_predict(
-    flow: FittedFlow, controls: ControlCells, names: Sequence[str], dose: Any, *, every_dose: bool = False
+    flow: FittedFlow,
+    controls: ControlCells,
+    names: Sequence[str],
+    dose: Any,
+    *,
+    argument: str = "perturbations",
+    every_dose: bool = False,
 ) -> list[PredictedCondition]:
     """List every perturbation in every context of the control cells, each once.
 
@@ -67,6 +74,8 @@ def conditions_to_predict(
         Labels of perturbations.
     dose
         What is asked for; see :class:`perturbflow.predict._doses.DosesToPredict`.
+    argument
+        Argument that the labels were typed in, which messages name.
     every_dose
         Whether a perturbation that was measured at several doses, and of which none is asked for, is several
         conditions.
@@ -85,7 +94,9 @@ def conditions_to_predict(
     found: dict[tuple[str, str, tuple[int, ...]], tuple[NDArray[np.float32], list[NDArray[np.intp]]]] = {}
     for covariates, kind, members in contexts:
         rows: dict[tuple[str, str], NDArray[np.float32]] = {}
+        where = place(argument, _context(controls, covariates))
         for name in names:
+            vocabulary.canonical(name, perturbation_type=kind, where=where)
             measured = doses.of(name, kind)
             if len(measured) > 1 and not every_dose:
                 msg = (
@@ -114,6 +125,12 @@ def conditions_to_predict(
             together[same] = np.sort(np.concatenate(parts))
         conditions.append(PredictedCondition(label, dose_label, row, np.array(codes, dtype=np.int64), together[same]))
     return conditions
+
+
+def _context(controls: ControlCells, covariates: NDArray[np.int64]) -> dict[str, str]:
+    """Covariates of a context by name."""
+    names = zip(controls.vocabulary.covariates, covariates.tolist(), strict=True)
+    return {name: categories[code] for (name, categories), code in names}
 
 
 def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:

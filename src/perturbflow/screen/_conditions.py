@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -224,9 +225,27 @@ class Vocabulary:
             codes[:, column] = np.array([categories.index(value) for value in values.tolist()], dtype=np.int64)[inverse]
         return codes
 
-    def canonical(self, label: str, *, perturbation_type: str | None = None) -> str:
-        """Return the one label of a perturbation, with types where components have them; ValueError if unknown."""
-        return canonical_label(self._tokens(label, perturbation_type), control=self.control, separator=self.separator)
+    def canonical(self, label: str, *, perturbation_type: str | None = None, where: str = "") -> str:
+        """Return the one label of a perturbation, with types where components have them.
+
+        Raises ValueError if it is unknown, or any of several; ``where`` is what the message says of its place.
+        """
+        tokens = self._tokens(label, perturbation_type, where=where)
+        return canonical_label(tokens, control=self.control, separator=self.separator)
+
+    def readings(self, label: str) -> tuple[str, ...]:
+        """Return every known perturbation that a label may stand for, several where types are left out.
+
+        There is none where a component is unknown or the label cannot be read.
+        """
+        try:
+            variants = [self._variants(name) for name in self._components(label)]
+        except ValueError:
+            return ()
+        return tuple(
+            canonical_label(tokens, control=self.control, separator=self.separator)
+            for tokens in itertools.product(*variants)
+        )
 
     def written(self, label: str) -> str:
         """Return a label as it is written here, its components known or not; text that cannot be read as it is."""
@@ -245,8 +264,8 @@ class Vocabulary:
         return self.separator.join(dose_text(dose) for dose in np.asarray(doses)[np.flatnonzero(doses)]) or "0"
 
     def nearest(self, label: str, n: int = 3) -> list[str]:
-        """Return the n known components that are most similar to a label."""
-        return nearest(label, self.components, n=n)
+        """Return the n known components and labels of control cells that are most similar to a label."""
+        return nearest(label, [*self.components, *self.controls], n=n)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and strings, for AnnData and JSON; :meth:`from_dict` reads them."""
@@ -284,13 +303,13 @@ class Vocabulary:
         doses = self._align(dose_values(dose, separator=self.separator), label, what=f"dose {dose!r} of {label!r}")
         return dict(zip(tokens, doses, strict=True))
 
-    def _tokens(self, label: str, kind: str | None, *, known: bool = True) -> tuple[str, ...]:
+    def _tokens(self, label: str, kind: str | None, *, known: bool = True, where: str = "") -> tuple[str, ...]:
         """Components of a label with their types; ``known``: only those of this vocabulary."""
         names = self._components(label)
         if not names:
             return ()
         if kind is None:
-            return tuple(self._resolve(name) if known else name for name in names)
+            return tuple(self._resolve(name, where=where) if known else name for name in names)
         kinds = self._align(tuple(kind.split(self.separator)), label, what=f"type {kind!r} of {label!r}")
         # A name that is a component already says its type, as in cells that were predicted.
         tokens = tuple(
@@ -306,20 +325,24 @@ class Vocabulary:
                 )
                 raise ValueError(msg)
             return tokens
-        return tuple(self._resolve(token) for token in tokens)
+        return tuple(self._resolve(token, where=where) for token in tokens)
 
-    def _resolve(self, name: str) -> str:
-        """Find a component by its full name, or by its name without the type where there is only one."""
+    def _variants(self, name: str) -> list[str]:
+        """Components that a name may stand for: that of its full name, or those of all its types."""
         if name in self.components:
-            return name
-        variants = [token for token in self.components if self.has_types and token.startswith(f"{name}{TYPE_MARK}")]
+            return [name]
+        return [token for token in self.components if self.has_types and token.startswith(f"{name}{TYPE_MARK}")]
+
+    def _resolve(self, name: str, *, where: str = "") -> str:
+        """Find a component by its full name, or by its name without the type where there is only one."""
+        variants = self._variants(name)
         if len(variants) == 1:
             return variants[0]
         if variants:
-            msg = f"Expected a perturbation of one type, found {name!r}, which is any of {variants}. Name one of them."
+            msg = f"Expected a perturbation of one type, found {name!r}{where}, which is any of {variants}. Name one of them."
             raise ValueError(msg)
         msg = (
-            f"Expected a known perturbation, found {name!r}. "
+            f"Expected a known perturbation, found {name!r}{where}. "
             f"The most similar of {len(self.components)} known ones are {self.nearest(name)}."
         )
         raise ValueError(msg)

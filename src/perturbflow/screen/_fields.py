@@ -273,6 +273,22 @@ def encode_perturbations(
     return (vocabulary or fields.vocabulary).encode_perturbations(*perturbation_columns(adata, fields))
 
 
+def canonical_labels(adata: AnnData, fields: PerturbationFields) -> NDArray[np.object_]:
+    """Label of the perturbation of every cell (n,) as it is known, with its type; as it is written where it is unknown."""
+    labels, key = text_column(adata, fields.perturbation_key), fields.perturbation_type_key
+    has_types = key is not None and key in adata.obs
+    kinds = text_column(adata, str(key), missing="") if has_types else np.full(len(labels), "", dtype=object)
+    names = {pair: _canonical(fields.vocabulary, *pair) for pair in set(zip(labels, kinds, strict=True))}
+    return np.array([names[pair] for pair in zip(labels, kinds, strict=True)], dtype=object)
+
+
+def _canonical(vocabulary: Vocabulary, label: str, kind: str) -> str:
+    try:
+        return vocabulary.canonical(label, perturbation_type=kind or None)
+    except ValueError:
+        return vocabulary.written(label)
+
+
 def read_screen(
     adata: AnnData,
     *,

@@ -18,6 +18,7 @@ from perturbflow.predict._readout import measured_response, predicted_response, 
 from perturbflow.screen._fields import check_expression, check_writable, writable
 from perturbflow.screen._labels import dose_text
 from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._typed_labels import place
 from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
@@ -216,12 +217,13 @@ def _components(flow: FittedFlow, perturbations: Sequence[str] | None) -> list[i
     if perturbations is not None:
         labels = [perturbations] if isinstance(perturbations, str) else list(perturbations)
         numbers = []
-        for label in labels:
-            name = vocabulary.canonical(label)
-            if name not in vocabulary.components:
+        for label in labels:  # without a type it stands for all of them, of which every context has its own
+            names = vocabulary.readings(label) or (vocabulary.canonical(label, where=place("perturbations")),)
+            if not set(names) <= set(vocabulary.components):
                 msg = f"Expected single perturbations in `perturbations`, found {label!r}. Combinations of them are found."
                 raise ValueError(msg)
-            numbers.append(vocabulary.components.index(name))
+            numbers += [vocabulary.components.index(name) for name in names]
+        numbers = list(dict.fromkeys(numbers))
     else:
         levels = [prior.levels.of_component(j) for j in range(len(vocabulary.components))]
         numbers = [j for j, own in enumerate(levels) if prior.trained[j] and own.stop - own.start > 1]

@@ -16,7 +16,7 @@ from perturbflow.predict._interaction_pairs import measured_pair, predicted_pair
 from perturbflow.predict._measured_effects import MeasuredMeans, measured_screen
 from perturbflow.predict._predicted_uncertainty import context_of, warn_of_new_contexts
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation
-from perturbflow.screen._fields import check_expression, check_writable, text_column, writable
+from perturbflow.screen._fields import canonical_labels, check_expression, check_writable, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
 
@@ -149,7 +149,7 @@ def interaction_scores(
     check_expression(adata, flow.fields)
     labels = _pairs_in(adata, flow) if combinations is None else _given(combinations)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
-    conditions = conditions_to_predict(flow, controls, labels, dose, every_dose=True)
+    conditions = conditions_to_predict(flow, controls, labels, dose, argument="combinations", every_dose=True)
     for condition in conditions:
         if np.count_nonzero(condition.perturbation) != 2:
             msg = f"Expected combinations of two perturbations, found {condition.label!r}. Name two components each."
@@ -205,13 +205,10 @@ def interaction_scores(
 def _pairs_in(adata: AnnData, flow: FittedFlow) -> list[str]:
     """Combinations of two known perturbations among the labels of cells."""
     vocabulary, labels = flow.vocabulary, set()
-    for label in set(text_column(adata, flow.fields.perturbation_key).tolist()):
-        try:
+    for label in set(canonical_labels(adata, flow.fields).tolist()):
+        if len(vocabulary.readings(label)) == 1:
             doses = vocabulary.encode_perturbations([label]).toarray()[0]
-        except ValueError:
-            continue
-        if np.count_nonzero(doses) == 2:
-            labels.add(vocabulary.label(doses))
+            labels |= {vocabulary.label(doses)} if np.count_nonzero(doses) == 2 else set()
     if not labels:
         msg = "Expected combinations of two perturbations in `adata`, found none. Name those to predict in `combinations`."
         raise ValueError(msg)

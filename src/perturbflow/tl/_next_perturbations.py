@@ -124,7 +124,7 @@ def next_perturbations(
     check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
     labels = candidate_labels(flow, candidates, combinations=combinations, untrained=True)
-    conditions = conditions_to_predict(flow, controls, labels, dose, every_dose=True)
+    conditions = conditions_to_predict(flow, controls, labels, dose, argument="candidates", every_dose=True)
     if not all(condition.perturbation.any() for condition in conditions):
         msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
         raise ValueError(msg)

@@ -218,7 +218,7 @@ def predict_perturbation(
     sampler = ConditionSampler(flow, controls, guidance=guidance, n_steps=n_steps, seed=seed)
     unit = flow.fields.natural_per_unit
     space = OutputSpace.from_controls(output, controls.x, total=target_total, unit=unit)
-    conditions = conditions_to_predict(flow, controls, names, dose)
+    conditions = conditions_to_predict(flow, controls, names, dose, argument="perturbations")
     warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
     warn_of_new_contexts(flow, controls, conditions)

@@ -33,7 +33,14 @@ from perturbflow.predict._predicted_uncertainty import (
     warn_of_new_contexts,
 )
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
-from perturbflow.screen._fields import check_expression, check_writable, find_genes, read_expression, writable
+from perturbflow.screen._fields import (
+    canonical_labels,
+    check_expression,
+    check_writable,
+    find_genes,
+    read_expression,
+    writable,
+)
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._named_arrays import chosen, without_names
 from perturbflow.store._keys import check_key_added
@@ -182,7 +189,7 @@ def rank_perturbations(
         controls = controls.subset(keep)
     move = _way(adata, target, flow, start=_profile(controls.x), goal=goal, metric=metric)
     labels = candidate_labels(flow, candidates, combinations=combinations)
-    conditions = conditions_to_predict(flow, controls, labels, dose, every_dose=True)
+    conditions = conditions_to_predict(flow, controls, labels, dose, argument="candidates", every_dose=True)
     if not all(condition.perturbation.any() for condition in conditions):
         msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
         raise ValueError(msg)
@@ -345,18 +352,19 @@ def _cells(adata: AnnData, which: Any, fields: PerturbationFields, *, name: str)
         check_key(column, adata.obs.columns, where="adata.obs")
         values = adata.obs[column].astype(str).to_numpy()
         names = [str(each) for each in ([wanted] if isinstance(wanted, str) or np.ndim(wanted) == 0 else wanted)]
-        if column == fields.perturbation_key:  # components in any order, and any label of control cells
-            written = {label: fields.vocabulary.written(label) for label in {*values, *names}}
-            values, names = np.array([written[label] for label in values]), [written[label] for label in names]
+        meanings = {each: {each} for each in names}
+        if column == fields.perturbation_key:  # components in any order, with or without types; any label of controls
+            values = canonical_labels(adata, fields)
+            meanings = {each: {fields.vocabulary.written(each), *fields.vocabulary.readings(each)} for each in names}
         known = set(values.tolist())
-        unknown = [each for each in names if each not in known]
+        unknown = [each for each, labels in meanings.items() if not labels & known]
         if unknown:
             msg = (
                 f"Expected values of `adata.obs[{column!r}]` in `{name}`, found {listing(unknown)}. "
                 f"The most similar are {nearest(unknown[0], known, n=3)}."
             )
             raise ValueError(msg)
-        keep &= np.isin(values, names)
+        keep &= np.isin(values, sorted(set().union(*meanings.values())))
     return keep
 
 

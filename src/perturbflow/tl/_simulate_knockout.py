@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number
+from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, nearest
 from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.predict._solutions import check_until, new_starts, warn_without_effect
 from perturbflow.predict._standing_response import default_level, standing_response
 from perturbflow.predict._standing_store import has_standing, read_standing
 from perturbflow.predict._torch_state import usual_torch
+from perturbflow.screen._conditions import TYPE_MARK, parse_label
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from perturbflow.predict._dynamics_store import StoredDynamics
+    from perturbflow.predict._standing_store import StoredStanding
 
 KINDS = ("knockout", "knockdown", "overexpression")
 KNOCKDOWN = 0.25  # of the mean level
@@ -62,7 +64,8 @@ def simulate_knockout(
     adata
         Cells with fitted dynamics (:func:`perturbflow.tl.fit_dynamics`).
     genes
-        One gene or several that are held together; or the level at which to hold each.
+        One gene or several that are held together; or the level at which to hold each. The label of a combination, such as
+        "KLF1+SET", names all of its genes.
     kind
         Level of genes named without one: 0 for "knockout", a quarter of the mean observed level for "knockdown", 1.5
         times the largest observed level for "overexpression". Of cells at rest, the level of the measured perturbation of
@@ -120,7 +123,7 @@ def simulate_knockout(
         return _at_rest(adata, genes, kind, timed=(until, start), key=key, key_added=key_added, copy=copy)
     stored = read_dynamics(adata, key)
     model = stored.model
-    interventions = _interventions(stored, genes, kind)
+    interventions = _interventions(stored, _held(genes, stored), kind)
     first, last = float(model.span[:, 0].min()), float(model.span[:, 1].max())
     time = np.linspace(first, check_until(until, first=first, last=last), n_times)
     if start is None:
@@ -176,7 +179,7 @@ def _at_rest(
         raise ValueError(msg)
     standing = read_standing(adata, key)
     interventions = _table(
-        genes, kind, mean=lambda name: float(standing.model.centre[standing.position(name)]),
+        _held(genes, standing), kind, mean=lambda name: float(standing.model.centre[standing.position(name)]),
         level=lambda name: default_level(standing, name, kind),
     )  # fmt: skip
     response = standing_response(standing, dict(zip(interventions["gene"], interventions["value"], strict=True)))
@@ -185,7 +188,47 @@ def _at_rest(
     return adata if copy else None
 
 
-def _interventions(stored: StoredDynamics, genes: str | Sequence[str] | Mapping[str, float], kind: str) -> pd.DataFrame:
+def _held(genes: Any, stored: StoredDynamics | StoredStanding) -> list[str] | dict[str, float]:
+    """Genes that are named, those of a label that joins several one by one, or the level of each.
+
+    A label may name control cells beside its genes, and the type of the perturbation of each.
+    """
+    names = [genes] if isinstance(genes, str) else genes
+    check_type(names, (Mapping, Sequence), name="genes", expected="a gene, several, or the level of each")
+    if len(names) == 0:
+        msg = "Expected at least one gene in `genes`, found none. Name the genes to hold."
+        raise ValueError(msg)
+    held: list[tuple[str, Any]] = []
+    for name in names:
+        check_type(name, str, name="genes", expected="names of genes")
+        level = names[name] if isinstance(names, Mapping) else None
+        held += [(part, level) for part in _parts(name, stored)]
+    if len({name for name, _ in held}) < len(held):
+        msg = f"Expected every gene once in `genes`, found {[name for name, _ in held]}. Name each once."
+        raise ValueError(msg)
+    return dict(held) if isinstance(names, Mapping) else [name for name, _ in held]
+
+
+def _parts(name: str, stored: StoredDynamics | StoredStanding) -> list[str]:
+    """Genes of a label; KeyError, with those of similar names, if one is none of the fit."""
+    known, fields = set(stored.genes), stored.fields
+    if name in known:
+        return [name]
+    parts = parse_label(name, control=fields.controls, separator=fields.separator)
+    plain = [part if part in known else part.split(TYPE_MARK)[0] for part in parts]
+    unknown = [part for part in plain if part not in known]
+    if unknown or not parts:
+        wrong = (unknown or [name])[0]
+        inside = "" if wrong == name else f" of {name!r}"
+        msg = (
+            f"Expected one of the {len(known)} genes of the fit in `genes`, found {wrong!r}{inside}. "
+            f"Similar names: {nearest(wrong, known, n=3)}."
+        )
+        raise KeyError(msg)
+    return plain
+
+
+def _interventions(stored: StoredDynamics, genes: list[str] | dict[str, float], kind: str) -> pd.DataFrame:
     """Return the table of genes and the levels at which they are held in courses."""
 
     def observed(name: str) -> NDArray[np.float64]:
@@ -201,31 +244,21 @@ def _interventions(stored: StoredDynamics, genes: str | Sequence[str] | Mapping[
 
 
 def _table(
-    genes: str | Sequence[str] | Mapping[str, float],
+    genes: list[str] | dict[str, float],
     kind: str,
     *,
     mean: Callable[[str], float],
     level: Callable[[str], float],
 ) -> pd.DataFrame:
     """Return the table of genes and the levels at which they are held."""
-    names = [genes] if isinstance(genes, str) else genes
-    check_type(names, (Mapping, Sequence), name="genes", expected="a gene, several, or the level of each")
-    if len(names) == 0:
-        msg = "Expected at least one gene in `genes`, found none. Name the genes to hold."
-        raise ValueError(msg)
     rows = []
-    for name in names:
-        check_type(name, str, name="genes", expected="names of genes")
+    for name in genes:
         usual, this_kind = mean(name), kind
-        if isinstance(names, Mapping):
-            check_between(names[name], -LARGEST, LARGEST, name=f"genes[{name!r}]")
-            value = float(names[name])
+        if isinstance(genes, dict):
+            check_between(genes[name], -LARGEST, LARGEST, name=f"genes[{name!r}]")
+            value = float(genes[name])
             this_kind = "knockout" if value == 0 else "knockdown" if value < usual else "overexpression"
         else:
             value = float(level(name))
         rows.append({"gene": name, "kind": this_kind, "value": value})
-    table = pd.DataFrame(rows)
-    if table["gene"].duplicated().any():
-        msg = f"Expected every gene once in `genes`, found {list(table['gene'])}."
-        raise ValueError(msg)
-    return table
+    return pd.DataFrame(rows)
