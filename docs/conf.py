@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from docutils import nodes
 from sphinx.pycode import ModuleAnalyzer
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))  # what pages import, too
+
+from _tutorial_cards import write_cards  # noqa: E402
 
 info = metadata("perturbflow")
 project = info["Name"]
@@ -46,6 +52,7 @@ for old in set(tutorials.glob("*.ipynb")):
     old.unlink()
 for notebook in sorted((DOCS.parent / "tutorials").glob("[0-9]_*.ipynb")):
     shutil.copy2(notebook, tutorials)
+write_cards(tutorials)
 
 # Tutorials are shown with the outputs that are in the repository; pages with code are run, and fail where it fails.
 nb_execution_mode = "auto"
@@ -58,13 +65,19 @@ os.environ.pop("MPLBACKEND", None)  # figures belong into the pages
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other make a busy machine slower
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DOCS), os.environ.get("PYTHONPATH")]))
 
+# The draft for the scverse list has the address of the project.
+(repository,) = re.findall(r"^project_home: (\S+)$", (DOCS / "meta.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+
 html_theme = "sphinx_book_theme"
 html_title = project
+html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_copy_source = False
 html_theme_options = {
     "home_page_in_toc": False,
+    "icon_links": [{"name": "Repository", "url": repository, "icon": "fa-solid fa-code-branch"}],
+    "logo": {"text": project, "alt_text": project},
     "navbar_persistent": [],
     "navigation_with_keys": False,
     "show_navbar_depth": 1,
@@ -99,6 +112,14 @@ def document_constant(app: Sphinx, what: str, name: str, thing: object, options:
     lines[:] = texts[0] if texts else []
 
 
+def keep_values_together(app: Sphinx, doctree: nodes.document) -> None:
+    """Put no-break spaces around ± so that no line breaks within a value."""
+    for text in list(doctree.findall(nodes.Text)):
+        if " ± " in text:
+            text.parent.replace(text, nodes.Text(text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")))
+
+
 def setup(app: Sphinx) -> None:
     """Register what this configuration adds to Sphinx."""
+    app.connect("doctree-read", keep_values_together)
     app.connect("autodoc-process-docstring", document_constant)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.decomposition import PCA
 
 from perturbflow.pl import embedding
@@ -18,7 +19,7 @@ def clouds(ax):
 
 
 def test_map_is_the_pca_of_the_real_cells(adata):
-    ax: Any = embedding(adata, adata.uns["label"])
+    ax: Any = embedding(adata, adata.uns["label"], basis="pca")
     sources = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted").sources()
     real = np.concatenate([sources["control"], sources["observed"]])
     pca = PCA(n_components=2, random_state=0).fit(real)
@@ -32,10 +33,44 @@ def test_map_is_the_pca_of_the_real_cells(adata):
 
 
 def test_prediction_does_not_shape_the_map(adata):
-    before = clouds(embedding(adata, adata.uns["label"]))[0]
-    adata.obsm["predicted"] *= 3
-    after = clouds(embedding(adata, adata.uns["label"]))[0]
-    np.testing.assert_array_equal(before, after)
+    for basis in ("effect", "pca"):
+        before = clouds(embedding(adata, adata.uns["label"], basis=basis))[0]
+        changed = adata.copy()
+        changed.obsm["predicted"] *= 3
+        after = clouds(embedding(changed, adata.uns["label"], basis=basis))[0]
+        np.testing.assert_array_equal(before, after)
+
+
+def test_cells_lie_along_and_across_the_effect(adata):
+    label = adata.uns["label"]
+    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    sources, contexts = comparison.sources(), comparison.contexts()
+    effect = comparison.mean_effects()["observed"]
+    along = {name: np.full(len(cells), np.nan) for name, cells in sources.items()}
+    for _, places in contexts:
+        controls = sources["control"][places["control"]].mean(axis=0, dtype=float)
+        for name, cells in sources.items():
+            along[name][places[name]] = (cells[places[name]] - controls) @ effect / (effect @ effect)
+    ax: Any = embedding(adata, label)
+    control, compared = clouds(ax)
+    np.testing.assert_allclose(np.sort(control[:, 0]), np.sort(along["control"]), atol=1e-5)
+    assert len(compared) == 2 * len(sources["observed"])
+    assert set(np.round(along["observed"], 4)) <= set(np.round(compared[:, 0], 4))
+    # On average over contexts controls are at 0 and observed cells at 1, whatever tells the contexts apart.
+    for name, expected in (("control", 0), ("observed", 1)):
+        assert np.mean([along[name][places[name]].mean() for _, places in contexts]) == pytest.approx(expected)
+    assert list(ax.get_xticks()) == [0, 1]
+    assert ax.get_xlabel().startswith("along the observed effect")
+
+
+def test_without_any_effect_there_is_nothing_to_draw_along(unobserved):
+    unobserved.X = np.ones(unobserved.shape, dtype=np.float32)
+    rows = unobserved.obsm["predicted"].getnnz(axis=1) > 0
+    unobserved.obsm["predicted"] = sparse.csr_matrix(
+        np.broadcast_to(rows[:, None], unobserved.shape).astype(np.float32)
+    )
+    with pytest.raises(ValueError, match=r"Expected predicted cells whose mean differs .* Pass `basis='pca'`"):
+        embedding(unobserved, unobserved.uns["label"])
 
 
 def test_number_of_cells_and_contexts(adata):
@@ -94,12 +129,12 @@ def test_umap_is_fitted_on_the_real_cells(adata, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", umap)
     ax: Any = embedding(adata, adata.uns["label"], basis="umap", n_cells=30, seed=3)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("UMAP 1", "UMAP 2")
-    on_pca = clouds(embedding(adata, adata.uns["label"], n_cells=30, seed=3))
+    on_pca = clouds(embedding(adata, adata.uns["label"], basis="pca", n_cells=30, seed=3))
     for cloud, expected in zip(clouds(ax), on_pca, strict=True):
         # The first two of 30 components, up to what a randomised solver leaves.
         np.testing.assert_allclose(np.abs(cloud - 100), np.abs(expected), atol=0.05)
 
 
 def test_unknown_basis(adata):
-    with pytest.raises(ValueError, match=r"Expected `basis` to be one of \['pca', 'umap'\], found 'tsne'"):
+    with pytest.raises(ValueError, match=r"Expected `basis` to be one of \['effect', 'pca', 'umap'\], found 'tsne'"):
         embedding(adata, adata.uns["label"], basis="tsne")  # type: ignore[arg-type]

@@ -22,8 +22,9 @@ CURVE = {
 def with_curve(monkeypatch):
     """Let a flow with some curve be found."""
 
-    def read(curve, *, used=2.0):
-        flow = SimpleNamespace(guidance_curve=curve, flow=SimpleNamespace(config=SimpleNamespace(guidance=used)))
+    def read(curve, *, used=2.0, start=0.7):
+        config = SimpleNamespace(guidance=used, start=start)
+        flow = SimpleNamespace(guidance_curve=curve, flow=SimpleNamespace(config=config))
         monkeypatch.setattr("perturbflow.pl._guidance.read_flow", lambda adata, key: flow)
         return AnnData(np.zeros((1, 1), dtype=np.float32))
 
@@ -45,6 +46,11 @@ def test_a_weight_that_was_not_traced_is_named_but_not_marked(with_curve):
     ax: Any = guidance(with_curve(CURVE, used=4.0))
     assert not [line for line in ax.lines if line.get_marker() == "D"]
     assert ax.get_title(loc="right") == "used: 4"
+
+
+def test_without_the_network_guidance_changes_nothing(with_curve):
+    ax: Any = guidance(with_curve(CURVE, start=1.0))
+    assert ax.get_title(loc="right") == "used: 2, the prior alone predicts"
 
 
 def test_fit_without_validation_conditions_has_none(with_curve):

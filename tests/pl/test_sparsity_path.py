@@ -36,14 +36,16 @@ def heights(ax: Any, label: str) -> np.ndarray:
 def test_errors_and_edges_are_those_of_the_path():
     ax: Any = sparsity_path(with_path(PATH))
     other = next(axes for axes in ax.figure.axes if axes is not ax)
-    np.testing.assert_array_equal(heights(ax, "training"), PATH["train_error"])
-    np.testing.assert_array_equal(heights(other, "edges"), PATH["n_edges"])
+    np.testing.assert_array_equal(heights(ax, "training error"), PATH["train_error"])
+    np.testing.assert_array_equal(heights(other, "edges left by the penalty"), PATH["n_edges"])
     (held_out,) = ax.containers
     np.testing.assert_array_equal(held_out[0].get_ydata(), PATH["valid_error"])
     bars = [np.ptp(segment[:, 1]) / 2 for segment in held_out[2][0].get_segments()]
     np.testing.assert_allclose(bars, PATH["valid_error_se"])
     assert ax.get_xscale() == "log"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "held out (± SE)", "edges"]
+    names = ["training error", "error of no change at all", "held-out error (± SE)", "edges left by the penalty"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    np.testing.assert_array_equal(heights(ax, "error of no change at all"), [1, 1])
 
 
 def test_chosen_strength_is_marked():
@@ -57,11 +59,17 @@ def test_chosen_strength_is_marked():
     assert one.get_title(loc="left") == "chosen strength 1: 1 edge"
 
 
-@pytest.mark.parametrize(("n_edges", "expected"), [(0, ", 0 kept"), (4, ", 4 kept"), (10, "")])
-def test_title_has_the_edges_that_are_left(n_edges, expected):
+@pytest.mark.parametrize(
+    ("n_edges", "expected"), [(0, ", 0 after elimination"), (4, ", 4 after elimination"), (10, "")]
+)
+def test_edges_after_elimination_are_drawn_and_in_the_title(n_edges, expected):
     adata = with_path(PATH)
     adata.uns["dynamics"]["n_edges"] = n_edges
-    assert sparsity_path(adata).get_title(loc="left") == f"chosen strength 0.1: 10 edges{expected}"
+    ax: Any = sparsity_path(adata)
+    assert ax.get_title(loc="left") == f"chosen strength 0.1: 10 edges{expected}"
+    other = next(axes for axes in ax.figure.axes if axes is not ax)
+    drawn = [line.get_xydata().tolist() for line in other.lines if line.get_label() == "edges after elimination"]
+    assert drawn == ([[[0.1, n_edges]]] if expected else [])
 
 
 def test_strength_of_zero_stands_before_the_others():
@@ -86,7 +94,8 @@ def test_only_a_strength_of_zero_and_no_held_out_data():
     ax: Any = sparsity_path(with_path(path))
     ax.figure.draw_without_rendering()
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0"]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "edges"]
+    names = ["training error", "error of no change at all", "edges left by the penalty"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
 
 
 def test_path_within_one_decade_has_ticks():

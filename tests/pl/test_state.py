@@ -98,6 +98,18 @@ def test_one_new_figure_and_nothing_else_changes(plot, shown, unchanged):
     assert all(ax.has_data() for ax in axes)
 
 
+@pytest.mark.parametrize("plot", sorted(PLOTS), indirect=True)
+def test_legends_lie_beside_the_data(plot):
+    _, draw, adata = plot
+    result = draw(adata)
+    figure = result if isinstance(result, Figure) else np.atleast_1d(result)[0].figure
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        if (legend := ax.get_legend()) is not None:
+            box, frame = legend.get_window_extent(), ax.get_window_extent()
+            assert box.y0 >= frame.y1 - 1 or box.x0 >= frame.x1 - 1
+
+
 @pytest.mark.parametrize("plot", WITH_AX, indirect=True)
 def test_given_axes_are_drawn_on_and_all_others_left_alone(plot, shown):
     name, draw, adata = plot

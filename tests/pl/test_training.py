@@ -19,8 +19,9 @@ ENERGY = np.array([1.0, 0.5, np.nan, 0.2, 0.3, 0.4])
 def with_history(monkeypatch):
     """Let a flow with some history be found."""
 
-    def read(history):
-        monkeypatch.setattr("perturbflow.pl._training.read_flow", lambda adata, key: SimpleNamespace(history=history))
+    def read(history, *, start=0.7):
+        flow = SimpleNamespace(history=history, flow=SimpleNamespace(config=SimpleNamespace(start=start)))
+        monkeypatch.setattr("perturbflow.pl._training.read_flow", lambda adata, key: flow)
         return AnnData(np.zeros((1, 1), dtype=np.float32))
 
     return read
@@ -39,6 +40,20 @@ def test_loss_energy_and_best_step(with_history):
     assert ax.get_xlabel() == "training step"
     assert "loss" in ax.get_ylabel()
     assert "energy distance" in other.get_ylabel()
+
+
+def test_axes_have_zero_on_them(with_history):
+    history = {"step": STEPS, "loss": 1.3 + LOSS / 100, "valid_step": VALID_STEPS, "valid_energy": ENERGY + 5}
+    for ax in training(with_history(history)).figure.axes:
+        assert ax.get_ylim()[0] == 0
+    (_, other) = training(with_history(history | {"valid_energy": ENERGY - 0.3})).figure.axes
+    assert other.get_ylim()[0] < -0.1
+
+
+def test_it_is_said_if_the_network_is_not_used(with_history):
+    history = {"step": STEPS, "loss": LOSS, "valid_step": VALID_STEPS, "valid_energy": ENERGY}
+    title = training(with_history(history, start=1.0)).get_title(loc="right")
+    assert title == "best: step 150; not used, the prior alone predicts"
 
 
 def test_without_held_out_conditions(with_history):

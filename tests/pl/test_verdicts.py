@@ -39,7 +39,7 @@ def test_differences_with_intervals_by_verdict(n):
     adata = judged(n)
     table = adata.uns["evaluation_verdicts"].iloc[::-1]
     ax: Any = verdicts(adata, split="test")
-    assert [text.get_text() for text in ax.get_yticklabels()] == [f"P{i}" for i in range(n)]
+    assert [text.get_text() for text in ax.get_yticklabels()] == [f"P{i}, T" for i in range(n)]
     counts = []
     for place, (verdict, color) in enumerate({BETTER: BLUE, TIE: ORANGE, BASELINE: VERMILLION, UNKNOWN: GREY}.items()):
         chosen = np.flatnonzero(table["verdict"] == verdict)
@@ -74,7 +74,7 @@ def test_verdicts_of_an_earlier_version_are_refused():
         verdicts(adata)
 
 
-def test_names_say_what_differs():
+def test_names_have_the_context():
     adata = judged(2)
     adata.uns["evaluation_verdicts"]["cell_type"] = ["U", "T"]
     ax: Any = verdicts(adata, split="test")

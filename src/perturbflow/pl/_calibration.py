@@ -14,7 +14,8 @@ from perturbflow.evaluation._conditions import conditions_of
 from perturbflow.flow import condition_kind, mean_expression
 from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage
-from perturbflow.pl._drawing import DARK, KIND_COLORS, drawing, drawing_panels, finish
+from perturbflow.pl._drawing import DARK, KIND_COLORS, drawing, finish, new_panels
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._fields import read_screen
 from perturbflow.screen._modality import takes_modality
@@ -57,6 +58,7 @@ def calibration(
     modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> NDArray[np.object_]: ...
 
 
@@ -71,10 +73,12 @@ def calibration(
     modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> Axes: ...
 
 
 @takes_modality
+@shown_and_saved
 def calibration(
     adata: AnnData | MuData,
     *,
@@ -85,6 +89,7 @@ def calibration(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes | NDArray[np.object_]:
     """Share of observed means that lie in their predicted intervals, against the share that should.
 
@@ -118,6 +123,9 @@ def calibration(
         Axes to draw on, with ``split`` only.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -168,16 +176,16 @@ def calibration(
     coverages = [_coverage(flow, cells, condition) for condition in conditions]
     splits = list(dict.fromkeys(coverage.split for coverage in coverages))
     if split is not None:
-        with drawing(ax, figsize=(3.9, 3.9), show=show) as ax:
+        with drawing(ax, figsize=(3.9, 3.9)) as ax:
             _draw(ax, split, coverages, is_fitted=split in flow.fitted_splits)
         return ax
-    with drawing_panels(len(splits), figsize=(0.4 + 3.5 * len(splits), 3.9), show=show) as axes:
-        for panel, each in zip(axes, splits, strict=True):
-            members = [coverage for coverage in coverages if coverage.split == each]
-            _draw(panel, each, members, is_fitted=each in flow.fitted_splits)
-        for panel in axes[1:]:
-            panel.set_ylabel("")
-            panel.tick_params(labelleft=False)
+    axes = new_panels(len(splits), figsize=(0.4 + 3.5 * len(splits), 3.9))
+    for panel, each in zip(axes, splits, strict=True):
+        members = [coverage for coverage in coverages if coverage.split == each]
+        _draw(panel, each, members, is_fitted=each in flow.fitted_splits)
+    for panel in axes[1:]:
+        panel.set_ylabel("")
+        panel.tick_params(labelleft=False)
     return axes
 
 

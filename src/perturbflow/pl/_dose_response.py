@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, check_one_of, check_type
-from perturbflow.pl._drawing import DARK, SOURCES, drawing, finish
+from perturbflow.pl._drawing import DARK, SOURCES, drawing, legend_above
 from perturbflow.pl._predictions import fields_of
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import FIELDS_KEY
 from perturbflow.screen._modality import takes_modality
@@ -27,6 +28,7 @@ _COLORS = {"measured": SOURCES["observed"], "predicted": SOURCES["predicted"]}
 
 
 @takes_modality
+@shown_and_saved
 def dose_response(
     adata: AnnData | MuData,
     perturbation: str | None = None,
@@ -36,6 +38,7 @@ def dose_response(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Responses to the doses of a perturbation, measured and predicted, with their curves and half-maximal doses.
 
@@ -58,6 +61,9 @@ def dose_response(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -95,7 +101,7 @@ def dose_response(
     wanted = {"perturbation": perturbation} | _context(table[table["perturbation"] == perturbation], covariates)
     fits, points, curves = (_part(adata.uns[f"{key}{suffix}"], wanted) for suffix in ("", "_points", "_curves"))
     readout = list(adata.uns[f"{key}_params"]["readout"])
-    with drawing(ax, figsize=(4.4, 3.4), show=show) as ax:
+    with drawing(ax, figsize=(4.4, 3.4)) as ax:
         ax.axhline(0.0, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
         for offset, (source, color) in enumerate(_COLORS.items()):
             own, line = points[points["source"] == source], curves[curves["source"] == source]
@@ -121,8 +127,7 @@ def dose_response(
         shown = readout[0] if len(readout) == 1 else f"readout of {len(readout)} genes"
         ax.set(xlabel=f"dose of {perturbation}", ylabel=f"change of {shown}")
         ax.margins(y=0.15)
-        ax.legend(frameon=False, fontsize="small")
-        finish(ax, ", ".join(wanted.values()))
+        legend_above(ax, ", ".join(wanted.values()))
     return ax
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,8 +41,8 @@ _NAMES |= {name: name.capitalize() for name in ("pearson", "spearman", "jaccard"
 
 
 @contextmanager
-def drawing(ax: Axes | None, *, figsize: tuple[float, float], show: bool | None) -> Iterator[Axes]:
-    """Yield ``ax`` or the Axes of a new figure; show the figure on exit if asked.
+def drawing(ax: Axes | None, *, figsize: tuple[float, float]) -> Iterator[Axes]:
+    """Yield ``ax`` or the Axes of a new figure.
 
     The current Axes of a figure that is given remain so, also where a second one is laid over ``ax``.
     """
@@ -54,18 +54,13 @@ def drawing(ax: Axes | None, *, figsize: tuple[float, float], show: bool | None)
         current = figure.gca()
     yield ax
     figure.sca(current)
-    if show:
-        plt.show()
 
 
-@contextmanager
-def drawing_panels(n_panels: int, *, figsize: tuple[float, float], show: bool | None) -> Iterator[NDArray[np.object_]]:
-    """Yield the Axes (n_panels,) of a new figure, side by side; show it on exit if asked."""
+def new_panels(n_panels: int, *, figsize: tuple[float, float]) -> NDArray[np.object_]:
+    """Return the Axes (n_panels,) of a new figure, side by side."""
     figure, axes = plt.subplots(1, n_panels, figsize=figsize, layout="constrained", squeeze=False)
     figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
-    yield axes[0]
-    if show:
-        plt.show()
+    return axes[0]
 
 
 def colors_of(adata: AnnData, key: str, names: Sequence[str], default: Mapping[str, str]) -> dict[str, str]:
@@ -100,6 +95,14 @@ def finish(ax: Axes, title: str) -> None:
     """Write the title and remove the upper and right frame."""
     ax.set_title(title, loc="left", fontsize="medium")
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def legend_above(ax: Axes, title: str, *, n_lines: int = 1, **options: Any) -> None:
+    """Write the title and, between it and the Axes, the legend in one row, whose entries have so many lines."""
+    finish(ax, "")
+    ax.set_title(title, loc="left", fontsize="medium", pad=6 + 14 * n_lines)
+    options = {"ncols": 3, "columnspacing": 1.0, "borderaxespad": 0.1, "handlelength": 1.8} | options
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False, fontsize="small", **options)
 
 
 def label_points(

@@ -17,6 +17,7 @@ from perturbflow.pl._drawing import DARK, ORANGE, drawing, finish, label_points
 from perturbflow.pl._dynamics_results import as_list, positions_of, strongest_edges
 from perturbflow.pl._graph_layout import LAYOUTS, LOOP, curve_of, fit_to_box, loop_of, outline, place_nodes
 from perturbflow.pl._graph_style import REGULATOR, RIM, TARGET, EdgeStyle, graph_legend
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ ELLIPSE, BOX = 2.0, 6.0  # powers of the outlines of regulators and of targets
 FEW, MANY = 20, 70  # edges between which they become thinner and fainter
 GAPS = (30.0, 24.0, 18.0, 14.0)  # between nodes with names, in points, as far as there is room
 MOST_INSIDE = 90  # nodes up to which labels may stand in them
-MOST_DRAWN = 300  # edges, unless `top` asks for more
+MOST_DRAWN = 40  # edges, unless `top` asks for more
 FONT = 7.5
 
 
 @takes_modality
+@shown_and_saved
 def dynamics_graph(
     adata: AnnData | MuData,
     *,
@@ -48,6 +50,7 @@ def dynamics_graph(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Draw the graph of regulators and targets.
 
@@ -63,7 +66,8 @@ def dynamics_graph(
     genes
         Draw the edges from and to these genes only, and outline them.
     top
-        Draw this many edges, those with the largest confidence times absolute weight; the 300 strongest if None.
+        Draw this many edges, those with the largest confidence times absolute weight; the 40 strongest if None, which
+        can be followed by eye. The title says how many there are.
     min_confidence
         Draw edges of at least this confidence. At 0 all that the graph has are drawn, also baselines' weak correlations.
     layout
@@ -79,6 +83,9 @@ def dynamics_graph(
         Axes to draw on; those of a new figure if None. Its size when this is called is what the drawing is made for.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -121,7 +128,7 @@ def dynamics_graph(
 
     growth = 0.44 if len(names) <= MOST_INSIDE else 0.36
     side = float(np.clip(2.2 + growth * np.sqrt(len(names) + len(edges) / 2), 3.4, 9.0))
-    with drawing(ax, figsize=(side * 1.15 + 1.5, side), show=show) as ax:
+    with drawing(ax, figsize=(side * 1.15 + 1.5, side)) as ax:
         ax.set_axis_off()
         finish(ax, _title(len(edges), n_all, focus, limit))
         if not names:

@@ -9,6 +9,7 @@ import numpy as np
 from perturbflow._checks import check_whole_number
 from perturbflow.pl._drawing import BLUE, DARK, GREY, VERMILLION, drawing, finish
 from perturbflow.pl._dynamics_results import ranked_pairs
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ FEWEST = 30
 
 
 @takes_modality
+@shown_and_saved
 def edge_stability(
     adata: AnnData | MuData,
     *,
@@ -31,6 +33,7 @@ def edge_stability(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Confidence of pairs of genes in the order of their evidence.
 
@@ -51,6 +54,9 @@ def edge_stability(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -78,7 +84,7 @@ def edge_stability(
     n_kept = int(pairs["kept"].sum())
     shown = pairs.iloc[: max(SHOWN * n_kept, FEWEST) if top is None else top]
     sign = np.where(shown["kept"], shown["sign"], 0)
-    with drawing(ax, figsize=(4.6, 2.8), show=show) as ax:
+    with drawing(ax, figsize=(4.6, 2.8)) as ax:
         for value, color in COLORS.items():
             rows = np.flatnonzero(sign == value)
             if len(rows):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from perturbflow.pl._cell_maps import Basis, cell_map
 from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish, label_points
 from perturbflow.pl._predictions import read_comparison
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -18,18 +20,16 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-Basis = Literal["pca", "umap"]
-
-N_COMPONENTS = 30  # of the PCA that UMAP starts from
 _FEW_CONTEXTS = 8  # more have small centres without names
 
 
 @takes_modality
+@shown_and_saved
 def embedding(
     adata: AnnData | MuData,
     perturbation: str,
     *,
-    basis: Basis = "pca",
+    basis: Basis = "effect",
     covariates: Mapping[str, str] | None = None,
     key: str = "predicted",
     n_cells: int = 1000,
@@ -37,12 +37,14 @@ def embedding(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
-    """Control, observed and predicted cells on one PCA or UMAP of the real cells.
+    """Control, observed and predicted cells on one map of the real cells.
 
-    The map is fitted on the drawn control and observed cells only, and the predicted cells are placed on it, so that
-    they cannot shape it. Large circles are the centres of the drawn cells of every context, joined with that of the
-    controls, beside which the context is named where there are two to eight.
+    By default cells are drawn by what the perturbation does: their difference from the mean control cell of their
+    context, along the mean effect and across it. The map is fitted on the drawn control and observed cells only, and
+    the predicted cells are placed on it, so that they cannot shape it. Large circles are the centres of the drawn cells
+    of every context, joined with that of the controls. Contexts are named where there are two to eight.
 
     Parameters
     ----------
@@ -51,10 +53,12 @@ def embedding(
     perturbation
         The perturbation, its components in any order.
     basis
-        ``"pca"``: the first two principal components. ``"umap"``: a UMAP of the first 30.
+        ``"effect"``: along the mean effect of the observed cells, or of the predicted ones if there are none, and along
+        the first principal component of all other differences from the controls of the same context. ``"pca"``: the
+        first two principal components. ``"umap"``: a UMAP of the first 30.
     covariates
-        Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts,
-        and the map may mostly show what tells these apart.
+        Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts.
+        PCA and UMAP then mostly show what tells contexts apart.
     key
         Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control, observed
         and predicted.
@@ -68,6 +72,9 @@ def embedding(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -78,7 +85,7 @@ def embedding(
     KeyError
         If there is no prediction, with the call that makes it.
     ValueError
-        If ``basis`` is unknown or there are fewer than 3 real cells.
+        If ``basis`` is unknown, there are fewer than 3 real cells, or no effect to draw cells along.
 
     Examples
     --------
@@ -101,10 +108,10 @@ def embedding(
     # As many predicted as observed cells: the eye compares how densely they lie.
     limits = {"predicted": min(n_cells, len(comparison.observed) or n_cells)}
     drawn = {name: _draw(size, limits.get(name, n_cells), rng) for name, size in comparison.sizes.items()}
-    points, labels = _coordinates(comparison.sources(drawn=drawn), basis, seed)
+    points, labels = cell_map(comparison, drawn, basis=basis, seed=seed)
     colors = colors_of(adata, key, list(SOURCES), SOURCES)
 
-    with drawing(ax, figsize=(4.9, 3.6), show=show) as ax:
+    with drawing(ax, figsize=(4.9, 3.6)) as ax:
         # Controls lie behind; the cells to be compared are mixed, so that none covers the others.
         compared = [name for name in points if name != "control"]
         for names, zorder in ((["control"], 1), (compared, 2)):
@@ -132,11 +139,10 @@ def embedding(
                 ax.scatter(
                     centre[0], centre[1], s=size, color=colors[name], edgecolors="white", linewidths=1.2, zorder=5
                 )
-            if "control" in centres:
-                named.append((comparison.context_name(codes), centres["control"]))
+            named += [(comparison.context_name(codes), centres[name]) for name in compared if name in centres][:1]
         for name, xy in points.items():
             ax.scatter([], [], s=40, color=colors[name], label=f"{name} ({len(xy):,} cells)")
-        ax.set(xlabel=labels[0], ylabel=labels[1], xticks=[], yticks=[])
+        ax.set(xlabel=labels[0], ylabel=labels[1], xticks=[0, 1] if basis == "effect" else [], yticks=[])
         finish(ax, comparison.title(covariates))
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small", handletextpad=0.3)
         if 1 < len(contexts) <= _FEW_CONTEXTS:
@@ -160,31 +166,3 @@ def _draw_shift(ax: Axes, start: NDArray[np.floating], end: NDArray[np.floating]
 def _draw(n_available: int, n_cells: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Places of at most ``n_cells`` cells."""
     return np.sort(rng.choice(n_available, min(n_available, n_cells), replace=False))
-
-
-def _coordinates(
-    sources: Mapping[str, NDArray[np.floating]], basis: Basis, seed: int
-) -> tuple[dict[str, NDArray[np.floating]], list[str]]:
-    """Coordinates (n, 2) of every source, and the labels of the axes."""
-    from sklearn.decomposition import PCA
-
-    real = np.concatenate([values for name, values in sources.items() if name != "predicted"])
-    n_components = min(2 if basis == "pca" else N_COMPONENTS, len(real) - 1, real.shape[1])
-    if n_components < 2:
-        msg = f"Expected at least 3 real cells and 2 genes, found {len(real)} and {real.shape[1]}. Widen `covariates`."
-        raise ValueError(msg)
-    pca = PCA(n_components=n_components, random_state=seed).fit(real)
-    components = {name: pca.transform(values) for name, values in sources.items()}
-    if basis == "pca":
-        return components, [
-            f"PC{i + 1} ({share:.1%} of variance)" for i, share in enumerate(pca.explained_variance_ratio_)
-        ]
-
-    from umap import UMAP
-
-    of_real = [name for name in components if name != "predicted"]
-    reducer = UMAP(n_neighbors=min(15, len(real) - 1), random_state=seed, n_jobs=1)
-    reducer.fit(np.concatenate([components[name] for name in of_real]))
-    ends = np.cumsum([len(components[name]) for name in of_real])
-    placed = dict(zip(of_real, np.split(reducer.embedding_, ends[:-1]), strict=True))
-    return {**placed, "predicted": reducer.transform(components["predicted"])}, ["UMAP 1", "UMAP 2"]

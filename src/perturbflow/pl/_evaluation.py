@@ -12,7 +12,8 @@ from perturbflow._checks import check_one_of
 from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_table
 from perturbflow.evaluation._tables import CEILING, FLOOR
 from perturbflow.metrics import METRICS
-from perturbflow.pl._drawing import DARK, colors_of, drawing, drawing_panels, finish, metric_name, model_colors
+from perturbflow.pl._drawing import DARK, colors_of, drawing, finish, metric_name, model_colors, new_panels
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def evaluation(
     modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> NDArray[np.object_]: ...
 
 
@@ -49,10 +51,12 @@ def evaluation(
     modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> Axes: ...
 
 
 @takes_modality
+@shown_and_saved
 def evaluation(
     adata: AnnData | MuData,
     *,
@@ -62,6 +66,7 @@ def evaluation(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes | NDArray[np.object_]:
     """Scores of every condition, for models, baselines and the two bounds.
 
@@ -88,6 +93,9 @@ def evaluation(
         Axes to draw on, with ``split`` only.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -128,14 +136,14 @@ def evaluation(
     fractions = _fractions(summary) if metric == "energy_distance" else {}
     height = 1.0 + (0.36 if len(models) <= _MANY else 0.24) * len(models)
     if split is not None:
-        with drawing(ax, figsize=(5.2, height), show=show) as ax:
+        with drawing(ax, figsize=(5.2, height)) as ax:
             _draw_split(ax, table, split, metric=metric, models=models, colors=colors, fractions=fractions)
         return ax
-    with drawing_panels(len(splits), figsize=(1.6 + 3.3 * len(splits), height), show=show) as axes:
-        for panel, each in zip(axes, splits, strict=True):
-            _draw_split(panel, table, each, metric=metric, models=models, colors=colors, fractions=fractions)
-        for panel in axes[1:]:
-            panel.tick_params(labelleft=False)
+    axes = new_panels(len(splits), figsize=(1.6 + 3.3 * len(splits), height))
+    for panel, each in zip(axes, splits, strict=True):
+        _draw_split(panel, table, each, metric=metric, models=models, colors=colors, fractions=fractions)
+    for panel in axes[1:]:
+        panel.tick_params(labelleft=False)
     return axes
 
 

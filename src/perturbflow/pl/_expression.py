@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from perturbflow.pl._drawing import DARK, EXPRESSION, SOURCES, colors_of, drawing, finish
 from perturbflow.pl._predictions import read_comparison
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ STEP = 0.3  # between the violins of a gene; genes are 1 apart
 
 
 @takes_modality
+@shown_and_saved
 def expression(
     adata: AnnData | MuData,
     perturbation: str,
@@ -38,6 +40,7 @@ def expression(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Violins of single genes in control, observed and predicted cells, with their zeros.
 
@@ -67,6 +70,9 @@ def expression(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -110,7 +116,7 @@ def expression(
     n_rows = max(1, math.ceil(len(names) / MOST_BESIDE))
     n_columns = math.ceil(len(names) / n_rows)
     pitch = 1.04 * top + 4.2 * height + 0.22 * top * (n_rows > 1)  # between the zeros of rows
-    with drawing(ax, figsize=(2.7 + 0.85 * n_columns, 0.9 + 2.3 * n_rows), show=show) as ax:
+    with drawing(ax, figsize=(2.7 + 0.85 * n_columns, 0.9 + 2.3 * n_rows)) as ax:
         offsets = (np.arange(len(sources)) - (len(sources) - 1) / 2) * STEP
         for (name, values), offset in zip(sources.items(), offsets, strict=True):
             for place in range(len(names)):

@@ -10,6 +10,7 @@ import numpy as np
 from perturbflow._checks import check_between
 from perturbflow.pl._drawing import DARK, drawing, finish
 from perturbflow.pl._dynamics_results import as_list, strongest_edges
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ FEWEST = 2  # graphs
 
 
 @takes_modality
+@shown_and_saved
 def graph_comparison(
     adata: AnnData | MuData,
     keys: Sequence[str],
@@ -29,6 +31,7 @@ def graph_comparison(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Shared edges of every two graphs: how many, what share of all that either has, and how many signs agree.
 
@@ -46,6 +49,9 @@ def graph_comparison(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -88,7 +94,7 @@ def graph_comparison(
             share[row, column] = len(shared) / max(len(one.keys() | other.keys()), 1)
             texts[row][column] = f"{len(one):,}" if row == column else f"{len(shared):,}\n{agree:,} same sign"
     side = 1.1 + 0.95 * len(names)
-    with drawing(ax, figsize=(side + 1.2, side), show=show) as ax:
+    with drawing(ax, figsize=(side + 1.2, side)) as ax:
         image = ax.imshow(share, vmin=0, vmax=1, cmap="Blues")
         for row, line in enumerate(texts):
             for column, text in enumerate(line):

@@ -123,9 +123,8 @@ def graph_legend(ax: Axes, edges: pd.DataFrame, *, style: EdgeStyle, kinds: list
             handles.append(FancyArrowPatch((0, 0), (1, 0), label=name))
             handlers[handles[-1]] = _ArrowHandler(style, sign)
     marker: dict[str, Any] = {"linestyle": "none", "markeredgecolor": RIM, "markeredgewidth": 0.7}
-    if any(kinds):
+    if any(kinds) and not all(kinds):
         handles.append(Line2D([], [], marker="o", markersize=8, color=REGULATOR, label="regulator", **marker))
-    if not all(kinds):
         handles.append(Line2D([], [], marker="s", markersize=6, color=TARGET, label="target", **marker))
     weights, confidences = edges["weight"].abs(), edges["confidence"]
     handles += [
@@ -149,7 +148,7 @@ def graph_legend(ax: Axes, edges: pd.DataFrame, *, style: EdgeStyle, kinds: list
 
 
 def _scale(low: float, high: float) -> list[float]:
-    """Up to three values over a range, or none if it is empty or has no width."""
+    """Both ends of a range, or none if it is empty or has no width."""
     if not high > low:
         return []
-    return list(dict.fromkeys(float(f"{value:.2g}") for value in np.linspace(high, low, 3)))
+    return list(dict.fromkeys(float(f"{value:.2g}") for value in (high, low)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish, label_points
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._modality import takes_modality
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@shown_and_saved
 def guidance(
     adata: AnnData | MuData,
     *,
@@ -24,12 +26,13 @@ def guidance(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Recall of the most changed genes against the energy distance, for every weight of classifier-free guidance.
 
     A larger weight exaggerates what sets a condition apart: the genes that change most may become easier to find, while
     the cells become less like the real ones. Every point is a weight, with standard errors over the validation
-    conditions; the diamond is the weight that predictions use.
+    conditions; the diamond is the weight that predictions use. Where the prior alone predicts, all weights give the same.
 
     Parameters
     ----------
@@ -43,6 +46,9 @@ def guidance(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def guidance(
         raise ValueError(msg)
     weights, energies, recalls = curve["weight"], curve["energy_distance"], curve["recall"]
     chosen = flow.flow.config.guidance
-    with drawing(ax, figsize=(4.2, 3.2), show=show) as ax:
+    with drawing(ax, figsize=(4.2, 3.2)) as ax:
         ax.errorbar(
             energies,
             recalls,
@@ -94,7 +100,8 @@ def guidance(
                 ax.plot(energy, recall, "D", color=VERMILLION, markersize=8, markeredgecolor="white", zorder=3)
         ax.set(xlabel="energy distance (lower is better)", ylabel="recall of the top 50 genes")
         finish(ax, "weight of guidance" if key == "flow" else f"weight of guidance: {key}")
-        ax.set_title(f"used: {chosen:g}", loc="right", fontsize="small", color=DARK)
+        used = ", the prior alone predicts" if flow.flow.config.start == 1 else ""
+        ax.set_title(f"used: {chosen:g}{used}", loc="right", fontsize="small", color=DARK)
         line = np.linspace(0, 1, 20)[:, None]
         course = np.column_stack([energies, recalls])
         others = [one + line * (other - one) for one, other in zip(course[:-1], course[1:], strict=True)]

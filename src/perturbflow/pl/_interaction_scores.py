@@ -9,6 +9,7 @@ import pandas as pd
 
 from perturbflow._checks import check_one_of
 from perturbflow.pl._drawing import BLUE, BROWN, DARK, GREEN, GREY, ORANGE, SKY, VERMILLION, drawing, finish
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import read_record
 
@@ -30,6 +31,7 @@ _FARTHEST = 3.0  # magnitude
 
 
 @takes_modality
+@shown_and_saved
 def interaction_scores(
     adata: AnnData | MuData,
     *,
@@ -38,6 +40,7 @@ def interaction_scores(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Magnitudes of combinations with their intervals, coloured by the class of the interaction.
 
@@ -58,6 +61,9 @@ def interaction_scores(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -94,7 +100,7 @@ def interaction_scores(
         raise ValueError(msg)
     other = table[table["source"] != source].set_index("name")["magnitude"].reindex(own["name"]).to_numpy()
     longest = max(map(len, own["name"]))
-    with drawing(ax, figsize=(4.4 + 0.065 * longest, 1.1 + 0.22 * max(len(own), 3)), show=show) as ax:
+    with drawing(ax, figsize=(4.4 + 0.065 * longest, 1.1 + 0.22 * max(len(own), 3))) as ax:
         places = np.arange(len(own))
         ax.axvline(1.0, color=DARK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         for kind, color in _COLORS.items():

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow.pl._drawing import DARK, GREY, PALETTE, drawing, finish
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_result
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _MOST_NAMED = 12  # curves in the legend
 
 
 @takes_modality
+@shown_and_saved
 def knockout_response(
     adata: AnnData | MuData,
     *,
@@ -37,6 +39,7 @@ def knockout_response(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Draw the difference between the run under an intervention and the unperturbed run over time.
 
@@ -62,6 +65,9 @@ def knockout_response(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -113,7 +119,7 @@ def knockout_response(
     level = f"{adata.uns.get('dynamics_fields', {}).get('layer') or 'expression'}, perturbed − unperturbed"
 
     height = 1.2 + 0.22 * max(len(shown), 4)
-    with drawing(ax, figsize=(5.0, height if kind == "heatmap" else 3.2), show=show) as ax:
+    with drawing(ax, figsize=(5.0, height if kind == "heatmap" else 3.2)) as ax:
         if kind == "heatmap":
             _draw_heat_map(ax, time, difference[:, columns], shown, is_held[columns], level=level)
         else:

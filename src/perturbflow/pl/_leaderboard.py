@@ -22,6 +22,7 @@ from perturbflow.evaluation._leaderboard import (
     splits_of,
 )
 from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, metric_name
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def leaderboard(
     modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> Axes: ...
 
 
@@ -68,10 +70,12 @@ def leaderboard(
     modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> Axes | NDArray[np.object_]: ...
 
 
 @takes_modality
+@shown_and_saved
 def leaderboard(
     adata: AnnData | MuData | Mapping[str, AnnData | MuData],
     *,
@@ -83,6 +87,7 @@ def leaderboard(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes | NDArray[np.object_]:
     """Means of every model under every metric, coloured by what they are worth.
 
@@ -114,6 +119,9 @@ def leaderboard(
         Axes to draw on, where there is one panel.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -169,8 +177,6 @@ def leaderboard(
             labelleft=panel is axes[0] or not is_beside, labelbottom=panel is axes[-1] or is_beside, length=0
         )
     _explain(axes, image, n_rows=shape[0], swapped=swapped)
-    if show:
-        plt.show()
     return axes[0] if split is not None and not isinstance(adata, Mapping) else axes
 
 

@@ -26,11 +26,12 @@ from perturbflow.pl._drawing import (
     PALETTE,
     colors_of,
     drawing,
-    drawing_panels,
     finish,
     metric_name,
     model_colors,
+    new_panels,
 )
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def metric_ranks(
     modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> NDArray[np.object_]: ...
 
 
@@ -69,10 +71,12 @@ def metric_ranks(
     modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> Axes: ...
 
 
 @takes_modality
+@shown_and_saved
 def metric_ranks(
     adata: AnnData | MuData,
     *,
@@ -83,6 +87,7 @@ def metric_ranks(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes | NDArray[np.object_]:
     """Rank of every model under each metric, where lines that cross are metrics that disagree.
 
@@ -111,6 +116,9 @@ def metric_ranks(
         Axes to draw on, with ``split`` only.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -156,12 +164,12 @@ def metric_ranks(
     markers = {model: _MARKERS[place % len(_MARKERS)] for group in groups for place, model in enumerate(group)}
     width, height = 3.0 + 0.32 * (len(shown) + 1), 1.9 + 0.24 * len(ranked)
     if split is not None:
-        with drawing(ax, figsize=(width, height), show=show) as ax:
+        with drawing(ax, figsize=(width, height)) as ax:
             _draw(ax, split, boards[split], colors, markers, bold=best)
         return ax
-    with drawing_panels(len(splits), figsize=(width * len(splits), height), show=show) as axes:
-        for panel, each in zip(axes, splits, strict=True):
-            _draw(panel, each, boards[each], colors, markers, bold=best)
+    axes = new_panels(len(splits), figsize=(width * len(splits), height))
+    for panel, each in zip(axes, splits, strict=True):
+        _draw(panel, each, boards[each], colors, markers, bold=best)
     return axes
 
 

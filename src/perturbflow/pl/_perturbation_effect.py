@@ -9,8 +9,9 @@ import numpy as np
 
 from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._baselines import fitted_baselines, sums_of
-from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, finish, label_points
+from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, label_points, legend_above
 from perturbflow.pl._predictions import mean, read_comparison
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._feature_table import read_feature_table
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._splits import read_split
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@shown_and_saved
 def perturbation_effect(
     adata: AnnData | MuData,
     perturbation: str,
@@ -37,8 +39,9 @@ def perturbation_effect(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
-    """Predicted against observed mean effect, one point per gene, with a baseline behind.
+    """Draw the predicted against the observed mean effect, one point per gene, with a baseline behind.
 
     The effect is the mean of the predicted or observed cells minus the mean of the controls of the same context,
     averaged over contexts. The legend gives Pearson's r and the RMSE over all genes. For a perturbation without real
@@ -68,6 +71,9 @@ def perturbation_effect(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -113,7 +119,7 @@ def perturbation_effect(
 
     names = {"observed": "observed", "predicted": "predicted", "baseline": str(baseline)}
     x = effects[reference]
-    with drawing(ax, figsize=(4.2, 4.2), show=show) as ax:
+    with drawing(ax, figsize=(4.2, 4.8)) as ax:
         everything = np.concatenate([x, *(effects[name] for name in drawn)])
         low, high = min(everything.min(), 0.0), max(everything.max(), 0.0)
         margin = 0.06 * (high - low or 1.0)
@@ -145,18 +151,14 @@ def perturbation_effect(
             else f"{names[reference].removesuffix(' effect')} effect ({unit})",
             ylabel=f"predicted effect ({unit})",
         )
-        finish(ax, comparison.title(covariates))
-        legend = ax.legend(loc="upper left", frameon=False, fontsize="small", handletextpad=0.3, borderaxespad=0.2)
+        legend_above(ax, comparison.title(covariates), n_lines=2, handletextpad=0.2)
         top = np.argsort(-np.abs(x), kind="stable")[:n_labels]
-        figure = ax.get_figure(root=True)
-        if n_labels and figure is not None:
-            figure.draw_without_rendering()
+        if n_labels:
             label_points(
                 ax,
                 x[top],
                 effects["predicted"][top],
                 comparison.genes[top].tolist(),
-                avoid=[legend.get_window_extent()],
                 others=np.concatenate([np.column_stack([x, effects[name]]) for name in drawn]),
             )
     return ax

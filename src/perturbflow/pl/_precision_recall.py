@@ -9,8 +9,9 @@ import numpy as np
 
 from perturbflow._checks import check_key
 from perturbflow.metrics._edge_pairs import EdgePairs
-from perturbflow.pl._drawing import DARK, drawing, finish, model_colors
+from perturbflow.pl._drawing import DARK, drawing, legend_above, model_colors
 from perturbflow.pl._dynamics_results import as_list, ranked_pairs
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@shown_and_saved
 def precision_recall(
     adata: AnnData | MuData,
     truth_key: str,
@@ -30,6 +32,7 @@ def precision_recall(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Precision against recall of the ranked pairs of graphs, beside a known network.
 
@@ -50,6 +53,9 @@ def precision_recall(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -78,7 +84,7 @@ def precision_recall(
     names = as_list(keys, parameter="keys")
     graphs = {name: _judged(ranked_pairs(adata, name), truth, adata.var_names, key=name) for name in names}
     colors = model_colors(names, lambda name: True)
-    with drawing(ax, figsize=(3.6, 3.2), show=show) as ax:
+    with drawing(ax, figsize=(3.6, 3.2)) as ax:
         for name, judged in graphs.items():
             precision, recall = judged.precision_and_recall()
             chance = judged.is_edge.mean()
@@ -86,8 +92,7 @@ def precision_recall(
             ax.plot(recall, precision, color=colors[name], label=f"{name}: {ratio:.2f} × chance")
         ax.axhline(chance, color=DARK, linestyle=":", linewidth=1)
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-        ax.legend(frameon=False, fontsize="small")
-        finish(ax, f"edges of {truth_key}")
+        legend_above(ax, f"edges of {truth_key}", n_lines=len(names), ncols=1)
     return ax
 
 

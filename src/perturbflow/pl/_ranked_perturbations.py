@@ -9,6 +9,7 @@ import pandas as pd
 
 from perturbflow._checks import check_key, check_whole_number
 from perturbflow.pl._drawing import GREY, KIND_COLORS, drawing, finish
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import read_record
 
@@ -25,6 +26,7 @@ _WORDS = {
 
 
 @takes_modality
+@shown_and_saved
 def ranked_perturbations(
     adata: AnnData | MuData,
     *,
@@ -33,6 +35,7 @@ def ranked_perturbations(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Scores of the best perturbations with their intervals, best on top.
 
@@ -53,6 +56,9 @@ def ranked_perturbations(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -87,7 +93,7 @@ def ranked_perturbations(
     if "dose" in table:
         names = [f"{name}, dose {dose}" for name, dose in zip(names, table["dose"], strict=True)]
     longest = max(map(len, names), default=0)
-    with drawing(ax, figsize=(4.2 + 0.065 * longest, 1.1 + 0.22 * max(len(table), 3)), show=show) as ax:
+    with drawing(ax, figsize=(4.2 + 0.065 * longest, 1.1 + 0.22 * max(len(table), 3))) as ax:
         for value in (0.0, 1.0):
             ax.axvline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         for kind, color in KIND_COLORS.items():

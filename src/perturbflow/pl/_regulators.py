@@ -10,6 +10,7 @@ from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow.pl._drawing import DARK, drawing, finish
 from perturbflow.pl._dynamics_results import strongest_edges
 from perturbflow.pl._graph_style import COLORS, SIGNS
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@shown_and_saved
 def regulators(
     adata: AnnData | MuData,
     *,
@@ -28,6 +30,7 @@ def regulators(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Rank regulators by what goes out from them, best on top.
 
@@ -50,6 +53,9 @@ def regulators(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -84,7 +90,7 @@ def regulators(
     table = table.sort_values(order, ascending=False, kind="stable").iloc[:top]
 
     places = np.arange(len(table))
-    with drawing(ax, figsize=(4.8, 1.0 + 0.22 * max(len(table), 3)), show=show) as ax:
+    with drawing(ax, figsize=(4.8, 1.0 + 0.22 * max(len(table), 3))) as ax:
         finish(ax, "regulators")
         if table.empty:
             ax.text(0.5, 0.5, "no edges", transform=ax.transAxes, ha="center", va="center", color=DARK)

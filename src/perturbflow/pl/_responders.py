@@ -11,6 +11,7 @@ from perturbflow.metrics._responders import LEVEL
 from perturbflow.metrics._response_axis import ResponseAxis, responding_share
 from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish
 from perturbflow.pl._predictions import Comparison, read_comparison
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ OUTERMOST = 0.002  # share of the cells beyond either end of the axis, which are
 
 
 @takes_modality
+@shown_and_saved
 def responders(
     adata: AnnData | MuData,
     perturbation: str,
@@ -34,6 +36,7 @@ def responders(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Which cells respond: histograms of cells between controls (0) and the mean of the real cells (1).
 
@@ -62,6 +65,9 @@ def responders(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -92,7 +98,7 @@ def responders(
     colors = colors_of(adata, key, list(SOURCES), SOURCES)
     low, high = np.quantile(np.concatenate(list(scores.values())), [OUTERMOST, 1 - OUTERMOST])
     bins = np.linspace(low, high, N_BINS + 1)
-    with drawing(ax, figsize=(5.2, 3.2), show=show) as ax:
+    with drawing(ax, figsize=(6.4, 3.2)) as ax:
         for name, values in scores.items():
             ax.hist(
                 np.clip(values, low, high),
@@ -107,7 +113,7 @@ def responders(
         ax.axvline(threshold, color="black", linewidth=0.8, linestyle="--")
         ax.set(xlim=(low, high), xlabel="response (0: controls, 1: mean of the condition)", ylabel="cells (%)")
         finish(ax, comparison.title(covariates))
-        ax.legend(frameon=False, fontsize="small")
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
     return ax
 
 

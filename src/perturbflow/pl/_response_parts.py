@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_whole_number
-from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, finish
+from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, legend_above
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import read_record
 
@@ -34,6 +35,7 @@ _NOT_LABELS = {
 
 
 @takes_modality
+@shown_and_saved
 def response_parts(
     adata: AnnData | MuData,
     *,
@@ -42,6 +44,7 @@ def response_parts(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Bars of what the largest responses consist of, with their reliability.
 
@@ -63,6 +66,9 @@ def response_parts(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -97,7 +103,7 @@ def response_parts(
         conserved=table["conserved"].where(divided),
     )
     longest = max(map(len, names), default=0)
-    with drawing(ax, figsize=(4.6 + 0.065 * longest, 1.3 + 0.2 * max(len(table), 3)), show=show) as ax:
+    with drawing(ax, figsize=(4.6 + 0.065 * longest, 1.3 + 0.2 * max(len(table), 3))) as ax:
         places = np.arange(len(table))
         right, left = np.zeros(len(table)), np.zeros(len(table))
         for part, color in _COLORS.items():
@@ -120,8 +126,7 @@ def response_parts(
             xlim=(min(float(left.min(initial=0)), 0) * 1.05, max(float(right.max(initial=0)), 1e-9) * 1.25),
             xlabel="mean squared effect of a gene\n(numbers: reliability, without the template)",
         )
-        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.06), frameon=False, fontsize=8, ncols=2, borderaxespad=0.0)
-        finish(ax, "what responses consist of")
+        legend_above(ax, "parts of responses", n_lines=2, ncols=2)
     return ax
 
 

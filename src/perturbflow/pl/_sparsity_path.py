@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from perturbflow.pl._drawing import BLUE, DARK, GREEN, VERMILLION, drawing, finish
+from perturbflow.pl._drawing import BLUE, DARK, GREEN, VERMILLION, drawing, legend_above
 from perturbflow.pl._dynamics_results import read_result
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@shown_and_saved
 def sparsity_path(
     adata: AnnData | MuData,
     *,
@@ -27,11 +30,14 @@ def sparsity_path(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
-    """Errors and the number of edges along the strengths of the sparsity penalty.
+    """Draw errors and the number of edges along the strengths of the sparsity penalty.
 
-    Errors are read on the left, with standard errors for those on held-out data, edges on the right. The vertical line
-    marks the chosen strength; the title counts the edges there and, of these, those that elimination kept. The axis of
+    Errors are read on the left, with standard errors for those on held-out data: at 1, the dotted line, dynamics predict
+    changes as badly as no change at all. Edges are read on the right: those that the penalty leaves at every strength,
+    and at the chosen one, which the vertical line marks, those that elimination left of them. These are the edges of the
+    fitted dynamics; :func:`perturbflow.tl.infer_graph` may rank more pairs, with a confidence for each. The axis of
     strengths is logarithmic; a strength of 0 stands before a break.
 
     Parameters
@@ -46,6 +52,9 @@ def sparsity_path(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -72,17 +81,19 @@ def sparsity_path(
     strength = path["strength"].to_numpy(dtype=np.float64)
     place = _places(strength)
     chosen = np.flatnonzero(path["chosen"].to_numpy(dtype=bool))
-    with drawing(ax, figsize=(4.6, 3.4), show=show) as ax:
+    with drawing(ax, figsize=(5.0, 3.7)) as ax:
         other = ax.twinx()
         ax.set_zorder(other.get_zorder() + 1)  # errors are drawn over the number of edges
         ax.patch.set_visible(False)
-        other.plot(place, path["n_edges"], "s--", color=GREEN, linewidth=1.0, markersize=3.5, label="edges")
+        other.plot(
+            place, path["n_edges"], "s--", color=GREEN, linewidth=1.0, markersize=3.5, label="edges left by the penalty"
+        )
         other.set_ylabel("number of edges", color=GREEN)
         other.set_ylim(bottom=0)
         other.yaxis.set_major_locator(MaxNLocator(integer=True))
         other.spines["top"].set_visible(False)
 
-        ax.plot(place, path["train_error"], "o-", color=BLUE, linewidth=1.2, markersize=3.5, label="training")
+        ax.plot(place, path["train_error"], "o-", color=BLUE, linewidth=1.2, markersize=3.5, label="training error")
         held_out = path["valid_error"].to_numpy(dtype=np.float64)
         if np.isfinite(held_out).any():
             ax.errorbar(
@@ -95,8 +106,9 @@ def sparsity_path(
                 capsize=2,
                 linewidth=1.2,
                 markersize=3.5,
-                label="held out (± SE)",
+                label="held-out error (± SE)",
             )
+        ax.axhline(1.0, color=DARK, linewidth=1.0, linestyle=":", zorder=0, label="error of no change at all")
         title = f"sparsity of {key!r}"
         for at in chosen:
             ax.axvline(place[at], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
@@ -104,23 +116,14 @@ def sparsity_path(
             n_edges = int(path["n_edges"].iloc[at])
             title = f"chosen strength {strength[at]:.3g}: {n_edges:,} edge{'s' * (n_edges != 1)}"
             left = int(result.get("n_edges", n_edges))
-            title += f", {left:,} kept" if left < n_edges else ""
+            if left < n_edges:
+                title += f", {left:,} after elimination"
+                mark: dict[str, Any] = {"markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.5}
+                other.plot(place[at], left, "s", color=GREEN, label="edges after elimination", **mark)
         ax.set(xscale="log", xlabel="strength of the penalty", ylabel="relative error")
-        finish(ax, "")
-        ax.set_title(title, loc="left", fontsize="medium", pad=22)
         _label_zero(ax, place, strength)
         handles = [*ax.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]]
-        ax.legend(
-            handles=handles,
-            frameon=False,
-            fontsize="small",
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 1.0),
-            borderaxespad=0.1,
-            ncols=3,
-            columnspacing=1.0,
-            handlelength=1.8,
-        )
+        legend_above(ax, title, n_lines=math.ceil(len(handles) / 2), ncols=2, handles=handles)
     return ax
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._modality import takes_modality
 
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from mudata import MuData
+    from numpy.typing import NDArray
 
 
 @takes_modality
+@shown_and_saved
 def training(
     adata: AnnData | MuData,
     *,
@@ -24,11 +27,13 @@ def training(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes:
     """Training loss and energy distance on held-out conditions over the steps of training.
 
-    The loss is read on the left, the energy distance on the right. The vertical line marks the step with the smallest
-    energy distance, whose weights were kept.
+    The loss is read on the left, the energy distance on the right, both on axes that begin at 0. The vertical line
+    marks the step with the smallest energy distance, whose weights were kept. The title says so if predictions do not use
+    these weights, because the network did not improve on its prior.
 
     Parameters
     ----------
@@ -42,6 +47,9 @@ def training(
         Axes to draw on; those of a new figure if None.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -63,14 +71,15 @@ def training(
     >>> ax.get_xlabel()
     'training step'
     """
-    history = {name: np.asarray(values) for name, values in read_flow(adata, key).history.items()}
+    flow = read_flow(adata, key)
+    history = {name: np.asarray(values) for name, values in flow.history.items()}
     if "loss" not in history:
         msg = f"Expected the history of a trained network in `adata.uns[{key!r}]`, found none: it is the prior alone. Fit another preset."
         raise ValueError(msg)
     steps, energies = history.get("valid_step", np.empty(0)), history.get("valid_energy", np.empty(0))
-    with drawing(ax, figsize=(4.6, 3.0), show=show) as ax:
+    with drawing(ax, figsize=(4.8, 3.1)) as ax:
         ax.plot(history["step"], history["loss"], color=BLUE, linewidth=1.2, label="training loss")
-        ax.set(xlabel="training step", ylabel="training loss (smoothed)")
+        ax.set(xlabel="training step", ylabel="training loss (smoothed)", ylim=_from_zero(history["loss"]))
         finish(ax, "training" if key == "flow" else f"training: {key}")
         if not np.isfinite(energies).any():
             ax.annotate("no held-out conditions", (0.98, 0.95), xycoords="axes fraction", ha="right", va="top")
@@ -83,7 +92,16 @@ def training(
             other.plot(best, np.nanmin(energies), "D", color=VERMILLION, markersize=7, markeredgecolor="white")
             other.axvline(best, color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
             other.set_ylabel("energy distance, held-out conditions", color=VERMILLION)
+            other.set_ylim(_from_zero(energies))
             other.tick_params(axis="y", labelcolor=VERMILLION)
             other.spines["top"].set_visible(False)
-            ax.set_title(f"best: step {best:,}", loc="right", fontsize="small", color=DARK)
+            used = "; not used, the prior alone predicts" if flow.flow.config.start == 1 else ""
+            ax.set_title(f"best: step {best:,}{used}", loc="right", fontsize="small", color=DARK)
     return ax
+
+
+def _from_zero(values: NDArray[np.floating]) -> tuple[float, float]:
+    """Limits of an axis that has 0 on it, so that small changes look small."""
+    low, high = min(float(np.nanmin(values)), 0.0), max(float(np.nanmax(values)), 0.0)
+    margin = 0.06 * (high - low or 1.0)
+    return low - margin * (low < 0), high + margin

@@ -12,6 +12,7 @@ import numpy as np
 
 from perturbflow.pl._drawing import DARK, GREY, PALETTE, colors_of, finish
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_result
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 from perturbflow.trajectories._fields import DynamicsFields, read_dynamics_fields, trajectories_of
 
@@ -27,6 +28,7 @@ _MOST_NAMED = 12  # colours in the legend
 
 
 @takes_modality
+@shown_and_saved
 def trajectories(
     adata: AnnData | MuData,
     genes: str | Sequence[str],
@@ -35,6 +37,7 @@ def trajectories(
     trajectories: str | Sequence[str] | None = None,
     modality: str | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Figure:
     """Draw data, fit and forecast of some genes along time, one panel a gene.
 
@@ -57,6 +60,9 @@ def trajectories(
         Modality of a MuData that is meant.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -130,8 +136,6 @@ def trajectories(
             ax.set_xlabel(fields.time_key)
             ax.tick_params(labelbottom=True)
     _legend(figure, shades, list(groups.values()), is_forecast=bool((time > until[rows].min()).any()))
-    if show:
-        plt.show()
     return figure
 
 

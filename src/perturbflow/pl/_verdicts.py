@@ -9,7 +9,8 @@ import numpy as np
 from perturbflow._checks import check_one_of
 from perturbflow.evaluation._leaderboard import read_table, splits_of
 from perturbflow.evaluation._tables import BASELINE_BETTER, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
-from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, drawing_panels, finish
+from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, finish, new_panels
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def verdicts(
     modality: str | None = ...,
     ax: None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> NDArray[np.object_]: ...
 
 
@@ -57,10 +59,12 @@ def verdicts(
     modality: str | None = ...,
     ax: Axes | None = ...,
     show: bool | None = ...,
+    save: bool | str | None = ...,
 ) -> Axes: ...
 
 
 @takes_modality
+@shown_and_saved
 def verdicts(
     adata: AnnData | MuData,
     *,
@@ -70,12 +74,14 @@ def verdicts(
     modality: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Axes | NDArray[np.object_]:
     """Difference of the energy distances of a model and of the best baseline, for every condition.
 
     Left of 0 the model is better. Lines are the intervals (95 %), colours the verdicts, whose numbers the legend gives,
     with how often no effect at all, the control cells, is better than the model: a condition whose real cells cannot be
-    told from the controls says nothing about models. Names are written where no split has more than 60 conditions.
+    told from the controls says nothing about models. Names, perturbation and context, are written where no split has more
+    than 60 conditions.
 
     Parameters
     ----------
@@ -93,6 +99,9 @@ def verdicts(
         Axes to draw on, with ``split`` only.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -138,12 +147,12 @@ def verdicts(
     longest = max(map(len, _names(table[table["split"].isin(splits)])))
     width = 3.6 + (0.055 * longest if has_names else 0.0)
     if split is not None:
-        with drawing(ax, figsize=(width, height), show=show) as ax:
+        with drawing(ax, figsize=(width, height)) as ax:
             _draw(ax, table, split, model, has_names=has_names)
         return ax
-    with drawing_panels(len(splits), figsize=(width * len(splits), height), show=show) as axes:
-        for panel, each in zip(axes, splits, strict=True):
-            _draw(panel, table, each, model, has_names=has_names)
+    axes = new_panels(len(splits), figsize=(width * len(splits), height))
+    for panel, each in zip(axes, splits, strict=True):
+        _draw(panel, table, each, model, has_names=has_names)
     return axes
 
 
@@ -192,7 +201,6 @@ def _no_effect(losses: pd.DataFrame) -> str:
 
 
 def _names(part: pd.DataFrame) -> Sequence[str]:
-    """Names of conditions: perturbation, and what else differs between them."""
+    """Names of conditions: perturbation and context."""
     columns = [name for name in part.columns if name not in _NOT_LABELS]
-    said = [name for name in columns if name == "perturbation" or part[name].nunique() > 1]
-    return [", ".join(map(str, row)) for row in part[said].itertuples(index=False)]
+    return [", ".join(map(str, row)) for row in part[columns].itertuples(index=False)]

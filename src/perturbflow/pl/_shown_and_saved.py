@@ -1,0 +1,71 @@
+"""The arguments `show` and `save` of every plot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+Plot = TypeVar("Plot", bound=Callable[..., Any])
+
+DIRECTORY = Path("figures")  # that of scanpy
+FORMAT = "pdf"
+
+
+def shown_and_saved(plot: Plot) -> Plot:
+    """Let a plot show and save its figure, by its keyword-only arguments ``show`` and ``save``.
+
+    The plot itself sees neither of them. A file is ``<plot><save>.pdf`` in the figure directory, as in scanpy; a new
+    figure that is saved is closed, so that loops do not fill the memory.
+    """
+
+    @wraps(plot)
+    def wrapper(
+        *arguments: Any, show: bool | None = None, save: bool | str | None = None, **options: Any
+    ) -> Axes | Figure | NDArray[np.object_]:
+        path = None if save is None or save is False else _path(plot.__name__, save)
+        drawn = plot(*arguments, **options)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _figure_of(drawn).savefig(path, bbox_inches="tight")
+        if show:
+            plt.show()
+        if path is not None and options.get("ax") is None:
+            plt.close(_figure_of(drawn))
+        return drawn
+
+    return cast("Plot", wrapper)
+
+
+def _path(name: str, save: bool | str) -> Path:
+    """Return the file of a plot; ValueError if ``save`` names a folder or is no text."""
+    if save is True:
+        save = ""
+    if not isinstance(save, str) or "/" in save or "\\" in save:
+        msg = (
+            f"Expected `save` to be True or the end of a file name, such as '_first.png', found {save!r}. "
+            "Files go to `pf.settings.figdir`; elsewhere with `ax.figure.savefig(path)`."
+        )
+        raise ValueError(msg)
+    settings = getattr(sys.modules["perturbflow"], "settings", None)
+    folder = Path(getattr(settings, "figdir", DIRECTORY))
+    known = save.rpartition(".")[2].lower() in Figure().canvas.get_supported_filetypes()
+    return folder / f"{name}{save}{'' if known and '.' in save else f'.{FORMAT}'}"
+
+
+def _figure_of(drawn: Axes | Figure | NDArray[np.object_]) -> Figure:
+    """Return the figure of what a plot returns: Axes, an array of them, or the figure itself."""
+    if isinstance(drawn, Figure):
+        return drawn
+    ax = cast("Axes", np.atleast_1d(np.asarray(drawn, dtype=object))[0])
+    return cast("Figure", ax.get_figure(root=True))
