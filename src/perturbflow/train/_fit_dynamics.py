@@ -164,20 +164,20 @@ def _warn_same(trajectories: Sequence[Trajectory], config: FieldConfig, genes: S
 
 
 def _warn_apart(trajectories: Sequence[Trajectory]) -> None:
-    """Say which trajectories end before others begin."""
+    """Warn of trajectories of which one ends before another begins."""
     first, last = min(trajectories, key=lambda one: one.time[-1]), max(trajectories, key=lambda one: one.time[0])
     if first.time[-1] >= last.time[0]:
         return
     msg = (
         f"Trajectory {first.name!r} ends at {first.time[-1]:g}, before {last.name!r} begins at {last.time[0]:g}. "
-        "Rates depend on levels alone: if their times are not on one scale, put them on one, as "
-        "`pf.pp.bin_pseudotime` does."
+        "No time is common to all trajectories. If their times are not on one scale, put them on one, as "
+        "`pf.pp.bin_pseudotime` does; if they are parts of one course, give them one `trajectory_key`."
     )
     warn(msg)
 
 
 def _warn_unpredictive(model: FittedDynamics) -> None:
-    """Say that what was held out is not predicted."""
+    """Warn of dynamics that do not predict what was held out."""
     errors = [
         error
         for error, used in zip(*(model.path.get(name, []) for name in ("valid_error", "chosen")), strict=True)
@@ -185,9 +185,9 @@ def _warn_unpredictive(model: FittedDynamics) -> None:
     ]
     if errors and errors[0] >= 1:
         msg = (
-            f"What was held out is predicted no better than if nothing changed: relative error {errors[0]:.2f}. "
-            "Believe neither graph nor forecasts of these dynamics before it is below 1: fit longer (`effort`), take fewer "
-            "genes that vary more, or observe more times or trajectories. `pf.pl.sparsity_path` shows the errors."
+            f"Held-out data are predicted no better than by assuming no change: relative error {errors[0]:.2f}. "
+            "Rely on neither the graph nor forecasts of these dynamics. Fit longer (`effort`), keep fewer genes that vary "
+            "more, or observe more times or trajectories; `pf.pl.sparsity_path` shows the errors."
         )
         warn(msg)
 
