@@ -32,15 +32,17 @@ class EluLayer(torch.autograd.Function):
         ctx.save_for_forward(weight, value, slope)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return gradients of the three inputs."""
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return gradients of the three inputs, from that of the outputs."""
+        gradient = gradients[0]
         weight, value, slope = ctx.saved_tensors
         of_value = weight.mT * gradient if weight.shape[1] == 1 else torch.bmm(weight.mT, gradient)
         return of_value * slope, torch.bmm(gradient, value.mT), gradient.sum(dim=2, keepdim=True)
 
     @staticmethod
-    def jvp(ctx: Any, hidden: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, None, None]:
-        """Return the change of the outputs along a change of the inputs."""
+    def jvp(ctx: Any, *changes: Any) -> tuple[Tensor, None, None]:
+        """Return the change of the outputs along changes of the three inputs, None where one does not change."""
+        hidden, weight, bias = changes
         own, value, slope = ctx.saved_tensors
         change = torch.zeros_like(own[:, :, :1] * value[:, :1])
         if hidden is not None:
