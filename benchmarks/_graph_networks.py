@@ -64,10 +64,12 @@ def beeline(folder: Path, name: str) -> Network:
 
 
 def cardamom(folder: Path, name: str, replicate: int) -> Network:
-    """Read counts at ten times, which are not used; as log1p. The truth has no signs."""
-    counts = np.loadtxt(folder / f"Data/data_{replicate}.txt")[2:, 1:].T
+    """Read counts, as log1p, at ten times, which only `time_stamped` uses. The truth has no signs."""
+    table = np.loadtxt(folder / f"Data/data_{replicate}.txt")
+    cells = ad.AnnData(np.log1p(table[2:, 1:].T))
+    cells.obs["time"] = table[0, 1:]
     truth = (np.load(folder / f"True/inter_{replicate}.npy")[1:, 1:] != 0).astype(float)
-    return Network(f"{name} {replicate}", name, ad.AnnData(np.log1p(counts)), truth, np.ones(len(truth), dtype=bool))
+    return Network(f"{name} {replicate}", name, cells, truth, np.ones(len(truth), dtype=bool))
 
 
 def dspin(folder: Path) -> Network:

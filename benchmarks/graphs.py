@@ -1,7 +1,8 @@
 """How well known graphs are found in cells without a time, and left-out perturbations foretold.
 
 `python benchmarks/graphs.py` reads the folder named in PERTURBFLOW_DATA: networks of BEELINE, CARDAMOM and D-SPIN, and with
-`--large` SIM350 and yeast. Simulated screens are always there; `--quick` takes these alone.
+`--large` SIM350 and yeast. Simulated screens are always there; `--quick` takes these alone. `--time` compares cells of CARDAMOM with
+and without their times, and nothing else.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from _common import markdown
-from _graph_methods import METHODS, default, fitted
-from _graph_networks import Network, dspin, judged, levels, networks
+from _graph_methods import METHODS, default, fitted, time_stamped
+from _graph_networks import Network, cardamom, dspin, judged, levels, networks
 
 import perturbflow as pf
 
@@ -27,6 +28,7 @@ N_HALVES = 20
 SURE = 0.9
 SIZES = (250, 500, 1000)
 SLOW = "boosting"
+TIMED = ("FN4", "FN8", "Trees5")
 
 
 def main() -> None:
@@ -34,9 +36,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="ranks in simulated screens alone")
     parser.add_argument("--large", action="store_true", help="networks of hundreds of genes, too")
+    parser.add_argument("--time", action="store_true", help="only cells with times, used or not")
     parser.add_argument("--out", type=Path, default=None, help="folder for the tables")
     options = parser.parse_args()
     folder = Path(os.environ["PERTURBFLOW_DATA"]) if "PERTURBFLOW_DATA" in os.environ and not options.quick else None
+    if options.time:
+        if folder is None:
+            parser.error("Expected the folder of CARDAMOM in PERTURBFLOW_DATA. Set it, and leave out --quick.")
+        print(markdown(times(folder).round(2).set_index("network")))
+        return
     rows = []
     for network in networks(folder, large=options.large):
         chosen = {name: METHODS[name] for name in METHODS if not (options.quick and name == SLOW)}
@@ -73,6 +81,22 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, each in tables.items():
             each.to_csv(options.out / f"{name}.csv", index=False)
+
+
+def times(folder: Path) -> pd.DataFrame:
+    """AUPRC over chance and CPU seconds with and without the times of cells, mean over replicates."""
+    rows = []
+    for name in TIMED:
+        for replicate in (1, 2, 3):
+            network = cardamom(folder / "cardamom" / name, name, replicate)
+            row: dict[str, str | float] = {"network": name}
+            for how, method in (("times used", time_stamped), ("not used", default)):
+                start = time.process_time()
+                row[how] = judged(method(network), network)["AUPRC ratio"]
+                row[f"{how}, CPU s"] = time.process_time() - start
+            rows.append(row)
+            print(row, flush=True)
+    return pd.DataFrame(rows).groupby("network", sort=False).mean().reset_index()
 
 
 def calibration(every: Iterable[Network]) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.linalg import solve_continuous_lyapunov
@@ -201,6 +203,17 @@ def test_stability_finds_edges_and_none_in_shuffled_cells():
     assert {tuple(map(int, edge)) for edge in np.argwhere(stable >= 0.9)} <= {*EDGES}
     assert stable[0, 1] >= 0.9
     assert (edge_stability(cells.shuffled(rng), n_halves=20, rng=rng) >= 0.9).sum() == 0
+
+
+@pytest.mark.parametrize(("regulators", "most"), [((0, 1), 1.0), ((0, 1, 2), 0.5)])
+def test_edges_of_regulators_that_were_never_held_have_no_direction(regulators, most):
+    cells = screen(regulators=regulators)
+    cells = cells.taken(np.flatnonzero(cells.condition < 2))  # only gene 0 was held
+    cells = replace(cells, names=cells.names[:2], held=cells.held[:2])
+    stable = edge_stability(cells, n_halves=4, rng=np.random.default_rng(0), n_expected_false=4.0)
+    assert stable[1, 2] == most  # from 1 to 2, which may or may not regulate it
+    free = replace(cells, held=np.zeros_like(cells.held))
+    assert edge_stability(free, n_halves=4, rng=np.random.default_rng(0)).max() == 1.0  # none is known better
 
 
 def test_measured_perturbations_are_reproduced():

@@ -21,7 +21,7 @@ from perturbflow.dynamics import (
 )
 from perturbflow.dynamics._compact import CompactField
 from perturbflow.dynamics._fitted import keep_support
-from perturbflow.dynamics._matching import relative_errors
+from perturbflow.dynamics._matching import window_errors
 from perturbflow.dynamics._optimiser import ProximalAdam
 from perturbflow.dynamics._problem import start_from_data
 
@@ -208,7 +208,7 @@ def nan_after(n_calls: int, whole, gene: int = 1):
 
 @pytest.mark.parametrize("n_before", [0, 30])
 def test_a_loss_that_is_not_finite_keeps_the_best_weights(monkeypatch, n_before):
-    monkeypatch.setattr("perturbflow.dynamics._match.relative_errors", nan_after(n_before, relative_errors))
+    monkeypatch.setattr("perturbflow.dynamics._match.window_errors", nan_after(n_before, window_errors))
     one = trainer(strength=0.01, matching_steps=40)
     one.choose_strength()
     assert one.diverged["path"] == [1]
@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_keeps_the_best_weights(monkeypatch, n_before)
 
 @pytest.mark.parametrize(
     ("module", "name", "stage"),
-    [(_match, "relative_errors", "path"), (_polish, "solution_errors", "shooting")],
+    [(_match, "window_errors", "path"), (_polish, "solution_errors", "shooting")],
 )
 def test_what_is_not_finite_ends_one_stage_and_not_the_fit(monkeypatch, solves, module, name, stage):
     monkeypatch.setattr(module, name, nan_after(3, getattr(module, name)))

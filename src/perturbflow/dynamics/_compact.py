@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from perturbflow.dynamics._field import ACTIVATIONS, TargetField, VectorField
+from perturbflow.dynamics._field import TargetField, VectorField
 
 
 class CompactField(TargetField):
@@ -42,15 +42,16 @@ class CompactField(TargetField):
         index = self.candidates[:, None, :].expand(-1, whole.shape[1], -1)
         return nn.Parameter(whole.detach().gather(2, index))
 
+    def network_inputs(self, state: Tensor) -> Tensor:
+        """Return the centred inputs of each mechanism (K, k, B)."""
+        return super().network_inputs(state).T[self.candidates]
+
     def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        own = inputs.T[self.candidates]  # (K, k, B)
         layers = weights[: len(self.matrices)]
-        values = torch.baddbmm(self.biases[0][..., None], layers[0], own)
-        for layer, bias in zip(layers[1:], list(self.biases)[1:], strict=True):
-            values = torch.baddbmm(bias[..., None], layer, ACTIVATIONS[self.config.activation](values))
-        values = values[:, 0]
+        values = torch.baddbmm(self.biases[0][..., None], layers[0], inputs)
+        values = self.after_first(values, layers[1:])
         if self.config.skip:
-            values = values + torch.bmm(weights[-1], own)[:, 0]
+            values = values + torch.bmm(weights[-1], inputs)[:, 0]
         return values
 
     def select(self, heads: Tensor) -> CompactField:

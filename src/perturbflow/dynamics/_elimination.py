@@ -11,7 +11,14 @@ from torch import Tensor
 
 from perturbflow.dynamics._compact import CompactField
 from perturbflow.dynamics._field import TargetField
-from perturbflow.dynamics._matching import CHUNKS_A_STEP, Chunks, relative_errors, root_error
+from perturbflow.dynamics._matching import (
+    CHUNKS_A_STEP,
+    Chunks,
+    MatchedWindows,
+    relative_errors,
+    root_error,
+    window_errors,
+)
 from perturbflow.dynamics._optimiser import ProximalAdam
 from perturbflow.dynamics._sparsity import Sparsity
 
@@ -286,11 +293,13 @@ class Backward:
         """
         before = [parameter.detach().clone() for parameter in field.parameters()]
         optimiser = ProximalAdam(field, Sparsity(field), learning_rate=self.learning_rate, n_steps=n_steps)
+        windows = MatchedWindows.of(field, self.train.pieces(torch.arange(min(len(self.train), CHUNKS_A_STEP))))
         for _ in range(n_steps):
-            some = self.train
-            if len(some) > CHUNKS_A_STEP:
-                some = some.pieces(torch.randperm(len(some), generator=self.generator)[:CHUNKS_A_STEP])
-            loss = root_error(*relative_errors(field, some)).log().sum()
+            if len(self.train) > CHUNKS_A_STEP:
+                some = torch.randperm(len(self.train), generator=self.generator)[:CHUNKS_A_STEP]
+                windows = MatchedWindows.of(field, self.train.pieces(some))
+            miss, size = window_errors(field, windows)
+            loss = root_error(miss.sum(dim=1), size.sum(dim=1)).log().sum()
             loss = loss + DECAY_OF_WEIGHTS * sum((matrix**2).sum() for matrix in field.matrices)
             optimiser.step(loss, strength=0.0)
         errors = _errors(field, self.train)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from perturbflow.dynamics._elu_layer import EluLayer
 from perturbflow.dynamics._field_config import FieldConfig
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
@@ -89,12 +90,12 @@ class VectorField(nn.Module, ABC):
 
     @abstractmethod
     def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Return the output of the networks for centred inputs (B, n_inputs), shape (K, B).
+        """Return the output of the networks, shape (K, B).
 
         Parameters
         ----------
         inputs
-            Centred inputs (B, n_inputs).
+            Centred inputs, as of :meth:`network_inputs`.
         weights
             Weights of the layers, as of :meth:`weights`.
 
@@ -126,13 +127,44 @@ class VectorField(nn.Module, ABC):
         -------
         Rates of change or, in second order, accelerations.
         """
-        inputs = state[:, self.inputs] - self.centre
+        return self.rates_of(self.network_inputs(state), state.T[self.targets], weights).T
+
+    def network_inputs(self, state: Tensor) -> Tensor:
+        """Return what enters the networks, which does not depend on weights.
+
+        Parameters
+        ----------
+        state
+            Levels and, in second order, rates (B, order * d).
+
+        Returns
+        -------
+        Centred inputs (B, n_inputs).
+        """
+        return state[:, self.inputs] - self.centre
+
+    def rates_of(self, inputs: Tensor, level: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the highest derivative of every target, shape (K, B).
+
+        Parameters
+        ----------
+        inputs
+            What enters the networks, as of :meth:`network_inputs`.
+        level
+            Levels of the targets (K, B).
+        weights
+            Weights of the layers; the field's own by default.
+
+        Returns
+        -------
+        Rates of change or, in second order, accelerations.
+        """
         output = self.network(inputs, self.weights() if weights is None else weights)
         if self.config.production == "bounded":
             output = functional.softplus(self.raw_range)[:, None] * torch.sigmoid(output)
         if self.config.decay:
-            output = output - self.decay_rates()[:, None] * state.T[self.targets]
-        return output.T
+            output = output - self.decay_rates()[:, None] * level
+        return output
 
     def forward(self, state: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         """Return the time derivative of the state, shape (B, order * d).
@@ -226,12 +258,31 @@ class TargetField(VectorField):
         n_heads, width, n_in = layers[0].shape
         # The first layer of all targets is one matrix product.
         values = (layers[0].reshape(-1, n_in) @ inputs.T).view(n_heads, width, -1) + self.biases[0][..., None]
-        for layer, bias in zip(layers[1:], list(self.biases)[1:], strict=True):
-            values = torch.baddbmm(bias[..., None], layer, ACTIVATIONS[self.config.activation](values))
-        values = values[:, 0]
+        values = self.after_first(values, layers[1:])
         if self.config.skip:
             values = values + weights[-1][:, 0] @ inputs.T
         return values
+
+    def after_first(self, values: Tensor, layers: Sequence[Tensor]) -> Tensor:
+        """Return what the layers after the first make of its values (K, n, B).
+
+        Parameters
+        ----------
+        values
+            Values before the first nonlinearity.
+        layers
+            Weights of the layers that follow.
+
+        Returns
+        -------
+        Outputs (K, B).
+        """
+        for layer, bias in zip(layers, list(self.biases)[1:], strict=True):
+            if self.config.activation == "elu":
+                values = EluLayer.apply(values, layer, bias[..., None])[0]
+            else:
+                values = torch.baddbmm(bias[..., None], layer, ACTIVATIONS[self.config.activation](values))
+        return values[:, 0]
 
     def select(self, heads: Tensor) -> TargetField:
         """Return a field of some of the mechanisms, in this order and possibly repeated, with their weights.

@@ -9,7 +9,14 @@ import torch
 
 from perturbflow.dynamics._best import BestWeights, worst
 from perturbflow.dynamics._field import VectorField
-from perturbflow.dynamics._matching import CHUNKS_A_STEP, Chunks, relative_errors, root_error
+from perturbflow.dynamics._matching import (
+    CHUNKS_A_STEP,
+    Chunks,
+    MatchedWindows,
+    relative_errors,
+    root_error,
+    window_errors,
+)
 from perturbflow.dynamics._optimiser import ProximalAdam
 from perturbflow.dynamics._sparsity import Sparsity
 
@@ -59,13 +66,15 @@ def match(
     """
     best = BestWeights(field, sparsity)
     optimiser = ProximalAdam(field, sparsity, learning_rate=learning_rate, n_steps=n_steps)
+    windows = MatchedWindows.of(field, chunks.pieces(torch.arange(min(len(chunks), CHUNKS_A_STEP))))
     for step in range(n_steps):
-        some = chunks
         if len(chunks) > CHUNKS_A_STEP:
-            some = chunks.pieces(torch.randperm(len(chunks), generator=generator)[:CHUNKS_A_STEP])
+            some = torch.randperm(len(chunks), generator=generator)[:CHUNKS_A_STEP]
+            windows = MatchedWindows.of(field, chunks.pieces(some))
         weights = field.weights()
         drawn = sparsity.draw(weights, generator=generator)
-        errors = root_error(*relative_errors(field, some, weights=drawn))
+        miss, size = window_errors(field, windows, weights=drawn)
+        errors = root_error(miss.sum(dim=1), size.sum(dim=1))
         loss = errors.mean()
         now = strength if step >= n_free_steps else 0.0
         if now > 0:

@@ -137,6 +137,65 @@ def make_chunks(
     )
 
 
+@dataclass(frozen=True)
+class MatchedWindows:
+    """What the mechanisms of K targets are matched to, and what enters them: all that training does not change.
+
+    Attributes
+    ----------
+    inputs
+        What enters the networks, as of :meth:`VectorField.network_inputs`.
+    level
+        Levels of the targets on the grid (K, C * L).
+    half_step
+        Half of the steps of the grid, scaled (C, L - 1).
+    change
+        Changes over windows per time, times the root of their weight (K, C, W).
+    per_time
+        Root of the weight over the duration of a window (K, C, W).
+    size
+        Weighted sums of the squared changes per time, or what errors are at least relative to (K, C).
+    """
+
+    inputs: Tensor
+    level: Tensor
+    half_step: Tensor
+    change: Tensor
+    per_time: Tensor
+    size: Tensor
+
+    @classmethod
+    def of(cls, field: VectorField, chunks: Chunks) -> Self:
+        """Return those of a field and curves.
+
+        Parameters
+        ----------
+        field
+            Mechanisms of K targets.
+        chunks
+            The curves.
+
+        Returns
+        -------
+        What :func:`window_errors` needs besides weights.
+        """
+        state = chunks.state.reshape(-1, chunks.state.shape[-1])
+        highest = field.targets + (field.config.order - 1) * field.config.n_genes
+        change, duration = _changes(chunks, highest)
+        weight = chunks.valid[..., None] * chunks.weight[:, None, field.targets]
+        size = (weight * change**2).sum(dim=1)
+        size = torch.maximum(size, weight.sum(dim=1) * chunks.least_change[highest])
+        root = weight.sqrt()
+        return cls(
+            inputs=field.network_inputs(state),
+            level=state.T[field.targets],
+            half_step=chunks.step / 2,
+            change=(root * change).permute(2, 0, 1).contiguous(),
+            per_time=(root / duration).permute(2, 0, 1).contiguous(),
+            size=size.T,
+        )
+
+
 def relative_errors(
     field: VectorField, chunks: Chunks, *, weights: Sequence[Tensor] | None = None, by_piece: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -161,17 +220,37 @@ def relative_errors(
     -------
     Weighted sums of the squared misses, and of the squared changes per time: their ratio is the relative error.
     """
-    n_pieces, n_points, n_state = chunks.state.shape
-    rates = field.highest_rates(chunks.state.reshape(-1, n_state), weights).view(n_pieces, n_points, -1)
-    areas = (rates[:, 1:] + rates[:, :-1]) / 2 * chunks.step[..., None]
-    integral = torch.nn.functional.pad(areas.cumsum(dim=1), (0, 0, 1, 0))
-    highest = field.targets + (field.config.order - 1) * field.config.n_genes
-    change, duration = _changes(chunks, highest)
-    predicted = (integral[:, chunks.end] - integral[:, chunks.start]) / duration
-    weight = chunks.valid[..., None] * chunks.weight[:, None, field.targets]
-    miss, size = (weight * (change - predicted) ** 2).sum(dim=1), (weight * change**2).sum(dim=1)
-    size = torch.maximum(size, weight.sum(dim=1) * chunks.least_change[highest])
-    return (miss, size) if by_piece else (miss.sum(dim=0), size.sum(dim=0))
+    miss, size = window_errors(field, MatchedWindows.of(field, chunks), weights=weights)
+    return (miss.T, size.T) if by_piece else (miss.sum(dim=1), size.sum(dim=1))
+
+
+def window_errors(
+    field: VectorField, windows: MatchedWindows, *, weights: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return weighted sums of the squared misses and of the squared changes per time of every piece, (K, C).
+
+    Parameters
+    ----------
+    field
+        Mechanisms of K targets.
+    windows
+        What they are matched to.
+    weights
+        Weights of the layers; those of the field by default.
+
+    Returns
+    -------
+    The sums, as of :func:`relative_errors`.
+    """
+    n_pieces, n_steps = windows.half_step.shape
+    rates = field.rates_of(windows.inputs, windows.level, weights).view(-1, n_pieces, n_steps + 1)
+    integral = ((rates[..., 1:] + rates[..., :-1]) * windows.half_step).cumsum(dim=2)
+    # Windows begin at every point in turn and are equally long, so that their ends are slices.
+    n_windows = windows.change.shape[2]
+    until, before = integral[..., n_steps - n_windows :], integral[..., : n_windows - 1]
+    over = torch.cat([until[..., :1], until[..., 1:] - before], dim=2)
+    miss = windows.change - windows.per_time * over
+    return (miss**2).sum(dim=2), windows.size
 
 
 def mean_square_change(chunks: Chunks) -> Tensor:

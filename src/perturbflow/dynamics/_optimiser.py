@@ -50,7 +50,7 @@ class ProximalAdam:
         gates = list(sparsity.parameters())
         if gates:
             groups.append({"params": gates, "lr": GATE_LEARNING_RATE * learning_rate})
-        self.adam = torch.optim.Adam(groups, lr=learning_rate, betas=BETAS, eps=EPSILON)
+        self.adam = torch.optim.Adam(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.adam, lambda k: 0.05 + 0.95 * (1 + math.cos(math.pi * min(k / max(n_steps, 1), 1))) / 2
         )

@@ -21,7 +21,7 @@ from perturbflow.models._registration import (
 )
 from perturbflow.pp import setup_dynamics
 from perturbflow.predict._dynamics_store import StoredDynamics
-from perturbflow.predict._solutions import start_levels, warn_without_effect
+from perturbflow.predict._solutions import start_levels, warn_beyond, warn_without_effect
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._dynamics_options import (
     DynamicsModelKwargs,
@@ -288,9 +288,11 @@ class SparseNODE(RegisteredModel):
         stored = self.fitted
         model = stored.model
         if start is None:
-            return model.solve(model.start, time, clamped=model.clamped)
-        genes = stored.genes
-        return model.solve(model.state(start_levels(start, genes, order=genes)), time)
+            values = model.solve(model.start, time, clamped=model.clamped)
+        else:
+            values = model.solve(model.state(start_levels(start, stored.genes, order=stored.genes)), time)
+        warn_beyond(stored, values)
+        return values
 
     @usual_torch()
     def simulate_knockout(
@@ -324,7 +326,9 @@ class SparseNODE(RegisteredModel):
             states = stored.model.state(start_levels(start, stored.genes, order=stored.genes))
         clamp = {stored.position(gene): float(level) for gene, level in levels.items()}
         warn_without_effect(stored, levels)
-        return stored.model.solve(states, time, clamp=clamp)
+        values = stored.model.solve(states, time, clamp=clamp)
+        warn_beyond(stored, values, held=list(levels))
+        return values
 
     def graph(self, *, method: str = "jacobian", n_bootstraps: int = 0, n_jobs: int = 1, seed: int = 0) -> pd.DataFrame:
         """Return all pairs of the gene-dependency graph, ranked; see :func:`perturbflow.tl.infer_graph`.

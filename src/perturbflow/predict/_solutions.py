@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from perturbflow.predict._dynamics_store import StoredDynamics
 
 SAME_LEVEL = 1e-6  # relative difference of levels that are one
+TOLERATED = 0.5  # of the range of a gene in the fit, how far beyond it a level raises no warning
 BEYOND = 0.25  # of the observed time, how far a forecast goes unless asked otherwise
 
 
@@ -75,6 +76,32 @@ def warn_without_effect(
     who = f"Genes that regulate others here: {listing(can)}." if can else "No gene regulates another in these dynamics."
     why = "; ".join(f"{gene!r} {reason}" for gene, reason in reasons.items())
     warn(f"Holding {listing(reasons)} changes no other gene: {why}. {who}")
+
+
+def warn_beyond(stored: StoredDynamics, values: NDArray[np.floating], *, held: Sequence[str] = ()) -> None:
+    """Warn of genes whose predicted levels lie far outside those of the fit.
+
+    Parameters
+    ----------
+    stored
+        The fitted dynamics.
+    values
+        Predicted levels (K, n, d), NaN where there is no prediction.
+    held
+        Genes that an intervention holds, at whatever level was asked for.
+    """
+    seen = stored.model.states[:, : len(stored.genes)] * stored.model.units.scale
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    reach = TOLERATED * (high - low)
+    far = ((values < low - reach) | (values > high + reach)).any(axis=(0, 1)) & (reach > 0)
+    far[[stored.position(gene) for gene in held]] = False
+    if far.any():
+        names = [stored.genes[k] for k in np.flatnonzero(far)]
+        warn(
+            f"{len(names)} of {len(stored.genes)} genes are predicted far outside the levels of the fit: {listing(names)}. "
+            "Treat these predictions as extrapolation. A shorter `until`, starts nearer to those of the fit, or "
+            "trajectories that reach such levels would support them."
+        )
 
 
 def new_starts(

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from perturbflow._checks import check_whole_number
 from perturbflow.predict._dynamics_store import read_dynamics
-from perturbflow.predict._solutions import check_until, new_starts
+from perturbflow.predict._solutions import check_until, new_starts, warn_beyond
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
@@ -105,6 +105,7 @@ def forecast(
         levels, names = new_starts(adata, stored, start, start_names)
         values = model.solve(model.state(levels), time).astype(np.float32)
         observed = np.full(len(names), first)
+    warn_beyond(stored, values)
     entry |= {"trajectories": np.array(names, dtype=object), "values": values, "observed_until": observed}
     adata = writable(adata, copy=copy)
     adata.uns[key_added] = entry

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, nearest
 from perturbflow.predict._dynamics_store import read_dynamics
-from perturbflow.predict._solutions import check_until, new_starts, warn_without_effect
+from perturbflow.predict._solutions import check_until, new_starts, warn_beyond, warn_without_effect
 from perturbflow.predict._standing_response import default_level, standing_response
 from perturbflow.predict._standing_store import has_standing, read_standing
 from perturbflow.predict._torch_state import usual_torch
@@ -139,6 +139,7 @@ def simulate_knockout(
     unperturbed = model.solve(states, time).astype(np.float32)
     perturbed = model.solve(states, time, clamp=clamp).astype(np.float32)
     warn_without_effect(stored, dict(zip(interventions["gene"], interventions["value"], strict=True)), unperturbed)
+    warn_beyond(stored, perturbed, held=list(interventions["gene"]))
     change = (perturbed - unperturbed).mean(axis=0)
     largest = np.abs(change).argmax(axis=0)
     response = pd.DataFrame(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from perturbflow.dynamics import DynamicsSettings, FieldConfig, Trajectory
+    from perturbflow.dynamics import DynamicsSettings, FieldConfig, FittedDynamics, Trajectory
     from perturbflow.train._dynamics_options import DynamicsOptions
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ def fit_dynamics(
     config = options.config(trajectories, [genes.index(name) for name in fields.regulators])
     _warn_at_rest(config, genes)
     _warn_same(trajectories, config, genes)
+    _warn_apart(trajectories)
     factors = None
     if fields.has_prior:
         factors = prior_factors(adata.varp[DYNAMICS_PRIOR_KEY], config, trust=options.prior_trust)
@@ -99,6 +100,7 @@ def fit_dynamics(
     with termination_interrupts():
         model = trainer.fit(after_part=stages.after_part)
     _warn_diverged(trainer, genes)
+    _warn_unpredictive(model)
     if trainer.interrupted:
         logger.warning("Interrupted: the dynamics are those of the last completed step.")
     elif saved is not None:
@@ -167,6 +169,35 @@ def _warn_same(trajectories: Sequence[Trajectory], config: FieldConfig, genes: S
         msg = (
             f"Some genes have the same levels everywhere: {listing(groups)}. Which of them regulates another gene cannot be "
             "told, and each may seem to regulate the others. Keep one of them in `adata`."
+        )
+        warn(msg)
+
+
+def _warn_apart(trajectories: Sequence[Trajectory]) -> None:
+    """Warn of trajectories of which one ends before another begins."""
+    first, last = min(trajectories, key=lambda one: one.time[-1]), max(trajectories, key=lambda one: one.time[0])
+    if first.time[-1] >= last.time[0]:
+        return
+    msg = (
+        f"Trajectory {first.name!r} ends at {first.time[-1]:g}, before {last.name!r} begins at {last.time[0]:g}. "
+        "No time is common to all trajectories. If their times are not on one scale, put them on one, as "
+        "`pf.pp.bin_pseudotime` does; if they are parts of one course, give them one `trajectory_key`."
+    )
+    warn(msg)
+
+
+def _warn_unpredictive(model: FittedDynamics) -> None:
+    """Warn of dynamics that do not predict what was held out."""
+    errors = [
+        error
+        for error, used in zip(*(model.path.get(name, []) for name in ("valid_error", "chosen")), strict=True)
+        if used
+    ]
+    if errors and errors[0] >= 1:
+        msg = (
+            f"Held-out data are predicted no better than by assuming no change: relative error {errors[0]:.2f}. "
+            "Rely on neither the graph nor forecasts of these dynamics. Fit longer (`effort`), keep fewer genes that vary "
+            "more, or observe more times or trajectories; `pf.pl.sparsity_path` shows the errors."
         )
         warn(msg)
 
