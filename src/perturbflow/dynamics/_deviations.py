@@ -93,8 +93,7 @@ def deviations(
     n, d = residual.shape
     times, states = np.concatenate([time, later]), np.concatenate([latent, latent_later])
     apart = np.abs(times[:, None] - times[None, :n])
-    square = (states**2).sum(axis=1)
-    distance = np.maximum(square[:, None] + square[None, :n] - 2 * states @ states[:n].T, 0.0)
+    distance = ((states[:, None] - states[None, :n]) ** 2).sum(axis=2)
     distance /= max(latent.var(axis=0).sum(), 1e-12)
     relative = residual / np.sqrt(unit)
     products = relative @ relative.T
