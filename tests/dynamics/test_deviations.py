@@ -34,6 +34,16 @@ def test_noise_is_not_repeated():
     assert (found**2).mean() < 0.3
 
 
+def test_what_moves_at_another_state_follows_the_autocorrelation():
+    state = np.column_stack([TIME, -TIME])  # never recurs
+    residual = np.cos(TIME)[:, None] * np.ones(5)
+    arguments = (residual[NOW], TIME[NOW], state[NOW], TIME[LATER], state[LATER], np.ones(5))
+    follows, fades = deviations(*arguments, correlation=np.cos), deviations(*arguments)
+    errors = [np.abs(found.mean - residual[LATER])[:8].mean() for found in (follows, fades)]  # half a period
+    assert errors[0] < 0.5 * errors[1]
+    assert follows.evidence > fades.evidence
+
+
 def test_units_of_genes_do_not_matter():
     residual = np.column_stack([np.cos(TIME), np.sin(TIME)])
     unit = np.array([1.0, 1e4])
