@@ -35,9 +35,10 @@ def test_noise_is_not_repeated():
 
 
 def test_what_moves_at_another_state_follows_the_autocorrelation():
-    state = np.column_stack([TIME, -TIME])  # never recurs
-    residual = np.cos(TIME)[:, None] * np.ones(5)
-    arguments = (residual[NOW], TIME[NOW], state[NOW], TIME[LATER], state[LATER], np.ones(5))
+    rng = np.random.default_rng(0)
+    state = rng.normal(size=(50, 6))  # never recurs
+    residual = np.cos(TIME[:, None] + rng.uniform(0, 2 * np.pi, 20)) + rng.normal(0, 0.1, (50, 20))
+    arguments = (residual[NOW], TIME[NOW], state[NOW], TIME[LATER], state[LATER], np.ones(20))
     follows, fades = deviations(*arguments, correlation=np.cos), deviations(*arguments)
     errors = [np.abs(found.mean - residual[LATER])[:8].mean() for found in (follows, fades)]  # half a period
     assert errors[0] < 0.5 * errors[1]
