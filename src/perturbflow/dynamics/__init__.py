@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perturbflow.dynamics._deviations import Deviation, deviations
 from perturbflow.dynamics._direct_correlations import mean_rate_correlations as mean_rate_correlations
 from perturbflow.dynamics._elimination import Elimination, eliminate
 from perturbflow.dynamics._field import ACTIVATIONS as ACTIVATIONS
@@ -14,6 +15,7 @@ from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._gates import expected_gates as expected_gates
 from perturbflow.dynamics._gates import open_probability as open_probability
 from perturbflow.dynamics._gates import sample_gates as sample_gates
+from perturbflow.dynamics._guard import Guard
 from perturbflow.dynamics._integrate import rk4_step as rk4_step
 from perturbflow.dynamics._integrate import solve_rk4 as solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
@@ -23,6 +25,7 @@ from perturbflow.dynamics._lyapunov import lyapunov_residual as lyapunov_residua
 from perturbflow.dynamics._mean_rates import mean_rate_path as mean_rate_path
 from perturbflow.dynamics._mean_rates import total_effect_probability as total_effect_probability
 from perturbflow.dynamics._movement import Movement as Movement
+from perturbflow.dynamics._observed_forecast import Observed, ObservedForecasts
 from perturbflow.dynamics._paths import path_product as path_product
 from perturbflow.dynamics._paths import path_weights as path_weights
 from perturbflow.dynamics._penalties import SPARSITIES
@@ -43,12 +46,16 @@ from perturbflow.dynamics._trajectory import Trajectory
 
 __all__ = [
     "SPARSITIES",
+    "Deviation",
     "DynamicsSettings",
     "DynamicsTrainer",
     "Elimination",
     "FieldConfig",
     "FittedDynamics",
+    "Guard",
     "MeanJacobian",
+    "Observed",
+    "ObservedForecasts",
     "Smoothed",
     "Snapshot",
     "SnapshotEvidence",
@@ -56,6 +63,7 @@ __all__ = [
     "StandingDynamics",
     "Trajectory",
     "VectorField",
+    "deviations",
     "edge_stability",
     "eliminate",
     "fit_standing",

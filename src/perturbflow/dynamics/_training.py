@@ -21,9 +21,10 @@ from perturbflow.dynamics._jacobian import mean_jacobian
 from perturbflow.dynamics._match import match, matching_error
 from perturbflow.dynamics._movement import rest
 from perturbflow.dynamics._penalties import SPARSITIES
-from perturbflow.dynamics._polish import shoot, solve
+from perturbflow.dynamics._polish import UNUSABLE, UNUSABLE_ATTRACTED, shoot, solve
 from perturbflow.dynamics._problem import Problem, start_from_data
 from perturbflow.dynamics._progress import Unfinished, restore, state_of, states_of
+from perturbflow.dynamics._returns import with_returns
 from perturbflow.dynamics._settings import DynamicsSettings
 from perturbflow.dynamics._shooting import make_segments
 from perturbflow.dynamics._sparsity import Sparsity
@@ -107,11 +108,9 @@ class DynamicsTrainer:
         self.whole = Problem.of(self.moving, order=config.order, window=settings.window)
         self.field = build_field(config, seed=settings.seed)
         self.sparsity = self._sparsity(self.field)
-        self.path = StrengthPath()
-        self.chosen = 0
+        self.path, self.chosen, self.n_done = StrengthPath(), 0, 0
         self.threshold: float | None = None
         self.evidence = torch.zeros(0, 0)
-        self.n_done = 0
         self.start = make_segments(self.whole, order=config.order).start
         self.history: dict[str, list] = {"stage": [], "step": [], "loss": []}
         self.interrupted = False
@@ -301,6 +300,7 @@ class DynamicsTrainer:
                 make_segments(self.whole, order=self.config.order),
                 start=self.start,
                 n_steps=self.settings.solving_steps,
+                unusable=UNUSABLE_ATTRACTED if self.settings.displacement > 0 else UNUSABLE,
                 on_step=self._recorder("solving"),
             )
         self._note("solving", genes)
@@ -345,7 +345,7 @@ class DynamicsTrainer:
         genes = match(
             self.field,
             self.sparsity,
-            problem.chunks,
+            with_returns(problem, self.settings, self.config).chunks,
             strength=strength,
             n_steps=n_steps,
             learning_rate=learning_rate,
@@ -364,7 +364,7 @@ class DynamicsTrainer:
         assert isinstance(self.field, TargetField)
         settings = self.settings
         backward = Backward(
-            train.chunks,
+            with_returns(train, self.settings, self.config).chunks,
             None if valid is None else valid.chunks,
             n_steps=settings.elimination_steps,
             learning_rate=settings.learning_rate,

@@ -1,0 +1,226 @@
+"""Where along the solutions of a fit a new trajectory is, and how fast it follows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Array = NDArray[np.float64]
+
+COMPONENTS = 8
+SHIFTS = 0.4  # step of the first search along solutions, in units of time
+TEMPOS = np.exp(np.linspace(-0.6, 0.6, 13))
+TEMPO_SPREAD = 0.1
+FREEDOM = 3.0  # of the t distributions of tempos and offsets: few degrees, so that outliers are not excluded
+CORRELATED = 1.0  # units of time over which errors are about the same
+MEMORY = 8.0  # units of time after which an observation counts less
+KEPT = 12  # candidates that are refined
+ROUNDS = 6
+FEWEST_TIMES = 3  # of which a tempo can be told
+OTHER_TEMPO = 0.1  # difference of logarithms of tempos
+APART = 0.5  # units of time between candidates that count as two
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place along a solution.
+
+    Attributes
+    ----------
+    solution
+        Number of the solution.
+    shift
+        Time along it at the first observed time, in units of time.
+    tempo
+        How fast it is followed, 1 for as fast as in the fit.
+    score
+        Logarithm of the likelihood, up to a constant.
+    """
+
+    solution: int
+    shift: float
+    tempo: float
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far trajectories are from solutions that they were placed along.
+
+    Attributes
+    ----------
+    noise
+        Mean square of what is left apart from offsets (d,), scaled.
+    offset
+        Variance of the offsets (d,).
+    tempo
+        Spread of the logarithms of the tempos.
+    """
+
+    noise: Array
+    offset: Array
+    tempo: float = TEMPO_SPREAD
+
+
+class Solutions:
+    """Solutions of a fit on a dense grid, along which trajectories are placed.
+
+    Parameters
+    ----------
+    levels
+        Scaled levels (K, n, d).
+    step
+        Step of the grid, in units of time.
+    span
+        Time along each up to which others may begin (K,).
+    spread
+        How far trajectories are from solutions.
+    """
+
+    def __init__(self, levels: Array, step: float, span: Array, spread: Spread) -> None:
+        self.levels, self.step, self.span, self.spread = levels, step, span, spread
+        unit = np.sqrt(spread.noise)
+        some = (levels[:, :: max(1, round(SHIFTS / step))] / unit).reshape(-1, levels.shape[2])
+        basis = np.linalg.svd(some - some.mean(axis=0), full_matrices=False)[2][:COMPONENTS].T
+        self.basis = basis / unit[:, None]
+        self.offset = (basis**2 * (spread.offset / spread.noise)[:, None]).sum(axis=0)
+        grid = step * np.arange(levels.shape[1])
+        self.curves = [CubicSpline(grid, one) for one in levels]
+        self.projected = [CubicSpline(grid, one @ self.basis) for one in levels]
+        self.mean = levels.mean(axis=(0, 1))
+        self.autocorrelation = self._autocorrelation()
+
+    def _autocorrelation(self) -> Array:
+        """Return how levels correlate along solutions over the observed spans, by lag (L,), a mean over genes."""
+        n = max(2, round(float(np.median(self.span)) / self.step))
+        levels = self.levels[:, :n]
+        spread = levels.std(axis=(0, 1))
+        moving = (levels - levels.mean(axis=1, keepdims=True))[..., spread > 0] / spread[spread > 0]
+        power = np.abs(np.fft.rfft(moving, n=2 * n, axis=1)) ** 2
+        found = np.fft.irfft(power.sum(axis=(0, 2)), n=2 * n)[:n]
+        return found / found[0] if found[0] > 0 else np.ones(1)
+
+    def correlation(self, lag: Array) -> Array:
+        """Return the autocorrelation of solutions at lags, in units of time; 0 beyond the observed span."""
+        return np.interp(np.abs(lag), self.step * np.arange(len(self.autocorrelation)), self.autocorrelation, right=0.0)
+
+    def at(self, place: Place, time: Array) -> Array:
+        """Return scaled levels (n, d) of the solution at a place, at times since the first observed one."""
+        return self.curves[place.solution](place.shift + place.tempo * time)
+
+    def latent(self, place: Place, time: Array) -> Array:
+        """Return the leading components (n, p) of :meth:`at`."""
+        return self.projected[place.solution](place.shift + place.tempo * time)
+
+    def places(self, time: Array, levels: Array, *, allowed: Array | None = None, n: int = 6) -> list[Place]:
+        """Return the most likely places of a trajectory.
+
+        The likelihood has an offset of the trajectory and a tempo, both of t distributions, and otherwise noise whose size
+        is that of the best fit. A search over shifts and tempos is refined by Gauss-Newton steps.
+
+        Parameters
+        ----------
+        time
+            Observed times (n,) since the first, in units of time.
+        levels
+            Scaled levels (n, d) then.
+        allowed
+            Which solutions may be chosen (K,); all by default.
+        n
+            Largest number of places.
+
+        Returns
+        -------
+        The places, at least half a unit of time apart or along other solutions, the most likely first; then half as many
+        of other tempos, in case that the rest of the evidence is for them.
+        """
+        observed = levels @ self.basis
+        found: list[Place] = []
+        for k in np.flatnonzero(np.ones(len(self.span), dtype=bool) if allowed is None else allowed):
+            found += self._search(int(k), time, observed)
+        found = sorted(found, key=_unlikely)
+        if len(time) < FEWEST_TIMES:
+            return list(_apart(found))[:n]
+        fastest = {place.tempo: place for place in reversed(found)}  # the best of every tempo
+        some = [*found[:KEPT], *(place for place in fastest.values() if place not in found[:KEPT])]
+        found = list(_apart(sorted((self._refined(place, time, observed) for place in some), key=_unlikely)))
+        others = [place for place in found[n:] if abs(np.log(place.tempo / found[0].tempo)) > OTHER_TEMPO]
+        return found[:n] + others[: n // 2]
+
+    def _search(self, k: int, time: Array, observed: Array) -> list[Place]:
+        """Return the best places along a solution, one for every tempo."""
+        shifts = np.arange(0.0, max(self.span[k], SHIFTS), SHIFTS)
+        found = []
+        for tempo in TEMPOS if len(time) >= FEWEST_TIMES else [1.0]:
+            residual = observed - self.projected[k](shifts[:, None] + tempo * time)
+            scores = self._score(residual, time, float(tempo))
+            found += [Place(k, float(shifts[at]), float(tempo), float(scores[at])) for at in np.argsort(-scores)[:2]]
+        return found
+
+    def _score(self, residual: Array, time: Array, tempo: float) -> Array:
+        """Return the logarithm of the likelihood of residuals (..., n, p), without constants."""
+        if len(time) < FEWEST_TIMES:
+            return -0.5 * (residual**2 / (1 + self.offset)).sum(axis=-1).mean(axis=-1)
+        n, recent = _independent(time), _recent(time)
+        offset = np.einsum("n,...np->...p", recent, residual)
+        size = np.einsum("n,...np->...", recent, (residual - offset[..., None, :]) ** 2) / residual.shape[-1]
+        score = -0.5 * n * residual.shape[-1] * np.log(size + 1e-9)
+        score -= (FREEDOM + 1) / 2 * np.log1p(offset**2 / (FREEDOM * (self.offset + 1 / n))).sum(axis=-1)
+        return score - (FREEDOM + 1) / 2 * np.log1p((np.log(tempo) / self.spread.tempo) ** 2 / FREEDOM)
+
+    def _refined(self, place: Place, time: Array, observed: Array) -> Place:
+        """Return the place after Gauss-Newton steps of shift and tempo that make it more likely."""
+        curve, recent = self.projected[place.solution], _recent(time)[:, None]
+        best = place
+        for _ in range(ROUNDS):
+            at = best.shift + best.tempo * time
+            residual, rate = observed - curve(at), curve(at, 1)
+            residual = residual - (recent * residual).sum(axis=0)
+            design = np.stack([rate, rate * (best.tempo * time)[:, None]], axis=-1)
+            design = design - (recent[..., None] * design).sum(axis=0)
+            information = np.einsum("n,npi,npj->ij", recent[:, 0], design, design)
+            towards = np.einsum("n,npi,np->i", recent[:, 0], design, residual)
+            # What the prior of tempos, a t distribution, says next to the data.
+            size, log = (recent * residual**2).sum() / residual.shape[1], np.log(best.tempo)
+            prior = size / _independent(time) * (FREEDOM + 1) / (FREEDOM * self.spread.tempo**2 + log**2)
+            information[1, 1] += prior
+            towards[1] -= prior * log
+            information += 1e-9 * np.trace(information) * np.eye(2) + 1e-12 * np.eye(2)
+            step = np.clip(np.linalg.solve(information, towards), [-SHIFTS, -0.1], [SHIFTS, 0.1])
+            shift, tempo = max(best.shift + step[0], 0.0), float(best.tempo * np.exp(step[1]))
+            score = float(self._score(observed - curve(shift + tempo * time), time, tempo))
+            if score <= best.score + 1e-3:
+                break
+            best = Place(place.solution, shift, tempo, score)
+        return best
+
+
+def _independent(time: Array) -> float:
+    """Return how many times would tell as much if their errors were independent."""
+    return max(1.0, (time[-1] - time[0]) / CORRELATED)
+
+
+def _recent(time: Array) -> Array:
+    """Return weights (n,) of observed times that sum to 1: the later, the more they tell of the phase to go on from."""
+    weight = np.exp((time - time[-1]) / MEMORY)
+    return weight / weight.sum()
+
+
+def _unlikely(place: Place) -> float:
+    return -place.score
+
+
+def _apart(places: list[Place]) -> Iterator[Place]:
+    """Go through the places that are not next to a better one along the same solution."""
+    taken: list[Place] = []
+    for place in places:
+        if all(place.solution != other.solution or abs(place.shift - other.shift) > APART for other in taken):
+            taken.append(place)
+            yield place

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+
+from perturbflow.dynamics import deviations
+
+TIME = np.arange(0.0, 20.0, 0.4)
+STATE = np.column_stack([np.cos(TIME), np.sin(TIME)])
+NOW, LATER = slice(0, 30), slice(30, 50)
+
+
+def predicted(residual):
+    return deviations(residual[NOW], TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER], np.ones(residual.shape[1]))
+
+
+def test_no_deviation_remains_none():
+    found = predicted(np.zeros((50, 3)))
+    np.testing.assert_array_equal(found.mean, 0)
+
+
+def test_an_offset_stays():
+    residual = np.tile([3.0, -1.0, 0.5], (50, 1)) + np.random.default_rng(0).normal(0, 0.1, (50, 3))
+    np.testing.assert_allclose(predicted(residual).mean, np.tile([3.0, -1.0, 0.5], (20, 1)), atol=0.25)
+
+
+def test_a_cycle_of_its_own_is_repeated_where_the_state_recurs():
+    residual = np.column_stack([np.cos(2 * TIME), np.sin(TIME) + 1])
+    np.testing.assert_allclose(predicted(residual).mean, residual[LATER], atol=0.2)
+
+
+def test_noise_is_not_repeated():
+    residual = np.random.default_rng(1).normal(0, 1, (50, 20))
+    found = predicted(residual).mean
+    assert (found**2).mean() < 0.3
+
+
+def test_what_moves_at_another_state_follows_the_autocorrelation():
+    rng = np.random.default_rng(0)
+    state = rng.normal(size=(50, 6))  # never recurs
+    residual = np.cos(TIME[:, None] + rng.uniform(0, 2 * np.pi, 20)) + rng.normal(0, 0.1, (50, 20))
+    arguments = (residual[NOW], TIME[NOW], state[NOW], TIME[LATER], state[LATER], np.ones(20))
+    follows, fades = deviations(*arguments, correlation=np.cos), deviations(*arguments)
+    errors = [np.abs(found.mean - residual[LATER])[:8].mean() for found in (follows, fades)]  # half a period
+    assert errors[0] < 0.5 * errors[1]
+    assert follows.evidence > fades.evidence
+
+
+def test_units_of_genes_do_not_matter():
+    residual = np.column_stack([np.cos(TIME), np.sin(TIME)])
+    unit = np.array([1.0, 1e4])
+    scaled = deviations(residual[NOW] * np.sqrt(unit), TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER], unit)
+    np.testing.assert_allclose(scaled.mean / np.sqrt(unit), predicted(residual).mean, rtol=1e-6, atol=1e-9)
