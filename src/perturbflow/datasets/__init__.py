@@ -7,6 +7,7 @@ from perturbflow.datasets._hematopoiesis import hematopoiesis
 from perturbflow.datasets._hill_network import hill_network
 from perturbflow.datasets._hill_system import HillNetwork
 from perturbflow.datasets._local import kang_ifnb, norman_mcfaline_subset
+from perturbflow.datasets._motion_capture import motion_capture
 from perturbflow.datasets._simulated_contexts import simulated_contexts
 from perturbflow.datasets._simulated_perturb_seq import simulated_perturb_seq
 from perturbflow.datasets._simulated_responders import simulated_responders
@@ -18,6 +19,7 @@ __all__ = [
     "hill_network",
     "kang_ifnb",
     "lorenz96",
+    "motion_capture",
     "norman_mcfaline_subset",
     "second_order_system",
     "simulated_contexts",
