@@ -1,7 +1,8 @@
 """Baselines: simple predictions that a model has to beat.
 
 Those of perturbed cells have the interface of the flow (:data:`BASELINES`), those of trajectories are functions of
-training trajectories and a test trajectory (:data:`TRAJECTORY_BASELINES`), those of networks return scores (d, d), row
+training trajectories and a test trajectory (:data:`TRAJECTORY_BASELINES`) or continue an evenly sampled series
+(:data:`CONTINUATIONS`), those of networks return scores (d, d), row
 regulates column.
 """
 
@@ -13,6 +14,15 @@ from typing import Any
 
 from perturbflow.baselines._additive_effect import AdditiveEffect
 from perturbflow.baselines._additive_hurdle import AdditiveHurdle, MovedControls
+from perturbflow.baselines._continuations import (
+    CONTINUATIONS,
+    Continuation,
+    constant_rate,
+    hold_last,
+    observed_mean,
+    repeat_cycle,
+    replay_analogue,
+)
 from perturbflow.baselines._control_cells import ControlCells
 from perturbflow.baselines._covariate_mean import CovariateMean
 from perturbflow.baselines._cross_context import CrossContextEffect
@@ -42,10 +52,12 @@ from perturbflow.baselines._trajectories import (
 
 __all__ = [
     "BASELINES",
+    "CONTINUATIONS",
     "FLOORS",
     "TRAJECTORY_BASELINES",
     "AdditiveEffect",
     "AdditiveHurdle",
+    "Continuation",
     "ControlCells",
     "CovariateMean",
     "CrossContextEffect",
@@ -55,16 +67,21 @@ __all__ = [
     "MovedControls",
     "Sampler",
     "TrajectoryBaseline",
+    "constant_rate",
     "correlation_graph",
     "degree_graph",
     "derivative_ridge_graph",
     "expression_level_graph",
+    "hold_last",
     "hold_start",
     "leave_one_out_smoother",
+    "observed_mean",
     "own_mean",
     "partial_correlation_graph",
     "predict_zero",
     "random_graph",
+    "repeat_cycle",
+    "replay_analogue",
     "training_curve",
     "training_mean",
 ]
