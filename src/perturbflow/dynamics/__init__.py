@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from perturbflow.dynamics._deviations import Deviation, deviations
 from perturbflow.dynamics._direct_correlations import mean_rate_correlations
 from perturbflow.dynamics._elimination import Elimination, eliminate
 from perturbflow.dynamics._field import ACTIVATIONS, DenseField, TargetField, VectorField, build_field
 from perturbflow.dynamics._field_config import FieldConfig
 from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
+from perturbflow.dynamics._guard import Guard
 from perturbflow.dynamics._integrate import rk4_step, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
 from perturbflow.dynamics._left_out_responses import left_out_responses
 from perturbflow.dynamics._lyapunov import lyapunov_path, lyapunov_residual
 from perturbflow.dynamics._mean_rates import mean_rate_path, total_effect_probability
 from perturbflow.dynamics._movement import Movement
+from perturbflow.dynamics._observed_forecast import Observed, ObservedForecasts
 from perturbflow.dynamics._paths import path_product, path_weights
 from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._problem import Problem, Units
@@ -32,13 +35,17 @@ __all__ = [
     "ACTIVATIONS",
     "SPARSITIES",
     "DenseField",
+    "Deviation",
     "DynamicsSettings",
     "DynamicsTrainer",
     "Elimination",
     "FieldConfig",
     "FittedDynamics",
+    "Guard",
     "MeanJacobian",
     "Movement",
+    "Observed",
+    "ObservedForecasts",
     "Problem",
     "Smoothed",
     "Snapshot",
@@ -50,6 +57,7 @@ __all__ = [
     "Units",
     "VectorField",
     "build_field",
+    "deviations",
     "edge_stability",
     "eliminate",
     "expected_gates",

@@ -30,6 +30,8 @@ class Chunks:
     ----------
     state
         States on the grid, scaled, shape (C, L, order * d).
+    goal
+        What changes are measured along, the states unless these are displaced, shape (C, L, order * d).
     step
         Steps of the grid, scaled; 0 after the end of a shorter piece, shape (C, L - 1).
     start, end
@@ -46,6 +48,7 @@ class Chunks:
     """
 
     state: Tensor
+    goal: Tensor
     step: Tensor
     start: Tensor
     end: Tensor
@@ -59,7 +62,7 @@ class Chunks:
 
     def pieces(self, chosen: Tensor) -> Self:
         """Return some of the pieces."""
-        per_piece = ("state", "step", "valid", "weight", "trajectory")
+        per_piece = ("state", "goal", "step", "valid", "weight", "trajectory")
         return replace(self, **{name: getattr(self, name)[chosen] for name in per_piece})
 
     def to(self, device: torch.device | str) -> Self:
@@ -115,18 +118,20 @@ def make_chunks(
     ends = np.minimum(starts + span, longest - 1)
     for grid, k in zip(grids, owners, strict=True):
         curve, n = curves[k], len(grid)
-        state = curve(grid) / scale
+        points = curve(grid) / scale
         if order == 2:
-            state = np.concatenate([state, curve.derivative(grid) * time_scale / scale], axis=1)
-        states.append(np.concatenate([state, np.repeat(state[-1:], longest - n, axis=0)]))
+            points = np.concatenate([points, curve.derivative(grid) * time_scale / scale], axis=1)
+        states.append(np.concatenate([points, np.repeat(points[-1:], longest - n, axis=0)]))
         steps.append(np.concatenate([np.diff(grid) / time_scale, np.zeros(longest - n)]))
         # A trajectory that is shorter than a window is one window.
         inside = ends < n
         inside[0] = True
         valid.append(inside)
         weight.append(~trajectories[k].clamped)
+    state = torch.tensor(np.stack(states), dtype=torch.float32)
     return Chunks(
-        state=torch.tensor(np.stack(states), dtype=torch.float32),
+        state=state,
+        goal=state,
         step=torch.tensor(np.stack(steps), dtype=torch.float32),
         start=torch.tensor(starts),
         end=torch.tensor(ends),
@@ -185,7 +190,7 @@ def mean_square_change(chunks: Chunks) -> Tensor:
 
 def _changes(chunks: Chunks, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Return changes per time of parts of the state over windows (C, W, K), and the durations of windows (C, W, 1)."""
-    level = chunks.state[..., columns]
+    level = chunks.goal[..., columns]
     time = torch.nn.functional.pad(chunks.step.cumsum(dim=1), (1, 0))
     duration = (time[:, chunks.end] - time[:, chunks.start]).clamp(min=1e-12)[..., None]
     return (level[:, chunks.end] - level[:, chunks.start]) / duration, duration

@@ -32,6 +32,8 @@ class DynamicsSettings:
         Intervals between observations of a short solution.
     window
         Length of the windows of integral matching, a share of the number of observations.
+    displacement
+        Spread of the displaced copies of the curves from which solutions are taught to come back; 0 for none.
     seed
         Seed of everything random.
 
@@ -56,4 +58,5 @@ class DynamicsSettings:
     learning_rate: float = 0.01
     segment: int = 5
     window: float = 1 / 6
+    displacement: float = 0.0
     seed: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from perturbflow.dynamics._penalties import SPARSITIES
 from perturbflow.dynamics._polish import shoot, solve
 from perturbflow.dynamics._problem import Problem, start_from_data
 from perturbflow.dynamics._progress import Unfinished, restore, state_of, states_of
+from perturbflow.dynamics._returns import with_returns
 from perturbflow.dynamics._settings import DynamicsSettings
 from perturbflow.dynamics._shooting import make_segments
 from perturbflow.dynamics._sparsity import Sparsity
@@ -217,6 +219,7 @@ class DynamicsTrainer:
         settings = self.settings
         strengths = settings.strengths if settings.strength is None else (settings.strength,)
         train, valid, _ = hold_out(self.moving, order=self.config.order, seed=settings.seed, window=settings.window)
+        train = self._with_returns(train)
         if not self.path.strengths:
             start_from_data(self.field, self.whole.chunks)
         for k, strength in list(enumerate(strengths))[len(self.path.strengths) :]:
@@ -261,7 +264,7 @@ class DynamicsTrainer:
         if isinstance(self.sparsity, GroupLasso) and not self._eliminates:
             self.sparsity.adapt(self.field)
         self._match(
-            self.whole,
+            self._with_returns(self.whole),
             self.strength,
             n_steps=self.settings.matching_steps // 2,
             learning_rate=self.settings.learning_rate,
@@ -272,7 +275,7 @@ class DynamicsTrainer:
     def eliminate(self) -> None:
         """Fix the support: by elimination, or as the penalty left it."""
         if self._eliminates:
-            elimination = self._eliminate(self.whole, None)
+            elimination = self._eliminate(self._with_returns(self.whole), None)
             self.evidence = elimination.evidence
             field = elimination.field(USUAL_THRESHOLD if self.threshold is None else self.threshold)
             self.field.load_state_dict(field.state_dict())
@@ -354,6 +357,13 @@ class DynamicsTrainer:
             on_step=self._recorder(stage),
         )
         self._note(stage, genes)
+
+    def _with_returns(self, problem: Problem) -> Problem:
+        """Return the problem with displaced copies of its pieces, the same ones whenever it is asked for."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        displacement, order = self.settings.displacement, self.config.order
+        chunks = with_returns(problem.chunks, displacement=displacement, order=order, generator=generator)
+        return replace(problem, chunks=chunks)
 
     def _note(self, stage: str, genes: list[int]) -> None:
         """Note genes whose errors became infinite or NaN."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import pandas as pd
 from perturbflow._checks import check_between, listing
 from perturbflow._warnings import warn
 from perturbflow.screen._named_arrays import chosen
+from perturbflow.trajectories._fields import trajectories_of
+from perturbflow.trajectories._observed import observed_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +35,85 @@ def check_until(until: float | None, *, first: float, last: float) -> float:
         msg = f"Expected `until` to be after the first observed time {first:g}, found {until!r}."
         raise ValueError(msg)
     return float(until)
+
+
+def fitted_solutions(stored: StoredDynamics, *, until: float | None, n_times: int) -> dict[str, Any]:
+    """Return the solutions of the trajectories of the fit, from the starts that were learned with it, as an entry."""
+    model = stored.model
+    time = _grid(stored, until, n_times)
+    values = np.full((len(model.names), n_times, len(stored.genes)), np.nan, dtype=np.float32)
+    for begin in np.unique(model.span[:, 0]):
+        rows, late = model.span[:, 0] == begin, time >= begin
+        grid = np.concatenate([[begin], time[late]])
+        solved = model.solve(model.start[rows], grid, clamped=model.clamped[rows])
+        values[np.ix_(rows, late)] = solved[:, 1:]
+    return _entry(stored, time, list(model.names), values, model.span[:, 1])
+
+
+def new_solutions(
+    adata: AnnData,
+    stored: StoredDynamics,
+    start: ArrayLike,
+    start_names: Sequence[str] | None,
+    *,
+    until: float | None,
+    n_times: int,
+) -> dict[str, Any]:
+    """Return the solutions from new starts, as an entry."""
+    time = _grid(stored, until, n_times)
+    levels, names = new_starts(adata, stored, start, start_names)
+    values = stored.model.solve(stored.model.state(levels), time).astype(np.float32)
+    return _entry(stored, time, names, values, np.full(len(names), time[0]))
+
+
+def observed_solutions(
+    adata: AnnData, stored: StoredDynamics, observed: AnnData, *, until: float | None, n_times: int
+) -> dict[str, Any]:
+    """Return forecasts of new trajectories of which a part was observed, as an entry."""
+    from perturbflow.dynamics import ObservedForecasts  # here, because it loads torch
+
+    new = observed_of(observed, stored.fields, stored.genes)
+    first, last = min(each.time[0] for each in new), max(each.time[-1] for each in new)
+    fitted = {run.name: run for run in trajectories_of(adata[:, stored.genes], replace(stored.fields, has_prior=False))}
+    missing = [name for name in stored.model.names if name not in fitted]
+    if missing:
+        msg = (
+            f"Expected the cells of the {len(stored.model.names)} trajectories of the fit in `adata`, found {len(missing)} "
+            f"missing: {listing(missing)}. Pass the cells of the fit, and new ones in `observed`."
+        )
+        raise ValueError(msg)
+    span = stored.model.span
+    longest = max(last - first, float((span[:, 1] - span[:, 0]).max()))
+    end = check_until(until, first=first, last=max(last, first + longest))
+    time = np.linspace(first, end, n_times)
+    duration = max(end - each.time[0] for each in new)
+    forecasts = ObservedForecasts(stored.model, [fitted[name] for name in stored.model.names], duration=duration)
+    values = np.full((len(new), n_times, len(stored.genes)), np.nan, dtype=np.float32)
+    for row, each in zip(values, new, strict=True):
+        late = time >= each.time[0]
+        row[late] = forecasts.forecast(each, time[late])
+    until_then = np.array([each.time[-1] for each in new])
+    return _entry(stored, time, [each.name for each in new], values, until_then)
+
+
+def _grid(stored: StoredDynamics, until: float | None, n_times: int) -> NDArray[np.float64]:
+    """Return evenly spaced times from the first observed one of the fit on."""
+    span = stored.model.span
+    first, last = float(span[:, 0].min()), float(span[:, 1].max())
+    return np.linspace(first, check_until(until, first=first, last=last), n_times)
+
+
+def _entry(
+    stored: StoredDynamics, time: NDArray, names: Sequence[str], values: NDArray, observed_until: NDArray
+) -> dict[str, Any]:
+    """Return a forecast as it is stored."""
+    return {
+        "time": time,
+        "genes": np.array(stored.genes, dtype=object),
+        "trajectories": np.array(names, dtype=object),
+        "values": values,
+        "observed_until": observed_until,
+    }
 
 
 def warn_without_effect(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from perturbflow._checks import check_whole_number
 from perturbflow.predict._dynamics_store import read_dynamics
-from perturbflow.predict._solutions import check_until, new_starts
+from perturbflow.predict._solutions import fitted_solutions, new_solutions, observed_solutions
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
@@ -29,12 +28,19 @@ def forecast(
     n_times: int = 100,
     start: ArrayLike | None = None,
     start_names: list[str] | None = None,
+    observed: AnnData | None = None,
     key: str = "dynamics",
     key_added: str = "forecast",
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Predict the levels of all genes along every trajectory and beyond, or from new initial cells.
+    r"""Predict the levels of all genes along every trajectory and beyond, from new initial cells, or on from observed ones.
+
+    Of new trajectories a first part may have been observed, at many times or at one (``observed``). Each is then placed
+    along the solutions of the fit: :math:`x(t) = z(s + \tau t) + g(t)`, with the place s and the tempo :math:`\tau` that
+    its observed part tells, and deviations g of which that part tells how large they are: a static offset, a readout of the
+    state z of its own, and what passes. The limits are the solution as it is, and a trajectory that repeats itself. How far
+    trajectories are from solutions, and how much their tempos differ, is measured on the trajectories of the fit.
 
     Parameters
     ----------
@@ -50,6 +56,9 @@ def forecast(
         fit, from the starts that were learned with it.
     start_names
         Names of the new starts; "start 0", "start 1", ... by default. Not used without ``start``.
+    observed
+        Cells of new trajectories, with the columns that were registered for the fit and the same genes in any order. The
+        cells of the fit have to be in ``adata`` then. Not with ``start``.
     key
         The dynamics in ``adata.uns``.
     key_added
@@ -65,14 +74,17 @@ def forecast(
 
     `adata.uns["forecast" | key_added]` : dict
         ``time`` (n,), ``trajectories`` (K,), ``values`` (K, n, d), ``genes`` (d,) and ``observed_until`` (K,), the time
-        after which a trajectory is a forecast. Values before the first observed time of a trajectory are NaN.
+        after which a trajectory is a forecast. With ``observed`` the trajectories are the new ones. Values before the first observed time of a trajectory are NaN.
 
     Raises
     ------
     KeyError
-        If there are no fitted dynamics.
+        If there are no fitted dynamics, or ``observed`` lacks a gene or a registered column.
+    TypeError
+        If ``observed`` is no AnnData.
     ValueError
-        If ``until`` is before the observed time begins, ``start`` has another number of genes or is not finite, or
+        If ``until`` is before the observed time begins, ``start`` has another number of genes or is not finite,
+        ``observed`` has no cells, ``adata`` lacks trajectories of the fit, both ``start`` and ``observed`` are given, or
         ``key_added`` names something else than an earlier forecast.
 
     Examples
@@ -84,28 +96,27 @@ def forecast(
     >>> pf.tl.forecast(adata, until=4.0, n_times=41)
     >>> adata.uns["forecast"]["values"].shape
     (6, 41, 5)
+
+    A trajectory of which the first five times are known:
+
+    >>> new = pf.datasets.hill_network(n_genes=5, n_trajectories=7, n_times=20)
+    >>> new = new[(new.obs["trajectory"] == "6") & (new.obs["time"] < 0.5)].copy()
+    >>> pf.tl.forecast(adata, observed=new, until=2.0, n_times=21)
+    >>> adata.uns["forecast"]["values"].shape, adata.uns["forecast"]["observed_until"].round(1).tolist()
+    ((1, 21, 5), [0.4])
     """
     check_key_added(adata, key_added, "forecast")
     check_whole_number(n_times, name="n_times", least=2)
     stored = read_dynamics(adata, key)
-    model = stored.model
-    first, last = float(model.span[:, 0].min()), float(model.span[:, 1].max())
-    end = check_until(until, first=first, last=last)
-    time = np.linspace(first, end, n_times)
-    entry: dict[str, Any] = {"time": time, "genes": np.array(stored.genes, dtype=object)}
-    if start is None:
-        values = np.full((len(model.names), n_times, len(stored.genes)), np.nan, dtype=np.float32)
-        for begin in np.unique(model.span[:, 0]):
-            rows, late = model.span[:, 0] == begin, time >= begin
-            grid = np.concatenate([[begin], time[late]])
-            solved = model.solve(model.start[rows], grid, clamped=model.clamped[rows])
-            values[np.ix_(rows, late)] = solved[:, 1:]
-        names, observed = list(model.names), model.span[:, 1]
+    if observed is not None:
+        if start is not None:
+            msg = "Expected `start` or `observed`, found both. Levels at the first time may be cells of `observed`."
+            raise ValueError(msg)
+        entry = observed_solutions(adata, stored, observed, until=until, n_times=n_times)
+    elif start is not None:
+        entry = new_solutions(adata, stored, start, start_names, until=until, n_times=n_times)
     else:
-        levels, names = new_starts(adata, stored, start, start_names)
-        values = model.solve(model.state(levels), time).astype(np.float32)
-        observed = np.full(len(names), first)
-    entry |= {"trajectories": np.array(names, dtype=object), "values": values, "observed_until": observed}
+        entry = fitted_solutions(stored, until=until, n_times=n_times)
     adata = writable(adata, copy=copy)
     adata.uns[key_added] = entry
     return adata if copy else None

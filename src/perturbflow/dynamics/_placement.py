@@ -1,0 +1,181 @@
+"""Where along the solutions of a fit a new trajectory is, and how fast it follows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Array = NDArray[np.float64]
+
+COMPONENTS = 8
+SHIFTS = 0.4  # step of the first search along solutions, in units of time
+TEMPOS = np.exp(np.linspace(-0.6, 0.6, 13))
+TEMPO_SPREAD = 0.1
+FREEDOM = 3.0  # of the t distributions of tempos and offsets: few degrees, so that outliers are not excluded
+CORRELATED = 1.0  # units of time over which errors are about the same
+KEPT = 12  # candidates that are refined
+ROUNDS = 6
+FEWEST_TIMES = 3  # of which a tempo can be told
+APART = 0.5  # units of time between candidates that count as two
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place along a solution.
+
+    Attributes
+    ----------
+    solution
+        Number of the solution.
+    shift
+        Time along it at the first observed time, in units of time.
+    tempo
+        How fast it is followed, 1 for as fast as in the fit.
+    score
+        Logarithm of the likelihood, up to a constant.
+    """
+
+    solution: int
+    shift: float
+    tempo: float
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far trajectories are from solutions that they were placed along.
+
+    Attributes
+    ----------
+    noise
+        Mean square of what is left apart from offsets (d,), scaled.
+    offset
+        Variance of the offsets (d,).
+    tempo
+        Spread of the logarithms of the tempos.
+    """
+
+    noise: Array
+    offset: Array
+    tempo: float = TEMPO_SPREAD
+
+
+class Solutions:
+    """Solutions of a fit on a dense grid, along which trajectories are placed.
+
+    Parameters
+    ----------
+    levels
+        Scaled levels (K, n, d).
+    step
+        Step of the grid, in units of time.
+    span
+        Time along each up to which others may begin (K,).
+    spread
+        How far trajectories are from solutions.
+    """
+
+    def __init__(self, levels: Array, step: float, span: Array, spread: Spread) -> None:
+        self.levels, self.step, self.span, self.spread = levels, step, span, spread
+        unit = np.sqrt(spread.noise)
+        some = (levels[:, :: max(1, round(SHIFTS / step))] / unit).reshape(-1, levels.shape[2])
+        basis = np.linalg.svd(some - some.mean(axis=0), full_matrices=False)[2][:COMPONENTS].T
+        self.basis = basis / unit[:, None]
+        self.offset = (basis**2 * (spread.offset / spread.noise)[:, None]).sum(axis=0)
+        grid = step * np.arange(levels.shape[1])
+        self.curves = [CubicSpline(grid, one) for one in levels]
+        self.projected = [CubicSpline(grid, one @ self.basis) for one in levels]
+        self.mean = levels.mean(axis=(0, 1))
+
+    def at(self, place: Place, time: Array) -> Array:
+        """Return scaled levels (n, d) of the solution at a place, at times since the first observed one."""
+        return self.curves[place.solution](place.shift + place.tempo * time)
+
+    def latent(self, place: Place, time: Array) -> Array:
+        """Return the leading components (n, p) of :meth:`at`."""
+        return self.projected[place.solution](place.shift + place.tempo * time)
+
+    def places(self, time: Array, levels: Array, *, allowed: Array | None = None, n: int = 6) -> list[Place]:
+        """Return the most likely places of a trajectory.
+
+        The likelihood has an offset of the trajectory and a tempo, both of t distributions, and otherwise noise whose size
+        is that of the best fit. A search over shifts and tempos is refined by Gauss-Newton steps.
+
+        Parameters
+        ----------
+        time
+            Observed times (n,) since the first, in units of time.
+        levels
+            Scaled levels (n, d) then.
+        allowed
+            Which solutions may be chosen (K,); all by default.
+        n
+            Largest number of places.
+
+        Returns
+        -------
+        The places, at least half a unit of time apart or along other solutions, the most likely first.
+        """
+        observed = levels @ self.basis
+        found: list[Place] = []
+        for k in np.flatnonzero(np.ones(len(self.span), dtype=bool) if allowed is None else allowed):
+            found += self._search(int(k), time, observed)
+        found = sorted(found, key=lambda place: -place.score)[:KEPT]
+        if len(time) >= FEWEST_TIMES:
+            found = sorted((self._refined(place, time, observed) for place in found), key=lambda place: -place.score)
+        return list(_apart(found))[:n]
+
+    def _search(self, k: int, time: Array, observed: Array) -> list[Place]:
+        """Return the best places along a solution, one for every tempo."""
+        shifts = np.arange(0.0, max(self.span[k], SHIFTS), SHIFTS)
+        found = []
+        for tempo in TEMPOS if len(time) >= FEWEST_TIMES else [1.0]:
+            residual = observed - self.projected[k](shifts[:, None] + tempo * time)
+            scores = self._score(residual, time, float(tempo))
+            found += [Place(k, float(shifts[at]), float(tempo), float(scores[at])) for at in np.argsort(-scores)[:2]]
+        return found
+
+    def _score(self, residual: Array, time: Array, tempo: float) -> Array:
+        """Return the logarithm of the likelihood of residuals (..., n, p), without constants."""
+        n = max(1.0, (time[-1] - time[0]) / CORRELATED)
+        if len(time) < FEWEST_TIMES:
+            return -0.5 * (residual**2 / (1 + self.offset)).sum(axis=-1).mean(axis=-1)
+        offset = residual.mean(axis=-2)
+        size = ((residual - offset[..., None, :]) ** 2).mean(axis=(-2, -1))
+        score = -0.5 * n * residual.shape[-1] * np.log(size + 1e-9)
+        score -= (FREEDOM + 1) / 2 * np.log1p(offset**2 / (FREEDOM * (self.offset + 1 / n))).sum(axis=-1)
+        return score - (FREEDOM + 1) / 2 * np.log1p((np.log(tempo) / self.spread.tempo) ** 2 / FREEDOM)
+
+    def _refined(self, place: Place, time: Array, observed: Array) -> Place:
+        """Return the place after Gauss-Newton steps of shift and tempo that make it more likely."""
+        curve = self.projected[place.solution]
+        best = place
+        for _ in range(ROUNDS):
+            at = best.shift + best.tempo * time
+            residual, rate = observed - curve(at), curve(at, 1)
+            design = np.stack([rate, rate * (best.tempo * time)[:, None]], axis=-1)
+            design = (design - design.mean(axis=0)).reshape(-1, 2)
+            step = np.linalg.lstsq(design, (residual - residual.mean(axis=0)).ravel(), rcond=1e-6)[0]
+            step = np.clip(step, [-SHIFTS, -0.1], [SHIFTS, 0.1])
+            shift, tempo = max(best.shift + step[0], 0.0), best.tempo * np.exp(step[1])
+            score = float(self._score(observed - curve(shift + tempo * time), time, tempo))
+            if score <= best.score + 1e-3:
+                break
+            best = Place(place.solution, shift, tempo, score)
+        return best
+
+
+def _apart(places: list[Place]) -> Iterator[Place]:
+    """Go through the places that are not next to a better one along the same solution."""
+    taken: list[Place] = []
+    for place in places:
+        if all(place.solution != other.solution or abs(place.shift - other.shift) > APART for other in taken):
+            taken.append(place)
+            yield place
