@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from _motion_protocol import Forecast, Motion, Task, errors_of, scores
@@ -68,13 +68,22 @@ class GaitCycle:
         return best
 
     def forecast(
-        self, observed: FloatArray, n_frames: int, *, tempos: tuple[float, float] = NEAR_TEMPO, offset: bool = False
+        self,
+        observed: FloatArray,
+        n_frames: int,
+        *,
+        tempos: tuple[float, float] = NEAR_TEMPO,
+        offset: Literal["none", "afterwards", "together"] = "none",
     ) -> FloatArray:
-        """Continue from the phase and tempo of the observed frames, of one frame at the mean tempo."""
+        """Continue from the phase and tempo of the observed frames, of one frame at the mean tempo.
+
+        The mean difference of the observed frames from the cycle is added, if asked: once the cycle is placed, or with the
+        cycle placed so that it is smallest about this mean.
+        """
         periods = np.array([self.period]) if len(observed) == 1 else self._periods(tempos)
-        phase, period = self.place(observed, periods)
+        phase, period = self.place(observed, periods, with_offset=offset == "together")
         cycle = self.at(phase + np.arange(len(observed) + n_frames) / period)
-        shift = (observed - cycle[: len(observed)]).mean(axis=0) if offset else 0.0
+        shift = (observed - cycle[: len(observed)]).mean(axis=0) if offset != "none" else 0.0
         return cycle[len(observed) :] + shift
 
     def fitted_to(self, target: FloatArray) -> FloatArray:
@@ -195,8 +204,8 @@ def nulls(motion: Motion, task: Task) -> dict[str, Forecast]:
         "own mean": continued(observed_mean),
         "own cycle repeated": continued(repeat_cycle),
         "own cycle repeated, 5 frames compared": continued(repeat_cycle, overlap=5),
-        "mean gait cycle + own offset": partial(cycle.forecast, offset=True),
-        "mean gait cycle + own offset, any tempo": partial(cycle.forecast, offset=True, tempos=ANY_TEMPO),
+        "mean gait cycle + own offset": partial(cycle.forecast, offset="afterwards"),
+        "mean gait cycle with own offset, any tempo": partial(cycle.forecast, offset="together", tempos=ANY_TEMPO),
         "linear, 1st order, own deviations": best_recursion(motion, task, order=1, deviations=True),
         "linear, 2nd order, own deviations": best_recursion(motion, task, order=2, deviations=True),
     }

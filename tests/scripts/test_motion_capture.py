@@ -116,7 +116,7 @@ def test_null_models_of_known_cycles(protocol, null_models, motion):
     assert found["mean gait cycle, aligned"]["test_subject"] == pytest.approx(
         4 / motion.scale**2, rel=0.2
     )  # the offset
-    assert found["mean gait cycle + own offset, any tempo"]["test_activity"] < 0.05
+    assert found["mean gait cycle with own offset, any tempo"]["test_activity"] < 0.05
     assert found["own cycle repeated"]["test_trial"] < 1e-9
     assert found["own cycle repeated"]["test_activity"] == found["hold last frame"]["test_activity"]  # too short
     assert found["linear, 2nd order"]["test_trial"] < 1e-3

@@ -14,10 +14,12 @@ from scipy import sparse
 from perturbflow._checks import check_key, check_one_of, check_whole_number
 from perturbflow.pl._drawing import DARK, PALETTE
 from perturbflow.pl._dynamics_results import as_list, positions_of
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.figure import Figure
+    from mudata import MuData
 
 View = Literal["side", "front", "3d"]
 VIEWS: tuple[View, ...] = get_args(View)
@@ -36,8 +38,9 @@ _PLANES: Mapping[str, NDArray[np.float64]] = {  # from x, y and z to what is dra
 }
 
 
+@takes_modality
 def skeleton(
-    adata: AnnData,
+    adata: AnnData | MuData,
     sequence: str,
     *,
     layers: str | Sequence[str] = (),
@@ -45,6 +48,7 @@ def skeleton(
     view: View = "side",
     sequence_key: str = "sequence",
     time_key: str = "time",
+    modality: str | None = None,
     show: bool | None = None,
 ) -> Figure:
     """Draw poses of one sequence along time, one row for the observed ones and one for each layer.
@@ -68,6 +72,8 @@ def skeleton(
         "side": from the side, ahead to the right; "front": as one faces the person; "3d": from a height, ahead and to the left.
     sequence_key, time_key
         Columns of ``obs`` with the sequence and the time of each frame.
+    modality
+        Modality of a MuData that is meant.
     show
         Show the figure.
 
