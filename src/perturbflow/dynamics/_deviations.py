@@ -14,8 +14,8 @@ Array = NDArray[np.float64]
 OFFSETS = (0.1, 1.0, 10.0)
 READOUTS = (0.0, 0.1, 1.0, 10.0)
 LENGTHS = (0.25, 0.5)
-PASSING = (0.0, 0.1, 1.0)
-DURATIONS = (1.0, 4.0)
+PASSING = (0.0, 0.1, 1.0, 10.0)
+DURATIONS = (1.0, 4.0, 16.0)
 NOISE = 0.1
 START = (1, 2, 1, 1, 0)
 
@@ -46,16 +46,23 @@ class Deviation:
 
 
 def deviations(
-    residual: Array, time: Array, latent: Array, later: Array, latent_later: Array, unit: Array
+    residual: Array,
+    time: Array,
+    latent: Array,
+    later: Array,
+    latent_later: Array,
+    unit: Array,
+    *,
+    correlation: Callable[[Array], Array] = np.ones_like,
 ) -> Deviation:
     r"""Predict how a trajectory will deviate from a solution by how it has deviated so far.
 
     The deviations of every gene are a Gaussian process along time t and the state z of the solution, of covariance
 
-    .. math:: v\,\bigl(a + b\,e^{-|z - z'|^2 / 2\ell^2} + c\,e^{-|t - t'| / w} + e\,[t = t']\bigr),
+    .. math:: v\,\bigl(a + b\,e^{-|z - z'|^2 / 2\ell^2} + c\,\rho(t - t')\,e^{-|t - t'| / w} + e\,[t = t']\bigr),
 
     with a static offset, a readout of the state that differs from that of the fit, so that where solutions recur the
-    deviations do, what passes, and noise. The variances a, b, c and lengths are those of a small grid that make what was
+    deviations do, what passes, moving as solutions do, of which :math:`\rho` is the autocorrelation, and noise. The variances a, b, c and lengths are those of a small grid that make what was
     observed most likely, over all genes; the limits are no deviation, an offset, and a trajectory that repeats itself.
 
     Parameters
@@ -68,6 +75,8 @@ def deviations(
         States of the solution then (n, p) and (m, p).
     unit
         Variance that deviations of each gene are relative to, v (d,).
+    correlation
+        Autocorrelation of solutions as a function of lags; 1 by default.
 
     Returns
     -------
@@ -94,7 +103,8 @@ def deviations(
     relative = residual / np.sqrt(unit)
     products = relative @ relative.T
     same = [np.exp(-distance / (2 * length**2)) for length in LENGTHS]
-    close = [np.exp(-apart / duration) for duration in DURATIONS]
+    moving = correlation(apart)
+    close = [moving * np.exp(-apart / duration) for duration in DURATIONS]
 
     def covariance(at: Choice) -> Array:
         offset, readout, length, passing, duration = at

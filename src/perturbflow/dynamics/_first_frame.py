@@ -82,7 +82,7 @@ class Neighbours:
         """Return levels (n, d) at times since the one at which scaled levels (d,) were observed.
 
         What the levels differ from those of the mean solution stays, as far as such differences are offsets of whole
-        trajectories, and is forgotten otherwise. How much larger than usual they are is told by all genes together.
+        trajectories in the fit, and is forgotten otherwise.
 
         Parameters
         ----------
@@ -101,9 +101,7 @@ class Neighbours:
         every = np.append(0.0, time)
         mean = sum(weight[i] * solutions.curves[self.owner[i]](self.shift[i] + every) for i in at) / weight[at].sum()
         residual = levels - mean[0]
-        total = spread.offset + spread.noise
-        excess = max(float((residual**2 / total).mean()), 1.0)
-        return mean[1:] + residual * (1 - spread.noise / (excess * total))
+        return mean[1:] + residual * spread.offset / (spread.offset + spread.noise)
 
 
 def _kernel(square: Array, bandwidth: float) -> Array:

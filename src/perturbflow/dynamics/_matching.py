@@ -19,6 +19,7 @@ from perturbflow.dynamics._trajectory import Trajectory
 FINE_POINTS = 60  # of a trajectory, at least
 CHUNK_POINTS = 120  # at most; longer trajectories are cut, so that a step has bounded memory
 CHUNKS_A_STEP = 24
+PER_PIECE = ("state", "goal", "step", "valid", "weight", "trajectory")
 SMALLEST_ERROR = 1e-4  # relative; what a square-root loss takes for perfect
 
 
@@ -62,8 +63,7 @@ class Chunks:
 
     def pieces(self, chosen: Tensor) -> Self:
         """Return some of the pieces."""
-        per_piece = ("state", "goal", "step", "valid", "weight", "trajectory")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in per_piece})
+        return replace(self, **{name: getattr(self, name)[chosen] for name in PER_PIECE})
 
     def to(self, device: torch.device | str) -> Self:
         """Return the chunks on a device."""
@@ -140,6 +140,11 @@ def make_chunks(
         trajectory=torch.tensor(owners),
         least_change=torch.zeros(order * len(scale)),
     )
+
+
+def together(parts: Sequence[Chunks]) -> Chunks:
+    """Return the pieces of several of the same grid, one after the other."""
+    return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in PER_PIECE})
 
 
 def relative_errors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from perturbflow.dynamics._shooting import MAX_STEP
 from perturbflow.dynamics._trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from perturbflow.dynamics._fitted import FittedDynamics
 
@@ -31,7 +32,7 @@ MOST_TIMES = 120  # observed times are averaged into this many bins at most
 AMPLITUDES = (0.0, 0.3, 0.6, 1.0)
 LEAST_NOISE = 0.05  # in variances
 LEAST_OFFSET = 0.02
-LEAST_TEMPO = 0.02
+LEAST_TEMPO = 0.1  # trajectories of other conditions may be slower or faster than those of the fit
 USUAL_NOISE = 0.2
 EVIDENCE_PER_GENE = 1.5  # difference of log evidence that counts: neither genes nor neighbouring times are independent
 
@@ -210,12 +211,18 @@ class ObservedForecasts:
         for place in solutions.places(now, levels):
             here, there = solutions.at(place, now), solutions.at(place, later)
             state, state_later = solutions.latent(place, now), solutions.latent(place, later)
+            moving = partial(_faster, solutions.correlation, place.tempo)
             for amplitude in AMPLITUDES:
                 at_rest = (1 - amplitude) * solutions.mean
                 residual = levels - amplitude * here - at_rest
-                found = deviations(residual, now, state, later, state_later, solutions.spread.noise)
+                found = deviations(residual, now, state, later, state_later, solutions.spread.noise, correlation=moving)
                 means.append(amplitude * there + at_rest + found.mean)
                 evidence.append(found.evidence)
         weight = np.array(evidence)
         weight = np.exp((weight - weight.max()) / (EVIDENCE_PER_GENE * levels.shape[1]))
         return np.tensordot(weight / weight.sum(), np.array(means), axes=1)
+
+
+def _faster(correlation: Callable[[Array], Array], tempo: float, lag: Array) -> Array:
+    """Return an autocorrelation of what goes at another tempo."""
+    return correlation(tempo * lag)

@@ -23,6 +23,7 @@ CORRELATED = 1.0  # units of time over which errors are about the same
 KEPT = 12  # candidates that are refined
 ROUNDS = 6
 FEWEST_TIMES = 3  # of which a tempo can be told
+OTHER_TEMPO = 0.1  # difference of logarithms of tempos
 APART = 0.5  # units of time between candidates that count as two
 
 
@@ -93,6 +94,21 @@ class Solutions:
         self.curves = [CubicSpline(grid, one) for one in levels]
         self.projected = [CubicSpline(grid, one @ self.basis) for one in levels]
         self.mean = levels.mean(axis=(0, 1))
+        self.autocorrelation = self._autocorrelation()
+
+    def _autocorrelation(self) -> Array:
+        """Return how levels correlate along solutions over the observed spans, by lag (L,), a mean over genes."""
+        n = max(2, round(float(np.median(self.span)) / self.step))
+        levels = self.levels[:, :n]
+        spread = levels.std(axis=(0, 1))
+        moving = (levels - levels.mean(axis=1, keepdims=True))[..., spread > 0] / spread[spread > 0]
+        power = np.abs(np.fft.rfft(moving, n=2 * n, axis=1)) ** 2
+        found = np.fft.irfft(power.sum(axis=(0, 2)), n=2 * n)[:n]
+        return found / found[0] if found[0] > 0 else np.ones(1)
+
+    def correlation(self, lag: Array) -> Array:
+        """Return the autocorrelation of solutions at lags, in units of time; 0 beyond the observed span."""
+        return np.interp(np.abs(lag), self.step * np.arange(len(self.autocorrelation)), self.autocorrelation, right=0.0)
 
     def at(self, place: Place, time: Array) -> Array:
         """Return scaled levels (n, d) of the solution at a place, at times since the first observed one."""
@@ -121,16 +137,21 @@ class Solutions:
 
         Returns
         -------
-        The places, at least half a unit of time apart or along other solutions, the most likely first.
+        The places, at least half a unit of time apart or along other solutions, the most likely first; then half as many
+        of other tempos, in case that the rest of the evidence is for them.
         """
         observed = levels @ self.basis
         found: list[Place] = []
         for k in np.flatnonzero(np.ones(len(self.span), dtype=bool) if allowed is None else allowed):
             found += self._search(int(k), time, observed)
-        found = sorted(found, key=lambda place: -place.score)[:KEPT]
-        if len(time) >= FEWEST_TIMES:
-            found = sorted((self._refined(place, time, observed) for place in found), key=lambda place: -place.score)
-        return list(_apart(found))[:n]
+        found = sorted(found, key=_unlikely)
+        if len(time) < FEWEST_TIMES:
+            return list(_apart(found))[:n]
+        fastest = {place.tempo: place for place in reversed(found)}  # the best of every tempo
+        some = [*found[:KEPT], *(place for place in fastest.values() if place not in found[:KEPT])]
+        found = list(_apart(sorted((self._refined(place, time, observed) for place in some), key=_unlikely)))
+        others = [place for place in found[n:] if abs(np.log(place.tempo / found[0].tempo)) > OTHER_TEMPO]
+        return found[:n] + others[: n // 2]
 
     def _search(self, k: int, time: Array, observed: Array) -> list[Place]:
         """Return the best places along a solution, one for every tempo."""
@@ -170,6 +191,10 @@ class Solutions:
                 break
             best = Place(place.solution, shift, tempo, score)
         return best
+
+
+def _unlikely(place: Place) -> float:
+    return -place.score
 
 
 def _apart(places: list[Place]) -> Iterator[Place]:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 SEGMENTS_A_STEP = 96
 UNUSABLE = 0.5  # error of whole solutions beyond the noise, in variances, above which they say nothing: chaos
+UNUSABLE_ATTRACTED = 3.0  # the same where solutions were taught to come back, and are not chaotic but out of phase
 SMALLEST = 1e-8
 ROUND = 25  # iterations of L-BFGS after which it is asked whether they were worthwhile
 WORTHWHILE = 0.03  # share of the error that they must save
@@ -79,6 +80,7 @@ def solve(
     *,
     start: Tensor,
     n_steps: int,
+    unusable: float = UNUSABLE,
     on_step: Callable[[float], None],
 ) -> list[int]:
     """Fit solutions of whole trajectories and their starts, with L-BFGS, both in place.
@@ -97,6 +99,8 @@ def solve(
         Their starts, shape (K, order * d).
     n_steps
         Number of iterations.
+    unusable
+        Error of whole solutions beyond the noise, in variances, above which they are not fitted.
     on_step
         Called with the mean relative error after every evaluation.
 
@@ -107,7 +111,7 @@ def solve(
     with torch.no_grad():
         first = solution_errors(field, segments, start=start)
         beyond_noise = float((first - noise_of(segments)[field.targets]).mean())
-    if not beyond_noise < UNUSABLE:
+    if not beyond_noise < unusable:
         logger.info("Whole solutions miss the smooth curves by %.2g variances: they are not fitted.", beyond_noise)
         return []
     saved = copy.deepcopy(field.state_dict())

@@ -8,14 +8,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from perturbflow.dynamics._matching import Chunks
+from perturbflow.dynamics._field_config import FieldConfig
+from perturbflow.dynamics._matching import Chunks, together
+from perturbflow.dynamics._problem import Problem
+from perturbflow.dynamics._settings import DynamicsSettings
 
 N_COPIES = 3
 RATE = 2.0  # at which displacements fade, per unit of time
 
 
-def with_returns(chunks: Chunks, *, displacement: float, order: int, generator: torch.Generator) -> Chunks:
-    r"""Return the pieces and displaced copies of them, of which a field learns that solutions come back.
+def with_returns(problem: Problem, settings: DynamicsSettings, config: FieldConfig) -> Problem:
+    r"""Return the problem with displaced copies of its pieces, of which a field learns that solutions come back.
 
     Observations say nothing of states beside them, and a field that is fitted to them alone may lead solutions away from
     every trajectory, however small its errors are. A copy has the states :math:`x + \delta` with a smooth random
@@ -26,30 +29,23 @@ def with_returns(chunks: Chunks, *, displacement: float, order: int, generator: 
 
     Parameters
     ----------
-    chunks
+    problem
         The curves in pieces.
-    displacement
-        Standard deviation of the displacements, in units of each gene's spread; 0 for the pieces alone.
-    order
-        Order of the field.
-    generator
-        Of the displacements.
+    settings
+        Standard deviation of the displacements, in units of each gene's spread, and the seed.
+    config
+        What the field is made of.
 
     Returns
     -------
-    The pieces, and three displaced copies of each.
+    The problem with the pieces, and three displaced copies of each: the same ones whenever it is asked for.
     """
-    if displacement == 0:
-        return chunks
+    if settings.displacement == 0:
+        return problem
+    chunks, generator = problem.chunks, torch.Generator().manual_seed(settings.seed)
     span = max(int(chunks.end[0] - chunks.start[0]), 1)
-    copies = [_displaced(chunks, displacement, span, order, generator) for _ in range(N_COPIES)]
-    return replace(
-        chunks,
-        **{
-            name: torch.cat([getattr(part, name) for part in (chunks, *copies)])
-            for name in ("state", "goal", "step", "valid", "weight", "trajectory")
-        },
-    )
+    copies = [_displaced(chunks, settings.displacement, span, config.order, generator) for _ in range(N_COPIES)]
+    return replace(problem, chunks=together([chunks, *copies]))
 
 
 def _displaced(chunks: Chunks, displacement: float, span: int, order: int, generator: torch.Generator) -> Chunks:

@@ -34,6 +34,7 @@ class DynamicsSettings:
         Length of the windows of integral matching, a share of the number of observations.
     displacement
         Spread of the displaced copies of the curves from which solutions are taught to come back; 0 for none.
+        Short solutions say nothing of states beside the observed ones and undo it: then no ``shooting_steps``.
     seed
         Seed of everything random.
 

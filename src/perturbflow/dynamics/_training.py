@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from perturbflow.dynamics._jacobian import mean_jacobian
 from perturbflow.dynamics._match import match, matching_error
 from perturbflow.dynamics._movement import rest
 from perturbflow.dynamics._penalties import SPARSITIES
-from perturbflow.dynamics._polish import shoot, solve
+from perturbflow.dynamics._polish import UNUSABLE, UNUSABLE_ATTRACTED, shoot, solve
 from perturbflow.dynamics._problem import Problem, start_from_data
 from perturbflow.dynamics._progress import Unfinished, restore, state_of, states_of
 from perturbflow.dynamics._returns import with_returns
@@ -109,11 +108,9 @@ class DynamicsTrainer:
         self.whole = Problem.of(self.moving, order=config.order, window=settings.window)
         self.field = build_field(config, seed=settings.seed)
         self.sparsity = self._sparsity(self.field)
-        self.path = StrengthPath()
-        self.chosen = 0
+        self.path, self.chosen, self.n_done = StrengthPath(), 0, 0
         self.threshold: float | None = None
         self.evidence = torch.zeros(0, 0)
-        self.n_done = 0
         self.start = make_segments(self.whole, order=config.order).start
         self.history: dict[str, list] = {"stage": [], "step": [], "loss": []}
         self.interrupted = False
@@ -219,7 +216,6 @@ class DynamicsTrainer:
         settings = self.settings
         strengths = settings.strengths if settings.strength is None else (settings.strength,)
         train, valid, _ = hold_out(self.moving, order=self.config.order, seed=settings.seed, window=settings.window)
-        train = self._with_returns(train)
         if not self.path.strengths:
             start_from_data(self.field, self.whole.chunks)
         for k, strength in list(enumerate(strengths))[len(self.path.strengths) :]:
@@ -264,7 +260,7 @@ class DynamicsTrainer:
         if isinstance(self.sparsity, GroupLasso) and not self._eliminates:
             self.sparsity.adapt(self.field)
         self._match(
-            self._with_returns(self.whole),
+            self.whole,
             self.strength,
             n_steps=self.settings.matching_steps // 2,
             learning_rate=self.settings.learning_rate,
@@ -275,7 +271,7 @@ class DynamicsTrainer:
     def eliminate(self) -> None:
         """Fix the support: by elimination, or as the penalty left it."""
         if self._eliminates:
-            elimination = self._eliminate(self._with_returns(self.whole), None)
+            elimination = self._eliminate(self.whole, None)
             self.evidence = elimination.evidence
             field = elimination.field(USUAL_THRESHOLD if self.threshold is None else self.threshold)
             self.field.load_state_dict(field.state_dict())
@@ -304,6 +300,7 @@ class DynamicsTrainer:
                 make_segments(self.whole, order=self.config.order),
                 start=self.start,
                 n_steps=self.settings.solving_steps,
+                unusable=UNUSABLE_ATTRACTED if self.settings.displacement > 0 else UNUSABLE,
                 on_step=self._recorder("solving"),
             )
         self._note("solving", genes)
@@ -348,7 +345,7 @@ class DynamicsTrainer:
         genes = match(
             self.field,
             self.sparsity,
-            problem.chunks,
+            with_returns(problem, self.settings, self.config).chunks,
             strength=strength,
             n_steps=n_steps,
             learning_rate=learning_rate,
@@ -357,13 +354,6 @@ class DynamicsTrainer:
             on_step=self._recorder(stage),
         )
         self._note(stage, genes)
-
-    def _with_returns(self, problem: Problem) -> Problem:
-        """Return the problem with displaced copies of its pieces, the same ones whenever it is asked for."""
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        displacement, order = self.settings.displacement, self.config.order
-        chunks = with_returns(problem.chunks, displacement=displacement, order=order, generator=generator)
-        return replace(problem, chunks=chunks)
 
     def _note(self, stage: str, genes: list[int]) -> None:
         """Note genes whose errors became infinite or NaN."""
@@ -374,7 +364,7 @@ class DynamicsTrainer:
         assert isinstance(self.field, TargetField)
         settings = self.settings
         backward = Backward(
-            train.chunks,
+            with_returns(train, self.settings, self.config).chunks,
             None if valid is None else valid.chunks,
             n_steps=settings.elimination_steps,
             learning_rate=settings.learning_rate,

@@ -233,6 +233,9 @@ class DynamicsOptions:
         """
         default = DynamicsSettings()
         steps = ("matching_steps", "path_steps", "elimination_steps", "shooting_steps", "solving_steps")
+        n_steps = {name: max(1, round(self.effort * getattr(default, name))) for name in steps}
+        if self.displacement > 0:  # short solutions would undo what displaced copies teach
+            n_steps["shooting_steps"] = 0
         return DynamicsSettings(
             sparsity=self.sparsity,
             strength=None if self.strength == "auto" else float(self.strength),
@@ -242,7 +245,7 @@ class DynamicsOptions:
             displacement=float(self.displacement),
             window=float(self.window),
             seed=self.seed,
-            **{name: max(1, round(self.effort * getattr(default, name))) for name in steps},
+            **n_steps,
         )
 
 
