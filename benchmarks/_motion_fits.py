@@ -43,7 +43,7 @@ NOISE = 0.1  # of the s.d. of each channel
 ONE_TRIAL = "35_02"
 DISPLACEMENT = 0.4
 STRENGTHS = (0.01, 0.05)
-JUDGED = ("valid", *TEST_SPLITS)
+JUDGED = TEST_SPLITS
 
 
 @dataclass(frozen=True)

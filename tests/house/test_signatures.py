@@ -21,6 +21,7 @@ FIRST_PARAMETER: dict[str, str] = {"leaderboard": "adata"}
 CONSTANTS = {
     *("metrics.CHALLENGE_SCALES", "metrics.METRICS", "metrics.SUITES"),
     *("baselines.BASELINES", "baselines.FLOORS", "baselines.TRAJECTORY_BASELINES", "baselines.TrajectoryBaseline"),
+    *("baselines.CONTINUATIONS", "baselines.Continuation"),
     *("dynamics.ACTIVATIONS", "dynamics.SPARSITIES"),
 }
 
