@@ -32,7 +32,7 @@ MOST_TIMES = 120  # observed times are averaged into this many bins at most
 AMPLITUDES = (0.0, 0.3, 0.6, 1.0)
 LEAST_NOISE = 0.05  # in variances
 LEAST_OFFSET = 0.02
-LEAST_TEMPO = 0.1  # trajectories of other conditions may be slower or faster than those of the fit
+LEAST_TEMPO = 0.02
 USUAL_NOISE = 0.2
 EVIDENCE_PER_GENE = 1.5  # difference of log evidence that counts: neither genes nor neighbouring times are independent
 
@@ -52,6 +52,11 @@ class Observed:
     clamped
         Genes that an intervention holds (d,).
 
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or times do not rise.
+
     Examples
     --------
     >>> import numpy as np
@@ -64,6 +69,15 @@ class Observed:
     time: Array
     levels: Array
     clamped: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        n, d = self.levels.shape
+        if not n or self.time.shape != (n,) or self.clamped.shape != (d,) or not (np.diff(self.time) > 0).all():
+            msg = (
+                f"Expected rising times ({n},), at least one, and clamped of shape ({d},) for levels of shape ({n}, {d}), found "
+                f"{self.time.shape} and {self.clamped.shape}. Average levels of the same time in {self.name!r}."
+            )
+            raise ValueError(msg)
 
     def binned(self, n_bins: int) -> Observed:
         """Return means over consecutive times, in at most as many bins.
@@ -103,6 +117,11 @@ class ObservedForecasts:
     duration
         Longest time from the first observed one to the last forecast, in the unit of the data.
 
+    Raises
+    ------
+    ValueError
+        If these are not as many trajectories as those of the fit.
+
     Examples
     --------
     >>> import numpy as np
@@ -125,6 +144,12 @@ class ObservedForecasts:
     """
 
     def __init__(self, model: FittedDynamics, trajectories: Sequence[Trajectory], *, duration: float) -> None:
+        if len(trajectories) != len(model.start):
+            msg = (
+                f"Expected the {len(model.start)} trajectories that the model was fitted to, found {len(trajectories)}. "
+                "Pass these, in the order of the fit."
+            )
+            raise ValueError(msg)
         self.model, self.duration = model, duration
         chosen = np.unique(np.linspace(0, len(model.start) - 1, MOST_SOLUTIONS).astype(int))
         self.start, self.clamped = model.start[chosen], model.clamped[chosen]

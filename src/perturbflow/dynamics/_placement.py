@@ -20,6 +20,7 @@ TEMPOS = np.exp(np.linspace(-0.6, 0.6, 13))
 TEMPO_SPREAD = 0.1
 FREEDOM = 3.0  # of the t distributions of tempos and offsets: few degrees, so that outliers are not excluded
 CORRELATED = 1.0  # units of time over which errors are about the same
+MEMORY = 12.0  # units of time after which an observation counts less
 KEPT = 12  # candidates that are refined
 ROUNDS = 6
 FEWEST_TIMES = 3  # of which a tempo can be told
@@ -165,32 +166,51 @@ class Solutions:
 
     def _score(self, residual: Array, time: Array, tempo: float) -> Array:
         """Return the logarithm of the likelihood of residuals (..., n, p), without constants."""
-        n = max(1.0, (time[-1] - time[0]) / CORRELATED)
         if len(time) < FEWEST_TIMES:
             return -0.5 * (residual**2 / (1 + self.offset)).sum(axis=-1).mean(axis=-1)
-        offset = residual.mean(axis=-2)
-        size = ((residual - offset[..., None, :]) ** 2).mean(axis=(-2, -1))
+        n, recent = _independent(time), _recent(time)
+        offset = np.einsum("n,...np->...p", recent, residual)
+        size = np.einsum("n,...np->...", recent, (residual - offset[..., None, :]) ** 2) / residual.shape[-1]
         score = -0.5 * n * residual.shape[-1] * np.log(size + 1e-9)
         score -= (FREEDOM + 1) / 2 * np.log1p(offset**2 / (FREEDOM * (self.offset + 1 / n))).sum(axis=-1)
         return score - (FREEDOM + 1) / 2 * np.log1p((np.log(tempo) / self.spread.tempo) ** 2 / FREEDOM)
 
     def _refined(self, place: Place, time: Array, observed: Array) -> Place:
         """Return the place after Gauss-Newton steps of shift and tempo that make it more likely."""
-        curve = self.projected[place.solution]
+        curve, recent = self.projected[place.solution], _recent(time)[:, None]
         best = place
         for _ in range(ROUNDS):
             at = best.shift + best.tempo * time
             residual, rate = observed - curve(at), curve(at, 1)
+            residual = residual - (recent * residual).sum(axis=0)
             design = np.stack([rate, rate * (best.tempo * time)[:, None]], axis=-1)
-            design = (design - design.mean(axis=0)).reshape(-1, 2)
-            step = np.linalg.lstsq(design, (residual - residual.mean(axis=0)).ravel(), rcond=1e-6)[0]
-            step = np.clip(step, [-SHIFTS, -0.1], [SHIFTS, 0.1])
-            shift, tempo = max(best.shift + step[0], 0.0), best.tempo * np.exp(step[1])
+            design = design - (recent[..., None] * design).sum(axis=0)
+            information = np.einsum("n,npi,npj->ij", recent[:, 0], design, design)
+            towards = np.einsum("n,npi,np->i", recent[:, 0], design, residual)
+            # What the prior of tempos, a t distribution, says next to the data.
+            size, log = (recent * residual**2).sum() / residual.shape[1], np.log(best.tempo)
+            prior = size / _independent(time) * (FREEDOM + 1) / (FREEDOM * self.spread.tempo**2 + log**2)
+            information[1, 1] += prior
+            towards[1] -= prior * log
+            information += 1e-9 * np.trace(information) * np.eye(2) + 1e-12 * np.eye(2)
+            step = np.clip(np.linalg.solve(information, towards), [-SHIFTS, -0.1], [SHIFTS, 0.1])
+            shift, tempo = max(best.shift + step[0], 0.0), float(best.tempo * np.exp(step[1]))
             score = float(self._score(observed - curve(shift + tempo * time), time, tempo))
             if score <= best.score + 1e-3:
                 break
             best = Place(place.solution, shift, tempo, score)
         return best
+
+
+def _independent(time: Array) -> float:
+    """Return how many times would tell as much if their errors were independent."""
+    return max(1.0, (time[-1] - time[0]) / CORRELATED)
+
+
+def _recent(time: Array) -> Array:
+    """Return weights (n,) of observed times that sum to 1: the later, the more they tell of the phase to go on from."""
+    weight = np.exp((time - time[-1]) / MEMORY)
+    return weight / weight.sum()
 
 
 def _unlikely(place: Place) -> float:

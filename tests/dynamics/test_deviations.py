@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+
+from perturbflow.dynamics import deviations
+
+TIME = np.arange(0.0, 20.0, 0.4)
+STATE = np.column_stack([np.cos(TIME), np.sin(TIME)])
+NOW, LATER = slice(0, 30), slice(30, 50)
+
+
+def predicted(residual, **options):
+    return deviations(
+        residual[NOW], TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER], np.ones(residual.shape[1]), **options
+    )
+
+
+def test_no_deviation_remains_none():
+    found = predicted(np.zeros((50, 3)))
+    np.testing.assert_array_equal(found.mean, 0)
+
+
+def test_an_offset_stays():
+    residual = np.tile([3.0, -1.0, 0.5], (50, 1)) + np.random.default_rng(0).normal(0, 0.1, (50, 3))
+    np.testing.assert_allclose(predicted(residual).mean, np.tile([3.0, -1.0, 0.5], (20, 1)), atol=0.25)
+
+
+def test_a_cycle_of_its_own_is_repeated_where_the_state_recurs():
+    residual = np.column_stack([np.cos(2 * TIME), np.sin(TIME) + 1])
+    np.testing.assert_allclose(predicted(residual).mean, residual[LATER], atol=0.2)
+
+
+def test_noise_is_not_repeated():
+    residual = np.random.default_rng(1).normal(0, 1, (50, 20))
+    found = predicted(residual).mean
+    assert (found**2).mean() < 0.3
+
+
+def test_what_moves_at_another_state_follows_the_autocorrelation():
+    state = np.column_stack([TIME, -TIME])  # never recurs
+    residual = np.cos(TIME)[:, None] * np.ones(5)
+    arguments = (residual[NOW], TIME[NOW], state[NOW], TIME[LATER], state[LATER], np.ones(5))
+    follows = deviations(*arguments, correlation=np.cos)
+    forgets = deviations(*arguments)
+    first = slice(0, 8)  # half a period
+    assert (
+        np.abs(follows.mean - residual[LATER])[first].mean()
+        < 0.5 * np.abs(forgets.mean - residual[LATER])[first].mean()
+    )
+    assert follows.evidence > forgets.evidence
+
+
+def test_units_of_genes_do_not_matter():
+    residual = np.column_stack([np.cos(TIME), np.sin(TIME)])
+    unit = np.array([1.0, 1e4])
+    scaled = deviations(residual[NOW] * np.sqrt(unit), TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER], unit)
+    np.testing.assert_allclose(scaled.mean / np.sqrt(unit), predicted(residual).mean, rtol=1e-6, atol=1e-9)
