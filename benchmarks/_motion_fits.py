@@ -227,8 +227,6 @@ def read_results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows = result.pop("rows")
         fits.append(result | {"range": max(row["range"] for row in rows)})
         for row in rows:
-            about = {key: result[key] for key in keys} | {
-                key: row[key] for key in ("sequence", "split", "task", "range")
-            }
+            about = {key: result[key] for key in keys} | {key: row[key] for key in ("sequence", "split", "task")}
             errors += [about | {"frame": frame, "error": error} for frame, error in enumerate(row["error"], 1)]
     return pd.DataFrame(fits), pd.DataFrame(errors)

@@ -78,23 +78,18 @@ def null_errors(kind: Kind) -> pd.DataFrame:
     return pd.concat([*tables, *rows], ignore_index=True).assign(kind=kind)
 
 
-def wide(table: pd.DataFrame, keys: list[str], value: str = "score") -> pd.DataFrame:
-    """Mean and s.d. of a value over what is no key, a column for every task and split."""
-    groups = table.groupby([*keys, "task", "split"], sort=False)[value]
-    cells = pd.Series(
-        [mean_and_spread(part.mean(), part.std()) for _, part in groups], index=pd.MultiIndex.from_tuples(groups.groups)
-    )
-    cells.index = pd.MultiIndex.from_tuples(
-        [
-            (*index[:-2], f"{'first frame: ' if index[-2] == TASKS[1] else ''}{SHORT[index[-1]]}")
-            for index in cells.index
-        ],
-        names=[*keys, "column"],
-    )
-    columns = [
-        f"{'first frame: ' if task == TASKS[1] else ''}{SHORT[split]}" for task in TASKS for split in TEST_SPLITS
-    ]
-    return cells.unstack("column", sort=False).reindex(columns=columns).fillna("–")
+def wide(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Mean and s.d. of scores over what is no key, such as seeds, with a column for every task and level."""
+    first = np.where(table["task"] == TASKS[1], f"{TASKS[1]}: ", "")
+    named = table.assign(column=first + table["split"].map(SHORT).to_numpy(dtype=object))
+    cells = named.groupby([*keys, "column"], sort=False)["score"].agg(with_spread).unstack("column")
+    columns = [f"{title}{SHORT[split]}" for title in ("", f"{TASKS[1]}: ") for split in TEST_SPLITS]
+    return cells.reindex(index=named[keys].drop_duplicates().apply(tuple, axis=1), columns=columns).fillna("–")
+
+
+def with_spread(values: pd.Series) -> str:
+    """Mean and s.d. as text, a dash for nothing."""
+    return mean_and_spread(float(values.mean()), float(values.std()))
 
 
 def report(folder: Path, *, kinds: tuple[Kind, ...] = KINDS) -> None:
@@ -147,7 +142,7 @@ def stress_table(errors: pd.DataFrame, kinds: tuple[Kind, ...]) -> pd.DataFrame:
     tables += [stressed_recursion(kind, condition) for kind in kinds for condition in CONDITIONS]
     table = pd.concat(tables, ignore_index=True)
     groups = table.groupby(["kind", "model", "condition", "split"], sort=False)["score"]
-    cells = groups.agg(lambda part: mean_and_spread(part.mean(), part.std())).unstack(["split", "condition"])
+    cells = groups.agg(with_spread).unstack(["split", "condition"])
     columns = [(split, condition) for split in TEST_SPLITS[:2] for condition in CONDITIONS]
     cells = cells.reindex(columns=pd.MultiIndex.from_tuples(columns)).fillna("–")
     cells.columns = [f"{SHORT[split]}, {condition}" for split, condition in columns]
@@ -210,7 +205,7 @@ def sequence_table(null: pd.DataFrame, usual: pd.DataFrame) -> pd.DataFrame:
     table = scored.pivot_table(
         index=["kind", "level", "sequence", "activity"], columns="model", values="score", sort=False
     )
-    return table.round(3)
+    return table.round(3).astype(object).where(table.notna(), "–")
 
 
 def verdicts(fits: pd.DataFrame, usual: pd.DataFrame) -> None:
