@@ -43,7 +43,6 @@ NOISE = 0.1  # of the s.d. of each channel
 ONE_TRIAL = "35_02"
 DISPLACEMENT = 0.4
 STRENGTHS = (0.01, 0.05)
-JUDGED = TEST_SPLITS
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def fitted(setting: Setting) -> AnnData:
 def forecasts(train: AnnData, cells: AnnData, motion: Motion, task: Task) -> dict[str, FloatArray]:
     """Sixty frames after the observed ones of every sequence that is judged, by its name."""
     sequence = cells.obs["sequence"].astype(str).to_numpy()
-    n_observed = {name: len(parts(x, task)[0]) for name, x in motion.part(*JUDGED).items()}
+    n_observed = {name: len(parts(x, task)[0]) for name, x in motion.part(*TEST_SPLITS).items()}
     seen = np.concatenate([np.flatnonzero(sequence == name)[:n] for name, n in n_observed.items()])
     n_times = max(n_observed.values()) + N_SCORED
     pf.tl.forecast(
@@ -152,9 +151,13 @@ def fit(setting: Setting, folder: Path) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-def judge(setting: Setting, folder: Path) -> dict[str, Any]:
-    """Forecast with a fit that was kept, and write the results and the forecast poses."""
+def judge(setting: Setting, folder: Path, *, n_sequences: int | None = None) -> dict[str, Any]:
+    """Forecast with a fit that was kept, and write the results and the forecast poses.
+
+    Of each test split all sequences are forecast, or so many.
+    """
     motion, train = Motion.of(frames(setting.kind)), read_h5ad(setting.path(folder, ".h5ad"))
+    motion = motion if n_sequences is None else motion.at_most(n_sequences)
     began = time.process_time()
     model = read_dynamics(train).model
     support = model.support()
@@ -193,6 +196,7 @@ def plausible_share(support: np.ndarray, train: AnnData) -> float:
 def settings(
     *,
     kinds: tuple[Kind, ...] = KINDS,
+    orders: tuple[Literal[1, 2], ...] = (2, 1),
     sparsities: tuple[str, ...] = tuple(SPARSITIES),
     n_seeds: int = 3,
     n_stress_seeds: int = 1,
@@ -200,7 +204,7 @@ def settings(
 ) -> list[Setting]:
     """All fits, those that the page needs most first: all methods once, then stress tests, then other seeds."""
     names = sorted(sparsities, key=lambda name: (name != DEFAULT, name != "none"))
-    first = [Setting(kind, order, name, effort=effort) for order in (2, 1) for name in names for kind in kinds]
+    first = [Setting(kind, order, name, effort=effort) for order in orders for name in names for kind in kinds]
     stress = [
         Setting(kind, 2, name, condition, seed, effort)
         for seed in range(n_stress_seeds)
@@ -211,7 +215,7 @@ def settings(
     others = [
         Setting(kind, order, name, seed=seed, effort=effort)
         for seed in range(1, n_seeds)
-        for order in (2, 1)
+        for order in orders
         for name in names
         for kind in kinds
     ]

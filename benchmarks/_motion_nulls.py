@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -214,8 +214,3 @@ def nulls(motion: Motion, task: Task) -> dict[str, Forecast]:
 def cheating(motion: Motion) -> Callable[[FloatArray], FloatArray]:
     """Prediction that is fitted to the answer: the mean gait cycle."""
     return GaitCycle.fit(motion.train).fitted_to
-
-
-def without(motion: Motion, names: Sequence[str]) -> Motion:
-    """Motion without some sequences."""
-    return replace(motion, frames={name: x for name, x in motion.frames.items() if name not in set(names)})

@@ -43,6 +43,11 @@ class Motion:
         """Sequences of some splits."""
         return {name: x for name, x in self.frames.items() if self.splits[name] in splits}
 
+    def at_most(self, n: int) -> Motion:
+        """Motion with no more than the first n sequences of each test split."""
+        left = [name for split in TEST_SPLITS for name in list(self.part(split))[n:]]
+        return Motion({name: x for name, x in self.frames.items() if name not in left}, self.splits)
+
     @property
     def train(self) -> list[FloatArray]:
         """Training sequences."""

@@ -42,7 +42,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--stress-seeds", type=int)
     parser.add_argument("--effort", type=float)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="a few short fits: only to see that it runs")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="two short fits of each sparsity, one sequence of each level: only to see that it runs",
+    )
     parser.add_argument("--report", action="store_true", help="only print tables and draw figures")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
@@ -73,35 +77,36 @@ def main() -> None:
     if not arguments.report:
         wanted = settings(
             kinds=tuple(arguments.kinds),
+            orders=(2,) if arguments.quick else (2, 1),
             sparsities=tuple(arguments.sparsities),
             n_seeds=arguments.seeds,
             n_stress_seeds=arguments.stress_seeds,
             effort=arguments.effort,
         )
         print(f"{len(wanted)} fits in {folder}", flush=True)
-        run_all(wanted, folder, n_workers=arguments.workers)
+        run_all(wanted, folder, n_workers=arguments.workers, n_sequences=1 if arguments.quick else None)
     report(folder, kinds=tuple(arguments.kinds))
 
 
-def run_all(wanted: list[Setting], folder: Path, *, n_workers: int) -> None:
+def run_all(wanted: list[Setting], folder: Path, *, n_workers: int, n_sequences: int | None) -> None:
     """Fit and judge side by side what is missing, and show what matters of each."""
     one_thread()
     missing = [one for one in wanted if not one.path(folder, ".json").is_file()]
     if n_workers == 1:
         for one in missing:
-            show(fit_and_judge(one, folder))
+            show(fit_and_judge(one, folder, n_sequences))
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_workers, mp_context=context, initializer=one_thread) as pool:
-        for future in as_completed([pool.submit(fit_and_judge, one, folder) for one in missing]):
+        for future in as_completed([pool.submit(fit_and_judge, one, folder, n_sequences) for one in missing]):
             show(future.result())
 
 
-def fit_and_judge(setting: Setting, folder: Path) -> dict[str, Any]:
+def fit_and_judge(setting: Setting, folder: Path, n_sequences: int | None) -> dict[str, Any]:
     """Fit unless that was done before, and judge the forecasts."""
     if not setting.path(folder, ".h5ad").is_file():
         fit(setting, folder)
-    return judge(setting, folder)
+    return judge(setting, folder, n_sequences=n_sequences)
 
 
 def show(result: dict[str, Any]) -> None:
