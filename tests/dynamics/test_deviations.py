@@ -9,10 +9,8 @@ STATE = np.column_stack([np.cos(TIME), np.sin(TIME)])
 NOW, LATER = slice(0, 30), slice(30, 50)
 
 
-def predicted(residual, **options):
-    return deviations(
-        residual[NOW], TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER], np.ones(residual.shape[1]), **options
-    )
+def predicted(residual):
+    return deviations(residual[NOW], TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER], np.ones(residual.shape[1]))
 
 
 def test_no_deviation_remains_none():
@@ -34,20 +32,6 @@ def test_noise_is_not_repeated():
     residual = np.random.default_rng(1).normal(0, 1, (50, 20))
     found = predicted(residual).mean
     assert (found**2).mean() < 0.3
-
-
-def test_what_moves_at_another_state_follows_the_autocorrelation():
-    state = np.column_stack([TIME, -TIME])  # never recurs
-    residual = np.cos(TIME)[:, None] * np.ones(5)
-    arguments = (residual[NOW], TIME[NOW], state[NOW], TIME[LATER], state[LATER], np.ones(5))
-    follows = deviations(*arguments, correlation=np.cos)
-    forgets = deviations(*arguments)
-    first = slice(0, 8)  # half a period
-    assert (
-        np.abs(follows.mean - residual[LATER])[first].mean()
-        < 0.5 * np.abs(forgets.mean - residual[LATER])[first].mean()
-    )
-    assert follows.evidence > forgets.evidence
 
 
 def test_units_of_genes_do_not_matter():

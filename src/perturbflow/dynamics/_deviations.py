@@ -14,8 +14,8 @@ Array = NDArray[np.float64]
 OFFSETS = (0.1, 1.0, 10.0)
 READOUTS = (0.0, 0.1, 1.0, 10.0)
 LENGTHS = (0.25, 0.5)
-PASSING = (0.0, 0.1, 1.0, 10.0)
-DURATIONS = (1.0, 4.0, 16.0)
+PASSING = (0.0, 0.1, 1.0)
+DURATIONS = (1.0, 4.0)
 NOISE = 0.1
 START = (1, 2, 1, 1, 0)
 
@@ -52,17 +52,15 @@ def deviations(
     later: Array,
     latent_later: Array,
     unit: Array,
-    *,
-    correlation: Callable[[Array], Array] = np.ones_like,
 ) -> Deviation:
     r"""Predict how a trajectory will deviate from a solution by how it has deviated so far.
 
     The deviations of every gene are a Gaussian process along time t and the state z of the solution, of covariance
 
-    .. math:: v\,\bigl(a + b\,e^{-|z - z'|^2 / 2\ell^2} + c\,\rho(t - t')\,e^{-|t - t'| / w} + e\,[t = t']\bigr),
+    .. math:: v\,\bigl(a + b\,e^{-|z - z'|^2 / 2\ell^2} + c\,e^{-|t - t'| / w} + e\,[t = t']\bigr),
 
     with a static offset, a readout of the state that differs from that of the fit, so that where solutions recur the
-    deviations do, what passes, moving as solutions do, of which :math:`\rho` is the autocorrelation, and noise. The variances a, b, c and lengths are those of a small grid that make what was
+    deviations do, what passes, and noise. The variances a, b, c and lengths are those of a small grid that make what was
     observed most likely, over all genes; the limits are no deviation, an offset, and a trajectory that repeats itself.
 
     Parameters
@@ -75,8 +73,6 @@ def deviations(
         States of the solution then (n, p) and (m, p).
     unit
         Variance that deviations of each gene are relative to, v (d,).
-    correlation
-        Autocorrelation of solutions as a function of lags; 1 by default.
 
     Returns
     -------
@@ -97,14 +93,12 @@ def deviations(
     n, d = residual.shape
     times, states = np.concatenate([time, later]), np.concatenate([latent, latent_later])
     apart = np.abs(times[:, None] - times[None, :n])
-    square = (states**2).sum(axis=1)
-    distance = np.maximum(square[:, None] + square[None, :n] - 2 * states @ states[:n].T, 0.0)
+    distance = ((states[:, None] - states[None, :n]) ** 2).sum(axis=2)
     distance /= max(latent.var(axis=0).sum(), 1e-12)
     relative = residual / np.sqrt(unit)
     products = relative @ relative.T
     same = [np.exp(-distance / (2 * length**2)) for length in LENGTHS]
-    moving = correlation(apart)
-    close = [moving * np.exp(-apart / duration) for duration in DURATIONS]
+    close = [np.exp(-apart / duration) for duration in DURATIONS]
 
     def covariance(at: Choice) -> Array:
         offset, readout, length, passing, duration = at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,19 +11,20 @@ from numpy.typing import NDArray
 
 from perturbflow.dynamics._deviations import deviations
 from perturbflow.dynamics._first_frame import Neighbours
-from perturbflow.dynamics._guard import Guard
+from perturbflow.dynamics._guard import MARGIN, Guard
 from perturbflow.dynamics._integrate import held, solve_rk4
 from perturbflow.dynamics._placement import FEWEST_TIMES, Solutions, Spread
 from perturbflow.dynamics._shooting import MAX_STEP
 from perturbflow.dynamics._trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from perturbflow.dynamics._fitted import FittedDynamics
 
 Array = NDArray[np.float64]
 
+MOST = 1.5  # half ranges from the middle of observed levels
 STEP = 0.1  # of solutions, in units of time
 FASTEST = 2.0  # tempo that solutions are long enough for
 MOST_SOLUTIONS = 24
@@ -32,7 +32,7 @@ MOST_TIMES = 120  # observed times are averaged into this many bins at most
 AMPLITUDES = (0.0, 0.3, 0.6, 1.0)
 LEAST_NOISE = 0.05  # in variances
 LEAST_OFFSET = 0.02
-LEAST_TEMPO = 0.02
+LEAST_TEMPO = 0.1  # trajectories of other conditions differ by more than those of the fit
 USUAL_NOISE = 0.2
 EVIDENCE_PER_GENE = 1.5  # difference of log evidence that counts: neither genes nor neighbouring times are independent
 
@@ -106,7 +106,8 @@ class ObservedForecasts:
     amplitude. How far trajectories usually are from solutions, and how much tempos differ, is measured on the
     trajectories of the fit, each along the solutions of the others. A trajectory that was observed at one or two times
     follows the mean of solutions through similar levels. Solutions cannot leave the range of observed states by far, see
-    :class:`perturbflow.dynamics.Guard`.
+    :class:`perturbflow.dynamics.Guard`, and no forecast is further from the middle of the levels of the fit and of the new
+    trajectory than one and a half times half their range.
 
     Parameters
     ----------
@@ -227,8 +228,21 @@ class ObservedForecasts:
             found = neighbours.forecast(levels[-1], later - now[-1])
         else:
             found = self._placed(solutions, now, levels, later)
+        found = self._limited(found, levels)
         found[:, observed.clamped] = levels[:, observed.clamped].mean(axis=0)
         return found * units.scale
+
+    def _limited(self, found: Array, levels: Array) -> Array:
+        """Return levels that are at most half as far again from the middle of what was observed as that is wide.
+
+        Up to the margin of the guard they are what they were.
+        """
+        every = np.concatenate([*(one for _, one in self.runs), levels])
+        inner = Guard.of(every)
+        within = np.clip(found, inner.low, inner.high)
+        room = (MOST - 1 - MARGIN) * np.ptp(every, axis=0) / 2
+        room = np.where(room > 0, room, 1.0)
+        return within + room * np.tanh((found - within) / room)
 
     def _placed(self, solutions: Solutions, now: Array, levels: Array, later: Array) -> Array:
         """Return scaled levels at later times, a mean over places and amplitudes by their evidence."""
@@ -236,18 +250,12 @@ class ObservedForecasts:
         for place in solutions.places(now, levels):
             here, there = solutions.at(place, now), solutions.at(place, later)
             state, state_later = solutions.latent(place, now), solutions.latent(place, later)
-            moving = partial(_faster, solutions.correlation, place.tempo)
             for amplitude in AMPLITUDES:
                 at_rest = (1 - amplitude) * solutions.mean
                 residual = levels - amplitude * here - at_rest
-                found = deviations(residual, now, state, later, state_later, solutions.spread.noise, correlation=moving)
+                found = deviations(residual, now, state, later, state_later, solutions.spread.noise)
                 means.append(amplitude * there + at_rest + found.mean)
                 evidence.append(found.evidence)
         weight = np.array(evidence)
         weight = np.exp((weight - weight.max()) / (EVIDENCE_PER_GENE * levels.shape[1]))
         return np.tensordot(weight / weight.sum(), np.array(means), axes=1)
-
-
-def _faster(correlation: Callable[[Array], Array], tempo: float, lag: Array) -> Array:
-    """Return an autocorrelation of what goes at another tempo."""
-    return correlation(tempo * lag)
