@@ -79,7 +79,7 @@ def test_layers_are_rows_at_the_times_that_all_have(adata):
 )
 def test_views(adata, view, knee):
     (ax,) = skeleton(adata, "a", n_poses=1, view=view).axes
-    np.testing.assert_allclose(bones(ax)[0], [knee, [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(bones(ax)[0], np.array([knee, [0.0, 0.0]], dtype=float), atol=1e-6)
 
 
 def test_another_column_of_sequences(adata):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import anndata as ad
@@ -14,25 +15,23 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def protocol():
-    """The module of the protocol."""
+def modules():
+    """The modules of the protocol and of the null models."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        import _motion_protocol
+        yield {name: import_module(f"_motion_{name}") for name in ("protocol", "nulls")}
     finally:
         sys.path.remove(str(BENCHMARKS))
-    return _motion_protocol
 
 
 @pytest.fixture(scope="module")
-def null_models(protocol):
-    """The module of the null models."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import _motion_nulls
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return _motion_nulls
+def protocol(modules):
+    return modules["protocol"]
+
+
+@pytest.fixture(scope="module")
+def null_models(modules):
+    return modules["nulls"]
 
 
 def gait(n, *, period=34.0, phase=0.0, offset=0.0):
