@@ -47,7 +47,7 @@ def test_bones_of_every_pose(adata):
     lines = bones(ax)
     # From the side: z across and y upwards; the left knee hangs at the root, since the hip has no positions.
     np.testing.assert_allclose(lines[0], [[0, -1], [0, 0]], atol=1e-6)
-    np.testing.assert_allclose(lines[3], [[0.5, -2], [0, -1]], atol=1e-6)
+    np.testing.assert_allclose(lines[3], [[0.5, -2.0], [0.0, -1.0]], atol=1e-6)
     step = ax.get_xticks()[1]
     assert ax.get_xticks().tolist() == pytest.approx([0, step, 2 * step])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.00", "0.20", "0.37"]  # frames 0, 6 and 11
