@@ -34,6 +34,17 @@ def test_noise_is_not_repeated():
     assert (found**2).mean() < 0.3
 
 
+def test_what_moves_at_another_state_follows_the_autocorrelation():
+    rng = np.random.default_rng(0)
+    state = rng.normal(size=(50, 6))  # never recurs
+    residual = np.cos(TIME[:, None] + rng.uniform(0, 2 * np.pi, 20)) + rng.normal(0, 0.1, (50, 20))
+    arguments = (residual[NOW], TIME[NOW], state[NOW], TIME[LATER], state[LATER], np.ones(20))
+    follows, fades = deviations(*arguments, correlation=np.cos), deviations(*arguments)
+    errors = [np.abs(found.mean - residual[LATER])[:8].mean() for found in (follows, fades)]  # half a period
+    assert errors[0] < 0.5 * errors[1]
+    assert follows.evidence > fades.evidence
+
+
 def test_units_of_genes_do_not_matter():
     residual = np.column_stack([np.cos(TIME), np.sin(TIME)])
     unit = np.array([1.0, 1e4])

@@ -320,6 +320,8 @@ def test_progress_is_shown(small, capsys):
         ({"plan_kwargs": {"n_candidates": 0}}, ValueError, "Expected `n_candidates` to be at least 1"),
         ({"plan_kwargs": {"n_bins": 3}}, ValueError, "Expected `n_bins` to be at least 5"),
         ({"plan_kwargs": {"prior_trust": -1}}, ValueError, "Expected `prior_trust` to be from 0"),
+        ({"plan_kwargs": {"displacement": -1}}, ValueError, "Expected `displacement` to be from 0"),
+        ({"plan_kwargs": {"window": 0}}, ValueError, "Expected `window` to be from 0.01"),
         ({"effort": 0}, ValueError, "Expected `effort` to be from 0.01"),
         ({"plan_kwargs": {"n_bin": 9}}, TypeError, "Instead of 'n_bin' use 'n_bins'"),
         ({"model_kwargs": {"strengths": [1]}}, TypeError, "'strengths' is a key of `plan_kwargs`"),

@@ -15,7 +15,8 @@ OFFSETS = (0.1, 1.0, 10.0)
 READOUTS = (0.0, 0.1, 1.0, 10.0)
 LENGTHS = (0.25, 0.5)
 PASSING = (0.0, 0.1, 1.0)
-DURATIONS = (1.0, 4.0)
+DURATIONS = (1.0, 4.0)  # of what only fades
+MOVING_DURATIONS = (4.0, 16.0)  # of what moves as solutions do
 NOISE = 0.1
 START = (1, 2, 1, 1, 0)
 
@@ -52,15 +53,18 @@ def deviations(
     later: Array,
     latent_later: Array,
     unit: Array,
+    *,
+    correlation: Callable[[Array], Array] = np.ones_like,
 ) -> Deviation:
     r"""Predict how a trajectory will deviate from a solution by how it has deviated so far.
 
     The deviations of every gene are a Gaussian process along time t and the state z of the solution, of covariance
 
-    .. math:: v\,\bigl(a + b\,e^{-|z - z'|^2 / 2\ell^2} + c\,e^{-|t - t'| / w} + e\,[t = t']\bigr),
+    .. math:: v\,\bigl(a + b\,e^{-|z - z'|^2 / 2\ell^2} + c\,\rho(t - t')\,e^{-|t - t'| / w} + e\,[t = t']\bigr),
 
     with a static offset, a readout of the state that differs from that of the fit, so that where solutions recur the
-    deviations do, what passes, and noise. The variances a, b, c and lengths are those of a small grid that make what was
+    deviations do, what passes, and noise. What passes only fades, with :math:`\rho = 1`, or moves as solutions do, whose
+    autocorrelation is :math:`\rho`. The variances a, b, c and lengths are those of a small grid that make what was
     observed most likely, over all genes; the limits are no deviation, an offset, and a trajectory that repeats itself.
 
     Parameters
@@ -73,6 +77,8 @@ def deviations(
         States of the solution then (n, p) and (m, p).
     unit
         Variance that deviations of each gene are relative to, v (d,).
+    correlation
+        Autocorrelation of solutions as a function of lags; 1 by default.
 
     Returns
     -------
@@ -99,6 +105,8 @@ def deviations(
     products = relative @ relative.T
     same = [np.exp(-distance / (2 * length**2)) for length in LENGTHS]
     close = [np.exp(-apart / duration) for duration in DURATIONS]
+    moving = correlation(apart)
+    close += [moving * np.exp(-apart / duration) for duration in MOVING_DURATIONS]
 
     def covariance(at: Choice) -> Array:
         offset, readout, length, passing, duration = at
@@ -109,7 +117,7 @@ def deviations(
         size = max(float(np.trace(cho_solve((root, True), products))) / (n * d), 1e-300)
         return -0.5 * d * (n * np.log(size) + 2 * float(np.log(np.diag(root)).sum()))
 
-    chosen, best = _climb(evidence, START, tuple(map(len, (OFFSETS, READOUTS, LENGTHS, PASSING, DURATIONS))))
+    chosen, best = _climb(evidence, START, tuple(map(len, (OFFSETS, READOUTS, LENGTHS, PASSING, close))))
     whole = covariance(chosen)
     weights = np.linalg.solve(whole[:n] + NOISE * np.eye(n), whole[n:].T).T
     return Deviation(mean=weights @ residual, evidence=best)

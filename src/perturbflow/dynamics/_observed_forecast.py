@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from perturbflow.dynamics._shooting import MAX_STEP
 from perturbflow.dynamics._trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from perturbflow.dynamics._fitted import FittedDynamics
 
@@ -30,6 +31,8 @@ FASTEST = 2.0  # tempo that solutions are long enough for
 MOST_SOLUTIONS = 24
 MOST_TIMES = 120  # observed times are averaged into this many bins at most
 AMPLITUDES = (0.0, 0.3, 0.6, 1.0)
+FEWEST_TO_JUDGE = 8  # observed times, of which a half can be forecast from the other
+JUDGED_BY = 4  # power of the ratio of both errors
 LEAST_NOISE = 0.05  # in variances
 LEAST_OFFSET = 0.02
 LEAST_TEMPO = 0.1  # trajectories of other conditions differ by more than those of the fit
@@ -103,7 +106,7 @@ class ObservedForecasts:
     A new trajectory is :math:`x(t) = z(s + \tau t) + g(t)`: a solution z that is followed from a place s on at a tempo
     :math:`\tau`, and deviations g of which the observed part tells how large they are, with a static offset and a readout
     of its own (:func:`perturbflow.dynamics.deviations`). Places are weighted by their evidence, as are solutions of smaller
-    amplitude. How far trajectories usually are from solutions, and how much tempos differ, is measured on the
+    amplitude; the mean of what was observed takes its share if it forecasts the second half of that as well from the first. How far trajectories usually are from solutions, and how much tempos differ, is measured on the
     trajectories of the fit, each along the solutions of the others. A trajectory that was observed at one or two times
     follows the mean of solutions through similar levels. Solutions cannot leave the range of observed states by far, see
     :class:`perturbflow.dynamics.Guard`, and no forecast is further from the middle of the levels of the fit and of the new
@@ -228,6 +231,9 @@ class ObservedForecasts:
             found = neighbours.forecast(levels[-1], later - now[-1])
         else:
             found = self._placed(solutions, now, levels, later)
+            if len(now) >= FEWEST_TO_JUDGE:
+                mean = levels.mean(axis=0)
+                found = mean + self._worth(solutions, now, levels) * (found - mean)
         found = self._limited(found, levels)
         found[:, observed.clamped] = levels[:, observed.clamped].mean(axis=0)
         return found * units.scale
@@ -244,18 +250,32 @@ class ObservedForecasts:
         room = np.where(room > 0, room, 1.0)
         return within + room * np.tanh((found - within) / room)
 
+    def _worth(self, solutions: Solutions, now: Array, levels: Array) -> float:
+        """Return how much a forecast is better than the mean so far, 1 or less: by forecasting the second half of what was seen."""
+        half = len(now) // 2
+        truth = levels[half:]
+        of_mean = float(((truth - levels[:half].mean(axis=0)) ** 2).mean())
+        of_forecast = float(((truth - self._placed(solutions, now[:half], levels[:half], now[half:])) ** 2).mean())
+        return 1.0 / (1.0 + (of_forecast / max(of_mean, 1e-12)) ** JUDGED_BY)
+
     def _placed(self, solutions: Solutions, now: Array, levels: Array, later: Array) -> Array:
         """Return scaled levels at later times, a mean over places and amplitudes by their evidence."""
         means, evidence = [], []
         for place in solutions.places(now, levels):
             here, there = solutions.at(place, now), solutions.at(place, later)
             state, state_later = solutions.latent(place, now), solutions.latent(place, later)
+            moving = partial(_faster, solutions.correlation, place.tempo)
             for amplitude in AMPLITUDES:
                 at_rest = (1 - amplitude) * solutions.mean
                 residual = levels - amplitude * here - at_rest
-                found = deviations(residual, now, state, later, state_later, solutions.spread.noise)
+                found = deviations(residual, now, state, later, state_later, solutions.spread.noise, correlation=moving)
                 means.append(amplitude * there + at_rest + found.mean)
                 evidence.append(found.evidence)
         weight = np.array(evidence)
         weight = np.exp((weight - weight.max()) / (EVIDENCE_PER_GENE * levels.shape[1]))
         return np.tensordot(weight / weight.sum(), np.array(means), axes=1)
+
+
+def _faster(correlation: Callable[[Array], Array], tempo: float, lag: Array) -> Array:
+    """Return an autocorrelation of what goes at another tempo."""
+    return correlation(tempo * lag)

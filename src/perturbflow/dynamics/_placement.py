@@ -95,6 +95,21 @@ class Solutions:
         self.curves = [CubicSpline(grid, one) for one in levels]
         self.projected = [CubicSpline(grid, one @ self.basis) for one in levels]
         self.mean = levels.mean(axis=(0, 1))
+        self.autocorrelation = self._autocorrelation()
+
+    def _autocorrelation(self) -> Array:
+        """Return how levels correlate along solutions over the observed spans, by lag (L,), a mean over genes."""
+        n = max(2, round(float(np.median(self.span)) / self.step))
+        levels = self.levels[:, :n]
+        spread = levels.std(axis=(0, 1))
+        moving = (levels - levels.mean(axis=1, keepdims=True))[..., spread > 0] / spread[spread > 0]
+        power = np.abs(np.fft.rfft(moving, n=2 * n, axis=1)) ** 2
+        found = np.fft.irfft(power.sum(axis=(0, 2)), n=2 * n)[:n]
+        return found / found[0] if found[0] > 0 else np.ones(1)
+
+    def correlation(self, lag: Array) -> Array:
+        """Return the autocorrelation of solutions at lags, in units of time; 0 beyond the observed span."""
+        return np.interp(np.abs(lag), self.step * np.arange(len(self.autocorrelation)), self.autocorrelation, right=0.0)
 
     def at(self, place: Place, time: Array) -> Array:
         """Return scaled levels (n, d) of the solution at a place, at times since the first observed one."""

@@ -183,6 +183,8 @@ def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, An
         "n_candidates": settings.n_candidates,
         "n_bins": options.n_bins,
         "prior_trust": float(options.prior_trust),
+        "displacement": settings.displacement,
+        "window": settings.window,
         "effort": float(options.effort),
         "seed": options.seed,
     }

@@ -109,6 +109,9 @@ def stability(
         strength=stored.model.strength,
         eliminate=bool(settings["eliminate"]),
         n_candidates=int(settings["n_candidates"]),
+        # Fits of earlier versions had no choice of these.
+        displacement=float(settings.get("displacement", default.displacement)),
+        window=float(settings.get("window", default.window)),
         **steps,
     )
     rngs = np.random.default_rng(seed).spawn(n_fits)
