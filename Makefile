@@ -33,7 +33,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test scripts parity interoperation peers mutate bench leaderboard calibration ablation speed dynamics hematopoiesis tutorials notebooks docs lint clean
+.PHONY: help demo test scripts parity interoperation peers mutate bench leaderboard calibration ablation speed dynamics hematopoiesis motion tutorials notebooks docs lint clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -81,6 +81,9 @@ dynamics: $(venv)/.installed ## Compare every sparsity on systems with a known g
 
 hematopoiesis: $(venv)/.installed ## Judge dynamics of bone-marrow cells beside null baselines
 	$(bin)/python benchmarks/hematopoiesis.py $(ARGS)
+
+motion: $(venv)/.installed ## Forecast human motion out of distribution, every sparsity beside null models
+	$(bin)/python benchmarks/motion_capture.py $(ARGS)
 
 tutorials: $(venv)/.installed-tutorials ## Run the tutorials from start to end, two of them on a MuData too
 	$(bin)/python -m pytest tutorials $(ARGS)

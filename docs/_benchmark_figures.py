@@ -227,6 +227,45 @@ def hematopoiesis() -> None:
     axes[1].legend(frameon=False, fontsize=7)
 
 
+MOTION = {
+    "fit, group_lasso": ORANGE,
+    "fit, none": GREEN,
+    "linear, 2nd order": BLUE,
+    "mean gait cycle, aligned": GREY,
+    "own cycle repeated": LIGHT,
+}
+
+
+def motion_horizon() -> None:
+    """Error of new trials against the horizon of the forecast."""
+    data = table("benchmarks/motion_capture.md", "kind", "model", "0.2 s").set_index(["kind", "model"])
+    times = [float(column.removesuffix(" s")) for column in data.columns]
+    axes = new(7.0, 2.8, 2)
+    for ax, kind in zip(axes, ("angles", "positions"), strict=True):
+        for model, colour in MOTION.items():
+            if (kind, model) in data.index:
+                ax.plot(times, data.loc[(kind, model)].astype(float), "o-", ms=4, color=colour, label=model)
+        ax.set(title=kind, xlabel="up to, s", ylim=(0, None))
+    axes[0].set_ylabel("score, new trials")
+    axes[0].legend(frameon=False, fontsize=7)
+
+
+def motion_sparsity() -> None:
+    """Error of new trials and new subjects against the share of absent inputs."""
+    data = table("benchmarks/motion_capture.md", "kind", "order", "sparsity", "seeds")
+    data = data[data["kind"] == "angles"]
+    axes = new(7.0, 3.2, 2)
+    for ax, level in zip(axes, ("trial", "subject"), strict=True):
+        for (order, part), colour, marker in zip(data.groupby("order", sort=False), (ORANGE, BLUE), "os", strict=False):
+            x, y = part["absent inputs"].astype(float), numbers(part[level])["mean"]
+            ax.plot(x, y, marker, ms=4, color=colour, label=f"order {order}")
+            for name, place in zip(part["sparsity"], zip(x, y, strict=True), strict=True):
+                ax.annotate(name, place, xytext=(3, 3), textcoords="offset points", fontsize=6)
+        ax.set(title=f"new {level}, angles", xlabel="absent inputs", xlim=(-0.03, 1.1))
+    axes[0].set_ylabel("score, second half")
+    axes[0].legend(frameon=False, fontsize=7)
+
+
 def dynamics_cost() -> None:
     """Seconds of a fit against the number of genes."""
     data = table("benchmarks/dynamics_speed.md", "genes (6 trajectories of 40 times)")

@@ -20,7 +20,7 @@ FIRST_PARAMETER: dict[str, str] = {"leaderboard": "adata"}
 # an example; the comment below their definition says what they are.
 CONSTANTS = {
     *("metrics.METRICS", "metrics.SUITES"),
-    *("baselines.BASELINES", "baselines.FLOORS", "baselines.TRAJECTORY_BASELINES"),
+    *("baselines.BASELINES", "baselines.FLOORS", "baselines.TRAJECTORY_BASELINES", "baselines.CONTINUATIONS"),
     *("dynamics.SPARSITIES", "flow.NETWORKS"),
 }
 

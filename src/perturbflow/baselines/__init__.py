@@ -1,8 +1,8 @@
 """Baselines: simple predictions that a model has to beat.
 
 Those of perturbed cells have the interface of the flow (:data:`BASELINES`), those of trajectories are functions of
-training trajectories and a test trajectory (:data:`TRAJECTORY_BASELINES`), those of networks return scores (d, d), row
-regulates column.
+training trajectories and a test trajectory (:data:`TRAJECTORY_BASELINES`) or continue an evenly sampled series
+(:data:`CONTINUATIONS`), those of networks return scores (d, d), row regulates column.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ from typing import Any
 
 from perturbflow.baselines._additive_effect import AdditiveEffect
 from perturbflow.baselines._additive_hurdle import AdditiveHurdle, MovedControls
+from perturbflow.baselines._continuations import CONTINUATIONS
+from perturbflow.baselines._continuations import Continuation as Continuation
+from perturbflow.baselines._continuations import constant_rate as constant_rate
+from perturbflow.baselines._continuations import hold_last as hold_last
+from perturbflow.baselines._continuations import observed_mean as observed_mean
+from perturbflow.baselines._continuations import repeat_cycle as repeat_cycle
+from perturbflow.baselines._continuations import replay_analogue as replay_analogue
 from perturbflow.baselines._control_cells import ControlCells
 from perturbflow.baselines._covariate_mean import CovariateMean
 from perturbflow.baselines._cross_context import CrossContextEffect
@@ -39,6 +46,7 @@ from perturbflow.baselines._trajectories import training_mean as training_mean
 
 __all__ = [
     "BASELINES",
+    "CONTINUATIONS",
     "FLOORS",
     "TRAJECTORY_BASELINES",
     "AdditiveEffect",

@@ -11,6 +11,7 @@ from perturbflow.datasets._hill_network import hill_network
 from perturbflow.datasets._hill_system import HillNetwork
 from perturbflow.datasets._kang_2018 import kang_2018
 from perturbflow.datasets._local import kang_ifnb, norman_mcfaline_subset
+from perturbflow.datasets._motion_capture import motion_capture
 from perturbflow.datasets._scperturb import (
     adamson_2016_upr,
     norman_2019,
@@ -31,6 +32,7 @@ __all__ = [
     "kang_ifnb",
     "lorenz96",
     "luecken_2021_bone_marrow",
+    "motion_capture",
     "norman_2019",
     "norman_mcfaline_subset",
     "replogle_2022_k562_essential",

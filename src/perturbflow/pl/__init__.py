@@ -21,6 +21,7 @@ from perturbflow.pl._ranked_perturbations import ranked_perturbations
 from perturbflow.pl._regulators import regulators
 from perturbflow.pl._responders import responders
 from perturbflow.pl._response_parts import response_parts
+from perturbflow.pl._skeleton import skeleton
 from perturbflow.pl._sparsity_path import sparsity_path
 from perturbflow.pl._training import training
 from perturbflow.pl._trajectories import trajectories
@@ -46,6 +47,7 @@ __all__ = [
     "regulators",
     "responders",
     "response_parts",
+    "skeleton",
     "sparsity_path",
     "training",
     "trajectories",
