@@ -26,7 +26,7 @@ from anndata import read_h5ad
 
 import perturbflow as pf
 from perturbflow.dynamics import SPARSITIES
-from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict import read_dynamics
 
 if TYPE_CHECKING:
     from pathlib import Path

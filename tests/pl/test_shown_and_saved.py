@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from inspect import Parameter, signature
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,7 +20,7 @@ from perturbflow.pl._shown_and_saved import shown_and_saved
 def folder(tmp_path, monkeypatch):
     """The figure directory, which is not there yet."""
     path = tmp_path / "results" / "figures"
-    monkeypatch.setattr(perturbflow, "settings", SimpleNamespace(figdir=path), raising=False)
+    monkeypatch.setattr(perturbflow.settings, "figdir", path)
     return path
 
 
@@ -75,9 +74,7 @@ def test_names_and_formats(folder, save, expected, begins):
     assert path.read_bytes().startswith(begins)
 
 
-def test_without_settings_the_folder_is_that_of_scanpy(monkeypatch, tmp_path):
-    monkeypatch.delattr(perturbflow, "settings", raising=False)
-    monkeypatch.setitem(perturbflow.__dict__, "settings", None)
+def test_the_folder_is_that_of_scanpy_by_default(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     line(save=True)
     assert Path("figures/line.pdf").is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,13 +11,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from perturbflow._settings import settings
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 Plot = TypeVar("Plot", bound=Callable[..., Any])
 
-DIRECTORY = Path("figures")  # that of scanpy
 FORMAT = "pdf"
 
 
@@ -57,10 +57,8 @@ def _path(name: str, save: bool | str) -> Path:
             "Files go to `pf.settings.figdir`; elsewhere with `ax.figure.savefig(path)`."
         )
         raise ValueError(msg)
-    settings = getattr(sys.modules["perturbflow"], "settings", None)
-    folder = Path(getattr(settings, "figdir", DIRECTORY))
     known = save.rpartition(".")[2].lower() in Figure().canvas.get_supported_filetypes()
-    return folder / f"{name}{save}{'' if known and '.' in save else f'.{FORMAT}'}"
+    return Path(settings.figdir) / f"{name}{save}{'' if known and '.' in save else f'.{FORMAT}'}"
 
 
 def _figure_of(drawn: Axes | Figure | NDArray[np.object_]) -> Figure:

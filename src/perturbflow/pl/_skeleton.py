@@ -14,6 +14,7 @@ from scipy import sparse
 from perturbflow._checks import check_key, check_one_of, check_whole_number
 from perturbflow.pl._drawing import DARK, PALETTE
 from perturbflow.pl._dynamics_results import as_list, positions_of
+from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _PLANES: Mapping[str, NDArray[np.float64]] = {  # from x, y and z to what is dra
 
 
 @takes_modality
+@shown_and_saved
 def skeleton(
     adata: AnnData | MuData,
     sequence: str,
@@ -50,6 +52,7 @@ def skeleton(
     time_key: str = "time",
     modality: str | None = None,
     show: bool | None = None,
+    save: bool | str | None = None,
 ) -> Figure:
     """Draw poses of one sequence along time, one row for the observed ones and one for each layer.
 
@@ -76,6 +79,9 @@ def skeleton(
         Modality of a MuData that is meant.
     show
         Show the figure.
+    save
+        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
+        ``"_first.png"``.
 
     Returns
     -------
@@ -128,8 +134,6 @@ def skeleton(
     drawn = np.stack([values[rows] for values in poses.values()])  # (row of the figure, pose, joint, axis)
     figure = _draw(drawn, _bones(joints, adata.uns["joints"]), _sides(drawn[0]), names=names, time=time, view=view)
     figure.supxlabel(time_key)
-    if show:
-        plt.show()
     return figure
 
 
