@@ -139,7 +139,7 @@ def baseline_comparison(means: pd.Series) -> list[str]:
         others = means.xs(("test", metric), level=("split", "metric")).reindex(list(BASELINES))
         own = means["default", "test", metric]
         if np.isnan(own) or others.isna().all():
-            lines.append(f"held-out {SHORT[metric]}: not defined, one condition a context")
+            lines.append(f"held-out {SHORT[metric]}: not defined, one condition per context")
             continue
         sign = 1 if KNOWN[metric].higher_is_better else -1
         best = (sign * others).idxmax()
@@ -151,7 +151,7 @@ def baseline_comparison(means: pd.Series) -> list[str]:
 
 
 def draw_curves(curves: pd.DataFrame, split: str, path: Path) -> None:
-    """Energy distance against seconds of training: one column a set, one row a source."""
+    """Energy distance against seconds of training: one column per set, one row a source."""
     sets = curves["set"].unique().tolist()
     sources = {"from noise": NOISE_SUFFIX, "from control cells": CONTROL_SUFFIX}
     figure, axes = plt.subplots(

@@ -109,7 +109,7 @@ def zero_share(weights: Sequence[Tensor], possible: NDArray[np.bool_]) -> float:
     for layer in weights:
         size = layer.detach().abs().numpy()
         counts = np.ones(size.shape, dtype=bool)
-        if size.ndim == 3 and size.shape[-1] == possible.shape[-1]:  # a network a target: inputs are possible or not
+        if size.ndim == 3 and size.shape[-1] == possible.shape[-1]:  # a network per target: inputs are possible or not
             counts[:] = possible[:, None]
         n_zero += int(((size <= SMALLEST_WEIGHT * size.max()) & counts).sum())
         n_all += int(counts.sum())

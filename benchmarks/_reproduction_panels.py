@@ -72,7 +72,7 @@ PANELS: Mapping[str, tuple[Callable[[int], AnnData], tuple[str, ...]]] = {
 class Panel:
     """The most variable genes of a set, and which cells are for training, for choices and for the test.
 
-    Every condition is in all three parts: the question is whether the law of a condition is learned, not whether another is
+    Every condition is in all three parts: the question is whether the distribution of a condition is learned, not whether another is
     extrapolated.
     """
 

@@ -134,7 +134,12 @@ def choices(n_cells: int, n_genes: int, max_steps: int | None) -> dict[str, Any]
     share = laps.row["choices, s"] / max(laps.row["training, s"], 1e-9)
     config = adata.uns["flow"]["config"]
     steps = {"steps": int(np.max(adata.uns["flow"]["history"]["step"])), "choices / training": round(share, 2)}
-    return _shape(adata) | laps.row | steps | {"start": config["start"], "trust": config["trust"]}
+    return (
+        _shape(adata)
+        | laps.row
+        | steps
+        | {"entry_time": config["entry_time"], "correction_scale": config["correction_scale"]}
+    )
 
 
 def _shape(adata: Any) -> dict[str, Any]:

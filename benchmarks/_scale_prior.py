@@ -1,4 +1,4 @@
-"""What the prior of simulated screens in memory costs, and how registration, prior, laws and steps grow.
+"""What the prior of simulated screens in memory costs, and how registration, prior, distributions and steps grow.
 
 A twentieth of the genes of a perturbation are changed. Memory is the highest resident set, the cells included; the size of a
 prior is that of the arrays that a store holds.
@@ -25,7 +25,7 @@ CONTROLS = 200  # cells of every context
 CELLS_AT_ONCE = 5_000
 N_STEPS = 12
 N_LAWS = 200
-MEASURED = ("setup", "sums", "prior", "laws of all groups", "one law", "step")
+MEASURED = ("setup", "sums", "prior", "distributions of all groups", "one distribution", "step")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def contexts(size: Size) -> dict[str, Any]:
 
 
 def growth(size: Size) -> dict[str, Any]:
-    """Seconds of registration, sums, prior, laws and a step of training for one screen."""
+    """Seconds of registration, sums, prior, distributions and a step of training for one screen."""
     cells = screen(size)
     adata = AnnData(cells.x)
     components = pd.Index([f"gene_{i}" for i in range(size.perturbations)])
@@ -123,12 +123,12 @@ def growth(size: Size) -> dict[str, Any]:
     stop("sums")
     prior = AdditiveHurdlePrior.fit(sums)
     stop("prior")
-    prior.laws(sums.doses, sums.covariates)
-    stop("laws of all groups")
+    prior.distributions(sums.doses, sums.covariates)
+    stop("distributions of all groups")
     context = prior.context(sums.covariates[0])
     for i in np.arange(N_LAWS) % size.perturbations:
-        prior.law(np.eye(1, size.perturbations, i)[0], context)
-    stop("one law", N_LAWS)
+        prior.distribution(np.eye(1, size.perturbations, i)[0], context)
+    stop("one distribution", N_LAWS)
     config = FlowConfig(n_genes=size.genes, n_components=size.perturbations, n_categories=(size.contexts,))
     steps = _Steps()
     settings = pf.flow.TrainingSettings(max_steps=N_STEPS)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from _common import Problem, clock, one_thread, with_settings
 from _memory import resident
-from _training import START, new_flow, recipe
+from _training import ENTRY_TIME, new_flow, recipe
 from lightning.pytorch import Callback
 from scipy import sparse
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SPARSITY = 10
 SOURCES = {
-    f"default (control cells, start {START})": {"source": "control", "start": START},
+    f"default (control cells, entry time {ENTRY_TIME})": {"source": "control", "entry_time": ENTRY_TIME},
     "noise": {"source": "noise"},
 }
 N_STEPS = 2
@@ -81,7 +81,7 @@ def fit_and_sample(network: str, n_cells: int, n_genes: int, n_conditions: int, 
     controls = cells.x[:batch].toarray()
     perturbation = np.eye(n_conditions, dtype=np.float32)[0]
     context, rng = np.zeros(1, dtype=np.int64), np.random.default_rng(0)
-    flow.configure(source="control", start=START)
+    flow.configure(source="control", entry_time=ENTRY_TIME)
     sample_seconds = fastest(lambda: flow.sample(controls, perturbation, context, rng=rng), seconds)
     memory = torch.cuda.max_memory_allocated() if where == "cuda" else resident() - before
     row = {

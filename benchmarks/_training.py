@@ -35,8 +35,8 @@ NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "best U-Net": ("default", {"network": BEST_UNET}),
     "MLP": ("default", {}),
 }
-# Where moved control cells enter the path, unless validation has chosen.
-START = 0.7
+# Where shifted control cells enter the path, unless validation has chosen.
+ENTRY_TIME = 0.7
 SAMPLING = ("method", "n_steps", "stratified")
 N_PRINCIPAL_COMPONENTS = 50
 _LONGEST_WARM_UP = 50
@@ -149,7 +149,7 @@ class PCAFlow:
         pca = PCA(min(N_PRINCIPAL_COMPONENTS, *(size - 1 for size in cells.x.shape)), whiten=True, random_state=seed)
         x = pca.fit_transform(_dense(cells.x)).astype(np.float32)
         scores = CellData(x, cells.perturbations, cells.covariates)
-        # The plain velocity knows no law: of this prior only the dose units are used.
+        # The plain velocity knows no distribution: of this prior only the dose units are used.
         flow = new_flow(scores, AdditiveHurdlePrior.fit(scores), {**options, "source": "noise"}, seed=seed)
         flow.parametrisation = _OfScores()
         return cls(pca, scores, flow)

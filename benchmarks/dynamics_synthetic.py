@@ -1,4 +1,4 @@
-"""Every sparsity on systems with a known graph: what is recovered, forecast, and foretold of interventions.
+"""Every sparsity on systems with a known graph: what is recovered, forecast, and predicted of interventions.
 
 Systems: three second-order oscillators (8 of 18 inputs are real), Lorenz-96 with 10 and 20 variables, random Hill
 networks of 20 and 100 genes at 5 % and 10 % noise and at irregular times, the 350-gene yeast network (left out without

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from _ablation_report import CONTROL_SUFFIX, NOISE_SUFFIX, PCA_MODEL, PRESET_OF, report
 from _common import FLOOR, SETS, Problem, clock, one_thread, with_settings
-from _training import NETWORKS, START, UNET_WIDTH, Budget, PCAFlow, new_flow, recipe
+from _training import ENTRY_TIME, NETWORKS, UNET_WIDTH, Budget, PCAFlow, new_flow, recipe
 
 import perturbflow as pf
 from perturbflow.flow import PARAMETRISATIONS, AdditiveHurdlePrior
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 FEW_CELLS = 16
 N_POINTS = 6
 FIRST_POINT = 1 / 64
-SOURCES = {NOISE_SUFFIX: {"source": "noise"}, CONTROL_SUFFIX: {"source": "control", "start": START}}
+SOURCES = {NOISE_SUFFIX: {"source": "noise"}, CONTROL_SUFFIX: {"source": "control", "entry_time": ENTRY_TIME}}
 
 
 class Ablation:
@@ -101,8 +101,8 @@ class Ablation:
         flow = new_flow(self.problem.training, self.prior, options, seed=seed).to(self.options.device)
         name = f"{network}, {parametrisation}"
         samplers = {name + suffix: with_settings(flow, **changes) for suffix, changes in SOURCES.items()}
-        law_seconds = self.prior_seconds if flow.parametrisation.uses_law else 0.0
-        # Only a moved control cell needs the prior where the velocity does not.
+        law_seconds = self.prior_seconds if flow.parametrisation.uses_distribution else 0.0
+        # Only a shifted control cell needs the prior where the velocity does not.
         later = {name + CONTROL_SUFFIX: self.prior_seconds - law_seconds}
         training = (flow, self.problem.training, settings)
         self.train(name, training, samplers, law_seconds, started, later)
@@ -140,7 +140,11 @@ class Ablation:
         config, history = fitted.flow.config, fitted.history
         self.costs.append(
             {"model": preset, "steps": int(history["step"][-1]), "seconds": self.clock() - started}
-            | {"start": config.start, "trust": config.trust, "guidance": config.guidance}
+            | {
+                "entry_time": config.entry_time,
+                "correction_scale": config.correction_scale,
+                "guidance": config.guidance,
+            }
         )
         self.judge({preset: fitted})
 

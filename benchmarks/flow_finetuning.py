@@ -138,9 +138,9 @@ class Judge:
         with torch.inference_mode():
             for _ in range(LOSS_BATCHES):
                 picked = torch.randint(len(cells), (LOSS_CELLS,), generator=generator)
-                law, condition = conditions.look_up(group[picked], torch.ones(()), all_cells)
+                distribution, condition = conditions.look_up(group[picked], torch.ones(()), all_cells)
                 t, x0 = draw_path(LOSS_CELLS, cells.n_genes, generator)
-                errors = flow_matching_errors(flow, rows.take(picked), law, condition, t=t, x0=x0)
+                errors = flow_matching_errors(flow, rows.take(picked), distribution, condition, t=t, x0=x0)
                 losses.append(float(errors.mean()))
         return float(np.mean(losses))
 

@@ -94,9 +94,9 @@ def one_seed(seed: int, *, n_cells: int, n_genes: int) -> tuple[pd.DataFrame, pd
             stated = np.sqrt(np.mean((calibration.factor(kind, sd) * sd) ** 2))
             coverage.append(row | held | {"stated sd": stated, "RMSE": np.sqrt(np.mean((mean - true) ** 2))})
             if kind == "unseen" and (group.perturbation > 0).sum() == 1:
-                law = prior.law(group.perturbation, context)
+                distribution = prior.distribution(group.perturbation, context)
                 generator = np.random.default_rng(seed)
-                models = {name: prior.move(controls, law, context, rng=generator)}
+                models = {name: prior.move(controls, distribution, context, rng=generator)}
                 if name == "no features":
                     models["mean effect baseline"] = baseline.sample(
                         controls, group.perturbation, group.covariates, rng=generator

@@ -1,4 +1,4 @@
-"""How well known graphs are found in cells without a time, and left-out perturbations foretold.
+"""How well known graphs are found in cells without a time, and left-out perturbations predicted.
 
 `python benchmarks/graphs.py` reads the folder named in PERTURBFLOW_DATA: networks of BEELINE, CARDAMOM and D-SPIN, and with
 `--large` SIM350 and yeast. Simulated screens are always there; `--quick` takes these alone. `--time` compares cells of CARDAMOM with

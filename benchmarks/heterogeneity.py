@@ -5,7 +5,7 @@ one state, correlations that change without the means, and homogeneous responses
 condition is for the fit, the other half judges. "Seen" conditions are in the fit; of "new context" all perturbations of
 the last of three cell types are held out; of "combination" all pairs are.
 
-Models: control cells moved gene by gene (the prior alone), and with the latents of the response (what predictions start
+Models: control cells shifted gene by gene (the prior alone), and with the latents of the response (what predictions start
 from); with ``--flow`` also the default fit. "real cells" are the other half of the real cells, which no model can beat.
 
 Columns, means over conditions and seeds: correlation within the program of a perturbation over the real one (and the
@@ -44,7 +44,7 @@ SCENARIOS = {
     "combination": {"n_controls": 800, "n_cells": 600, "n_combinations": 4},
 }
 QUICK = {name: options | {"n_controls": 200, "n_cells": 160} for name, options in SCENARIOS.items()}
-ALONE, JOINT, REAL, FLOW = "moved controls", "with latents", "real cells", "default fit"
+ALONE, JOINT, REAL, FLOW = "shifted controls", "with latents", "real cells", "default fit"
 LEAST_CORRELATION = 0.05
 
 
@@ -90,7 +90,7 @@ def predictions(
     def move(controls, dose, codes, rng, *, jointly: bool):
         context = prior.context(codes)
         factors = responses.of(prior, dose, context) if jointly else []
-        return responses.move(prior, controls, prior.law(dose, context), context, factors, rng=rng)
+        return responses.move(prior, controls, prior.distribution(dose, context), context, factors, rng=rng)
 
     models: dict[str, object] = {
         ALONE: lambda *given: move(*given, jointly=False),

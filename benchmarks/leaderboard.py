@@ -128,7 +128,7 @@ def shown(mean: float, spread: float) -> str:
 
 
 def draw(scores: pd.DataFrame, output: Path) -> None:
-    """Draw models by metrics, a panel a set, over the conditions of all its runs."""
+    """Draw models by metrics, a panel per set, over the conditions of all its runs."""
     import matplotlib.pyplot as plt
 
     cells = {}

@@ -101,8 +101,8 @@ def one_run(cells, split: dict, *, seed: int, preset: str | None, max_steps: int
         "fit seconds": fitted - started,
         "judge seconds": judged - fitted,
         "steps": int(cells.uns["flow"]["history"].get("step", [0])[-1]),
-        "start": config["start"],
-        "trust": config["trust"],
+        "entry_time": config["entry_time"],
+        "correction_scale": config["correction_scale"],
     }
     return scores[scores["conditions"] != "validation"], info
 
@@ -156,7 +156,7 @@ def main() -> None:
     print(markdown(table))
     print("\nWall-clock and choices, mean ± s.d. over runs\n")
     choices = (
-        infos.groupby("set", sort=False)[["fit seconds", "judge seconds", "steps", "start", "trust"]]
+        infos.groupby("set", sort=False)[["fit seconds", "judge seconds", "steps", "entry_time", "correction_scale"]]
         .agg(["mean", "std"])
         .round(2)
     )
@@ -186,7 +186,7 @@ def verdicts(summary: pd.DataFrame, held_out: pd.DataFrame) -> None:
         print(
             f"{row['set']}: dynamic-range fraction on training conditions {row['mean']:.3f} ± {row['std']:.3f} (>= 0.9)"
         )
-    prior = {"additive hurdle", "moved controls"}
+    prior = {"additive hurdle", "shifted controls"}
     models = [model for model in held_out.columns if model not in {"flow", "ceiling"}]
     for label, names in (
         ("simple baselines", [m for m in models if m not in prior]),

@@ -58,7 +58,7 @@ def contexts(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 
 def growth(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """Registration, prior, laws and steps as cells, genes, perturbations and contexts grow."""
+    """Registration, prior, distributions and steps as cells, genes, perturbations and contexts grow."""
     del folder
     from _scale_prior import GROWTH, QUICK, exponents
     from _scale_prior import growth as costs

@@ -35,7 +35,7 @@ def held_out_energy() -> None:
     """Energy distance of held-out conditions as a share of that of control cells."""
     data = table("benchmarks/real_cells.md", "run", "flow").set_index("run")
     data = data.drop(index="mcfaline")
-    models = ["flow", "moved controls", "additive hurdle", "additive effect", "mean effect"]
+    models = ["flow", "shifted controls", "additive hurdle", "additive effect", "mean effect"]
     floor = numbers(data["control cells"])["mean"]
     (ax,) = new(6.5, 3.4)
     for model, colour, shift in zip(
@@ -76,7 +76,7 @@ def cell_types_left_out() -> None:
 
 STANDING = {
     "flow": ORANGE,
-    "moved controls": ORANGE,
+    "shifted controls": ORANGE,
     "cellflow": BLUE,
     "scgen": BLUE,
     "additive effect": GREY,
@@ -104,7 +104,9 @@ def standing() -> None:
 def ablation() -> None:
     """Energy distance of every network and parametrisation on held-out conditions."""
     data = table("benchmarks/networks.md", "model")
-    data = data[data["model"].str.contains("noise|control$|default|moved controls|additive effect")].set_index("model")
+    data = data[data["model"].str.contains("noise|control$|default|shifted controls|additive effect")].set_index(
+        "model"
+    )
     sets = ["norman", "mcfaline", "kang"]
     axes = new(7.5, 4.2, 3, sharey=True)
     for ax, name in zip(axes, sets, strict=True):

@@ -169,7 +169,7 @@ def _fitted(_registered: AnnData) -> AnnData:
         progress_bar=False,
     )
     # What validation chooses after so few steps is the prior alone; here the network is to have a say.
-    adata.uns["flow"]["config"] |= {"start": 0.5, "trust": 1.0}
+    adata.uns["flow"]["config"] |= {"entry_time": 0.5, "correction_scale": 1.0}
     return adata
 
 

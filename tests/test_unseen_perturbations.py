@@ -1,4 +1,4 @@
-"""Perturbations without cells, from registered features to predicted laws, in a simulated screen whose truth is known."""
+"""Perturbations without cells, from registered features to predicted distributions, in a simulated screen whose truth is known."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def evaluate(screen, table, *, use=True):
     features = read_feature_table(training) if use else None
     prior = AdditiveHurdlePrior.fit(read_cells(training), features=features)
     context = prior.context(np.zeros(0, dtype=int))
-    base = prior.law(np.zeros(len(components)), context)
+    base = prior.distribution(np.zeros(len(components)), context)
     control = adata.X[labels == "control"].toarray().mean(axis=0)
     scores = []
     for name in held_out:
         doses = (components == name).astype(np.float32)
-        law = prior.law(doses, context)
-        predicted = law.expressed * law.mean - base.expressed * base.mean
+        distribution = prior.distribution(doses, context)
+        predicted = distribution.expressed * distribution.mean - base.expressed * base.mean
         measured = adata.X[labels == name].toarray().mean(axis=0) - control
         cosine = predicted @ measured / np.linalg.norm(predicted) / np.linalg.norm(measured)
         error = np.sqrt(np.mean((predicted - measured) ** 2))
-        scores.append((cosine, error, prior.law_sd(doses, context).angle.mean()))
+        scores.append((cosine, error, prior.distribution_sd(doses, context).angle.mean()))
     return np.mean(scores, axis=0)
 
 

@@ -209,7 +209,7 @@ def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> Non
 
 
 def looks_unlogged(x: Any) -> bool:
-    """Whether expression has values above 20 that are no logarithms.
+    """Return whether expression has values above 20 that are no logarithms.
 
     Logarithms can be as large where counts were divided by tiny size factors, as scran has them. All of a cell are then
     large: they differ by no more than the logarithms of its counts do, while normalised counts go down to a few.
@@ -232,7 +232,7 @@ def _has_large(x: Any) -> NDArray[np.bool_]:
 
 
 def only_whole_numbers(values: NDArray[Any], *, block: int = 4096) -> bool:
-    """Whether all values are whole; block by block, since the first few tell for most data."""
+    """Return whether all values are whole; block by block, since the first few tell for most data."""
     if values.dtype.kind in "iu":
         return True
     blocks = (values[start : start + block] for start in range(0, len(values), block))

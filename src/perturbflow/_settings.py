@@ -34,7 +34,7 @@ class Settings:
 
     @property
     def verbosity(self) -> str:
-        """What is said: "error", "warning" (the default), "info" or "debug", each with all before it.
+        """Return what is said: "error", "warning" (the default), "info" or "debug", each with all before it.
 
         With "info", fits say which stages they go through and which settings they chose. It is the level of the logger
         "perturbflow" of :mod:`logging`, whose handlers get everything; without any, messages go to the standard error.
@@ -80,7 +80,7 @@ class Settings:
 
     @property
     def progress_bars(self) -> bool:
-        """Whether functions show progress bars where somebody can see them: in a terminal or a notebook."""
+        """Return whether functions show progress bars where somebody can see them: in a terminal or a notebook."""
         return self._progress_bars
 
     @progress_bars.setter

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.baselines import AdditiveHurdle, MovedControls, Sampler
+from perturbflow.baselines import AdditiveHurdle, Sampler, ShiftedControls
 from perturbflow.flow import AdditiveHurdlePrior, CellData
 from perturbflow.flow._angle import share_at
 
 N_GENES, N_CELLS = 30, 3000
-BOTH = [AdditiveHurdle, MovedControls]
+BOTH = [AdditiveHurdle, ShiftedControls]
 SINGLES, PAIR, NONE = np.eye(2, dtype=np.float32), np.ones(2, dtype=np.float32), np.zeros(2, dtype=np.float32)
 CODES = np.zeros(1, dtype=int)
 
@@ -84,14 +84,14 @@ def test_effects_of_a_combination_add_on_the_scale_of_angles(baseline):
 
 def test_only_moved_controls_carry_dependence():
     kept, drawn = (
-        np.corrcoef(predict(b().fit(SCREEN.data()), NONE)[:, :2].T)[0, 1] for b in (MovedControls, AdditiveHurdle)
+        np.corrcoef(predict(b().fit(SCREEN.data()), NONE)[:, :2].T)[0, 1] for b in (ShiftedControls, AdditiveHurdle)
     )
     assert kept > 0.99
     assert abs(drawn) < 4 / np.sqrt(N_CELLS)
 
 
 def test_moved_controls_without_a_perturbation_stay():
-    moved = predict(MovedControls().fit(SCREEN.data()), NONE)
+    moved = predict(ShiftedControls().fit(SCREEN.data()), NONE)
     np.testing.assert_allclose(moved.mean(0), SCREEN.controls.mean(0), atol=0.01)
     assert ((moved > 0) == (SCREEN.controls > 0)).mean() > 0.999
     both = (moved > 0) & (SCREEN.controls > 0)
@@ -100,8 +100,8 @@ def test_moved_controls_without_a_perturbation_stay():
 
 def test_genes_are_drawn_from_the_prior_of_the_flow():
     prior = AdditiveHurdlePrior.fit(SCREEN.data())
-    law = prior.law(PAIR, prior.context(CODES))
-    expected = prior.sample(law, N_CELLS, rng=np.random.default_rng(0))
+    distribution = prior.distribution(PAIR, prior.context(CODES))
+    expected = prior.sample(distribution, N_CELLS, rng=np.random.default_rng(0))
     assert (predict(AdditiveHurdle().fit(SCREEN.data()), PAIR) == expected).all()
 
 

@@ -200,10 +200,10 @@ def test_what_is_said_of_no_effect_changes_no_number():
 
 
 def test_whether_a_model_is_worse_than_no_effect_and_than_its_prior():
-    levels = {"mine": 2.0, "yours": 1.0, "control cells": 1.0, "moved controls": 3.0}
+    levels = {"mine": 2.0, "yours": 1.0, "control cells": 1.0, "shifted controls": 3.0}
     scores = {name: cloud(level) for name, level in levels.items()}
     options: dict[str, Any] = {"p_value": 0.01, "cells_needed": 1.0, "n_resamples": 50, "rng": rng()}
-    mine, yours = verdict_rows({}, scores, baselines=["control cells", "moved controls"], **options)
+    mine, yours = verdict_rows({}, scores, baselines=["control cells", "shifted controls"], **options)
     assert (mine["worse_than_controls"], mine["worse_than_prior"]) == (1, 0)
     assert (yours["worse_than_controls"], yours["worse_than_prior"]) == (0, 0)  # the same is not worse
     scores["mine"] = cloud(2.0, variance=1.0)

@@ -26,7 +26,7 @@ class HurdleScreen:
         return np.where(expressed, mean + SD * self.rng.standard_normal(shape), 0).astype(np.float32)
 
     def add(self, n_cells, doses, codes=(), *, angle=0.0, mean=0.0):
-        """Add a group whose law is that of the base moved by ``angle`` and ``mean``; returns the cells."""
+        """Add a group whose distribution is that of the base moved by ``angle`` and ``mean``; returns the cells."""
         x = self.cells(n_cells, self.angle + angle, self.mean + mean)
         self.groups.append((x, tuple(doses), tuple(codes)))
         return x

@@ -50,14 +50,14 @@ def sample(flow, controls, *, seed=0, doses=DOSES, codes=CODES, **settings):
 
 
 def by_hand(flow, n, field, *, n_steps=10):
-    """The flow from noise with a given velocity field, and its last step with the condition's law."""
-    law = flow.gene_law(flow.prior.law(DOSES, flow.prior.context(CODES)))
+    """The flow from noise with a given velocity field, and its last step with the condition's distribution."""
+    distribution = flow.gene_distribution(flow.prior.distribution(DOSES, flow.prior.context(CODES)))
     condition = flow.encode(DOSES[None], CODES[None])
     noise = np.random.default_rng(0).standard_normal((n, N_GENES), dtype=np.float32)
     stop = flow.parametrisation.last_time
     with torch.inference_mode():
         x = integrate(
-            lambda t, x: field(torch.full((1, 1), t), x, law, condition),
+            lambda t, x: field(torch.full((1, 1), t), x, distribution, condition),
             torch.as_tensor(noise),
             start=0.0,
             stop=stop,
@@ -66,14 +66,16 @@ def by_hand(flow, n, field, *, n_steps=10):
             spacing="sine",
         )
         time = torch.full((1, 1), stop)
-        output = flow.network(flow.parametrisation.inputs(x, time, law), time, condition)
-        return flow.parametrisation.finish(x, time, law, output).numpy()
+        output = flow.network(flow.parametrisation.inputs(x, time, distribution), time, condition)
+        return flow.parametrisation.finish(x, time, distribution, output).numpy()
 
 
 @pytest.mark.parametrize("parametrisation", sorted(PARAMETRISATIONS))
 def test_without_guidance_it_is_the_conditional_flow(prior, controls, parametrisation):
     flow = flow_of(prior, source="noise", parametrisation=parametrisation)
-    expected = by_hand(flow, len(controls), lambda t, x, law, condition: flow.velocity(x, t, law, condition))
+    expected = by_hand(
+        flow, len(controls), lambda t, x, distribution, condition: flow.velocity(x, t, distribution, condition)
+    )
     assert (sample(flow, controls, guidance=1.0) == expected).all()
 
 
@@ -81,11 +83,11 @@ def test_without_guidance_it_is_the_conditional_flow(prior, controls, parametris
 @pytest.mark.parametrize("guidance", [0.0, 2.5])
 def test_guidance_in_one_batch_equals_both_halves_apart(prior, controls, parametrisation, guidance):
     flow = flow_of(prior, source="noise", parametrisation=parametrisation)
-    null = flow.gene_law(prior.pooled_law())
+    null = flow.gene_distribution(prior.pooled_distribution())
 
-    def field(t, x, law, condition):
+    def field(t, x, distribution, condition):
         without = flow.velocity(x, t, null, torch.zeros_like(condition))
-        return without + guidance * (flow.velocity(x, t, law, condition) - without)
+        return without + guidance * (flow.velocity(x, t, distribution, condition) - without)
 
     expected = by_hand(flow, len(controls), field)
     # The batch of both rounds differently, and near t = 1 a difference grows with the slope of the velocity.
@@ -101,19 +103,24 @@ def test_guidance_of_nearly_one(prior, controls):
 def test_without_trust_it_is_the_flow_of_the_prior(prior, controls, source):
     flow = flow_of(prior, source=source)
     untrained = flow_of(prior, source=source, trained=False)
-    assert (sample(flow, controls, trust=0.0) == sample(untrained, controls)).all()
-    assert (sample(flow, controls, trust=1.0) == sample(flow, controls)).all()
-    assert not np.array_equal(sample(flow, controls, trust=0.5), sample(flow, controls))
+    assert (sample(flow, controls, correction_scale=0.0) == sample(untrained, controls)).all()
+    assert (sample(flow, controls, correction_scale=1.0) == sample(flow, controls)).all()
+    assert not np.array_equal(sample(flow, controls, correction_scale=0.5), sample(flow, controls))
 
 
 def test_the_flow_of_the_prior_has_the_marginals_of_its_law(prior):
     n = 6000
     flow = flow_of(prior, source="noise", trained=False)
     cells = sample(flow, np.zeros((n, N_GENES), dtype=np.float32), n_steps=100)
-    law = prior.law(DOSES, prior.context(CODES))
+    distribution = prior.distribution(DOSES, prior.context(CODES))
     n_expressing = (cells > 0).sum(0)
-    assert (np.abs(n_expressing / n - law.expressed) < 4 * np.sqrt(law.expressed * (1 - law.expressed) / n)).all()
-    assert (np.abs(cells.sum(0) / n_expressing - law.mean) < 4 * np.sqrt(law.variance / n_expressing)).all()
+    assert (
+        np.abs(n_expressing / n - distribution.expressed)
+        < 4 * np.sqrt(distribution.expressed * (1 - distribution.expressed) / n)
+    ).all()
+    assert (
+        np.abs(cells.sum(0) / n_expressing - distribution.mean) < 4 * np.sqrt(distribution.variance / n_expressing)
+    ).all()
 
 
 def test_from_noise_only_the_number_of_controls_matters(prior, controls):
@@ -127,7 +134,7 @@ def test_a_prediction_belongs_to_its_control_cell(screen, prior):
     flow = flow_of(prior, trained=False)
 
     def likeness(start):
-        predicted = sample(flow, controls, doses=np.zeros(2, dtype=np.float32), start=start)
+        predicted = sample(flow, controls, doses=np.zeros(2, dtype=np.float32), entry_time=start)
         x, y = (a - a.mean(0) for a in (controls, predicted))
         return float((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()))
 
@@ -138,10 +145,10 @@ def test_a_prediction_belongs_to_its_control_cell(screen, prior):
 
 
 def test_a_late_start_is_the_moved_control_cell(prior, controls):
-    predicted = sample(flow_of(prior, trained=False), controls, start=0.99)
+    predicted = sample(flow_of(prior, trained=False), controls, entry_time=0.99)
     rng, context = np.random.default_rng(0), prior.context(CODES)
     rng.standard_normal(controls.shape, dtype=np.float32)
-    moved = prior.move(controls, prior.law(DOSES, context), context, rng=rng)
+    moved = prior.move(controls, prior.distribution(DOSES, context), context, rng=rng)
     assert not np.array_equal(moved > 0, controls > 0)
     assert ((predicted > 0) == (moved > 0)).all()
     np.testing.assert_allclose(predicted, moved, atol=0.06)  # six s.d. of the noise that is left
@@ -149,13 +156,13 @@ def test_a_late_start_is_the_moved_control_cell(prior, controls):
 
 def test_the_latest_start_is_the_moved_control_cell_itself(prior, controls):
     context = prior.context(CODES)
-    moved = prior.move(controls, prior.law(DOSES, context), context, rng=np.random.default_rng(0))
-    assert (sample(flow_of(prior), controls, start=1.0) == moved).all()
+    moved = prior.move(controls, prior.distribution(DOSES, context), context, rng=np.random.default_rng(0))
+    assert (sample(flow_of(prior), controls, entry_time=1.0) == moved).all()
 
 
 def test_control_source_without_a_start_is_the_noise_source(prior, controls):
     flow = flow_of(prior)
-    assert (sample(flow, controls, source="control", start=0.0) == sample(flow, controls, source="noise")).all()
+    assert (sample(flow, controls, source="control", entry_time=0.0) == sample(flow, controls, source="noise")).all()
 
 
 @pytest.mark.parametrize("source", ["noise", "control"])
@@ -237,9 +244,9 @@ def test_steps_follow_the_start(prior, controls, monkeypatch):
     monkeypatch.setattr(model_module, "integrate", recorded)
     flow = flow_of(prior)
     sample(flow, controls, source="noise")
-    sample(flow, controls, start=0.5)
-    sample(flow, controls, start=0.98)
-    sample(flow, controls, start=0.5, n_steps=7, method="heun")
+    sample(flow, controls, entry_time=0.5)
+    sample(flow, controls, entry_time=0.98)
+    sample(flow, controls, entry_time=0.5, n_steps=7, method="heun")
     assert asked == [
         (0.0, 10, "multistep"),
         (0.5, 5, "multistep"),
@@ -251,32 +258,32 @@ def test_steps_follow_the_start(prior, controls, monkeypatch):
 def test_laws_of_cells(prior):
     flow = flow_of(prior)
     doses, codes = np.array([[0, 0], [1, 1], [2, 0]], dtype=np.float32), np.array([[0], [1], [0]])
-    laws = flow.cell_laws(doses, codes)
+    distributions = flow.cell_distributions(doses, codes)
     for i in range(3):
-        law = prior.law(doses[i], prior.context(codes[i]))
-        assert (laws.expressed[i].numpy() == law.expressed).all()
-        assert (laws.mean[i].numpy() == law.mean).all()
+        distribution = prior.distribution(doses[i], prior.context(codes[i]))
+        assert (distributions.expressed[i].numpy() == distribution.expressed).all()
+        assert (distributions.mean[i].numpy() == distribution.mean).all()
 
 
 def test_settings_of_prediction_can_be_changed(prior, controls):
     flow = flow_of(prior)
-    expected = sample(flow, controls, start=0.3, trust=0.5)
-    assert flow.configure(start=0.3, trust=0.5) is flow
-    assert (flow.config.source, flow.config.start, flow.config.trust) == ("control", 0.3, 0.5)
+    expected = sample(flow, controls, entry_time=0.3, correction_scale=0.5)
+    assert flow.configure(entry_time=0.3, correction_scale=0.5) is flow
+    assert (flow.config.source, flow.config.entry_time, flow.config.correction_scale) == ("control", 0.3, 0.5)
     assert (sample(flow, controls) == expected).all()
 
 
 def test_configuration_survives_json():
-    config = FlowConfig(5, 2, (3, 4), source="noise", trust=0.5)
+    config = FlowConfig(5, 2, (3, 4), source="noise", correction_scale=0.5)
     assert FlowConfig(**json.loads(json.dumps(config.to_dict()))) == config
 
 
 BAD_SETTINGS = [
     ({"source": "cells"}, r"`source` to be one of \['control', 'noise'\], found 'cells'"),
-    ({"start": 1.1}, r"`start` between 0 and 1, found 1.1"),
-    ({"start": -0.1}, r"`start` between 0 and 1, found -0.1"),
-    ({"trust": 1.5}, r"`trust` between 0 and 1, found 1.5"),
-    ({"trust": float("nan")}, r"`trust` between 0 and 1, found nan"),
+    ({"entry_time": 1.1}, r"`entry_time` between 0 and 1, found 1.1"),
+    ({"entry_time": -0.1}, r"`entry_time` between 0 and 1, found -0.1"),
+    ({"correction_scale": 1.5}, r"`correction_scale` between 0 and 1, found 1.5"),
+    ({"correction_scale": float("nan")}, r"`correction_scale` between 0 and 1, found nan"),
     ({"guidance": float("inf")}, r"`guidance` to be finite, found inf"),
     ({"method": "leapfrog"}, r"`method` to be one of \[.*'midpoint'.*\], found 'leapfrog'"),
     ({"n_steps": 0}, r"`n_steps` to be None or at least 1, found 0"),

@@ -50,10 +50,12 @@ def test_a_stored_prior_is_small_and_predicts_the_same(hurdle_screen):
     again = AdditiveHurdlePrior.from_arrays(stored)
     context = prior.context(np.zeros(0, dtype=int))
     for doses in (*np.eye(40)[:3], np.eye(40)[:2].sum(axis=0)):
-        one, two = prior.law(doses, context), again.law(doses, context)
+        one, two = prior.distribution(doses, context), again.distribution(doses, context)
         np.testing.assert_array_equal(one.expressed, two.expressed)
         np.testing.assert_array_equal(one.mean, two.mean)
-        np.testing.assert_array_equal(prior.law_sd(doses, context).angle, again.law_sd(doses, context).angle)
+        np.testing.assert_array_equal(
+            prior.distribution_sd(doses, context).angle, again.distribution_sd(doses, context).angle
+        )
 
 
 @pytest.mark.parametrize("name", ["effects", "interactions"])

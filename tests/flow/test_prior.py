@@ -7,22 +7,24 @@ import pytest
 from scipy import sparse
 
 from perturbflow.datasets import simulated_contexts
-from perturbflow.flow import AdditiveHurdlePrior, CellData, HurdleLaw, mean_expression
+from perturbflow.flow import AdditiveHurdlePrior, CellData, HurdleDistribution, mean_expression
 from perturbflow.flow._angle import angle, evidence_variance
 
 N_GENES = 60
 CONTAINERS = [np.asarray, sparse.csr_matrix, sparse.csr_array]
 
 
-def law_of(prior, doses, codes=(), controls=None):
-    return prior.law(np.array(doses, dtype=np.float32), prior.context(np.array(codes, dtype=np.int64), controls))
+def distribution_of(prior, doses, codes=(), controls=None):
+    return prior.distribution(
+        np.array(doses, dtype=np.float32), prior.context(np.array(codes, dtype=np.int64), controls)
+    )
 
 
 def change(prior, doses, codes=(), controls=None):
     """Change of angles and means against the context's base."""
     context = prior.context(np.array(codes, dtype=np.int64), controls)
-    law = prior.law(np.array(doses, dtype=np.float32), context)
-    return angle(law.expressed) - context.base_angle, law.mean - context.base_mean
+    distribution = prior.distribution(np.array(doses, dtype=np.float32), context)
+    return angle(distribution.expressed) - context.base_angle, distribution.mean - context.base_mean
 
 
 def rmse(x, y):
@@ -68,8 +70,8 @@ def test_training_conditions_are_fitted_with_their_interactions(additive, hurdle
     assert rmse(change(without, [1, 1, 0])[0][:10], truth[:10]) > 0.1
     # Only there: a step away from the training condition nothing of it is left.
     near = np.array([0.999, 1, 0])
-    same_law(law_of(prior, near), law_of(without, near), rtol=0)
-    same_law(law_of(prior, near), law_of(without, [1, 1, 0]), rtol=0.01)
+    same_law(distribution_of(prior, near), distribution_of(without, near), rtol=0)
+    same_law(distribution_of(prior, near), distribution_of(without, [1, 1, 0]), rtol=0.01)
 
 
 def test_order_of_components_does_not_matter(additive):
@@ -145,7 +147,9 @@ def test_a_new_context_is_placed_by_its_controls(hurdle_screen):
     found = change(prior, [1], [9], controls)[0]
     assert rmse(found, effects[2]) < 0.4 * rmse(found, effects[0])
     for container in (sparse.csr_matrix, sparse.csr_array):
-        same_law(law_of(prior, [1], [9], container(controls)), law_of(prior, [1], [9], controls), rtol=1e-5)
+        same_law(
+            distribution_of(prior, [1], [9], container(controls)), distribution_of(prior, [1], [9], controls), rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("perturbations", [([1],), ([1, 0], [0, 1], [1, 1])])
@@ -164,9 +168,10 @@ def test_a_new_context_is_as_one_registered_without_perturbed_cells(hurdle_scree
     assert later.context(np.array([3]), controls).index is None
     assert registered.context(np.array([3])).index == 3
     for doses in (*perturbations, [0.5] * len(perturbations[0])):
-        same_law(law_of(later, doses, [3], controls), law_of(registered, doses, [3]), rtol=1e-3)
+        same_law(distribution_of(later, doses, [3], controls), distribution_of(registered, doses, [3]), rtol=1e-3)
         sds = [
-            prior.law_sd(np.array(doses), prior.context(np.array([3]), controls)).angle for prior in (later, registered)
+            prior.distribution_sd(np.array(doses), prior.context(np.array([3]), controls)).angle
+            for prior in (later, registered)
         ]
         np.testing.assert_allclose(sds[0], sds[1], rtol=1e-3)
 
@@ -190,13 +195,13 @@ def test_what_perturbations_do_in_a_new_context_is_read_from_its_controls():
     nothing_read = replace(later, level_factors=np.zeros_like(later.level_factors))
     errors = []
     for place, dose in enumerate(np.eye(len(names), dtype=np.float32)[:8]):
-        law = later.law(dose, new)
-        same_law(law, registered.law(dose, known), rtol=2e-3)
-        sds = later.law_sd(dose, new).angle, registered.law_sd(dose, known).angle
+        distribution = later.distribution(dose, new)
+        same_law(distribution, registered.distribution(dose, known), rtol=2e-3)
+        sds = later.distribution_sd(dose, new).angle, registered.distribution_sd(dose, known).angle
         np.testing.assert_allclose(*sds, rtol=2e-3)
         true = adata.uns["expected"]["all"].loc[f"context_7|{names[place]}"].to_numpy()
-        carried_law = nothing_read.law(dose, new)
-        errors.append([np.square(each.expressed * each.mean - true).mean() for each in (law, carried_law)])
+        carried_law = nothing_read.distribution(dose, new)
+        errors.append([np.square(each.expressed * each.mean - true).mean() for each in (distribution, carried_law)])
     read, carried = np.mean(errors, axis=0)
     assert read < 0.6 * carried
 
@@ -215,7 +220,7 @@ def test_the_further_a_new_context_the_less_is_known(hurdle_screen):
         prior.context(np.array([9]), screen.cells(500, screen.angle + part * far, screen.mean)) for part in (0, 0.5, 1)
     ]
     assert (np.diff([context.distances.min() for context in contexts]) > 0).all()
-    assert (np.diff([np.median(prior.law_sd(np.ones(1), context).angle) for context in contexts]) > 0).all()
+    assert (np.diff([np.median(prior.distribution_sd(np.ones(1), context).angle) for context in contexts]) > 0).all()
 
 
 def test_a_new_context_without_controls_is_an_error(additive):
@@ -250,25 +255,28 @@ def test_a_perturbation_that_does_nothing_predicts_controls(hurdle_screen):
     for single in np.eye(3):
         screen.add(n, single)
     prior = AdditiveHurdlePrior.fit(screen.data())
-    control = law_of(prior, [0, 0, 0])
+    control = distribution_of(prior, [0, 0, 0])
     p = control.expressed
     for doses in ([1, 0, 0], [1, 1, 0]):
-        law, bound = law_of(prior, doses), 0.5 * sum(doses)  # standard errors of a group; unshrunken it would be 1
-        assert rmse((law.expressed - p) / np.sqrt(p * (1 - p) / n), 0) < bound
-        assert rmse(law.mean, control.mean) < bound * 0.3 / np.sqrt(n * p.mean())
+        distribution, bound = (
+            distribution_of(prior, doses),
+            0.5 * sum(doses),
+        )  # standard errors of a group; unshrunken it would be 1
+        assert rmse((distribution.expressed - p) / np.sqrt(p * (1 - p) / n), 0) < bound
+        assert rmse(distribution.mean, control.mean) < bound * 0.3 / np.sqrt(n * p.mean())
 
 
 def test_dose_zero_is_control(additive):
     screen, _, _ = additive
     prior = AdditiveHurdlePrior.fit(screen.data())
     controls = screen.groups[0][0]
-    law = law_of(prior, [0, 0, 0])
-    np.testing.assert_allclose(law.expressed, (controls > 0).mean(0), atol=1 / len(controls))
-    np.testing.assert_allclose(law.mean, controls.sum(0) / (controls > 0).sum(0), atol=0.02)
+    distribution = distribution_of(prior, [0, 0, 0])
+    np.testing.assert_allclose(distribution.expressed, (controls > 0).mean(0), atol=1 / len(controls))
+    np.testing.assert_allclose(distribution.mean, controls.sum(0) / (controls > 0).sum(0), atol=0.02)
     for j in range(3):
         # The smallest dose is next to it, up to the few pseudo-cells by which the base is shrunken.
-        tiny = law_of(prior, 1e-6 * np.eye(3)[j])
-        np.testing.assert_allclose(tiny.expressed, law.expressed, atol=2 / len(controls))
+        tiny = distribution_of(prior, 1e-6 * np.eye(3)[j])
+        np.testing.assert_allclose(tiny.expressed, distribution.expressed, atol=2 / len(controls))
 
 
 def test_doses_lie_between_measured_ones_and_do_not_extrapolate(hurdle_screen):
@@ -289,7 +297,7 @@ def test_doses_lie_between_measured_ones_and_do_not_extrapolate(hurdle_screen):
         np.testing.assert_allclose(at[3], (at[2] + at[4]) / 2, atol=1e-4)
         np.testing.assert_allclose(at[0.5], at[1] / 2, atol=1e-4)
     for fitted in (prior, without):
-        same_law(law_of(fitted, [400, 0]), law_of(fitted, [4, 0]), rtol=0)
+        same_law(distribution_of(fitted, [400, 0]), distribution_of(fitted, [4, 0]), rtol=0)
 
 
 def test_doses_over_decades_are_compared_by_their_logarithms(hurdle_screen):
@@ -326,7 +334,7 @@ def test_genes_that_all_or_none_of_the_controls_express(n):
     x[400 + n : 400 + n + n_on, 2] = 0
     doses = np.repeat([[0, 0], [1, 0], [0, 1]], [400, n, n], axis=0)
     prior = AdditiveHurdlePrior.fit(CellData(x, doses, np.zeros((len(x), 0), dtype=int)))
-    on, off, share = law_of(prior, [1, 0]).expressed, law_of(prior, [0, 1]).expressed, n_on / n
+    on, off, share = distribution_of(prior, [1, 0]).expressed, distribution_of(prior, [0, 1]).expressed, n_on / n
     if n >= 20:
         assert abs(on[0] - share) < 0.05
         assert abs(off[2] - (1 - share)) < 0.05
@@ -360,10 +368,10 @@ def test_parts_of_a_combination_beyond_the_end_of_the_range(hurdle_screen):
         screen.add(300, doses, angle=silencing)
     prior = AdditiveHurdlePrior.fit(screen.data())
     for doses in np.eye(4)[:2]:
-        assert law_of(prior, doses).expressed[:20].max() < 0.03
+        assert distribution_of(prior, doses).expressed[:20].max() < 0.03
     without = replace(prior, interactions=np.zeros_like(prior.interactions))
-    assert law_of(without, [1, 0, 0, 0]).expressed[:20].max() < 0.05
-    assert law_of(prior, [1, 0, 0, 1]).expressed[:20].max() < 0.03
+    assert distribution_of(without, [1, 0, 0, 0]).expressed[:20].max() < 0.05
+    assert distribution_of(prior, [1, 0, 0, 1]).expressed[:20].max() < 0.03
 
 
 def test_an_unseen_component_has_the_mean_effect(hurdle_screen):
@@ -418,9 +426,12 @@ def test_genes_that_nobody_expresses(hurdle_screen):
         screen.add(100, doses, angle=0.5)
     prior = AdditiveHurdlePrior.fit(screen.data())
     for doses in ([0, 0], [1, 0], [1, 1]):
-        law = law_of(prior, doses)
-        assert (law.expressed[:5] < 0.01).all()
-        assert all(np.isfinite(a).all() and (a > 0).all() for a in (law.expressed, law.mean, law.variance))
+        distribution = distribution_of(prior, doses)
+        assert (distribution.expressed[:5] < 0.01).all()
+        assert all(
+            np.isfinite(a).all() and (a > 0).all()
+            for a in (distribution.expressed, distribution.mean, distribution.variance)
+        )
 
 
 def test_a_context_without_controls_is_an_error(hurdle_screen):
@@ -434,31 +445,31 @@ def test_a_context_without_controls_is_an_error(hurdle_screen):
 
 def test_pooled_law_is_that_of_all_cells(additive):
     cells = additive[0].data()
-    law = AdditiveHurdlePrior.fit(cells).pooled_law()
+    distribution = AdditiveHurdlePrior.fit(cells).pooled_distribution()
     expressed = (cells.x > 0).mean(0)
-    np.testing.assert_allclose(law.expressed, expressed, atol=1e-4)
-    np.testing.assert_allclose(law.mean, cells.x.sum(0) / (cells.x > 0).sum(0), atol=1e-2)
+    np.testing.assert_allclose(distribution.expressed, expressed, atol=1e-4)
+    np.testing.assert_allclose(distribution.mean, cells.x.sum(0) / (cells.x > 0).sum(0), atol=1e-2)
 
 
 def test_sampled_cells_follow_the_law(additive):
     n = 5000
     prior = AdditiveHurdlePrior.fit(additive[0].data())
-    law = law_of(prior, [1, 0, 1])
-    cells = prior.sample(law, n, rng=np.random.default_rng(0))
+    distribution = distribution_of(prior, [1, 0, 1])
+    cells = prior.sample(distribution, n, rng=np.random.default_rng(0))
     assert cells.shape == (n, N_GENES)
     assert cells.dtype == np.float32
-    assert_marginals(cells, law, law.variance)
+    assert_marginals(cells, distribution, distribution.variance)
     correlation = np.asarray(np.corrcoef(cells.T))[np.triu_indices(N_GENES, 1)]
     assert correlation.std() == pytest.approx(1 / np.sqrt(n), rel=0.1)
 
 
-def assert_marginals(cells, law, variance):
+def assert_marginals(cells, distribution, variance):
     """Within 5 standard errors in 2 * 60 genes."""
     n, n_expressing = len(cells), (cells > 0).sum(0)
-    p = law.expressed
+    p = distribution.expressed
     assert (np.abs((cells > 0).mean(0) - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-9).all()
     mean = cells.sum(0) / n_expressing
-    assert (np.abs(mean - law.mean) < 5 * np.sqrt(variance / n_expressing)).all()
+    assert (np.abs(mean - distribution.mean) < 5 * np.sqrt(variance / n_expressing)).all()
 
 
 def correlated_controls(rng, n):
@@ -482,10 +493,12 @@ def correlated():
 def test_moving_to_their_own_law_leaves_cells_as_they_are(correlated):
     prior, context, controls = correlated
     controls = controls.copy()
-    controls[0, 0], controls[1, 0] = 0.01, 9.0  # values that no law would give
-    law = HurdleLaw(context.expressed.astype(np.float32), context.mean.astype(np.float32), prior.variance)
+    controls[0, 0], controls[1, 0] = 0.01, 9.0  # values that no distribution would give
+    distribution = HurdleDistribution(
+        context.expressed.astype(np.float32), context.mean.astype(np.float32), prior.variance
+    )
     before = controls.copy()
-    moved = prior.move(controls, law, context, rng=np.random.default_rng(0))
+    moved = prior.move(controls, distribution, context, rng=np.random.default_rng(0))
     assert (moved == controls).all()
     assert moved is not controls
     moved[:] = 0
@@ -495,23 +508,23 @@ def test_moving_to_their_own_law_leaves_cells_as_they_are(correlated):
 def test_moved_cells_have_the_marginals_of_the_law(correlated):
     prior, context, controls = correlated
     rng = np.random.default_rng(0)
-    law = HurdleLaw(
+    distribution = HurdleDistribution(
         rng.uniform(0.05, 0.95, N_GENES).astype(np.float32),
         rng.uniform(1.5, 3.0, N_GENES).astype(np.float32),
         prior.variance,
     )
-    moved = prior.move(controls, law, context, rng=rng)
+    moved = prior.move(controls, distribution, context, rng=rng)
     assert moved.dtype == np.float32
-    assert_marginals(moved, law, prior.variance)
+    assert_marginals(moved, distribution, prior.variance)
 
 
 def test_moved_cells_change_only_one_way(correlated):
     prior, context, controls = correlated
     for factor in (0.5, 1.5):
-        law = HurdleLaw(
+        distribution = HurdleDistribution(
             (context.expressed * factor).astype(np.float32), context.mean.astype(np.float32), prior.variance
         )
-        moved = prior.move(controls, law, context, rng=np.random.default_rng(0))
+        moved = prior.move(controls, distribution, context, rng=np.random.default_rng(0))
         more, less = (moved > 0) & (controls == 0), (moved == 0) & (controls > 0)
         assert more.any() == (factor > 1)
         assert less.any() == (factor < 1)
@@ -521,10 +534,10 @@ def test_moved_cells_change_only_one_way(correlated):
 
 def test_moved_cells_keep_the_dependence_of_controls(correlated):
     prior, context, controls = correlated
-    law = prior.law(np.ones(1, dtype=np.float32), context)  # of a perturbation that does nothing
+    distribution = prior.distribution(np.ones(1, dtype=np.float32), context)  # of a perturbation that does nothing
     truth = np.corrcoef(controls.T)
-    moved = np.corrcoef(prior.move(controls, law, context, rng=np.random.default_rng(0)).T)
-    drawn = np.corrcoef(prior.sample(law, len(controls), rng=np.random.default_rng(0)).T)
+    moved = np.corrcoef(prior.move(controls, distribution, context, rng=np.random.default_rng(0)).T)
+    drawn = np.corrcoef(prior.sample(distribution, len(controls), rng=np.random.default_rng(0)).T)
     assert rmse(moved, truth) < 0.03
     assert rmse(drawn, truth) > 0.25
 
@@ -535,6 +548,6 @@ def test_round_trip_through_arrays(additive):
     assert all(isinstance(array, np.ndarray) for array in arrays.values())
     rebuilt = AdditiveHurdlePrior.from_arrays(arrays)
     for doses in ([0, 0, 0], [1, 1, 0], [0.5, 0, 1]):
-        same_law(law_of(rebuilt, doses), law_of(prior, doses), rtol=0)
+        same_law(distribution_of(rebuilt, doses), distribution_of(prior, doses), rtol=0)
     for name, array in rebuilt.to_arrays().items():
         assert array.dtype == arrays[name].dtype

@@ -56,9 +56,9 @@ def fitted(screen):
 
 def predict(prior, responses, controls, doses, context=0, seed=0):
     place = prior.context(np.array([context]), controls)
-    law = prior.law(np.float32(doses), place)
+    distribution = prior.distribution(np.float32(doses), place)
     factors = responses.of(prior, np.float32(doses), place)
-    return responses.move(prior, controls, law, place, factors, rng=np.random.default_rng(seed))
+    return responses.move(prior, controls, distribution, place, factors, rng=np.random.default_rng(seed))
 
 
 def program(cells, place=0):
@@ -83,12 +83,12 @@ def test_responders_of_a_training_condition_are_predicted(fraction):
     found = predict(prior, responses, controls, (1, 0))
     alone = prior.move(
         controls,
-        prior.law(np.array([1, 0], dtype=np.float32), prior.context(HERE)),
+        prior.distribution(np.array([1, 0], dtype=np.float32), prior.context(HERE)),
         prior.context(HERE),
         rng=screen.rng,
     )
     assert abs(correlation(program(alone))) < 0.02  # what moving gene by gene loses
-    # Somewhat too large where most respond: values of a gene spread more where they are higher, and a law has one variance.
+    # Somewhat too large where most respond: values of a gene spread more where they are higher, and a distribution has one variance.
     assert 0.8 < correlation(program(found)) / correlation(program(real)) < 1.35
     assert responding(found, controls, real) == pytest.approx(responding(real, controls, real), abs=0.05)
 
@@ -108,10 +108,10 @@ def test_without_latents_cells_move_as_the_prior_moves_them():
     screen.add(80, (1, 0), (1, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    law = prior.law(np.array([1, 0], dtype=np.float32), context)
-    expected = prior.move(controls, law, context, rng=np.random.default_rng(3))
+    distribution = prior.distribution(np.array([1, 0], dtype=np.float32), context)
+    expected = prior.move(controls, distribution, context, rng=np.random.default_rng(3))
     for each in (responses, Responses.none(prior)):
-        found = each.move(prior, controls, law, context, [], rng=np.random.default_rng(3))
+        found = each.move(prior, controls, distribution, context, [], rng=np.random.default_rng(3))
         np.testing.assert_array_equal(found, expected)
 
 
@@ -122,13 +122,13 @@ def test_shares_and_means_are_those_of_the_law():
     screen.add(500, (1, 0), (1, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    law = prior.law(np.array([1, 0], dtype=np.float32), context)
+    distribution = prior.distribution(np.array([1, 0], dtype=np.float32), context)
     share, value = np.full(N_GENES, 0.15), np.full(N_GENES, 0.1)
     factor = ResponseFactor(share, value, np.repeat([-0.5, 1.0, -0.5], [20, 20, 20]), np.zeros(0))
     states = Responses.none(prior)
-    moved = states.move(prior, controls, law, context, [factor], rng=np.random.default_rng(0))
-    np.testing.assert_allclose((moved > 0).mean(axis=0), law.expressed, atol=0.004)
-    plain = prior.move(controls, law, context, rng=np.random.default_rng(0))
+    moved = states.move(prior, controls, distribution, context, [factor], rng=np.random.default_rng(0))
+    np.testing.assert_allclose((moved > 0).mean(axis=0), distribution.expressed, atol=0.004)
+    plain = prior.move(controls, distribution, context, rng=np.random.default_rng(0))
     np.testing.assert_allclose(moved.mean(axis=0), plain.mean(axis=0), atol=0.03)
     assert correlation(moved) > correlation(plain) + 0.03
 
@@ -139,11 +139,11 @@ def test_what_the_law_lacks_along_a_latent_is_added():
     screen.add(500, (1, 0), (1, 0))
     prior, _ = fitted(screen)
     context = prior.context(HERE)
-    law = prior.law(np.array([1, 0], dtype=np.float32), context)
+    distribution = prior.distribution(np.array([1, 0], dtype=np.float32), context)
     share = np.where(np.arange(N_GENES) < 5, 0.1, 0.0)
     factor = ResponseFactor(share, np.zeros(N_GENES), np.linspace(-1, 2, 50), np.zeros(0))
-    moved = Responses.none(prior).move(prior, controls, law, context, [factor], rng=np.random.default_rng(0))
-    np.testing.assert_allclose((moved > 0).mean(axis=0), np.minimum(law.expressed + 0.5 * share, 1), atol=0.01)
+    moved = Responses.none(prior).move(prior, controls, distribution, context, [factor], rng=np.random.default_rng(0))
+    np.testing.assert_allclose((moved > 0).mean(axis=0), np.minimum(distribution.expressed + 0.5 * share, 1), atol=0.01)
 
 
 def test_correlations_that_change_without_the_means_are_predicted():
@@ -225,7 +225,7 @@ def test_a_dose_has_the_latent_of_the_nearest():
     found = [
         responses.of(prior, np.array([dose, 0], dtype=np.float32), context)[0].amounts for dose in (1, 1.2, 3.5, 4)
     ]
-    # What the law lacks at a measured dose is not carried to others.
+    # What the distribution lacks at a measured dose is not carried to others.
     np.testing.assert_allclose(found[1], found[0] - found[0].mean(), atol=1e-6)
     np.testing.assert_allclose(found[2], found[3] - found[3].mean(), atol=1e-6)
     # Few responders are far above the others, few others far below.
@@ -262,13 +262,17 @@ def test_a_flow_enters_its_path_with_the_latents():
     prior, responses = fitted(screen)
     config = FlowConfig(n_genes=N_GENES, n_components=2, n_categories=(1,), width=8, n_blocks=1)
     flow = ConditionalFlow(config, prior, responses=responses)
-    moved = flow.sample(controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), start=1.0)
+    moved = flow.sample(
+        controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), entry_time=1.0
+    )
     np.testing.assert_array_equal(moved, predict(prior, responses, controls, (1, 0)))
     # An untrained network keeps what the cells entered with, if they enter late.
-    late = flow.sample(controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), start=0.85)
+    late = flow.sample(
+        controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), entry_time=0.85
+    )
     assert correlation(program(late)) > 0.5 * correlation(program(real))
     without = ConditionalFlow(config, prior).sample(
-        controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), start=1.0
+        controls, np.array([1, 0], dtype=np.float32), HERE, rng=np.random.default_rng(0), entry_time=1.0
     )
     assert correlation(program(without)) < 0.02
 
@@ -325,7 +329,7 @@ def test_amounts_in_the_order_of_a_state():
     screen.add(300, (1, 0), (1, 0))
     prior, responses = fitted(screen)
     context = prior.context(HERE)
-    law = prior.law(np.array([1, 0], dtype=np.float32), context)
+    distribution = prior.distribution(np.array([1, 0], dtype=np.float32), context)
     share = np.where(np.arange(N_GENES) < N_RESPONDING, 0.2, 0.0)
     coupling = np.zeros(len(responses.state_loadings))
     coupling[0] = 1.0
@@ -333,7 +337,7 @@ def test_amounts_in_the_order_of_a_state():
     state = responses.states.of(controls)[:, 0]
     together = []
     for each in (factor, replace(factor, coupling=np.zeros(len(coupling)))):
-        moved = responses.move(prior, controls, law, context, [each], rng=np.random.default_rng(0))
+        moved = responses.move(prior, controls, distribution, context, [each], rng=np.random.default_rng(0))
         together.append(np.corrcoef(state, (program(moved) > 0).mean(axis=1))[0, 1])
     assert together[0] > 0.5
     assert abs(together[1]) < 0.15

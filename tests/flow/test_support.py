@@ -50,7 +50,7 @@ def test_arrays_survive():
     np.testing.assert_array_equal(restored.largest, support.largest)
 
 
-@pytest.mark.parametrize("changes", [{"start": 1.0}, {"start": 0.5}, {"source": "noise"}])
+@pytest.mark.parametrize("changes", [{"entry_time": 1.0}, {"entry_time": 0.5}, {"source": "noise"}])
 def test_a_flow_predicts_within_it(changes):
     rng = np.random.default_rng(0)
     x = np.log1p(rng.poisson(1.0, (200, 5)) * 2).astype(np.float32)  # no value between 0 and log 3

@@ -46,13 +46,13 @@ def test_kinds(prior, doses, context, kind):
 
 def test_mean_expression_is_the_law_s_and_its_sd_that_of_both_parts(prior):
     doses, context = np.array([1, 0, 0, 0]), prior.context(np.array([0]))
-    law, sd = prior.law(doses, context), prior.law_sd(doses, context)
+    distribution, sd = prior.distribution(doses, context), prior.distribution_sd(doses, context)
     mean, sd_mean = mean_expression(prior, doses, context)
-    np.testing.assert_allclose(mean, law.expressed * law.mean, rtol=1e-6)
+    np.testing.assert_allclose(mean, distribution.expressed * distribution.mean, rtol=1e-6)
     # Numerically: errors of the share under normal errors of its angle, and of the mean, one after the other.
     rng = np.random.default_rng(1)
-    shares = np.sin((angle(law.expressed) + sd.angle * rng.standard_normal((200_000, 6))) / 2) ** 2
-    of_share = np.sqrt(np.mean((shares - law.expressed) ** 2, axis=0))
-    parts = law.mean * of_share, law.expressed * sd.mean
+    shares = np.sin((angle(distribution.expressed) + sd.angle * rng.standard_normal((200_000, 6))) / 2) ** 2
+    of_share = np.sqrt(np.mean((shares - distribution.expressed) ** 2, axis=0))
+    parts = distribution.mean * of_share, distribution.expressed * sd.mean
     expected = np.sqrt(parts[0] ** 2 + parts[1] ** 2 + 2 * sd.correlation * parts[0] * parts[1])
     np.testing.assert_allclose(expected, sd_mean, rtol=0.01)

@@ -41,7 +41,7 @@ def test_point_masses(unbiased):
 
 
 def test_mean_collapse_loses_the_spread():
-    # All predicted cells at the mean m of a law: E = 2 E|m - Y| - E|Y - Y'|, here 2 * 1 - 1 for Y = +1 or -1.
+    # All predicted cells at the mean m of a distribution: E = 2 E|m - Y| - E|Y - Y'|, here 2 * 1 - 1 for Y = +1 or -1.
     y = np.array([[1.0], [-1.0]] * 50)
     assert energy_distance(np.zeros((10, 1)), y, unbiased=False) == pytest.approx(1.0, abs=1e-12)
 

@@ -23,7 +23,7 @@ def test_agrees_with_scipy(n, m):
 
 @pytest.mark.parametrize(("n", "m"), [(20, 20), (12, 8), (5, 7)])
 def test_sliced_distance_is_that_of_repeated_cells(n, m):
-    # n and m cells, each repeated to n m, are the same laws; with equal numbers the sorted values are paired.
+    # n and m cells, each repeated to n m, are the same distributions; with equal numbers the sorted values are paired.
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(n, 4)), rng.normal(1.0, size=(m, 4))
     directions = np.random.default_rng(3).normal(size=(4, 50))

@@ -202,7 +202,7 @@ def test_registration_again(adata):
 @pytest.mark.parametrize(
     ("features", "options", "error", "match"),
     [
-        pytest.param([[1.0]], {}, TypeError, "`features` to be a DataFrame with one row a component", id="list"),
+        pytest.param([[1.0]], {}, TypeError, "`features` to be a DataFrame with one row per component", id="list"),
         pytest.param(3, {"kind": "genes"}, TypeError, "a key of `adata.varm` or a DataFrame", id="number"),
         pytest.param(3, {"kind": "smiles"}, TypeError, "a Series or dictionary of SMILES", id="no_smiles"),
         pytest.param("x", {"kind": "genes"}, KeyError, "'x' in `adata.varm`", id="varm"),

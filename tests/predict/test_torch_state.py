@@ -83,7 +83,7 @@ def flow_results(adata):
         progress_bar=False,
         split_key="none",
     )
-    adata.uns["flow"]["config"] |= {"start": 0.5, "trust": 1.0}
+    adata.uns["flow"]["config"] |= {"entry_time": 0.5, "correction_scale": 1.0}
     pf.tl.predict_perturbation(adata, "A", n_steps=2)
     pf.tl.evaluate(
         adata,

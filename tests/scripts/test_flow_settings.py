@@ -43,7 +43,7 @@ def test_ablation_trains_within_its_budget_and_draws_learning_curves(run, tmp_pa
     assert looks["value"].iloc[-1] < looks["value"].iloc[0]
 
     scores = pd.read_csv(tmp_path / "out/flow_ablation_scores.csv")
-    assert {"ceiling", "control cells", "additive effect", "moved controls", "default"} <= set(scores["model"])
+    assert {"ceiling", "control cells", "additive effect", "shifted controls", "default"} <= set(scores["model"])
     assert "held-out energy: default" in output
     for split in ("train", "test"):
         assert (tmp_path / f"out/flow_ablation_{split}.png").stat().st_size > 10_000

@@ -16,7 +16,7 @@ def test_latents_bring_back_what_moving_gene_by_gene_loses(run, tmp_path):
     )
     table = pd.read_csv(tmp_path / "out/heterogeneity.csv").set_index(["conditions", "model"])
     for conditions in ("seen", "combination"):
-        alone, joint = table.loc[(conditions, "moved controls")], table.loc[(conditions, "with latents")]
+        alone, joint = table.loc[(conditions, "shifted controls")], table.loc[(conditions, "with latents")]
         assert abs(alone["correlation mean"]) < 0.1
         assert joint["correlation mean"] > 0.5
         assert joint["energy_in_programs"] < alone["energy_in_programs"] / 2

@@ -99,7 +99,7 @@ def test_reliability_is_that_of_new_cells():
     table = adata.uns["response_parts"]
     again = registered(simulated_contexts(3, 20, n_genes=60, n_cells=60, seed=1))
     rng = np.random.default_rng(0)
-    # Cells of the same conditions, each drawn from a Poisson law of the same mean, would be another screen; shuffled
+    # Cells of the same conditions, each drawn from a Poisson distribution of the same mean, would be another screen; shuffled
     # halves of one screen, each as large as a half, have the reliability before the correction.
     order = rng.permutation(again.n_obs)
     halves = [again[np.sort(order[: again.n_obs // 2])].copy(), again[np.sort(order[again.n_obs // 2 :])].copy()]

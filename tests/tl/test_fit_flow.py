@@ -19,7 +19,7 @@ from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._fields import read_cells, read_fields
 from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
 from perturbflow.train._flow_plan import FlowPlan
-from perturbflow.train._validation import STARTS
+from perturbflow.train._validation import ENTRY_TIMES
 
 QUICK: Any = {
     "plan_kwargs": {"calibrate": False, "batch_size": 32},
@@ -114,8 +114,8 @@ def test_validation_cells_choose_and_then_join_the_prior(registered):
     fit_flow(registered, **QUICK)
     flow = read_flow(registered)
     assert flow.fitted_splits == ("train", "valid")
-    assert flow.config["start"] in STARTS
-    assert flow.config["trust"] in (0.0, 0.5, 1.0)
+    assert flow.config["entry_time"] in ENTRY_TIMES
+    assert flow.config["correction_scale"] in (0.0, 0.5, 1.0)
     expected = AdditiveHurdlePrior.fit(read_cells(registered, rows=seen)).to_arrays()
     assert_same_flow(flow.flow.prior.to_arrays(), expected)
     only_training = AdditiveHurdlePrior.fit(
@@ -407,7 +407,7 @@ def test_the_prior_alone_is_a_preset(registered):
     split_perturbations(registered, task="combination", test_fraction=0.4, valid_fraction=0.4)
     fit_flow(registered, preset="prior", progress_bar=False)
     fitted = read_flow(registered)
-    assert fitted.config["start"] == 1.0
+    assert fitted.config["entry_time"] == 1.0
     assert not fitted.history
     assert fitted.fitted_splits == ("train", "valid")
     assert fitted.calibration.n_conditions.any()
@@ -421,7 +421,7 @@ def test_the_prior_alone_is_a_preset(registered):
     context = prior.context(codes)
     doses = read_fields(registered).vocabulary.encode_perturbations([label]).toarray()[0]
     own = cells[(cells.obs["cell_type"] == read_fields(registered).vocabulary.covariates[0][1][0]).to_numpy()]
-    expected = prior.law(doses, context).expressed
+    expected = prior.distribution(doses, context).expressed
     assert np.abs((own.X > 0).mean(axis=0) - expected).max() < 1.5 / np.sqrt(own.n_obs)
     with pytest.raises(
         ValueError, match=r"Expected the history of a trained network in `adata.uns\['flow'\]`, found none"

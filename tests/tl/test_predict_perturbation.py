@@ -122,12 +122,12 @@ def test_seed_decides(fitted):
 
 
 def test_prediction_follows_the_prior_of_its_condition(fitted):
-    fitted.uns["flow"]["config"] |= {"trust": 0.0, "start": 0.0}
+    fitted.uns["flow"]["config"] |= {"correction_scale": 0.0, "entry_time": 0.0}
     flow = read_flow(fitted).flow
     cells = new_cells(fitted, "B+D", n_cells=4000, covariates={"cell_type": "type_2"})
-    law = flow.prior.law(np.array([0, 1, 0, 1]), flow.prior.context(np.array([1])))
+    distribution = flow.prior.distribution(np.array([0, 1, 0, 1]), flow.prior.context(np.array([1])))
     # Four standard errors of a share among 4000 cells, and what ten solver steps add.
-    np.testing.assert_allclose((cells.X > 0).mean(axis=0), law.expressed, atol=0.032 + 0.03)
+    np.testing.assert_allclose((cells.X > 0).mean(axis=0), distribution.expressed, atol=0.032 + 0.03)
 
 
 @pytest.mark.parametrize("option", [{"guidance": 3.0}, {"n_steps": 7}])
@@ -160,7 +160,7 @@ def test_dose_zero_and_the_control_label_are_the_law_of_controls(fitted):
     assert fitted.uns["predicted"]["perturbations"] == ["control"]
     assert fitted.uns["predicted"]["doses"] == ["0"]
     # With the prior alone and late entry a control cell hardly changes.
-    fitted.uns["flow"]["config"] |= {"start": 0.99, "trust": 0.0}
+    fitted.uns["flow"]["config"] |= {"entry_time": 0.99, "correction_scale": 0.0}
     x = fitted.X.toarray()[is_control(fitted)]
     assert np.abs(predicted(fitted, "control") - x).mean() < np.abs(predicted(fitted, "B+D") - x).mean()
 
@@ -181,11 +181,11 @@ def test_component_without_training_cells_has_the_mean_effect(registered):
     predicted(registered, "A", warns=r"No training cells of \['A'\]: .* what perturbations do on average")
     flow = read_flow(registered)
     context = flow.flow.prior.context(np.array([1]))
-    laws = [flow.flow.prior.law(row, context) for row in np.eye(4)[:2]]
+    distributions = [flow.flow.prior.distribution(row, context) for row in np.eye(4)[:2]]
     shared = flow.flow.prior.shared[0, context.index]
-    for law in laws:
-        np.testing.assert_allclose(law.expressed, share_at(context.base_angle + shared), rtol=1e-3, atol=2e-4)
-    np.testing.assert_array_equal(laws[0].mean, laws[1].mean)
+    for distribution in distributions:
+        np.testing.assert_allclose(distribution.expressed, share_at(context.base_angle + shared), rtol=1e-3, atol=2e-4)
+    np.testing.assert_array_equal(distributions[0].mean, distributions[1].mean)
 
 
 def test_context_restricts_the_cells_and_changes_nothing_else(fitted):
@@ -301,7 +301,7 @@ def test_noise_source_is_a_sample_of_the_context(registered):
 
 
 def test_control_source_starts_from_its_control_cell(fitted):
-    fitted.uns["flow"]["config"]["start"] = 0.9
+    fitted.uns["flow"]["config"]["entry_time"] = 0.9
     x = fitted.X.toarray()[is_control(fitted)]
     values = predicted(fitted, "A")
     matched = np.corrcoef((x - x.mean(axis=0)).ravel(), (values - values.mean(axis=0)).ravel())[0, 1]
@@ -645,7 +645,7 @@ def test_a_context_that_was_never_registered_is_as_one_registered_by_its_control
     np.testing.assert_allclose(found[numbers].astype(float), expected[numbers].astype(float), rtol=2e-3)
     np.testing.assert_allclose(controls.varm["predicted_sd"], record.varm["predicted_sd"], rtol=5e-3)
     own = known.uns["flow"], registered.uns["flow"]
-    laws = []
+    distributions = []
     for entry in own:
         prior = FittedFlow.from_dict(entry).flow.prior
         codes = np.array([len(own[0]["fields"]["vocabulary"]["categories"]["cell_type"])]) if entry is own[0] else None
@@ -653,6 +653,6 @@ def test_a_context_that_was_never_registered_is_as_one_registered_by_its_control
             codes = np.array([list(own[1]["fields"]["vocabulary"]["categories"]["cell_type"]).index(left_out)])
         doses = np.zeros(len(prior.trained))
         doses[list(own[1]["fields"]["vocabulary"]["components"]).index(label)] = 1
-        laws.append(prior.law(doses, prior.context(codes, controls.X)))
-    np.testing.assert_allclose(laws[0].expressed, laws[1].expressed, atol=2e-4)
-    np.testing.assert_allclose(laws[0].mean, laws[1].mean, rtol=2e-3)
+        distributions.append(prior.distribution(doses, prior.context(codes, controls.X)))
+    np.testing.assert_allclose(distributions[0].expressed, distributions[1].expressed, atol=2e-4)
+    np.testing.assert_allclose(distributions[0].mean, distributions[1].mean, rtol=2e-3)

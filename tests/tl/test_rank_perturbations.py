@@ -28,8 +28,8 @@ def profile(adata, perturbation, cell_type="type_1"):
     prior = flow.flow.prior
     code = dict(flow.vocabulary.covariates)["cell_type"].index(cell_type)
     doses = flow.vocabulary.encode_perturbations([perturbation]).toarray()[0]
-    law = prior.law(doses, prior.context(np.array([code])))
-    return pd.Series(law.expressed * law.mean, index=list(flow.genes))
+    distribution = prior.distribution(doses, prior.context(np.array([code])))
+    return pd.Series(distribution.expressed * distribution.mean, index=list(flow.genes))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from perturbflow.metrics import energy_in_programs
 from perturbflow.models import FlowOptions, fit
 from perturbflow.screen._fields import read_cells
 from perturbflow.train._flow_plan import FlowPlan
-from perturbflow.train._validation import GUIDANCES, MIN_CELLS, N_DRAWS, STARTS, HeldOutConditions, Scores
+from perturbflow.train._validation import ENTRY_TIMES, GUIDANCES, MIN_CELLS, N_DRAWS, HeldOutConditions, Scores
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
 
@@ -62,10 +62,12 @@ class Energies:
     def __init__(self, means, *, noise=0.0, n=12):
         self.means, self.noise, self.n = means, noise, n
 
-    def __call__(self, flow, *, start, trust, n_draws=1):
+    def __call__(self, flow, *, entry_time, correction_scale, n_draws=1):
         shared = np.random.default_rng(0).normal(10, 5, self.n)
-        own = np.random.default_rng([round(100 * start), round(100 * trust)]).normal(0, self.noise, self.n)
-        return shared + own - own.mean() + self.means.get((start, trust), 1.0)
+        own = np.random.default_rng([round(100 * entry_time), round(100 * correction_scale)]).normal(
+            0, self.noise, self.n
+        )
+        return shared + own - own.mean() + self.means.get((entry_time, correction_scale), 1.0)
 
 
 # --- interruption and checkpoints
@@ -166,7 +168,7 @@ def test_interruption_after_training_keeps_the_trained_flow(registered, whole, m
     assert flow.settings["interrupted"] is True
     assert "Interrupted after training: the trained flow is kept" in caplog.text
     assert flow.fitted_splits == (("train", "valid") if phase == "calibrate" else ("train",))
-    assert (flow.config["start"] == expected.config["start"]) or phase == "choose"
+    assert (flow.config["entry_time"] == expected.config["entry_time"]) or phase == "choose"
     assert (tmp_path / "training.safetensors").is_file()  # so that the same call completes it
     assert signal.getsignal(signal.SIGTERM) == handler
 
@@ -253,11 +255,11 @@ def test_conditions_without_enough_cells_or_controls_are_left_out(registered):
 def test_energies_are_paired_and_leave_the_flow_alone(registered):
     held_out, flow = held_out_of(registered)
     config = flow.config
-    first = held_out.energies(flow, start=0.5, trust=0.0, n_draws=3)
+    first = held_out.energies(flow, entry_time=0.5, correction_scale=0.0, n_draws=3)
     assert first.shape == (len(held_out),)
-    np.testing.assert_array_equal(first, held_out.energies(flow, start=0.5, trust=0.0, n_draws=3))
+    np.testing.assert_array_equal(first, held_out.energies(flow, entry_time=0.5, correction_scale=0.0, n_draws=3))
     # An untrained network says nothing, so trusting it changes nothing.
-    np.testing.assert_array_equal(first, held_out.energies(flow, start=0.5, trust=1.0, n_draws=3))
+    np.testing.assert_array_equal(first, held_out.energies(flow, entry_time=0.5, correction_scale=1.0, n_draws=3))
     assert flow.config == config
 
 
@@ -265,20 +267,20 @@ def test_sabotaged_network_is_not_trusted(registered):
     held_out, flow = held_out_of(registered)
     torch.nn.init.normal_(flow.network.write.weight, std=30.0, generator=torch.Generator().manual_seed(0))
     chosen = held_out.choose(flow)
-    assert chosen["trust"] == 0.0 or chosen["start"] == 1.0
+    assert chosen["correction_scale"] == 0.0 or chosen["entry_time"] == 1.0
     kept = held_out.energies(flow, **chosen, n_draws=3).mean()
-    assert kept < held_out.energies(flow, start=0.7, trust=1.0, n_draws=3).mean()
+    assert kept < held_out.energies(flow, entry_time=0.7, correction_scale=1.0, n_draws=3).mean()
 
 
 def as_scores(energies, cosines=None, asked=None, programs=None):
     """What scores choices by these energies, the same in every draw, cosines, and energies of programs."""
 
-    def scores(flow, *, start, trust, limit=None):
+    def scores(flow, *, entry_time, correction_scale, limit=None):
         if asked is not None:
-            asked.append((start, trust))
-        found = energies(flow, start=start, trust=trust)
-        of_programs = np.full(len(found), (programs or {}).get((start, trust), 0.0))
-        return Scores(found, found, (cosines or {}).get((start, trust), 0.0), of_programs)
+            asked.append((entry_time, correction_scale))
+        found = energies(flow, entry_time=entry_time, correction_scale=correction_scale)
+        of_programs = np.full(len(found), (programs or {}).get((entry_time, correction_scale), 0.0))
+        return Scores(found, found, (cosines or {}).get((entry_time, correction_scale), 0.0), of_programs)
 
     return scores
 
@@ -296,13 +298,13 @@ def test_a_choice_that_loses_who_responds_is_not_made(registered, monkeypatch):
     held_out, flow = held_out_of(registered)
     table = {(0.3, 1.0): 0.0, (0.7, 1.0): 0.5}
     scored(held_out, monkeypatch, table, noise=0.3, programs={(0.3, 1.0): 0.1})
-    assert held_out.choose(flow) == {"start": 0.7, "trust": 1.0}
+    assert held_out.choose(flow) == {"entry_time": 0.7, "correction_scale": 1.0}
 
 
 def test_programs_are_those_of_the_metric(registered):
     held_out, flow = held_out_of(registered)
-    found = held_out.scores(flow, start=1.0, trust=1.0).programs
-    pairs = list(held_out.predictions(flow, draws=range(2), start=1.0, trust=1.0))
+    found = held_out.scores(flow, entry_time=1.0, correction_scale=1.0).programs
+    pairs = list(held_out.predictions(flow, draws=range(2), entry_time=1.0, correction_scale=1.0))
     expected = [energy_in_programs(cells, condition.real, condition.controls) for condition, cells in pairs]
     np.testing.assert_allclose(found, np.nan_to_num(np.reshape(expected, (2, -1)).mean(axis=0)))
 
@@ -310,7 +312,7 @@ def test_programs_are_those_of_the_metric(registered):
 def test_clear_winner_is_chosen(registered, monkeypatch):
     held_out, flow = held_out_of(registered)
     scored(held_out, monkeypatch, {(0.3, 1.0): 0.0}, noise=0.3, cosines={(0.85, 1.0): 1.0})
-    assert held_out.choose(flow) == {"start": 0.3, "trust": 1.0}
+    assert held_out.choose(flow) == {"entry_time": 0.3, "correction_scale": 1.0}
 
 
 @pytest.mark.parametrize(("noise", "expected"), [(0.0, 0.3), (2.0, 0.85)])
@@ -319,21 +321,21 @@ def test_cosine_decides_within_one_standard_error(registered, monkeypatch, noise
     # The difference of 0.3 is within the standard error of the paired difference only where there is noise; the noise
     # that all choices share is larger still and must not count. Both are better than the prior alone.
     scored(held_out, monkeypatch, {(0.3, 1.0): -9.0, (0.85, 1.0): -8.7}, noise=noise, cosines={(0.85, 1.0): 0.5})
-    assert held_out.choose(flow) == {"start": expected, "trust": 1.0}
+    assert held_out.choose(flow) == {"entry_time": expected, "correction_scale": 1.0}
 
 
 @pytest.mark.parametrize(("noise", "expected"), [(0.1, 0.0), (4.0, 1.0)])
 def test_the_network_is_used_only_where_it_helps_beyond_a_standard_error(registered, monkeypatch, noise, expected):
     held_out, flow = held_out_of(registered)
     scored(held_out, monkeypatch, {(0.0, 1.0): 0.7}, noise=noise, cosines={(0.0, 1.0): 1.0})
-    assert held_out.choose(flow) == {"start": expected, "trust": 1.0}
+    assert held_out.choose(flow) == {"entry_time": expected, "correction_scale": 1.0}
 
 
 def test_one_condition_does_not_show_that_the_network_helps(registered, monkeypatch):
     held_out, flow = held_out_of(registered)
     energies = Energies({(0.0, 1.0): -5.0}, n=1)
     monkeypatch.setattr(held_out, "scores", as_scores(energies), raising=False)
-    assert held_out.choose(flow) == {"start": 1.0, "trust": 1.0}
+    assert held_out.choose(flow) == {"entry_time": 1.0, "correction_scale": 1.0}
 
 
 def test_a_network_that_is_worse_where_it_was_trained_is_not_used(registered, monkeypatch):
@@ -341,7 +343,7 @@ def test_a_network_that_is_worse_where_it_was_trained_is_not_used(registered, mo
     energies = Energies({(0.0, 1.0): -5.0})
     monkeypatch.setattr(held_out, "scores", as_scores(energies), raising=False)
     torch.nn.init.normal_(flow.network.write.weight, std=30.0, generator=torch.Generator().manual_seed(0))
-    assert held_out.choose(flow) == {"start": 1.0, "trust": 1.0}
+    assert held_out.choose(flow) == {"entry_time": 1.0, "correction_scale": 1.0}
     assert len(held_out.seen) == 8
     training = registered[(registered.obs["split"] == "train").to_numpy()]
     known = {tuple(condition.perturbation) for condition in held_out.seen}
@@ -356,21 +358,32 @@ def test_only_what_matters_is_chosen(registered, monkeypatch):
     asked.clear()
     config = FlowConfig(n_genes=40, n_components=4, n_categories=(2,), parametrisation="velocity", **OPTIONS)
     held_out.choose(ConditionalFlow(config, flow.prior))
-    assert asked == [(1.0, 1.0), *((start, 1.0) for start in STARTS if start < 1)]
+    assert asked == [(1.0, 1.0), *((entry_time, 1.0) for entry_time in ENTRY_TIMES if entry_time < 1)]
     asked.clear()
-    assert held_out.choose(ConditionalFlow(replace(config, source="noise"), flow.prior)) == {"start": 0.0, "trust": 1.0}
+    assert held_out.choose(ConditionalFlow(replace(config, source="noise"), flow.prior)) == {
+        "entry_time": 0.0,
+        "correction_scale": 1.0,
+    }
     assert asked == []
     # Half of the network's output is tried only where the whole of it helps.
     scored(held_out, monkeypatch, {(0.3, 1.0): 0.0, (0.3, 0.5): -1.0})
     zero_inflated = ConditionalFlow(replace(config, parametrisation="zero_inflated"), flow.prior)
-    assert held_out.choose(zero_inflated) == {"start": 0.3, "trust": 0.5}
+    assert held_out.choose(zero_inflated) == {"entry_time": 0.3, "correction_scale": 0.5}
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_lazy_looks_at_training_conditions_choose_what_looking_at_all_of_them_does(registered, monkeypatch, seed):
     held_out, flow = held_out_of(registered)
     rng = np.random.default_rng(seed)
-    choices = [(1.0, 1.0), *((start, trust) for start in STARTS if start < 1 for trust in (1.0, 0.5))]
+    choices = [
+        (1.0, 1.0),
+        *(
+            (entry_time, correction_scale)
+            for entry_time in ENTRY_TIMES
+            if entry_time < 1
+            for correction_scale in (1.0, 0.5)
+        ),
+    ]
     scores = {
         choice: Scores(rng.normal(size=12), 0.3 * rng.normal(size=12), rng.random(), np.zeros(12)) for choice in choices
     }
@@ -400,28 +413,30 @@ def test_what_one_draw_shows_to_be_worse_is_not_drawn_again(registered, monkeypa
     sample = ConditionalFlow.sample
 
     def counted(self, *cells, **changes):
-        drawn.append(changes["start"])
+        drawn.append(changes["entry_time"])
         return sample(self, *cells, **changes)
 
     monkeypatch.setattr(ConditionalFlow, "sample", counted)
-    scores = held_out.scores(flow, start=1.0, trust=1.0)
+    scores = held_out.scores(flow, entry_time=1.0, correction_scale=1.0)
     assert drawn == 2 * N_DRAWS * [1.0]
-    np.testing.assert_array_equal(scores.energies, held_out.energies(flow, start=1.0, trust=1.0, n_draws=N_DRAWS))
+    np.testing.assert_array_equal(
+        scores.energies, held_out.energies(flow, entry_time=1.0, correction_scale=1.0, n_draws=N_DRAWS)
+    )
     drawn.clear()
     torch.nn.init.normal_(flow.network.write.weight, std=30.0, generator=torch.Generator().manual_seed(0))
-    assert held_out.scores(flow, limit=scores, start=0.0, trust=1.0) is None
+    assert held_out.scores(flow, limit=scores, entry_time=0.0, correction_scale=1.0) is None
     assert drawn == 2 * [0.0]
 
 
 def test_guidance_is_the_smallest_that_is_not_told_apart(registered, monkeypatch):
     held_out, flow = held_out_of(registered)
-    flow.configure(start=0.0)
+    flow.configure(entry_time=0.0)
     weight, curve = held_out.guidance_curve(flow)
     assert weight in GUIDANCES
     assert curve["weight"].tolist() == list(GUIDANCES)
     assert all(np.isfinite(curve[name]).all() and curve[name].shape == (len(GUIDANCES),) for name in curve)
     assert ((curve["recall"] >= 0) & (curve["recall"] <= 1)).all()
-    # The network is untrained and the laws differ: only the law of the condition itself fits.
+    # The network is untrained and the distributions differ: only the distribution of the condition itself fits.
     assert weight == 1.0
     np.testing.assert_allclose(curve["energy_distance"][0], held_out.energies(flow, guidance=1.0).mean())
 
@@ -429,11 +444,11 @@ def test_guidance_is_the_smallest_that_is_not_told_apart(registered, monkeypatch
 def test_early_stopping_keeps_the_best_validation(registered, monkeypatch):
     scores = iter([5.0, 3.0, 4.0, 6.0, 1.0])
     monkeypatch.setattr(HeldOutConditions, "energies", lambda self, flow, **options: np.array([next(scores)]))
-    monkeypatch.setattr(HeldOutConditions, "choose", lambda self, flow: {"start": 0.3, "trust": 0.5})
+    monkeypatch.setattr(HeldOutConditions, "choose", lambda self, flow: {"entry_time": 0.3, "correction_scale": 0.5})
     stopped = fitted(registered, max_steps=40, patience=2)
     assert stopped.history["valid_energy"].tolist() == [5.0, 3.0, 4.0, 6.0]
     assert stopped.history["valid_step"].tolist() == [5, 10, 15, 20]
-    assert (stopped.config["start"], stopped.config["trust"]) == (0.3, 0.5)
+    assert (stopped.config["entry_time"], stopped.config["correction_scale"]) == (0.3, 0.5)
     # The weights are those of step 10, which another ending does not change.
     scores = iter([5.0, 3.0, 3.5, 3.5])
     assert_same_weights(stopped, fitted(registered, max_steps=40, patience=2))

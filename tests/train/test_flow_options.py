@@ -56,7 +56,7 @@ def test_keys_are_those_of_the_configuration_and_of_training():
     of_training = {field.name for field in fields(TrainingSettings)}
     assert of_config - FlowModelKwargs.__annotations__.keys() == {
         *("n_genes", "n_components", "n_categories"),  # of the cells
-        *("start", "trust", "stratified", "method", "n_steps"),  # of predictions
+        *("entry_time", "correction_scale", "stratified", "method", "n_steps"),  # of predictions
     }
     assert FlowModelKwargs.__annotations__.keys() <= of_config
     assert of_training - FlowPlanKwargs.__annotations__.keys() == {"max_steps", "seed", "precision"}

@@ -134,7 +134,7 @@ def test_a_graph_without_edges_says_so(fitted_dynamics, stored):
 def test_how_cells_covary_joins_the_evidence_where_courses_are_means(fitted_dynamics, stored, monkeypatch):
     options: dict[str, Any] = {"method": "jacobian", "n_bootstraps": 0, "n_jobs": 1, "seed": 0}
     alone = fitted_graph(fitted_dynamics, stored, **options)
-    assert fitted_dynamics.n_obs < 2 * 50 * 6  # no more than two cells a bin: every cell counts already
+    assert fitted_dynamics.n_obs < 2 * 50 * 6  # no more than two cells per bin: every cell counts already
     np.testing.assert_allclose(alone.evidence, stored.model.evidence.T)
     monkeypatch.setattr(_graph, "CELLS_A_POINT", 1)
     both = fitted_graph(fitted_dynamics, stored, **options)

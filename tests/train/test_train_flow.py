@@ -102,15 +102,22 @@ def test_training_learns_the_dependence_between_genes(trained):
     flow, _ = trained
     doses, codes, n = np.ones(1, dtype=np.float32), np.zeros(1, dtype=int), 1500
 
-    def dependence(trust):
+    def dependence(correction_scale):
         cells = flow.sample(
-            np.zeros((n, N_GENES), dtype=np.float32), doses, codes, rng=np.random.default_rng(0), trust=trust
+            np.zeros((n, N_GENES), dtype=np.float32),
+            doses,
+            codes,
+            rng=np.random.default_rng(0),
+            correction_scale=correction_scale,
         )
         return np.corrcoef(cells.T)[np.triu_indices(N_GENES, 1)]
 
     rows = np.flatnonzero(CELLS.perturbations.toarray()[:, 0])
     truth = np.corrcoef(CELLS.x[rows].T)[np.triu_indices(N_GENES, 1)]
-    errors = {trust: np.sqrt(np.mean((dependence(trust) - truth) ** 2)) for trust in (0.0, 1.0)}
+    errors = {
+        correction_scale: np.sqrt(np.mean((dependence(correction_scale) - truth) ** 2))
+        for correction_scale in (0.0, 1.0)
+    }
     assert errors[0.0] > 0.4
     assert errors[1.0] < 0.4 * errors[0.0]
 
@@ -416,29 +423,29 @@ def test_dropped_conditions_get_the_pooled_law():
     conditions, group = TrainingConditions(flow, grouping), torch.arange(64) % len(grouping)
     generator = torch.Generator().manual_seed(0)
     hidden = flow.encoder.draw_mask(64, whole=1.0, part=0.0, generator=generator)
-    law, condition = conditions.look_up(group, *hidden)
-    pooled = PRIOR.pooled_law()
+    distribution, condition = conditions.look_up(group, *hidden)
+    pooled = PRIOR.pooled_distribution()
     assert (condition == 0).all()
-    assert (law.expressed.numpy() == pooled.expressed).all()
-    assert (law.mean.numpy() == pooled.mean).all()
-    # A part that is dropped is only hidden from the network: the law stays that of the condition.
+    assert (distribution.expressed.numpy() == pooled.expressed).all()
+    assert (distribution.mean.numpy() == pooled.mean).all()
+    # A part that is dropped is only hidden from the network: the distribution stays that of the condition.
     hidden = flow.encoder.draw_mask(64, whole=0.0, part=1.0, generator=generator)
-    law, condition = conditions.look_up(group, *hidden)
+    distribution, condition = conditions.look_up(group, *hidden)
     assert (condition[:, 0] == 1).all()
     assert (condition[:, 1:] == 0).all()
-    assert not (law.mean.numpy() == pooled.mean).all(1).any()
+    assert not (distribution.mean.numpy() == pooled.mean).all(1).any()
 
 
 def test_cells_have_their_own_condition_and_law():
     flow, grouping = new_flow(), CELLS.grouping()
     group = torch.as_tensor(grouping.codes)
     shown = flow.encoder.draw_mask(len(CELLS), whole=0.0, part=0.0, generator=torch.Generator())
-    law, condition = TrainingConditions(flow, grouping).look_up(group, *shown)
+    distribution, condition = TrainingConditions(flow, grouping).look_up(group, *shown)
     doses = CELLS.perturbations.toarray()[:, 0]
     assert (condition[:, 1].numpy() == doses).all()
-    laws = [PRIOR.law(np.array([dose]), PRIOR.context(np.zeros(1, dtype=int))) for dose in (0, 1)]
-    assert (law.mean.numpy() == np.stack([laws[int(dose)].mean for dose in doses])).all()
-    assert (law.expressed.numpy() == np.stack([laws[int(dose)].expressed for dose in doses])).all()
+    distributions = [PRIOR.distribution(np.array([dose]), PRIOR.context(np.zeros(1, dtype=int))) for dose in (0, 1)]
+    assert (distribution.mean.numpy() == np.stack([distributions[int(dose)].mean for dose in doses])).all()
+    assert (distribution.expressed.numpy() == np.stack([distributions[int(dose)].expressed for dose in doses])).all()
 
 
 @pytest.mark.parametrize(

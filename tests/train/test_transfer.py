@@ -35,7 +35,7 @@ SIZES: dict[str, Any] = {
 
 
 def make_cells(genes, vocabulary, *, doses=(1.0,), n=12, seed=0):
-    """Cells of every component and control in every context; the law of a gene depends on its name alone."""
+    """Cells of every component and control in every context; the distribution of a gene depends on its name alone."""
     rng = np.random.default_rng(seed)
     level = np.array([0.3 + (sum(map(ord, gene)) % 7) / 10 for gene in genes])
     rows = [np.zeros(len(vocabulary.components))]
@@ -326,8 +326,8 @@ def loss_on(flow, cells):
     t, x0 = torch.rand((len(x1), 1), generator=generator), torch.randn(x1.shape, generator=generator)
     doses = cells.perturbations.toarray()
     with torch.inference_mode():
-        law, condition = flow.cell_laws(doses, cells.covariates), flow.encode(doses, cells.covariates)
-        return float((flow.velocity(point_on_path(x0, x1, t), t, law, condition) - (x1 - x0)).square().mean())
+        distribution, condition = flow.cell_distributions(doses, cells.covariates), flow.encode(doses, cells.covariates)
+        return float((flow.velocity(point_on_path(x0, x1, t), t, distribution, condition) - (x1 - x0)).square().mean())
 
 
 def trained(flow, cells, steps):

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from perturbflow.baselines._additive_effect import AdditiveEffect
-from perturbflow.baselines._additive_hurdle import AdditiveHurdle, MovedControls
+from perturbflow.baselines._additive_hurdle import AdditiveHurdle, ShiftedControls
 from perturbflow.baselines._continuations import CONTINUATIONS
 from perturbflow.baselines._continuations import Continuation as Continuation
 from perturbflow.baselines._continuations import constant_rate as constant_rate
@@ -57,7 +57,7 @@ __all__ = [
     "FeatureRidge",
     "MatchingMean",
     "MeanEffect",
-    "MovedControls",
+    "ShiftedControls",
     "Sampler",
     "correlation_graph",
     "degree_graph",
@@ -77,7 +77,7 @@ BASELINES: Mapping[str, type[Any]] = MappingProxyType(
         "additive effect": AdditiveEffect,
         "feature ridge": FeatureRidge,
         "additive hurdle": AdditiveHurdle,
-        "moved controls": MovedControls,
+        "shifted controls": ShiftedControls,
     }
 )
 """All baselines of perturbed cells by the name that they have in tables and plots, a read-only view."""

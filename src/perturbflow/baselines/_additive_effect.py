@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow.baselines._shifted_controls import ShiftedControls
+from perturbflow.baselines._control_shift import ControlShift
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from perturbflow.baselines._group_effects import GroupEffects
 
 
-class AdditiveEffect(ShiftedControls):
+class AdditiveEffect(ControlShift):
     """Control cells plus the sum of the effects of the single perturbations.
 
     ::

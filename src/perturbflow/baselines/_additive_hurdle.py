@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow import AdditiveHurdlePrior, CellData, Context, GroupSums, HurdleLaw
+    from perturbflow.flow import AdditiveHurdlePrior, CellData, Context, GroupSums, HurdleDistribution
 
 
 class AdditiveHurdle:
@@ -112,22 +112,22 @@ class AdditiveHurdle:
             )
             raise ValueError(msg)
         context = self._prior.context(covariates, controls)
-        return self._draw(self._prior, controls, self._prior.law(perturbation, context), context, rng)
+        return self._draw(self._prior, controls, self._prior.distribution(perturbation, context), context, rng)
 
     @staticmethod
     def _draw(
         prior: AdditiveHurdlePrior,
         controls: NDArray[np.float32],
-        law: HurdleLaw,
+        distribution: HurdleDistribution,
         context: Context,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
         del context
-        return prior.sample(law, len(controls), rng=rng)
+        return prior.sample(distribution, len(controls), rng=rng)
 
 
-class MovedControls(AdditiveHurdle):
-    """Control cells moved to the additive hurdle prior (:meth:`perturbflow.flow.AdditiveHurdlePrior.move`).
+class ShiftedControls(AdditiveHurdle):
+    """Control cells shifted to the additive hurdle prior (:meth:`perturbflow.flow.AdditiveHurdlePrior.move`).
 
     The same marginals, and the dependence between genes of real cells: the control source of the flow with its
     network at zero. The hardest of the baselines where effects are additive.
@@ -145,7 +145,7 @@ class MovedControls(AdditiveHurdle):
     >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
     >>> x[100:, 0] = 0  # the perturbation of the last 100 cells silences gene 0
     >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
-    >>> baseline = pf.baselines.MovedControls().fit(cells)
+    >>> baseline = pf.baselines.ShiftedControls().fit(cells)
     >>> predicted = baseline.sample(cells.x[:100], np.ones(1), np.zeros(0, dtype=int), rng=rng)
     >>> bool((predicted[:, 0] > 0).mean() < 0.05)  # gene 0 is silenced
     True
@@ -157,8 +157,8 @@ class MovedControls(AdditiveHurdle):
     def _draw(
         prior: AdditiveHurdlePrior,
         controls: NDArray[np.float32],
-        law: HurdleLaw,
+        distribution: HurdleDistribution,
         context: Context,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        return prior.move(controls, law, context, rng=rng)
+        return prior.move(controls, distribution, context, rng=rng)

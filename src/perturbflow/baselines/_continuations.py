@@ -1,4 +1,4 @@
-"""What a forecast from observed times has to beat: continuations that fit no equation."""
+"""Null models of forecasts from observed times: continuations that fit no equation."""
 
 from __future__ import annotations
 

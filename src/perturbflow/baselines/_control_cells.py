@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow.baselines._control_shift import ControlShift
 from perturbflow.baselines._group_effects import GroupEffects
-from perturbflow.baselines._shifted_controls import ShiftedControls
 
 if TYPE_CHECKING:
     from typing import Self
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perturbflow.flow import CellData, GroupSums
 
 
-class ControlCells(ShiftedControls):
+class ControlCells(ControlShift):
     """Control cells as they are: the floor of every comparison.
 
     *Weakness*: hard to beat where a perturbation does little, since real cells carry everything but the effect.

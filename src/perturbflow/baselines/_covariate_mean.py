@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perturbflow.baselines._shifted_controls import ShiftedControls
+from perturbflow.baselines._control_shift import ControlShift
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from perturbflow.baselines._group_effects import GroupEffects
 
 
-class CovariateMean(ShiftedControls):
+class CovariateMean(ControlShift):
     """Control cells plus the mean effect of the perturbed training groups of the same context.
 
     ::

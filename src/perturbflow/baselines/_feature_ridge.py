@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import linalg
 
+from perturbflow.baselines._control_shift import ControlShift
 from perturbflow.baselines._derivative_ridge import ridge_coefficients
-from perturbflow.baselines._shifted_controls import ShiftedControls
 from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ RELATIVE_PENALTIES = np.append(np.geomspace(1e-4, 100.0, 19), np.inf)  # to the 
 _AS_GOOD = 1e-6  # relative difference of errors below which the larger penalty is taken
 
 
-class FeatureRidge(ShiftedControls):
+class FeatureRidge(ControlShift):
     """Control cells plus an effect that is linear in features of the perturbation, a ridge regression.
 
     ::
@@ -80,7 +80,7 @@ class FeatureRidge(ShiftedControls):
             features = np.asarray(features, dtype=np.float64)
             if features.ndim != 2 or not np.isfinite(features).all():
                 msg = (
-                    "Expected `features` to be a matrix of finite numbers, one row a perturbation component, found "
+                    "Expected `features` to be a matrix of finite numbers, one row per perturbation component, found "
                     f"shape {features.shape} and {(~np.isfinite(features)).sum()} values that are not finite. "
                     "Fill them in, or pass None."
                 )
@@ -92,7 +92,7 @@ class FeatureRidge(ShiftedControls):
         if self._features is not None and len(self._features) != n_components:
             msg = (
                 f"Expected `features` of all {n_components} perturbation components, found {len(self._features)} rows. "
-                "Pass one row a component, in the order of the columns of `perturbations`."
+                "Pass one row per component, in the order of the columns of `perturbations`."
             )
             raise ValueError(msg)
         largest = groups.doses.max(axis=0)

@@ -1,4 +1,4 @@
-"""What an inferred network has to beat: correlations, a linear model of the derivatives, and orders without any edge.
+"""Null models of inferred networks: correlations, a linear model of the derivatives, and orders without any edge.
 
 All functions return scores (d, d) with zeros on the diagonal; entry (j, i) is about the edge from gene j to gene i.
 """

@@ -1,4 +1,4 @@
-"""What the flow and every baseline have in common."""
+"""Interface shared by the flow and every baseline."""
 
 from __future__ import annotations
 

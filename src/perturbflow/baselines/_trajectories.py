@@ -1,4 +1,4 @@
-"""What a model of trajectories has to beat: predictions that know no dynamics."""
+"""Null models of trajectories: predictions that know no dynamics."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ TIME_STEP = 0.2  # mRNA lifetimes
 
 @dataclass(frozen=True)
 class Cells:
-    """What distinguishes n cells (or n noise-free conditions) on one network.
+    """Inputs of n cells (or n noise-free conditions) on one network.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What may be asked of a simulated screen."""
+"""Parameters of a simulated screen, and their checks."""
 
 from __future__ import annotations
 

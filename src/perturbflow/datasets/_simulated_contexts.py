@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import nbinom
 
-_BURSTS = 2.0  # shape of the gamma law of the level of a gene in a cell
+_BURSTS = 2.0  # shape of the gamma distribution of the level of a gene in a cell
 _DEPTH_SD = 0.3
 _BASE_MEAN, _BASE_SD = -0.5, 0.8  # of the log level of a gene
 _CONTEXT_SD = 0.5  # of what a context adds to it
@@ -209,7 +209,7 @@ def _expected() -> NDArray[np.float64]:
         depth = math.exp(_DEPTH_SD * point)
         means = depth * np.exp(_GRID)
         most = int(means.max() * 12)
-        # Far counts are summed in steps: there neither the law nor the logarithm changes from one to the next.
+        # Far counts are summed in steps: there neither the distribution nor the logarithm changes from one to the next.
         steps = np.unique(np.concatenate([np.arange(201), np.geomspace(200, most, 400).astype(int)]))
         for place, mean in enumerate(means):
             below = nbinom.cdf(steps, _BURSTS, _BURSTS / (_BURSTS + mean))

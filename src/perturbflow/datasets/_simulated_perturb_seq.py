@@ -67,7 +67,7 @@ def simulated_perturb_seq(
     an over-expression, and all that is downstream follows; effects of combinations add up only as long as neither
     function saturates. Cells of one condition differ in the log-normal production :math:`a` of their regulators, half
     of whose variance comes from three programs that all regulators share, so that genes covary along the network. The
-    gamma-Poisson law is the steady state of a promoter that fires :math:`\kappa_g x_g` bursts a lifetime; the
+    gamma-Poisson distribution is the steady state of a promoter that fires :math:`\kappa_g x_g` bursts a lifetime; the
     sequencing depth :math:`s` is log-normal, with a mean that depends on the cell type but not on the perturbation;
     :math:`d` is the dropout.
 
@@ -130,7 +130,7 @@ def simulated_perturb_seq(
         The counts.
     `adata.obs`
         ``perturbation`` ("control", "GENE_003", "GENE_003+GENE_010"); ``cell_type``; ``dose`` (a number, 0 in
-        controls; with several doses a string, one dose a component such as "1+0.5"); ``time``; ``condition`` (row of
+        controls; with several doses a string, one dose per component such as "1+0.5"); ``time``; ``condition`` (row of
         the true effects); ``library_size`` (total count).
     `adata.var["is_regulator"]`
         Whether the gene may regulate others.
@@ -160,7 +160,7 @@ def simulated_perturb_seq(
     Notes
     -----
     Linear in cells and genes: 20,000 cells of 500 genes take about 2 seconds on one core in steady state, more with
-    finite time points. Levels at finite times are simulated, but the gamma law is that of the steady state. A
+    finite time points. Levels at finite times are simulated, but the gamma distribution is that of the steady state. A
     knocked-out gene has no counts in steady state; at finite times its mRNA decays.
 
     Examples

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 Heterogeneity = Literal["mixture", "state", "correlation", "homogeneous"]
 
 TARGET_SUM = 1e4
-_BURSTS = 2.0  # shape of the gamma law of the level of a gene in a cell
+_BURSTS = 2.0  # shape of the gamma distribution of the level of a gene in a cell
 _DEPTH_SD = 0.3
 _STATE_SHARE = 0.25  # of the genes, that follow the state of a cell
 _STATE_SD = 0.6
@@ -173,7 +173,7 @@ def _programs(n_genes: int, size: int, number: int, rng: np.random.Generator) ->
 def _response(
     heterogeneity: Heterogeneity, fraction: float, effect: float, state: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which cells respond, and what is added to the log levels of a program (n,)."""
+    """Draw which cells respond, and what is added to the log levels of a program (n,)."""
     n_cells = len(state)
     if heterogeneity == "homogeneous":
         return np.ones(n_cells, dtype=bool), np.full(n_cells, fraction * effect)

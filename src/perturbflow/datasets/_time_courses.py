@@ -28,7 +28,7 @@ MAX_NOISE = 10.0  # times the spread of the signal
 
 @dataclass(frozen=True)
 class Runs:
-    """What K runs of a system of d variables gave at n times each; those without intervention come first.
+    """K runs of a system of d variables at n times each; those without intervention come first.
 
     Attributes
     ----------

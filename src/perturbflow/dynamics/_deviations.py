@@ -1,4 +1,4 @@
-"""How a trajectory deviates from a solution: Gaussian processes whose variances the observed part tells."""
+"""Deviations of a trajectory from a solution: Gaussian processes whose variances the observed part tells."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Choice = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Deviation:
-    """What was found about the deviations of a trajectory.
+    """Result of the fit of the deviations of a trajectory.
 
     Attributes
     ----------

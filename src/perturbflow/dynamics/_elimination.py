@@ -29,7 +29,7 @@ THRESHOLDS = torch.logspace(-2.5, 0.5, 31)
 
 @dataclass(frozen=True)
 class Elimination:
-    """What backward elimination found.
+    """Result of backward elimination.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a vector field is made of."""
+"""Configuration of a vector field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LISTS = ("regulators", "hidden", "at_rest")
 
 @dataclass(frozen=True)
 class FieldConfig:
-    """What a vector field is made of.
+    """Configuration of a vector field.
 
     Parameters
     ----------

@@ -96,7 +96,7 @@ class FittedDynamics:
 
     @property
     def config(self) -> FieldConfig:
-        """What the field is made of."""
+        """Return what the field is made of."""
         return self.field.config
 
     def state(self, levels: ArrayLike) -> Array:

@@ -1,4 +1,4 @@
-"""What a fit of dynamics is judged on while it is being made."""
+"""Held-out data by which a fit of dynamics makes its choices."""
 
 from __future__ import annotations
 

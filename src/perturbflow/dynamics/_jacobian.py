@@ -1,4 +1,4 @@
-"""How genes act on each other in a fitted field: its Jacobian, averaged over data."""
+"""Jacobian of a fitted field, averaged over data: how genes act on each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dynamics at rest say of perturbations that they were not fitted to."""
+"""Responses to perturbations that dynamics at rest were not fitted to."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ TOLERANCE = 1e-6
 
 
 def lyapunov_residual(rates: Array, covariance: Array, noise: Array | float = 2.0) -> Array:
-    r"""What is left of the Lyapunov equation, :math:`A S + S A^\top + D`.
+    r"""Return the residual of the Lyapunov equation, :math:`A S + S A^\top + D`.
 
     Cells that follow :math:`dx = A x\,dt + \sqrt{D}\,dW` have the covariance S if and only if this is 0.
 

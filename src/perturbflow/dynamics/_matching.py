@@ -144,7 +144,7 @@ def make_chunks(
 
 @dataclass(frozen=True)
 class MatchedWindows:
-    """What the mechanisms of K targets are matched to, and what enters them: all that training does not change.
+    """Data that the mechanisms of K targets are matched to, and their inputs: all that training does not change.
 
     Attributes
     ----------

@@ -70,7 +70,7 @@ def mean_rate_path(cells: Snapshot, strengths: Sequence[float], *, moments: Rate
 
 
 def total_effect_probability(cells: Snapshot) -> Array:
-    """How sure it is that a gene has any effect on another, direct or not: what an edge needs.
+    """Return how sure it is that a gene has any effect on another, direct or not: what an edge needs.
 
     With z the difference of means against unperturbed cells over its standard error, ``z^2 / (z^2 + 4)``; the largest of
     the conditions that hold one gene only. For genes that nothing held alone, the mean of the others; 1 without any.

@@ -1,4 +1,4 @@
-"""Which genes move: what does not is no target of a fit, and what is the same everywhere is no regulator."""
+"""Selection of genes that move: what does not is no target of a fit, and what is the same everywhere is no regulator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STANDARD_ERRORS = 3  # by which mere noise must be below 0 for its mean to be
 
 @dataclass(frozen=True)
 class Movement:
-    """What can be learned about every gene and from it, each of shape (d,).
+    """Masks of what can be learned about every gene and from it, each of shape (d,).
 
     A gene is at rest where it changes no more than rounding does, or little next to others and no more than its own noise.
     Noise cannot be told from change along fewer than five times: there every change counts.

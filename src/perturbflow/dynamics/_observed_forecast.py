@@ -42,7 +42,7 @@ EVIDENCE_PER_GENE = 1.5  # difference of log evidence that counts: neither genes
 
 @dataclass(frozen=True)
 class Observed:
-    """What was observed of a new trajectory, at one time or more.
+    """Observations of a new trajectory, at one time or more.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Where along the solutions of a fit a new trajectory is, and how fast it follows them."""
+"""Placement of a new trajectory along the solutions of a fit: where it is, and how fast it follows them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Spread:
-    """How far trajectories are from solutions that they were placed along.
+    """Distances of trajectories from solutions that they were placed along.
 
     Attributes
     ----------

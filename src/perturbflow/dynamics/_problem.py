@@ -81,7 +81,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a vector field is fitted to.
+    """Data that a vector field is fitted to.
 
     Attributes
     ----------

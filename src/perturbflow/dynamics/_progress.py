@@ -1,4 +1,4 @@
-"""What a fit has found so far, as tensors and plain values, so that it can go on from there."""
+"""State of an unfinished fit, as tensors and plain values, so that it can go on from there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ States = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 @dataclass
 class Unfinished:
-    """What a stage has found that is not done.
+    """State of a stage that is not done.
 
     Attributes
     ----------

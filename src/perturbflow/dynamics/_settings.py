@@ -1,4 +1,4 @@
-"""How a field is fitted, as plain values."""
+"""Settings of the fit of a field, as plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ STRENGTHS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 @dataclass(frozen=True)
 class DynamicsSettings:
-    """How a field is fitted.
+    """Settings of the fit of a field.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What cells without a time say of every edge: their covariation, and what interventions did."""
+"""Evidence for edges from cells without a time: their covariation, and what interventions did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure the edges of a snapshot are: which come back in halves of the cells, seen in other ways."""
+"""Stability of the edges of a snapshot: which come back in halves of the cells, seen in other ways."""
 
 from __future__ import annotations
 

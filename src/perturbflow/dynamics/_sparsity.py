@@ -1,4 +1,4 @@
-"""What all ways to sparsity share."""
+"""Base class of all penalties."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What was observed of d genes at n times of one process.
+    """Observations of d genes at n times of one process.
 
     Parameters
     ----------

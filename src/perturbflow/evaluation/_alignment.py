@@ -129,7 +129,7 @@ def check_predicted(
 
 
 def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArray[np.bool_], list[str]]:
-    """Which cells have a perturbation and covariates that the observed ones know, and names of the others."""
+    """Return which cells have a perturbation and covariates that the observed ones know, and names of the others."""
     labels, doses, types = perturbation_columns(predicted, fields)
     table = pd.DataFrame(
         {

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perturbflow.baselines import BASELINES, AdditiveHurdle, FeatureRidge
+from perturbflow.baselines._control_shift import ControlShift
 from perturbflow.baselines._group_effects import GroupEffects, group_effects
-from perturbflow.baselines._shifted_controls import ShiftedControls
 from perturbflow.evaluation._metrics import check_names
 from perturbflow.evaluation._tables import FLOOR
 from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums
@@ -61,7 +61,7 @@ def fitted_baselines(
         if issubclass(kind, AdditiveHurdle):
             prior = prior or AdditiveHurdlePrior.fit(sums)
             fitted[name] = kind(prior)
-        elif name != FLOOR and issubclass(kind, ShiftedControls):
+        elif name != FLOOR and issubclass(kind, ControlShift):
             effects = effects or group_effects(sums)
             fitted[name] = (FeatureRidge(features) if kind is FeatureRidge else kind()).fit(effects)
         else:

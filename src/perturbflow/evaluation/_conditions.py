@@ -1,4 +1,4 @@
-"""Which conditions are judged: real cells of a perturbation in a context, with the controls of that context."""
+"""Conditions to be judged: real cells of a perturbation in a context, with the controls of that context."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Leaderboard:
 
     @property
     def ranked(self) -> NDArray[np.bool_]:
-        """Which rows compete (M,): all but positive controls."""
+        """Return which rows compete (M,): all but positive controls."""
         return np.array([model not in POSITIVE_CONTROLS for model in self.models])
 
     def ranks(self) -> NDArray[np.float64]:
@@ -76,13 +76,13 @@ class Leaderboard:
         return np.asarray(rankdata(values, axis=0, nan_policy="omit"), dtype=np.float64)
 
     def is_best(self) -> NDArray[np.bool_]:
-        """Whether no other model has a better mean (M, K)."""
+        """Return whether no other model has a better mean (M, K)."""
         signs = np.array([-1.0 if higher_is_better(metric) else 1.0 for metric in self.metrics])
         values = np.where(self.ranked[:, None] & ~np.isnan(self.means), self.means * signs, np.inf)
         return (values == values.min(axis=0, initial=np.inf)) & np.isfinite(values)
 
     def positions(self) -> NDArray[np.float64]:
-        """Where means lie between those of the control cells (0) and of the ceiling (1), (M, K).
+        """Return where means lie between those of the control cells (0) and of the ceiling (1), (M, K).
 
         NaN for a metric of which a bound is unknown, or under which real cells are no nearer to real cells than the
         controls are.
@@ -161,7 +161,7 @@ def higher_is_better(metric: str) -> bool:
 
 
 def is_own(model: str) -> bool:
-    """Whether a model is neither a baseline nor a control."""
+    """Return whether a model is neither a baseline nor a control."""
     return model not in BASELINES and model not in POSITIVE_CONTROLS
 
 

@@ -1,4 +1,4 @@
-"""Which metrics are wanted, and what they need to know of genes."""
+"""Choice of metrics, and what they need to know of genes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_names(names: Sequence[str], known: Mapping[str, Any], *, name: str) ->
 
 
 def targets_of(vocabulary: Vocabulary, genes: Sequence[str]) -> NDArray[np.bool_]:
-    """Which gene every component names (P, G): what a perturbation acts on itself is no prediction."""
+    """Return which gene every component names (P, G): what a perturbation acts on itself is no prediction."""
     place = {gene: column for column, gene in enumerate(genes)}
     masks = np.zeros((len(vocabulary.components), len(genes)), dtype=bool)
     for row, component in enumerate(vocabulary.components):

@@ -1,4 +1,4 @@
-"""Where predicted cells come from: a sampler that is asked twice, or cells that were predicted elsewhere."""
+"""Sources of predicted cells: a sampler that is asked twice, or cells that were predicted elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from perturbflow.baselines import ControlCells
-from perturbflow.baselines._shifted_controls import ShiftedControls
+from perturbflow.baselines._control_shift import ControlShift
 from perturbflow.evaluation._conditions import Cells, Condition, dense, draw, groups_of, identity
 from perturbflow.screen._named_arrays import check_unnamed
 
@@ -51,7 +51,7 @@ class AskedTwice:
 
 @dataclass(frozen=True)
 class AskedOnce:
-    """A sampler without chance: what it says once it would say again."""
+    """A sampler deterministic: what it says once it would say again."""
 
     name: str
     sampler: Any
@@ -109,7 +109,7 @@ def asked(name: str, sampler: Any) -> Predictor:
     if type(sampler) is ControlCells:
         return TheControls()
     # A subclass may sample in a way of its own, with chance.
-    is_constant = getattr(type(sampler), "sample", None) is ShiftedControls.sample
+    is_constant = getattr(type(sampler), "sample", None) is ControlShift.sample
     return (AskedOnce if is_constant else AskedTwice)(name, sampler)
 
 

@@ -1,4 +1,4 @@
-"""What the responses of a screen consist of: what all perturbations do, what is conserved over contexts, the rest, and noise."""
+"""Parts of the responses of a screen: what all perturbations do, what is conserved over contexts, the rest, and noise."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def response_parts(responses: Responses) -> dict[str, NDArray[np.float64]]:
 
 
 def split_half_reliability(halvings: list[tuple[Responses, Responses]], *, own: bool = False) -> NDArray[np.float64]:
-    """How well the profile of a response over genes would come back in as many new cells of all groups (n,).
+    """Return how well the profile of a response over genes would come back in as many new cells of all groups (n,).
 
     The correlation r of the effects in two halves of the cells, of controls too, is that of half as many cells;
     ``2 r / (1 + r)`` is that of all (Spearman and Brown). r is the mean over some halvings.

@@ -74,7 +74,7 @@ def _labels(screen: Screen, sums: GroupSums) -> dict[str, Any]:
 
 
 def summary_of_parts(table: pd.DataFrame, *, n_resamples: int, rng: np.random.Generator) -> pd.DataFrame:
-    """What the effects of all conditions consist of, as ratios of sums, with a bootstrap over perturbations.
+    """Return what the effects of all conditions consist of, as ratios of sums, with a bootstrap over perturbations.
 
     Parameters
     ----------

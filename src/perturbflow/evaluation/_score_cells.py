@@ -139,7 +139,7 @@ def _check_names(predicted: Mapping[str, Mapping[str, Any]], real: Mapping[str, 
 
 
 def _in_words(source: str, name: str) -> str:
-    """What messages call some cells."""
+    """Return what messages call some cells."""
     if source in {"control", "real"}:
         return f"real[{name!r}]" if name else "control"
     return f"predicted[{source!r}][{name!r}]"

@@ -35,7 +35,7 @@ MOST_CELLS_OF_COMPONENTS = 10_000
 
 @dataclass(frozen=True)
 class Settings:
-    """How conditions are judged.
+    """Settings of the judgement of conditions.
 
     Parameters
     ----------

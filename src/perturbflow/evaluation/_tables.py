@@ -22,7 +22,7 @@ CEILING = "ceiling"
 DUPLICATE = "interpolated duplicate"
 FRACTION = "dynamic_range_fraction"
 CHALLENGE = "challenge_score"
-PRIOR = "moved controls"  # the flow without its network
+PRIOR = "shifted controls"  # the flow without its network
 # Shares of conditions that a model has made worse than these are, and the columns of the verdicts that say which.
 HARM = {"harm_against_controls": ("worse_than_controls", FLOOR), "harm_against_prior": ("worse_than_prior", PRIOR)}
 CONFIDENCE = 0.95
@@ -47,7 +47,7 @@ def summary_table(
     Parameters
     ----------
     table
-        Scores, one row a condition, model and metric.
+        Scores, one row per condition, model and metric.
     baselines
         Which models are baselines.
     n_resamples
@@ -248,7 +248,7 @@ def _difference(
 
 
 def _is_worse(own: CloudScores, other: CloudScores) -> bool:
-    """Whether the energy distance is larger by more than sampling explains (one-sided, 97.5 %)."""
+    """Return whether the energy distance is larger by more than sampling explains (one-sided, 97.5 %)."""
     difference = 2.0 * (own.energy_scores - other.energy_scores)
     variance = difference.var(ddof=1) / len(difference) + own.sampling_variance + other.sampling_variance
     return bool(difference.mean() > ndtri((1 + CONFIDENCE) / 2) * np.sqrt(variance))

@@ -9,13 +9,13 @@ from perturbflow.flow._condition import ConditionEncoder as ConditionEncoder
 from perturbflow.flow._config import FlowConfig
 from perturbflow.flow._data import CellData
 from perturbflow.flow._denoiser_solver import follow_expectation as follow_expectation
+from perturbflow.flow._distribution_uncertainty import DistributionUncertainty as DistributionUncertainty
 from perturbflow.flow._embedding import VelocityNetwork as VelocityNetwork
 from perturbflow.flow._exact_zeros import zero_thresholds
 from perturbflow.flow._gene_networks import GeneNetworks
 from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._grouping import Group as Group
 from perturbflow.flow._grouping import Grouping as Grouping
-from perturbflow.flow._law_uncertainty import LawUncertainty as LawUncertainty
 from perturbflow.flow._model import PREDICTION_SETTINGS as PREDICTION_SETTINGS
 from perturbflow.flow._model import ConditionalFlow
 from perturbflow.flow._network import NETWORKS, ResidualMLP
@@ -23,12 +23,12 @@ from perturbflow.flow._objective import draw_path, flow_matching_errors
 from perturbflow.flow._objective import seed_of_step as seed_of_step
 from perturbflow.flow._parametrisation import PARAMETRISATIONS as PARAMETRISATIONS
 from perturbflow.flow._parametrisation import Gaussian, Velocity, ZeroInflated
-from perturbflow.flow._parametrisation import GeneLaw as GeneLaw
+from perturbflow.flow._parametrisation import GeneDistribution as GeneDistribution
 from perturbflow.flow._parametrisation import Parametrisation as Parametrisation
 from perturbflow.flow._path import point_on_path as point_on_path
 from perturbflow.flow._prior import AdditiveHurdlePrior
 from perturbflow.flow._prior import Context as Context
-from perturbflow.flow._prior import HurdleLaw as HurdleLaw
+from perturbflow.flow._prior import HurdleDistribution as HurdleDistribution
 from perturbflow.flow._response_factor import ResponseFactor as ResponseFactor
 from perturbflow.flow._responses import Responses
 from perturbflow.flow._settings import TrainingSettings

@@ -1,4 +1,4 @@
-"""Splitting measured effects into a shared part, one part a component, and interactions, with their variances."""
+"""Splitting measured effects into a shared part, one part per component, and interactions, with their variances."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def _interactions(
     scales: Sequence[float],
     groups: NDArray[np.intp],
 ) -> NDArray[np.float32]:
-    """What remains in some groups, shrunken group by group (g, G); 0 in the others."""
+    """Return what remains in some groups, shrunken group by group (g, G); 0 in the others."""
     found = np.zeros(remaining.shape, dtype=np.float32)
     for first in range(0, len(groups), _GROUPS_AT_ONCE):
         rows = groups[first : first + _GROUPS_AT_ONCE]
@@ -256,7 +256,7 @@ def _interactions(
 
 
 def _base_precisions(measured: Measurements, spread: NDArray[np.float64], n_contexts: int) -> NDArray[np.float64]:
-    """What the groups of every context say of its base (C, G): the shared part takes up the error of it."""
+    """Return what the groups of every context say of its base (C, G): the shared part takes up the error of it."""
     found = np.zeros((n_contexts, len(spread)))
     if len(measured.seen) > 1:
         n_groups = len(measured.which)
@@ -281,7 +281,7 @@ def _expect(
     features: NDArray[np.floating],
     scales: Sequence[float],
 ) -> FeatureEffects:
-    """What each component is expected to do, from its effect averaged over contexts and those of the others.
+    """Return what each component is expected to do, from its effect averaged over contexts and those of the others.
 
     Of a component at several doses the highest counts: the others are no further perturbations.
     """
@@ -336,7 +336,7 @@ def _by_context(
     """Average the groups of each context by precision: contexts (O,), effects and variances there (O, G)."""
     order = np.argsort(which, kind="stable")
     observed, firsts, counts = np.unique(which[order], return_index=True, return_counts=True)
-    if len(observed) == len(which):  # a group a context
+    if len(observed) == len(which):  # a group per context
         return observed, partial[order], variances[order]
     effects, noise = np.empty((2, len(observed), partial.shape[1]))
     for i, (first, count) in enumerate(zip(firsts, counts, strict=True)):

@@ -1,4 +1,4 @@
-"""What will be asked of a prior that is fitted to be judged."""
+"""Questions that a prior which is fitted to be judged will be asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch of training cells needs, from memory to the device without a detour."""
+"""Batches of training cells, from memory to the device without a detour."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from perturbflow.flow._parametrisation import GeneLaw
+from perturbflow.flow._parametrisation import GeneDistribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class DeviceRows:
 
 
 class TrainingConditions:
-    """Laws and encoded conditions of the training groups, on the device of the flow.
+    """Distributions and encoded conditions of the training groups, on the device of the flow.
 
     Parameters
     ----------
@@ -90,31 +90,31 @@ class TrainingConditions:
 
     def __init__(self, flow: ConditionalFlow, grouping: Grouping) -> None:
         prior = flow.prior
-        laws, pooled = prior.laws(grouping.doses, grouping.covariates), prior.pooled_law()
-        self.expressed = torch.as_tensor(np.vstack([laws.expressed, pooled.expressed]), device=flow.device)
-        self.mean = torch.as_tensor(np.vstack([laws.mean, pooled.mean]), device=flow.device)
+        distributions, pooled = prior.distributions(grouping.doses, grouping.covariates), prior.pooled_distribution()
+        self.expressed = torch.as_tensor(np.vstack([distributions.expressed, pooled.expressed]), device=flow.device)
+        self.mean = torch.as_tensor(np.vstack([distributions.mean, pooled.mean]), device=flow.device)
         self.variance = torch.as_tensor(prior.variance, device=flow.device)
         # Groups by components are far larger than what is not zero in them.
         self.positions = DeviceRows(prior.levels.sparse_positions(grouping.doses), flow.device)
         self.covariates = torch.as_tensor(grouping.covariates)
         self.encoder = flow.encoder
 
-    def look_up(self, group: Tensor, mask: Tensor, dropped: Tensor) -> tuple[GeneLaw, Tensor]:
-        """Laws and encoded conditions of cells, as far as they are not hidden.
+    def look_up(self, group: Tensor, mask: Tensor, dropped: Tensor) -> tuple[GeneDistribution, Tensor]:
+        """Distributions and encoded conditions of cells, as far as they are not hidden.
 
         Parameters
         ----------
         group
             Group of every cell (n,), on the CPU.
         mask, dropped
-            What is kept of the conditions (n, size), and which are dropped whole (n,), whose law is that of all cells;
+            What is kept of the conditions (n, size), and which are dropped whole (n,), whose distribution is that of all cells;
             from :meth:`ConditionEncoder.draw_mask`.
 
         Returns
         -------
-        Laws (n, G) and encoded conditions (n, size).
+        Distributions (n, G) and encoded conditions (n, size).
         """
         encoded = self.encoder.encode(self.positions.take(group), self.covariates[group].to(self.expressed.device))
         which = torch.where(dropped, len(self.expressed) - 1, group).to(self.expressed.device)
-        law = GeneLaw(self.expressed[which], self.mean[which], self.variance)
-        return law, encoded * mask.to(encoded)
+        distribution = GeneDistribution(self.expressed[which], self.mean[which], self.variance)
+        return distribution, encoded * mask.to(encoded)

@@ -38,7 +38,7 @@ _TWO_THIRDS = 0.6827  # of a normal distribution within its standard deviation
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    r"""How large errors of the mean expression are in units of the standard deviation that the prior states.
+    r"""Size of errors of the mean expression in units of the standard deviation that the prior states.
 
     For every kind of condition (:func:`condition_kind`) and every stratum of stated standard deviations, the errors
     :math:`\mu - \hat\mu` in units of the stated :math:`\hat\sigma` follow a t-distribution around b, written as a
@@ -303,7 +303,7 @@ def _error_sizes(
 
 
 def _believed(expected: float, sd: float, found: float, variance: float) -> float:
-    """What to believe of a number that was expected with a standard deviation and found with a sampling variance."""
+    """Return what to believe of a number that was expected with a standard deviation and found with a sampling variance."""
     return float((expected / sd**2 + found / variance) / (1 / sd**2 + 1 / variance))
 
 
@@ -341,7 +341,7 @@ def _codependence(
     factors: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> float:
-    """How much larger the variance of projected errors is than with independent genes; at least 1.
+    """Return how much larger the variance of projected errors is than with independent genes; at least 1.
 
     Directions are those from a prediction to the observed cells of other conditions in its context.
     """

@@ -31,7 +31,7 @@ _EXACTLY = 1e3  # weight of the sum of the shares beside errors relative to the 
 
 
 class Way(NamedTuple):
-    """How a change is carried.
+    """Way in which a change is carried.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ class Carry:
 def choose_ways(
     carries: tuple[Carry, Carry], errors: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
-    r"""How angles and means are carried: averaged over ways as is best in contexts that were left out.
+    r"""Return how angles and means are carried: averaged over ways as is best in contexts that were left out.
 
     First a single way of both: others than the usual one, the first, if the logarithm of the squared error of a context, of angles and
     means together, is lower by more than two standard errors over contexts; with one, some would be by chance. Of errors that are not

@@ -1,4 +1,4 @@
-"""What the perturbations of a context have in common, whichever of them were measured there."""
+"""Effects that the perturbations of a context have in common, whichever of them were measured there."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _scatter(
 
 
 def _have_the_same(measured: Measurements, sums: sparse.csr_matrix) -> bool:
-    """Whether all contexts have the same levels as often."""
+    """Return whether all contexts have the same levels as often."""
     found = sparse.csr_matrix(sums @ measured.design)
     first = sparse.csr_matrix(np.ones((found.shape[0], 1))) @ found[0]
     return abs(found - first).max() < _SAME

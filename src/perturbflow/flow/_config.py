@@ -45,11 +45,11 @@ class FlowConfig:
     network_options
         Further options of the network, by name.
     source
-        What a prediction starts from: control cells moved by the prior, or noise.
-    start
-        Time at which a moved control cell enters the path, between 0 (nothing of it is kept) and 1 (it is left as the
+        What a prediction starts from: control cells shifted by the prior, or noise.
+    entry_time
+        Time at which a shifted control cell enters the path, between 0 (nothing of it is kept) and 1 (it is left as the
         prior has moved it).
-    trust
+    correction_scale
         Factor on the network's output, between 0 (the prior alone) and 1.
     guidance
         Weight of classifier-free guidance; 1 is the conditional flow itself.
@@ -92,8 +92,8 @@ class FlowConfig:
     n_blocks: int | None = None
     network_options: Mapping[str, Any] = field(default_factory=dict)
     source: Source = "control"
-    start: float = 0.7
-    trust: float = 1.0
+    entry_time: float = 0.7
+    correction_scale: float = 1.0
     guidance: float = 1.0
     stratified: bool = True
     method: str = "multistep"
@@ -120,7 +120,7 @@ class FlowConfig:
             if value is not None and value < 1:
                 msg = f"Expected `{name}` to be at least 1, found {value!r}."
                 raise ValueError(msg)
-        for name, low, high in (("start", 0.0, 1.0), ("trust", 0.0, 1.0)):
+        for name, low, high in (("entry_time", 0.0, 1.0), ("correction_scale", 0.0, 1.0)):
             if not low <= getattr(self, name) <= high:
                 msg = f"Expected `{name}` between {low:g} and {high:g}, found {getattr(self, name)!r}."
                 raise ValueError(msg)
@@ -147,7 +147,7 @@ class FlowConfig:
     @property
     def entry(self) -> float:
         """Time at which a prediction enters the path."""
-        return 0.0 if self.source == "noise" else self.start
+        return 0.0 if self.source == "noise" else self.entry_time
 
     @property
     def solver_steps(self) -> int | None:

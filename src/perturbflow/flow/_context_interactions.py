@@ -1,4 +1,4 @@
-"""What perturbations measured in a context tell of those that were measured in others only."""
+"""Interactions of perturbations and contexts: from those measured in a context to those measured in others only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LARGEST_TOLD = 0.9  # of the variance between contexts
 
 
 class Told(NamedTuple):
-    """What measured effects tell of those of other perturbations in their contexts.
+    """Effects of other perturbations in a context, as told by the measured ones.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def _gains(
 
 
 def _positive(gains: NDArray[np.float64], probability: float) -> bool:
-    """Whether a mean is above 0 by more than its standard error times a quantile of the t-distribution."""
+    """Return whether a mean is above 0 by more than its standard error times a quantile of the t-distribution."""
     n = len(gains)
     if n < FEWEST_IN_CONTEXT:
         return False

@@ -28,7 +28,7 @@ _LEAST = 1e-9
 
 
 class ControlFactors(NamedTuple):
-    r"""How effects in a context differ from those carried there, as far as its controls tell.
+    r"""Difference of effects in a context from those carried there, as far as its controls tell.
 
     With factors :math:`b` of the contexts where perturbations were measured, the factors of another one follow from its controls by
     ridge regression, :math:`\hat b = \bar b + s\, k^T (K + \lambda)^{-1} b`, where K and k are products of centred mean
@@ -64,7 +64,7 @@ class ControlFactors(NamedTuple):
 
     @property
     def is_read(self) -> bool:
-        """Whether controls tell something."""
+        """Return whether controls tell something."""
         return bool(self.slope[0] > 0)
 
     def place(self, among: NDArray[np.float64], distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -182,7 +182,7 @@ def _penalised(products: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ridge_weights(among: NDArray[np.float64], distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How contexts (O,) count for the difference of another one from their mean; they sum to 0."""
+    """Return how contexts (O,) count for the difference of another one from their mean; they sum to 0."""
     own = (among.mean(axis=0) - among.mean() - distances + distances.mean()) / 2
     weights = np.linalg.solve(_penalised(_centred(among)), own - own.mean())
     return weights - weights.mean()

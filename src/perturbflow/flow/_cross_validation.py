@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from perturbflow.flow._hurdle_law import Context
+    from perturbflow.flow._hurdle_distribution import Context
 
 MIN_CELLS = 5
 _VALUES_JUDGED = 1_000_000  # of a fit; more conditions of as many genes make no difference
 _FEWEST_JUDGED = 100  # conditions of a fit
-_PSEUDO_CELLS = 4.0  # of the predicted law, added where the variance among the cells of a condition is estimated
+_PSEUDO_CELLS = (
+    4.0  # of the predicted distribution, added where the variance among the cells of a condition is estimated
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +213,7 @@ def _designs(screen: _Screen) -> Iterator[list[set[tuple[int, ...]]]]:
 
 
 def _judged(n_cells: NDArray[np.integer], n_genes: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Which of the conditions that are left out are judged."""
+    """Return which of the conditions that are left out are judged."""
     judged = np.flatnonzero(n_cells >= MIN_CELLS)
     most = _enough(n_genes)
     return judged if len(judged) <= most else np.sort(rng.choice(judged, most, replace=False))
@@ -248,10 +250,12 @@ def _predict(
         if place not in contexts:
             contexts[place] = prior.context(left_out.covariates[i])
         perturbation = left_out.doses[[i]].toarray()[0]
-        law = prior.law(perturbation, contexts[place])
+        distribution = prior.distribution(perturbation, contexts[place])
         predicted, sd = mean_expression(prior, perturbation, contexts[place])
         # Of all cells of the condition: in few cells a low mean goes with a low variance and would seem certain.
-        expected = law.expressed * (law.variance + law.mean.astype(np.float64) ** 2) - predicted**2
+        expected = (
+            distribution.expressed * (distribution.variance + distribution.mean.astype(np.float64) ** 2) - predicted**2
+        )
         scatter = np.maximum(entire.squares[i] - entire.total[i] ** 2 / entire.n_cells[i], 0)
         variance = (scatter + _PSEUDO_CELLS * expected) / (entire.n_cells[i] - 1 + _PSEUDO_CELLS)
         yield HeldOutPrediction(

@@ -1,4 +1,4 @@
-"""A multistep method for straight paths that end in cells: one evaluation a step."""
+"""A multistep method for straight paths that end in cells: one evaluation per step."""
 
 from __future__ import annotations
 

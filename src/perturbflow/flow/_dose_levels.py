@@ -80,13 +80,13 @@ class DoseLevels:
         return cls(components[keep].astype(np.int64), levels[keep])
 
     def of_component(self, component: int) -> slice:
-        """Where the levels of a component are."""
+        """Return where the levels of a component are."""
         first, last = np.searchsorted(self.components, [component, component + 1])
         return slice(int(first), int(last))
 
     @cached_property
     def _starts(self) -> NDArray[np.intp]:
-        """Where the levels of every component begin, and the end of the last (P + 1,)."""
+        """Return where the levels of every component begin, and the end of the last (P + 1,)."""
         n_components = int(self.components[-1]) + 1 if len(self.components) else 0
         return np.searchsorted(self.components, np.arange(n_components + 1))
 

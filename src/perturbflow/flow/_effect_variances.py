@@ -1,4 +1,4 @@
-"""How much effects of combinations and effects in other contexts vary, gene by gene."""
+"""Variances of effects of combinations and of effects in other contexts, gene by gene."""
 
 from __future__ import annotations
 

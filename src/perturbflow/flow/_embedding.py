@@ -1,4 +1,4 @@
-"""What every velocity network shares: the embedding of time and condition, and which weights belong to which gene."""
+"""Parts that every velocity network shares: the embedding of time and condition, and which weights belong to which gene."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class VelocityNetwork(nn.Module, ABC):
 
     @abstractmethod
     def axes(self) -> dict[str, tuple[tuple[int, Axis], ...]]:
-        """Which axes of the weights are indexed by genes or by entries of the condition.
+        """Return which axes of the weights are indexed by genes or by entries of the condition.
 
         All other axes have lengths that the settings of the network decide, so that weights go from one gene panel to
         another by copying along the axes named here what the two panels share.

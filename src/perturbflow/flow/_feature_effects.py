@@ -31,7 +31,7 @@ _SPREADS = 12
 
 @dataclass(frozen=True, eq=False)
 class FeatureEffects:
-    """What the effects of the other components say about that of each component.
+    """Effect of each component, as told by those of the other components.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def _weigh(
 
 
 def _share_of_independent_genes(levels: list[_NoiseLevel]) -> float:
-    """How many genes vary independently of each other, as a share of all, weighted by how well they are measured.
+    """Return how many genes vary independently of each other, as a share of all, weighted by how well they are measured.
 
     The participation ratio ``tr(S)^2 / tr(S^2)`` of the scatter S of T components by G independent genes is on average
     about ``T G / (T + G)``, which is solved for G.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class GeneNetworks(nn.Module):
-    r"""What a gene's own noisy value and the state of the cell say together about the gene.
+    r"""Networks per gene that join its own noisy value with the state of the cell.
 
     ``output[g] = k x[g] + sum_c w[c, g] (1 + r[c]) silu(u[c, g] z + (1 + q[c]) a[c, g] x[g] + s[c])``
 
@@ -92,7 +92,7 @@ class GeneNetworks(nn.Module):
 
     @staticmethod
     def axes(prefix: str) -> dict[str, tuple[tuple[int, Axis], ...]]:
-        """Which axes of the weights are indexed by genes; see :class:`perturbflow.flow.VelocityNetwork`.
+        """Return which axes of the weights are indexed by genes; see :class:`perturbflow.flow.VelocityNetwork`.
 
         Parameters
         ----------

@@ -26,7 +26,7 @@ class GroupSums:
     """Number of cells and, gene by gene, of expressing cells, sum and sum of squares, of g groups of cells.
 
     A group is a perturbation in a context. Cells are added in chunks in any order, and none is kept: memory is that of
-    three numbers a group and gene, and time is that of reading the stored values.
+    three numbers per group and gene, and time is that of reading the stored values.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class GroupSums:
 
     @property
     def is_control(self) -> NDArray[np.bool_]:
-        """Whether nothing was done to a group (g,)."""
+        """Return whether nothing was done to a group (g,)."""
         return np.diff(self.doses.indptr) == 0
 
     def add(self, x: Expression, doses: ArrayLike | sparse.csr_matrix, covariates: NDArray[np.int64]) -> None:

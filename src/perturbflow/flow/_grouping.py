@@ -1,4 +1,4 @@
-"""Which cells are of one perturbation in one context."""
+"""Grouping of cells by perturbation and context."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Grouping:
 
     @property
     def is_control(self) -> NDArray[np.bool_]:
-        """Whether nothing was done to a group (g,)."""
+        """Return whether nothing was done to a group (g,)."""
         return np.diff(self.doses.indptr) == 0
 
     @cached_property

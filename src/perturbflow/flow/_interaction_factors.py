@@ -53,12 +53,12 @@ class Rows:
 
     @cached_property
     def by_perturbation(self) -> sparse.csr_matrix:
-        """Which rows are of a perturbation (P, N)."""
+        """Return which rows are of a perturbation (P, N)."""
         return _members(self.which, self.shape[0])
 
     @cached_property
     def by_context(self) -> sparse.csr_matrix:
-        """Which rows are of a context (C, N)."""
+        """Return which rows are of a context (C, N)."""
         return _members(self.contexts, self.shape[1])
 
 
@@ -217,7 +217,7 @@ class InteractionFactors:
 
 @dataclass(frozen=True, eq=False)
 class PerturbationFactors:
-    """What rows tell of the perturbations, given the factors of contexts and genes.
+    """Information of rows about the perturbations, given the factors of contexts and genes.
 
     Parameters
     ----------
@@ -266,6 +266,6 @@ class PerturbationFactors:
         return self.factors[:, :, None] * self.factors[:, None] + self.covariances
 
     def conserved(self, rows: Rows, loadings: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is the same in all contexts (P, R)."""
+        """Return what is the same in all contexts (P, R)."""
         mean = rows.by_perturbation @ (self.precision[:, None] * rows.values) / self.total[:, None]
         return mean - (self.factors * centre) @ loadings

@@ -1,4 +1,4 @@
-"""Moving control cells to a law with what the cells of the condition share."""
+"""Moving control cells to a distribution with what the cells of the condition share."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from perturbflow.flow._hurdle_distribution import LOWEST_EXPRESSION
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow._hurdle_law import Context, HurdleLaw
+    from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
     from perturbflow.flow._prior import AdditiveHurdlePrior
     from perturbflow.flow._response_factor import ResponseFactor
 
-_LOWEST_EXPRESSION = 0.05
 _N_CORRECTIONS = 5
 _LARGEST_CORRELATION = 0.99
 
@@ -25,16 +26,16 @@ _LARGEST_CORRELATION = 0.99
 def move_jointly(
     prior: AdditiveHurdlePrior,
     controls: NDArray[np.float32],
-    law: HurdleLaw,
+    distribution: HurdleDistribution,
     context: Context,
     factors: Sequence[ResponseFactor],
     states: NDArray[np.float64],
     *,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Move control cells to a law as :meth:`AdditiveHurdlePrior.move` does, genes that follow a latent together.
+    """Move control cells to a distribution as :meth:`AdditiveHurdlePrior.move` does, genes that follow a latent together.
 
-    Shares and means of every gene are those of the law, as without latents. Genes that follow none are moved by
+    Shares and means of every gene are those of the distribution, as without latents. Genes that follow none are moved by
     the prior itself, with the same random numbers.
 
     Parameters
@@ -43,8 +44,8 @@ def move_jointly(
         The prior.
     controls
         Control cells (n, G).
-    law
-        The law to reach, arrays (G,).
+    distribution
+        The distribution to reach, arrays (G,).
     context
         The context of the control cells.
     factors
@@ -56,9 +57,9 @@ def move_jointly(
 
     Returns
     -------
-    Moved cells (n, G), a new array.
+    Shifted cells (n, G), a new array.
     """
-    moved = prior.move(controls, law, context, rng=rng)
+    moved = prior.move(controls, distribution, context, rng=rng)
     if not factors or not len(controls):
         return moved
     share, value = np.array([factor.share for factor in factors]), np.array([factor.value for factor in factors])
@@ -66,7 +67,7 @@ def move_jointly(
     amounts = np.stack([_draw(factor, states, rng) for factor in factors], axis=1)
     moved[:, genes] = _follow(
         controls[:, genes],
-        law_of(law, genes),
+        distribution_of(distribution, genes),
         context_of(context, genes),
         amounts,
         share[:, genes],
@@ -76,13 +77,18 @@ def move_jointly(
     return moved
 
 
-def law_of(law: HurdleLaw, genes: NDArray[np.intp]) -> HurdleLaw:
-    """A law of some genes."""
-    return replace(law, expressed=law.expressed[genes], mean=law.mean[genes], variance=law.variance[genes])
+def distribution_of(distribution: HurdleDistribution, genes: NDArray[np.intp]) -> HurdleDistribution:
+    """A distribution of some genes."""
+    return replace(
+        distribution,
+        expressed=distribution.expressed[genes],
+        mean=distribution.mean[genes],
+        variance=distribution.variance[genes],
+    )
 
 
 def context_of(context: Context, genes: NDArray[np.intp]) -> Context:
-    """What moving cells needs of a context, of some genes."""
+    """Part of a context that shifting cells needs, of some genes."""
     return replace(context, expressed=context.expressed[genes], mean=context.mean[genes])
 
 
@@ -106,7 +112,7 @@ def _draw(factor: ResponseFactor, states: NDArray[np.float64], rng: np.random.Ge
 
 def _follow(
     controls: NDArray[np.float32],
-    law: HurdleLaw,
+    distribution: HurdleDistribution,
     context: Context,
     amounts: NDArray[np.float64],
     share: NDArray[np.float64],
@@ -114,10 +120,12 @@ def _follow(
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Values of genes that follow the amounts (n, R)."""
-    before, after = context.expressed, law.expressed.astype(np.float64)
+    before, after = context.expressed, distribution.expressed.astype(np.float64)
     after = np.clip(after + amounts.mean(axis=0) @ share, 0, 1)
-    probability = np.clip(law.expressed + amounts @ share, 0, 1)
-    for _ in range(_N_CORRECTIONS):  # what was cut off at 0 and 1 is put back, so that the mean is that of the law
+    probability = np.clip(distribution.expressed + amounts @ share, 0, 1)
+    for _ in range(
+        _N_CORRECTIONS
+    ):  # what was cut off at 0 and 1 is put back, so that the mean is that of the distribution
         probability = np.clip(probability + (after - probability.mean(axis=0)), 0, 1)
     is_on = controls > 0
     keep = np.minimum(probability / np.maximum(before, 1e-9), 1)
@@ -126,10 +134,10 @@ def _follow(
     total = np.maximum(probability.sum(axis=0), 1e-9)
     with_latent = amounts @ value - (probability * (amounts @ value)).sum(axis=0) / total + amounts.mean(axis=0) @ value
     n_expressing = before * context.n_controls
-    shift = n_expressing / (n_expressing + 1) * (law.mean - context.mean)
-    new = law.mean + np.sqrt(law.variance) * rng.standard_normal(controls.shape)
+    shift = n_expressing / (n_expressing + 1) * (distribution.mean - context.mean)
+    new = distribution.mean + np.sqrt(distribution.variance) * rng.standard_normal(controls.shape)
     values = np.where(is_on, controls + shift, new) + with_latent
-    lowest = np.where(is_on, np.minimum(controls, _LOWEST_EXPRESSION), _LOWEST_EXPRESSION)
+    lowest = np.where(is_on, np.minimum(controls, LOWEST_EXPRESSION), LOWEST_EXPRESSION)
     return np.where(expressed, np.maximum(values, lowest), 0)
 
 

@@ -64,7 +64,7 @@ class Measurements:
 
     @cached_property
     def is_seen(self) -> NDArray[np.bool_]:
-        """Whether there are groups of a level (L,)."""
+        """Return whether there are groups of a level (L,)."""
         return np.diff(self.columns.indptr) > 0
 
     @cached_property
@@ -99,7 +99,7 @@ class Measurements:
         return self.effects / amount, self.variances / amount**2
 
     def beyond(self, fitted: NDArray[np.float64], which: NDArray[np.int64], genes: slice) -> NDArray[np.float64]:
-        """How far fitted effects (n, G') in some contexts lie beyond the ends of the range, where none can be measured."""
+        """Return how far fitted effects (n, G') in some contexts lie beyond the ends of the range, where none can be measured."""
         return fitted - np.clip(fitted, self.lowest[which, genes], self.highest[which, genes])
 
     def gene_blocks(self) -> Iterator[slice]:

@@ -1,4 +1,4 @@
-"""Conditional flow matching from noise, or from moved control cells, to perturbed cells."""
+"""Conditional flow matching from noise, or from shifted control cells, to perturbed cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from perturbflow.flow._condition import ConditionEncoder
 from perturbflow.flow._network import NETWORKS
-from perturbflow.flow._parametrisation import PARAMETRISATIONS, GeneLaw
+from perturbflow.flow._parametrisation import PARAMETRISATIONS, GeneDistribution
 from perturbflow.flow._path import point_on_path
 from perturbflow.flow._responses import Responses
 from perturbflow.flow._solver import integrate
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from perturbflow.flow._config import FlowConfig
-    from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleLaw
+    from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleDistribution
     from perturbflow.flow._response_factor import ResponseFactor
 
-PREDICTION_SETTINGS = frozenset({"source", "start", "trust", "guidance", "stratified", "method", "n_steps"})
+PREDICTION_SETTINGS = frozenset(
+    {"source", "entry_time", "correction_scale", "guidance", "stratified", "method", "n_steps"}
+)
 _CELLS_AT_ONCE = 2048
 
 
@@ -37,10 +39,10 @@ class ConditionalFlow(nn.Module):
     """A flow that turns noise into cells of a condition.
 
     One network is trained on the path from noise to cells, as in PRiMeFlow. With ``source="noise"`` a prediction
-    follows the whole path. With ``source="control"`` the path is entered at time ``start`` from
-    ``(1 - start) noise + start * (control cell moved by the prior)``: the flow then corrects a first guess instead of
+    follows the whole path. With ``source="control"`` the path is entered at time ``entry_time`` from
+    ``(1 - entry_time) noise + entry_time * (control cell moved by the prior)``: the flow then corrects a first guess instead of
     inventing a cell, each prediction belongs to a control cell, and the dependence between genes that real cells carry
-    is kept as far as ``start`` asks (the idea of SDEdit, Meng et al. 2022, arXiv 2108.01073, with the additive prior
+    is kept as far as ``entry_time`` asks (the idea of SDEdit, Meng et al. 2022, arXiv 2108.01073, with the additive prior
     as the guide). Control cells are moved with what the cells of the condition share in their response
     (:class:`Responses`), so that responders and genes that rise together are there at whatever time they enter.
 
@@ -73,12 +75,12 @@ class ConditionalFlow(nn.Module):
     >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
     >>> flow = pf.flow.ConditionalFlow(pf.flow.FlowConfig(n_genes=2, n_components=1, n_categories=()), prior)
     >>> predicted = flow.sample(cells.x[:100], np.ones(1), np.zeros(0, dtype=int), rng=rng, source="noise")
-    >>> predicted.shape, (predicted > 0).mean(axis=0).round(1).tolist()  # untrained: the law of the prior
+    >>> predicted.shape, (predicted > 0).mean(axis=0).round(1).tolist()  # untrained: the distribution of the prior
     ((100, 2), [0.0, 0.7])
     """
 
     mixed_precision: bool = False
-    """Whether the network's matrix products are in bfloat16."""
+    """True if the network's matrix products are in bfloat16."""
 
     @torch.inference_mode(mode=False)  # else the weights could never be trained
     def __init__(
@@ -126,7 +128,7 @@ class ConditionalFlow(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return where the weights are."""
         return next(self.parameters()).device
 
     def configure(self, **changes: Any) -> Self:
@@ -135,7 +137,7 @@ class ConditionalFlow(nn.Module):
         Parameters
         ----------
         **changes
-            New values of ``source``, ``start``, ``trust``, ``guidance``, ``stratified``, ``method`` or ``n_steps``; see
+            New values of ``source``, ``entry_time``, ``correction_scale``, ``guidance``, ``stratified``, ``method`` or ``n_steps``; see
             :class:`FlowConfig`.
 
         Returns
@@ -178,7 +180,9 @@ class ConditionalFlow(nn.Module):
             torch.as_tensor(positions, device=self.device), torch.as_tensor(np.asarray(covariates), device=self.device)
         )
 
-    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, condition: Tensor, *, trust: float = 1.0) -> Tensor:
+    def velocity(
+        self, x: Tensor, t: Tensor, distribution: GeneDistribution, condition: Tensor, *, correction_scale: float = 1.0
+    ) -> Tensor:
         """Velocity of the flow; all arguments broadcast.
 
         Parameters
@@ -187,42 +191,53 @@ class ConditionalFlow(nn.Module):
             Points (..., n, G).
         t
             Times (..., n, 1).
-        law
-            Law of every gene (..., n, G).
+        distribution
+            Distribution of every gene (..., n, G).
         condition
             Encoded conditions (..., n, size).
-        trust
+        correction_scale
             Factor on the network's output.
 
         Returns
         -------
         Velocities (..., n, G).
         """
-        return self.parametrisation.velocity(x, t, law, self._outputs(x, t, law, condition, trust))
+        return self.parametrisation.velocity(
+            x, t, distribution, self._outputs(x, t, distribution, condition, correction_scale)
+        )
 
-    def _outputs(self, x: Tensor, t: Tensor, law: GeneLaw, condition: Tensor, trust: float) -> Tensor:
-        inputs = self.parametrisation.inputs(x, t, law)
+    def _outputs(
+        self, x: Tensor, t: Tensor, distribution: GeneDistribution, condition: Tensor, correction_scale: float
+    ) -> Tensor:
+        inputs = self.parametrisation.inputs(x, t, distribution)
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision):
             output = self.network(inputs, t, condition)
         output = output.to(inputs.dtype)
-        return output if trust == 1 else trust * output
+        return output if correction_scale == 1 else correction_scale * output
 
-    def gene_law(self, law: HurdleLaw) -> GeneLaw:
-        """A prior's law as tensors on the device.
+    def gene_distribution(self, distribution: HurdleDistribution) -> GeneDistribution:
+        """A prior's distribution as tensors on the device.
 
         Parameters
         ----------
-        law
-            The law, arrays (..., G).
+        distribution
+            The distribution, arrays (..., G).
 
         Returns
         -------
-        The law, tensors (..., G).
+        The distribution, tensors (..., G).
         """
-        return GeneLaw(*(torch.as_tensor(a, device=self.device) for a in (law.expressed, law.mean, law.variance)))
+        return GeneDistribution(
+            *(
+                torch.as_tensor(a, device=self.device)
+                for a in (distribution.expressed, distribution.mean, distribution.variance)
+            )
+        )
 
-    def cell_laws(self, perturbations: NDArray[np.floating], covariates: NDArray[np.integer]) -> GeneLaw:
-        """Laws of cells in training contexts.
+    def cell_distributions(
+        self, perturbations: NDArray[np.floating], covariates: NDArray[np.integer]
+    ) -> GeneDistribution:
+        """Distributions of cells in training contexts.
 
         Parameters
         ----------
@@ -233,9 +248,9 @@ class ConditionalFlow(nn.Module):
 
         Returns
         -------
-        One law per cell (n, G).
+        One distribution per cell (n, G).
         """
-        return self.gene_law(self.prior.laws(perturbations, covariates))
+        return self.gene_distribution(self.prior.distributions(perturbations, covariates))
 
     @torch.inference_mode()
     def sample(
@@ -276,25 +291,25 @@ class ConditionalFlow(nn.Module):
         covariates = np.asarray(covariates, dtype=np.int64)
         config = self._changed(changes)
         context = self.prior.context(covariates, controls)
-        law = self.prior.law(perturbation, context)
+        distribution = self.prior.distribution(perturbation, context)
         factors = self.responses.of(self.prior, perturbation, context)
-        gene_law = self.gene_law(law)
+        gene_distribution = self.gene_distribution(distribution)
         condition = self.encode(np.asarray(perturbation)[None], covariates[None])
-        field = self._guided(gene_law, condition, config.guidance, config.trust)
+        field = self._guided(gene_distribution, condition, config.guidance, config.correction_scale)
 
         predicted = np.empty_like(controls)
         for first in range(0, len(controls), _CELLS_AT_ONCE):
             chunk = controls[first : first + _CELLS_AT_ONCE]
-            x = self._entry(chunk, law, context, factors, config, rng)
+            x = self._entry(chunk, distribution, context, factors, config, rng)
             if config.entry < 1:
-                x = self._follow(x, field, gene_law, condition, config)
+                x = self._follow(x, field, gene_distribution, condition, config)
             predicted[first : first + _CELLS_AT_ONCE] = x
         return self.support.within(predicted, controls)
 
     def _entry(
         self,
         controls: NDArray[np.float32],
-        law: HurdleLaw,
+        distribution: HurdleDistribution,
         context: Context,
         factors: Sequence[ResponseFactor],
         config: FlowConfig,
@@ -302,21 +317,21 @@ class ConditionalFlow(nn.Module):
     ) -> NDArray[np.float32]:
         """Points of the path where cells (n, G) enter it."""
         if config.entry == 1:
-            return self.responses.move(self.prior, controls, law, context, factors, rng=rng)
+            return self.responses.move(self.prior, controls, distribution, context, factors, rng=rng)
         if config.stratified:
             noise = stratified_normals(controls.shape, rng=rng)
         else:
             noise = rng.standard_normal(controls.shape, dtype=np.float32)
         if config.entry == 0:
             return noise
-        moved = self.responses.move(self.prior, controls, law, context, factors, rng=rng)
+        moved = self.responses.move(self.prior, controls, distribution, context, factors, rng=rng)
         return point_on_path(noise, moved, np.float32(config.entry))
 
     def _follow(
         self,
         x: NDArray[np.float32],
         field: Callable[[float, Tensor], Tensor],
-        law: GeneLaw,
+        distribution: GeneDistribution,
         condition: Tensor,
         config: FlowConfig,
     ) -> NDArray[np.float32]:
@@ -334,26 +349,28 @@ class ConditionalFlow(nn.Module):
                 spacing="sine",
             )
         time = state.new_full((1, 1), stop)
-        output = self._outputs(state, time, law, condition, config.trust) if stop < 1 else state
-        return self.parametrisation.finish(state, time, law, output).cpu().numpy()
+        output = self._outputs(state, time, distribution, condition, config.correction_scale) if stop < 1 else state
+        return self.parametrisation.finish(state, time, distribution, output).cpu().numpy()
 
     def _guided(
-        self, law: GeneLaw, condition: Tensor, guidance: float, trust: float
+        self, distribution: GeneDistribution, condition: Tensor, guidance: float, correction_scale: float
     ) -> Callable[[float, Tensor], Tensor]:
         """The velocity field (t, x) -> v of one condition; both halves of the guidance go through in one batch."""
         if guidance == 1:
-            return lambda t, x: self.velocity(x, x.new_full((1, 1), t), law, condition, trust=trust)
-        null = self.gene_law(self.prior.pooled_law())
-        both = GeneLaw(
-            torch.stack([null.expressed, law.expressed])[:, None],
-            torch.stack([null.mean, law.mean])[:, None],
-            law.variance,
+            return lambda t, x: self.velocity(
+                x, x.new_full((1, 1), t), distribution, condition, correction_scale=correction_scale
+            )
+        null = self.gene_distribution(self.prior.pooled_distribution())
+        both = GeneDistribution(
+            torch.stack([null.expressed, distribution.expressed])[:, None],
+            torch.stack([null.mean, distribution.mean])[:, None],
+            distribution.variance,
         )
         conditions = torch.stack([torch.zeros_like(condition), condition])
 
         def field(t: float, x: Tensor) -> Tensor:
             time = x.new_full((1, 1, 1), t)
-            without, with_condition = self.velocity(x[None], time, both, conditions, trust=trust)
+            without, with_condition = self.velocity(x[None], time, both, conditions, correction_scale=correction_scale)
             return without + guidance * (with_condition - without)
 
         return field

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from perturbflow.flow._model import ConditionalFlow
-    from perturbflow.flow._parametrisation import GeneLaw
+    from perturbflow.flow._parametrisation import GeneDistribution
 
 _LAST_TIME = 0.99  # beyond the last time of integration nothing is asked of the network
 _LARGEST_STEP = 2**32
 
 
 def flow_matching_errors(
-    flow: ConditionalFlow, x1: Tensor, law: GeneLaw, condition: Tensor, *, t: Tensor, x0: Tensor
+    flow: ConditionalFlow, x1: Tensor, distribution: GeneDistribution, condition: Tensor, *, t: Tensor, x0: Tensor
 ) -> Tensor:
     """Weighted squared errors of the velocity, eq. 3 of PRiMeFlow with the weight of the parametrisation.
 
@@ -29,8 +29,8 @@ def flow_matching_errors(
         The flow.
     x1
         Cells (n, G).
-    law
-        Law of every gene (n, G).
+    distribution
+        Distribution of every gene (n, G).
     condition
         Encoded conditions (n, size).
     t
@@ -53,13 +53,13 @@ def flow_matching_errors(
     >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
     >>> config = pf.flow.FlowConfig(n_genes=2, n_components=1, n_categories=(), parametrisation="velocity", width=16)
     >>> flow = pf.flow.ConditionalFlow(config, prior)
-    >>> law = flow.cell_laws(np.zeros((200, 1)), cells.covariates)
+    >>> distribution = flow.cell_distributions(np.zeros((200, 1)), cells.covariates)
     >>> condition = flow.encode(np.zeros((200, 1)), cells.covariates)
     >>> optimiser = torch.optim.AdamW(flow.network.parameters(), lr=0.01)
     >>> losses = []
     >>> for step in range(60):
     ...     t, x0 = pf.flow.draw_path(200, 2, torch.Generator().manual_seed(step))
-    ...     loss = pf.flow.flow_matching_errors(flow, torch.from_numpy(x), law, condition, t=t, x0=x0).mean()
+    ...     loss = pf.flow.flow_matching_errors(flow, torch.from_numpy(x), distribution, condition, t=t, x0=x0).mean()
     ...     optimiser.zero_grad()
     ...     loss.backward()
     ...     optimiser.step()
@@ -67,7 +67,7 @@ def flow_matching_errors(
     >>> sum(losses[-10:]) < 0.9 * sum(losses[:10])
     True
     """
-    predicted = flow.velocity(point_on_path(x0, x1, t), t, law, condition)
+    predicted = flow.velocity(point_on_path(x0, x1, t), t, distribution, condition)
     return flow.parametrisation.loss_weight(t) * (predicted - (x1 - x0)).square()
 
 

@@ -1,4 +1,4 @@
-"""What the output of the velocity network means."""
+"""Parametrisations: the meaning of the velocity network's output."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LOWEST_VARIANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class GeneLaw:
-    """Hurdle law of every gene for every cell of a batch; see :class:`perturbflow.flow.HurdleLaw`.
+class GeneDistribution:
+    """Hurdle distribution of every gene for every cell of a batch; see :class:`perturbflow.flow.HurdleDistribution`.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ class GeneLaw:
     --------
     >>> import perturbflow as pf
     >>> import torch
-    >>> law = pf.flow.GeneLaw(torch.tensor([[0.5]]), torch.tensor([[2.0]]), torch.tensor([[1.0]]))
-    >>> law.moments()  # 0.5 * 2, and 0.5 * (1 + 2^2) - 1
+    >>> distribution = pf.flow.GeneDistribution(torch.tensor([[0.5]]), torch.tensor([[2.0]]), torch.tensor([[1.0]]))
+    >>> distribution.moments()  # 0.5 * 2, and 0.5 * (1 + 2^2) - 1
     (tensor([[1.]]), tensor([[1.5000]]))
     """
 
@@ -53,10 +53,10 @@ class GeneLaw:
 
 
 class Parametrisation(ABC):
-    """How a network's output becomes the velocity of the flow from N(0, I) to cells.
+    """Map from a network's output to the velocity of the flow from N(0, I) to cells.
 
     With x_t = (1 - t) x0 + t x1 the velocity is ``(E[x1 | x_t] - x_t) / (1 - t)``; a parametrisation decides how much
-    of that is written down in closed form from the gene's law and what is left to the network.
+    of that is written down in closed form from the gene's distribution and what is left to the network.
 
     Examples
     --------
@@ -68,15 +68,15 @@ class Parametrisation(ABC):
     n_outputs: int
     """Network outputs per gene."""
     last_time: float
-    """Where integration stops."""
-    uses_law: bool = True
-    """Whether the velocity is that of the prior where the network says nothing."""
+    """Time at which integration stops."""
+    uses_distribution: bool = True
+    """True if the velocity is that of the prior where the network says nothing."""
     has_zeros: bool = False
-    """Whether its cells have exact zeros; else small values of either sign stand for them."""
+    """True if its cells have exact zeros; else small values of either sign stand for them."""
 
     @abstractmethod
-    def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
-        """What the network sees, about unit scale at every time.
+    def inputs(self, x: Tensor, t: Tensor, distribution: GeneDistribution) -> Tensor:
+        """Return what the network sees, about unit scale at every time.
 
         Parameters
         ----------
@@ -84,8 +84,8 @@ class Parametrisation(ABC):
             Points on the path (n, G).
         t
             Times (n, 1).
-        law
-            Law of every gene.
+        distribution
+            Distribution of every gene.
 
         Returns
         -------
@@ -93,7 +93,7 @@ class Parametrisation(ABC):
         """
 
     @abstractmethod
-    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+    def velocity(self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor) -> Tensor:
         """Velocity for outputs of the network.
 
         Parameters
@@ -102,8 +102,8 @@ class Parametrisation(ABC):
             Points on the path (n, G).
         t
             Times (n, 1).
-        law
-            Law of every gene.
+        distribution
+            Distribution of every gene.
         output
             Outputs of the network (n, n_outputs * G).
 
@@ -112,7 +112,7 @@ class Parametrisation(ABC):
         Velocities (n, G).
         """
 
-    def finish(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+    def finish(self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor) -> Tensor:
         """Turn the state at the last time into cells: expression is not negative.
 
         Parameters
@@ -121,8 +121,8 @@ class Parametrisation(ABC):
             States at the last time (n, G).
         t
             That time (n, 1).
-        law
-            Law of every gene.
+        distribution
+            Distribution of every gene.
         output
             Outputs of the network there (n, n_outputs * G).
 
@@ -130,7 +130,7 @@ class Parametrisation(ABC):
         -------
         Cells (n, G).
         """
-        del t, law, output
+        del t, distribution, output
         return x.clamp_min(0)
 
     def loss_weight(self, t: Tensor) -> Tensor:
@@ -155,21 +155,21 @@ class Velocity(Parametrisation):
     --------
     >>> import perturbflow as pf
     >>> import torch
-    >>> law = pf.flow.GeneLaw(torch.tensor([[0.5]]), torch.tensor([[2.0]]), torch.tensor([[1.0]]))
-    >>> pf.flow.Velocity().velocity(torch.zeros(1, 1), torch.zeros(1, 1), law, torch.tensor([[3.0]]))
+    >>> distribution = pf.flow.GeneDistribution(torch.tensor([[0.5]]), torch.tensor([[2.0]]), torch.tensor([[1.0]]))
+    >>> pf.flow.Velocity().velocity(torch.zeros(1, 1), torch.zeros(1, 1), distribution, torch.tensor([[3.0]]))
     tensor([[3.]])
     """
 
     n_outputs = 1
     last_time = 1.0
-    uses_law = False
+    uses_distribution = False
 
-    def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
-        del t, law
+    def inputs(self, x: Tensor, t: Tensor, distribution: GeneDistribution) -> Tensor:
+        del t, distribution
         return x
 
-    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
-        del x, t, law
+    def velocity(self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor) -> Tensor:
+        del x, t, distribution
         return output
 
 
@@ -187,9 +187,9 @@ class Gaussian(Parametrisation):
 
     >>> import perturbflow as pf
     >>> import torch
-    >>> law = pf.flow.GeneLaw(torch.ones(1, 1), torch.full((1, 1), 2.0), torch.full((1, 1), 0.25))
+    >>> distribution = pf.flow.GeneDistribution(torch.ones(1, 1), torch.full((1, 1), 2.0), torch.full((1, 1), 0.25))
     >>> def field(t, x):
-    ...     return pf.flow.Gaussian().velocity(x, torch.full((1, 1), t), law, torch.zeros(3, 1))
+    ...     return pf.flow.Gaussian().velocity(x, torch.full((1, 1), t), distribution, torch.zeros(3, 1))
     >>> noise = torch.tensor([[-1.0], [0.0], [1.0]])
     >>> pf.flow.integrate(field, noise, start=0.0, stop=1.0, n_steps=20, method="rk4").T
     tensor([[1.5000, 2.0000, 2.5000]])
@@ -198,12 +198,12 @@ class Gaussian(Parametrisation):
     n_outputs = 1
     last_time = 1.0
 
-    def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
-        mean, variance = law.moments()
+    def inputs(self, x: Tensor, t: Tensor, distribution: GeneDistribution) -> Tensor:
+        mean, variance = distribution.moments()
         return (x - t * mean) / ((1 - t) ** 2 + t**2 * variance).sqrt()
 
-    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
-        mean, variance = law.moments()
+    def velocity(self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor) -> Tensor:
+        mean, variance = distribution.moments()
         total = (1 - t) ** 2 + t**2 * variance
         drift = mean + (t * variance - (1 - t)) / total * (x - t * mean)
         return drift + (variance / total).sqrt() * output
@@ -219,19 +219,21 @@ class ZeroInflated(Parametrisation):
 
     With the network at zero this is the best model of independent genes. The network sees the closed-form posterior
     mean, centred and scaled by the gene's moments: nothing at t = 0, the standardised cell at t = 1, and never the
-    condition's own effect, which the law carries; so what it learns in one condition holds in the next.
+    condition's own effect, which the distribution carries; so what it learns in one condition holds in the next.
 
     Examples
     --------
-    At time 0 nothing is known of the cell but the law, whose mean is ``p m``, here 0.25 * 2:
+    At time 0 nothing is known of the cell but the distribution, whose mean is ``p m``, here 0.25 * 2:
 
     >>> import perturbflow as pf
     >>> import torch
-    >>> law = pf.flow.GeneLaw(torch.full((1, 1), 0.25), torch.full((1, 1), 2.0), torch.full((1, 1), 0.1))
+    >>> distribution = pf.flow.GeneDistribution(
+    ...     torch.full((1, 1), 0.25), torch.full((1, 1), 2.0), torch.full((1, 1), 0.1)
+    ... )
     >>> nothing, x = torch.zeros(2, 2), torch.tensor([[0.0], [2.0]])
-    >>> pf.flow.ZeroInflated().velocity(x, torch.zeros(1, 1), law, nothing).T
+    >>> pf.flow.ZeroInflated().velocity(x, torch.zeros(1, 1), distribution, nothing).T
     tensor([[ 0.5000, -1.5000]])
-    >>> pf.flow.ZeroInflated().finish(x, torch.ones(1, 1), law, nothing).T  # at the end, off is exactly 0
+    >>> pf.flow.ZeroInflated().finish(x, torch.ones(1, 1), distribution, nothing).T  # at the end, off is exactly 0
     tensor([[0., 2.]])
     """
 
@@ -239,18 +241,18 @@ class ZeroInflated(Parametrisation):
     last_time = 0.99
     has_zeros = True
 
-    def inputs(self, x: Tensor, t: Tensor, law: GeneLaw) -> Tensor:
-        mean, variance = law.moments()
-        probability, value = self._posterior(x, t, law, None)
+    def inputs(self, x: Tensor, t: Tensor, distribution: GeneDistribution) -> Tensor:
+        mean, variance = distribution.moments()
+        probability, value = self._posterior(x, t, distribution, None)
         return (probability * value - mean) / variance.clamp_min(1e-3).sqrt()
 
-    def velocity(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
+    def velocity(self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor) -> Tensor:
         t = t.clamp(max=self.last_time)
-        probability, value = self._posterior(x, t, law, output)
+        probability, value = self._posterior(x, t, distribution, output)
         return (probability * value - x) / (1 - t)
 
-    def finish(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor) -> Tensor:
-        probability, value = self._posterior(x, t, law, output)
+    def finish(self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor) -> Tensor:
+        probability, value = self._posterior(x, t, distribution, output)
         return torch.where(probability > 0.5, value.clamp_min(0), torch.zeros((), dtype=x.dtype, device=x.device))
 
     def loss_weight(self, t: Tensor) -> Tensor:
@@ -258,18 +260,20 @@ class ZeroInflated(Parametrisation):
         left = (1 - t.clamp(max=self.last_time)) ** 2
         return left / (left + 0.05)
 
-    def _posterior(self, x: Tensor, t: Tensor, law: GeneLaw, output: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _posterior(
+        self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Probability of being expressed and expected value if so, given x_t (n, G)."""
         t = t.clamp(max=self.last_time)
-        log_odds, mean = torch.logit(law.expressed), law.mean
+        log_odds, mean = torch.logit(distribution.expressed), distribution.mean
         if output is not None:
             shift, move = output.chunk(2, dim=-1)
-            log_odds, mean = log_odds + shift, mean + law.variance.sqrt() * move
+            log_odds, mean = log_odds + shift, mean + distribution.variance.sqrt() * move
         left = (1 - t) ** 2
-        total = left + t**2 * law.variance
+        total = left + t**2 * distribution.variance
         residual = x - t * mean
         log_odds = log_odds - 0.5 * (total / left).log() - residual**2 / (2 * total) + x**2 / (2 * left)
-        return torch.sigmoid(log_odds.clamp(-30, 30)), mean + t * law.variance / total * residual
+        return torch.sigmoid(log_odds.clamp(-30, 30)), mean + t * distribution.variance / total * residual
 
 
 PARAMETRISATIONS: dict[str, Parametrisation] = {

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow.flow._angle import share_at
+from perturbflow.flow._distribution_uncertainty import DistributionUncertainty, distribution_uncertainty
 from perturbflow.flow._feature_effects import nearest_distances
 from perturbflow.flow._group_sums import GroupSums
-from perturbflow.flow._hurdle_law import Context, HurdleLaw
-from perturbflow.flow._law_uncertainty import LawUncertainty, law_uncertainty
+from perturbflow.flow._hurdle_distribution import LOWEST_EXPRESSION, Context, HurdleDistribution
 from perturbflow.flow._prior_arrays import PriorArrays
 from perturbflow.flow._prior_fit import Pool, fit_hurdle, safe_divide, shrink_base, squared_distances
 from perturbflow.flow._stratified import stratified_uniforms
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from perturbflow.flow._data import CellData, Expression
 
-__all__ = ["AdditiveHurdlePrior", "Context", "HurdleLaw"]
+__all__ = ["AdditiveHurdlePrior", "Context", "HurdleDistribution"]
 
-_LOWEST_EXPRESSION = 0.05
 _LOWEST_PROBABILITY = 1e-4
 _VALUES_AT_ONCE = 4_000_000
 
@@ -111,9 +110,9 @@ class AdditiveHurdlePrior(PriorArrays):
     >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
     >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
     >>> context = prior.context(np.zeros(0, dtype=int))
-    >>> prior.law(np.zeros(1), context).expressed.round(1)
+    >>> prior.distribution(np.zeros(1), context).expressed.round(1)
     array([1. , 0.7], dtype=float32)
-    >>> prior.law(np.ones(1), context).expressed.round(1)
+    >>> prior.distribution(np.ones(1), context).expressed.round(1)
     array([0. , 0.7], dtype=float32)
     """
 
@@ -184,7 +183,7 @@ class AdditiveHurdlePrior(PriorArrays):
         known = self.control_profile.astype(np.float64)
         return squared_distances(profile.astype(np.float64), known)[0] / self.distance_unit[0]
 
-    def law(self, perturbation: NDArray[np.floating], context: Context) -> HurdleLaw:
+    def distribution(self, perturbation: NDArray[np.floating], context: Context) -> HurdleDistribution:
         """Distribution of every gene under a perturbation.
 
         A dose between two training doses of a component has the effects of both in part; beyond the largest it counts
@@ -199,11 +198,11 @@ class AdditiveHurdlePrior(PriorArrays):
 
         Returns
         -------
-        The law, arrays (G,).
+        The distribution, arrays (G,).
         """
         doses = self.within(perturbation)
         if not doses.nnz:
-            return self._control_law(context)
+            return self._control_distribution(context)
         design = self.levels.design(doses)
         change = np.zeros((2, self.n_genes))
         for level, weight in zip(design.indices, design.data, strict=True):
@@ -212,12 +211,12 @@ class AdditiveHurdlePrior(PriorArrays):
             (group,) = self.groups.find(doses, np.array([context.index]))
             if group >= 0:
                 change = change + self.interactions[:, group]
-        return self._law(share_at(context.base_angle + change[0]), context.base_mean + change[1])
+        return self._distribution(share_at(context.base_angle + change[0]), context.base_mean + change[1])
 
-    def laws(
+    def distributions(
         self, perturbations: NDArray[np.floating] | sparse.csr_matrix, covariates: NDArray[np.integer]
-    ) -> HurdleLaw:
-        """Distributions of every gene in many conditions of training contexts at once, as :meth:`law` has each.
+    ) -> HurdleDistribution:
+        """Distributions of every gene in many conditions of training contexts at once, as :meth:`distribution` has each.
 
         Parameters
         ----------
@@ -228,7 +227,7 @@ class AdditiveHurdlePrior(PriorArrays):
 
         Returns
         -------
-        The laws, shares and means (n, G) and variances (G,).
+        The distributions, shares and means (n, G) and variances (G,).
 
         Raises
         ------
@@ -240,7 +239,7 @@ class AdditiveHurdlePrior(PriorArrays):
         contexts = [self.context(each) for each in codes]
         base = np.array([(context.base_angle, context.base_mean) for context in contexts]).reshape(-1, 2, self.n_genes)
         number = np.array([context.index for context in contexts], dtype=np.intp)[which.ravel()]
-        controls = [self._control_law(context) for context in contexts]
+        controls = [self._control_distribution(context) for context in contexts]
         group, design = self.groups.find(doses, number), self.levels.design(doses)
         amount, is_control = np.asarray(design.sum(axis=1)).ravel(), np.diff(doses.indptr) == 0
         expressed, mean = np.empty((2, len(number), self.n_genes), dtype=np.float32)
@@ -257,21 +256,21 @@ class AdditiveHurdlePrior(PriorArrays):
             known = np.flatnonzero(group[rows] >= 0)
             change[:, known] += self.interactions[:, group[rows[known]]]
             change += base[which.ravel()[rows]].transpose(1, 0, 2)
-            law = self._law(share_at(change[0]), change[1])
-            expressed[rows], mean[rows] = law.expressed, law.mean
+            distribution = self._distribution(share_at(change[0]), change[1])
+            expressed[rows], mean[rows] = distribution.expressed, distribution.mean
         for row in np.flatnonzero(is_control):
-            law = controls[which.ravel()[row]]
-            expressed[row], mean[row] = law.expressed, law.mean
-        return HurdleLaw(expressed, mean, self.variance)
+            distribution = controls[which.ravel()[row]]
+            expressed[row], mean[row] = distribution.expressed, distribution.mean
+        return HurdleDistribution(expressed, mean, self.variance)
 
-    def _control_law(self, context: Context) -> HurdleLaw:
+    def _control_distribution(self, context: Context) -> HurdleDistribution:
         n = context.n_controls
         expressed = (context.expressed * n + share_at(context.base_angle)) / (n + 1)
         mean = (context.expressed * n * context.mean + 2 * context.base_mean) / (context.expressed * n + 2)
-        return self._law(expressed, mean)
+        return self._distribution(expressed, mean)
 
-    def law_sd(self, perturbation: NDArray[np.floating], context: Context) -> LawUncertainty:
-        """How well the law of a condition is known, gene by gene.
+    def distribution_sd(self, perturbation: NDArray[np.floating], context: Context) -> DistributionUncertainty:
+        """Return how well the distribution of a condition is known, gene by gene.
 
         The variances of these parts add up:
 
@@ -285,7 +284,7 @@ class AdditiveHurdlePrior(PriorArrays):
           combinations tell, and otherwise a tenth of the mean square of an effect. A combination with cells is known
           from these as well.
 
-        Doses enter as in :meth:`law`.
+        Doses enter as in :meth:`distribution`.
 
         Parameters
         ----------
@@ -298,10 +297,10 @@ class AdditiveHurdlePrior(PriorArrays):
         -------
         Standard deviations, arrays (G,). They are the model's own and not calibrated on held-out conditions.
         """
-        return law_uncertainty(self, perturbation, context, self.law(perturbation, context).expressed)
+        return distribution_uncertainty(self, perturbation, context, self.distribution(perturbation, context).expressed)
 
     def feature_distance(self, component: int) -> float:
-        """How far a component is from the nearest other one with training cells, by its features.
+        """Return how far a component is from the nearest other one with training cells, by its features.
 
         Parameters
         ----------
@@ -315,29 +314,31 @@ class AdditiveHurdlePrior(PriorArrays):
         """
         return float(nearest_distances(self.features, self.trained)[component])
 
-    def pooled_law(self) -> HurdleLaw:
+    def pooled_distribution(self) -> HurdleDistribution:
         """Distribution of every gene over all training cells: what is known when the condition is not.
 
         Returns
         -------
-        The law, arrays (G,).
+        The distribution, arrays (G,).
         """
-        return self._law(self.all_expressed, self.all_mean)
+        return self._distribution(self.all_expressed, self.all_mean)
 
-    def _law(self, expressed: NDArray[np.floating], mean: NDArray[np.floating]) -> HurdleLaw:
-        return HurdleLaw(
+    def _distribution(self, expressed: NDArray[np.floating], mean: NDArray[np.floating]) -> HurdleDistribution:
+        return HurdleDistribution(
             np.clip(expressed, _LOWEST_PROBABILITY, 1 - _LOWEST_PROBABILITY).astype(np.float32),
-            np.maximum(mean, _LOWEST_EXPRESSION).astype(np.float32),
+            np.maximum(mean, LOWEST_EXPRESSION).astype(np.float32),
             self.variance,
         )
 
-    def sample(self, law: HurdleLaw, n_cells: int, *, rng: np.random.Generator) -> NDArray[np.float32]:
+    def sample(
+        self, distribution: HurdleDistribution, n_cells: int, *, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
         """Draw cells with independent genes.
 
         Parameters
         ----------
-        law
-            The law, arrays (G,).
+        distribution
+            The distribution, arrays (G,).
         n_cells
             Number of cells n.
         rng
@@ -348,26 +349,31 @@ class AdditiveHurdlePrior(PriorArrays):
         Cells (n, G).
         """
         shape = (n_cells, self.n_genes)
-        expressed = rng.random(shape, dtype=np.float32) < law.expressed
-        return np.where(expressed, self._expressed_values(law, shape, rng), np.float32(0))
+        expressed = rng.random(shape, dtype=np.float32) < distribution.expressed
+        return np.where(expressed, distribution.expressed_values(shape, rng=rng), np.float32(0))
 
     def move(
-        self, controls: NDArray[np.float32], law: HurdleLaw, context: Context, *, rng: np.random.Generator
+        self,
+        controls: NDArray[np.float32],
+        distribution: HurdleDistribution,
+        context: Context,
+        *,
+        rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        """Move control cells to a law, changing as few entries as the marginals ask for.
+        """Move control cells to a distribution, changing as few entries as the marginals ask for.
 
         Expressed entries of a gene that becomes rarer are switched off with the probability that gives the new share;
         entries of one that becomes more frequent are switched on; expressed values move with the mean. The dependence
-        between genes that the control cells carry stays, and a law equal to the controls' own leaves them as they are.
+        between genes that the control cells carry stays, and a distribution equal to the controls' own leaves them as they are.
         Which entries are switched is random, how many is not (but for rounding): the shares of a few cells are then
-        those of the law and not of luck.
+        those of the distribution and not of luck.
 
         Parameters
         ----------
         controls
             Control cells (n, G).
-        law
-            The law to reach, arrays (G,).
+        distribution
+            The distribution to reach, arrays (G,).
         context
             The context of the control cells.
         rng
@@ -375,23 +381,18 @@ class AdditiveHurdlePrior(PriorArrays):
 
         Returns
         -------
-        Moved cells (n, G), a new array.
+        Shifted cells (n, G), a new array.
         """
         before = context.expressed
         n_expressing = before * context.n_controls
-        keep = np.minimum(law.expressed / np.maximum(before, 1e-9), 1).astype(np.float32)
-        switch_on = np.maximum((law.expressed - before) / np.maximum(1 - before, 1e-9), 0).astype(np.float32)
+        keep = np.minimum(distribution.expressed / np.maximum(before, 1e-9), 1).astype(np.float32)
+        switch_on = np.maximum((distribution.expressed - before) / np.maximum(1 - before, 1e-9), 0).astype(np.float32)
         # The mean of a handful of values says little about where they should move from.
-        trust = n_expressing / (n_expressing + 1)
-        shift = (trust * (law.mean - context.mean)).astype(np.float32)
+        weight = n_expressing / (n_expressing + 1)
+        shift = (weight * (distribution.mean - context.mean)).astype(np.float32)
         is_on = controls > 0
         uniform = stratified_uniforms(is_on, rng=rng)
-        new = self._expressed_values(law, controls.shape, rng)
-        lowest = np.minimum(controls, np.float32(_LOWEST_EXPRESSION))
+        new = distribution.expressed_values(controls.shape, rng=rng)
+        lowest = np.minimum(controls, np.float32(LOWEST_EXPRESSION))
         moved = np.where(uniform < keep, np.maximum(controls + shift, lowest), np.float32(0))
         return np.where(is_on, moved, np.where(uniform < switch_on, new, np.float32(0)))
-
-    @staticmethod
-    def _expressed_values(law: HurdleLaw, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-        values = law.mean + np.sqrt(law.variance) * rng.standard_normal(shape, dtype=np.float32)
-        return np.maximum(values, np.float32(_LOWEST_EXPRESSION))

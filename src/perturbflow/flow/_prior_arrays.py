@@ -1,4 +1,4 @@
-"""What the additive hurdle prior consists of, and what follows from it at once."""
+"""Arrays of the additive hurdle prior, and what follows from them at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow._carry import Way
-    from perturbflow.flow._hurdle_law import Context
+    from perturbflow.flow._hurdle_distribution import Context
 
 # How the arrays are called that the large fields are written as.
 _PACKED = {
@@ -83,7 +83,7 @@ class PriorArrays:
 
     @cached_property
     def ways(self) -> list[tuple[Way, ...]]:
-        """How changes of angles and of means are carried to contexts without them."""
+        """Return how changes of angles and of means are carried to contexts without them."""
         return from_array(self.carry)
 
     @cached_property
@@ -105,7 +105,7 @@ class PriorArrays:
 
     @cached_property
     def bases(self) -> NDArray[np.float64]:
-        """What changes are added to in every training context (2, C, G)."""
+        """Return what changes are added to in every training context (2, C, G)."""
         pool = Pool(self.pool_expressed, self.all_expressed, self.all_mean, self.variance)
         expressing = self.control_expressed * self.n_controls[:, None]
         parts = zip(self.n_controls, expressing, expressing * self.control_mean, strict=True)
@@ -132,7 +132,7 @@ class PriorArrays:
         ]
 
     def change(self, level: int, context: Context) -> NDArray[np.float64]:
-        """What a level of a component changes in a context, with what all have in common (2, G).
+        """Return what a level of a component changes in a context, with what all have in common (2, G).
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class PriorArrays:
         return shared + effects
 
     def _read(self, level: int, context: Context, observed: NDArray[np.integer]) -> NDArray[np.float64]:
-        """What the controls of a new context add to an effect that is carried there (2, G)."""
+        """Return what the controls of a new context add to an effect that is carried there (2, G)."""
         distances = context.distances[observed]
         added = np.zeros((2, self.n_genes))
         for half, (factors, ways) in enumerate(zip(self._of_controls, self.ways, strict=True)):
@@ -170,7 +170,7 @@ class PriorArrays:
 
     @cached_property
     def _of_controls(self) -> list[ControlFactors]:
-        """What controls tell of effects on angles and on means."""
+        """Return what controls tell of effects on angles and on means."""
         parts = (np.asarray(getattr(self, name), dtype=np.float64) for name in ControlFactors._fields)
         return [ControlFactors(*each) for each in zip(*parts, strict=True)]
 
@@ -181,7 +181,7 @@ class PriorArrays:
         return squared_distances(profile, profile) / self.distance_unit[0]
 
     def told_in(self, context: Context) -> NDArray[np.floating]:
-        """How much of the variance of an effect between contexts is told of those that were not measured in one (2, G).
+        """Return how much of the variance of an effect between contexts is told of those that were not measured in one (2, G).
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class PriorArrays:
         return self.read_variances if context.index is None else self.told_variances[:, context.index]
 
     def _shared_in(self, context: Context) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What all perturbations have in common in a new context, and what it is added to (2, G)."""
+        """Return what all perturbations have in common in a new context, and what it is added to (2, G)."""
         base, measured = np.stack([context.base_angle, context.base_mean]), self.groups.all_contexts
         if not len(measured):
             return np.zeros_like(base), base

@@ -197,7 +197,7 @@ def _strata(
 
 @dataclass(frozen=True)
 class Pool:
-    """What all contexts share: frequency among controls and all cells, mean and variance of expressed values (G,)."""
+    """Statistics that all contexts share: frequency among controls and all cells, mean and variance of expressed values (G,)."""
 
     control_expressed: NDArray[np.floating]
     expressed: NDArray[np.floating]
@@ -206,7 +206,7 @@ class Pool:
 
 
 def _pool(sums: GroupSums, groups: NDArray[np.intp]) -> Pool:
-    """What some groups show."""
+    """Return what some groups show."""
     n = sums.n_cells[groups].sum(dtype=np.float64)
     k, s, q, between, degrees = np.zeros((5, sums.n_genes))
     for block in row_blocks(len(groups), sums.n_genes):

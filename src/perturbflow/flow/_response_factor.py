@@ -1,4 +1,4 @@
-"""Latents of a response: what the cells of a condition share beyond what independently moved control cells have."""
+"""Latents of a response: what the cells of a condition share beyond what independently shifted control cells have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from perturbflow.flow._hurdle_law import Context, HurdleLaw
+    from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
 
 N_AMOUNTS = 50
 _N_ITERATIONS = 12
@@ -27,7 +27,7 @@ class ResponseFactor:
     """One latent of a condition: every cell has an amount f of it, with mean 0 over the cells.
 
     A cell expresses gene g with probability ``p_g + share_g f``, and the mean of its expressed values is
-    ``m_g + value_g (f - E[f | expressed])``, with p and m those of the condition's law: marginal shares and means stay. A
+    ``m_g + value_g (f - E[f | expressed])``, with p and m those of the condition's distribution: marginal shares and means stay. A
     condition in which some cells respond has amounts with two modes, one with graded responses a broad distribution.
 
     Parameters
@@ -41,7 +41,7 @@ class ResponseFactor:
     coupling
         Weights of the standardised states of a control cell (K,), whose norm is the correlation of states and amounts.
     evidence
-        How many standard errors what its genes have in common is beyond that of moved control cells.
+        How many standard errors what its genes have in common is beyond that of shifted control cells.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class ResponseFactor:
 
 @dataclass(frozen=True, eq=False)
 class Covariances:
-    """How much the mean of every gene follows the amounts of a latent (G,), and the standard errors (G,)."""
+    """Slopes of the mean of every gene on the amounts of a latent (G,), and the standard errors (G,)."""
 
     measured: NDArray[np.float64]
     error: NDArray[np.float64]
@@ -69,7 +69,7 @@ class Covariances:
 
 @dataclass(frozen=True, eq=False)
 class _Contrast:
-    """Real cells (n, G) against moved control cells (m, G), centred, in common units of every gene (G,)."""
+    """Real cells (n, G) against shifted control cells (m, G), centred, in common units of every gene (G,)."""
 
     real: NDArray[np.float64]
     moved: NDArray[np.float64]
@@ -114,7 +114,7 @@ class _Contrast:
 def fit_factor(
     real: NDArray[np.float64],
     moved: NDArray[np.float64],
-    law: HurdleLaw,
+    distribution: HurdleDistribution,
     context: Context,
     *,
     rng: np.random.Generator,
@@ -122,7 +122,7 @@ def fit_factor(
     """Find the strongest latent of a condition, if there is one.
 
     It is the direction in which genes covary more among the cells of the condition than among control cells that were
-    moved to its law: the change of the means, or a direction that is found. That has to be confirmed in cells that it was
+    moved to its distribution: the change of the means, or a direction that is found. That has to be confirmed in cells that it was
     not found in: the excess of what genes have in common along directions from either half of the cells, in the other
     half, has to be beyond four standard errors. How a gene follows is proportional to its change, where the genes with a
     change together do so, and beside that what its own covariance says beyond two standard errors.
@@ -132,9 +132,9 @@ def fit_factor(
     real
         Cells of the condition (n, G).
     moved
-        Control cells moved to its law (m, G), with the latents that are known so far.
-    law
-        The law, arrays (G,).
+        Control cells shifted to its distribution (m, G), with the latents that are known so far.
+    distribution
+        The distribution, arrays (G,).
     context
         The context of the control cells.
     rng
@@ -144,7 +144,7 @@ def fit_factor(
     -------
     The latent, and how much genes covary with it in excess; None where there is none.
     """
-    p, m = law.expressed.astype(np.float64), law.mean.astype(np.float64)
+    p, m = distribution.expressed.astype(np.float64), distribution.mean.astype(np.float64)
     change = p * m - context.expressed * context.mean
     unit = np.sqrt((real.var(axis=0) + moved.var(axis=0)) / 2 + _LEAST_VARIANCE)
     of_change = (
@@ -174,8 +174,8 @@ def fit_factor(
     slope = float(u @ ((share * m + p * value) / unit))
     if slope <= 0:
         return None
-    amounts = _amounts(both.real @ u, both.moved @ u, u, unit, law, share, value)
-    # What the law lacks along a latent is known from all genes that follow it.
+    amounts = _amounts(both.real @ u, both.moved @ u, u, unit, distribution, share, value)
+    # What the distribution lacks along a latent is known from all genes that follow it.
     lacking = float((real.mean(axis=0) - moved.mean(axis=0)) / unit @ u) / slope
     squared_error = (1 / len(real) + 1 / len(moved)) * float((both.real @ u).var()) / slope**2
     amounts = amounts + lacking**3 / (lacking**2 + squared_error)
@@ -194,8 +194,8 @@ def _confirmed_direction(
     size = max(float(np.linalg.norm(of_change)), 1e-9)
     start = of_change / size + rng.standard_normal(n_genes) / (2 * np.sqrt(n_genes))
     unit = both.unit
-    of_real, of_moved = (rng.permutation(len(cells)) % 2 == 0 for cells in (real, moved))
-    halves = [_Contrast.of(real[a], moved[b], unit) for a, b in ((of_real, of_moved), (~of_real, ~of_moved))]
+    of_real, of_shifted = (rng.permutation(len(cells)) % 2 == 0 for cells in (real, moved))
+    halves = [_Contrast.of(real[a], moved[b], unit) for a, b in ((of_real, of_shifted), (~of_real, ~of_shifted))]
     found = [half.direction(start) for half in halves]
     confirmed = -np.inf
     if found[0] is not None and found[1] is not None:
@@ -220,10 +220,10 @@ def _beyond(x: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.fl
     return np.where(squared > 4, 1 - 1 / np.maximum(squared, 1), 0.0)
 
 
-def _excess(of_real: NDArray, of_moved: NDArray, both: _Contrast, u: NDArray[np.float64]) -> NDArray[np.float64]:
+def _excess(of_real: NDArray, of_shifted: NDArray, both: _Contrast, u: NDArray[np.float64]) -> NDArray[np.float64]:
     """Excess covariance of functions of every gene with the score of the other genes (G,)."""
     found = []
-    for values, cells in ((of_real, both.real), (of_moved, both.moved)):
+    for values, cells in ((of_real, both.real), (of_shifted, both.moved)):
         centred = values - values.mean(axis=0)
         found.append(centred.T @ (cells @ u) / len(cells) - u * (centred * cells).mean(axis=0))
     return found[0] - found[1]
@@ -239,21 +239,21 @@ def _amounts(
     reference: NDArray[np.float64],
     u: NDArray[np.float64],
     unit: NDArray[np.float64],
-    law: HurdleLaw,
+    distribution: HurdleDistribution,
     share: NDArray[np.float64],
     value: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Quantiles of the amounts: the most likely distribution behind the scores (Kiefer and Wolfowitz 1956)."""
-    p, m = law.expressed.astype(np.float64), law.mean.astype(np.float64)
+    p, m = distribution.expressed.astype(np.float64), distribution.mean.astype(np.float64)
     slope = float(u @ ((share * m + p * value) / unit))
     atoms = np.linspace(scores.min(), scores.max(), _N_ATOMS) / max(slope, 1e-9)
     p_there = np.clip(p + share * atoms[:, None], 0, 1)
     m_there = np.maximum(m + value * atoms[:, None], 0)
     mean = ((p_there * m_there - p * m) / unit) @ u
     weights = np.square(u / unit)
-    independent = (p_there * (m_there**2 + law.variance) - np.square(p_there * m_there)) @ weights
+    independent = (p_there * (m_there**2 + distribution.variance) - np.square(p_there * m_there)) @ weights
     # At an amount of 0 scores vary as those of the moved cells do.
-    unchanged = float((p * (m**2 + law.variance) - np.square(p * m)) @ weights)
+    unchanged = float((p * (m**2 + distribution.variance) - np.square(p * m)) @ weights)
     variance = np.maximum(reference.var() + independent - unchanged, 0.3 * reference.var()) + 1e-9
     likelihood = np.exp(-0.5 * np.square(scores[:, None] - mean) / variance) / np.sqrt(variance) + 1e-300
     probability = np.full(_N_ATOMS, 1 / _N_ATOMS)

@@ -9,14 +9,14 @@ import numpy as np
 from scipy import sparse
 
 from perturbflow.flow._control_states import ControlStates, coupled_to_states
-from perturbflow.flow._joint_move import context_of, law_of, move_jointly
+from perturbflow.flow._joint_move import context_of, distribution_of, move_jointly
 from perturbflow.flow._response_factor import ResponseFactor, fit_factor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow._grouping import Grouping
-    from perturbflow.flow._hurdle_law import Context, HurdleLaw
+    from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
     from perturbflow.flow._prior import AdditiveHurdlePrior
 
 LEAST_CELLS = 24
@@ -78,8 +78,8 @@ def find_factors(
         for group in chosen[numbers[chosen] == number].tolist():
             rng = np.random.default_rng([seed, int(number), int(places[group])])
             real = dense(cells.x, _some(grouping.rows(group), _MOST_CELLS, rng))
-            law = prior.law(grouping.doses[[group]].toarray()[0], context)
-            factors = _factors(prior, real, own, law, context, states, rng)
+            distribution = prior.distribution(grouping.doses[[group]].toarray()[0], context)
+            factors = _factors(prior, real, own, distribution, context, states, rng)
             tested[places[group]] = True
             if factors:
                 found[int(places[group])] = factors
@@ -109,14 +109,14 @@ def _factors(
     prior: AdditiveHurdlePrior,
     real: NDArray[np.float32],
     controls: NDArray[np.float32],
-    law: HurdleLaw,
+    distribution: HurdleDistribution,
     context: Context,
     states: ControlStates,
     rng: np.random.Generator,
 ) -> list[ResponseFactor]:
     """Latents of one condition: each is what the controls, moved with those before it, still lack."""
-    genes = _telling_genes(real, law, context)
-    part, there = law_of(law, genes), context_of(context, genes)
+    genes = _telling_genes(real, distribution, context)
+    part, there = distribution_of(distribution, genes), context_of(context, genes)
     cells, own = real[:, genes].astype(np.float64), controls[:, genes]
     of_controls = states.of(controls)
     factors: list[ResponseFactor] = []
@@ -129,16 +129,18 @@ def _factors(
         if not (factor.share.any() or factor.value.any()):  # a state of the controls, which vary in it already
             break
         factors.append(factor)
-    return [_among_all(factor, genes, len(law.expressed)) for factor in factors]
+    return [_among_all(factor, genes, len(distribution.expressed)) for factor in factors]
 
 
-def _telling_genes(real: NDArray[np.float32], law: HurdleLaw, context: Context) -> NDArray[np.intp]:
+def _telling_genes(real: NDArray[np.float32], distribution: HurdleDistribution, context: Context) -> NDArray[np.intp]:
     """Genes that may follow a latent: those of the largest change, and of the largest excess of variance."""
     n_genes = real.shape[1]
     if n_genes <= _MOST_GENES:
         return np.arange(n_genes)
-    expected = law.expressed * (law.mean**2 + law.variance) - np.square(law.expressed * law.mean)
-    change = np.abs(law.expressed * law.mean - context.expressed * context.mean)
+    expected = distribution.expressed * (distribution.mean**2 + distribution.variance) - np.square(
+        distribution.expressed * distribution.mean
+    )
+    change = np.abs(distribution.expressed * distribution.mean - context.expressed * context.mean)
     scores = change / np.sqrt(expected + 1e-3), (real.var(axis=0) + 1e-3) / (expected + 1e-3)
     return np.unique(np.concatenate([np.argsort(-score, kind="stable")[: _MOST_GENES // 2] for score in scores]))
 

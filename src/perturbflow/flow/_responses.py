@@ -1,4 +1,4 @@
-"""What the cells of conditions share in their responses, and how it is carried to conditions without cells."""
+"""Latents that the cells of a condition share in their responses, and how they are carried to conditions without cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow._hurdle_law import Context, HurdleLaw
+    from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
     from perturbflow.flow._prior import AdditiveHurdlePrior
     from perturbflow.flow._response_fit import Cells
 
@@ -33,14 +33,14 @@ _LEAST_ALIKE = 0.3
 class Responses:
     """Latents of the responses of training conditions, which say who responds and what rises together.
 
-    The prior has the law of every gene. Cells drawn from it gene by gene, and control cells moved gene by gene, have no
+    The prior has the distribution of every gene. Cells drawn from it gene by gene, and control cells shifted gene by gene, have no
     responders and no programs beyond those of controls. What the cells of a condition have beside that is kept as a few
     latents (:class:`ResponseFactor`), found where cells of their own confirm them and none elsewhere.
 
     A condition without cells has the latents of its components, each independent of the others: of the contexts where
     the component was seen those that resemble the asked one count most, and one in which cells were looked at in vain
     counts as none, as far as a latent of that size would have been found among so many. Shares and means of its genes
-    are those of the law.
+    are those of the distribution.
 
     Parameters
     ----------
@@ -148,13 +148,13 @@ class Responses:
         self,
         prior: AdditiveHurdlePrior,
         controls: NDArray[np.float32],
-        law: HurdleLaw,
+        distribution: HurdleDistribution,
         context: Context,
         factors: Sequence[ResponseFactor],
         *,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        """Move control cells to a law, with the latents of the condition.
+        """Move control cells to a distribution, with the latents of the condition.
 
         Parameters
         ----------
@@ -162,8 +162,8 @@ class Responses:
             The prior.
         controls
             Control cells (n, G).
-        law
-            The law to reach, arrays (G,).
+        distribution
+            The distribution to reach, arrays (G,).
         context
             The context of the control cells.
         factors
@@ -173,9 +173,9 @@ class Responses:
 
         Returns
         -------
-        Moved cells (n, G), a new array.
+        Shifted cells (n, G), a new array.
         """
-        return move_jointly(prior, controls, law, context, factors, self.states.of(controls), rng=rng)
+        return move_jointly(prior, controls, distribution, context, factors, self.states.of(controls), rng=rng)
 
     def of(
         self, prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating], context: Context
@@ -319,7 +319,7 @@ def _mean_of_alike(
         coupling = coupling + weight * sign * other.coupling
         found, total = found + weight, total + weight
     amounts = amounts / found
-    # What a law lacks is known where there are cells; elsewhere means are those of the prior.
+    # What a distribution lacks is known where there are cells; elsewhere means are those of the prior.
     amounts = amounts - amounts.mean()
     return replace(factor, share=share / total, value=value / total, amounts=amounts, coupling=coupling / found)
 

@@ -41,7 +41,7 @@ class RidgeSplit:
 
     @property
     def is_alone(self) -> NDArray[np.bool_]:
-        """Whether a level was never together with another (L,)."""
+        """Return whether a level was never together with another (L,)."""
         return np.bincount(self._block)[self._block] == 1
 
     def solve(self, effects: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -53,7 +53,7 @@ class RidgeSplit:
         return parts
 
     def leverages(self) -> NDArray[np.float64]:
-        """How far the effect of every group decides its own fit, the diagonal of ``D (D^T D + penalty)^-1 D^T`` (g,)."""
+        """Return how far the effect of every group decides its own fit, the diagonal of ``D (D^T D + penalty)^-1 D^T`` (g,)."""
         precision = 1 / self._diagonal
         found = np.asarray(self.design.multiply(self.design) @ precision).ravel()
         first = self.design.indptr[:-1][np.diff(self.design.indptr) > 0]

@@ -64,7 +64,7 @@ class SingleEffects:
 
     @cached_property
     def is_known(self) -> NDArray[np.bool_]:
-        """Whether enough effects of a context were measured to say how it differs from others (C,)."""
+        """Return whether enough effects of a context were measured to say how it differs from others (C,)."""
         return np.bincount(self.contexts, minlength=self.is_measured.shape[1]) >= FEWEST_IN_CONTEXT
 
     @property
@@ -118,7 +118,7 @@ class EffectTable:
         return InteractionFactors.fit(self.rows)
 
     def genes(self, factors: InteractionFactors) -> NDArray[np.float64]:
-        """What factors do to genes (K, G)."""
+        """Return what factors do to genes (K, G)."""
         return factors.loadings @ self.directions.T * self.units
 
     def known(

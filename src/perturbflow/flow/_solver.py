@@ -101,7 +101,7 @@ class CountedField:
     """
 
     n_evaluations: int
-    """How often the field has been evaluated, whatever the number of cells in the state."""
+    """Number of evaluations of the field, whatever the number of cells in the state."""
 
     def __init__(self, velocity: Field) -> None:
         self.velocity = velocity
@@ -172,7 +172,7 @@ def integrate(
     |x_next|))``: all cells of a batch take the same steps. A step is accepted below 1, and the next is ``0.9
     error^(-1/5)`` times as long, but between a fifth and ten times, not longer after a rejection, and never more than a
     fifth of the whole way: on a path from noise to cells the estimate of a step over most of it can vanish by chance.
-    The slope at the end of a step is the first of the next one: 6 evaluations a step. The first step follows Hairer, Norsett and Wanner,
+    The slope at the end of a step is the first of the next one: 6 evaluations per step. The first step follows Hairer, Norsett and Wanner,
     Solving Ordinary Differential Equations I, section II.4.
 
     Examples

@@ -1,4 +1,4 @@
-"""Which values a gene has in real cells."""
+"""Support of every gene: the values that it has in real cells."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _LEAST = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """What factors say of interactions in all genes.
+    """Interactions in all genes, as predicted by factors.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class ToldEffects:
         return np.flatnonzero(np.diff(self.rows.by_perturbation.indptr) > 1)
 
     def _variance_of_rest(self) -> NDArray[np.float64]:
-        """What effects vary by between contexts beyond their noise (G,)."""
+        """Return what effects vary by between contexts beyond their noise (G,)."""
         total, freedom = np.zeros(self.shared.shape[1]), 0
         for number in self._several:
             contexts, changes, noise = self._of(int(number))
@@ -139,7 +139,7 @@ class ToldEffects:
         return np.maximum(total / max(freedom, 1), 0)
 
     def _offsets(self) -> NDArray[np.float64]:
-        """How far the effects of a context are from what others say of the same perturbations (C, G), shrunken."""
+        """Return how far the effects of a context are from what others say of the same perturbations (C, G), shrunken."""
         total, precision = np.zeros((2, *self.shared.shape))
         number_of = np.zeros(len(self.shared), dtype=np.intp)
         for number in self._several:

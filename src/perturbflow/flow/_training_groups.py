@@ -59,7 +59,7 @@ class TrainingGroups:
         return groups[self.contexts[groups] == (-1 if context is None else context)]
 
     def has_components(self, components: NDArray[np.integer], context: int) -> bool:
-        """Whether a group of a context has these components (ascending) and no others, at whatever doses."""
+        """Return whether a group of a context has these components (ascending) and no others, at whatever doses."""
         return (np.asarray(components, dtype=np.int64).tobytes(), context) in self._component_sets
 
     @cached_property

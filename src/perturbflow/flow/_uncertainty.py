@@ -1,4 +1,4 @@
-"""How far a prediction is from training, and how uncertain a gene's mean expression is there."""
+"""Distance of a prediction from training, and uncertainty of mean expression there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from perturbflow.flow._angle import share_error
-from perturbflow.flow._law_uncertainty import law_uncertainty
+from perturbflow.flow._distribution_uncertainty import distribution_uncertainty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ KINDS = ("seen", "new dose", "combination", "new context", "unseen")  # in the o
 
 
 def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating], context: Context) -> str:
-    """What a prediction has to rest on.
+    """Training data that a prediction rests on.
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ def mean_expression(
     >>> bool((abs(mean - x[100:].mean(axis=0)) < 2 * sd).all())
     True
     """
-    law = prior.law(perturbation, context)
-    sd = law_uncertainty(prior, perturbation, context, law.expressed)
-    expressed, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)
+    distribution = prior.distribution(perturbation, context)
+    sd = distribution_uncertainty(prior, perturbation, context, distribution.expressed)
+    expressed, mean = distribution.expressed.astype(np.float64), distribution.mean.astype(np.float64)
     of_share, of_mean = mean * share_error(expressed, sd.angle), expressed * sd.mean
     variance = of_share**2 + of_mean**2 + 2 * sd.correlation * of_share * of_mean
     return expressed * mean, np.sqrt(np.maximum(variance, 0))

@@ -26,7 +26,7 @@ class UNet(VelocityNetwork):
 
     Gene g enters as the token ``W x[g] + e[g] + b`` and leaves through a read-out that sees ``e[g]`` again. The
     embedding is essential: convolutions, normalisation and attention without positions commute with shifts of the gene
-    axis by multiples of the total stride, and so does the law of the noise. Without ``e`` all genes of one residue
+    axis by multiples of the total stride, and so does the distribution of the noise. Without ``e`` all genes of one residue
     modulo the stride therefore get the same marginal distribution, however long the training, but for those near the
     ends, which the zero padding of the convolutions tells apart (so that a panel of a few dozen genes hides the trap).
 

@@ -21,7 +21,7 @@ _CHANNELS_OF_A_GROUP = 4
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
     """Normalise over positions and groups of at least four channels.
 
-    With a channel a group, as 32 groups would be in a narrow network, the mean of every channel over the genes would
+    With a channel per group, as 32 groups would be in a narrow network, the mean of every channel over the genes would
     be lost.
     """
     return nn.GroupNorm(math.gcd(_MOST_GROUPS, channels // _CHANNELS_OF_A_GROUP), channels, affine=affine)

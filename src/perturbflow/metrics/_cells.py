@@ -1,4 +1,4 @@
-"""What every metric accepts: a matrix of cells by genes, dense or sparse."""
+"""Input of every metric: a matrix of cells by genes, dense or sparse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether predicted cells can be told from real ones."""
+"""Classifier two-sample tests: how well predicted cells are told from real ones."""
 
 from __future__ import annotations
 

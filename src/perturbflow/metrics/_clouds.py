@@ -14,7 +14,7 @@ from perturbflow.metrics._samples import MOST_CELLS_KEPT, Sample, blocks_between
 
 @dataclass(frozen=True)
 class CloudScores:
-    """How a predicted cloud compares with real cells.
+    """Comparison of a predicted cloud with real cells.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What metrics of one condition are computed from.
+    """Data that metrics of one condition are computed from.
 
     Parameters
     ----------

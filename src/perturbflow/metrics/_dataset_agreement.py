@@ -12,7 +12,7 @@ from perturbflow.metrics._profiles import pearson, spearman
 
 @dataclass(frozen=True)
 class Strengths:
-    """How strong perturbations are, in ways that do not say which genes change.
+    """Strengths of perturbations, in ways that do not say which genes change.
 
     Parameters
     ----------

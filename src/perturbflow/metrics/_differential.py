@@ -1,4 +1,4 @@
-"""Which genes differ most from the controls."""
+"""Genes that differ most from the controls."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LARGEST_LOG = 700.0  # of which the exponential is still finite
 
 @dataclass(frozen=True, eq=False)
 class DifferentialExpression:
-    """What a test says of every gene of one condition against the controls.
+    """Result of a test of every gene of one condition against the controls.
 
     Parameters
     ----------

@@ -144,7 +144,7 @@ def _labels_and_certainty(
 def _found_and_called(
     is_significant: NDArray[np.bool_], certainty: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """How many of the genes at or above each certainty are significant, and how many there are, from the highest."""
+    """Return how many of the genes at or above each certainty are significant, and how many there are, from the highest."""
     order = np.argsort(-certainty)
     last = np.flatnonzero(np.append(np.diff(certainty[order]), 1.0))
     return np.cumsum(is_significant[order], dtype=np.intp)[last], last + 1

@@ -133,7 +133,7 @@ def direction_reach(
     purity: float = 0.9,
     targets: NDArray[np.bool_] | None = None,
 ) -> float:
-    """How far down its own ranking a prediction has the directions of the reference's significant genes right.
+    """Return how far down its own ranking a prediction has the directions of the reference's significant genes right.
 
     ::
 

@@ -1,4 +1,4 @@
-"""Whether a prediction is closest to the condition that it is meant for."""
+"""Discrimination: how often a prediction is closest to the condition that it is meant for."""
 
 from __future__ import annotations
 

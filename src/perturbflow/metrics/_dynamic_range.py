@@ -1,4 +1,4 @@
-"""Where a score lies between the controls and the best that the real cells allow."""
+"""Position of a score between the controls and the best that the real cells allow."""
 
 from __future__ import annotations
 

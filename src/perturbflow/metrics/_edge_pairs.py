@@ -1,4 +1,4 @@
-"""What every network metric compares: the candidate pairs of a scored and a known network.
+"""Candidate pairs of a scored and a known network, which every network metric compares.
 
 ``edge_scores`` and ``truth`` have one row per regulator and one column per target, dense or sparse: entry (j, i) is
 about the edge from j to i. Scores are ranked by their absolute value, and their sign is the sign of the effect; an

@@ -25,9 +25,9 @@ def energy_distance(x: Cells, y: Cells, *, again: Cells | None = None, unbiased:
     with Euclidean distances between cells in gene space. The unbiased estimate (U-statistic) averages the last two
     terms over pairs of different cells; the biased one (V-statistic) over all pairs, a cell with itself included.
 
-    *Direction*: lower is better. *Range*: the population value is 0 for equal laws and positive otherwise. The
-    V-statistic is never negative, but for two samples of one law it is about ``E|X - X'| (1/n + 1/m)`` instead of 0, so
-    it favours large samples. The U-statistic has expectation 0 for equal laws whatever the sizes (halves of a sample
+    *Direction*: lower is better. *Range*: the population value is 0 for equal distributions and positive otherwise. The
+    V-statistic is never negative, but for two samples of one distribution it is about ``E|X - X'| (1/n + 1/m)`` instead of 0, so
+    it favours large samples. The U-statistic has expectation 0 for equal distributions whatever the sizes (halves of a sample
     need no correction) and therefore falls below 0 about as often as above.
 
     *Weakness*: all genes count with their variance, so what is noisy and highly expressed hides small changes
@@ -103,7 +103,7 @@ def energy_loss(x: Cells, y: Cells, *, shortest: float = SHORTEST) -> float:
 
     *Direction*: lower is better. *Range*: 0 for two equal samples, otherwise positive, to within ``shortest``.
 
-    *Weakness*: that of :func:`energy_distance`, and the bias of the V-statistic: for two samples of one law the value
+    *Weakness*: that of :func:`energy_distance`, and the bias of the V-statistic: for two samples of one distribution the value
     is about ``E|X - X'| (1/n + 1/m) / 2``, so it cannot be compared between conditions with different numbers of cells,
     and a prediction with more cells scores better.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL_QUANTILE = 1.645  # of the normal law: one-sided, 5 %
+LEVEL_QUANTILE = 1.645  # of the normal distribution: one-sided, 5 %
 
 
 @dataclass(frozen=True)

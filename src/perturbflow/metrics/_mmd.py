@@ -34,8 +34,8 @@ def mmd(
     The unbiased estimate (U-statistic) averages the first two terms over pairs of different cells, the biased one
     (V-statistic) over all pairs.
 
-    *Direction*: lower is better. *Range*: 0 for equal laws, at most 2; the V-statistic is never negative, the
-    U-statistic has expectation 0 for equal laws and falls below 0 about as often as above.
+    *Direction*: lower is better. *Range*: 0 for equal distributions, at most 2; the V-statistic is never negative, the
+    U-statistic has expectation 0 for equal distributions and falls below 0 about as often as above.
 
     *Weakness*: depends on the bandwidths. The default is set by the reference cells alone, so that all predictions of
     one condition are judged with one kernel, but values of different conditions are not on one scale. Far away clouds

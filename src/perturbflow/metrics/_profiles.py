@@ -1,4 +1,4 @@
-"""What metrics of profiles share: arrays of conditions by genes, and the correlation of changes from a reference."""
+"""Common parts of metrics of profiles: arrays of conditions by genes, and the correlation of changes from a reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric is, and the table of them."""
+"""Definition of a metric, and the table of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Scope = Literal["condition", "panel", "dataset"]
 
 @dataclass(frozen=True)
 class Kind:
-    """How the functions of some metrics are called.
+    """Calls of the functions of metrics of one kind.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class Metric:
 
     @property
     def scope(self) -> Scope:
-        """What it has a value for: ``"condition"``, ``"panel"`` or ``"dataset"``."""
+        """Return what it has a value for: ``"condition"``, ``"panel"`` or ``"dataset"``."""
         return KINDS[self.kind].scope
 
     def value(self, given: Any) -> Any:

@@ -13,7 +13,7 @@ from perturbflow.metrics._dynamic_range import dynamic_range_fraction
 
 @dataclass(frozen=True)
 class Scale:
-    """How a metric is put on the scale where the baseline is 0 and the replicate 1.
+    """Scale of a metric on which the baseline is 0 and the replicate 1.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which cells respond: metrics of the distribution of cells between controls and the response."""
+"""Responders: metrics of the distribution of cells between controls and the response."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class ResponseAxis:
         return cls(t, deviation, weights, float(weights @ reference.mean))
 
     def scores(self, cells: Cells) -> NDArray[np.float64]:
-        """Where cells (n, G) are between controls and what responds (n,)."""
+        """Return where cells (n, G) are between controls and what responds (n,)."""
         return np.asarray(cells @ self.weights, dtype=np.float64).ravel() - self.origin
 
     def most_changed(self, n_top: int) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""What the genes of a response have in common: metrics of its dependence between genes."""
+"""Response programs: metrics of the dependence between the genes of a response."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def energy_in_programs(x: Cells, y: Cells, control: Cells) -> float:
     real cells that vary more than independent genes would. Every coordinate has unit variance over the real cells. In this space :func:`energy_distance`, unbiased, sees who
     responds and what rises together, which many independent genes hide from it in the space of all genes.
 
-    *Direction*: lower is better. *Range*: 0 for equal laws, below it by chance.
+    *Direction*: lower is better. *Range*: 0 for equal distributions, below it by chance.
 
     *Weakness*: the space is that of the real cells, in which they are a little farther apart from new cells of
-    their own law than in others. Changes that no program of these has are not seen.
+    their own distribution than in others. Changes that no program of these has are not seen.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ class once(cached_property, Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """What the samples of a context have in common.
+    """Samples of a context, and what they share.
 
     Parameters
     ----------

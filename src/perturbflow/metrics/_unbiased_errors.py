@@ -1,14 +1,14 @@
 """Errors of mean expression without the part that is sampling noise.
 
-The mean of finitely many cells differs from the mean of their law. With ``c = variance / n`` the sampling variance of
+The mean of finitely many cells differs from the mean of their distribution. With ``c = variance / n`` the sampling variance of
 a mean,
 
 ::
 
     E (mean(x) - mean(y))^2 = (mu_x - mu_y)^2 + c_x + c_y        for independent samples, gene by gene,
 
-so subtracting estimates of ``c_x`` and ``c_y`` leaves an unbiased estimate of the error of the laws. It must fall below
-0 about as often as above where the laws have one mean: a negative value says that the difference is smaller than these
+so subtracting estimates of ``c_x`` and ``c_y`` leaves an unbiased estimate of the error of the distributions. It must fall below
+0 about as often as above where the distributions have one mean: a negative value says that the difference is smaller than these
 cells can resolve, and clipping it at 0 would bring back a bias. Average or add values as they are.
 
 Everything takes :class:`Moments`; those of :func:`pseudobulk_moments` give the errors of the 2026 challenge.

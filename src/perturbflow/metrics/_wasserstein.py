@@ -29,7 +29,7 @@ def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     *Direction*: lower is better. *Range*: 0 to infinity, in the units of expression; 0 only if every gene has the same
     values in both samples.
 
-    *Weakness*: says nothing about dependence between genes. The distance between two samples of one law is not 0 but
+    *Weakness*: says nothing about dependence between genes. The distance between two samples of one distribution is not 0 but
     of the order of the standard deviation times ``sqrt(1/n + 1/m)``, so conditions with few cells look worse, a
     prediction with more cells scores better, and most of the value can be sampling noise: compare it with that of two
     halves of the reference cells.
@@ -82,7 +82,7 @@ def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = N_PROJECTIONS
     is about ``|d| / sqrt(G)``: a root mean square over genes, not a distance between cells.
 
     *Weakness*: in many dimensions nearly all projections are sums over all genes and close to normal, so it sees
-    little but means and variances of such sums, and hardly the dependence between genes. Two samples of one law are at
+    little but means and variances of such sums, and hardly the dependence between genes. Two samples of one distribution are at
     a distance of the order of ``(1/n + 1/m)^(1/2)`` times the spread, not at 0: compare it with two halves of the
     reference cells. It depends on the directions, with a relative error of about ``1 / sqrt(n_projections)``: compare
     predictions with the same seed.

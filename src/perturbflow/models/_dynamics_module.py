@@ -27,7 +27,7 @@ class DynamicsModule(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return where the weights are."""
         return next((weight.device for weight in self.parameters()), torch.device("cpu"))
 
     def on_load(self, model: SparseNODE, **kwargs: Any) -> None:

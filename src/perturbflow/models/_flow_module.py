@@ -29,7 +29,7 @@ class FlowModule(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return where the weights are."""
         return next((weight.device for weight in self.parameters()), torch.device("cpu"))
 
     def on_load(self, model: PRiMeFlow, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""How often intervals of predicted means hold what is observed."""
+"""Plot of the coverage of intervals of predicted means."""
 
 from __future__ import annotations
 

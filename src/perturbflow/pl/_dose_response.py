@@ -134,7 +134,7 @@ def dose_response(
 def _typed(
     adata: AnnData, key: str, perturbation: str, known: Sequence[str], covariates: Mapping[str, str] | None
 ) -> str:
-    """Which perturbation of the table a label stands for."""
+    """Return which perturbation of the table a label stands for."""
     check_type(perturbation, str, name="perturbation", expected="a label")
     flow_key = adata.uns[f"{key}_params"].get("key")
     is_known = FIELDS_KEY in adata.uns or flow_key in adata.uns

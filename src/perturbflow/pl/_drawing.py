@@ -1,4 +1,4 @@
-"""What all plots share: axes, colours, and labels of points that do not overlap."""
+"""Common parts of all plots: axes, colours, and labels of points that do not overlap."""
 
 from __future__ import annotations
 

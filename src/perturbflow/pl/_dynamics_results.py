@@ -1,4 +1,4 @@
-"""What the plots of dynamics read: edges, and results along time."""
+"""Input of the plots of dynamics: edges, and results along time."""
 
 from __future__ import annotations
 

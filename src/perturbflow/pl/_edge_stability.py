@@ -1,4 +1,4 @@
-"""How sure the edges of a graph are, from the most evidence to the least."""
+"""Plot of the stability of edges, from the most evidence to the least."""
 
 from __future__ import annotations
 

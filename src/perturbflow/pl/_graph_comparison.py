@@ -1,4 +1,4 @@
-"""Which edges graphs have in common."""
+"""Plot of the edges that graphs have in common."""
 
 from __future__ import annotations
 

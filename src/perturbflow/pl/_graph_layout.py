@@ -1,4 +1,4 @@
-"""Where the nodes of a drawn graph go, and which way its edges take."""
+"""Layout of a drawn graph: places of its nodes and routes of its edges."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def outline(centre: FloatArray, half: FloatArray, power: float, *, n: int = 60) 
 
 
 def is_within(points: FloatArray, centre: FloatArray, half: FloatArray, power: float) -> NDArray[np.bool_]:
-    """Whether points (..., 2) lie within a superellipse."""
+    """Return whether points (..., 2) lie within a superellipse."""
     inside: NDArray[np.bool_] = (np.abs((points - centre) / half) ** power).sum(axis=-1) < 1
     return inside
 

@@ -1,4 +1,4 @@
-"""How the edges of a drawn graph look, and the legend that says what it means."""
+"""Style of the edges of a drawn graph, and the legend that says what it means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REGULATOR, TARGET, RIM = DARK, "#F2F2F2", "#6E6E6E"
 
 @dataclass(frozen=True)
 class EdgeStyle:
-    """How wide and how faint edges are.
+    """Width and transparency of edges.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the weight of guidance trades."""
+"""Plot of the trade-off that the weight of guidance makes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def guidance(
                 ax.plot(energy, recall, "D", color=VERMILLION, markersize=8, markeredgecolor="white", zorder=3)
         ax.set(xlabel="energy distance (lower is better)", ylabel="recall of the top 50 genes")
         finish(ax, "weight of guidance" if key == "flow" else f"weight of guidance: {key}")
-        used = ", the prior alone predicts" if flow.flow.config.start == 1 else ""
+        used = ", the prior alone predicts" if flow.flow.config.entry_time == 1 else ""
         ax.set_title(f"used: {chosen:g}{used}", loc="right", fontsize="small", color=DARK)
         line = np.linspace(0, 1, 20)[:, None]
         course = np.column_stack([energies, recalls])

@@ -1,4 +1,4 @@
-"""How genes respond to an intervention."""
+"""Plot of the response of genes to an intervention."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def knockout_response(
     trajectory
         Name of the trajectory; the mean over all if None.
     kind
-        ``"heatmap"`` draws a row a gene, below the framed rows of the genes that the intervention holds; the colours
-        span the responses of the others. ``"curves"`` draws a line a gene, and of the genes held only those named; of
+        ``"heatmap"`` draws a row per gene, below the framed rows of the genes that the intervention holds; the colours
+        span the responses of the others. ``"curves"`` draws a line per gene, and of the genes held only those named; of
         more than 12, the 12 that respond most are coloured and in the legend.
     modality
         Modality of a MuData that is meant.
@@ -152,7 +152,7 @@ def _draw_heat_map(
     *,
     level: str,
 ) -> None:
-    """Draw a row a gene, with frames around the genes that are held."""
+    """Draw a row per gene, with frames around the genes that are held."""
     size = np.abs(values).max(axis=0)
     limit = float((size[~is_held] if (~is_held).any() else size).max(initial=0.0)) or 1.0
     image = ax.pcolormesh(
@@ -191,7 +191,7 @@ def _draw_curves(
     *,
     level: str,
 ) -> None:
-    """Draw a line a gene: broad and grey for genes that are held, thin and grey for those that are too many."""
+    """Draw a line per gene: broad and grey for genes that are held, thin and grey for those that are too many."""
     ax.axhline(0.0, color=DARK, linewidth=0.8, zorder=0)
     size = np.where(is_held, np.inf, np.abs(values).max(axis=0, initial=0.0))
     named = (

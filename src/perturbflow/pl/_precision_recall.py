@@ -1,4 +1,4 @@
-"""How well graphs rank the edges of a known one."""
+"""Plot of precision and recall of graphs whose truth is known."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Comparison:
 
     @property
     def is_observed(self) -> bool:
-        """Whether there are real cells of this perturbation."""
+        """Return whether there are real cells of this perturbation."""
         return len(self.observed) > 0
 
     def title(self, covariates: Mapping[str, str] | None) -> str:
@@ -252,7 +252,7 @@ def _prediction(
 
 
 def _is_predicted_in(adata: AnnData, predicted: StoredPrediction, covariates: Mapping[str, str] | None) -> bool:
-    """Whether cells with some values of covariates have a prediction."""
+    """Return whether cells with some values of covariates have a prediction."""
     here = predicted.has_cell.copy()
     for name, value in (covariates or {}).items():
         if name in adata.obs:
@@ -270,7 +270,7 @@ def _advice(label: str, *, key: str, covariates: Mapping[str, str] | None) -> st
 
 
 def _in_context(vocabulary: Vocabulary, cells: Screen, covariates: Mapping[str, str] | None) -> NDArray[np.bool_]:
-    """Whether every cell has the values of some covariates."""
+    """Return whether every cell has the values of some covariates."""
     found = np.ones(len(cells), dtype=bool)
     known = {name: (column, categories) for column, (name, categories) in enumerate(vocabulary.covariates)}
     for name, value in (covariates or {}).items():
@@ -282,7 +282,7 @@ def _in_context(vocabulary: Vocabulary, cells: Screen, covariates: Mapping[str, 
 
 
 def _in_contexts_of(cells: Screen, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether every cell shares its context with a chosen one."""
+    """Return whether every cell shares its context with a chosen one."""
     if not cells.covariates.shape[1]:
         return np.full(len(cells), chosen.any())
     _, context = np.unique(cells.covariates, axis=0, return_inverse=True)
@@ -290,7 +290,7 @@ def _in_contexts_of(cells: Screen, chosen: NDArray[np.bool_]) -> NDArray[np.bool
 
 
 def _rows_equal(rows: sparse.csr_matrix, vector: sparse.csr_matrix | None) -> NDArray[np.bool_]:
-    """Which rows (n, P) equal one row (1, P); none if it is None."""
+    """Return which rows (n, P) equal one row (1, P); none if it is None."""
     if vector is None:
         return np.zeros(rows.shape[0], dtype=bool)
     differences = rows - vector[np.zeros(rows.shape[0], dtype=int)]

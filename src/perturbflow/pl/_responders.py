@@ -1,4 +1,4 @@
-"""How far single cells respond: control, observed and predicted cells along the direction of the response."""
+"""Plot of how far single cells respond: control, observed and predicted cells along the direction of the response."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def responders(
     show: bool | None = None,
     save: bool | str | None = None,
 ) -> Axes:
-    """Which cells respond: histograms of cells between controls (0) and the mean of the real cells (1).
+    """Draw histograms of how far cells respond, between controls (0) and the mean of the real cells (1).
 
     Cells are scored along the direction of the real change or, without real cells of the perturbation, of the predicted
     one, from the mean of the controls of their context; see :func:`perturbflow.metrics.error_of_responders`. Two

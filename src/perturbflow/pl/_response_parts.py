@@ -1,4 +1,4 @@
-"""What responses consist of."""
+"""Plot of the parts that responses consist of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which strength of a penalty was chosen, and why."""
+"""Plot of the strengths of a penalty: which was chosen, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the training of a flow went."""
+"""Plot of the training of a flow."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def training(
             other.set_ylim(_from_zero(energies))
             other.tick_params(axis="y", labelcolor=VERMILLION)
             other.spines["top"].set_visible(False)
-            used = "; not used, the prior alone predicts" if flow.flow.config.start == 1 else ""
+            used = "; not used, the prior alone predicts" if flow.flow.config.entry_time == 1 else ""
             ax.set_title(f"best: step {best:,}{used}", loc="right", fontsize="small", color=DARK)
     return ax
 

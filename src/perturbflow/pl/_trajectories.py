@@ -39,7 +39,7 @@ def trajectories(
     show: bool | None = None,
     save: bool | str | None = None,
 ) -> Figure:
-    """Draw data, fit and forecast of some genes along time, one panel a gene.
+    """Draw data, fit and forecast of some genes along time, one panel per gene.
 
     Points are the observed means at every time, larger for more cells. The line is solid where the trajectory was
     observed, and dashed, on a grey ground, beyond. Up to six trajectories have a colour each; more are coloured by their
@@ -140,7 +140,7 @@ def trajectories(
 
 
 def _groups(adata: AnnData, fields: DynamicsFields, names: list[str]) -> dict[str, str]:
-    """What the colour of every trajectory of a forecast stands for: itself or, where these are many, its perturbation."""
+    """Return what the colour of every trajectory of a forecast stands for: itself or, where these are many, its perturbation."""
     keeps_colors = fields.trajectory_key is not None and f"{fields.trajectory_key}_colors" in adata.uns
     if fields.perturbation_key is None or keeps_colors or len(names) <= len(PALETTE):
         return {name: name for name in names}

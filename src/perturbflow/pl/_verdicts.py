@@ -1,4 +1,4 @@
-"""Where a model is better than every baseline, condition by condition."""
+"""Plot of verdicts: a model against every baseline, condition by condition."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def assign_lineages(
     adata
         Cells. They are not changed.
     key
-        Entry of ``obsm`` with one column a lineage: probabilities of fates (``"lineages_fwd"`` of CellRank,
+        Entry of ``obsm`` with one column per lineage: probabilities of fates (``"lineages_fwd"`` of CellRank,
         ``"palantir_fate_probabilities"`` of Palantir), weights of lineages, or booleans that say which cells are of which
         lineage (``"branch_masks"`` of Palantir). A missing value is 0.
     time_key
@@ -131,7 +131,7 @@ def assign_lineages(
 def _members_of_fates(
     adata: AnnData, key: str, time: NDArray[np.float64], *, names: Sequence[str] | None, min_share: float
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Which cells may still become which lineage (n, lineages), and the names of these."""
+    """Return which cells may still become which lineage (n, lineages), and the names of these."""
     check_key(key, adata.obsm, where="adata.obsm", hint=_HINT)
     entry = adata.obsm[key]
     values = _values(entry, key)
@@ -190,13 +190,13 @@ def _names(entry: Any, names: Sequence[str] | None, *, key: str, n_lineages: int
     if names is None:
         names = getattr(entry, "columns", getattr(entry, "names", None))  # of a table, or of CellRank's `Lineage`
     if names is None:
-        msg = f"Expected `names` for the columns of `adata.obsm[{key!r}]`, found none. Give one name a column."
+        msg = f"Expected `names` for the columns of `adata.obsm[{key!r}]`, found none. Give one name per column."
         raise ValueError(msg)
     found = list(map(str, names))
     if len(found) != n_lineages:
         msg = (
             f"Expected {n_lineages} names of lineages, one a column of `adata.obsm[{key!r}]`, found {len(found)}: "
-            f"{listing(found)}. Give one name a column."
+            f"{listing(found)}. Give one name per column."
         )
         raise ValueError(msg)
     check_unique_names(found, what="names of lineages", hint="Name every lineage once.")

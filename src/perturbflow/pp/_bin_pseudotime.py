@@ -88,7 +88,7 @@ def bin_pseudotime(
 
     Returns
     -------
-    A new AnnData, one row a bin, with the names "<trajectory>_<bin>" (with perturbations
+    A new AnnData, one row per bin, with the names "<trajectory>_<bin>" (with perturbations
     "<trajectory>|<perturbation>_<bin>"), trajectory by trajectory along time. What describes genes (``var``, ``varm``,
     ``varp``) and ``uns``, except registered fields and neighbourhoods of cells, are copied. It has:
 
@@ -272,5 +272,5 @@ def _most_frequent(column: pd.Series, bins: NDArray[np.intp], *, n_bins: int) ->
 
 
 def is_of_cells(key: str, value: object) -> bool:
-    """Whether an entry of ``uns`` says something about the cells that no bin has."""
+    """Return whether an entry of ``uns`` says something about the cells that no bin has."""
     return key == DYNAMICS_FIELDS_KEY or (isinstance(value, dict) and "connectivities_key" in value)

@@ -1,4 +1,4 @@
-"""What the labels of all cells say together: which are controls, which are combinations, and what looks like a slip."""
+"""Checks of all labels together: which are controls, which are combinations, and what looks like a slip."""
 
 from __future__ import annotations
 
@@ -179,6 +179,6 @@ def _twins(names: Iterable[str], form: Callable[[str], str]) -> list[tuple[str, 
 
 
 def _shown(name: str) -> str:
-    """What a reader sees of a name: without invisible characters and differences of encoding, as between two µ."""
+    """Return what a reader sees of a name: without invisible characters and differences of encoding, as between two µ."""
     text = unicodedata.normalize("NFKC", name)
     return " ".join("".join(mark for mark in text if unicodedata.category(mark) != "Cf").split())

@@ -1,4 +1,4 @@
-"""Choice of the conditions that a split holds out. Pure: a table of conditions in, one split a condition out."""
+"""Choice of the conditions that a split holds out. Pure: a table of conditions in, one split per condition out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Conditions:
     Parameters
     ----------
     table
-        One row a condition: ``perturbation`` and one column a covariate, in an order that does not depend on the cells.
+        One row a condition: ``perturbation`` and one column per covariate, in an order that does not depend on the cells.
     covariate_keys
         Columns of the covariates.
     control, separator
@@ -53,7 +53,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Wanted:
-    """How much to hold out.
+    """Amount to hold out.
 
     Parameters
     ----------

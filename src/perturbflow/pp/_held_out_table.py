@@ -26,7 +26,7 @@ def split_by_table(
     Parameters
     ----------
     table
-        One row a condition: ``perturbation``; for covariate transfer one column a covariate; and, unless they are to be
+        One row a condition: ``perturbation``; for covariate transfer one column per covariate; and, unless they are to be
         divided in halves, ``split``. Further columns do not count.
     conditions
         The conditions of the cells.

@@ -69,8 +69,8 @@ def perturbation_features(
     adata
         Cells that were registered with :func:`perturbflow.pp.setup_perturbation`.
     features
-        With kind "table" a DataFrame of numbers, one row a component. With "genes" the name of an entry of
-        ``adata.varm``, or a DataFrame with one row a gene: a component has the vector of the gene of its name. With
+        With kind "table" a DataFrame of numbers, one row per component. With "genes" the name of an entry of
+        ``adata.varm``, or a DataFrame with one row per gene: a component has the vector of the gene of its name. With
         "smiles" the SMILES of every component, as a Series or dictionary, or the column of ``adata.obs`` that has it:
         a component has the Morgan fingerprint (radius 2, 2,048 bits) of its molecule. None with another ``source``.
     kind
@@ -79,7 +79,7 @@ def perturbation_features(
         "features", those that are given. "dynamics", for cells at rest that were registered with
         :func:`perturbflow.pp.setup_dynamics` too: how all genes respond, in standard deviations, if the gene of the
         component is held, by dynamics fitted to the training cells in which nothing held it. Whether such features help is
-        for the flow to find out, which believes features as far as they foretell measured effects.
+        for the flow to find out, which believes features as far as they predict measured effects.
     components
         Components without cells that are to become predictable. By default all that ``features`` name; with "genes" and
         from dynamics none.
@@ -201,7 +201,7 @@ def _check_no_features(features: object, kind: str) -> None:
 
 
 def _table(adata: AnnData, features: object, fields: PerturbationFields) -> pd.DataFrame:
-    check_type(features, pd.DataFrame, name="features", expected="a DataFrame with one row a component")
+    check_type(features, pd.DataFrame, name="features", expected="a DataFrame with one row per component")
     return _numbers(features)
 
 

@@ -1,4 +1,4 @@
-"""Choice of the conditions that a named split holds out. Pure: a table of conditions in, one split a condition out."""
+"""Choice of the conditions that a named split holds out. Pure: a table of conditions in, one split per condition out."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def halve(conditions: Conditions, held_out: list[int], task: str, *, rng: np.ran
 
 
 def in_contexts(conditions: Conditions, wanted: Mapping[str, tuple[str, ...]]) -> NDArray[np.bool_]:
-    """Whether the covariates of every condition have the wanted values (P,)."""
+    """Return whether the covariates of every condition have the wanted values (P,)."""
     found = np.ones(len(conditions.table), dtype=bool)
     for key, values in wanted.items():
         found &= conditions.table[key].isin(values).to_numpy()

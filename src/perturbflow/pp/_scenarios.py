@@ -12,7 +12,7 @@ from perturbflow._checks import check_one_of, check_type
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a named split holds out.
+    """Rule of what a named split holds out.
 
     Parameters
     ----------

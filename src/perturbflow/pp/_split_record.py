@@ -1,4 +1,4 @@
-"""What a split writes to AnnData, with the hashes by which two studies can compare their splits."""
+"""Record of a split in AnnData, with the hashes by which two studies can compare their splits."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def merge_doses(
 
     Returns
     -------
-    Table with ``perturbation``, one column a covariate and ``n_cells``; the same as conditions to divide; and its row
+    Table with ``perturbation``, one column per covariate and ``n_cells``; the same as conditions to divide; and its row
     of every row of ``table``.
     """
     names = ["perturbation", *fields.covariate_keys]
@@ -114,7 +114,7 @@ def held_out_table(
     Parameters
     ----------
     merged
-        Conditions without their doses: ``perturbation``, one column a covariate, ``n_cells``.
+        Conditions without their doses: ``perturbation``, one column per covariate, ``n_cells``.
     split
         Split of every condition.
     fields

@@ -42,7 +42,7 @@ def device_of(name: str, *, argument: str = "device") -> torch.device:
 
 
 def is_first_process() -> bool:
-    """Whether this process is alone, or the first of those that share a fit: the one that writes files.
+    """Return whether this process is alone, or the first of those that share a fit: the one that writes files.
 
     Returns
     -------

@@ -87,7 +87,7 @@ class DoseCurves:
     def combination_rows(
         self, components: tuple[int, int], *, full_effect: float, level: float, rng: np.random.Generator
     ) -> list[dict[str, Any]]:
-        """What a pair does beyond what Bliss and Loewe expect, as shares of the full effect, with intervals from draws."""
+        """Return what a pair does beyond what Bliss and Loewe expect, as shares of the full effect, with intervals from draws."""
         rows = []
         known = [self.fit(component).draws(_DRAWS, rng) for component in components]
         curves = [(half, steepness, plateau / full_effect) for half, steepness, plateau in known]

@@ -1,4 +1,4 @@
-"""Where fitted dynamics are kept in AnnData."""
+"""Storage of fitted dynamics in AnnData."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class StoredDynamics:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the fit was cut short; earlier versions did not say so."""
+        """Return whether the fit was cut short; earlier versions did not say so."""
         return bool(self.settings.get(INTERRUPTED, False))
 
     def position(self, gene: str) -> int:

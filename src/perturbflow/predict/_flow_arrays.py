@@ -1,4 +1,4 @@
-"""What the arrays of a fitted flow have to be."""
+"""Specification of the arrays of a fitted flow."""
 
 from __future__ import annotations
 

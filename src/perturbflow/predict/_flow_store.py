@@ -1,4 +1,4 @@
-"""Where fitted flows are kept in AnnData."""
+"""Storage of fitted flows in AnnData."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _FEWEST_DOSES = 3
 
 @dataclass(frozen=True, eq=False)
 class HillPosterior:
-    """What is known of a curve: weights of points of a grid, and the plateau at each.
+    """Posterior of a curve: weights of points of a grid, and the plateau at each.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class HillPosterior:
         return mean, np.sqrt(self.weights @ spread)
 
     def status(self, level: float) -> str:
-        """Whether the doses say where half of the plateau lies."""
+        """Return whether the doses say where half of the plateau lies."""
         if self.n_doses < _FEWEST_DOSES:
             return TOO_FEW
         if self.p_value > 1 - level:

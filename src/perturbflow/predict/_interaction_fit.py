@@ -1,4 +1,4 @@
-"""How the effect of two perturbations together follows from those of each alone."""
+"""Fit of the effect of two perturbations together on those of each alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Pair:
 
     @property
     def interaction(self) -> NDArray[np.float64]:
-        """What both do beyond the sum (G,)."""
+        """Return what both do beyond the sum (G,)."""
         return self.both - self.first - self.second
 
     @property

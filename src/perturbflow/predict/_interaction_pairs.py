@@ -31,7 +31,7 @@ def singles_of(perturbation: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def predicted_pair(fitted: FittedFlow, perturbation: NDArray[np.float32], context: Context) -> tuple[Pair, str]:
-    """What a fit says of a pair, and what it rests on.
+    """Fit of a pair, and the cells it rests on.
 
     Singles are taken as the fit has them; what is uncertain is what both do beyond them: the variance of interactions or, where
     the pair has cells, what these leave of it.
@@ -41,8 +41,8 @@ def predicted_pair(fitted: FittedFlow, perturbation: NDArray[np.float32], contex
     first, second, both = (
         predicted_uncertainty(fitted, each, context).effect for each in (*singles_of(perturbation), perturbation)
     )
-    law = prior.law(perturbation, context)
-    share, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)
+    distribution = prior.distribution(perturbation, context)
+    share, mean = distribution.expressed.astype(np.float64), distribution.mean.astype(np.float64)
     variances = prior.interaction_variances.astype(np.float64)
     if kind == "seen":
         variances = with_own_cells(fitted, perturbation, context, share, variances)
@@ -57,7 +57,7 @@ def predicted_pair(fitted: FittedFlow, perturbation: NDArray[np.float32], contex
 def measured_pair(
     fitted: FittedFlow, means: MeasuredMeans, perturbation: NDArray[np.float32], covariates: NDArray[np.int64]
 ) -> tuple[Pair, int] | None:
-    """What cells say of a pair, and the number of those of the pair; None unless controls, both singles and the pair have some."""
+    """Return what cells say of a pair, and their number; None unless controls, both singles and the pair have some."""
     singles = [means.of(each, covariates) for each in singles_of(perturbation)]
     both, control = means.of(perturbation, covariates), means.of(np.zeros_like(perturbation), covariates)
     if both is None or control is None or singles[0] is None or singles[1] is None:

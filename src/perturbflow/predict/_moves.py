@@ -37,7 +37,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an effect goes: the score, its s.d., the cosine with the way, what is left, and what rows are ordered by."""
+    """Progress of an effect along a direction: the score, its s.d., the cosine, what is left, and what rows are ordered by."""
 
     score: float
     sd: float
@@ -79,7 +79,7 @@ class Way:
         direction, weights = goal.mean - start.mean, start.weights(metric)
         noise = weights * (start.noise + goal.noise)
         squared = float(weights @ direction**2 - noise.sum())
-        # Twice the standard deviation that the squared distance between samples of one law has.
+        # Twice the standard deviation that the squared distance between samples of one distribution has.
         if squared <= 2 * np.sqrt(2 * np.square(noise).sum()):
             msg = (
                 "Expected a target that differs from the control cells by more than sampling, found none. "
@@ -109,7 +109,7 @@ class Way:
         return Progress(1 - left / self.squared_length, sd, self._cosine(effect), float(np.sqrt(left)), raw)
 
     def followed(self, effect: NDArray[np.float64], variance: NDArray[np.float64], codependence: float) -> Progress:
-        """How much of the direction is in an effect: the slope of its regression on the direction through 0."""
+        """Return how much of the direction is in an effect: the slope of its regression on the direction through 0."""
         share = self.weights * self.direction / self.squared_length
         score = float(share @ effect)
         sd = float(np.sqrt(codependence * (share**2 @ variance)))

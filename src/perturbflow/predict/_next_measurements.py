@@ -1,4 +1,4 @@
-"""Which conditions to measure next: how much of what is not known of all would be known with their cells."""
+"""Choice of the conditions to measure next, by how much their cells would reduce the uncertainty of all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from perturbflow.flow import condition_kind
 from perturbflow.flow._angle import share_error
-from perturbflow.flow._law_uncertainty import SIMILAR_CONTEXTS, share_of_context_variance
+from perturbflow.flow._distribution_uncertainty import SIMILAR_CONTEXTS, share_of_context_variance
 from perturbflow.flow._prior_fit import squared_distances
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Measurable:
 
     @property
     def variance(self) -> float:
-        """What is not known: summed over contexts and genes."""
+        """Return what is not known: summed over contexts and genes."""
         return float(np.einsum("ccg->", self.covariance))
 
     def reductions(self, n_cells: int) -> NDArray[np.float64]:
@@ -57,14 +57,14 @@ class Measurable:
         return np.asarray((told / (own + self.cell_variance / n_cells + _LEAST)).sum(axis=1))
 
     def measured(self, context: int, n_cells: int) -> Measurable:
-        """What would remain to be known after n cells in a context."""
+        """Return what would remain to be known after n cells in a context."""
         column = self.covariance[:, context]
         noise = column[context] + self.cell_variance[context] / n_cells + _LEAST
         return Measurable(self.covariance - column[:, None] * column[None] / noise, self.cell_variance, self.kinds)
 
 
 def measurable(fitted: FittedFlow, perturbation: NDArray[np.floating], contexts: Sequence[Context]) -> Measurable:
-    r"""What a fit does not know of a perturbation in some contexts.
+    r"""Uncertainty of a fit about a perturbation in some contexts.
 
     Of every component an error is
 
@@ -73,7 +73,7 @@ def measurable(fitted: FittedFlow, perturbation: NDArray[np.floating], contexts:
 
     Both are correlated between contexts by :math:`\exp(-2 D)`, with the squared distance D between mean profiles of
     controls in units of its median, so that every variance is that of
-    :meth:`perturbflow.flow.AdditiveHurdlePrior.law_sd` without what is not known of the controls. Errors of components are
+    :meth:`perturbflow.flow.AdditiveHurdlePrior.distribution_sd` without what is not known of the controls. Errors of components are
     independent, as are interactions in combinations.
 
     Parameters
@@ -111,8 +111,8 @@ def measurable(fitted: FittedFlow, perturbation: NDArray[np.floating], contexts:
     kinds = tuple(condition_kind(prior, perturbation, context) for context in contexts)
     scales, cell_variances = [], []
     for place, (context, kind) in enumerate(zip(contexts, kinds, strict=True)):
-        law = prior.law(perturbation, context)
-        share, mean = law.expressed.astype(np.float64), law.mean.astype(np.float64)
+        distribution = prior.distribution(perturbation, context)
+        share, mean = distribution.expressed.astype(np.float64), distribution.mean.astype(np.float64)
         variances = covariance[:, place, place]
         if n_more and kind == "seen":
             variances = with_own_cells(fitted, perturbation, context, share, variances)
@@ -149,7 +149,7 @@ def with_own_cells(
     share: NDArray[np.float64],
     variances: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """What the cells of a combination itself leave open (2, G)."""
+    """Return what the cells of a combination itself leave open (2, G)."""
     prior = fitted.flow.prior
     (group,) = prior.groups.find(prior.within(perturbation), np.array([context.index]))
     n_cells = float(prior.group_cells[group])

@@ -30,7 +30,7 @@ _CELLS_AT_ONCE = 4096
 
 
 def counts_per_unit(x: Any) -> NDArray[np.float64]:
-    """How many counts one unit of normalised expression stands for, in every cell.
+    """Return how many counts one unit of normalised expression stands for, in every cell.
 
     Values of a cell that are log1p-normalised counts, ``x = log(1 + T k / n)`` for counts k, their total n and the
     target T, are whole multiples of one number, T / n, once the logarithm is undone. It is the smallest value of the

@@ -1,4 +1,4 @@
-"""How uncertain the mean expression of a predicted condition is."""
+"""Uncertainty of the mean expression of a predicted condition."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def predicted_uncertainty(
 
 
 def context_of(fitted: FittedFlow, controls: ControlCells, condition: PredictedCondition) -> Context:
-    """Where a condition is predicted; control cells are read only where the flow does not know the context."""
+    """Return where a condition is predicted; control cells are read only where the flow does not know the context."""
     prior = fitted.flow.prior
     is_known = (prior.contexts == condition.covariates).all(axis=1).any()
     return prior.context(condition.covariates, None if is_known else controls.x[condition.members])
@@ -98,7 +98,7 @@ def context_of(fitted: FittedFlow, controls: ControlCells, condition: PredictedC
 def uncertainty_tables(
     fitted: FittedFlow, controls: ControlCells, conditions: Sequence[PredictedCondition]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """How uncertain predictions are: one number each, and gene by gene.
+    """Return how uncertain predictions are: one number each, and gene by gene.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def uncertainty_tables(
 
     Returns
     -------
-    Table with one row a condition and the columns ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and
+    Table with one row per condition and the columns ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and
     ``rms_sd`` (root mean squares over genes of the predicted effect on the mean expression and of its standard
     deviation), ``feature_distance`` (the largest of its components without training cells) and ``context_distance``
     (:func:`context_distance`); and standard deviations, genes by perturbations, of the mean over contexts, whose errors
@@ -156,7 +156,7 @@ def _feature_distance(fitted: FittedFlow, perturbation: NDArray[np.floating]) ->
 
 
 def context_distance(fitted: FittedFlow, context: Context) -> float:
-    """How far a context is from the nearest with perturbed training cells, by the mean profile of its control cells.
+    """Return how far a context is from the nearest with perturbed training cells, by the mean profile of its control cells.
 
     Parameters
     ----------

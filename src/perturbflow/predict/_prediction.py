@@ -170,7 +170,7 @@ def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondit
 
 
 def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:
-    """What predictions of components without training cells rest on."""
+    """Return what predictions of components without training cells rest on."""
     prior = flow.flow.prior
     names = listing([flow.vocabulary.components[j] for j in unseen])
     on_average = f"No training cells of {names}: the prediction is what perturbations do on average"

@@ -80,7 +80,7 @@ def readout_weights(readout: Any, genes: Sequence[str]) -> NDArray[np.float64]:
 def predicted_response(
     fitted: FittedFlow, weights: NDArray[np.float64], perturbation: NDArray[np.floating], context: Context
 ) -> Response:
-    """What a fit says of a readout.
+    """Prediction of a readout by a fit.
 
     Errors of genes go together as they did in left-out conditions; what is not known of the controls is in all responses of
     a context.
@@ -101,7 +101,7 @@ def _variance(fitted: FittedFlow, weights: NDArray[np.float64], predicted: Predi
 def measured_response(
     means: MeasuredMeans, perturbation: NDArray[np.floating], covariates: NDArray[np.integer]
 ) -> Response | None:
-    """What cells say of the readout of ``means``; None where there are too few of the condition or of its controls."""
+    """Return what cells say of the readout of ``means``; None where there are too few of the condition or of its controls."""
     own, control = means.of(perturbation, covariates), means.of(np.zeros_like(perturbation), covariates)
     if own is None or control is None:
         return None

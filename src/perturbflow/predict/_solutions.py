@@ -205,7 +205,7 @@ def start_levels(start: ArrayLike, genes: Sequence[str], *, order: Sequence[str]
     try:
         levels = np.asarray(start if named is None else named, dtype=float)
     except (TypeError, ValueError) as error:
-        msg = f"Expected `start` to be an array of levels, found {type(start).__name__} ({error}). Pass one number a gene."
+        msg = f"Expected `start` to be an array of levels, found {type(start).__name__} ({error}). Pass one number per gene."
         raise ValueError(msg) from error
     levels = levels[None] if levels.ndim == 1 else levels
     n_genes = len(order if named is None else genes)

@@ -1,4 +1,4 @@
-"""Where dynamics of cells at rest are kept in AnnData."""
+"""Storage of dynamics of cells at rest in AnnData."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def write_standing(adata: AnnData, stored: StoredStanding, *, key: str) -> None:
 
 
 def has_standing(adata: AnnData, key: str) -> bool:
-    """Whether ``uns[key]`` has dynamics of cells at rest."""
+    """Return whether ``uns[key]`` has dynamics of cells at rest."""
     return key in adata.uns and is_standing(adata.uns[key])
 
 

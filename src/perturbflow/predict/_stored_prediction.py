@@ -1,4 +1,4 @@
-"""How predicted cells are kept beside the control cells that they started from: written and read here alone."""
+"""Storage of predicted cells beside the control cells that they started from: written and read here alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StoredPrediction:
 
     @property
     def has_cell(self) -> NDArray[np.bool_]:
-        """Whether a row has a predicted cell (n_obs,): one that stores any value, be it a zero."""
+        """Return whether a row has a predicted cell (n_obs,): one that stores any value, be it a zero."""
         return self.values.getnnz(axis=1) > 0
 
     def cells(self, rows: NDArray[np.integer] | NDArray[np.bool_], genes: NDArray[np.integer]) -> sparse.csr_matrix:

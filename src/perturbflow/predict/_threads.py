@@ -1,4 +1,4 @@
-"""How many threads a computation in torch takes."""
+"""Number of threads of a computation in torch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What was asked and answered, in words and as a page."""
+"""Questions and answers, in words and as a page."""

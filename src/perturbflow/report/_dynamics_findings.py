@@ -1,4 +1,4 @@
-"""What is known of dynamics and of the graph, at whatever stage."""
+"""Findings about dynamics and the graph, at whatever stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who won on held-out conditions, by how much, and what an evaluation cannot tell."""
+"""Findings of an evaluation: who won on held-out conditions, by how much, and what it cannot tell."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class EvaluationFindings:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether the split that answers was not used in the fit."""
+        """Return whether the split that answers was not used in the fit."""
         return self.split not in self.fitted
 
     @property

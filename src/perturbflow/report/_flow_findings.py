@@ -1,4 +1,4 @@
-"""What is known of perturbed cells, at whatever stage."""
+"""Findings about perturbed cells, at whatever stage."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _fit(flow: FittedFlow, counts: ScreenCounts) -> list[str]:
         )
     else:
         said.append(
-            f"Predictions enter the path at {number(config.entry)}, with correction scale {number(config.trust)} and "
+            f"Predictions enter the path at {number(config.entry)}, with correction scale {number(config.correction_scale)} and "
             f"guidance {number(config.guidance)}."
         )
     if len(flow.guidance_curve.get("weight", ())):

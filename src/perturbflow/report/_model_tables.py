@@ -55,7 +55,7 @@ class Comparison:
 
     @property
     def finding(self) -> str:
-        """Whether the interval of the difference shows the model better or worse than the baseline; empty without one."""
+        """Return whether the interval of the difference shows the model better or worse than the baseline; empty without one."""
         if not self.best_baseline or np.isnan(self.difference):
             return ""
         if self.difference == 0:  # the same cells, or none of the two gets anything wrong
@@ -67,7 +67,7 @@ class Comparison:
 
     @property
     def beats_ceiling(self) -> bool:
-        """Whether the model is better than real cells are against themselves."""
+        """Return whether the model is better than real cells are against themselves."""
         return bool(self.sign * (self.model - self.ceiling) > 0)
 
 
@@ -160,7 +160,7 @@ def models_table(summary: pd.DataFrame, split: str) -> tuple[pd.DataFrame, list[
 
     Returns
     -------
-    One row a metric and one column a model: baselines with equal means share one, and metrics without any value are left
+    One row a metric and one column per model: baselines with equal means share one, and metrics without any value are left
     out. And the names of the baselines that share a column.
     """
     part = summary[summary["split"] == split]

@@ -1,4 +1,4 @@
-"""What was asked of perturbed cells: how many, and which of them were held out."""
+"""Questions asked of perturbed cells: how many, and which of them were held out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEW_CONDITIONS = 2  # or fewer do not tell which of two settings is better
 
 @dataclass(frozen=True)
 class ScreenCounts:
-    """How many cells and conditions a screen has.
+    """Numbers of cells and conditions of a screen.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ class AnnbatchRows:
 
 
 class _Asked(Sampler):
-    """What annbatch reads: one batch, the rows that were asked for."""
+    """Reader of annbatch: one batch, the rows that were asked for."""
 
     rows: NDArray[np.intp]
     places: NDArray[np.intp]

@@ -30,8 +30,8 @@ def condition_frame(
 
     Returns
     -------
-    Table with one row a condition and the columns ``perturbation`` (canonical label), ``dose`` (text in the order of
-    the label; only where a dose is registered), one column a covariate, ``is_control`` and ``n_cells``; controls come
+    Table with one row per condition and the columns ``perturbation`` (canonical label), ``dose`` (text in the order of
+    the label; only where a dose is registered), one column per covariate, ``is_control`` and ``n_cells``; controls come
     first, then alphabetical order, whatever the order of the cells. And the row of the table of every cell (n,).
     """
     fields = read_fields(adata) if fields is None else fields

@@ -66,7 +66,7 @@ class Expression:
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether all cells are in memory already."""
+        """Return whether all cells are in memory already."""
         return isinstance(self._source, InMemory)
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Expression:
         Parameters
         ----------
         rows
-            Indices of cells, or one boolean a cell; by default all.
+            Indices of cells, or one boolean per cell; by default all.
         genes
             Places of genes, in the order that is wanted; by default all.
 
@@ -113,7 +113,7 @@ class Expression:
         Parameters
         ----------
         rows
-            Indices of cells, or one boolean a cell; by default all, which are not copied where they are in memory.
+            Indices of cells, or one boolean per cell; by default all, which are not copied where they are in memory.
 
         Returns
         -------
@@ -131,7 +131,7 @@ class Expression:
         Parameters
         ----------
         rows
-            Indices of cells, or one boolean a cell; by default all.
+            Indices of cells, or one boolean per cell; by default all.
         n_cells
             Cells of a chunk.
 

@@ -1,4 +1,4 @@
-"""Where AnnData keeps the features of perturbations."""
+"""Storage of the features of perturbations in AnnData."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _SETUP = "Run `pf.pp.setup_perturbation(adata, ...)` first."
 
 @dataclass(frozen=True)
 class PerturbationFields:
-    """Where an AnnData says what was done to its cells.
+    """Registered fields of an AnnData that say what was done to its cells.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class PerturbationFields:
 
     @property
     def separator(self) -> str:
-        """What stands between the components of a label."""
+        """Return what stands between the components of a label."""
         return self.vocabulary.separator
 
     @property

@@ -1,4 +1,4 @@
-"""How a perturbation is written: components, separator, doses."""
+"""Labels of perturbations: components, separator, doses."""
 
 from __future__ import annotations
 
@@ -149,13 +149,13 @@ def as_tuple(control: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def readings(parts: Mapping[str, Sequence[str]], *, limit: int = 10) -> str:
-    """How messages say what labels were read as: ``'A+B' as ['A', 'B'] and 7 more``."""
+    """Return how messages say what labels were read as: ``'A+B' as ['A', 'B'] and 7 more``."""
     shown = ", ".join(f"{label!r} as {list(each)}" for label, each in list(parts.items())[:limit])
     return f"{shown} and {len(parts) - limit} more" if len(parts) > limit else shown
 
 
 def naming(controls: Sequence[str]) -> str:
-    """How messages name the controls."""
+    """Return how messages name the controls."""
     return repr(controls[0]) if len(controls) == 1 else f"any of {listing(controls)}"
 
 
@@ -176,7 +176,7 @@ def _pieces(text: str, separator: str) -> list[str]:
 
 
 def _keeps_brackets(parts: Sequence[str], controls: Sequence[str]) -> bool:
-    """Whether every bracket closes within its part; a label of one part may have any."""
+    """Return whether every bracket closes within its part; a label of one part may have any."""
     return len(parts) == 1 or all(part in controls or _is_balanced(part) for part in parts)
 
 

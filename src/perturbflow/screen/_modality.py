@@ -70,7 +70,7 @@ def takes_modality(function: Function) -> Function:
 
 
 def is_mudata(value: object) -> bool:
-    """Whether a value is a MuData; nobody has one before mudata is imported."""
+    """Return whether a value is a MuData; nobody has one before mudata is imported."""
     return "mudata" in sys.modules and isinstance(value, sys.modules["mudata"].MuData)
 
 

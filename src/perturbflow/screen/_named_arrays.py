@@ -253,5 +253,5 @@ def _n_axes(value: Any) -> int:
 
 
 def _is_numbered(index: pd.Index) -> bool:
-    """Whether names are no more than the numbers that pandas gives."""
+    """Return whether names are no more than the numbers that pandas gives."""
     return index.dtype.kind in "iu" and index.equals(pd.RangeIndex(len(index)))

@@ -70,7 +70,7 @@ class Screen:
 
     @property
     def is_control(self) -> NDArray[np.bool_]:
-        """Whether nothing was done to a cell (n,)."""
+        """Return whether nothing was done to a cell (n,)."""
         return (self.distinct.getnnz(axis=1) == 0)[self.codes]
 
     def part(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Screen:
@@ -79,7 +79,7 @@ class Screen:
         Parameters
         ----------
         rows
-            Indices of cells, or one boolean a cell.
+            Indices of cells, or one boolean per cell.
 
         Returns
         -------
@@ -93,7 +93,7 @@ class Screen:
         Parameters
         ----------
         rows
-            Indices of cells, or one boolean a cell; by default all.
+            Indices of cells, or one boolean per cell; by default all.
 
         Returns
         -------
@@ -111,7 +111,7 @@ class Screen:
         Parameters
         ----------
         rows
-            Indices of cells, or one boolean a cell; by default all.
+            Indices of cells, or one boolean per cell; by default all.
         n_cells
             Cells of a chunk.
 

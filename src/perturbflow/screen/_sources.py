@@ -1,4 +1,4 @@
-"""Where expression is stored: in memory, in a file, or as a graph of tasks of dask; all give rows in memory."""
+"""Sources of expression: memory, a file, or a graph of tasks of dask; all give rows in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the parts of a split are called: training, validation and test, here and elsewhere."""
+"""Names of the parts of a split: training, validation and test, here and elsewhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def split_named(name: Any) -> Any:
 
 
 def split_meanings(names: Mapping[str, Any], *, where: str) -> dict[str, str]:
-    """Which split every name in a column stands for; what others call them is understood, and logged.
+    """Return which split every name in a column stands for; what others call them is understood, and logged.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def split_identity(fields: PerturbationFields) -> dict[str, Any]:
-    """Which fields give conditions their names; a split is good for these."""
+    """Fields that give conditions their names; a split is valid for these."""
     names = {
         "perturbation_key": fields.perturbation_key,
         "control": fields.control,

@@ -1,4 +1,4 @@
-"""What all stored fits have in common: a format, a checksum, and how they are read again."""
+"""Common parts of all stored fits: a format, a checksum, and how they are read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What functions write into AnnData: how it is told from other content, which is never replaced."""
+"""Entries that functions write into AnnData, told from other content, which is never replaced."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _is_flow(entry: Any) -> bool:
 
 
 def is_standing(entry: Any) -> bool:
-    """Whether an entry of ``uns`` is the fit to a snapshot."""
+    """Return whether an entry of ``uns`` is the fit to a snapshot."""
     return _mapping("standing", "evidence", "genes")(entry)
 
 
@@ -64,7 +64,7 @@ def _of_prediction(key: str, entry: Mapping[str, Any]) -> list[Place]:
 
 @dataclass(frozen=True)
 class Record:
-    """What a function writes under a key.
+    """Entries that a function writes under a key.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ _READ_BY = {
 
 
 def is_record(entry: object, kind: str) -> bool:
-    """Whether an entry of ``uns`` is a record of a kind."""
+    """Return whether an entry of ``uns`` is a record of a kind."""
     return RECORDS[kind].tests[""](entry)
 
 
@@ -278,7 +278,7 @@ def remove_earlier(adata: AnnData, key: str, kind: str) -> None:
 
 
 def _own(adata: AnnData, key: str, kind: str) -> set[Place]:
-    """What an earlier result has written."""
+    """Return what an earlier result has written."""
     record = RECORDS[kind]
     names = {f"{key}{suffix}": test for suffix, test in record.tests.items()}
     own = {("uns", name) for name, test in names.items() if name in adata.uns and test(adata.uns[name])}
@@ -286,7 +286,7 @@ def _own(adata: AnnData, key: str, kind: str) -> set[Place]:
 
 
 def _taken(adata: AnnData, key: str, kind: str, beside: Collection[Place]) -> list[Place]:
-    """What would be replaced and is not of an earlier result."""
+    """Return what would be replaced and is not of an earlier result."""
     wanted = [*(("uns", f"{key}{suffix}") for suffix in RECORDS[kind].tests), *beside]
     own = _own(adata, key, kind)
     return [place for place in wanted if place[1] in getattr(adata, place[0]) and place not in own]

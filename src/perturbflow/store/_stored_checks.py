@@ -1,4 +1,4 @@
-"""What a stored fit has to be before anything is predicted with it: complete, finite, and as it was written."""
+"""Checks of a stored fit before anything is predicted with it: complete, finite, and as it was written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHECKSUM = "checksum"
 
 @dataclass(frozen=True)
 class Array:
-    """What an array has to be.
+    """Specification of an array.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def variances(*shape: int | str) -> Array:
 
 
 class Damage(ValueError):
-    """What is wrong, as the words that follow "found" in a message."""
+    """Return what is wrong, as the words that follow "found" in a message."""
 
 
 @contextmanager

@@ -243,7 +243,7 @@ def _conditions(doses: sparse.csr_matrix, components: Sequence[int]) -> NDArray[
 
 
 def _contexts(flow: FittedFlow, controls: ControlCells) -> dict[tuple[int, ...], Context]:
-    """Where the control cells are, with a warning of what the fit does not know."""
+    """Return the places of the control cells, with a warning of what the fit does not know."""
     together: dict[tuple[int, ...], list[NDArray[np.intp]]] = {}
     for covariates, _, members in controls.contexts():  # those of different types of perturbations are one
         together.setdefault(tuple(covariates.tolist()), []).append(members)

@@ -161,7 +161,7 @@ def evaluate(
         conditions of the energy distance, ``(sum(floor) - sum(model)) / (sum(floor) - sum(ceiling))``: 0 is as far
         from the real cells as the controls are, 1 as close as they are to themselves. With verdicts there are also
         "harm_against_controls" and "harm_against_prior", the shares of conditions in which a model is shown to be worse
-        than the control cells and than "moved controls", with the interval of Wilson. With the six metrics of the 2026 Virtual
+        than the control cells and than "shifted controls", with the interval of Wilson. With the six metrics of the 2026 Virtual
         Cell Challenge (``metrics="vcc2026"``) and the baseline "mean effect" there is "challenge_score", their mean on a scale
         from "mean effect" (0) to the ceiling (1), see :func:`perturbflow.metrics.challenge_score`. Intervals over a single
         condition are NaN.
@@ -324,7 +324,7 @@ def evaluate(
 
 
 def _others(predicted: AnnData | Mapping[str, Any] | None) -> dict[str, Any]:
-    """What else is judged, by name."""
+    """Return what else is judged, by name."""
     if predicted is None:
         return {}
     if isinstance(predicted, Mapping):

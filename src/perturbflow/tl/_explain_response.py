@@ -1,4 +1,4 @@
-"""What the responses of a screen consist of, and how well they are measured."""
+"""Parts of the responses of a screen, and how well they are measured."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def explain_response(
     None, or the copy with the entries
 
     `adata.uns["response_parts" | key_added]` : DataFrame
-        One row a condition: ``perturbation``, one column a covariate, ``dose`` (if doses are registered), ``n_cells``, and
+        One row a condition: ``perturbation``, one column per covariate, ``dose`` (if doses are registered), ``n_cells``, and
         as means over genes of squared log1p expression: ``total`` :math:`\lVert d \rVert^2`, ``effect`` (the total
         without noise), ``template``, ``own`` (the effect without the template), ``conserved`` and ``interaction``, into
         which it is divided where the perturbation was measured in several contexts, and ``noise``. ``reliability`` is the

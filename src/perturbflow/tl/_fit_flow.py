@@ -48,7 +48,7 @@ def fit_flow(
     An additive hurdle prior over perturbations and covariates is estimated in closed form on the training cells; a
     velocity network, trained by Lightning, then learns what it lacks, by conditional flow matching. Training stops early on
     the validation conditions, where it is also chosen how much of a control cell a prediction keeps and how far the network
-    is trusted: not at all, unless these conditions show that it helps. Finally the prior is estimated anew on training and
+    is applied: not at all, unless these conditions show that it helps. Finally the prior is estimated anew on training and
     validation cells. Test cells are never looked at. Interrupting (Ctrl-C, or the signal that ends a job) keeps the best
     weights so far. Cells may be in memory or in a file.
 
@@ -127,7 +127,7 @@ def fit_flow(
     -----
     PRiMeFlow (arXiv 2604.13986) with the parametrisation and the prior of :class:`perturbflow.flow.ZeroInflated` and
     :class:`perturbflow.flow.AdditiveHurdlePrior`. Time is linear in the number of steps, genes and width, and does not
-    grow with the number of cells; memory is that of the cells, and of two laws per training condition.
+    grow with the number of cells; memory is that of the cells, and of two distributions per training condition.
 
     Examples
     --------

@@ -33,7 +33,7 @@ def graph_table(
     adata
         Cells with a graph (:func:`perturbflow.tl.infer_graph`).
     format
-        "decoupler": ``source``, ``target`` and ``weight``, for ``net`` of its methods. "celloracle": one row a target, with
+        "decoupler": ``source``, ``target`` and ``weight``, for ``net`` of its methods. "celloracle": one row per target, with
         ``peak_id``, ``gene_short_name`` and a column of 0 and 1 for every regulator, for ``TF_info_matrix`` of its
         ``Oracle.import_TF_data``; there are no peaks, the names of genes stand for them, and signs are left out, since
         CellOracle fits its own.

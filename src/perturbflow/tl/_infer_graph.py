@@ -48,7 +48,7 @@ def infer_graph(
     is the share of fits, to bootstraps of the trajectories and with other seeds, that are sure of it (stability selection): that keep
     it and whose error is at least a third larger without it.
 
-    Where courses were fitted to means of at least two cells a time or bin, how these cells covary is lost there, and joins the
+    Where courses were fitted to means of at least two cells per time or bin, how these cells covary is lost there, and joins the
     evidence: pairs are ranked by the mean of their rank by the fit and by :func:`perturbflow.dynamics.snapshot_evidence`.
 
     Of cells at rest, registered without a time, the confidence is the share of halves of the cells, half of them seen as ranks, in which the edge

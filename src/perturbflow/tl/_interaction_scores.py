@@ -84,7 +84,7 @@ def interaction_scores(
 
     `adata.uns["interaction_scores" | key_added]` : DataFrame
         One row a combination, context and ``source`` ("measured" or "predicted"): ``perturbation``, ``dose`` (if doses are
-        registered or given), one column a covariate, ``n_cells`` (0 for a prediction), ``kind`` of prediction ("" for what was measured);
+        registered or given), one column per covariate, ``n_cells`` (0 for a prediction), ``kind`` of prediction ("" for what was measured);
         ``coefficient_1`` and ``coefficient_2`` of the components in the order of the label; ``magnitude``,
         :math:`\sqrt{(c_1^2 + c_2^2) / 2}`; ``dominance``, :math:`(|c_1| - |c_2|) / (|c_1| + |c_2|)`; each with
         ``_lower`` and ``_upper``. ``fit`` is the share of the squared effect that the two explain, ``similarity`` the

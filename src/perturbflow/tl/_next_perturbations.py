@@ -1,4 +1,4 @@
-"""Which perturbations to measure next, and where."""
+"""Choice of perturbations to measure next, and where."""
 
 from __future__ import annotations
 

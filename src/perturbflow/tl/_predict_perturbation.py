@@ -135,7 +135,7 @@ def predict_perturbation(
         the rows with a cell. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
     `adata.uns["predicted" | key_added]` : dict
         ``perturbations``, their ``doses`` (if doses are registered or given), the names of their entries in ``obsm``,
-        ``params``, and ``uncertainty``: a table with one row a perturbation and context, with the ``kind`` of the
+        ``params``, and ``uncertainty``: a table with one row per perturbation and context, with the ``kind`` of the
         condition ("seen", "new dose", "combination", "new context", "unseen"), the root mean squares over genes of
         the predicted effect on the mean expression and of its calibrated standard deviation (``rms_effect``,
         ``rms_sd``), ``feature_distance``, how far perturbations without training cells are from the nearest in

@@ -102,9 +102,9 @@ def rank_perturbations(
         Cells with control cells and a fitted flow.
     target
         The state to reach: cells, as values of columns of ``obs`` (``{"cell_type": "B"}``, or several values
-        ``{"cell_type": ["B", "NK"]}``) or as one boolean a cell; or their mean profile, as a Series by gene or one
+        ``{"cell_type": ["B", "NK"]}``) or as one boolean per cell; or their mean profile, as a Series by gene or one
         number a gene of ``adata``. A Series is read by its names, of genes or of cells. To follow or reverse: a Series with a
-        number of either sign for some genes, one number a gene, sets of genes as ``{"up": [...], "down": [...]}`` (or one
+        number of either sign for some genes, one number per gene, sets of genes as ``{"up": [...], "down": [...]}`` (or one
         of them), or cells, whose difference from the control cells is the signature.
     goal
         "reach" the target, or "follow" or "reverse" the signature.
@@ -114,7 +114,7 @@ def rank_perturbations(
     combinations
         Rank all pairs of single candidates too.
     from_cells
-        The control cells to move, as values of columns of ``obs`` or one boolean a cell; by default all. Other cells
+        The control cells to move, as values of columns of ``obs`` or one boolean per cell; by default all. Other cells
         among them do not count.
     dose
         Dose of the perturbations, as in :func:`perturbflow.tl.predict_perturbation`. By default every perturbation is
@@ -262,7 +262,7 @@ def _score(
 
 
 def _way(adata: AnnData, target: Any, flow: FittedFlow, *, start: Profile, goal: str, metric: str) -> Way:
-    """Where the control cells should go."""
+    """Return the profile that the control cells should reach."""
     sign = -1.0 if goal == "reverse" else 1.0
     signature = None if goal == "reach" else _signature(adata, target, flow)
     if signature is not None:
@@ -336,7 +336,7 @@ def _given(values: NDArray[np.float64], n_genes: int) -> Profile:
 
 
 def _cells(adata: AnnData, which: Any, fields: PerturbationFields, *, name: str) -> NDArray[np.bool_]:
-    """Cells that a mapping of columns to values, or one boolean a cell, names."""
+    """Cells that a mapping of columns to values, or one boolean per cell, names."""
     if not isinstance(which, Mapping):
         named = chosen(which, adata.obs_names, name=name, what="cells")
         mask = np.asarray(which if named is None else named)

@@ -27,7 +27,7 @@ _ADVICE = "Delete it to start anew."
 
 
 class Trainer(Protocol):
-    """What can be saved and continued: tensors and plain values."""
+    """State that can be saved and continued: tensors and plain values."""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return everything that the next steps depend on."""

@@ -1,4 +1,4 @@
-"""What a user chooses of a fit of dynamics."""
+"""Options of a fit of dynamics."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HIDDEN: Mapping[str, tuple[int, ...]] = {"per_target": (10,), "linear": (), "den
 
 
 class DynamicsModelKwargs(TypedDict, total=False):
-    """What a field is made of, beside its kind, order and sparsity; what is left out the data decide.
+    """Options of a field beside its kind, order and sparsity; the data decide what is left out.
 
     Attributes
     ----------
     hidden
-        Widths of the hidden layers: (10,) by default for a network a gene, (100, 100) for a dense one.
+        Widths of the hidden layers: (10,) by default for a network per gene, (100, 100) for a dense one.
     activation
         Nonlinearity: "elu" by default, "identity", "silu" or "tanh".
     decay
@@ -51,7 +51,7 @@ class DynamicsModelKwargs(TypedDict, total=False):
 
 
 class DynamicsPlanKwargs(TypedDict, total=False):
-    """How a field is fitted, beside the effort and whether inputs are removed.
+    """Options of the fit of a field, beside the effort and whether inputs are removed.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class DynamicsPlanKwargs(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class DynamicsOptions:
-    """What a user chooses of a fit of dynamics; None for what the data decide.
+    """Options of a fit of dynamics; None for what the data decide.
 
     Parameters
     ----------

@@ -79,7 +79,7 @@ def fit(
     """Fit a flow to the registered cells.
 
     The prior is estimated on the training cells; the network is trained on them and stopped early on the validation
-    conditions; there it is also chosen how late the path is entered and how far the network is trusted. Then the
+    conditions; there it is also chosen how late the path is entered and how much of the network's correction is applied. Then the
     prior, and what cells share in their responses, whose estimation involves no choice, are estimated anew on training
     and validation cells together.
 
@@ -272,7 +272,7 @@ def _chosen(flow: ConditionalFlow, trained: Trained | None, n_conditions: int) -
     """Describe in words how a flow was fitted, and what was chosen on held-out conditions."""
     config = flow.config
     steps = "without training" if trained is None else f"{trained.steps} steps of training"
-    choices = f"entry time {config.entry:g}, correction scale {config.trust:g}, guidance {config.guidance:g}"
+    choices = f"entry time {config.entry:g}, correction scale {config.correction_scale:g}, guidance {config.guidance:g}"
     where = (
         f"chosen on {n_conditions} validation conditions"
         if n_conditions
@@ -317,7 +317,7 @@ def _identity(
 
 def _whole_path(held_out: HeldOutConditions) -> Callable[[ConditionalFlow], float]:
     """Score of a flow on held-out conditions: entered late, the path would hardly depend on the network."""
-    return lambda flow: float(held_out.energies(flow, start=0.0, trust=1.0).mean())
+    return lambda flow: float(held_out.energies(flow, entry_time=0.0, correction_scale=1.0).mean())
 
 
 def _tell(trained: Trained, genes: list[str], screen: Screen) -> bool:

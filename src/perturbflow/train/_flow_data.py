@@ -31,7 +31,7 @@ _MOST_STEPS_READ_AT_ONCE = 256
 _CELLS_MEASURED = 256  # for the bytes of a cell
 
 DataModule: TypeAlias = LightningDataModule
-"""What else may give batches."""
+"""Other sources of batches."""
 
 
 class FlowData(LightningDataModule):

@@ -1,4 +1,4 @@
-"""What a user chooses of a fit of a flow, and the recipes that give the rest."""
+"""Options of a fit of a flow, and the presets that give the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perturbflow.flow import TrainingSettings
 
 
 class FlowModelKwargs(TypedDict, total=False):
-    """What a flow is made of; what is left out is that of the preset.
+    """Options of the model; the preset decides what is left out.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class FlowModelKwargs(TypedDict, total=False):
 
 
 class FlowPlanKwargs(TypedDict, total=False):
-    """How a flow is fitted; what is left out is that of the preset. Defaults are those of the default preset.
+    """Options of the fit; the preset decides what is left out. Defaults are those of the default preset.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingProx
                 "network": "mlp",
                 "width": 8,
                 "n_blocks": 1,
-                "start": 1.0,
+                "entry_time": 1.0,
             },
             {},
         ),
@@ -161,7 +161,7 @@ PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingProx
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """What was chosen of a fit of a flow, checked, with everything else as a preset has it.
+    """Checked options of a fit of a flow, with everything else as the preset has it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a flow is trained, for Lightning: the loss, the optimiser and its schedule, and the score on held-out conditions."""
+"""Training of a flow for Lightning: the loss, the optimiser and its schedule, and the score on held-out conditions."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ class FlowPlan(LightningModule):
             self.noise.manual_seed(seed_of_step(settings.seed, 2 * batch.number + 1))
         t, x0 = draw_path(n_cells * n_devices, batch.x.shape[1], self.noise)
         assert self.conditions is not None
-        law, condition = self.conditions.look_up(batch.group, mask[own], dropped[own])
-        return flow_matching_errors(self.flow, batch.x, law, condition, t=t[own], x0=x0[own])
+        distribution, condition = self.conditions.look_up(batch.group, mask[own], dropped[own])
+        return flow_matching_errors(self.flow, batch.x, distribution, condition, t=t[own], x0=x0[own])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Conditional flow-matching loss of a batch."""
@@ -162,7 +162,7 @@ class FlowPlan(LightningModule):
         return loss
 
     def explain(self, batch: Batch) -> NonFiniteLossError:
-        """Which genes and groups make the loss of a batch infinite or NaN."""
+        """Return which genes and groups make the loss of a batch infinite or NaN."""
         with torch.no_grad():
             bad = ~torch.isfinite(self.errors(batch)) | ~torch.isfinite(batch.x)
         inputs = ~torch.isfinite(batch.x)

@@ -1,4 +1,4 @@
-"""What happened in a fit, in numbers and on the screen."""
+"""History of a fit, in numbers and on the screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure the edges of a fitted field are: the same fit on resampled data."""
+"""Stability of the edges of a fitted field: the same fit on resampled data."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 FEWEST_TRAJECTORIES = 4
 # A log ratio of mean squares: without an edge that counts as seen again, the error is a third larger. The threshold of a fit lets
-# in what helps to foretell held-out runs, which is more than what is there: of edges that nine in ten fits kept, a third was false.
+# in what helps to predict held-out runs, which is more than what is there: of edges that nine in ten fits kept, a third was false.
 SURE_EVIDENCE = 0.3
 SHARE_OF_STEPS = 0.6  # of the fit itself, but no fewer than this share of the usual number, or all where it has fewer
 
 
 @dataclass(frozen=True)
 class Stability:
-    """What fits to resampled data agree on; all of shape (d, n_inputs).
+    """Agreement of fits to resampled data; all of shape (d, n_inputs).
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Stability:
 
 
 def sure(support: NDArray[np.bool_], evidence: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which inputs a fit has beyond doubt: those of its support that have the evidence, where it eliminated (d, n_inputs).
+    """Return which inputs a fit has beyond doubt: those of its support that have the evidence, where it eliminated (d, n_inputs).
 
     Parameters
     ----------

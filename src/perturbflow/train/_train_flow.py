@@ -58,7 +58,7 @@ _KNOWN_WARNINGS = (
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave beside the weights.
+    """Results of training beside the weights.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def _precision(settings: TrainingSettings, asked: str | int | None) -> tuple[Tra
 
 
 def _is_complete(checkpoint: Mapping[str, Any], settings: TrainingSettings, stopping: EarlyStopping | None) -> bool:
-    """Whether training had ended when the checkpoint was written."""
+    """Return whether training had ended when the checkpoint was written."""
     waited = 0 if stopping is None else checkpoint["callbacks"][stopping.state_key]["wait_count"]
     return checkpoint["global_step"] >= settings.max_steps or waited >= settings.patience
 

@@ -36,7 +36,7 @@ _FREE_OPTIONS = ("dropout", "gene_features", "gene_order")
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What a fit took over from a fitted flow.
+    """Parts that a fit took over from a fitted flow.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def transfer_weights(
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
-    """Where the genes of a new panel come from.
+    """Sources of the genes of a new panel.
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ def _condition_columns(
 
 
 def _entries(flow: ConditionalFlow, vocabulary: Vocabulary) -> list[Entry]:
-    """What every entry of an encoded condition stands for, in the order of the encoder."""
+    """Return what every entry of an encoded condition stands for, in the order of the encoder."""
     return [
         ("known", "", ""),
         *(("component", "", name) for name in vocabulary.components),
@@ -317,7 +317,7 @@ def _feature_scale(flow: ConditionalFlow) -> float:
 
 
 def _same_features(fitted: FittedFlow, flow: ConditionalFlow, vocabulary: Vocabulary) -> bool:
-    """Whether features mean the same: registered ones are centred and rotated anew for every set of components."""
+    """Return whether features mean the same: registered ones are centred and rotated anew for every set of components."""
     old, new = fitted.flow.prior.features, flow.prior.features
     places = {component: place for place, component in enumerate(fitted.vocabulary.components)}
     shared = [(places[name], i) for i, name in enumerate(vocabulary.components) if name in places]

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MAX_CONDITIONS = 12
 MAX_CELLS = 100
 MIN_CELLS = 5
-STARTS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
-_HALF_TRUST = 0.5
+ENTRY_TIMES = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
+_HALF_SCALE = 0.5
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 N_DRAWS = 2
 # The unbiased energy distance of one prediction asks for cells that do not depend on each other.
@@ -43,7 +43,7 @@ class _Condition:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How well held-out conditions are predicted.
+    """Scores of predictions of held-out conditions.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class HeldOutConditions:
         return _energies(list(self.predictions(flow, draws=range(n_draws), **changes)), n_draws)
 
     def choose(self, flow: ConditionalFlow) -> dict[str, float]:
-        """Choose how much of the control cell to keep and how far to trust the network.
+        """Choose how much of the control cell to keep and how far to scale what the network adds.
 
         The network is used only where the conditions show that it helps: its energy distance has to be lower than that
         of the prior alone by more than one standard error (of the paired difference over conditions), and not higher by
@@ -137,23 +137,23 @@ class HeldOutConditions:
 
         Returns
         -------
-        The chosen ``start`` and ``trust``.
+        The chosen ``entry_time`` and ``correction_scale``.
         """
-        has_law = flow.parametrisation.uses_law
+        has_distribution = flow.parametrisation.uses_distribution
         if flow.config.source == "control":
             prior = (1.0, 1.0)  # a cell that is left as it was moved never meets the network
-            choices = [(start, 1.0) for start in STARTS if start < 1]
-        elif has_law:
+            choices = [(entry_time, 1.0) for entry_time in ENTRY_TIMES if entry_time < 1]
+        elif has_distribution:
             prior, choices = (0.0, 0.0), [(0.0, 1.0)]
         else:  # from noise, and without a prior in its velocity, a flow is nothing but its network
-            return {"start": 0.0, "trust": 1.0}
-        alone = self.scores(flow, start=prior[0], trust=prior[1])
+            return {"entry_time": 0.0, "correction_scale": 1.0}
+        alone = self.scores(flow, entry_time=prior[0], correction_scale=prior[1])
         assert alone is not None
         scores = {prior: alone}
 
         def judge(choices: Iterable[tuple[float, float]], limit: Scores) -> None:
             for choice in choices:
-                found = self.scores(flow, limit=limit, start=choice[0], trust=choice[1])
+                found = self.scores(flow, limit=limit, entry_time=choice[0], correction_scale=choice[1])
                 # The energy distance in the space of all genes hardly sees who responds and what rises together.
                 keeps = found is not None and _not_above(found.programs, alone.programs)
                 if found is not None and keeps and _is_below(found.energies, alone.energies):
@@ -161,10 +161,10 @@ class HeldOutConditions:
 
         judge(choices, alone)
         better = [choice for choice in scores if choice != prior]
-        if has_law and better:
-            judge([(start, _HALF_TRUST) for start, _ in better], scores[_lowest(scores)])
-        start, trust = self._best(flow, scores, prior)
-        return {"start": start, "trust": trust}
+        if has_distribution and better:
+            judge([(entry_time, _HALF_SCALE) for entry_time, _ in better], scores[_lowest(scores)])
+        entry_time, correction_scale = self._best(flow, scores, prior)
+        return {"entry_time": entry_time, "correction_scale": correction_scale}
 
     def _best(
         self, flow: ConditionalFlow, scores: dict[tuple[float, float], Scores], prior: tuple[float, float]
@@ -184,11 +184,13 @@ class HeldOutConditions:
     def _where_trained(self, flow: ConditionalFlow, choice: tuple[float, float]) -> NDArray[np.float64]:
         """Energy distance of training conditions (conditions,)."""
         draws = range(N_DRAWS)
-        pairs = self.predictions(flow, draws=draws, conditions=self.seen, start=choice[0], trust=choice[1])
+        pairs = self.predictions(
+            flow, draws=draws, conditions=self.seen, entry_time=choice[0], correction_scale=choice[1]
+        )
         return _energies(list(pairs), N_DRAWS)
 
     def scores(self, flow: ConditionalFlow, *, limit: Scores | None = None, **changes: Any) -> Scores | None:
-        """How well held-out conditions are predicted; None where the first draw is above the limit already."""
+        """Return how well held-out conditions are predicted; None where the first draw is above the limit already."""
         pairs = list(self.predictions(flow, **changes))
         first = _energies(pairs, 1)
         if limit is not None and not _not_above(first, limit.first):
@@ -254,13 +256,13 @@ def _lowest(scores: Mapping[tuple[float, float], Scores]) -> tuple[float, float]
 
 
 def _is_below(scores: NDArray[np.float64], reference: NDArray[np.float64]) -> bool:
-    """Whether paired scores are below others by more than a standard error; one score alone does not tell."""
+    """Return whether paired scores are below others by more than a standard error; one score alone does not tell."""
     difference = reference - scores
     return len(difference) > 1 and bool(difference.mean() > _standard_error(difference))
 
 
 def _not_above(scores: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
-    """Whether paired scores are not told apart from the best ones: within one standard error."""
+    """Return whether paired scores are not told apart from the best ones: within one standard error."""
     difference = scores - best
     return bool(difference.mean() <= _standard_error(difference))
 

@@ -13,7 +13,7 @@ BUFFER = 16_384  # cells that are shuffled together
 
 
 class Windows:
-    """Which cells a step takes, drawn a window of neighbours at a time and shuffled among those of many windows.
+    """Order of cells in training: drawn a window of neighbours at a time and shuffled among those of many windows.
 
     Some thousands of cells, from windows all over the cells, are shuffled and dealt out to the next steps; thus a file gives
     whole windows, and yet a step has cells of many of them, also where cells are stored condition by condition. Every window

@@ -25,7 +25,7 @@ _N_PREDICTED = 100
 
 
 def support_of(config: FlowConfig, chunks: Iterable[Expression], *, has_zeros: bool) -> GeneSupport:
-    """What predictions are brought to before thresholds of zeros are known.
+    """Clipping of predictions before thresholds of zeros are known.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ _OPTIONS = ("perturbation_key", "layer")
 
 @dataclass(frozen=True, kw_only=True)
 class CellFields:
-    """Where an AnnData keeps cells and what was done to them.
+    """Registered fields of an AnnData for cells and what was done to them.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ _NUMBER_WITH_UNIT = re.compile(r"([^\d+-]*?)(\d+(?:\.\d+)?)(\D*)")  # "6 h", "da
 
 @dataclass(frozen=True)
 class DynamicsFields(CellFields):
-    """Where an AnnData keeps what dynamics are fitted to.
+    """Registered fields of an AnnData that dynamics are fitted to.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFr
 
     Returns
     -------
-    Table with one row a pair and the columns ``name``, ``trajectory`` and ``perturbation`` (genes in alphabetical
+    Table with one row per pair and the columns ``name``, ``trajectory`` and ``perturbation`` (genes in alphabetical
     order), in the order of :func:`trajectories_of`, and the row of every cell (n,).
     """
     trajectories = np.full(adata.n_obs, _EVERYTHING, dtype=object)

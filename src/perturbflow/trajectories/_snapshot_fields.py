@@ -1,4 +1,4 @@
-"""Where an AnnData keeps cells without a time, and how they become a snapshot."""
+"""Registered fields of cells without a time, and how they become a snapshot."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FEWEST_CELLS = 10  # of a condition, for its means and spreads
 
 @dataclass(frozen=True)
 class SnapshotFields(CellFields):
-    """Where an AnnData keeps cells at rest.
+    """Registered fields of cells at rest.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class SnapshotFields(CellFields):
 
 
 def is_snapshot(adata: AnnData) -> bool:
-    """Whether cells without a time are registered."""
+    """Return whether cells without a time are registered."""
     return "time_key" not in adata.uns.get(DYNAMICS_FIELDS_KEY, {"time_key": ""})
 
 

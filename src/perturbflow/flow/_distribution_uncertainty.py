@@ -1,4 +1,4 @@
-"""How well the additive hurdle prior knows the law of a condition."""
+"""Uncertainty of the distributions that the additive hurdle prior predicts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perturbflow.flow._angle import share_at
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from perturbflow.flow._hurdle_law import Context
+    from perturbflow.flow._hurdle_distribution import Context
     from perturbflow.flow._prior_arrays import PriorArrays
 
 _FEWEST_EXPRESSING = 0.5  # pseudo-cells that express a gene
@@ -24,8 +24,8 @@ _OF_AN_EFFECT = 1 / 20
 
 
 @dataclass(frozen=True)
-class LawUncertainty:
-    """Posterior standard deviations of the law of a condition.
+class DistributionUncertainty:
+    """Posterior standard deviations of the distribution of a condition.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class LawUncertainty:
     >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
     >>> context = prior.context(np.zeros(0, dtype=int))
     >>> standard_error = np.sqrt(prior.variance / (100 * context.expressed))
-    >>> (prior.law_sd(np.zeros(1), context).mean / standard_error).round(1).tolist()  # of 100 control cells
+    >>> (prior.distribution_sd(np.zeros(1), context).mean / standard_error).round(1).tolist()  # of 100 control cells
     [1.0, 1.0]
     """
 
@@ -57,12 +57,12 @@ class LawUncertainty:
     correlation: NDArray[np.float32]
 
 
-def law_uncertainty(
+def distribution_uncertainty(
     prior: PriorArrays, perturbation: NDArray[np.floating], context: Context, expressed: NDArray[np.floating]
-) -> LawUncertainty:
-    """Standard deviations of a law, of which the shares of expressing cells (G,) are given.
+) -> DistributionUncertainty:
+    """Standard deviations of a distribution, of which the shares of expressing cells (G,) are given.
 
-    See :meth:`AdditiveHurdlePrior.law_sd`.
+    See :meth:`AdditiveHurdlePrior.distribution_sd`.
     """
     asked = np.asarray(perturbation, dtype=np.float32)
     doses = prior.within(asked)
@@ -103,7 +103,7 @@ def law_uncertainty(
             inferred *= (1 - sampled) ** 2
     angle, mean = np.sqrt(total).astype(np.float32)
     correlation = prior.agreement * np.sqrt((inferred / total).prod(axis=0))
-    return LawUncertainty(angle, mean, correlation.astype(np.float32))
+    return DistributionUncertainty(angle, mean, correlation.astype(np.float32))
 
 
 def _dose_variance(
@@ -129,7 +129,7 @@ def _dose_variance(
 
 
 def share_of_context_variance(prior: PriorArrays, component: int, context: Context) -> float:
-    """How much of the variance between contexts the effect of a component has here: 0 where it was seen.
+    """Return how much of the variance between contexts the effect of a component has here: 0 where it was seen.
 
     It grows with the distance to the nearest context where the component was seen; for a component that was seen
     nowhere, to the nearest with any perturbation, and is whole where several contexts had some, because what the

@@ -1,4 +1,4 @@
-"""Standard deviations of laws, and effects of perturbations without cells, in the fitted prior."""
+"""Standard deviations of distributions, and effects of perturbations without cells, in the fitted prior."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ N_SEEN, N_UNSEEN = 24, 6
 
 
 def sd_of(prior, doses, codes=(), controls=None):
-    return prior.law_sd(np.array(doses, dtype=np.float32), prior.context(np.array(codes, dtype=np.int64), controls))
+    return prior.distribution_sd(
+        np.array(doses, dtype=np.float32), prior.context(np.array(codes, dtype=np.int64), controls)
+    )
 
 
 def change(prior, doses, codes=()):
     context = prior.context(np.array(codes, dtype=np.int64))
-    law = prior.law(np.array(doses, dtype=np.float32), context)
-    return angle(law.expressed) - context.base_angle, law.mean - context.base_mean
+    distribution = prior.distribution(np.array(doses, dtype=np.float32), context)
+    return angle(distribution.expressed) - context.base_angle, distribution.mean - context.base_mean
 
 
 def rms(values):
@@ -99,7 +101,9 @@ def test_predicted_effects_add_and_scale(screen):
         np.testing.assert_allclose(change(prior, a + b)[kind], expected, atol=1e-4)
         np.testing.assert_allclose(change(prior, 0.5 * b)[kind], 0.5 * change(prior, b)[kind], atol=1e-4)
     context = prior.context(np.zeros(0, dtype=int))
-    np.testing.assert_array_equal(prior.law(0 * b, context).expressed, prior.law(0 * a, context).expressed)
+    np.testing.assert_array_equal(
+        prior.distribution(0 * b, context).expressed, prior.distribution(0 * a, context).expressed
+    )
 
 
 def test_order_of_components_does_not_matter(screen):
@@ -164,9 +168,9 @@ def calibration(hurdle_screen, doses, *, n_seeds=6):
             screen.add(150, np.eye(9)[j], angle=effects[j])
         prior = AdditiveHurdlePrior.fit(screen.data())
         context = prior.context(np.zeros(0, dtype=int))
-        law = prior.law(np.array(doses, dtype=np.float32), context)
+        distribution = prior.distribution(np.array(doses, dtype=np.float32), context)
         truth = screen.angle + doses @ effects
-        z.append((angle(law.expressed) - truth) / prior.law_sd(np.array(doses), context).angle)
+        z.append((angle(distribution.expressed) - truth) / prior.distribution_sd(np.array(doses), context).angle)
     return rms(z)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perturbflow.flow import CellData, GroupSums
 
 
-class ShiftedControls(ABC):
+class ControlShift(ABC):
     """Control cells plus one shift per gene and condition, cut off at zero.
 
     ``predicted = max(controls + shift(perturbation, covariates), 0)``; the shift of no perturbation is 0. Subclasses

@@ -1,4 +1,4 @@
-"""Laws of many conditions at once, and conditions found without a search."""
+"""Distributions of many conditions at once, and conditions found without a search."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def test_laws_at_once_are_those_of_each(prior, monkeypatch, container, values_at
     monkeypatch.setattr(prior_module, "_VALUES_AT_ONCE", values_at_once)
     codes = np.repeat([[0], [2], [1]], len(ASKED), axis=0)
     asked = np.tile(ASKED, (3, 1))
-    laws = prior.laws(container(asked), codes)
+    distributions = prior.distributions(container(asked), codes)
     for i, (doses, code) in enumerate(zip(asked, codes, strict=True)):
-        law = prior.law(doses, prior.context(code))
-        np.testing.assert_array_equal(laws.expressed[i], law.expressed)
-        np.testing.assert_array_equal(laws.mean[i], law.mean)
-    np.testing.assert_array_equal(laws.variance, prior.variance)
+        distribution = prior.distribution(doses, prior.context(code))
+        np.testing.assert_array_equal(distributions.expressed[i], distribution.expressed)
+        np.testing.assert_array_equal(distributions.mean[i], distribution.mean)
+    np.testing.assert_array_equal(distributions.variance, prior.variance)
 
 
 def test_laws_of_no_conditions_and_of_new_contexts(prior):
-    assert prior.laws(np.zeros((0, 3)), np.zeros((0, 1), dtype=int)).expressed.shape == (0, 20)
+    assert prior.distributions(np.zeros((0, 3)), np.zeros((0, 1), dtype=int)).expressed.shape == (0, 20)
     with pytest.raises(ValueError, match=r"new context with covariate codes \[9\]"):
-        prior.laws(DOSES[:1], np.array([[9]]))
+        prior.distributions(DOSES[:1], np.array([[9]]))
 
 
 def test_every_training_group_is_found(prior):

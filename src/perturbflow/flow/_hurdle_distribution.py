@@ -1,17 +1,20 @@
-"""The law of a gene in a condition, and the context that it applies to."""
+"""The distribution of a gene in a condition, and the context that it applies to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+LOWEST_EXPRESSION = 0.05  # of a cell that expresses a gene
 
 
 @dataclass(frozen=True)
-class HurdleLaw:
+class HurdleDistribution:
     """A gene is 0 with probability 1 - p and N(m, s^2) otherwise.
 
     Parameters
@@ -27,14 +30,19 @@ class HurdleLaw:
     --------
     >>> import numpy as np
     >>> import perturbflow as pf
-    >>> law = pf.flow.HurdleLaw(np.array([0.25]), np.array([2.0]), np.array([0.1]))
-    >>> (law.expressed * law.mean).tolist()  # the mean over all cells
+    >>> distribution = pf.flow.HurdleDistribution(np.array([0.25]), np.array([2.0]), np.array([0.1]))
+    >>> (distribution.expressed * distribution.mean).tolist()  # the mean over all cells
     [0.5]
     """
 
     expressed: NDArray[np.float32]
     mean: NDArray[np.float32]
     variance: NDArray[np.float32]
+
+    def expressed_values(self, shape: tuple[int, ...], *, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Draw values of cells that express a gene, all above 0."""
+        values = self.mean + np.sqrt(self.variance) * rng.standard_normal(shape, dtype=np.float32)
+        return np.maximum(values, np.float32(LOWEST_EXPRESSION))
 
 
 @dataclass(frozen=True)
