@@ -247,7 +247,7 @@ def motion_horizon() -> None:
         for model, colour in MOTION.items():
             if (kind, model) in data.index:
                 ax.plot(times, data.loc[(kind, model)].astype(float), "o-", ms=4, color=colour, label=model)
-        ax.set(title=kind, xlabel="up to, s", ylim=(0, None))
+        ax.set(title=kind, xlabel="up to, s", yscale="log")
     axes[0].set_ylabel("score, new trials")
     axes[0].legend(frameon=False, fontsize=7)
 
