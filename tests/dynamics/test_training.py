@@ -69,7 +69,7 @@ def trainer(trajectories=None, *, field=None, factors=None, **settings) -> Dynam
 @pytest.fixture
 def solves(monkeypatch):
     """Whole solutions are fitted even if short training has left them far from the observations."""
-    monkeypatch.setattr(_polish, "UNUSABLE", np.inf)
+    monkeypatch.setattr(_training, "UNUSABLE", np.inf)
 
 
 def assert_same(one, other) -> None:

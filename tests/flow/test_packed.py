@@ -45,8 +45,8 @@ def test_a_stored_prior_is_small_and_predicts_the_same(hurdle_screen):
     prior = AdditiveHurdlePrior.fit(screen.data())
     stored = prior.to_arrays()
     values = 3 * 2 * 40 * 300  # effects, interactions and deviations, of angles and means
-    # Beside them a dozen arrays of a context's genes, which count in so small a screen.
-    assert sum(array.nbytes for array in stored.values()) < 1.17 * 2 * values
+    # Beside them some fifteen arrays of a context's genes, which count in so small a screen.
+    assert sum(array.nbytes for array in stored.values()) < 1.19 * 2 * values
     again = AdditiveHurdlePrior.from_arrays(stored)
     context = prior.context(np.zeros(0, dtype=int))
     for doses in (*np.eye(40)[:3], np.eye(40)[:2].sum(axis=0)):

@@ -52,7 +52,7 @@ def screen() -> AnnData:
     parts = sorted({part for label in labels if label != "control" for part in label.split("+")})
     for part, letter in zip(parts, "ABCD", strict=True):
         labels = labels.str.replace(part, letter)
-    adata.obs["perturbation"] = labels.astype("category")
+    adata.obs["guide"] = labels.str.replace(r"([A-D])", r"\1_g1", regex=True).astype("category")
     return adata
 
 
@@ -60,6 +60,7 @@ FEATURES = pd.DataFrame(np.eye(4, 2), index=list("ABCD"))
 EVALUATE: dict[str, Any] = {"n_resamples": 5, "n_permutations": 5, "n_cells": 30, "n_steps": 2, "progress_bar": False}
 EVALUATE |= {"metrics": ["energy_distance", "rmse_of_mean_effects"], "baselines": ["mean effect"]}
 FLOW = [
+    step("pp.guides_to_genes", "guide", key_added="perturbation"),
     step("pp.setup_perturbation", perturbation_key="perturbation", control="control", covariate_keys=["cell_type"]),
     step("pp.perturbation_features", FEATURES),
     step("pp.split_perturbations", task="combination", test_fraction=0.4, valid_fraction=0.4),
@@ -95,6 +96,8 @@ FLOW = [
     step("pl.embedding", COMBINATION),
     step("pl.responders", COMBINATION),
     step("pl.ranked_perturbations"),
+    step("tl.summarise"),
+    step("tl.report", "FOLDER/report.html", progress_bar=False),
 ]
 DOSES = [
     step("pp.setup_perturbation", perturbation_key="perturbation", control="control", dose_key="dose"),
@@ -139,6 +142,17 @@ def doses() -> AnnData:
     return AnnData(x.astype(np.float32), obs=obs, var=pd.DataFrame(index=["gene_1", "gene_2"]))
 
 
+def motion() -> AnnData:
+    """Twenty frames of two joints."""
+    names = [f"{joint}_{axis}" for joint in ("knee", "foot") for axis in "xyz"]
+    return AnnData(
+        np.random.default_rng(0).normal(size=(20, 6)),
+        obs=pd.DataFrame({"sequence": "a", "time": np.arange(20.0)}, index=[f"frame{k}" for k in range(20)]),
+        var=pd.DataFrame({"joint": np.repeat(["knee", "foot"], 3), "axis": list("xyz") * 2}, index=names),
+        uns={"joints": pd.DataFrame({"joint": ["knee", "foot"], "parent": ["root", "knee"]})},
+    )
+
+
 def time_courses() -> AnnData:
     adata = pf.datasets.hill_network(n_genes=4, n_trajectories=4, n_times=12, seed=1)
     adata.obsm["fates"] = np.random.default_rng(0).dirichlet([1, 1], adata.n_obs)
@@ -149,6 +163,7 @@ COURSES = {
     "flow": (screen, FLOW),
     "doses": (doses, DOSES),
     "dynamics": (time_courses, DYNAMICS),
+    "motion": (motion, [step("pl.skeleton", "a", n_poses=3)]),
 }
 
 
@@ -188,6 +203,8 @@ def test_modality_gets_what_the_cells_alone_get(course, with_protein, assert_sam
             assert nx.utils.graphs_equal(found, alone)
         elif isinstance(alone, pd.DataFrame):
             pd.testing.assert_frame_equal(found, alone)
+        elif each.name in {"tl.summarise", "tl.report"}:
+            assert str(found) == str(alone).replace("/alone/", "/modality/")
         elif alone is not None:
             np.testing.assert_equal(drawn(found), drawn(alone))
             plt.close("all")

@@ -550,7 +550,7 @@ def shifted(adata):
     [
         (no_flow, {}, KeyError, r"Run `pf\.tl\.fit_flow\(adata, key_added='flow'\)` first"),
         (other_entry, {}, ValueError, r"Expected a fitted flow in `adata.uns\['flow'\]`, found something else"),
-        (later_format, {}, ValueError, r"Expected a fitted flow of format 5 in .*, found 99, of a later version. Update perturbflow"),
+        (later_format, {}, ValueError, r"Expected a fitted flow of format 6 in .*, found 99, of a later version. Update perturbflow"),
         (raw_counts, {}, ValueError, "Expected log1p-normalised expression in `adata.X`, found raw counts"),
         (no_controls, {}, ValueError, r"Expected control cells \('control' in .* found none among 600 cells"),
         (empty_cell_type, {}, ValueError, r"Expected a category of \['cell_type'\] for every control cell"),
