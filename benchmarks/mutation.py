@@ -24,14 +24,14 @@ from _common import markdown
 ROOMS = ("flow", "dynamics", "metrics")
 NO_TEST, SURVIVED = 33, 0  # codes of mutmut
 ROOT = Path(__file__).parents[1]
-SHARED = ("benchmarks", "conftest.py", "src", "pyproject.toml")
+SHARED = ("benchmarks", "conftest.py", "docs", "src", "pyproject.toml")
 CONFIG = """
 [tool.mutmut]
 source_paths = ["src/"]
 only_mutate = ["src/perturbflow/{room}/*.py"]
 pytest_add_cli_args_test_selection = ["tests/{room}"]
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-n0"]
-also_copy = ["benchmarks", "conftest.py"]
+also_copy = ["benchmarks", "conftest.py", "docs"]
 """
 
 
@@ -45,7 +45,7 @@ def prepare(room: str, work: Path) -> Path:
         source, goal = ROOT / name, folder / name
         goal.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, goal, ignore=shutil.ignore_patterns("__pycache__", "results"))
+            shutil.copytree(source, goal, ignore=shutil.ignore_patterns("__pycache__", "results", "_build", "generated", "tutorials"))
         else:
             shutil.copy(source, goal)
     with (folder / "pyproject.toml").open("a") as file:
