@@ -22,8 +22,8 @@ CURVE = {
 def with_curve(monkeypatch):
     """Let a flow with some curve be found."""
 
-    def read(curve, *, used=2.0, start=0.7):
-        config = SimpleNamespace(guidance=used, start=start)
+    def read(curve, *, used=2.0, entry_time=0.7):
+        config = SimpleNamespace(guidance=used, entry_time=start)
         flow = SimpleNamespace(guidance_curve=curve, flow=SimpleNamespace(config=config))
         monkeypatch.setattr("perturbflow.pl._guidance.read_flow", lambda adata, key: flow)
         return AnnData(np.zeros((1, 1), dtype=np.float32))
@@ -49,7 +49,7 @@ def test_a_weight_that_was_not_traced_is_named_but_not_marked(with_curve):
 
 
 def test_without_the_network_guidance_changes_nothing(with_curve):
-    ax: Any = guidance(with_curve(CURVE, start=1.0))
+    ax: Any = guidance(with_curve(CURVE, entry_time=1.0))
     assert ax.get_title(loc="right") == "used: 2, the prior alone predicts"
 
 

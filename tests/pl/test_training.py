@@ -19,8 +19,8 @@ ENERGY = np.array([1.0, 0.5, np.nan, 0.2, 0.3, 0.4])
 def with_history(monkeypatch):
     """Let a flow with some history be found."""
 
-    def read(history, *, start=0.7):
-        flow = SimpleNamespace(history=history, flow=SimpleNamespace(config=SimpleNamespace(start=start)))
+    def read(history, *, entry_time=0.7):
+        flow = SimpleNamespace(history=history, flow=SimpleNamespace(config=SimpleNamespace(entry_time=start)))
         monkeypatch.setattr("perturbflow.pl._training.read_flow", lambda adata, key: flow)
         return AnnData(np.zeros((1, 1), dtype=np.float32))
 
@@ -52,7 +52,7 @@ def test_axes_have_zero_on_them(with_history):
 
 def test_it_is_said_if_the_network_is_not_used(with_history):
     history = {"step": STEPS, "loss": LOSS, "valid_step": VALID_STEPS, "valid_energy": ENERGY}
-    title = training(with_history(history, start=1.0)).get_title(loc="right")
+    title = training(with_history(history, entry_time=1.0)).get_title(loc="right")
     assert title == "best: step 150; not used, the prior alone predicts"
 
 
