@@ -23,7 +23,7 @@ def with_curve(monkeypatch):
     """Let a flow with some curve be found."""
 
     def read(curve, *, used=2.0, entry_time=0.7):
-        config = SimpleNamespace(guidance=used, entry_time=start)
+        config = SimpleNamespace(guidance=used, entry_time=entry_time)
         flow = SimpleNamespace(guidance_curve=curve, flow=SimpleNamespace(config=config))
         monkeypatch.setattr("perturbflow.pl._guidance.read_flow", lambda adata, key: flow)
         return AnnData(np.zeros((1, 1), dtype=np.float32))

@@ -20,7 +20,7 @@ def with_history(monkeypatch):
     """Let a flow with some history be found."""
 
     def read(history, *, entry_time=0.7):
-        flow = SimpleNamespace(history=history, flow=SimpleNamespace(config=SimpleNamespace(entry_time=start)))
+        flow = SimpleNamespace(history=history, flow=SimpleNamespace(config=SimpleNamespace(entry_time=entry_time)))
         monkeypatch.setattr("perturbflow.pl._training.read_flow", lambda adata, key: flow)
         return AnnData(np.zeros((1, 1), dtype=np.float32))
 
