@@ -45,7 +45,11 @@ def prepare(room: str, work: Path) -> Path:
         source, goal = ROOT / name, folder / name
         goal.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, goal, ignore=shutil.ignore_patterns("__pycache__", "results", "_build", "generated", "tutorials"))
+            shutil.copytree(
+                source,
+                goal,
+                ignore=shutil.ignore_patterns("__pycache__", "results", "_build", "generated", "tutorials"),
+            )
         else:
             shutil.copy(source, goal)
     with (folder / "pyproject.toml").open("a") as file:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from perturbflow.dynamics import (
     VectorField,
 )
 
-FREE = {"decay": False, "production": "free", "self_regulation": True}
+FREE: dict[str, Any] = {"decay": False, "production": "free", "self_regulation": True}
 
 
 class Known(VectorField):

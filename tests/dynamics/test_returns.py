@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Problem, Trajectory
 from perturbflow.dynamics._returns import RATE, with_returns
 
-LINEAR = {"structure": "linear", "decay": False, "production": "free", "self_regulation": True}
+LINEAR: dict[str, Any] = {"structure": "linear", "decay": False, "production": "free", "self_regulation": True}
 
 
 def run(*, clamped=(False, False, False)) -> Trajectory:

@@ -246,7 +246,7 @@ class Carry:
 
 
 def choose_ways(
-    carries: tuple[Carry, Carry], errors: tuple[NDArray[np.float64], NDArray[np.float64]]
+    carries: tuple[Carry, Carry], errors: Sequence[NDArray[np.float64]] | NDArray[np.float64]
 ) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
     r"""Return how angles and means are carried: averaged over ways as is best in contexts that were left out.
 
