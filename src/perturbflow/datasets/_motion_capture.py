@@ -101,8 +101,10 @@ def motion_capture(kind: Kind = "angles", *, splits: Sequence[Split] = SPLITS) -
         raise ValueError(msg)
 
     chosen = sequences[sequences["split"].isin(splits)].set_index("sequence")
-    frames["sequence"] = pd.Categorical(frames["sequence"], categories=chosen.index)
-    frames = frames.dropna(subset="sequence").sort_values(["sequence", "time"], kind="stable", ignore_index=True)
+    frames = frames[frames["sequence"].isin(chosen.index)]
+    frames = frames.assign(sequence=pd.Categorical(frames["sequence"], categories=chosen.index)).sort_values(
+        ["sequence", "time"], kind="stable", ignore_index=True
+    )
     channels = frames.columns.drop(["sequence", "time"])
     obs = frames[["sequence", "time"]].assign(
         **{name: pd.Categorical(frames["sequence"].map(chosen[name]).astype(str)) for name in ABOUT}
