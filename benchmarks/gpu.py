@@ -24,7 +24,7 @@ from _gpu_work import HeldOut, Training, converge, measure_training, new_flow, p
 from scipy import sparse
 
 from perturbflow.flow import CellData
-from perturbflow.models import FlowOptions
+from perturbflow.train import FlowOptions
 
 EPOCH = 100_000
 NETWORKS = {"MLP": "default", "U-Net": "primeflow"}
