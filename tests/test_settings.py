@@ -70,6 +70,7 @@ def test_directory_of_figures_is_a_path():
     [
         ("verbosity", "loud", ValueError, r"Expected `settings.verbosity` to be one of \['debug', 'error', 'info'"),
         ("device", 1, TypeError, "Expected `settings.device` to be a string"),
+        ("device", "gpuu", ValueError, r"Expected `settings.device` to be one of .*'gpu'.*, found 'gpuu'"),
         ("device", "", ValueError, "Expected `settings.device` to be a string of at least one character"),
         ("figdir", "", ValueError, "Expected `settings.figdir` to be a directory, found ''"),
         ("figdir", None, TypeError, "Expected `settings.figdir` to be a directory"),

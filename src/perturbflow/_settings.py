@@ -11,6 +11,9 @@ from perturbflow._checks import check_one_of, check_text, check_type
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+_DEVICES = ("auto", "cpu", "cuda", "gpu", "mps", "xpu")
+
+
 class Settings:
     """Settings of the whole package, ``pf.settings``.
 
@@ -63,6 +66,7 @@ class Settings:
     def device(self, name: str | None) -> None:
         if name is not None:
             check_text(name, name="settings.device")
+            check_one_of(name.partition(":")[0], _DEVICES, name="settings.device")
         self._device = name
 
     @property

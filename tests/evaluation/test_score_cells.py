@@ -75,6 +75,31 @@ def test_bad_input(predicted, real, message):
         score_cells(predicted, real, CONTROL, metrics=["energy_distance"])
 
 
+@pytest.mark.parametrize(
+    ("predicted", "real", "message"),
+    [
+        (MINE["A"], REAL, "Expected `predicted` to be a dictionary of models"),
+        ({"mine": MINE["A"]}, REAL, r"Expected `predicted\['mine'\]` to be a dictionary of cells by perturbation"),
+        ({"mine": MINE}, REAL["A"], "Expected `real` to be a dictionary of cells by perturbation"),
+    ],
+)
+def test_arrays_without_names_are_refused(predicted, real, message):
+    with pytest.raises(TypeError, match=message):
+        score_cells(predicted, real, CONTROL, metrics=["energy_distance"])
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ({"C": np.ones(3, dtype=bool)}, r"targets of what has real cells, found also \['C'\]"),
+        ({"A": np.ones(3, dtype=bool)}, r"genes in targets\['A'\], found shape \(3,\)"),
+    ],
+)
+def test_targets_have_to_fit(targets, message):
+    with pytest.raises(ValueError, match=message):
+        score_cells({"mine": MINE}, REAL, CONTROL, metrics=["energy_distance"], targets=targets)
+
+
 def test_unknown_metrics_are_refused():
     with pytest.raises(ValueError, match="Expected `metrics` to be"):
         score_cells({"mine": MINE}, REAL, CONTROL, metrics=["nothing"])

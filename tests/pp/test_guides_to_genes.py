@@ -95,6 +95,19 @@ def test_bad_input_is_named_and_nothing_is_written(unchanged, arguments, error, 
         pf.pp.guides_to_genes(adata, **{"guide_key": "guide", "control": "ctrl"} | arguments)
 
 
+def test_other_columns_are_not_replaced_but_the_same_one_is(unchanged):
+    adata = cells("ctrl", "A_g1")
+    adata.obs["batch"] = ["1", "2"]
+    with (
+        unchanged(adata),
+        pytest.raises(ValueError, match=r"found other values in `adata.obs\['batch'\]`. Name another"),
+    ):
+        pf.pp.guides_to_genes(adata, "guide", control="ctrl", key_added="batch")
+    for _ in range(2):
+        pf.pp.guides_to_genes(adata, "guide", control="ctrl")
+    assert adata.obs["perturbation"].tolist() == ["ctrl", "A"]
+
+
 @pytest.mark.parametrize("value", [None, np.nan, "", "nan"], ids=["none", "missing", "empty", "text"])
 def test_cells_without_a_guide_are_counted(value):
     with pytest.raises(ValueError, match=r"guide for every cell in `adata.obs\['guide'\]`, found 1 of 3 cells without"):

@@ -121,7 +121,12 @@ def test_held_genes_stay(fitted_dynamics):
         (lambda x: x.to_df(), {}, TypeError, "Expected `observed` to be an AnnData"),
         (lambda x: x, {"start": np.ones((1, 3))}, ValueError, "Expected `start` or `observed`, found both"),
         (lambda x: x, {"until": -1.0}, ValueError, "after the first observed time"),
-        (lambda x: AnnData(x.X, obs=x.obs[["time"]], var=x.var), {}, KeyError, "trajectory"),
+        (
+            lambda x: AnnData(x.X, obs=x.obs[["time"]], var=x.var),
+            {},
+            KeyError,
+            r"Expected 'trajectory' in `observed\.obs`",
+        ),
     ],
 )
 def test_bad_input(oscillators, unchanged, change, options, error, message):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from perturbflow._checks import listing
+from perturbflow._checks import check_type, listing
 from perturbflow.evaluation._conditions import Condition
 from perturbflow.evaluation._metrics import metrics_of
 from perturbflow.evaluation._predictors import MIN_CELLS, GivenCells, Predictor, TheControls
@@ -63,8 +63,10 @@ def score_cells(
 
     Raises
     ------
+    TypeError
+        If cells are not given by model and perturbation.
     ValueError
-        If genes disagree, there are fewer than four cells of anything, a model has a name of a bound, or predicts what has
+        If genes disagree, targets are of something else, there are fewer than four cells of anything, a model has a name of a bound, or predicts what has
         no real cells.
 
     Examples
@@ -79,7 +81,7 @@ def score_cells(
     >>> bool(value["ceiling"] < value["mine"] < value["control cells"])
     True
     """
-    _check_names(predicted, real)
+    _check_names(predicted, real, targets or {})
     names = list(real)
     sources = {("control", ""): control, **{("real", name): real[name] for name in names}}
     for model, by_name in predicted.items():
@@ -105,6 +107,9 @@ def score_cells(
         predictors[model] = GivenCells(given, n_cells=n_cells)
     masks = np.zeros((len(names), observed.n_genes), dtype=bool)
     for name, mask in (targets or {}).items():
+        if np.shape(mask) != (observed.n_genes,):
+            msg = f"Expected {observed.n_genes} genes in targets[{name!r}], found shape {np.shape(mask)}. Pass one boolean per gene."
+            raise ValueError(msg)
         masks[places[name]] = mask
     settings = Settings(
         metrics=tuple(metrics_of(metrics)),
@@ -117,7 +122,17 @@ def score_cells(
     return score_all(observed, conditions, predictors, baselines=(), settings=settings, targets=masks).scores
 
 
-def _check_names(predicted: Mapping[str, Mapping[str, Any]], real: Mapping[str, Any]) -> None:
+def _check_names(
+    predicted: Mapping[str, Mapping[str, Any]], real: Mapping[str, Any], targets: Mapping[str, Any]
+) -> None:
+    check_type(real, Mapping, name="real", expected="a dictionary of cells by perturbation")
+    check_type(predicted, Mapping, name="predicted", expected="a dictionary of models, each of cells by perturbation")
+    for model, by_name in predicted.items():
+        check_type(by_name, Mapping, name=f"predicted[{model!r}]", expected="a dictionary of cells by perturbation")
+    check_type(targets, Mapping, name="targets", expected="a dictionary of genes by perturbation")
+    if unknown := sorted({*targets} - {*real}):
+        msg = f"Expected targets of what has real cells, found also {listing(unknown)} in `targets`. Leave these out."
+        raise ValueError(msg)
     if not real:
         msg = "Expected real cells of at least one perturbation in `real`, found none. Pass some."
         raise ValueError(msg)

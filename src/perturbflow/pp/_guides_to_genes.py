@@ -77,7 +77,8 @@ def guides_to_genes(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If a cell has no guide, no guide is a control, or ``key_added`` is ``guide_key``.
+        If a cell has no guide, no guide is a control, or ``key_added`` is ``guide_key`` or another
+        column that is there.
 
     Examples
     --------
@@ -117,9 +118,16 @@ def guides_to_genes(
             f"{listing(nearest(controls[0], known))}. Name them in `control`."
         )
         raise ValueError(msg)
-    labels = {each: canonical_label(found, control=controls[0], separator=separator) for each, found in names.items()}
+    labels = {each: canonical_label(some, control=controls[0], separator=separator) for each, some in names.items()}
+    found = text.map(labels)
+    if key_added in adata.obs and not adata.obs[key_added].astype(str).equals(found):
+        msg = (
+            "Expected `key_added` to name a new column, or one with these genes already, found other values in "
+            f"`adata.obs[{key_added!r}]`. Name another column, or remove that one."
+        )
+        raise ValueError(msg)
     adata = writable(adata, copy=copy)
-    adata.obs[key_added] = pd.Categorical(text.map(labels))
+    adata.obs[key_added] = pd.Categorical(found)
     logger.info("Read %d perturbations from %d labels of guides.", len(set(labels.values())) - 1, len(labels))
     return adata if copy else None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_type, listing
+from perturbflow._checks import check_key, check_type, listing
 from perturbflow.dynamics import Observed
 from perturbflow.trajectories._fields import (
     clamped_genes,
@@ -66,6 +66,9 @@ def observed_of(observed: object, fields: DynamicsFields, genes: Sequence[str]) 
         raise ValueError(msg)
     cells = observed[:, list(genes)]
     fields = replace(fields, has_prior=False)
+    for key in (fields.time_key, fields.trajectory_key):
+        if key is not None:
+            check_key(key, cells.obs.columns, where="observed.obs", hint="Name the columns as in the cells of the fit.")
     fields.check_present(cells, fields.time_key, fields.trajectory_key)
     x = finite_expression(cells, fields.layer)
     time = time_column(cells, fields.time_key)
