@@ -51,7 +51,6 @@ def test_evidence_weights_and_precisions(n_observed, form):
             np.testing.assert_allclose(weights[s, :, g], np.linalg.solve(total, measured[:, g]), rtol=1e-8)
             np.testing.assert_allclose(precision[s, :, g], np.diag(np.linalg.inv(total)), rtol=1e-8)
     np.testing.assert_allclose(solution(np.array([1]))[0][0], weights[1])
-    np.testing.assert_allclose(covariance.carry(observed, measured), matrix[:, observed] @ measured, rtol=1e-12)
 
 
 @pytest.mark.parametrize("n_contexts", [9, 30, 60])

@@ -33,7 +33,6 @@ from perturbflow.flow._response_factor import ResponseFactor as ResponseFactor
 from perturbflow.flow._responses import Responses
 from perturbflow.flow._settings import TrainingSettings
 from perturbflow.flow._shrinkage import context_covariances as context_covariances
-from perturbflow.flow._shrinkage import shrink_effects as shrink_effects
 from perturbflow.flow._solver import ADAPTIVE_METHODS as ADAPTIVE_METHODS
 from perturbflow.flow._solver import METHODS as METHODS
 from perturbflow.flow._solver import TABLEAUS as TABLEAUS

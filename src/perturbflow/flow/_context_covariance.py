@@ -46,10 +46,6 @@ class ContextCovariance(Protocol):
         """
         ...
 
-    def carry(self, observed: Sequence[int], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Product of the covariance with the observed contexts and weights (O, G) of these: for all contexts (C, G)."""
-        ...
-
 
 @dataclass(frozen=True, eq=False)
 class FullCovariance:
@@ -81,10 +77,6 @@ class FullCovariance:
         log_evidence, weights, precision = solve(among, squared_scales, noise, measured)
         log_evidence += 0.5 * np.log(noise).sum(axis=0)
         return log_evidence, lambda scales: (weights[scales], precision[scales])
-
-    def carry(self, observed: Sequence[int], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """See :class:`ContextCovariance`."""
-        return self.matrix[:, observed] @ weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,12 +163,6 @@ class FactorCovariance:
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         return np.tril_indices(self.factors.shape[1])
-
-    def carry(self, observed: Sequence[int], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """See :class:`ContextCovariance`."""
-        found = self.factors @ (self.factors[observed].T @ weights)
-        found[observed] += self.rest[observed, None] * weights
-        return found
 
 
 def in_factors(matrix: NDArray[np.float64]) -> FullCovariance | FactorCovariance:

@@ -42,7 +42,7 @@ class AdditiveHurdlePrior(PriorArrays):
     and the same for the mean m of its expressed values. ``base`` comes from the context's controls, ``shared`` is the
     mean effect of a perturbation, ``effect_lc`` what a component at a dose adds to it. Effects are shrunken towards what the
     features of the component say, or zero without any (:func:`regress_effects`), and borrowed between contexts whose
-    controls resemble each other (:func:`shrink_effects`). Where a component was not measured its change is carried from
+    controls resemble each other (:func:`posterior_effects`). Where a component was not measured its change is carried from
     the contexts most alike (:func:`carried`), in training contexts and new ones in the same way; but where others were
     measured, and these show that it is better, interactions of perturbations and contexts are added; and so they are in contexts of which only
     controls are known, where these tell what a context does (:class:`ControlFactors`). A component never seen in training has the effect that its

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance
+from perturbflow.flow._context_covariance import FactorCovariance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,19 +58,20 @@ def context_covariances(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack(local) + 1e-6 * np.eye(n)
 
 
-def shrink_effects(
-    effects: NDArray[np.float64],
-    variances: NDArray[np.float64],
+def posterior_effects(
+    effects: NDArray[np.floating],
+    variances: NDArray[np.floating],
     *,
     observed: Sequence[int],
-    covariances: NDArray[np.float64],
+    covariances: Sequence[ContextCovariance],
     scales: Sequence[float],
-) -> NDArray[np.float64]:
-    """Posterior mean of an effect in every context, gene by gene, under a prior learned from all genes.
+    strata: NDArray[np.intp] | None = None,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the posterior of an effect in the contexts where it was measured, under a prior learned from all genes.
 
     The true effects of a gene over the contexts follow a mixture of ``N(0, s^2 K)`` over scales s and covariances K
     with a point mass at zero; the mixture weights are fitted by expectation-maximisation over the genes, with a light
-    penalty that favours the point mass. Contexts without measurements are predicted from those that resemble them.
+    penalty that favours the point mass.
 
     Parameters
     ----------
@@ -81,68 +82,19 @@ def shrink_effects(
     observed
         Index of every observed context (O,).
     covariances
-        Candidate covariances between all contexts (M, C, C).
+        Candidate covariances between all contexts.
     scales
         Candidate standard deviations of true effects.
-
-    Returns
-    -------
-    Posterior means (G, C).
-
-    Notes
-    -----
-    Multivariate adaptive shrinkage (Stephens, Biostatistics 2017; Urbut et al., Nature Genetics 2019). Costs
-    G * O^3 for every mixture component.
-
-    Examples
-    --------
-    One gene of 20 has an effect, which was measured in the first of two contexts only:
-
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> effects = np.append(2.0, np.random.default_rng(0).normal(0, 0.1, 19))[:, None]
-    >>> covariances = pf.flow.context_covariances(np.array([[0.0, 1.0], [1.0, 0.0]]))
-    >>> shrunken = pf.flow.shrink_effects(
-    ...     effects, np.full((20, 1), 0.01), observed=[0], covariances=covariances, scales=[0.5, 1.0, 2.0]
-    ... )
-    >>> shrunken[0].round(1)  # kept where it was measured, half of it expected in the other context
-    array([2., 1.])
-    >>> bool(abs(shrunken[1:]).max() < 0.05)  # of what was measured as up to 0.1
-    True
-    """
-    candidates = [FullCovariance(covariance) for covariance in covariances]
-    found = np.zeros((len(covariances[0]), len(effects)))
-    squared_scales = np.square(scales)[:, None, None]
-    for block in _blocks(effects, variances, observed, candidates, scales, None):
-        for covariance, places, share, solution in block.components:
-            weights, _ = solution(places)
-            found[:, block.genes] += covariance.carry(observed, (share * squared_scales[places] * weights).sum(axis=0))
-    return found.T
-
-
-def posterior_effects(
-    effects: NDArray[np.floating],
-    variances: NDArray[np.floating],
-    *,
-    observed: Sequence[int],
-    covariances: Sequence[ContextCovariance],
-    scales: Sequence[float],
-    strata: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Posterior mean and variance of an effect in the contexts where it was measured.
-
-    Parameters
-    ----------
-    effects, variances, observed, scales
-        As in :func:`shrink_effects`.
-    covariances
-        Candidate covariances between all contexts.
     strata
         See :func:`mixture_responsibilities`.
 
     Returns
     -------
     Posterior means and variances (G, O).
+
+    Notes
+    -----
+    Multivariate adaptive shrinkage (Stephens, Biostatistics 2017; Urbut et al., Nature Genetics 2019).
     """
     if covariances[0].n_contexts == 1:
         mean, variance = shrink_apart(effects.T, variances.T, scales, strata)

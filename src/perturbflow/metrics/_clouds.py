@@ -97,10 +97,6 @@ class Cloud:
             float(4.0 * (from_each - within_each * factor).var(ddof=1) / n_cells),
         )
 
-    def own_scores(self) -> NDArray[np.float64]:
-        """Energy scores (m,) of every real cell under the others: what a perfect prediction gets."""
-        return self._distances - self._distances.mean() / 2
-
     def _means(self, x: Sample, y: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """Mean distance of each of ``x`` (n,) and of each of ``y`` (m,), and mean of the kernel over all pairs."""
         from_x, from_y, kernel = np.zeros(len(x)), np.zeros(len(y)), 0.0
