@@ -52,6 +52,7 @@ def screen() -> AnnData:
     parts = sorted({part for label in labels if label != "control" for part in label.split("+")})
     for part, letter in zip(parts, "ABCD", strict=True):
         labels = labels.str.replace(part, letter)
+    del adata.obs["perturbation"]  # which guides tell
     adata.obs["guide"] = labels.str.replace(r"([A-D])", r"\1_g1", regex=True).astype("category")
     return adata
 

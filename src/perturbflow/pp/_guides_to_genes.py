@@ -120,7 +120,7 @@ def guides_to_genes(
         raise ValueError(msg)
     labels = {each: canonical_label(some, control=controls[0], separator=separator) for each, some in names.items()}
     found = text.map(labels)
-    if key_added in adata.obs and not adata.obs[key_added].astype(str).equals(found):
+    if key_added in adata.obs and adata.obs[key_added].astype(str).tolist() != found.tolist():
         msg = (
             "Expected `key_added` to name a new column, or one with these genes already, found other values in "
             f"`adata.obs[{key_added!r}]`. Name another column, or remove that one."
