@@ -35,7 +35,7 @@ TIME = np.linspace(0, 2, 5)
 def without_registration(adata):
     for key in ("perturbation_fields", "split"):
         del adata.uns[key]
-    del adata.obsm["perturbation_features"]
+    del adata.obsm["perturbation_doses"]
     return adata
 
 

@@ -66,7 +66,7 @@ def test_the_column_can_be_registered():
     adata = AnnData(np.log1p(np.random.default_rng(0).random((15, 3), dtype=np.float32)), obs=adata.obs)
     pf.pp.guides_to_genes(adata, "guide", control="ctrl")
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="ctrl")
-    assert adata.obsm["perturbation_features"].toarray()[1:3].tolist() == [[1, 0], [1, 1]]
+    assert adata.obsm["perturbation_doses"].toarray()[1:3].tolist() == [[1, 0], [1, 1]]
 
 
 BAD = {

@@ -11,7 +11,7 @@ from scipy.spatial.distance import pdist
 
 import perturbflow as pf
 from perturbflow.screen._feature_table import FEATURE_TABLE_KEY, read_feature_table
-from perturbflow.screen._fields import FEATURES_KEY, read_fields
+from perturbflow.screen._fields import DOSES_KEY, read_fields
 
 LABELS = [("control", "T"), ("A", "T"), ("B", "T"), ("C", "T"), ("A+B", "T")]
 SMILES = {"A": "CCO", "B": "CCN", "C": "c1ccccc1", "D": "CCCO"}
@@ -60,12 +60,12 @@ def test_the_width_is_capped(adata):
 
 
 def test_components_without_cells_become_predictable(adata):
-    before = adata.obsm[FEATURES_KEY].toarray()
+    before = adata.obsm[DOSES_KEY].toarray()
     register(adata, features_of(["A", "B", "BB", "C", "control"]))
     vocabulary = read_fields(adata).vocabulary
     assert vocabulary.components == ("A", "B", "BB", "C")
     assert vocabulary.encode_perturbations(["BB+A"]).toarray().tolist() == [[1, 0, 1, 0]]
-    after = adata.obsm[FEATURES_KEY].toarray()
+    after = adata.obsm[DOSES_KEY].toarray()
     assert (after[:, 2] == 0).all()
     np.testing.assert_array_equal(after[:, [0, 1, 3]], before)
     features = read_feature_table(adata)

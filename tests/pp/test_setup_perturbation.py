@@ -13,7 +13,7 @@ from scipy import sparse
 
 import perturbflow as pf
 from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, read_cells, read_fields
+from perturbflow.screen._fields import DOSES_KEY, FIELDS_KEY, read_cells, read_fields
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 FORMATS = {
@@ -28,7 +28,7 @@ FORMATS = {
 def test_what_is_written(make_adata):
     adata = make_adata([("control", "T"), ("SET+KLF1", "T"), ("KLF1+SET", "T"), ("KLF1", "T")], n_cells=2)
     assert pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"]) is None
-    features = adata.obsm[FEATURES_KEY]
+    features = adata.obsm[DOSES_KEY]
     assert isinstance(features, sparse.csr_matrix)
     assert features.dtype == np.float32
     assert features.toarray().tolist() == [[0, 0]] * 2 + [[1, 1]] * 4 + [[1, 0]] * 2
@@ -69,7 +69,7 @@ def test_copy(make_adata, unchanged):
     with unchanged(adata):
         copied = pf.pp.setup_perturbation(adata, **BASIC, copy=True)
     assert copied is not None
-    assert FEATURES_KEY in copied.obsm
+    assert DOSES_KEY in copied.obsm
     view = adata[3:]
     with unchanged(view):  # and no warning
         copied = pf.pp.setup_perturbation(view, **BASIC, copy=True)
@@ -89,7 +89,7 @@ def test_again_replaces(make_adata):
         pf.pp.setup_perturbation(cells, **BASIC, batch_key="cell_type", layer="log", separator=" ")
     assert read_fields(adata) == read_fields(other) != first
     assert adata.uns[FIELDS_KEY] == other.uns[FIELDS_KEY]
-    assert adata.obsm[FEATURES_KEY].shape == (48, 7)
+    assert adata.obsm[DOSES_KEY].shape == (48, 7)
 
 
 def test_it_says_what_it_did(make_adata, caplog):
@@ -125,14 +125,14 @@ def test_doses(make_adata):
     adata.obs["dose"] = ["none", "1+0.5", "0", "1e-3"]
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
     np.testing.assert_array_equal(
-        adata.obsm[FEATURES_KEY].toarray(), np.array([[0, 0], [0.5, 1], [0, 0], [0, 1e-3]], dtype=np.float32)
+        adata.obsm[DOSES_KEY].toarray(), np.array([[0, 0], [0.5, 1], [0, 0], [0, 1e-3]], dtype=np.float32)
     )
     adata.obs["dose"] = [np.nan, 2.0, 1.0, 1.0]
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
-    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
+    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
     adata.obs["dose"] = adata.obs["dose"].astype("category").cat.add_categories([7.0])
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
-    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
+    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array])
@@ -140,7 +140,7 @@ def test_doses_in_lists(make_adata, kind):
     adata = make_adata([("control", "T"), ("B+A", "T"), ("A", "T"), ("B", "T")], n_cells=1)
     adata.obs["dose"] = pd.Series([kind([0.0]), kind([1.0, 0.5]), kind([3]), kind(["2"])], index=adata.obs_names)
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
-    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0], [0.5, 1], [3, 0], [0, 2]]
+    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[0, 0], [0.5, 1], [3, 0], [0, 2]]
 
 
 def test_types(make_adata):
@@ -148,7 +148,7 @@ def test_types(make_adata):
     adata.obs["type"] = [None, "i", "a", "i", "a"]
     pf.pp.setup_perturbation(adata, **BASIC, perturbation_type_key="type")
     assert read_fields(adata).vocabulary.components == ("A:a", "A:i", "B:a")
-    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 1]]
+    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 1]]
 
 
 def with_obs(**columns):
@@ -328,7 +328,7 @@ def test_cells_stored_elsewhere_are_registered_as_those_in_memory(stored_elsewhe
     pf.pp.setup_perturbation(elsewhere, **BASIC, **COLUMNS)
     pf.pp.setup_perturbation(elsewhere, **BASIC, **COLUMNS)  # an earlier registration is replaced
     assert read_fields(elsewhere) == read_fields(adata)
-    np.testing.assert_array_equal(elsewhere.obsm[FEATURES_KEY].toarray(), adata.obsm[FEATURES_KEY].toarray())
+    np.testing.assert_array_equal(elsewhere.obsm[DOSES_KEY].toarray(), adata.obsm[DOSES_KEY].toarray())
 
 
 @pytest.mark.parametrize("stored_elsewhere", ["backed", "lazy h5ad", "dask"], indirect=True)
@@ -383,7 +383,7 @@ def test_the_order_of_components_does_not_matter(one, other):
     ]
     for adata in cells:
         pf.pp.setup_perturbation(adata, **BASIC)
-    np.testing.assert_array_equal(cells[0].obsm[FEATURES_KEY].toarray(), cells[1].obsm[FEATURES_KEY].toarray())
+    np.testing.assert_array_equal(cells[0].obsm[DOSES_KEY].toarray(), cells[1].obsm[DOSES_KEY].toarray())
     assert condition_frame(cells[0])[0].equals(condition_frame(cells[1])[0])
 
 

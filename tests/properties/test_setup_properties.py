@@ -106,8 +106,8 @@ def test_registration_and_splits_do_not_depend_on_order_and_containers(data):
         result = attempt(split_perturbations, each, task=task)
         assert result is None, result
     assert other.uns["perturbation_fields"] == adata.uns["perturbation_fields"]
-    expected = adata.obsm["perturbation_features"][cells].toarray()
-    np.testing.assert_array_equal(other.obsm["perturbation_features"].toarray(), expected)
+    expected = adata.obsm["perturbation_doses"][cells].toarray()
+    np.testing.assert_array_equal(other.obsm["perturbation_doses"].toarray(), expected)
     np.testing.assert_array_equal(other.obs["split"], adata.obs["split"].iloc[cells])
     assert other.uns["split"]["hash"] == adata.uns["split"]["hash"]
     pd.testing.assert_frame_equal(other.uns["split"]["held_out"], adata.uns["split"]["held_out"])

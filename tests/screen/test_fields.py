@@ -10,7 +10,7 @@ from scipy import sparse
 from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import (
-    FEATURES_KEY,
+    DOSES_KEY,
     FIELDS_KEY,
     PerturbationFields,
     expression,
@@ -59,7 +59,7 @@ def test_fields_round_trip_in_memory():
     assert (fields.dose_key, fields.layer, fields.perturbation_type_key) == (None, None, None)
     write_fields(adata, fields)
     assert read_fields(adata) == fields
-    assert adata.obsm[FEATURES_KEY].toarray().tolist() == [[1, 1], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]]
+    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[1, 1], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]]
 
 
 @pytest.mark.parametrize("covariate_keys", [(), ("cell_type",)])
@@ -75,7 +75,7 @@ def test_fields_survive_files(tmp_path, form, covariate_keys):
     again = getattr(anndata, f"read_{form}")(tmp_path / "adata")
     assert read_fields(again) == fields
     np.testing.assert_array_equal(read_cells(again).perturbations.toarray(), read_cells(adata).perturbations.toarray())
-    np.testing.assert_array_equal(again.obsm[FEATURES_KEY].toarray(), adata.obsm[FEATURES_KEY].toarray())
+    np.testing.assert_array_equal(again.obsm[DOSES_KEY].toarray(), adata.obsm[DOSES_KEY].toarray())
 
 
 def test_missing_fields_say_what_to_run():

@@ -103,7 +103,7 @@ def test_other_content_is_never_replaced(kind, attribute, name, cells, unchanged
 def test_names_that_something_else_is_kept_under_are_refused(kind, cells, unchanged):
     adata = cells(kind)
     write, _ = WRITERS[kind]
-    others = [*(name for name in RECORDS if name not in {kind, "lineage"}), "log1p", "perturbation_features"]
+    others = [*(name for name in RECORDS if name not in {kind, "lineage"}), "log1p", "perturbation_doses"]
     with unchanged(adata):
         for name in others:
             with pytest.raises(ValueError, match=f"a name that nothing else is kept under, found '{name}'"):
@@ -180,7 +180,7 @@ def test_fields_do_not_replace_other_content(registered, unchanged):
     joined = anndata.concat([registered[:300], registered[300:]])
     assert "perturbation_fields" not in joined.uns
     pf.pp.setup_perturbation(joined, **call)
-    for attribute, name in (("uns", "perturbation_fields"), ("obsm", "perturbation_features")):
+    for attribute, name in (("uns", "perturbation_fields"), ("obsm", "perturbation_doses")):
         other = anndata.AnnData(registered.X, obs=registered.obs[["perturbation"]], var=registered.var)
         getattr(other, attribute)[name] = foreign(other, attribute)
         with unchanged(other), pytest.raises(ValueError, match="to be free or an earlier registration, found other"):

@@ -227,7 +227,7 @@ def test_regulators_and_prior(small):
     options: dict[str, Any] = QUICK | {"strength": 1.0, "eliminate": False, "effort": 0.03}
     weights = []
     for trust in (0.0, 1e5):
-        fit_dynamics(small, **options, plan_kwargs={"prior_trust": trust})
+        fit_dynamics(small, **options, plan_kwargs={"prior_weight": trust})
         found = small.uns["dynamics"]
         assert found["config"]["regulators"] == [1, 3]
         infer_graph(small, n_bootstraps=0)
@@ -247,7 +247,7 @@ def test_prior_factors_are_shares_of_the_mean_weight():
     from perturbflow.train._fit_dynamics import prior_factors
 
     prior = sparse.csr_matrix(np.array([[0, 1.0, 0], [0, 0, 0], [-3.0, 0, 0]]))
-    found = prior_factors(prior, FieldConfig(3, (0, 2), order=2), trust=2.0)
+    found = prior_factors(prior, FieldConfig(3, (0, 2), order=2), weight=2.0)
     one = [[1.0, 1 / 4], [1 / 2, 1.0], [1.0, 1.0]]  # relative weights 1/2 and 3/2
     np.testing.assert_allclose(found, np.hstack([one, one]))
 
@@ -318,7 +318,7 @@ def test_progress_is_shown_where_somebody_looks(small, capsys, monkeypatch):
         ({"eliminate": 1}, TypeError, "Expected `eliminate` to be True or False"),
         ({"plan_kwargs": {"n_candidates": 0}}, ValueError, "Expected `n_candidates` to be at least 1"),
         ({"plan_kwargs": {"n_bins": 3}}, ValueError, "Expected `n_bins` to be at least 5"),
-        ({"plan_kwargs": {"prior_trust": -1}}, ValueError, "Expected `prior_trust` to be from 0"),
+        ({"plan_kwargs": {"prior_weight": -1}}, ValueError, "Expected `prior_weight` to be from 0"),
         ({"plan_kwargs": {"displacement": -1}}, ValueError, "Expected `displacement` to be from 0"),
         ({"plan_kwargs": {"window": 0}}, ValueError, "Expected `window` to be from 0.01"),
         ({"effort": 0}, ValueError, "Expected `effort` to be from 0.01"),
@@ -413,7 +413,7 @@ def test_prior_edges_of_genes_that_do_not_move_change_nothing(small, with_genes_
         setup_dynamics(adata, time_key="time", trajectory_key="trajectory", prior=table)
         trajectories = trajectories_of(adata, read_dynamics_fields(adata))
         config = DynamicsOptions().config(trajectories, range(adata.n_vars))
-        factors.append(prior_factors(adata.varp["dynamics_prior"], config, trust=1.0))
+        factors.append(prior_factors(adata.varp["dynamics_prior"], config, weight=1.0))
     # And no gene regulates itself here: its edge makes no other weaker.
     assert factors[0][1, 0] == 0.5
     assert (factors[1][[0, 6]] == 1).all()

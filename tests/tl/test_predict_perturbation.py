@@ -101,7 +101,7 @@ def test_several_perturbations_have_an_entry_each_and_do_not_depend_on_each_othe
     predict_perturbation(fitted, ["C", "D+B", "A", "B+D"], key_added="p")
     assert fitted.uns["p"]["perturbations"] == ["C", "B+D", "A"]
     assert fitted.uns["p"]["obsm"] == ["p_C", "p_B+D", "p_A"]
-    assert set(fitted.obsm) == {"perturbation_features", "p_C", "p_B+D", "p_A"}
+    assert set(fitted.obsm) == {"perturbation_doses", "p_C", "p_B+D", "p_A"}
     for label, values in alone.items():
         np.testing.assert_array_equal(cells_of(fitted, f"p_{label}"), values)
     assert (alone["A"] != alone["C"]).any()
@@ -586,7 +586,7 @@ def shifted(adata):
         (None, {"device": 0.5}, ValueError, "Expected `device` to be 'auto' or a torch device that is present, found 0.5"),
         (None, {"key_added": "a/b"}, ValueError, "Expected `key_added` without '/'"),
         (None, {"key_added": "flow"}, ValueError, "found 'flow', which is that of pf.tl.fit_flow"),
-        (None, {"key_added": "perturbation_features"}, ValueError, "Choose another `key_added`"),
+        (None, {"key_added": "perturbation_doses"}, ValueError, "Choose another `key_added`"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_and_nothing_written(fitted, unchanged, change, options, error, message):

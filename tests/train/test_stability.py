@@ -131,7 +131,7 @@ def test_prior_and_regulators_are_those_of_the_fit(time_courses, monkeypatch):
         time_courses, time_key="time", trajectory_key="trajectory", regulators=["gene1", "gene2"], prior=prior
     )
     fit_dynamics(
-        time_courses, effort=0.01, strength=0.01, eliminate=False, plan_kwargs={"prior_trust": 3.0}, progress_bar=False
+        time_courses, effort=0.01, strength=0.01, eliminate=False, plan_kwargs={"prior_weight": 3.0}, progress_bar=False
     )
     stored = read_dynamics(time_courses)
     asked = []

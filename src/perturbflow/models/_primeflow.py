@@ -31,7 +31,7 @@ from perturbflow.predict._prediction import (
     warn_of_extrapolation,
     warn_of_scale,
 )
-from perturbflow.screen._fields import FEATURES_KEY, FIELDS_KEY, check_expression, read_fields
+from perturbflow.screen._fields import DOSES_KEY, FIELDS_KEY, check_expression, read_fields
 from perturbflow.train._fit import fit
 from perturbflow.train._flow_data import DataModule, FlowData
 from perturbflow.train._flow_options import FlowModelKwargs, FlowOptions, FlowPlanKwargs
@@ -206,7 +206,7 @@ class PRiMeFlow(RegisteredModel):
         without_sparse_array(adata, fields.layer)
         make = partial(field, modality=modality)
         columns = [make(LayerField, REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False)]
-        columns.append(make(ObsmField, PERTURBATIONS_KEY, FEATURES_KEY))
+        columns.append(make(ObsmField, PERTURBATIONS_KEY, DOSES_KEY))
         if fields.context_keys:
             columns.append(make(CategoricalJointObsField, REGISTRY_KEYS.CAT_COVS_KEY, list(fields.context_keys)))
         if fields.batch_key is not None:

@@ -106,7 +106,7 @@ def perturbation_features(
         Table of the features, components by F.
     `adata.uns["perturbation_fields"]`
         The vocabulary, with the components that have no cells.
-    `adata.obsm["perturbation_features"]` : CSR, float32
+    `adata.obsm["perturbation_doses"]` : CSR, float32
         Dose of every component of that vocabulary.
 
     Raises

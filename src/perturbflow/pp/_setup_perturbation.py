@@ -116,7 +116,7 @@ def setup_perturbation(
     `adata.uns["perturbation_fields"]`
         The names above and the vocabulary: components, and categories of the covariates; ``log_base`` where logarithms
         are not natural.
-    `adata.obsm["perturbation_features"]` : CSR, float32
+    `adata.obsm["perturbation_doses"]` : CSR, float32
         Dose of every component of the vocabulary (n_obs, P); a row of zeros is a control cell.
 
     Raises
@@ -139,7 +139,7 @@ def setup_perturbation(
     >>> pf.pp.setup_perturbation(
     ...     adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"]
     ... )
-    >>> adata.obsm["perturbation_features"].shape
+    >>> adata.obsm["perturbation_doses"].shape
     (600, 4)
     """
     covariate_keys = _names(covariate_keys, name="covariate_keys")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from perturbflow.flow import CellData
 
 FIELDS_KEY = "perturbation_fields"
-FEATURES_KEY = "perturbation_features"
+DOSES_KEY = "perturbation_doses"
 
 _SETUP = "Run `pf.pp.setup_perturbation(adata, ...)` first."
 
@@ -145,14 +145,14 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
 
 def check_fields_are_free(adata: AnnData) -> None:
     """Raise if :func:`write_fields` would replace something that is no earlier registration."""
-    doses = in_memory(adata.obsm.get(FEATURES_KEY))
+    doses = in_memory(adata.obsm.get(DOSES_KEY))
     # Joining registered cells (`anndata.concat`) keeps their doses and loses what was registered.
-    check_registration(adata, FIELDS_KEY, beside=[] if sparse.issparse(doses) else [("obsm", FEATURES_KEY)])
+    check_registration(adata, FIELDS_KEY, beside=[] if sparse.issparse(doses) else [("obsm", DOSES_KEY)])
 
 
 def write_fields(adata: AnnData, fields: PerturbationFields, *, doses: sparse.csr_matrix | None = None) -> None:
-    """Write ``uns["perturbation_fields"]`` and the doses of all components, ``obsm["perturbation_features"]``."""
-    adata.obsm[FEATURES_KEY] = encode_perturbations(adata, fields) if doses is None else doses
+    """Write ``uns["perturbation_fields"]`` and the doses of all components, ``obsm["perturbation_doses"]``."""
+    adata.obsm[DOSES_KEY] = encode_perturbations(adata, fields) if doses is None else doses
     adata.uns[FIELDS_KEY] = fields.to_dict()
 
 

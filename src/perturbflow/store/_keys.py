@@ -90,7 +90,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
             "pf.pp.setup_perturbation",
             "an earlier registration",
             {"": _mapping("perturbation_key", "vocabulary")},
-            lambda key, entry: [("obsm", "perturbation_features")],
+            lambda key, entry: [("obsm", "perturbation_doses")],
         ),
         "dynamics_fields": Record(
             "pf.pp.setup_dynamics",
@@ -179,7 +179,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
 
 # Entries of other names or of other packages, which something reads by name.
 _READ_BY = {
-    **dict.fromkeys(("perturbation_features", "dynamics_prior"), "perturbflow"),
+    **dict.fromkeys(("perturbation_doses", "dynamics_prior"), "perturbflow"),
     **dict.fromkeys(("log1p", "hvg", "pca", "neighbors", "umap", "rank_genes_groups"), "scanpy"),
 }
 

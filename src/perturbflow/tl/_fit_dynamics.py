@@ -89,7 +89,7 @@ def fit_dynamics(
         What the field is made of, such as ``{"hidden": (20,), "decay": False}``: the keys of
         :class:`perturbflow.models.DynamicsModelKwargs`.
     plan_kwargs
-        How it is fitted, such as ``{"n_candidates": 12, "prior_trust": 0}``: the keys of
+        How it is fitted, such as ``{"n_candidates": 12, "prior_weight": 0}``: the keys of
         :class:`perturbflow.models.DynamicsPlanKwargs`.
     seed
         Seed of everything random.

@@ -61,8 +61,8 @@ class DynamicsPlanKwargs(TypedDict, total=False):
         Regulators of a gene that elimination begins with, at most; 8.
     n_bins
         Trajectories with more times than this are averaged into bins of equal numbers of cells; 50.
-    prior_trust
-        How much less the edges of a registered prior network are penalised: by 1 / (1 + trust * relative weight); 1.
+    prior_weight
+        How much less the edges of a registered prior network are penalised: by 1 / (1 + prior_weight * relative weight); 1.
         At 0 the prior is ignored; no edge is ever excluded.
     displacement
         Spread of random displacements, in units of each gene's spread, from which the field learns to lead back to the
@@ -81,7 +81,7 @@ class DynamicsPlanKwargs(TypedDict, total=False):
     strengths: Sequence[float]
     n_candidates: int
     n_bins: int
-    prior_trust: float
+    prior_weight: float
     displacement: float
     window: float
 
@@ -94,7 +94,7 @@ class DynamicsOptions:
     ----------
     field, sparsity, strength, strengths, hidden, activation, order, decay, production, self_regulation
         What is fitted; see :func:`perturbflow.tl.fit_dynamics`, as for the others.
-    eliminate, n_candidates, n_bins, prior_trust, displacement, window, effort, seed
+    eliminate, n_candidates, n_bins, prior_weight, displacement, window, effort, seed
         How it is fitted.
 
     Raises
@@ -125,7 +125,7 @@ class DynamicsOptions:
     eliminate: bool = True
     n_candidates: int = 8
     n_bins: int = 50
-    prior_trust: float = 1.0
+    prior_weight: float = 1.0
     displacement: float = 0.0
     window: float = 1 / 6
     effort: float = 1.0
@@ -165,7 +165,7 @@ class DynamicsOptions:
             check_type(getattr(self, name), (bool, type(None)), name=name, expected="True, False or None")
         check_whole_number(self.n_candidates, name="n_candidates", least=1)
         check_whole_number(self.n_bins, name="n_bins", least=5)
-        check_between(self.prior_trust, 0, 1e6, name="prior_trust")
+        check_between(self.prior_weight, 0, 1e6, name="prior_weight")
         check_between(self.displacement, 0, 10, name="displacement")
         check_between(self.window, 0.01, 1, name="window")
         check_between(self.effort, 0.01, 100, name="effort")

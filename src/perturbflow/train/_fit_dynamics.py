@@ -92,7 +92,7 @@ def fit_dynamics(
     _warn_apart(trajectories)
     factors = None
     if fields.has_prior:
-        factors = prior_factors(adata.varp[DYNAMICS_PRIOR_KEY], config, trust=options.prior_trust)
+        factors = prior_factors(adata.varp[DYNAMICS_PRIOR_KEY], config, weight=options.prior_weight)
     settings = options.settings()
     trainer = DynamicsTrainer(trajectories, config, settings, factors=factors)
     saved = None if checkpoint is None else Checkpoint(checkpoint, trainer, fit=identity(trainer))
@@ -132,8 +132,8 @@ def identity(trainer: DynamicsTrainer) -> dict[str, Any]:
     }
 
 
-def prior_factors(prior: sparse.spmatrix, config: FieldConfig, *, trust: float) -> torch.Tensor:
-    """Return penalty factors (d, n_inputs) from a prior network: 1 / (1 + trust * |weight| / mean |weight|)."""
+def prior_factors(prior: sparse.spmatrix, config: FieldConfig, *, weight: float) -> torch.Tensor:
+    """Return penalty factors (d, n_inputs) from a prior network: 1 / (1 + weight * |entry| / mean |entry|)."""
     known = np.abs(prior.toarray())
     if not config.self_regulation:  # edges that no field can have make no others weaker
         np.fill_diagonal(known, 0.0)
@@ -141,7 +141,7 @@ def prior_factors(prior: sparse.spmatrix, config: FieldConfig, *, trust: float) 
     dense = known[list(config.regulators)].T
     if dense.any():
         dense = dense / dense[dense > 0].mean()
-    factors = 1 / (1 + trust * dense)
+    factors = 1 / (1 + weight * dense)
     return torch.tensor(np.tile(factors, (1, config.order)), dtype=torch.float32)
 
 
@@ -223,7 +223,7 @@ def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, An
         "eliminate": settings.eliminate,
         "n_candidates": settings.n_candidates,
         "n_bins": options.n_bins,
-        "prior_trust": float(options.prior_trust),
+        "prior_weight": float(options.prior_weight),
         "displacement": settings.displacement,
         "window": settings.window,
         "effort": float(options.effort),

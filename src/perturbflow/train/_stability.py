@@ -99,7 +99,7 @@ def stability(
     factors = None
     if stored.fields.has_prior:
         prior = adata[:, stored.genes].varp[DYNAMICS_PRIOR_KEY]
-        factors = prior_factors(prior, config, trust=float(settings["prior_trust"]))
+        factors = prior_factors(prior, config, weight=float(settings["prior_weight"]))
     default = DynamicsSettings()
     whole = float(settings["effort"])
     effort = max(SHARE_OF_STEPS * whole, min(SHARE_OF_STEPS, whole))
