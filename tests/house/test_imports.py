@@ -34,7 +34,7 @@ LEVEL = {
 }
 ROOT_LEVEL = 1.5
 ABOVE_THE_ROOT = {"_settings": 1.6, "_progress": 1.7}  # settings are checked, and progress asks them
-ROOT_MODULES = {"__init__", "_checks", "_progress", "_settings", "_warnings"}
+ROOT_MODULES = {"__init__", "_checks", "_docs", "_progress", "_settings", "_warnings"}
 
 NUMERIC = {"numpy", "scipy", "torch"}
 ALLOWED = {"flow": NUMERIC, "dynamics": NUMERIC}

@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from perturbflow._checks import check_whole_number
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._effects import RELATIVE_ZERO
+from perturbflow.metrics._families import of_profiles
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 from perturbflow.metrics._profiles import check_profiles, correlation_of_changes, per_gene
-from perturbflow.screen._named_arrays import aligned, by_name
+from perturbflow.screen._named_arrays import aligned
 
 
 def differential_weights(conditions: Sequence[CellsOrMoments]) -> NDArray[np.float64]:
@@ -84,7 +85,7 @@ def differential_weights(conditions: Sequence[CellsOrMoments]) -> NDArray[np.flo
     return np.square(np.divide(scores, largest, out=np.zeros_like(scores), where=largest > 0))
 
 
-@by_name("conditions", "genes", of=("predicted", "observed", "weights"))
+@of_profiles
 def weighted_mse(predicted: ArrayLike, observed: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
     """Mean squared error over genes, weighted.
 
@@ -95,23 +96,9 @@ def weighted_mse(predicted: ArrayLike, observed: ArrayLike, weights: ArrayLike) 
     *Weakness*: the weights come from the observed cells, so with few cells they pick genes by their noise and a perfect
     prediction is charged for it; the fewer genes carry weight, the more so.
 
-    Parameters
-    ----------
-    predicted
-        Mean expression of the predicted cells, shape (P, G).
-    observed
-        Mean expression of the observed cells, shape (P, G).
-    weights
-        Weights of genes, not negative, shape (P, G) or (G,).
-
     Returns
     -------
     The error (P,); NaN where all weights are 0.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite or weights are negative.
 
     References
     ----------
@@ -126,7 +113,7 @@ def weighted_mse(predicted: ArrayLike, observed: ArrayLike, weights: ArrayLike) 
     return _weighted_mean(np.square(x - y), _weights(weights, y))
 
 
-@by_name("conditions", "genes", of=("predicted", "observed", "weights", "reference"))
+@of_profiles
 def weighted_r2(
     predicted: ArrayLike, observed: ArrayLike, weights: ArrayLike, reference: ArrayLike
 ) -> NDArray[np.float64]:
@@ -145,25 +132,9 @@ def weighted_r2(
     *Weakness*: that of :func:`weighted_mse`. Unbounded below, so do not average it over conditions without a look at
     the smallest; changes that are equal in all genes leave nothing to explain.
 
-    Parameters
-    ----------
-    predicted
-        Mean expression of the predicted cells, shape (P, G).
-    observed
-        Mean expression of the observed cells, shape (P, G).
-    weights
-        Weights of genes, not negative, shape (P, G) or (G,).
-    reference
-        What changes are measured from, shape (G,) or (P, G): the mean over perturbed cells, or the controls.
-
     Returns
     -------
     The share (P,); NaN where all weights are 0 or the observed change is equal in all genes that have weight.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite or weights are negative.
 
     References
     ----------
@@ -185,7 +156,7 @@ def weighted_r2(
     return np.where(defined, 1.0 - error / np.where(defined, variance, 1.0), np.nan)
 
 
-@by_name("conditions", "genes", of=("predicted", "observed", "reference", "scores"))
+@of_profiles
 def pearson_against_reference(
     predicted: ArrayLike,
     observed: ArrayLike,
@@ -209,12 +180,6 @@ def pearson_against_reference(
 
     Parameters
     ----------
-    predicted
-        Mean expression of the predicted cells, shape (P, G).
-    observed
-        Mean expression of the observed cells, shape (P, G).
-    reference
-        What changes are measured from, shape (G,), or (P, G) if it differs between conditions.
     n_top
         Number of genes that count in every condition (Systema: 20); all by default.
     scores
@@ -223,11 +188,6 @@ def pearson_against_reference(
     Returns
     -------
     The correlation (P,); NaN where the observed change is equal in all genes.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or ``n_top`` is below 2.
 
     References
     ----------

@@ -8,14 +8,14 @@ from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
-from perturbflow.screen._named_arrays import by_name
+from perturbflow.metrics._families import of_cells
 
 N_COMPONENTS = 20
 MOST_CELLS = 1000
 N_VARIABLE = 2000
 
 
-@by_name("genes", of=("x", "y"))
+@of_cells
 def classifier_auroc(x: Cells, y: Cells) -> float:
     """AUROC of a classifier that tells predicted from real cells by their neighbours.
 
@@ -39,11 +39,6 @@ def classifier_auroc(x: Cells, y: Cells) -> float:
     Returns
     -------
     The AUROC; NaN if no gene varies.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or there are fewer than 2 cells.
 
     References
     ----------

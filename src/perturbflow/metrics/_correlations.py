@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes
+from perturbflow.metrics._families import of_cells
 from perturbflow.metrics._moments import Moments
-from perturbflow.screen._named_arrays import by_name
 
 RELATIVE_ZERO = 1e-12
 MOST_VARIABLE = 200
 
 
-@by_name("genes", of=("x", "y"))
+@of_cells
 def agreement_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE) -> float:
     """Correlation, over pairs of genes, of predicted with observed gene-gene correlations.
 
@@ -28,23 +28,9 @@ def agreement_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE)
     about ``s / sqrt(s^2 + 1/m)``, with s = 0.05 and 100 cells less than a half. Read it against two halves of the
     reference cells. Types of cells and cycle phases dominate it, which controls have too.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G), same genes and scale as ``x``.
-    n_top
-        Number of genes, those of the largest variance in ``y``.
-
     Returns
     -------
     The correlation; NaN if fewer than 3 genes vary in the reference cells, or all their correlations are equal.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, there are fewer than 3 cells, or ``n_top`` is below 3.
 
     Examples
     --------
@@ -56,7 +42,7 @@ def agreement_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE)
     return agreement_of_pairs(*_pairs(x, y, n_top=n_top))
 
 
-@by_name("genes", of=("x", "y"))
+@of_cells
 def error_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE) -> float:
     """Root mean squared error, over pairs of genes, of the gene-gene correlations.
 
@@ -68,23 +54,9 @@ def error_of_correlations(x: Cells, y: Cells, *, n_top: int = MOST_VARIABLE) -> 
     without correlations has one of only ``sqrt(s^2 + 1/m)``, with s the root mean square of the true ones, and wins with
     few cells; so does one of constant genes, which count as uncorrelated. Read it against two halves of the reference cells and against independent genes.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G), same genes and scale as ``x``.
-    n_top
-        Number of genes, those of the largest variance in ``y``.
-
     Returns
     -------
     The error; NaN if fewer than 3 genes vary in the reference cells.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, there are fewer than 3 cells, or ``n_top`` is below 3.
 
     Examples
     --------

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._families import of_moments
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
 from perturbflow.metrics._t_scores import t_statistics
-from perturbflow.screen._named_arrays import by_name
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_moments
 def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, *, n_top: int = 50) -> float:
     """Share of the most changed genes of the reference that are among the most changed of the prediction.
 
@@ -27,23 +27,12 @@ def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMo
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G), log1p-normalised.
-    y
-        Reference cells (m, G), log1p-normalised.
-    control
-        Control cells (c, G), log1p-normalised.
     n_top
         Number of genes that count.
 
     Returns
     -------
     The recall.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, there are fewer than two cells on a side, or ``n_top`` is below 1.
 
     References
     ----------

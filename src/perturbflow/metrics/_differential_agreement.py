@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._differential_expression import DifferentialExpression
+from perturbflow.metrics._families import of_tests
 from perturbflow.metrics._profiles import spearman
-from perturbflow.screen._named_arrays import by_name
 
 
-@by_name("genes", of=("predicted", "observed"))
+@of_tests
 def overlap_of_top_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -38,23 +38,12 @@ def overlap_of_top_genes(
 
     Parameters
     ----------
-    predicted
-        Differential expression of predicted cells.
-    observed
-        That of real cells, same genes.
     n_top
         Number of genes that count; all significant observed genes if None.
-    fdr
-        Level of significance of adjusted p-values.
 
     Returns
     -------
     The share, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, ``n_top`` is below 1, or ``fdr`` is not above 0 and at most 1.
 
     References
     ----------
@@ -75,7 +64,7 @@ def overlap_of_top_genes(
     return float(np.isin(top_observed[:n_genes], top_predicted[:n_genes]).sum() / n_genes)
 
 
-@by_name("genes", of=("predicted", "observed"))
+@of_tests
 def precision_of_top_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -96,23 +85,12 @@ def precision_of_top_genes(
 
     Parameters
     ----------
-    predicted
-        Differential expression of predicted cells.
-    observed
-        That of real cells, same genes.
     n_top
         Number of genes that count; all significant predicted genes if None.
-    fdr
-        Level of significance of adjusted p-values.
 
     Returns
     -------
     The share, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, ``n_top`` is below 1, or ``fdr`` is not above 0 and at most 1.
 
     References
     ----------
@@ -133,7 +111,7 @@ def precision_of_top_genes(
     return float(np.isin(top_predicted[:n_genes], top_observed[:n_genes]).sum() / n_genes)
 
 
-@by_name("genes", of=("predicted", "observed"))
+@of_tests
 def recall_of_significant_genes(
     predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
 ) -> float:
@@ -145,23 +123,9 @@ def recall_of_significant_genes(
 
     *Weakness*: a prediction in which every gene is significant has 1. Blind to signs.
 
-    Parameters
-    ----------
-    predicted
-        Differential expression of predicted cells.
-    observed
-        That of real cells, same genes.
-    fdr
-        Level of significance of adjusted p-values.
-
     Returns
     -------
     The share, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, or ``fdr`` is not above 0 and at most 1.
 
     References
     ----------
@@ -180,7 +144,7 @@ def recall_of_significant_genes(
     return float(is_found[is_significant].mean()) if is_significant.any() else float("nan")
 
 
-@by_name("genes", of=("predicted", "observed"))
+@of_tests
 def agreement_of_direction(
     predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
 ) -> float:
@@ -195,23 +159,9 @@ def agreement_of_direction(
     *Weakness*: blind to the size of the change; any response that all perturbations share scores well, and so does
     noise of the controls, which enter both sides.
 
-    Parameters
-    ----------
-    predicted
-        Differential expression of predicted cells.
-    observed
-        That of real cells, same genes.
-    fdr
-        Level of significance of adjusted p-values.
-
     Returns
     -------
     The share, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, or ``fdr`` is not above 0 and at most 1.
 
     References
     ----------
@@ -232,7 +182,7 @@ def agreement_of_direction(
     return float((np.sign(predicted.log_fold_change[genes]) == np.sign(observed.log_fold_change[genes])).mean())
 
 
-@by_name("genes", of=("predicted", "observed"))
+@of_tests
 def spearman_of_log_fold_changes(
     predicted: DifferentialExpression, observed: DifferentialExpression, *, fdr: float = 0.05
 ) -> float:
@@ -247,23 +197,9 @@ def spearman_of_log_fold_changes(
     *Weakness*: genes are chosen by the real cells, so falsely predicted changes cost nothing. Where changes have both
     signs, the signs alone give a high value. With few genes it is noise.
 
-    Parameters
-    ----------
-    predicted
-        Differential expression of predicted cells.
-    observed
-        That of real cells, same genes.
-    fdr
-        Level of significance of adjusted p-values.
-
     Returns
     -------
     The correlation, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, or ``fdr`` is not above 0 and at most 1.
 
     References
     ----------

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from perturbflow.metrics._differential_agreement import check_same_tests
 from perturbflow.metrics._differential_expression import DifferentialExpression
-from perturbflow.screen._named_arrays import by_name
+from perturbflow.metrics._families import of_tests
 
 SMALLEST_ADJUSTED = 1e-10
 
 
-@by_name("genes", of=("predicted", "observed"))
+@of_tests
 def average_precision_of_significant_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -32,25 +32,9 @@ def average_precision_of_significant_genes(
     *Weakness*: all genes with adjusted p-values up to ``smallest`` are equal, so with many predicted cells the
     strongest changes have no order. Blind to signs.
 
-    Parameters
-    ----------
-    predicted
-        Differential expression of predicted cells.
-    observed
-        That of real cells, same genes.
-    fdr
-        Level of significance of adjusted p-values.
-    smallest
-        Predicted adjusted p-values below it count as equal to it; 0 keeps them apart. Cell-eval has 1e-10.
-
     Returns
     -------
     The average precision, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, ``fdr`` is not above 0 and at most 1, or ``smallest`` is not from 0 to 1.
 
     References
     ----------
@@ -71,7 +55,7 @@ def average_precision_of_significant_genes(
     return float(np.diff(found, prepend=0) @ (found / called) / found[-1])
 
 
-@by_name("genes", of=("predicted", "observed"))
+@of_tests
 def auroc_of_significant_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -91,25 +75,9 @@ def auroc_of_significant_genes(
     those on top. Highly expressed genes are significant more easily on both sides, so that expression alone exceeds
     chance.
 
-    Parameters
-    ----------
-    predicted
-        Differential expression of predicted cells.
-    observed
-        That of real cells, same genes.
-    fdr
-        Level of significance of adjusted p-values.
-    smallest
-        Predicted adjusted p-values below it count as equal to it; 0 keeps them apart. Cell-eval has 1e-10.
-
     Returns
     -------
     The area, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, ``fdr`` is not above 0 and at most 1, or ``smallest`` is not from 0 to 1.
 
     References
     ----------

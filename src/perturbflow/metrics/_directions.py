@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._differential_expression import DifferentialExpression
+from perturbflow.metrics._families import of_tests
 from perturbflow.metrics._significance import judged_genes
-from perturbflow.screen._named_arrays import by_name
 
 
-@by_name("genes", of=("predicted", "observed", "targets"))
+@of_tests
 def direction_fidelity(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -38,23 +38,9 @@ def direction_fidelity(
 
     *Weakness*: a prediction of a single sure gene gets 1; see :func:`direction_fidelity_yield`.
 
-    Parameters
-    ----------
-    predicted, observed
-        Differential expression of one condition, same genes.
-    fdr
-        Adjusted p-value below which a gene is significant.
-    targets
-        Genes that the perturbation acts on itself (G,), left out: that they change is no prediction.
-
     Returns
     -------
     The share; NaN where the prediction has no significant gene with an observed direction.
-
-    Raises
-    ------
-    ValueError
-        If the genes disagree, none is left, or ``fdr`` is not above 0 and at most 1.
 
     References
     ----------
@@ -72,7 +58,7 @@ def direction_fidelity(
     return right / called if called else float("nan")
 
 
-@by_name("genes", of=("predicted", "observed", "targets"))
+@of_tests
 def direction_fidelity_yield(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -89,23 +75,9 @@ def direction_fidelity_yield(
     *Weakness*: depends on the number of predicted cells through n. The k genes need not be among the N, so that it is
     no F score: with chance directions it is about 1/2 for any prediction that calls more genes than the reference.
 
-    Parameters
-    ----------
-    predicted, observed
-        Differential expression of one condition, same genes.
-    fdr
-        Adjusted p-value below which a gene is significant.
-    targets
-        Genes that the perturbation acts on itself (G,), left out.
-
     Returns
     -------
     The share; NaN where neither side has a significant gene.
-
-    Raises
-    ------
-    ValueError
-        If the genes disagree, none is left, or ``fdr`` is not above 0 and at most 1.
 
     References
     ----------
@@ -124,7 +96,7 @@ def direction_fidelity_yield(
     return right / most if most else float("nan")
 
 
-@by_name("genes", of=("predicted", "observed", "targets"))
+@of_tests
 def direction_reach(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -150,23 +122,12 @@ def direction_reach(
 
     Parameters
     ----------
-    predicted, observed
-        Differential expression of one condition, same genes.
-    fdr
-        Adjusted p-value below which a gene of the reference is significant.
     purity
         Share of right directions that is asked of the first genes.
-    targets
-        Genes that the perturbation acts on itself (G,), left out.
 
     Returns
     -------
     The depth, relative to N; NaN where the reference has no significant gene.
-
-    Raises
-    ------
-    ValueError
-        If the genes disagree, none is left, or ``fdr`` or ``purity`` is not above 0 and at most 1.
 
     References
     ----------

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import check_same_genes
 from perturbflow.metrics._differential_expression import log_fold_change
+from perturbflow.metrics._families import of_moments
 from perturbflow.metrics._moments import CellsOrMoments, moments_of
-from perturbflow.screen._named_arrays import by_name
 from perturbflow.screen._scale import natural_per_unit
 
 PSEUDOCOUNT = 0.1
 RELATIVE_ZERO = 1e-9
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_moments
 def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Root mean squared error of the mean effect.
 
@@ -33,23 +33,9 @@ def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrM
     spread of the cells, and with few cells it cannot reach 0 (the expected squared error of a perfect prediction is the
     sampling variance of both means).
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G).
-    control
-        Control cells (c, G).
-
     Returns
     -------
     The error; lower is better, 0 is best.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
 
     Examples
     --------
@@ -61,7 +47,7 @@ def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrM
     return _rmse(predicted - reference, observed - reference)
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_moments
 def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments) -> float:
     """Cosine between the predicted and the observed mean effect.
 
@@ -75,23 +61,9 @@ def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsO
     predictions look alike; any average effect of all perturbations (stress, batch) scores well. For a prediction that
     is a sample of the controls the value is the cosine of sampling noise, not 0.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G).
-    control
-        Control cells (c, G).
-
     Returns
     -------
     The cosine, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
 
     Examples
     --------
@@ -102,7 +74,7 @@ def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsO
     return _cosine_of_changes(*_profiles(x=x, y=y, control=control))
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_moments
 def rmse_of_log_fold_changes(
     x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, *, base: float | None = None
 ) -> float:
@@ -115,25 +87,9 @@ def rmse_of_log_fold_changes(
 
     *Weakness*: that of :func:`rmse_of_mean_effects`, with more weight on weakly expressed genes, down to the pseudocount.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G), log1p-normalised.
-    y
-        Reference cells (m, G), log1p-normalised.
-    control
-        Control cells (c, G), log1p-normalised.
-    base
-        Base of the logarithm of the expression, as in :func:`log_fold_change`.
-
     Returns
     -------
     The error.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or the base is not above 1.
 
     References
     ----------
@@ -151,7 +107,7 @@ def rmse_of_log_fold_changes(
     return _rmse(*changes)
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_moments
 def cosine_of_log_fold_changes(
     x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, *, base: float | None = None
 ) -> float:
@@ -166,25 +122,9 @@ def cosine_of_log_fold_changes(
     *Weakness*: that of :func:`cosine_of_mean_effects`, with more weight on weakly expressed genes; a ratio of log
     values is not a fold change of counts.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G), log1p-normalised.
-    y
-        Reference cells (m, G), log1p-normalised.
-    control
-        Control cells (c, G), log1p-normalised.
-    base
-        Base of the logarithm of the expression, as in :func:`log_fold_change`; means are taken to natural ones first.
-
     Returns
     -------
     The cosine, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or a mean is at or below -0.1.
 
     References
     ----------

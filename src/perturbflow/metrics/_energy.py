@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import Cells
 from perturbflow.metrics._distances import pair_means_to
-from perturbflow.screen._named_arrays import by_name
+from perturbflow.metrics._families import of_cells
 
 SHORTEST = 1e-4
 
 
-@by_name("genes", of=("x", "y", "again"))
+@of_cells
 def energy_distance(x: Cells, y: Cells, *, again: Cells | None = None, unbiased: bool = True) -> float:
     """Energy distance between two samples of cells.
 
@@ -36,25 +36,14 @@ def energy_distance(x: Cells, y: Cells, *, again: Cells | None = None, unbiased:
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G), same genes and scale as ``x``.
     again
         A second, independent prediction from the same source cells (n, G), where the cells of one prediction depend on
         each other, as in stratified sampling: distances within the prediction are then those between the two, of
         different source cells, and both are compared with the reference.
-    unbiased
-        Average over pairs of different cells.
 
     Returns
     -------
     The energy distance, in the units of the expression values.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or the unbiased estimate is asked of a single cell.
 
     Notes
     -----
@@ -89,7 +78,7 @@ def energy_distance_to(y: Cells, *, unbiased: bool = True) -> Callable[..., floa
     return energy_distance_from
 
 
-@by_name("genes", of=("x", "y"))
+@of_cells
 def energy_loss(x: Cells, y: Cells, *, shortest: float = SHORTEST) -> float:
     """Half the energy distance over all pairs of cells, which PerturBench calls MMD.
 
@@ -109,10 +98,6 @@ def energy_loss(x: Cells, y: Cells, *, shortest: float = SHORTEST) -> float:
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G), same genes and scale as ``x``.
     shortest
         What shorter distances count as. The default is that of geomloss: a cell is at 1e-4 from itself, which lowers
         the value by ``5e-5 (1/n + 1/m)``. With 0 it is half of :func:`energy_distance` with ``unbiased=False``.
@@ -120,11 +105,6 @@ def energy_loss(x: Cells, y: Cells, *, shortest: float = SHORTEST) -> float:
     Returns
     -------
     The loss, in the units of the expression values.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or ``shortest`` is negative.
 
     Notes
     -----

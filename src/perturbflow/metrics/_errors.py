@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import check_cells, check_same_genes, gene_means
+from perturbflow.metrics._families import of_moments
 from perturbflow.metrics._moments import CellsOrMoments, Moments
 from perturbflow.metrics._profiles import correlation_of_changes
-from perturbflow.screen._named_arrays import by_name
 
 
-@by_name("genes", of=("x", "y", "control", "predicted_control"))
+@of_moments
 def mse_of_mean_effects(
     x: CellsOrMoments,
     y: CellsOrMoments,
@@ -37,12 +37,6 @@ def mse_of_mean_effects(
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G), or their moments.
-    y
-        Reference cells (m, G), or their moments.
-    control
-        Control cells (c, G), or their moments.
     predicted_control
         Control cells of the prediction alone. Errors of a model that are the same in its controls and in its
         perturbed cells then do not count.
@@ -50,11 +44,6 @@ def mse_of_mean_effects(
     Returns
     -------
     The error; lower is better, 0 is best.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
 
     Examples
     --------
@@ -69,7 +58,7 @@ def mse_of_mean_effects(
     return _mean_square(predicted - predicted_reference - (observed - reference))
 
 
-@by_name("genes", of=("x", "y", "control", "predicted_control"))
+@of_moments
 def mae_of_mean_effects(
     x: CellsOrMoments,
     y: CellsOrMoments,
@@ -88,25 +77,9 @@ def mae_of_mean_effects(
     *Weakness*: that of :func:`mse_of_mean_effects`; as every gene counts with its absolute error, the noise of thousands
     of genes without response outweighs the response of a few.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G), or their moments.
-    y
-        Reference cells (m, G), or their moments.
-    control
-        Control cells (c, G), or their moments.
-    predicted_control
-        Control cells of the prediction alone, as cell-eval has it; see :func:`mse_of_mean_effects`.
-
     Returns
     -------
     The error; lower is better, 0 is best.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
 
     Examples
     --------
@@ -119,7 +92,7 @@ def mae_of_mean_effects(
     return float(np.mean(np.abs(predicted - predicted_reference - (observed - reference))))
 
 
-@by_name("genes", of=("x", "y", "control", "predicted_control"))
+@of_moments
 def pearson_of_mean_effects(
     x: CellsOrMoments,
     y: CellsOrMoments,
@@ -139,25 +112,9 @@ def pearson_of_mean_effects(
     effects and make unrelated predictions look alike; the average effect of all perturbations scores well, which
     :func:`pearson_against_reference` takes away.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G), or their moments.
-    y
-        Reference cells (m, G), or their moments.
-    control
-        Control cells (c, G), or their moments.
-    predicted_control
-        Control cells of the prediction alone, as cell-eval has it; see :func:`mse_of_mean_effects`.
-
     Returns
     -------
     The correlation, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
 
     References
     ----------

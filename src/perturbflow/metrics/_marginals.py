@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.metrics._families import of_cells, of_moments
 from perturbflow.metrics._moments import CellsOrMoments, moments_of
-from perturbflow.screen._named_arrays import by_name
 
 
-@by_name("genes", of=("x", "y"))
+@of_cells
 def error_of_zero_fractions(x: Cells, y: Cells) -> float:
     """Mean absolute difference over genes of the share of cells in which a gene is exactly zero.
 
@@ -23,21 +23,9 @@ def error_of_zero_fractions(x: Cells, y: Cells) -> float:
     sequencing as much as biology. A perfect prediction of m reference cells is at about ``sqrt(2 z (1 - z) / (pi m))``
     per gene, not at 0.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G), same genes and scale as ``x``.
-
     Returns
     -------
     The error.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
 
     Examples
     --------
@@ -52,7 +40,7 @@ def error_of_zero_fractions(x: Cells, y: Cells) -> float:
     return float(np.abs(expressed_shares(x) - expressed_shares(y)).mean())
 
 
-@by_name("genes", of=("x", "y"))
+@of_moments
 def error_of_variances(x: CellsOrMoments, y: CellsOrMoments) -> float:
     """Error of the standard deviations of genes, relative to those of the reference cells.
 
@@ -65,21 +53,9 @@ def error_of_variances(x: CellsOrMoments, y: CellsOrMoments) -> float:
     well. The standard deviations of a few cells are noisy (about ``1 / sqrt(2 m)`` of themselves for normal values, more
     for genes that are rarely expressed), so that a perfect prediction is not at 0.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G), or their moments.
-    y
-        Reference cells (m, G), or their moments; same genes and scale as ``x``.
-
     Returns
     -------
     The error; NaN if no gene varies in the reference cells.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or there are fewer than 2 cells.
 
     Examples
     --------

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import Cells, check_cells, gene_means
 from perturbflow.metrics._distances import distances_within, pair_means_to
-from perturbflow.screen._named_arrays import by_name
+from perturbflow.metrics._families import of_cells
 
 BANDWIDTH_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MAX_MEDIAN_CELLS = 2000
 
 
-@by_name("genes", of=("x", "y", "again"))
+@of_cells
 def mmd(
     x: Cells,
     y: Cells,
@@ -43,27 +43,15 @@ def mmd(
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G), same genes and scale as ``x``.
     again
         A second prediction from the same source cells, as in :func:`energy_distance`.
     bandwidths
         Standard deviations of the Gaussian kernels. By default the median distance between reference cells times
         0.25, 0.5, 1, 2 and 4; beyond 2,000 reference cells the median is that of 2,000 evenly spaced rows.
-    unbiased
-        Average over pairs of different cells.
 
     Returns
     -------
     The squared discrepancy, without unit.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, the unbiased estimate is asked of a single cell, a bandwidth is not
-        positive, or the default bandwidth would be 0.
 
     Notes
     -----

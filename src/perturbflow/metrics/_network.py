@@ -10,8 +10,10 @@ from scipy import stats
 
 from perturbflow._checks import check_one_of
 from perturbflow.metrics._edge_pairs import Network, edge_pairs
+from perturbflow.metrics._families import of_networks
 
 
+@of_networks
 def auroc(
     edge_scores: Network,
     truth: Network,
@@ -33,12 +35,6 @@ def auroc(
 
     Parameters
     ----------
-    edge_scores
-        Scores (r, d).
-    truth
-        Known network (r, d), signed or not.
-    candidates
-        Pairs that count (r, d).
     within
         ``"all"``: any edge against any non-edge. ``"regulator"``: against non-edges of the same regulator (stratified
         by row, as is due where regulators differ in how well they are known). ``"target"``: of the same target.
@@ -46,11 +42,6 @@ def auroc(
     Returns
     -------
     The area.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or there is no edge or no non-edge to compare with.
 
     References
     ----------
@@ -81,6 +72,7 @@ def auroc(
     return float(concordant / comparisons)
 
 
+@of_networks
 def average_precision(edge_scores: Network, truth: Network, *, candidates: NDArray[np.bool_] | None = None) -> float:
     """Area under the precision-recall curve of the edges, as average precision.
 
@@ -92,23 +84,9 @@ def average_precision(edge_scores: Network, truth: Network, *, candidates: NDArr
 
     *Weakness*: dominated by the first few pairs of the ranking, so its variance is large with few edges. Blind to signs.
 
-    Parameters
-    ----------
-    edge_scores
-        Scores (r, d).
-    truth
-        Known network (r, d), signed or not.
-    candidates
-        Pairs that count (r, d).
-
     Returns
     -------
     The area.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or there is no edge or no non-edge.
 
     Examples
     --------
@@ -123,6 +101,7 @@ def average_precision(edge_scores: Network, truth: Network, *, candidates: NDArr
     return float((np.diff(recall, prepend=0) * precision).sum())
 
 
+@of_networks
 def early_precision(edge_scores: Network, truth: Network, *, candidates: NDArray[np.bool_] | None = None) -> float:
     """Precision among the k pairs of highest score, with k the number of true edges.
 
@@ -134,23 +113,9 @@ def early_precision(edge_scores: Network, truth: Network, *, candidates: NDArray
     *Weakness*: sees one point of the ranking only, and needs the number of true edges, which no user of a method knows.
     Blind to signs.
 
-    Parameters
-    ----------
-    edge_scores
-        Scores (r, d).
-    truth
-        Known network (r, d), signed or not.
-    candidates
-        Pairs that count (r, d).
-
     Returns
     -------
     The precision.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or there is no edge or no non-edge.
 
     References
     ----------
@@ -168,6 +133,7 @@ def early_precision(edge_scores: Network, truth: Network, *, candidates: NDArray
     return float(pairs.share_in_top()[pairs.is_edge].sum() / pairs.is_edge.sum())
 
 
+@of_networks
 def sign_accuracy(edge_scores: Network, truth: Network, *, candidates: NDArray[np.bool_] | None = None) -> float:
     """Share of recovered edges whose sign is right.
 
@@ -187,18 +153,11 @@ def sign_accuracy(edge_scores: Network, truth: Network, *, candidates: NDArray[n
         Signed scores (r, d).
     truth
         Known signed network (r, d).
-    candidates
-        Pairs that count (r, d).
 
     Returns
     -------
     The share; NaN if no edge is recovered, or if no edge among the candidates is negative, since such a truth may just
     as well have no signs.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or there is no edge or no non-edge.
 
     Examples
     --------

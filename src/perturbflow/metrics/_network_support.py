@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._edge_pairs import Network, edge_pairs
+from perturbflow.metrics._families import of_networks
 from perturbflow.metrics._network import auroc, average_precision, early_precision, sign_accuracy
 
 
+@of_networks
 def structural_hamming_distance(
     edge_scores: Network,
     truth: Network,
@@ -26,25 +28,9 @@ def structural_hamming_distance(
     *Weakness*: depends on the threshold, and rewards caution: in a sparse network, predicting no edge at all leaves only
     the number of edges. Blind to signs.
 
-    Parameters
-    ----------
-    edge_scores
-        Scores (r, d).
-    truth
-        Known network (r, d), signed or not.
-    candidates
-        Pairs that count (r, d).
-    threshold
-        A pair is predicted to be an edge if its absolute score is larger.
-
     Returns
     -------
     The number.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or the threshold is negative.
 
     Examples
     --------
@@ -57,6 +43,7 @@ def structural_hamming_distance(
     return int((pairs.predicted(threshold) != pairs.is_edge).sum())
 
 
+@of_networks
 def support_error(
     edge_scores: Network,
     truth: Network,
@@ -72,25 +59,9 @@ def support_error(
 
     *Weakness*: that of :func:`structural_hamming_distance`.
 
-    Parameters
-    ----------
-    edge_scores
-        Scores (r, d).
-    truth
-        Known network (r, d), signed or not.
-    candidates
-        Pairs that count (r, d).
-    threshold
-        A pair is predicted to be an edge if its absolute score is larger.
-
     Returns
     -------
     The error.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, the threshold is negative, or there is no edge or no non-edge.
 
     Examples
     --------
@@ -104,6 +75,7 @@ def support_error(
     return float((pairs.predicted(threshold) != pairs.is_edge).sum() / pairs.is_edge.sum())
 
 
+@of_networks
 def edge_density(truth: Network, *, candidates: NDArray[np.bool_] | None = None) -> float:
     """Share of the candidate pairs that are edges: the prevalence, and the chance level of precision.
 
@@ -114,17 +86,10 @@ def edge_density(truth: Network, *, candidates: NDArray[np.bool_] | None = None)
     ----------
     truth
         Network (r, d), signed or not.
-    candidates
-        Pairs that count (r, d).
 
     Returns
     -------
     The share.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
 
     Examples
     --------
@@ -135,6 +100,7 @@ def edge_density(truth: Network, *, candidates: NDArray[np.bool_] | None = None)
     return float(edge_pairs(truth, truth, candidates).is_edge.mean())
 
 
+@of_networks
 def network_scores(
     edge_scores: Network,
     truth: Network,
@@ -146,12 +112,6 @@ def network_scores(
 
     Parameters
     ----------
-    edge_scores
-        Scores (r, d).
-    truth
-        Known network (r, d), signed or not.
-    candidates
-        Pairs that count (r, d).
     threshold
         Absolute score above which a pair is predicted to be an edge; enters ``structural_hamming_distance``,
         ``support_error`` and ``n_edges`` only.
@@ -161,11 +121,6 @@ def network_scores(
     By name: ``auroc``, ``average_precision``, ``early_precision``, ``sign_accuracy``, ``structural_hamming_distance``,
     ``support_error``, ``edge_density`` (chance of the two precisions), and the numbers ``n_edges`` (predicted),
     ``n_true_edges`` and ``n_candidates``.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, the threshold is negative, or there is no edge or no non-edge.
 
     Examples
     --------

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from perturbflow.metrics._cells import Cells
+from perturbflow.metrics._families import of_cells
 from perturbflow.metrics._response_axis import ResponseAxis, checked, responding_share
-from perturbflow.screen._named_arrays import by_name
 
 LEVEL = 0.95
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_cells
 def error_of_responders(x: Cells, y: Cells, control: Cells, *, level: float = LEVEL) -> float:
     """Absolute error of the fraction of responders.
 
@@ -28,23 +28,12 @@ def error_of_responders(x: Cells, y: Cells, control: Cells, *, level: float = LE
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G).
-    y
-        Real cells (m, G).
-    control
-        Control cells (c, G).
     level
         Share of the controls that do not count as responding.
 
     Returns
     -------
     The error; NaN if no gene differs between real and control cells.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, there are fewer than 2 cells, or the level is not between 0 and 1.
 
     Examples
     --------

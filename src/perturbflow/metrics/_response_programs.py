@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import Cells
 from perturbflow.metrics._energy import energy_distance
+from perturbflow.metrics._families import of_cells
 from perturbflow.metrics._response_axis import ResponseAxis, checked, dense
-from perturbflow.screen._named_arrays import by_name
 
 N_RESPONDING = 30
 N_GENES = 100
 N_PROGRAMS = 5
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_cells
 def error_of_response_correlation(x: Cells, y: Cells, control: Cells, *, n_top: int = N_RESPONDING) -> float:
     """Absolute error of the mean correlation between the genes of a response.
 
@@ -30,23 +30,12 @@ def error_of_response_correlation(x: Cells, y: Cells, control: Cells, *, n_top: 
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G).
-    y
-        Real cells (m, G).
-    control
-        Control cells (c, G).
     n_top
         Number of genes.
 
     Returns
     -------
     The error; NaN if fewer than 2 genes differ between real and control cells.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, there are fewer than 2 cells, or ``n_top`` is below 2.
 
     Examples
     --------
@@ -63,7 +52,7 @@ def error_of_response_correlation(x: Cells, y: Cells, control: Cells, *, n_top: 
     return abs(_mean_correlation(x, genes, sign) - _mean_correlation(y, genes, sign))
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_cells
 def energy_in_programs(x: Cells, y: Cells, control: Cells) -> float:
     """Energy distance in the space of a response: its direction, and what varies along with it.
 
@@ -77,23 +66,9 @@ def energy_in_programs(x: Cells, y: Cells, control: Cells) -> float:
     *Weakness*: the space is that of the real cells, in which they are a little farther apart from new cells of
     their own distribution than in others. Changes that no program of these has are not seen.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G).
-    y
-        Real cells (m, G).
-    control
-        Control cells (c, G).
-
     Returns
     -------
     The energy distance; NaN if no gene differs between real and control cells.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or there are fewer than 2 cells.
 
     Examples
     --------

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from perturbflow.metrics._differential_agreement import check_same_tests
 from perturbflow.metrics._differential_expression import DifferentialExpression
-from perturbflow.screen._named_arrays import by_name
+from perturbflow.metrics._families import of_tests
 
 
-@by_name("genes", of=("predicted", "observed", "targets"))
+@of_tests
 def jaccard_of_significant_genes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -30,23 +30,9 @@ def jaccard_of_significant_genes(
     *Weakness*: R grows with the number of cells and P with that of predicted cells, which have to be equal; the
     sign of the change is not looked at. A condition without significant genes gives 1 to a prediction that is silent.
 
-    Parameters
-    ----------
-    predicted, observed
-        Differential expression of one condition, same genes.
-    fdr
-        Adjusted p-value below which a gene is significant.
-    targets
-        Genes that the perturbation acts on itself (G,), left out: that they change is no prediction.
-
     Returns
     -------
     The overlap.
-
-    Raises
-    ------
-    ValueError
-        If the genes disagree, none is left, or ``fdr`` is not above 0 and at most 1.
 
     References
     ----------
@@ -65,7 +51,7 @@ def jaccard_of_significant_genes(
     return float(np.count_nonzero(called & confident) / either) if either else 1.0
 
 
-@by_name("genes", of=("predicted", "observed", "targets"))
+@of_tests
 def relative_error_of_log_fold_changes(
     predicted: DifferentialExpression,
     observed: DifferentialExpression,
@@ -88,23 +74,12 @@ def relative_error_of_log_fold_changes(
 
     Parameters
     ----------
-    predicted, observed
-        Differential expression of one condition, same genes.
-    fdr
-        Adjusted p-value below which a gene is significant.
     minimum
         Number of significant genes below which the value is undefined.
-    targets
-        Genes that the perturbation acts on itself (G,), left out.
 
     Returns
     -------
     The error; NaN with fewer than ``minimum`` genes, or if none of them changes. Both depend on the reference alone.
-
-    Raises
-    ------
-    ValueError
-        If the genes disagree, none is left, ``fdr`` is not above 0 and at most 1, or ``minimum`` is below 1.
 
     References
     ----------

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from perturbflow._checks import check_one_of
 from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._families import of_moments
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
-from perturbflow.screen._named_arrays import by_name
 
 RELATIVE_ZERO = 1e-9
 
 
-@by_name("genes", of=("x", "y", "control"))
+@of_moments
 def r2_of_scores(
     x: CellsOrMoments,
     y: CellsOrMoments,
@@ -45,24 +45,12 @@ def r2_of_scores(
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G), log1p-normalised, or their moments.
-    y
-        Reference cells (m, G), or their moments.
-    control
-        Control cells (c, G), or their moments.
     relative_to
         Whose variance is the denominator.
 
     Returns
     -------
     The share, or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of genes differ, values are not finite, there are fewer than two cells on a side, or
-        ``relative_to`` is unknown.
 
     References
     ----------

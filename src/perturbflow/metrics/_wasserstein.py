@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
-from perturbflow.screen._named_arrays import by_name
+from perturbflow.metrics._families import of_cells
 
 BLOCK_BYTES = 2**20  # of differences: what stays in the cache
 N_PROJECTIONS = 100
 
 
-@by_name("genes", of=("x", "y"))
+@of_cells
 def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     """Mean over genes of the Wasserstein distance between predicted and real values of a gene.
 
@@ -34,21 +34,9 @@ def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     prediction with more cells scores better, and most of the value can be sampling noise: compare it with that of two
     halves of the reference cells.
 
-    Parameters
-    ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G), same genes and scale as ``x``.
-
     Returns
     -------
     The mean distance.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
 
     Notes
     -----
@@ -72,7 +60,7 @@ def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     return total / x.shape[1]
 
 
-@by_name("genes", of=("x", "y"))
+@of_cells
 def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = N_PROJECTIONS, seed: int = 0) -> float:
     """Sliced Wasserstein distance of order 2 between two samples of cells.
 
@@ -89,10 +77,6 @@ def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = N_PROJECTIONS
 
     Parameters
     ----------
-    x
-        Predicted cells (n, G).
-    y
-        Reference cells (m, G), same genes and scale as ``x``.
     n_projections
         Number of directions.
     seed
@@ -101,11 +85,6 @@ def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = N_PROJECTIONS
     Returns
     -------
     The distance.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, or ``n_projections`` is not positive.
 
     References
     ----------

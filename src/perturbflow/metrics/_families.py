@@ -1,0 +1,86 @@
+"""Decorators of metrics by what they take: arguments are put in order by name, and what they mean is said once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from perturbflow._docs import shares
+from perturbflow.screen._named_arrays import by_name
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+CELLS = {
+    "x": "Predicted cells (n, G).",
+    "y": "Real cells (m, G), same genes and scale as ``x``.",
+    "control": "Control cells (c, G).",
+    "unbiased": "Average over pairs of different cells.",
+    "n_top": "Number of genes, those of the largest variance in ``y``.",
+}
+MOMENTS = {
+    "x": "Predicted cells (n, G), log1p-normalised, or their :class:`Moments`.",
+    "y": "Real cells (m, G), log1p-normalised, or their moments.",
+    "control": "Control cells (c, G), log1p-normalised, or their moments.",
+    "predicted_control": "Control cells of the prediction alone, as cell-eval has it; see :func:`mse_of_mean_effects`.",
+    "base": (
+        'Base of the logarithm of the expression, as in ``adata.uns["log1p"]["base"]``: an array cannot tell. None for\n'
+        "natural logarithms."
+    ),
+}
+TESTS = {
+    "predicted": ":class:`DifferentialExpression` of predicted cells of one condition.",
+    "observed": "That of real cells, same genes.",
+    "fdr": "Adjusted p-value below which a gene is significant.",
+    "targets": "Genes that the perturbation acts on itself (G,), left out: that they change is no prediction.",
+    "smallest": "Predicted adjusted p-values below it count as equal to it; 0 keeps them apart. Cell-eval has 1e-10.",
+}
+PROFILES = {
+    "predicted": "Mean expression of the predicted cells of P conditions of one context, shape (P, G).",
+    "observed": "The same of the real cells, shape (P, G), in the same order.",
+    "weights": "Weights of genes, not negative, shape (P, G) or (G,).",
+    "reference": "What changes are measured from, shape (G,) or (P, G): the mean over perturbed cells, or the controls.",
+}
+NETWORKS = {
+    "edge_scores": "Scores (r, d).",
+    "truth": "Known network (r, d), signed or not.",
+    "candidates": "Pairs that count (r, d).",
+    "threshold": "A pair is predicted to be an edge if its absolute score is larger.",
+}
+
+
+def of_cells(function: Function) -> Function:
+    """Decorator of metrics of cells."""
+    raises = (
+        "ValueError\n    If shapes disagree, values are not finite, cells are too few, or an option is out of range."
+    )
+    return shares(CELLS, raises=raises)(by_name("genes", of=("x", "y", "control", "again"))(function))
+
+
+def of_moments(function: Function) -> Function:
+    """Decorator of metrics of the moments of cells."""
+    raises = (
+        "ValueError\n    If shapes disagree, values are not finite, cells are too few, or an option is out of range."
+    )
+    return shares(MOMENTS, raises=raises)(by_name("genes", of=("x", "y", "control", "predicted_control"))(function))
+
+
+def of_tests(function: Function) -> Function:
+    """Decorator of metrics of tests of differential expression."""
+    raises = "ValueError\n    If the genes disagree, none is left, or an option is out of range."
+    return shares(TESTS, raises=raises)(by_name("genes", of=("predicted", "observed", "targets"))(function))
+
+
+def of_profiles(function: Function) -> Function:
+    """Decorator of metrics of the profiles of conditions."""
+    raises = "ValueError\n    If shapes disagree, values are not finite, or an option is out of range."
+    names = ("predicted", "observed", "weights", "reference", "scores", "targets")
+    return shares(PROFILES, raises=raises)(by_name("conditions", "genes", of=names)(function))
+
+
+of_networks = shares(
+    NETWORKS,
+    raises=(
+        "ValueError\n    If shapes disagree, values are not finite, the threshold is negative, or there is no edge or no\n"
+        "    non-edge."
+    ),
+)
