@@ -18,99 +18,19 @@ Continuation: TypeAlias = "Callable[[Sequence[FloatArray], FloatArray, int], Flo
 
 
 def hold_last(train: Sequence[FloatArray], observed: FloatArray, n_steps: int) -> FloatArray:
-    """Predict that a series stays where it was last seen.
-
-    Parameters
-    ----------
-    train
-        Training series at the same intervals of time, (n_k, d) each; not looked at.
-    observed
-        Observed part of the series to continue, (m, d).
-    n_steps
-        Number of steps to predict.
-
-    Returns
-    -------
-    Predictions (n_steps, d), all rows equal.
-
-    Raises
-    ------
-    ValueError
-        If nothing is observed, values are not finite, series differ in their genes, or ``n_steps`` is below 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> pf.baselines.hold_last([], np.array([[1.0], [4.0]]), 3).tolist()
-    [[4.0], [4.0], [4.0]]
-    """
+    """Predict that a series stays where it was last seen."""
     _check(train, observed, n_steps)
     return np.tile(observed[-1], (n_steps, 1))
 
 
 def constant_rate(train: Sequence[FloatArray], observed: FloatArray, n_steps: int) -> FloatArray:
-    """Predict that a series changes on as it did between its last two times.
-
-    Parameters
-    ----------
-    train
-        Training series at the same intervals of time, (n_k, d) each; not looked at.
-    observed
-        Observed part of the series to continue, (m, d) with m of at least 2.
-    n_steps
-        Number of steps to predict.
-
-    Returns
-    -------
-    Predictions (n_steps, d).
-
-    Raises
-    ------
-    ValueError
-        If fewer than two times are observed, values are not finite, series differ in their genes, or ``n_steps`` is below 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> pf.baselines.constant_rate([], np.array([[1.0], [4.0]]), 2).tolist()
-    [[7.0], [10.0]]
-    """
+    """Predict that a series changes on as it did between its last two times."""
     _check(train, observed, n_steps, least=2)
     return observed[-1] + np.arange(1, n_steps + 1)[:, None] * (observed[-1] - observed[-2])
 
 
 def observed_mean(train: Sequence[FloatArray], observed: FloatArray, n_steps: int) -> FloatArray:
-    """Predict the mean of what was observed of a series.
-
-    Unlike :func:`own_mean` it knows nothing of what is predicted.
-
-    Parameters
-    ----------
-    train
-        Training series at the same intervals of time, (n_k, d) each; not looked at.
-    observed
-        Observed part of the series to continue, (m, d).
-    n_steps
-        Number of steps to predict.
-
-    Returns
-    -------
-    Predictions (n_steps, d), all rows equal.
-
-    Raises
-    ------
-    ValueError
-        If nothing is observed, values are not finite, series differ in their genes, or ``n_steps`` is below 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> pf.baselines.observed_mean([], np.array([[1.0], [4.0]]), 2).tolist()
-    [[2.5], [2.5]]
-    """
+    """Predict the mean of what was observed of a series; unlike :func:`own_mean` it knows nothing of what is predicted."""
     _check(train, observed, n_steps)
     return np.tile(observed.mean(axis=0), (n_steps, 1))
 
@@ -126,37 +46,8 @@ def repeat_cycle(
     """Predict that a series repeats its last cycle.
 
     The period is the lag L, from ``shortest`` to m - ``overlap``, with the smallest mean squared difference of values that
-    are L steps apart. A series that is too short for any lag stays where it is, as in :func:`hold_last`.
-
-    Parameters
-    ----------
-    train
-        Training series at the same intervals of time, (n_k, d) each; not looked at.
-    observed
-        Observed part of the series to continue, (m, d).
-    n_steps
-        Number of steps to predict.
-    shortest
-        Shortest period, in steps. Of smooth series neighbouring times are always similar: it has to be longer than these.
-    overlap
-        How many pairs of times have to be compared at least.
-
-    Returns
-    -------
-    Predictions (n_steps, d).
-
-    Raises
-    ------
-    ValueError
-        If nothing is observed, values are not finite, series differ in their genes, or a number is below 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> observed = np.array([[0.0], [1.0], [2.0]] * 3)
-    >>> pf.baselines.repeat_cycle([], observed, 4, shortest=2, overlap=3).tolist()
-    [[0.0], [1.0], [2.0], [0.0]]
+    are L steps apart; of smooth series neighbouring times are always similar, so that it has to be longer than these. A series
+    that is too short for any lag stays where it is, as in :func:`hold_last`.
     """
     _check(train, observed, n_steps)
     check_whole_number(shortest, name="shortest", least=1)
@@ -176,40 +67,10 @@ def replay_analogue(
     window: int = 5,
     shifted: bool = False,
 ) -> FloatArray:
-    """Predict what followed the most similar times of the training series (Lorenz 1969).
+    """Predict what followed the times of the training series that are most similar to the last ``window`` times (Lorenz 1969).
 
-    Parameters
-    ----------
-    train
-        Training series at the same intervals of time, (n_k, d) each.
-    observed
-        Observed part of the series to continue, (m, d).
-    n_steps
-        Number of steps to predict; only times that are followed by so many are compared.
-    window
-        Number of last times that are compared, at most m.
-    shifted
-        Whether to shift what followed so that it begins where the series was last seen.
-
-    Returns
-    -------
-    Predictions (n_steps, d).
-
-    Raises
-    ------
-    ValueError
-        If there is no training series of ``window`` and ``n_steps`` times, nothing is observed, values are not finite,
-        series differ in their genes, or a number is below 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> train = [np.array([[0.0], [1.0], [3.0], [6.0], [10.0]])]
-    >>> pf.baselines.replay_analogue(train, np.array([[1.5], [3.2]]), 2).tolist()
-    [[6.0], [10.0]]
-    >>> pf.baselines.replay_analogue(train, np.array([[1.5], [3.2]]), 2, shifted=True).round(1).tolist()
-    [[6.2], [10.2]]
+    Only times that are followed by as many as are predicted are compared. With ``shifted``, what followed begins where the
+    series was last seen.
     """
     _check(train, observed, n_steps)
     check_whole_number(window, name="window", least=1)

@@ -29,23 +29,7 @@ class ControlShift(ABC):
     _shape: tuple[int, int, int] | None = None
 
     def fit(self, cells: CellData | GroupSums | GroupEffects) -> Self:
-        """Learn the shifts.
-
-        Parameters
-        ----------
-        cells
-            Training cells, controls of every context among them; or what is needed to know of them: the sums over every
-            group, or the effects that several baselines share.
-
-        Returns
-        -------
-        The fitted baseline itself.
-
-        Raises
-        ------
-        ValueError
-            If effects are needed and no context has both perturbed and control cells.
-        """
+        """Learn the shifts; see :class:`Sampler`."""
         groups = cells if isinstance(cells, GroupEffects) else group_effects(cells)
         self._fit(groups)
         self._shape = (groups.effects.shape[1], groups.doses.shape[1], len(groups.contexts[0]))
@@ -59,30 +43,7 @@ class ControlShift(ABC):
         *,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        """Predict perturbed cells of one condition, row by row for the control cells.
-
-        Parameters
-        ----------
-        controls
-            Control cells (n, G) of the context, log1p-normalised.
-        perturbation
-            Dose of every perturbation component (P,).
-        covariates
-            Codes of the covariates (K,).
-        rng
-            Not used: nothing is random here.
-
-        Returns
-        -------
-        The predicted cells (n, G), a new array.
-
-        Raises
-        ------
-        RuntimeError
-            If the baseline is not fitted.
-        ValueError
-            If a shape is not that of the training cells.
-        """
+        """Predict perturbed cells row by row for the control cells, without chance; see :class:`Sampler`."""
         if self._shape is None:
             msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
             raise RuntimeError(msg)

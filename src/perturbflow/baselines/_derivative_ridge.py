@@ -14,15 +14,8 @@ PENALTIES = np.geomspace(1e-5, 10.0, 13)
 def ridge_coefficients(x: FloatArray, y: FloatArray, block: NDArray[np.intp], penalty: float | None) -> FloatArray:
     """Coefficients (p, q) of ``min_b mean ||y - a - x b||^2 + penalty ||b||^2`` with a free intercept a.
 
-    Parameters
-    ----------
-    x, y
-        Regressors (n, p) and responses (n, q).
-    block
-        Which rows are held out together (n,), to choose the penalty.
-    penalty
-        Penalty; by default the one of :data:`PENALTIES` with the smallest error on the blocks held out, summed over
-        responses. It is the largest if all rows are of one block.
+    The penalty is by default the one of :data:`PENALTIES` with the smallest error on the blocks of rows held out together,
+    summed over responses. It is the largest if all rows are of one block.
     """
     if penalty is None:
         errors = np.zeros(len(PENALTIES))

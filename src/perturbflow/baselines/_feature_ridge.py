@@ -132,20 +132,9 @@ class FeatureRidge(ControlShift):
 def left_out_errors(
     x: NDArray[np.float64], y: NDArray[np.float64], block: NDArray[np.intp], penalties: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Squared errors of predicting every block of rows by ridge regression on the other rows, at every penalty.
+    """Squared errors (k,) of predicting every block of rows by ridge regression on the other rows, at every penalty h.
 
-    Parameters
-    ----------
-    x, y
-        Regressors (n, p) and responses (n, q).
-    block
-        Which rows are held out together (n,), two blocks at least.
-    penalties
-        Positive penalties h (k,); the rows that are left have ``sum ||y - a - x b||^2 + n h ||b||^2`` at its minimum.
-
-    Returns
-    -------
-    Errors, summed over rows and responses (k,).
+    The rows that are left have ``sum ||y - a - x b||^2 + n h ||b||^2`` at its minimum; errors are summed over rows and responses.
     """
     n = len(x)
     left, singular, _ = linalg.svd(x - x.mean(axis=0), full_matrices=False)

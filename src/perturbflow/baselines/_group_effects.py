@@ -23,16 +23,9 @@ _SAME_DISTANCE = 1e-6  # of log doses, above the rounding of float32
 
 @dataclass(frozen=True)
 class GroupEffects:
-    """Effects of the g perturbed groups: the group's mean minus the mean of the controls of its context.
+    """Effects (g, G) of the perturbed groups: the group's mean minus the mean of the controls of its context.
 
-    Parameters
-    ----------
-    doses
-        Dose of every component in every group (g, P).
-    contexts
-        Covariate codes of every group.
-    effects
-        Effect of every group on every gene (g, G).
+    With them the dose of every component (g, P) and the covariate codes of every group.
     """
 
     doses: NDArray[np.float64]
@@ -50,20 +43,9 @@ class GroupEffects:
     def of_perturbation(
         self, doses: NDArray[np.float64], *, within: Callable[[tuple[int, ...]], bool]
     ) -> NDArray[np.float64] | None:
-        """Mean effect (G,) of the groups with exactly these components, at the doses nearest to those asked for.
+        """Mean effect (G,) of the groups with exactly these components, at the doses nearest to those asked for (P,), or None.
 
         Nearest is the smallest sum over components of ``|log(dose / asked)|``; equally near groups count alike.
-
-        Parameters
-        ----------
-        doses
-            Dose of every component (P,), one at least not 0.
-        within
-            Whether a context counts.
-
-        Returns
-        -------
-        The effect, or None where no context that counts has the perturbation.
         """
         components = np.flatnonzero(doses)
         same = self._rows_of.get(tuple(components.tolist()), [])

@@ -22,34 +22,7 @@ TrajectoryBaseline: TypeAlias = "Callable[[Sequence[Trajectory], Trajectory], Fl
 
 
 def predict_zero(train: Sequence[Trajectory], test: Trajectory) -> FloatArray:
-    """Predict 0 for every gene at every time.
-
-    Parameters
-    ----------
-    train
-        Training trajectories; not looked at.
-    test
-        Trajectory to predict, of which the times are used.
-
-    Returns
-    -------
-    Predictions (n, d) at the n times of ``test``.
-
-    Raises
-    ------
-    ValueError
-        If there is no training trajectory, their genes differ in number, or values are not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> def run(name, levels):
-    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
-    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
-    >>> pf.baselines.predict_zero(train, test).tolist()
-    [[0.0], [0.0], [0.0]]
-    """
+    """Predict 0 for every gene at every time."""
     _check(train, test)
     return np.zeros_like(test.values)
 
@@ -59,34 +32,6 @@ def hold_start(train: Sequence[Trajectory], test: Trajectory, *, n_rows: int = 5
 
     The start is the mean of the first rows, weighted by their cells; it is what every forecast of the test trajectory
     is told. With single cells as rows, the noise of five cells makes this far worse than their mean over all times.
-
-    Parameters
-    ----------
-    train
-        Training trajectories; not looked at.
-    test
-        Trajectory to predict, of which the times and the first rows are used.
-    n_rows
-        Rows that make up the start.
-
-    Returns
-    -------
-    Predictions (n, d) at the n times of ``test``, all rows equal.
-
-    Raises
-    ------
-    ValueError
-        If there is no training trajectory, genes differ in number, values are not finite, or ``n_rows`` is below 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> def run(name, levels):
-    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
-    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
-    >>> pf.baselines.hold_start(train, test, n_rows=1).tolist()
-    [[2.0], [2.0], [2.0]]
     """
     check_whole_number(n_rows, name="n_rows", least=1)
     _check(train, test)
@@ -94,75 +39,19 @@ def hold_start(train: Sequence[Trajectory], test: Trajectory, *, n_rows: int = 5
 
 
 def training_mean(train: Sequence[Trajectory], test: Trajectory) -> FloatArray:
-    """Predict the mean of every gene over the cells of all training trajectories.
-
-    Parameters
-    ----------
-    train
-        Training trajectories; rows count by their cells.
-    test
-        Trajectory to predict, of which the times are used.
-
-    Returns
-    -------
-    Predictions (n, d) at the n times of ``test``, all rows equal.
-
-    Raises
-    ------
-    ValueError
-        If there is no training trajectory, genes differ in number, or values are not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> def run(name, levels):
-    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
-    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
-    >>> pf.baselines.training_mean(train, test).tolist()
-    [[3.0], [3.0], [3.0]]
-    """
+    """Predict the mean of every gene over the cells of all training trajectories."""
     _check(train, test)
     cells = pool(train)
     return _constant(np.average(cells.values, axis=0, weights=cells.weight), test)
 
 
 def training_curve(train: Sequence[Trajectory], test: Trajectory, *, bandwidth: float | None = None) -> FloatArray:
-    """Predict the smoothed course of the training trajectories.
+    """Predict the smoothed course of the training trajectories, whose times must mean the same in all of them.
 
     ``sum_k w_k K((t - t_k) / h) x_k / sum_k w_k K((t - t_k) / h)`` over all training rows k with ``w`` cells each, and
-    ``K`` the standard normal density (Nadaraya 1964, Watson 1964). An infinite bandwidth gives :func:`training_mean`, a
-    very small one the nearest row.
-
-    Parameters
-    ----------
-    train
-        Training trajectories; times must mean the same in all of them and in ``test``.
-    test
-        Trajectory to predict, of which the times are used.
-    bandwidth
-        Standard deviation h of the kernel, in units of time. By default the one with which the other training rows
-        predict each training row best, out of 25 from 0.2 to 100 % of their time span, and infinity.
-
-    Returns
-    -------
-    Predictions (n, d) at the n times of ``test``.
-
-    Raises
-    ------
-    ValueError
-        If there is no training trajectory, genes differ in number, values are not finite, or the bandwidth is not
-        positive.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> def run(name, levels):
-    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
-    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
-    >>> pf.baselines.training_curve(train, test, bandwidth=0.1).round(2).tolist()  # the mean of every time
-    [[2.0], [3.0], [4.0]]
+    ``K`` the standard normal density (Nadaraya 1964, Watson 1964). An infinite bandwidth h gives :func:`training_mean`, a
+    very small one the nearest row. By default it is the one with which the other training rows predict each training row best,
+    out of 25 from 0.2 to 100 % of their time span, and infinity.
     """
     _check(train, test, bandwidth)
     cells = pool(train)
@@ -173,32 +62,6 @@ def own_mean(train: Sequence[Trajectory], test: Trajectory) -> FloatArray:
     """Mean of every gene over the cells of the test trajectory itself, a floor.
 
     The best constant prediction; to be below it, a prediction has to know how genes change along time.
-
-    Parameters
-    ----------
-    train
-        Training trajectories; not looked at.
-    test
-        Trajectory whose values are averaged.
-
-    Returns
-    -------
-    Means (n, d), all rows equal.
-
-    Raises
-    ------
-    ValueError
-        If there is no training trajectory, genes differ in number, or values are not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> def run(name, levels):
-    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
-    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
-    >>> pf.baselines.own_mean(train, test).tolist()
-    [[5.0], [5.0], [5.0]]
     """
     _check(train, test)
     return training_mean([test], test)
@@ -211,35 +74,6 @@ def leave_one_out_smoother(
 
     The kernel smoother of :func:`training_curve`. Its error is the noise of a row, plus what smoothing costs, so no
     prediction of noisy rows can be expected to be far below it.
-
-    Parameters
-    ----------
-    train
-        Training trajectories; not looked at.
-    test
-        Trajectory whose values are smoothed.
-    bandwidth
-        Standard deviation of the kernel, in units of time. By default the one of smallest error.
-
-    Returns
-    -------
-    Smoothed levels (n, d).
-
-    Raises
-    ------
-    ValueError
-        If there is no training trajectory, genes differ in number, values are not finite, or the bandwidth is not
-        positive.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> def run(name, levels):
-    ...     return pf.dynamics.Trajectory(name, np.arange(3.0), np.c_[levels], np.ones(3), np.zeros(1, dtype=bool))
-    >>> train, test = [run("a", [1.0, 2.0, 3.0]), run("b", [3.0, 4.0, 5.0])], run("c", [2.0, 4.0, 9.0])
-    >>> pf.baselines.leave_one_out_smoother(train, test, bandwidth=0.3).round(1).tolist()  # from the neighbours
-    [[4.0], [5.5], [4.0]]
     """
     _check(train, test, bandwidth)
     cells = pool([test])

@@ -26,21 +26,7 @@ def read_counts(
     cells: Callable[[pd.DataFrame], NDArray[np.bool_]] | None = None,
     genes: Callable[[pd.DataFrame], NDArray[np.bool_]] | None = None,
 ) -> AnnData:
-    """Read counts with the annotations of cells and genes, and nothing else.
-
-    Parameters
-    ----------
-    path
-        The h5ad file.
-    matrix
-        Where the counts are in it, such as "layers/counts".
-    cells, genes
-        Which to keep (n,), from the annotations; by default all.
-
-    Returns
-    -------
-    AnnData with CSR counts of float32 in ``X``.
-    """
+    """Read CSR counts of float32 from a matrix of an h5ad file, with the annotations of the cells and genes that are kept."""
     import h5py
     from anndata.io import read_elem, sparse_dataset
 

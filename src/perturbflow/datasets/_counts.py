@@ -16,12 +16,7 @@ BURST_FREQUENCY = 4.0  # bursts per mRNA lifetime of an always open promoter, in
 class BurstyGenes:
     """G genes whose promoters, when open, fire in bursts.
 
-    Attributes
-    ----------
-    expression
-        Mean mRNA of an always open promoter, in arbitrary units, shape (G,).
-    burst_frequency
-        Bursts per mRNA lifetime of an always open promoter, shape (G,).
+    They have a mean mRNA, in arbitrary units, and bursts per mRNA lifetime, both of an always open promoter (G,).
     """
 
     expression: FloatArray
@@ -35,22 +30,10 @@ class BurstyGenes:
     def counts(
         self, levels: FloatArray, *, depth: FloatArray, dropout: float, rng: np.random.Generator
     ) -> sparse.csr_matrix:
-        """Count the molecules of n cells.
+        """Count the molecules of n cells (n, G), in float32.
 
-        Parameters
-        ----------
-        levels
-            Mean mRNA relative to that of an always open promoter, shape (n, G).
-        depth
-            Expected number of counted molecules per unit of mRNA, shape (n,).
-        dropout
-            Probability that a gene is missed in a cell.
-        rng
-            Source of the noise.
-
-        Returns
-        -------
-        Whole numbers in float32, shape (n, G).
+        ``levels`` (n, G) are mean mRNA relative to that of an always open promoter, ``depth`` (n,) is the expected number of
+        counted molecules per unit of mRNA, ``dropout`` the probability that a gene is missed in a cell.
         """
         frequency = self.burst_frequency.astype(levels.dtype)
         bursts = rng.standard_gamma(frequency * levels, dtype=levels.dtype)

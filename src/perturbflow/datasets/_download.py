@@ -14,16 +14,7 @@ CACHE_VARIABLE = "PERTURBFLOW_CACHE"
 class RemoteFile:
     """A file that others publish.
 
-    Parameters
-    ----------
-    name
-        Name under which it is kept.
-    url
-        Where it is.
-    size
-        How large it is, for messages.
-    known_hash
-        Its hash as published, such as "md5:...". None where none is published: pooch then logs that of the download.
+    ``known_hash`` is as published, such as "md5:..."; None where none is published: pooch then logs that of the download.
     """
 
     name: str
@@ -36,29 +27,8 @@ def local_copy(file: RemoteFile, path: str | Path | None = None) -> Path:
     """Return the path of a published file on this machine, and download it first if it was never asked for.
 
     Files are kept in the folder that the environment variable ``PERTURBFLOW_CACHE`` names, else in the cache of the
-    operating system. One whose name ends with ".gz" is unpacked.
-
-    Parameters
-    ----------
-    file
-        The file.
-    path
-        A copy of it that is here already; nothing is downloaded then, and its hash is not checked.
-
-    Returns
-    -------
-    The path.
-
-    Raises
-    ------
-    ConnectionError
-        If it cannot be downloaded; the message says where to save a copy from elsewhere.
-    FileNotFoundError
-        If there is nothing at ``path``.
-    ImportError
-        If pooch is not installed.
-    ValueError
-        If what was downloaded has another hash than what was published.
+    operating system. One whose name ends with ".gz" is unpacked. With the ``path`` of a copy nothing is downloaded, and its
+    hash is not checked.
     """
     if path is not None:
         if not Path(path).is_file():

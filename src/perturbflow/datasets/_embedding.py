@@ -11,20 +11,11 @@ from perturbflow.datasets._screen import PRODUCTION
 
 
 def downstream_effects(network: GeneNetwork) -> FloatArray:
-    r"""Linear effect of every regulator on every gene, along all paths.
+    r"""Linear effect of every regulator on every gene, along all paths (R, G): change of log levels.
 
     Where all levels are at their thresholds, :math:`\partial \log x_g / \partial \log x_r = w_{rg} h / 8`, since a
     promoter that is open half of the time gives a half and the Hill function of exponent h a quarter; cascades
     multiply: :math:`J + J_R J + J_R^2 J + \ldots = (I - J_R)^{-1} J` with the columns :math:`J_R` of the regulators.
-
-    Parameters
-    ----------
-    network
-        The network.
-
-    Returns
-    -------
-    Change of the log level of every gene for every unit of the log level of a regulator (R, G).
     """
     direct = network.weights * HILL_EXPONENT / 8
     return np.linalg.solve(np.eye(len(direct)) - direct[:, network.regulators], direct)
@@ -33,24 +24,10 @@ def downstream_effects(network: GeneNetwork) -> FloatArray:
 def perturbation_embedding(
     network: GeneNetwork, modes: Sequence[str], *, size: int, noise: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Noisy random projections of what regulators do when they are perturbed.
+    """Noisy random projections (R, size) of what regulators do when they are perturbed.
 
-    Parameters
-    ----------
-    network
-        The network.
-    modes
-        How every regulator is perturbed (R,).
-    size
-        Length D of a vector.
-    noise
-        Standard deviation of the noise relative to the root mean square of the projections.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Vectors (R, D); regulators with similar targets have similar ones, opposite modes opposite ones.
+    Regulators with similar targets have similar ones, opposite modes opposite ones. The standard deviation of the noise is
+    relative to the root mean square of the projections.
     """
     sign = np.array([np.sign(PRODUCTION[mode] - 1) for mode in modes])[:, None]
     projection = rng.normal(size=(network.n_genes, size)) / np.sqrt(size)

@@ -26,15 +26,9 @@ TIME_STEP = 0.2  # mRNA lifetimes
 class Cells:
     """Inputs of n cells (or n noise-free conditions) on one network.
 
-    Attributes
-    ----------
-    cell_type
-        Row of the basal inputs, shape (n,).
-    state
-        Production of the regulators relative to the average cell, shape (n, R).
-    factor
-        Production of the regulators relative to that without perturbation: 0 in a full knock-out, above 1 in an
-        over-expression, shape (n, R).
+    They have a cell type, the row of the basal inputs (n,); a state, the production of the regulators relative to the average
+    cell (n, R); and a factor, that production relative to that without perturbation (n, R): 0 in a full knock-out, above 1 in an
+    over-expression.
     """
 
     cell_type: NDArray[np.intp]
@@ -205,15 +199,9 @@ class GeneNetwork:
         return levels
 
     def response(self, cells: Cells, time: FloatArray) -> FloatArray:
-        """Return the levels at a time after the perturbation of each cell's own steady state, shape (n, G).
+        """Return the levels (n, G) at a time (n,) after the perturbation of each cell's own steady state.
 
-        Parameters
-        ----------
-        cells
-            The perturbed cells.
-        time
-            Time since the perturbation of every cell in mean mRNA lifetimes, shape (n,); infinite for the new steady
-            state.
+        The time is in mean mRNA lifetimes; infinite for the new steady state.
         """
         if np.isinf(time).all():  # no history is needed
             return self.steady_state(cells)

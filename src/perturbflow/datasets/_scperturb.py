@@ -239,21 +239,7 @@ def _screen(
     original: str | None = None,
     cells: Callable[[pd.DataFrame], NDArray[np.bool_]] | None = None,
 ) -> AnnData:
-    """Read the cells of a file whose perturbation is known, with new labels.
-
-    Parameters
-    ----------
-    file
-        The published file.
-    path
-        A copy of it.
-    name_of
-        Label of a published one, other than "control".
-    original
-        Column for the published labels.
-    cells
-        Which to keep, from the annotations.
-    """
+    """Read the cells of a file whose perturbation is known, with new labels, and the published ones in a column."""
 
     def kept(obs: pd.DataFrame) -> NDArray[np.bool_]:
         has_label = ~obs["perturbation"].astype(object).fillna("").astype(str).isin(MISSING).to_numpy()

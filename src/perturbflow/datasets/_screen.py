@@ -18,18 +18,8 @@ PRODUCTION = {"knockout": 0.0, "overexpression": 5.0}  # at dose 1, relative to 
 class Screen:
     """The C conditions of a screen of R regulators.
 
-    Attributes
-    ----------
-    conditions
-        One row a condition, indexed by its name, with the columns perturbation, cell_type, dose and time.
-    cell_type
-        Number of the cell type, shape (C,).
-    factor
-        Production of every regulator relative to that without perturbation, shape (C, R).
-    n_cells
-        Number of cells, shape (C,).
-    modes
-        How each perturbed regulator is perturbed.
+    ``conditions`` has one row a condition, indexed by its name, with the columns perturbation, cell_type, dose and time;
+    ``factor`` (C, R) is the production of every regulator relative to that without perturbation.
     """
 
     conditions: pd.DataFrame

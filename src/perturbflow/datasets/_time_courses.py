@@ -74,29 +74,10 @@ def integrate(
     held: Bools | None = None,
     rtol: float | None = None,
 ) -> Floats:
-    """Solve K runs of an autonomous system at once, by an explicit Runge-Kutta method of order 8.
+    """Solve K runs of an autonomous system at once, by an explicit Runge-Kutta method of order 8: levels (K, n, d).
 
-    Parameters
-    ----------
-    rate
-        Rates of change, from (K, d) to (K, d).
-    start
-        Levels at time 0, shape (K, d).
-    times
-        Times of all runs, shape (n,), or of each, shape (K, n).
-    held
-        Variables that stay where they start, shape (K, d).
-    rtol
-        Relative tolerance; by default 1e-8.
-
-    Returns
-    -------
-    Levels, shape (K, n, d).
-
-    Raises
-    ------
-    RuntimeError
-        If the levels grow without bound.
+    ``rate`` maps levels (K, d) to rates of change. Times are those of all runs (n,), or of each (K, n). Variables that are
+    ``held`` (K, d) stay where they start.
     """
     moving = np.ones(start.shape) if held is None else np.where(held, 0.0, 1.0)
 

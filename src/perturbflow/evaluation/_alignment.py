@@ -34,29 +34,11 @@ def aligned(
     scale: str,
     real: Mapping[tuple[bytes, bytes], str],
 ) -> tuple[Screen, list[dict[str, Any]]]:
-    """Encode predicted cells as the observed ones are.
+    """Encode predicted cells as the observed ones are: cells that are read when asked for, and rows of the report.
 
     Genes are put in order; further genes are left out and reported. Missing genes are an error: no metric is the same
     without them. So are predictions that no real condition is compared with, which another spelling makes of good ones.
-
-    Parameters
-    ----------
-    predicted
-        Cells with the registered columns in ``obs``.
-    name
-        What messages call them.
-    genes
-        Genes of the observed cells.
-    fields
-        Registered fields of the observed cells.
-    scale
-        "log1p", or "linear" for normalised expression that is still to be logged.
-    real
-        Names of all real conditions, see :func:`~perturbflow.evaluation._conditions.named_conditions`.
-
-    Returns
-    -------
-    The cells, read when they are asked for, and rows of the report: ``model``, ``what``, ``n`` and ``which``.
+    A scale of "linear" is normalised expression that is still to be logged.
     """
     where = f"predicted[{name!r}]"
     wanted = [fields.perturbation_key, *fields.covariate_keys]
@@ -103,13 +85,7 @@ def aligned(
 def check_predicted(
     name: str, given: GivenCells, conditions: Sequence[Condition], real: Mapping[tuple[bytes, bytes], str]
 ) -> list[Condition]:
-    """Return the judged conditions that have no predicted cells.
-
-    Raises
-    ------
-    ValueError
-        If all are without, or predictions would be left out because they are of too few cells.
-    """
+    """Return the judged conditions without predicted cells; raise if all are, or predictions are of too few cells."""
     few = [real[one.identity] for one in conditions if 0 < given.n_predicted(one) < MIN_CELLS]
     if few:
         msg = (

@@ -70,19 +70,7 @@ def fitted_baselines(
 
 
 def sums_of(screen: Screen, rows: NDArray[np.intp]) -> GroupSums:
-    """Sums over every group of some cells, of which a chunk is read at a time.
-
-    Parameters
-    ----------
-    screen
-        The cells, wherever they are stored.
-    rows
-        Which of them, ascending.
-
-    Returns
-    -------
-    The sums, controls first.
-    """
+    """Sums over every group of some rows of a screen, controls first, of which a chunk is read at a time."""
     sums = GroupSums.empty(screen.n_genes, screen.distinct.shape[1], screen.covariates.shape[1])
     for chunk in screen.chunks(rows):
         sums.add(chunk.x, chunk.perturbations, chunk.covariates)

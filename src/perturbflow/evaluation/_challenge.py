@@ -24,15 +24,8 @@ NAMES = {
 def with_challenge_scores(summary: pd.DataFrame) -> pd.DataFrame:
     """Return a summary with the challenge's score of every model, by split.
 
-    Parameters
-    ----------
-    summary
-        Means over conditions, as of :func:`perturbflow.evaluation.summary_table`.
-
-    Returns
-    -------
-    The table, with further rows where it has all six metrics, the baseline "mean effect" and the ceiling: their metric is
-    "challenge_score", the mean of :func:`perturbflow.metrics.challenge_score`.
+    It has further rows, with the mean of :func:`perturbflow.metrics.challenge_score`, where it has all six metrics, the
+    baseline "mean effect" and the ceiling.
     """
     rows: list[dict[str, Any]] = []
     part = summary[summary["metric"].isin(SUITES["vcc2026"])]

@@ -26,23 +26,8 @@ def dataset_rows(
 ) -> list[dict[str, Any]]:
     """Rows for the summary, with intervals, and with the difference to the best baseline.
 
-    Parameters
-    ----------
-    strengths
-        By split and model, the strengths of P conditions (P, 2, 2): numbers of significant genes and energy distances
-        to the controls, each predicted and real. Conditions that a model lacks are NaN.
-    metrics
-        What to compute; those of other kinds are passed over.
-    baselines
-        Which models are baselines.
-    n_resamples
-        Bootstrap samples of the conditions, the same for all models.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    Rows as of :func:`perturbflow.evaluation._tables.summary_table`.
+    ``strengths`` are, by split and model, those of P conditions (P, 2, 2): numbers of significant genes and energy distances
+    to the controls, each predicted and real. Conditions that a model lacks are NaN.
     """
     rows = []
     wanted = [metric for metric in metrics if metric.scope == "dataset"]

@@ -26,15 +26,7 @@ N_HALVINGS_DIFFERENTIAL = 2  # tests of every gene cost more than all the rest
 
 @dataclass(frozen=True)
 class Controls:
-    """Control cells of a context, and a test against them that is prepared once.
-
-    Parameters
-    ----------
-    sample
-        The cells.
-    test
-        Tests all genes of some cells against them; None where no metric asks for it.
-    """
+    """Control cells of a context, and a test against them that is prepared once, where a metric asks for it."""
 
     sample: Sample
     test: Callable[[NDArray[np.floating]], Any] | None = None
@@ -70,17 +62,7 @@ class Judged:
 
 
 class Judge:
-    """Scores predictions of one condition.
-
-    Parameters
-    ----------
-    real
-        Real cells.
-    controls
-        The controls of the context.
-    metrics
-        What to compute; those that need other conditions are passed over.
-    """
+    """Scores predictions of one condition, by the metrics that need no other condition."""
 
     def __init__(self, real: Sample, controls: Controls, metrics: Sequence[Metric]) -> None:
         self.real, self.controls = real, controls
@@ -172,21 +154,7 @@ def with_panels(
     targets: NDArray[np.bool_],
     in_order: InOrder,
 ) -> None:
-    """Add the metrics that compare conditions of a block with each other, in place.
-
-    Parameters
-    ----------
-    judged
-        Scores by model, a mapping for each condition of the block.
-    metrics
-        What to compute; those of other kinds are passed over.
-    controls
-        The controls of the block.
-    targets
-        Genes that the perturbation of each condition acts on itself (P, G).
-    in_order
-        What maps a function over models.
-    """
+    """Add the metrics that compare conditions of a block with each other, in place, to the scores by model and condition."""
     wanted = [metric for metric in metrics if metric.scope == "panel"]
     groups: dict[tuple[int, ...], list[list[Judged]]] = {}
     places: dict[tuple[int, ...], list[int]] = {}
@@ -230,20 +198,7 @@ def interpolated(ceilings: Sequence[Judged], metrics: Sequence[Metric], controls
     """Score the interpolated duplicate of Miller et al. (2025) at every condition of a block: a second positive control.
 
     Every halving of the real cells gives one: the mean of the first half where a gene is significant in it, that of all
-    perturbed cells elsewhere. It is a mean and no cells.
-
-    Parameters
-    ----------
-    ceilings
-        Halves of every condition.
-    metrics
-        What to compute; of them those of means, without those that compare conditions.
-    controls
-        The controls of the block.
-
-    Returns
-    -------
-    Scores with the pairs for further metrics, or None where genes were not tested.
+    perturbed cells elsewhere. It is a mean and no cells. None where genes were not tested.
     """
     wanted = [metric for metric in metrics if metric.scope == "condition" and metric.needs == {"moments"}]
     tested = range(max((len(one.adjusted) for one in ceilings), default=0))

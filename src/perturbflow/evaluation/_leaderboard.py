@@ -98,13 +98,7 @@ class Leaderboard:
 
 
 def read_table(adata: AnnData, key: str, table: str = "summary") -> pd.DataFrame:
-    """Table of an evaluation: "scores", "summary" or "verdicts".
-
-    Raises
-    ------
-    KeyError
-        If there is none, with the call that makes it.
-    """
+    """Table of an evaluation: "scores", "summary" or "verdicts"; a KeyError says which call makes it."""
     argument = "" if key == "evaluation" else f", key_added={key!r}"
     for name in (key, f"{key}{TABLES[table]}"):
         check_key(name, adata.uns, where="adata.uns", hint=f"Run pf.tl.evaluate(adata{argument}) first.")

@@ -12,26 +12,7 @@ if TYPE_CHECKING:
 
 
 def predicted_cells(name: str, model: Any) -> AnnData:
-    """Find the cells that a model predicted.
-
-    Parameters
-    ----------
-    name
-        What messages call the model.
-    model
-        An AnnData, or the path of an h5ad or zarr file.
-
-    Returns
-    -------
-    The cells.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing at the path.
-    TypeError
-        If it is neither cells nor a path.
-    """
+    """Find the cells that a model predicted: an AnnData, or the path of an h5ad or zarr file."""
     if isinstance(model, str | Path):
         if not Path(model).exists():
             msg = (

@@ -72,15 +72,7 @@ class TheControls:
 
 
 class GivenCells:
-    """Cells that were predicted before, aligned with the observed ones.
-
-    Parameters
-    ----------
-    cells
-        Predicted cells, encoded with the vocabulary of the observed ones; controls among them are not used.
-    n_cells
-        Use at most so many cells of a condition.
-    """
+    """Cells that were predicted before, encoded as the observed ones are; at most ``n_cells`` of a condition are used."""
 
     def __init__(self, cells: Cells, *, n_cells: int | None) -> None:
         self._cells, self._n_cells = cells, n_cells

@@ -18,15 +18,10 @@ Samples = tuple[Sample, "Sample | None"]
 
 
 class Recognition:
-    """Makes samples of predicted cells; equal cells are one sample.
+    """Makes samples of predicted cells; equal cells, also those of the controls, are one sample.
 
     Baselines that know nothing of a condition predict the same cells for all of a context, and several of them the same
     as each other; those deterministic predict the same twice.
-
-    Parameters
-    ----------
-    controls
-        Control cells of the context, which some models predict as they are.
     """
 
     def __init__(self, controls: Sample) -> None:

@@ -47,17 +47,7 @@ class Responses:
 
     @classmethod
     def of(cls, sums: GroupSums) -> Self:
-        """Effects of the groups of perturbed cells, each of a context with control cells, in the order of the groups.
-
-        Parameters
-        ----------
-        sums
-            Sums over groups of at least two cells.
-
-        Returns
-        -------
-        The responses.
-        """
+        """Effects of the groups of at least two perturbed cells, each of a context with control cells, in the order of the groups."""
         _, contexts = np.unique(sums.covariates, axis=0, return_inverse=True)
         contexts = contexts.ravel()
         n_cells = sums.n_cells[:, None].astype(np.float64)
@@ -109,7 +99,7 @@ class Responses:
 
 
 def response_parts(responses: Responses) -> dict[str, NDArray[np.float64]]:
-    r"""Divide the squared size of every response into four parts that add up to it.
+    r"""Divide the squared size of every response into four parts that add up to it: their means over genes (n,) by name.
 
     With the measured effect :math:`d_{pc}` of a perturbation in a context, the template :math:`t` (the mean effect of the
     unrelated perturbations of the context) and what is conserved, :math:`k` (the mean over the other contexts of
@@ -123,16 +113,9 @@ def response_parts(responses: Responses) -> dict[str, NDArray[np.float64]]:
     cell of the condition itself, so that each part is unbiased, and therefore negative at times: by sampling where a part is small,
     and truly where a condition does the opposite of what others do.
 
-    Parameters
-    ----------
-    responses
-        The conditions.
-
-    Returns
-    -------
-    Mean over genes of every part (n,): ``total``, the four of ``PARTS``, ``effect`` (the total without noise) and ``own``
-    (the effect without the template). NaN where a part cannot be told: without an unrelated perturbation in the context, or
-    the same in another. Where no condition has a template, as in a screen of one perturbation, nothing is taken from any.
+    ``effect`` is the total without noise, ``own`` the effect without the template. NaN where a part cannot be told: without an
+    unrelated perturbation in the context, or the same in another. Where no condition has a template, as in a screen of one
+    perturbation, nothing is taken from any.
     """
     effects, n_genes = responses.effects, responses.effects.shape[1]
     template = responses.template()
@@ -151,18 +134,8 @@ def split_half_reliability(halvings: list[tuple[Responses, Responses]], *, own: 
     """Return how well the profile of a response over genes would come back in as many new cells of all groups (n,).
 
     The correlation r of the effects in two halves of the cells, of controls too, is that of half as many cells;
-    ``2 r / (1 + r)`` is that of all (Spearman and Brown). r is the mean over some halvings.
-
-    Parameters
-    ----------
-    halvings
-        The same conditions in two halves of their cells.
-    own
-        Without the template of each half: what a condition has beyond what all perturbations do.
-
-    Returns
-    -------
-    Reliabilities, at most 1; NaN where unknown.
+    ``2 r / (1 + r)`` is that of all (Spearman and Brown). r is the mean over some halvings; NaN where unknown. ``own`` leaves out
+    the template of each half: what a condition has beyond what all perturbations do.
     """
     r = np.mean([_correlations(*(_profiles(half, own=own) for half in pair)) for pair in halvings], axis=0)
     # Of two halves that disagree nothing would come back.

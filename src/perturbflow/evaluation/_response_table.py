@@ -33,19 +33,7 @@ def judged_cells(screen: Screen, *, min_cells: int) -> tuple[Screen, int]:
 
 
 def response_table(screen: Screen, *, seed: int) -> pd.DataFrame:
-    """One row a condition, from one pass over cells.
-
-    Parameters
-    ----------
-    screen
-        Cells, at least four of every group, and controls of every context.
-    seed
-        Of the halvings.
-
-    Returns
-    -------
-    Names of the conditions, ``n_cells``, the parts and both reliabilities.
-    """
+    """One row a condition, from one pass over cells: ``n_cells``, the parts and both reliabilities."""
     quarters = [part.ordered() for part in sums_of_parts(screen, 4, seed=seed)]
     whole = GroupSums.union(quarters)
     responses = Responses.of(whole)
@@ -76,17 +64,6 @@ def _labels(screen: Screen, sums: GroupSums) -> dict[str, Any]:
 def summary_of_parts(table: pd.DataFrame, *, n_resamples: int, rng: np.random.Generator) -> pd.DataFrame:
     """Return what the effects of all conditions consist of, as ratios of sums, with a bootstrap over perturbations.
 
-    Parameters
-    ----------
-    table
-        Of :func:`response_table`.
-    n_resamples
-        Bootstrap samples.
-    rng
-        Random generator.
-
-    Returns
-    -------
     A row a part: ``mean`` over the conditions that have all parts, or where no condition has more than one context, those
     with a template; ``share_of_total``, ``share_of_effect`` with its 95 % interval ``lower`` and ``upper``, and the number
     ``n_conditions``. NaN for what cannot be told, and for an interval from a single perturbation.

@@ -93,24 +93,7 @@ def score_all(
 ) -> Results:
     """Score every predictor and the ceiling on every condition.
 
-    Parameters
-    ----------
-    cells
-        Observed cells.
-    conditions
-        What to judge, in blocks.
-    predictors
-        Models by name.
-    baselines
-        Which of them are baselines.
-    settings
-        How.
-    targets
-        Genes that every perturbation component acts on itself (P, G), for metrics that leave them out.
-
-    Returns
-    -------
-    The results. Cells of one condition and profiles of one block are in memory at a time.
+    Cells of one condition and profiles of one block are in memory at a time.
     """
     needs = needs_of(settings.wanted)
     components = _components(cells, conditions, settings) if "components" in needs else None

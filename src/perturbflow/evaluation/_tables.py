@@ -184,27 +184,11 @@ def verdict_rows(
 ) -> list[dict[str, Any]]:
     """Judge every model that is no baseline at one condition, by energy scores of the same real cells.
 
-    Parameters
-    ----------
-    labels
-        Names of the condition.
-    scores
-        Energy scores of the real cells by model.
-    baselines
-        Which models are baselines.
-    p_value, cells_needed
-        Of the test that the real cells differ from the controls at all.
-    n_resamples
-        Bootstrap samples of the real cells.
-    rng
-        Random generator.
-
-    Returns
-    -------
     A row a model. The difference is that of energy distances, to the best baseline at this condition: choosing it
     afterwards favours baselines. Its interval knows that real and predicted cells are samples; that two models start
     from the same controls would only make it narrower. Whether the model is shown to be worse than the controls and than
-    the prior is NaN where these are not among the baselines. ``finding`` is the verdict in words.
+    the prior is NaN where these are not among the baselines. ``finding`` is the verdict in words. ``p_value`` and
+    ``cells_needed`` are of the test that the real cells differ from the controls at all.
     """
     known = [name for name in baselines if name in scores]
     if not known:
@@ -257,14 +241,7 @@ def _is_worse(own: CloudScores, other: CloudScores) -> bool:
 def harm_rows(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows for the summary: in which share of the conditions a model is shown to be worse than the controls, or its prior.
 
-    Parameters
-    ----------
-    verdicts
-        Rows of :func:`verdict_rows`.
-
-    Returns
-    -------
-    Rows as of :func:`summary_table`, with the interval of Wilson for a share.
+    Intervals are those of Wilson for a share.
     """
     rows: list[dict[str, Any]] = []
     for (split, model), part in verdicts.groupby(["split", "model"], sort=False) if len(verdicts) else ():

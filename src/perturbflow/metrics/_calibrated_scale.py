@@ -12,42 +12,11 @@ from perturbflow.screen._named_arrays import by_name, real_numbers
 def interpolated_duplicate(
     duplicate_mean: ArrayLike, dataset_mean: ArrayLike, p_values: ArrayLike
 ) -> NDArray[np.float64]:
-    """Mean of a second half of a condition's own cells where it is certain, of all perturbed cells where it is not.
+    """Mean (G,) or (P, G) of a second half of a condition's own cells where it is certain, of all perturbed cells elsewhere.
 
-    ::
-
-        a_g * duplicate_mean_g + (1 - a_g) * dataset_mean_g,    a_g = 1 - p_g
-
-    A positive control for metrics of means: the mean of a second half alone carries its sampling noise in every gene,
-    and for weak effects loses to the mean of all perturbations.
-
-    Parameters
-    ----------
-    duplicate_mean
-        Mean of cells of the condition that are not those judged against, shape (G,) or (P, G).
-    dataset_mean
-        Mean over the other perturbed cells, of the same shape or (G,).
-    p_values
-        Adjusted p-values of the genes of the second half against the rest, of the same shape or (G,); NaN counts as 1.
-
-    Returns
-    -------
-    The profiles, of the shape of ``duplicate_mean``.
-
-    Raises
-    ------
-    ValueError
-        If p-values are not between 0 and 1, or shapes disagree.
-
-    References
-    ----------
-    Miller et al. (2025), Deep learning-based genetic perturbation models do outperform uninformative baselines on
-    well-calibrated metrics, bioRxiv 10.1101/2025.10.20.683304.
-
-    Examples
-    --------
-    >>> interpolated_duplicate([2.0, 2.0, 2.0], [0.0, 0.0, 0.0], [0.0, 0.25, 1.0])
-    array([2. , 1.5, 0. ])
+    ``a_g duplicate_mean_g + (1 - a_g) dataset_mean_g`` with ``a_g = 1 - p_g``, p the adjusted p-values of the second half
+    against the rest (NaN counts as 1). The mean of a second half alone carries its sampling noise in every gene, and for
+    weak effects loses to the mean of all perturbations (Miller et al. 2025, bioRxiv 10.1101/2025.10.20.683304).
     """
     duplicate = real_numbers(duplicate_mean, name="duplicate_mean")
     dataset = real_numbers(dataset_mean, name="dataset_mean")

@@ -39,13 +39,7 @@ class CloudScores:
 
 
 class Cloud:
-    """Real cells that predictions are compared with.
-
-    Parameters
-    ----------
-    cells
-        Real cells, at least two.
-    """
+    """Real cells, at least two, that predictions are compared with."""
 
     def __init__(self, cells: Sample) -> None:
         self._cells = cells
@@ -60,19 +54,7 @@ class Cloud:
         self._distances, self._kernel = distances * self._factor, (kernel - 1 / len(distances)) * self._factor
 
     def scores(self, x: Sample, again: Sample | None = None) -> CloudScores:
-        """Compare a prediction, or two of the same source cells (see :func:`energy_distance_to`).
-
-        Parameters
-        ----------
-        x
-            Predicted cells, at least two.
-        again
-            A second prediction from the same source cells.
-
-        Returns
-        -------
-        The scores.
-        """
+        """Compare a prediction, or two of the same source cells (see :func:`energy_distance_to`)."""
         between = [self._means(one, self._cells) for one in dict.fromkeys((x, again or x))]
         from_each = np.mean([one for one, _, _ in between], axis=0)
         distances = np.mean([one for _, one, _ in between], axis=0)

@@ -41,20 +41,10 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Data that metrics of one condition are computed from.
+    """Data that metrics of one condition are computed from; None where no metric asks for it.
 
-    Parameters
-    ----------
-    moments
-        Moments of the predicted cells, of the real ones, and of the controls.
-    control
-        Control cells; as the others, None where no metric asks for them.
-    pairs
-        The prediction, or two from the same controls, each with the real cells.
-    tests
-        Differential expression of predicted and of real cells.
-    cloud
-        What one pass over all pairs of cells gives.
+    Moments are of the predicted cells, of the real ones and of the controls, tests of predicted and of real cells. There is a
+    pair for the prediction, or for two from the same controls; the cloud is what one pass over all pairs of cells gives.
     """
 
     moments: tuple[Moments, Moments, Moments]

@@ -76,22 +76,7 @@ class WilcoxonOfCounts:
         self._test = WilcoxonAgainst(per_million[:, self.genes].log1p(), pseudocount=pseudocount)
 
     def __call__(self, counts: Cells) -> DifferentialExpression:
-        """Test the cells of one condition.
-
-        Parameters
-        ----------
-        counts
-            Counts of the condition (n, G), dense or sparse.
-
-        Returns
-        -------
-        The differential expression of the genes that are tested; its scores are z.
-
-        Raises
-        ------
-        ValueError
-            If there are no cells, the numbers of genes differ, or counts are negative or not finite.
-        """
+        """Test the cells of one condition (n, G); scores are z."""
         _, counts = aligned("genes", control=self, counts=counts)
         per_million = _per_million(counts, name="counts")
         check_same_genes(counts=per_million, control=self)

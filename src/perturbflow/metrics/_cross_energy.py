@@ -20,29 +20,9 @@ from perturbflow.metrics._energy import root
 def cross_energy(
     predicted: Sequence[NDArray[np.floating]], observed: Sequence[NDArray[np.floating]], *, unbiased: bool = True
 ) -> NDArray[np.float64]:
-    """Return the energy distance of every prediction to every reference.
+    """Return the energy distances (P, Q) of every prediction, a row, to every reference; see :func:`energy_distance`.
 
-    ``E_ij = 2 E|X_i - Y_j| - E|X_i - X_i'| - E|Y_j - Y_j'|``, see :func:`energy_distance`. The normalised rank of it is
-    that of the energy distance, and with ``unbiased=False`` PerturBench's rank of its "MMD".
-
-    Parameters
-    ----------
-    predicted
-        Predicted cells of every condition, each (n_i, G).
-    observed
-        Reference cells of every condition, each (m_j, G), same genes and scale.
-    unbiased
-        Average over pairs of different cells.
-
-    Returns
-    -------
-    Energy distances (P, Q): row i is the prediction for condition i, column j the reference of condition j.
-
-    Raises
-    ------
-    ValueError
-        If there is no condition, shapes disagree, values are not finite, or the unbiased estimate is asked of a single
-        cell.
+    Their normalised rank is that of the energy distance, and with ``unbiased=False`` PerturBench's rank of its "MMD".
     """
     minimum = 2 if unbiased else 1
     _check_conditions(

@@ -171,50 +171,12 @@ def log_fold_change(
     pseudocount: float = PSEUDOCOUNT,
     base: float | None = None,
 ) -> NDArray[np.float64]:
-    """Log2 fold change of log1p-normalised means.
-
-    ::
-
-        log2((expm1(mean) + pseudocount) / (expm1(control_mean) + pseudocount))
+    """Log2 fold change (G,) of log1p-normalised means, ``log2((expm1(mean) + pseudocount) / (expm1(control_mean) + pseudocount))``.
 
     That is the ratio of geometric means of ``1 + x``, less 1: the definition of scanpy and pdex, both of which have
-    1e-9 for a pseudocount by default; cell-eval sets it to 0. A gene without expression on both sides has 0. A mean
-    below 0, which only a prediction can have, counts as no expression.
-
-    Parameters
-    ----------
-    mean
-        Means of log1p-normalised expression (G,).
-    control_mean
-        Those of the controls (G,).
-    pseudocount
-        What is added to both; 0 gives infinite values to genes that one side alone expresses, which then have no
-        order among them.
-    base
-        Base of the logarithm of the expression, as in ``scanpy.pp.log1p``, which records it in
-        ``adata.uns["log1p"]["base"]``: an array cannot tell. None for natural logarithms.
-
-    Returns
-    -------
-    The log2 fold changes (G,).
-
-    Raises
-    ------
-    ValueError
-        If the pseudocount is negative or not finite, the base not above 1, the numbers of genes differ, or a mean is no
-        logarithm.
-
-    References
-    ----------
-    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> log_fold_change(np.log1p([3.0, 0.0, 0.0]), np.log1p([1.5, 0.0, 1.0]), pseudocount=0)
-    array([  1.,   0., -inf])
-    >>> log_fold_change(np.log2([1 + 200.0]), np.log2([1 + 50.0]), base=2)
-    array([2.])
+    1e-9 for a pseudocount by default. At 0, as in cell-eval, genes that one side alone expresses are infinite and have no
+    order among them. A gene without expression on both sides has 0. A mean below 0, which only a prediction can have, counts as
+    no expression. ``base`` is that of the logarithm, as in ``adata.uns["log1p"]["base"]``: an array cannot tell.
     """
     if not (np.isfinite(pseudocount) and pseudocount >= 0):
         msg = f"Expected `pseudocount` to be 0 or a positive number, found {pseudocount!r}."

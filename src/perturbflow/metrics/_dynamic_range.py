@@ -48,41 +48,11 @@ def dynamic_range_fraction(model: float, control: float, ceiling: float) -> floa
 
 @by_name("conditions", of=("models", "controls", "ceilings"))
 def pooled_dynamic_range_fraction(models: ArrayLike, controls: ArrayLike, ceilings: ArrayLike) -> float:
-    """Dynamic-range fraction over conditions, as a ratio of means.
-
-    ::
-
-        (mean(controls) - mean(models)) / (mean(controls) - mean(ceilings))
+    """:func:`dynamic_range_fraction` of the means over conditions; NaN where controls are not farther off than the ceiling.
 
     The mean of the fractions of single conditions would be decided by the conditions with the smallest effects, whose
     denominators are near 0 with either sign. In the ratio of means every condition counts with the size of its effect
-    and estimation errors of small effects cancel.
-
-    *Direction*: higher is better. *Range* as for :func:`dynamic_range_fraction`. *Weakness*: the largest effects
-    decide.
-
-    Parameters
-    ----------
-    models
-        Scores of the predictions (conditions,).
-    controls
-        Scores of the control cells (conditions,).
-    ceilings
-        Scores of the real cells against themselves (conditions,).
-
-    Returns
-    -------
-    The fraction; NaN where the controls are on average not farther from the real cells than the ceiling.
-
-    Raises
-    ------
-    ValueError
-        If the three are not equally long and non-empty, or hold a value that is not finite.
-
-    Examples
-    --------
-    >>> pooled_dynamic_range_fraction([0.2, 0.4], [2.0, 0.0], [0.0, 0.0])
-    0.7
+    and estimation errors of small effects cancel; the largest effects decide.
     """
     scores = {
         name: real_numbers(values, name=name)

@@ -12,42 +12,17 @@ LEVEL_QUANTILE = 1.645  # of the normal distribution: one-sided, 5 %
 
 @dataclass(frozen=True)
 class EnergyTest:
-    """Result of :func:`energy_test_of`.
-
-    Attributes
-    ----------
-    energy_distance
-        Unbiased energy distance of the two samples.
-    p_value
-        Share of permutations, the observed one among them, with at least this distance.
-    null_sd
-        Standard deviation of the distance over permutations.
-
-    Examples
-    --------
-    >>> found = EnergyTest(energy_distance=0.1, p_value=0.2, null_sd=0.1)
-    >>> found.cells_needed(50)  # 50 * 1.645 * 0.1 / 0.1
-    83.0
-    """
+    """Result of :func:`energy_test_of`: unbiased energy distance, p-value, and standard deviation over permutations."""
 
     energy_distance: float
     p_value: float
     null_sd: float
 
     def cells_needed(self, n_cells: int) -> float:
-        """Number of cells at which a true distance of this size would be told from 0 (one-sided 5 % level).
+        """Number of cells at which a true distance of this size would be told from 0 (one-sided 5 % level), of a test of n cells.
 
         The standard deviation of the distance falls as one over the number of cells where there is no difference, so
-        that ``n 1.645 sd / distance`` cells are about enough.
-
-        Parameters
-        ----------
-        n_cells
-            Number of cells that the test had.
-
-        Returns
-        -------
-        The number, infinite where the distance is not positive.
+        that ``n 1.645 sd / distance`` cells are about enough; infinite where the distance is not positive.
         """
         if self.energy_distance <= 0:
             return float("inf")
@@ -59,27 +34,9 @@ def energy_test_of(
 ) -> EnergyTest:
     """Test whether the first ``n`` cells and the others are of one distribution, by permuting which sample a cell is of.
 
-    ::
-
-        p = (1 + #{permutations with E* >= E(x, y)}) / (1 + number of permutations)
-
-    with the unbiased energy distance E. The p-value is exact: under exchangeability it is at most ``a`` with probability
+    ``p = (1 + #{permutations with E* >= E(x, y)}) / (1 + number of permutations)`` with the unbiased energy distance E of all
+    ``distances`` (n + m, n + m). The p-value is exact: under exchangeability it is at most ``a`` with probability
     at most ``a``, whatever the distribution, the number of genes and the number of cells (Székely and Rizzo 2004, *InterStat* 5).
-
-    Parameters
-    ----------
-    distances
-        Distances between all cells of both samples (n + m, n + m).
-    n
-        Number of cells of the first.
-    n_permutations
-        Number of permutations, at least 19 to reach 5 %.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    Distance, p-value and standard deviation of the distance under permutation.
     """
     m = len(distances) - n
     member = np.zeros((n_permutations + 1, n + m))

@@ -37,13 +37,6 @@ class PrincipalComponents:
         Variance of the reference cells along each (K,), ddof 1.
     gene_names
         Names of the genes, where the reference cells had them: cells are put in order by these.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> components = PrincipalComponents.of(np.array([[0.0, 1.0], [4.0, 1.0], [2.0, 1.0]]))
-    >>> components.project(np.array([[5.0, 1.0]]))
-    array([[3.]])
     """
 
     mean: NDArray[np.float64]
@@ -53,27 +46,10 @@ class PrincipalComponents:
 
     @classmethod
     def of(cls, cells: Cells, *, n_components: int = 100) -> Self:
-        """Fit to reference cells.
+        """Fit to reference cells (n, G); no more than n - 1 or G components, none without variance.
 
         Up to 4,000 genes the eigenvectors of the covariance matrix, beyond them the singular vectors of the centred
         cells by Lanczos iteration to machine precision, from a fixed start. Sparse cells are not made dense as a whole.
-
-        Parameters
-        ----------
-        cells
-            Reference cells (n, G).
-        n_components
-            How many at most: there are no more than n - 1 or G, and directions without variance are left out.
-
-        Returns
-        -------
-        The components.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than 2 cells, values are not finite, all cells are equal, or ``n_components`` is not
-            positive.
         """
         if n_components < 1:
             msg = f"Expected `n_components` to be at least 1, found {n_components!r}."
@@ -104,22 +80,7 @@ class PrincipalComponents:
         return cls(mean, np.ascontiguousarray(loadings * signs[:, None]), variance, names)
 
     def project(self, cells: Cells) -> NDArray[np.float64]:
-        """Coordinates in the components, from the mean of the reference cells.
-
-        Parameters
-        ----------
-        cells
-            Cells, or means of cells, of the same genes (n, G).
-
-        Returns
-        -------
-        Coordinates (n, K).
-
-        Raises
-        ------
-        ValueError
-            If the genes are not as many as those of the reference cells, or values are not finite.
-        """
+        """Coordinates (n, K) of cells, or of their means, from the mean of the reference cells."""
         _, cells = aligned("genes", reference=self, cells=cells)
         cells = check_cells(cells, name="cells")
         check_same_genes(cells=cells, reference=self.mean[None])
@@ -132,48 +93,15 @@ class PrincipalComponents:
 
 @by_name("conditions", "components", of=("predicted", "observed"))
 def cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
-    """Cosine between predicted and observed means in principal components of the reference cells.
+    """Cosine () or (P,) between predicted and observed means (K,) or (P, K) in principal components of the reference cells.
 
-    ``cos(mean(x W), mean(y W))`` with coordinates in :class:`PrincipalComponents`, whose origin is the mean of all
-    reference cells; PerturBench's ``cosine_pca_average``.
-
-    *Direction*: higher is better. *Range*: -1 to 1; 0 for a prediction that is the origin itself, NaN where the
-    reference is (PerturBench leaves both undefined).
+    PerturBench's ``cosine_pca_average`` (Wu et al. 2024): 0 for a prediction that is the origin, the mean of all reference
+    cells, and NaN where the reference is (PerturBench leaves both undefined).
 
     *Weakness*: measured from the centre of all cells and not from the controls: what separates the cell type or batch
     of a condition from the rest counts as effect, so copying the controls scores well wherever there are several
     contexts. Depends on which cells the components were fitted to, and their mixture; small effects lie outside of the
     first components.
-
-    Parameters
-    ----------
-    predicted
-        Coordinates of the predicted mean (K,), or of those of several conditions (P, K): means of projected cells, or
-        projected means.
-    observed
-        Coordinates of the observed means, same shape.
-
-    Returns
-    -------
-    The cosine of every condition, () or (P,).
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
-
-    References
-    ----------
-    Wu et al. (2024), PerturBench: benchmarking machine learning models for cellular perturbation analysis,
-    arXiv 2408.10609.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> components = PrincipalComponents.of(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.5], [0.0, -0.5]]))
-    >>> predicted, observed = components.project(np.array([[1.0, 1.0]])), components.project(np.array([[1.0, 0.0]]))
-    >>> cosine_in_components(predicted, observed).round(4)
-    array([0.7071])
     """
     x, y = real_numbers(predicted, name="predicted"), real_numbers(observed, name="observed")
     if x.shape != y.shape:
@@ -185,33 +113,7 @@ def cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[n
 
 @by_name("components", of=("predicted", "observed"))
 def cross_cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
-    """Cosine between all predicted and all observed means in principal components.
-
-    For the rank of :func:`cosine_in_components`, with its direction, range and weakness.
-
-    Parameters
-    ----------
-    predicted
-        Coordinates of the predicted means (P, K).
-    observed
-        Coordinates of the observed means (Q, K).
-
-    Returns
-    -------
-    The cosines (P, Q): row i is the prediction for condition i, column j the reference of condition j.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> cross_cosine_in_components(np.eye(2), np.array([[2.0, 0.0], [0.0, -1.0]]))
-    array([[ 1.,  0.],
-           [ 0., -1.]])
-    """
+    """Cosine (P, Q) between all predicted means (P, K), the rows, and all observed ones (Q, K) in principal components."""
     x, y = real_numbers(predicted, name="predicted"), real_numbers(observed, name="observed")
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         msg = (

@@ -13,21 +13,9 @@ from perturbflow.metrics._dynamic_range import dynamic_range_fraction
 
 @dataclass(frozen=True)
 class Scale:
-    """Scale of a metric on which the baseline is 0 and the replicate 1.
+    """Scale of a metric on which the baseline is 0 and the replicate 1, within bounds.
 
-    Parameters
-    ----------
-    higher_is_better
-        Whether large values of the metric are good.
-    low, high
-        Bounds of the rescaled score.
-    worst
-        Worst value of the metric, which a prediction without a value gets; None for the lower bound.
-
-    Examples
-    --------
-    >>> Scale(higher_is_better=False, low=0.0, high=1.0).score(0.5, baseline=1.0, replicate=0.2)
-    0.625
+    A prediction without a value gets ``worst``, the worst value of the metric; where that is None, the lower bound.
     """
 
     higher_is_better: bool
@@ -44,23 +32,10 @@ class Scale:
             raise ValueError(msg)
 
     def score(self, value: float, *, baseline: float, replicate: float) -> float:
-        """Rescale a value.
+        """Rescale a value: the :func:`dynamic_range_fraction`, clipped.
 
-        ``(value - baseline) / (replicate - baseline)``, clipped: the :func:`dynamic_range_fraction`.
-
-        Parameters
-        ----------
-        value
-            Value of the prediction; NaN where the prediction has none.
-        baseline
-            Value of the mean response of all perturbations.
-        replicate
-            Value of one half of the reference cells judged by the other.
-
-        Returns
-        -------
-        The score; NaN where an end of the scale is not finite or the replicate is not better than the baseline: the
-        metric does not tell them apart with this reference.
+        NaN where an end of the scale is not finite or the replicate is not better than the baseline: the metric does not tell
+        them apart with this reference.
         """
         if not (np.isfinite(baseline) and np.isfinite(replicate)):
             return float("nan")

@@ -38,35 +38,14 @@ class once(cached_property, Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Samples of a context, and what they share.
-
-    Parameters
-    ----------
-    centre
-        Any point near the cells (G,), from which float32 loses nothing.
-    components
-        Principal components; None where no metric asks for them.
-    """
+    """Samples of a context share a point near the cells (G,), from which float32 loses nothing, and principal components."""
 
     centre: NDArray[np.float64]
     components: PrincipalComponents | None = None
 
 
 class Sample:
-    """Cells, predicted or real.
-
-    Parameters
-    ----------
-    cells
-        Cells (n, G), dense, at least two.
-    space
-        That of the samples which it is compared with.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two cells.
-    """
+    """Cells (n, G), predicted or real, dense, at least two, in the space of the samples that they are compared with."""
 
     def __init__(self, cells: NDArray[np.floating], space: Space) -> None:
         check_cells(cells, name="cells", minimum=2)

@@ -91,36 +91,11 @@ def unbiased_mse(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
 
 
 def unbiased_effect_sizes(panel: Panel) -> NDArray[np.float64]:
-    """Noise-corrected mean squared effect of every condition, without the genes that are perturbed themselves.
+    """Noise-corrected mean squared effect (P,) of every condition, without the genes that are perturbed themselves.
 
     ``( sum over G_p of (y_pg - control_g)^2 - c(y_p) - c(control) ) / |G_p|``, with the symbols of
-    :func:`unbiased_mse`: how much there is to predict. It depends on the reference alone. Values below 0 are effects
-    too small for these cells.
-
-    Parameters
-    ----------
-    panel
-        Observed moments of P conditions, and of the controls.
-
-    Returns
-    -------
-    The size of every condition (P,), in squared units of expression; NaN where all genes are targets.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or a variance is unknown (one cell).
-
-    References
-    ----------
-    cell-eval2 0.20.0, ``expr_distance_unbiased``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> y, control = Moments.of(np.array([[3.0], [5.0]])), Moments.of(np.array([[0.0], [0.0]]))
-    >>> unbiased_effect_sizes(Panel([y], [y], control))
-    array([15.])
+    :func:`unbiased_mse`: how much there is to predict, cell-eval2's ``expr_distance_unbiased``. Values below 0 are effects
+    too small for these cells; NaN where all genes are targets.
     """
     scored = _scored(panel)
     observed, noise_observed = _stack(panel.observed, scored, name="observed")

@@ -28,46 +28,13 @@ def interval_coverage(
     level: float,
     standard_error: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """Share of genes whose observed mean lies in its predicted interval.
+    """Share () or (P,) of genes whose observed mean lies in its predicted interval (G,) or (P, G).
 
     With a ``standard_error`` the half-width h of an interval becomes ``sqrt(h^2 + (z standard_error)^2)``, z the normal
-    quantile of the level, which is exact for normal predictions.
-
-    *Direction*: neither; a calibrated prediction has a coverage equal to the level. *Range*: 0 to 1.
+    quantile of the level, which is exact for normal predictions. A calibrated prediction has a coverage equal to the level.
 
     *Weakness*: infinitely wide intervals cover everything. Genes that are not expressed are covered by anything and
     raise it.
-
-    Parameters
-    ----------
-    lower, upper
-        Bounds of the intervals (G,) or (P, G).
-    observed
-        Observed means, same shape.
-    level
-        Probability with which the intervals are to hold the true mean.
-    standard_error
-        Standard errors of the observed means, same shape.
-
-    Returns
-    -------
-    The share, over the last axis: () or (P,).
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, an upper bound is below the lower one, a standard error is negative,
-        or the level is not between 0 and 1.
-
-    References
-    ----------
-    Gneiting, Balabdaoui and Raftery (2007), Probabilistic forecasts, calibration and sharpness. *J. R. Stat. Soc. B* 69,
-    243-268.
-
-    Examples
-    --------
-    >>> float(interval_coverage([0.0, 0.0], [1.0, 1.0], [0.5, 2.0], level=0.9))
-    0.5
     """
     arrays = _same_shape(lower=lower, upper=upper, observed=observed)
     low, high, seen = arrays["lower"], arrays["upper"], arrays["observed"]

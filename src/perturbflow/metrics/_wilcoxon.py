@@ -79,22 +79,7 @@ class WilcoxonAgainst:
         self._below = np.append(0, np.cumsum(self._distinct.count))
 
     def __call__(self, cells: Cells) -> DifferentialExpression:
-        """Test the cells of one condition.
-
-        Parameters
-        ----------
-        cells
-            Cells of the condition (n, G), log1p-normalised, dense or sparse.
-
-        Returns
-        -------
-        The differential expression; its scores are z.
-
-        Raises
-        ------
-        ValueError
-            If there are no cells, the numbers of genes differ, or values are not finite.
-        """
+        """Test the cells of one condition (n, G); scores are z."""
         _, cells = aligned("genes", control=self, cells=cells)
         cells = check_cells(cells, name="cells")
         check_same_genes(cells=cells, control=self)

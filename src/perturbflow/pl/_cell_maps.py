@@ -23,28 +23,7 @@ N_COMPONENTS = 30  # of the PCA that UMAP starts from
 def cell_map(
     comparison: Comparison, drawn: Mapping[str, NDArray[np.intp]], *, basis: Basis, seed: int
 ) -> tuple[Points, list[str]]:
-    """Place drawn cells in two dimensions.
-
-    Parameters
-    ----------
-    comparison
-        Control, observed and predicted cells.
-    drawn
-        Places of the drawn cells in every source.
-    basis
-        The map.
-    seed
-        Seed of PCA and UMAP.
-
-    Returns
-    -------
-    Coordinates (n, 2) by source, and the labels of both axes.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 3 real cells or 2 genes, or no effect to draw cells along.
-    """
+    """Place drawn cells in two dimensions: coordinates (n, 2) by source, and the labels of both axes."""
     sources = comparison.sources(drawn=drawn)
     n_real, n_genes = sum(len(each) for name, each in sources.items() if name != "predicted"), len(comparison.genes)
     if n_real < 3 or n_genes < 2:

@@ -22,23 +22,12 @@ _BENDS_OF_PAIRS = (0.16, 0.26, 0.36)  # to the right of the direction, so that t
 
 
 def place_nodes(graph: nx.DiGraph, layout: str, *, aspect: float) -> FloatArray:
-    """Positions of the nodes (n, 2) in arbitrary units.
+    """Positions of the nodes (n, 2) in arbitrary units, for a drawing of some width over height.
 
-    Parameters
-    ----------
-    graph
-        Graph of the nodes 0 to n - 1.
-    layout
-        ``"auto"`` places distances along the graph (Kamada and Kawai, 1989) with longer edges at hubs, so that their
-        leaves have room, and falls back on ``"spring"`` (Fruchterman and Reingold, 1991) for large components;
-        ``"layered"`` puts every node below its regulators, after edges that close a cycle are left out, weak ones
-        first; ``"circular"`` puts a component on a circle.
-    aspect
-        Width over height of the drawing.
-
-    Returns
-    -------
-    Positions. Components are laid out on their own, and packed in rows.
+    ``"auto"`` places distances along the graph (Kamada and Kawai, 1989) with longer edges at hubs, so that their
+    leaves have room, and falls back on ``"spring"`` (Fruchterman and Reingold, 1991) for large components;
+    ``"layered"`` puts every node below its regulators, after edges that close a cycle are left out, weak ones
+    first; ``"circular"`` puts a component on a circle. Components are laid out on their own, and packed in rows.
     """
     import networkx as nx
 
@@ -133,22 +122,9 @@ def _layered(graph: nx.DiGraph, aspect: float) -> FloatArray:
 
 
 def fit_to_box(positions: FloatArray, half: FloatArray, *, box: tuple[float, float], gap: float) -> FloatArray:
-    """Scale positions into a box from (0, 0), and push nodes apart until their rectangles leave a gap.
+    """Scale positions (n, 2) into a box from (0, 0), and push nodes apart until their rectangles leave a gap.
 
-    Parameters
-    ----------
-    positions
-        Positions (n, 2) in arbitrary units.
-    half
-        Half width and height of every node (n, 2), in the units of the box.
-    box
-        Width and height.
-    gap
-        Room between nodes, and between nodes and the edge of the box.
-
-    Returns
-    -------
-    Positions (n, 2). Where a box has too little room for all nodes, some still overlap.
+    ``half`` is half the width and height of every node (n, 2). Where a box has too little room, some still overlap.
     """
     if len(positions) == 0:
         return positions
@@ -199,23 +175,10 @@ def curve_of(
 ) -> FloatArray:
     """Quadratic Bézier curve (3, 2) from the outline of one node to that of another, around the nodes in between.
 
-    Of several bends the smallest is taken that crosses the fewest other nodes. The part of the curve B between the
-    outlines, from s to t, has the control points B(s), (1-s)(1-t) p0 + (s + t - 2 s t) p1 + s t p2, and B(t).
-
-    Parameters
-    ----------
-    ends
-        Source and target.
-    positions, half, powers
-        Centre (n, 2), half width and height (n, 2) and power (n,) of every node.
-    is_pair
-        Whether there is an edge in the other direction too; then the edge is bent to its right.
-    head, margin
-        Room between the edge and the outlines, of its target and of other nodes.
-
-    Returns
-    -------
-    Control points.
+    Of several bends the smallest is taken that crosses the fewest other nodes; with an edge in the other direction too the
+    edge is bent to its right. The part of the curve B between the outlines, from s to t, has the control points B(s),
+    (1-s)(1-t) p0 + (s + t - 2 s t) p1 + s t p2, and B(t). Nodes have a centre, half a width and height, and a power; ``head``
+    and ``margin`` are the room between the edge and the outlines, of its target and of other nodes.
     """
     source, target = ends
     first = _aim(positions[source], half[source], positions[target])

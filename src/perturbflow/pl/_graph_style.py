@@ -103,19 +103,7 @@ class _ArrowHandler(HandlerPatch):
 
 
 def graph_legend(ax: Axes, edges: pd.DataFrame, *, style: EdgeStyle, kinds: list[bool]) -> None:
-    """Write the legend to the right: signs, kinds of nodes, and widths and shades where edges differ in them.
-
-    Parameters
-    ----------
-    ax
-        Axes.
-    edges
-        What is drawn, with weight, sign and confidence.
-    style
-        How it is drawn.
-    kinds
-        Whether each node is a regulator.
-    """
+    """Write the legend to the right: signs, kinds of nodes, and widths and shades where edges differ in them."""
     handles: list[Artist] = []
     handlers: dict[Any, Any] = {}
     for sign, name in SIGNS.items():

@@ -90,19 +90,7 @@ class Comparison:
         *,
         drawn: Mapping[str, NDArray[np.intp]] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Dense cells of every one of :attr:`sizes`.
-
-        Parameters
-        ----------
-        genes
-            Places of genes; by default all.
-        drawn
-            Places of cells in every source; by default all.
-
-        Returns
-        -------
-        The cells (n, G) by source.
-        """
+        """Dense cells (n, G) by source, of some genes and of some cells; by default all."""
         rows = {"control": self.control, "observed": self.observed, "predicted": np.arange(len(self.predicted_rows))}
         rows = {name: rows[name] if drawn is None else rows[name][drawn[name]] for name in self.sizes}
         x = self.cells.x.part(genes=genes)
