@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from scipy.stats import binom
 
-from perturbflow._checks import check_one_of, check_whole_number
+from perturbflow._checks import check_whole_number
 from perturbflow.evaluation._conditions import conditions_of
 from perturbflow.flow import condition_kind, mean_expression
 from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage
-from perturbflow.pl._drawing import DARK, KIND_COLORS, drawing, finish, new_panels
+from perturbflow.pl._drawing import DARK, KIND_COLORS, check_split, drawing, finish, new_panels
 from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._fields import read_screen
@@ -117,15 +117,8 @@ def calibration(
         Column of ``adata.obs`` with the split.
     min_cells
         Conditions with fewer real cells, or fewer controls, are left out.
-    modality
-        Modality of a MuData that is meant.
     ax
         Axes to draw on, with ``split`` only.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------
@@ -154,18 +147,12 @@ def calibration(
     cells = read_screen(adata, genes=flow.genes, fields=flow.fields)
     found = read_split(adata, split_key)
     known = [name for name in ("train", "valid", "test") if (found == name).any()]
-    if split is not None:
-        check_one_of(split, known, name="split")
-    elif ax is not None:
-        msg = (
-            f"Expected `split` to be one of {known} when `ax` is given, found None: every split has an Axes of its own."
-        )
-        raise ValueError(msg)
+    wanted = check_split(known, split, ax)
     conditions, _ = conditions_of(
         cells,
         found,
         fitted=np.flatnonzero(np.isin(found, flow.fitted_splits)),
-        splits=known if split is None else [split],
+        splits=wanted,
         vocabulary=flow.vocabulary,
         has_doses=flow.fields.dose_key is not None,
         min_cells=min_cells,

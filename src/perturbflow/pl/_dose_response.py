@@ -55,15 +55,6 @@ def dose_response(
         The context, as values of covariates; the first in the table if None.
     key
         The curves in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

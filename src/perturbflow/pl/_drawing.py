@@ -13,6 +13,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from perturbflow._checks import check_one_of
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -61,6 +63,17 @@ def new_panels(n_panels: int, *, figsize: tuple[float, float]) -> NDArray[np.obj
     figure, axes = plt.subplots(1, n_panels, figsize=figsize, layout="constrained", squeeze=False)
     figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
     return axes[0]
+
+
+def check_split(splits: Sequence[str], split: str | None, ax: Axes | None) -> list[str]:
+    """Return the splits to draw, each on Axes of its own, or the one that is asked for."""
+    if split is not None:
+        check_one_of(split, splits, name="split")
+        return [split]
+    if ax is not None:
+        msg = f"Expected `split` to be one of {list(splits)} when `ax` is given, found None: every split has an Axes of its own."
+        raise ValueError(msg)
+    return list(splits)
 
 
 def colors_of(adata: AnnData, key: str, names: Sequence[str], default: Mapping[str, str]) -> dict[str, str]:

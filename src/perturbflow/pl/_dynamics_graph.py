@@ -77,15 +77,8 @@ def dynamics_graph(
         The graph in ``adata.uns``.
     show_confidence
         Fade edges of low confidence.
-    modality
-        Modality of a MuData that is meant.
     ax
         Axes to draw on; those of a new figure if None. Its size when this is called is what the drawing is made for.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

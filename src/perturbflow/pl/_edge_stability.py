@@ -48,15 +48,6 @@ def edge_stability(
         Pairs to show; by default four times as many as the graph has edges, and no fewer than 30.
     key
         The graph in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

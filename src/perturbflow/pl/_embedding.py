@@ -10,7 +10,7 @@ import numpy as np
 
 from perturbflow.pl._cell_maps import Basis, cell_map
 from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish, label_points
-from perturbflow.pl._predictions import read_comparison
+from perturbflow.pl._predictions import of_prediction, read_comparison
 from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
@@ -25,6 +25,7 @@ _FEW_CONTEXTS = 8  # more have small centres without names
 
 @takes_modality
 @shown_and_saved
+@of_prediction
 def embedding(
     adata: AnnData | MuData,
     perturbation: str,
@@ -48,10 +49,6 @@ def embedding(
 
     Parameters
     ----------
-    adata
-        Cells with a prediction (:func:`perturbflow.tl.predict_perturbation`).
-    perturbation
-        The perturbation, its components in any order.
     basis
         ``"effect"``: along the mean effect of the observed cells, or of the predicted ones if there are none, and along
         the first principal component of all other differences from the controls of the same context. ``"pca"``: the
@@ -59,22 +56,10 @@ def embedding(
     covariates
         Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts.
         PCA and UMAP then mostly show what tells contexts apart.
-    key
-        Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control, observed
-        and predicted.
     n_cells
         Draw at most this many cells of each kind, chosen at random.
     seed
         Seed of the choice and of the map.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_one_of
-from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_table
+from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_table, splits_of
 from perturbflow.evaluation._tables import CEILING, FLOOR
 from perturbflow.metrics import METRICS
-from perturbflow.pl._drawing import DARK, colors_of, drawing, finish, metric_name, model_colors, new_panels
+from perturbflow.pl._drawing import DARK, check_split, colors_of, drawing, finish, metric_name, model_colors, new_panels
 from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
@@ -87,15 +87,8 @@ def evaluation(
         The metric to draw.
     split
         Draw this split only; by default one panel for every split.
-    modality
-        Modality of a MuData that is meant.
     ax
         Axes to draw on, with ``split`` only.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------
@@ -123,12 +116,7 @@ def evaluation(
     table = read_table(adata, key, "scores")
     check_one_of(metric, set(table["metric"]), name="metric")
     table = table[table["metric"] == metric]
-    splits = list(dict.fromkeys(table["split"]))
-    if split is not None:
-        check_one_of(split, splits, name="split")
-    elif ax is not None:
-        msg = f"Expected `split` to be one of {splits} when `ax` is given, found None: every split has an Axes of its own."
-        raise ValueError(msg)
+    splits = check_split(splits_of(table, None), split, ax)
 
     models = _ordered(table)
     names = models_in(table, None)

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from perturbflow.pl._drawing import DARK, EXPRESSION, SOURCES, colors_of, drawing, finish
-from perturbflow.pl._predictions import read_comparison
+from perturbflow.pl._predictions import of_prediction, read_comparison
 from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
@@ -29,6 +29,7 @@ STEP = 0.3  # between the violins of a gene; genes are 1 apart
 
 @takes_modality
 @shown_and_saved
+@of_prediction
 def expression(
     adata: AnnData | MuData,
     perturbation: str,
@@ -50,29 +51,11 @@ def expression(
 
     Parameters
     ----------
-    adata
-        Cells with a prediction (:func:`perturbflow.tl.predict_perturbation`).
-    perturbation
-        The perturbation, its components in any order.
     genes
         Names of genes. By default the ``n_genes`` with the largest observed effects or, without real cells of the
         perturbation, the largest predicted effects.
     n_genes
         Number of genes if ``genes`` is not given.
-    covariates
-        Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts.
-    key
-        Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control, observed
-        and predicted.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

@@ -43,15 +43,6 @@ def graph_comparison(
         The graphs in ``adata.uns``, two or more.
     min_confidence
         Compare edges of at least this confidence.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

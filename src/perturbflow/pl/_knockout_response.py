@@ -59,15 +59,6 @@ def knockout_response(
         ``"heatmap"`` draws a row per gene, below the framed rows of the genes that the intervention holds; the colours
         span the responses of the others. ``"curves"`` draws a line per gene, and of the genes held only those named; of
         more than 12, the 12 that respond most are coloured and in the legend.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

@@ -113,15 +113,8 @@ def leaderboard(
         Models to draw; all by default. Control cells and ceiling give the colours also if they are not among them.
     swap_axes
         Metrics as rows instead of columns; by default where there are more than 16.
-    modality
-        Modality of a MuData that is meant.
     ax
         Axes to draw on, where there is one panel.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

@@ -24,6 +24,7 @@ from perturbflow.evaluation._leaderboard import (
 from perturbflow.pl._drawing import (
     DARK,
     PALETTE,
+    check_split,
     colors_of,
     drawing,
     finish,
@@ -110,15 +111,8 @@ def metric_ranks(
         Metrics to draw, or the name of a suite of ``perturbflow.metrics.SUITES``; all by default.
     models
         Models to rank, among each other; all by default.
-    modality
-        Modality of a MuData that is meant.
     ax
         Axes to draw on, with ``split`` only.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------
@@ -144,10 +138,7 @@ def metric_ranks(
     'rank (1 is best)'
     """
     table = read_table(adata, key)
-    splits = splits_of(table, split)
-    if split is None and ax is not None:
-        msg = f"Expected `split` to be one of {splits} when `ax` is given, found None: every split has an Axes of its own."
-        raise ValueError(msg)
+    splits = check_split(splits_of(table, None), split, ax)
     shown = metrics_in(table, metrics)
     ranked = [model for model in models_in(table, models) if model not in POSITIVE_CONTROLS]
     if len(ranked) < 2:

@@ -10,7 +10,7 @@ import numpy as np
 from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._baselines import fitted_baselines, sums_of
 from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, label_points, legend_above
-from perturbflow.pl._predictions import mean, read_comparison
+from perturbflow.pl._predictions import mean, of_prediction, read_comparison
 from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._feature_table import read_feature_table
 from perturbflow.screen._modality import takes_modality
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 @takes_modality
 @shown_and_saved
+@of_prediction
 def perturbation_effect(
     adata: AnnData | MuData,
     perturbation: str,
@@ -49,15 +50,8 @@ def perturbation_effect(
 
     Parameters
     ----------
-    adata
-        Cells with a prediction (:func:`perturbflow.tl.predict_perturbation`).
-    perturbation
-        The perturbation, its components in any order.
     covariates
         Values of covariates, by key, to which the cells are restricted.
-    key
-        Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control, observed
-        and predicted.
     baseline
         Name in ``perturbflow.baselines.BASELINES`` of the baseline, or None. It is fitted on the cells that the
         flow was fitted on, without a split on all cells.
@@ -65,15 +59,6 @@ def perturbation_effect(
         Column of ``adata.obs`` with the split.
     n_labels
         Name this many genes, those with the largest observed effects. Where there is no room, fewer.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

@@ -47,15 +47,6 @@ def precision_recall(
         Known network in ``adata.varp``; row regulates column, and what is not 0 is an edge.
     keys
         The graphs in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import check_one_of, listing
+from perturbflow._docs import shares
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._stored_prediction import StoredPrediction, read_prediction
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
 
     from perturbflow.screen._conditions import Vocabulary
     from perturbflow.screen._fields import PerturbationFields
+
+of_prediction = shares(
+    {
+        "adata": "Cells with a prediction (:func:`perturbflow.tl.predict_perturbation`).",
+        "perturbation": "The perturbation, its components in any order.",
+        "covariates": (
+            "Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts."
+        ),
+        "key": (
+            'Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control,\n'
+            "observed and predicted."
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,15 +50,6 @@ def ranked_perturbations(
         How many perturbations to draw.
     key
         The ranking in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

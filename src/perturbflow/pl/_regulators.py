@@ -47,15 +47,6 @@ def regulators(
         The graph in ``adata.uns``.
     by
         Rank by the whole length of the bar, or by the number of targets, and then by the length.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

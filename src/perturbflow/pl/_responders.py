@@ -10,7 +10,7 @@ import numpy as np
 from perturbflow.metrics._responders import LEVEL
 from perturbflow.metrics._response_axis import ResponseAxis, responding_share
 from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish
-from perturbflow.pl._predictions import Comparison, read_comparison
+from perturbflow.pl._predictions import Comparison, of_prediction, read_comparison
 from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
@@ -26,6 +26,7 @@ OUTERMOST = 0.002  # share of the cells beyond either end of the axis, which are
 
 @takes_modality
 @shown_and_saved
+@of_prediction
 def responders(
     adata: AnnData | MuData,
     perturbation: str,
@@ -48,26 +49,8 @@ def responders(
 
     Parameters
     ----------
-    adata
-        Cells with a prediction (:func:`perturbflow.tl.predict_perturbation`).
-    perturbation
-        The perturbation, its components in any order.
-    covariates
-        Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts.
     level
         Share of the controls that do not count as responding.
-    key
-        Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control, observed
-        and predicted.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

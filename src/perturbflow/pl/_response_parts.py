@@ -60,15 +60,6 @@ def response_parts(
         How many conditions to draw, largest effects first.
     key
         The explanation in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

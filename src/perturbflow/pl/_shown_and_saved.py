@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from perturbflow._docs import shares
 from perturbflow._settings import settings
 
 if TYPE_CHECKING:
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 Plot = TypeVar("Plot", bound=Callable[..., Any])
 
 FORMAT = "pdf"
+PARAMETERS = {
+    "modality": "Modality of a MuData that is meant.",
+    "ax": "Axes to draw on; those of a new figure if None.",
+    "show": "Show the figure.",
+    "save": (
+        "Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as\n"
+        '``"_first.png"``.'
+    ),
+}
 
 
 def shown_and_saved(plot: Plot) -> Plot:
@@ -44,7 +54,7 @@ def shown_and_saved(plot: Plot) -> Plot:
             plt.close(_figure_of(drawn))
         return drawn
 
-    return cast("Plot", wrapper)
+    return shares(PARAMETERS)(cast("Plot", wrapper))
 
 
 def _path(name: str, save: bool | str) -> Path:

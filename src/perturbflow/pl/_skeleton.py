@@ -75,13 +75,6 @@ def skeleton(
         "side": from the side, ahead to the right; "front": as one faces the person; "3d": from a height, ahead and to the left.
     sequence_key, time_key
         Columns of ``obs`` with the sequence and the time of each frame.
-    modality
-        Modality of a MuData that is meant.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

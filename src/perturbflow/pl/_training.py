@@ -41,15 +41,6 @@ def training(
         Cells with a fitted flow (:func:`perturbflow.tl.fit_flow`).
     key
         The flow in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant.
-    ax
-        Axes to draw on; those of a new figure if None.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

@@ -56,13 +56,6 @@ def trajectories(
         The forecast in ``adata.uns``.
     trajectories
         Names of trajectories; all if None.
-    modality
-        Modality of a MuData that is meant.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------

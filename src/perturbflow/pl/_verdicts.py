@@ -9,7 +9,7 @@ import numpy as np
 from perturbflow._checks import check_one_of
 from perturbflow.evaluation._leaderboard import read_table, splits_of
 from perturbflow.evaluation._tables import BASELINE_BETTER, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
-from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, finish, new_panels
+from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, check_split, drawing, finish, new_panels
 from perturbflow.pl._shown_and_saved import shown_and_saved
 from perturbflow.screen._modality import takes_modality
 
@@ -93,15 +93,8 @@ def verdicts(
         Draw this split only; by default one panel for every split.
     model
         The model; by default the first in the table, which is the flow if there is one.
-    modality
-        Modality of a MuData that is meant.
     ax
         Axes to draw on, with ``split`` only.
-    show
-        Show the figure.
-    save
-        Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as
-        ``"_first.png"``.
 
     Returns
     -------
@@ -137,10 +130,7 @@ def verdicts(
     model = models[0] if model is None else model
     check_one_of(model, models, name="model")
     table = table[table["model"] == model]
-    splits = splits_of(table, split)
-    if split is None and ax is not None:
-        msg = f"Expected `split` to be one of {splits} when `ax` is given, found None: every split has an Axes of its own."
-        raise ValueError(msg)
+    splits = check_split(splits_of(table, None), split, ax)
     sizes = [int((table["split"] == each).sum()) for each in splits]
     has_names = max(sizes) <= _MOST_LABELS
     height = 2.1 + (0.17 * max(sizes) if has_names else 0.04 * min(max(sizes), 150))
