@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from perturbflow.baselines import training_curve
+from perturbflow.baselines import TRAJECTORY_BASELINES
 from perturbflow.dynamics import (
     DynamicsSettings,
     DynamicsTrainer,
@@ -67,7 +67,7 @@ def level(one: Trajectory) -> NDArray[np.float64]:
 
 def kernel_course(one: Trajectory) -> Course:
     """Gaussian-kernel smoother whose bandwidth is chosen by leaving out rows, a baseline of the package."""
-    return lambda at: training_curve(
+    return lambda at: TRAJECTORY_BASELINES["training curve"](
         [one], replace(one, time=at, values=np.zeros((len(at), one.n_genes)), weight=np.ones(len(at)))
     )
 

@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from _motion_protocol import Forecast, Motion, Task, errors_of, scores
 
-from perturbflow.baselines import (
-    constant_rate,
-    hold_last,
-    observed_mean,
-    repeat_cycle,
-    replay_analogue,
-)
+from perturbflow.baselines import CONTINUATIONS
 
 if TYPE_CHECKING:
     from _motion_protocol import FloatArray
+
+hold_last, constant_rate, observed_mean, repeat_cycle, replay_analogue = CONTINUATIONS.values()
 
 N_PHASES = 200
 PERIODS = np.arange(28.0, 42.0, 0.25)  # of a walking stride, in frames

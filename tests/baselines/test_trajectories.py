@@ -5,19 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perturbflow.baselines import (
-    FLOORS,
-    TRAJECTORY_BASELINES,
-    hold_start,
-    leave_one_out_smoother,
-    own_mean,
-    predict_zero,
-    training_curve,
-    training_mean,
-)
+from perturbflow.baselines import FLOORS, TRAJECTORY_BASELINES
 from perturbflow.dynamics import Trajectory
 
 ALL = {**TRAJECTORY_BASELINES, **FLOORS}
+predict_zero, hold_start, training_mean, training_curve = TRAJECTORY_BASELINES.values()
+own_mean, leave_one_out_smoother = FLOORS.values()
 few = settings(max_examples=20, deadline=None)
 
 

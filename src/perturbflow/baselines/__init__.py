@@ -14,12 +14,6 @@ from typing import Any
 from perturbflow.baselines._additive_effect import AdditiveEffect
 from perturbflow.baselines._additive_hurdle import AdditiveHurdle, ShiftedControls
 from perturbflow.baselines._continuations import CONTINUATIONS
-from perturbflow.baselines._continuations import Continuation as Continuation
-from perturbflow.baselines._continuations import constant_rate as constant_rate
-from perturbflow.baselines._continuations import hold_last as hold_last
-from perturbflow.baselines._continuations import observed_mean as observed_mean
-from perturbflow.baselines._continuations import repeat_cycle as repeat_cycle
-from perturbflow.baselines._continuations import replay_analogue as replay_analogue
 from perturbflow.baselines._control_cells import ControlCells
 from perturbflow.baselines._covariate_mean import CovariateMean
 from perturbflow.baselines._cross_context import CrossContextEffect
@@ -36,13 +30,6 @@ from perturbflow.baselines._matching_mean import MatchingMean
 from perturbflow.baselines._mean_effect import MeanEffect
 from perturbflow.baselines._sampler import Sampler
 from perturbflow.baselines._trajectories import FLOORS, TRAJECTORY_BASELINES
-from perturbflow.baselines._trajectories import TrajectoryBaseline as TrajectoryBaseline
-from perturbflow.baselines._trajectories import hold_start as hold_start
-from perturbflow.baselines._trajectories import leave_one_out_smoother as leave_one_out_smoother
-from perturbflow.baselines._trajectories import own_mean as own_mean
-from perturbflow.baselines._trajectories import predict_zero as predict_zero
-from perturbflow.baselines._trajectories import training_curve as training_curve
-from perturbflow.baselines._trajectories import training_mean as training_mean
 
 __all__ = [
     "BASELINES",

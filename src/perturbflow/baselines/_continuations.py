@@ -13,7 +13,7 @@ from perturbflow._checks import check_whole_number
 
 FloatArray = NDArray[np.float64]
 
-Continuation: TypeAlias = "Callable[[Sequence[FloatArray], FloatArray, int], FloatArray]"
+Continuation: TypeAlias = "Callable[..., FloatArray]"
 """Takes training series (n_k, d), the observed part of a series (m, d) and a number of steps, predicts these (steps, d)."""
 
 

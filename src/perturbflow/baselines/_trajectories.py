@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-TrajectoryBaseline: TypeAlias = "Callable[[Sequence[Trajectory], Trajectory], FloatArray]"
+TrajectoryBaseline: TypeAlias = "Callable[..., FloatArray]"
 """Takes training trajectories and a test trajectory, predicts the test trajectory at its times (n, d)."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from perturbflow._checks import check_one_of
 from perturbflow.datasets._count_file import read_counts
-from perturbflow.datasets._download import RemoteFile, local_copy
+from perturbflow.datasets._download import RemoteFile, local_copy, of_download
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,6 +27,7 @@ FILES = {
 }
 
 
+@of_download
 def luecken_2021_bone_marrow(
     path: str | Path | None = None, *, assay: Literal["multiome", "cite"] = "multiome"
 ) -> AnnData:
@@ -40,8 +41,6 @@ def luecken_2021_bone_marrow(
 
     Parameters
     ----------
-    path
-        A copy of the unpacked file to read instead.
     assay
         "multiome" or "cite".
 
@@ -49,17 +48,6 @@ def luecken_2021_bone_marrow(
     -------
     AnnData of the genes with counts in ``X`` (CSR, float32). ``obs`` and ``var`` are as published, among others ``cell_type`` and
     ``batch``.
-
-    Raises
-    ------
-    ConnectionError
-        If the file cannot be downloaded; the message says where to save a copy.
-    FileNotFoundError
-        If there is nothing at ``path``.
-    ImportError
-        If pooch is not installed: ``pip install 'perturbflow[data]'``.
-    ValueError
-        If ``assay`` is unknown, or what was downloaded has another hash.
 
     References
     ----------

@@ -7,7 +7,21 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from perturbflow._docs import shares
+
 CACHE_VARIABLE = "PERTURBFLOW_CACHE"
+
+of_download = shares(
+    {"path": "A copy of the (unpacked) file to read instead."},
+    raises="""ConnectionError
+    If the file cannot be downloaded; the message says where to save a copy.
+FileNotFoundError
+    If there is nothing at ``path``.
+ImportError
+    If pooch is not installed: ``pip install 'perturbflow[data]'``.
+ValueError
+    If what was downloaded is not the published file, labels are not as published, or an option is unknown.""",
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData, read_h5ad
 from scipy import sparse
 
-from perturbflow.datasets._download import RemoteFile, local_copy
+from perturbflow.datasets._download import RemoteFile, local_copy, of_download
 
 # Its hash is that of the same file at figshare (34464122), from which pertpy and LIANA read it before.
 FILE = RemoteFile(
@@ -20,6 +20,7 @@ FILE = RemoteFile(
 CONDITIONS = {"ctrl": "control", "stim": "IFN-beta"}
 
 
+@of_download
 def kang_2018(path: str | Path | None = None) -> AnnData:
     """Download raw counts of blood cells of eight donors with and without interferon beta (24,673 cells; Kang et al. 2018).
 
@@ -27,26 +28,10 @@ def kang_2018(path: str | Path | None = None) -> AnnData:
     is that of ``pertpy.data.kang_2018``; it is downloaded once, checked by its SHA-256, and kept. :func:`kang_ifnb` has a
     small part of the same study.
 
-    Parameters
-    ----------
-    path
-        A copy of the file to read instead.
-
     Returns
     -------
     AnnData with counts in ``X`` (CSR, float32). ``obs`` has ``perturbation`` ("control", "IFN-beta"), ``cell_type``
     and ``donor`` besides the original columns.
-
-    Raises
-    ------
-    ConnectionError
-        If the file cannot be downloaded; the message says where to save a copy.
-    FileNotFoundError
-        If there is nothing at ``path``.
-    ImportError
-        If pooch is not installed: ``pip install 'perturbflow[data]'``.
-    ValueError
-        If what was downloaded is not the published file.
 
     References
     ----------

@@ -11,7 +11,7 @@ import pandas as pd
 
 from perturbflow._checks import listing
 from perturbflow.datasets._count_file import read_counts
-from perturbflow.datasets._download import RemoteFile, local_copy
+from perturbflow.datasets._download import RemoteFile, local_copy, of_download
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,32 +36,17 @@ SCIPLEX = _file("SrivatsanTrapnell2020_sciplex3.h5ad", "2.5 GB", "c9e70629505d98
 MISSING = frozenset({"", "nan", "NaN", "<NA>", "None", "*"})  # a star: no guide was found
 
 
+@of_download
 def norman_2019(path: str | Path | None = None) -> AnnData:
     """Download raw counts of 105 genes and 131 pairs of genes that were activated in K562 cells (Norman et al. 2019).
 
     111,445 cells with an assigned guide, 33,694 genes. The file (0.7 GB) is that of scPerturb 1.4; it is downloaded once,
     checked by its MD5, and kept. :func:`norman_mcfaline_subset` has a small part of the same study.
 
-    Parameters
-    ----------
-    path
-        A copy of the file to read instead.
-
     Returns
     -------
     AnnData with counts in ``X`` (CSR, float32). ``obs`` is as published, but for ``perturbation``: "control", "KLF1",
     "KLF1+MAP2K6".
-
-    Raises
-    ------
-    ConnectionError
-        If the file cannot be downloaded; the message says where to save a copy.
-    FileNotFoundError
-        If there is nothing at ``path``.
-    ImportError
-        If pooch is not installed: ``pip install 'perturbflow[data]'``.
-    ValueError
-        If what was downloaded is not the published file, or labels are not as published.
 
     References
     ----------
@@ -78,32 +63,17 @@ def norman_2019(path: str | Path | None = None) -> AnnData:
     return _screen(NORMAN, path, lambda label: "+".join(sorted(label.split("_"))))
 
 
+@of_download
 def replogle_2022_k562_essential(path: str | Path | None = None) -> AnnData:
     """Download raw counts of some 2,000 essential genes that were repressed in K562 cells (Replogle et al. 2022).
 
     310,385 cells, 8,563 genes. The file (1.5 GB) is that of scPerturb 1.4; it is downloaded once, checked by its MD5, and
     kept. It is read block by block, since it stores zeros, too.
 
-    Parameters
-    ----------
-    path
-        A copy of the file to read instead.
-
     Returns
     -------
     AnnData with counts in ``X`` (CSR, float32). ``obs`` is as published, among others ``perturbation`` ("control", or the
     gene) and ``batch``; guides without a target are "control".
-
-    Raises
-    ------
-    ConnectionError
-        If the file cannot be downloaded; the message says where to save a copy.
-    FileNotFoundError
-        If there is nothing at ``path``.
-    ImportError
-        If pooch is not installed: ``pip install 'perturbflow[data]'``.
-    ValueError
-        If what was downloaded is not the published file, or labels are not as published.
 
     References
     ----------
@@ -119,32 +89,17 @@ def replogle_2022_k562_essential(path: str | Path | None = None) -> AnnData:
     return _screen(REPLOGLE, path, lambda label: CONTROL if label == "non-targeting" else label)
 
 
+@of_download
 def adamson_2016_upr(path: str | Path | None = None) -> AnnData:
     """Download raw counts of some 80 genes of the unfolded protein response, repressed in K562 cells (Adamson et al. 2016).
 
     The larger experiment of the study (10X010): 65,337 cells of the file, of which those with an assigned guide are kept;
     32,738 genes. The file (0.5 GB) is that of scPerturb 1.4; it is downloaded once, checked by its MD5, and kept.
 
-    Parameters
-    ----------
-    path
-        A copy of the file to read instead.
-
     Returns
     -------
     AnnData with counts in ``X`` (CSR, float32). ``obs`` is as published, but for ``perturbation``, the gene of the guide or
     "control", and ``guide``, the published label ("OST4_pDS353").
-
-    Raises
-    ------
-    ConnectionError
-        If the file cannot be downloaded; the message says where to save a copy.
-    FileNotFoundError
-        If there is nothing at ``path``.
-    ImportError
-        If pooch is not installed: ``pip install 'perturbflow[data]'``.
-    ValueError
-        If what was downloaded is not the published file, or labels are not as published.
 
     Notes
     -----
@@ -172,6 +127,7 @@ def adamson_2016_upr(path: str | Path | None = None) -> AnnData:
     )
 
 
+@of_download
 def srivatsan_2020_sciplex3(path: str | Path | None = None, *, cell_lines: Sequence[CellLine] = CELL_LINES) -> AnnData:
     """Download raw counts of three cancer lines with 188 drugs at four doses (sci-Plex 3; Srivatsan et al. 2020).
 
@@ -181,8 +137,6 @@ def srivatsan_2020_sciplex3(path: str | Path | None = None, *, cell_lines: Seque
 
     Parameters
     ----------
-    path
-        A copy of the file to read instead.
     cell_lines
         Lines to read.
 
@@ -191,17 +145,6 @@ def srivatsan_2020_sciplex3(path: str | Path | None = None, *, cell_lines: Seque
     AnnData with counts in ``X`` (CSR, float32). ``obs`` is as published, but for ``perturbation`` ("control", or the drug,
     with "plus" for "+" and "|" for "/"), ``drug``, its published name, and ``dose`` in nM; among others ``cell_line`` and
     ``replicate``.
-
-    Raises
-    ------
-    ConnectionError
-        If the file cannot be downloaded; the message says where to save a copy.
-    FileNotFoundError
-        If there is nothing at ``path``.
-    ImportError
-        If pooch is not installed: ``pip install 'perturbflow[data]'``.
-    ValueError
-        If what was downloaded is not the published file, or a line is unknown.
 
     References
     ----------
