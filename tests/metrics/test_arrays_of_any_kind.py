@@ -7,19 +7,11 @@ import pytest
 from scipy import sparse
 
 from perturbflow import metrics
-from perturbflow.metrics._calibrated_scale import interpolated_duplicate
 from perturbflow.metrics._differential_expression import log_fold_change
-from perturbflow.metrics._dynamic_range import pooled_dynamic_range_fraction
-from perturbflow.metrics._principal_components import cosine_in_components, cross_cosine_in_components
-from perturbflow.metrics._uncertainty import interval_coverage
 from perturbflow.screen._named_arrays import real_numbers, without_names
 
 X = np.array([[0.0, 1.0, 2.0], [2.0, 0.0, 1.0]])
 CALLS = {
-    "interval_coverage": lambda x: interval_coverage(x, X + 1, X + 0.5, level=0.9),
-    "interpolated_duplicate": lambda x: interpolated_duplicate(x, X + 1, X / 2),
-    "cosine_in_components": lambda x: cosine_in_components(x, X + 1),
-    "cross_cosine_in_components": lambda x: cross_cosine_in_components(x, X + 1),
     "normalised_rank": lambda x: metrics.normalised_rank(x[:, :2], higher_is_better=True),
     "log_fold_change": lambda x: log_fold_change(x, X + 1),
     "weighted_mse": lambda x: metrics.weighted_mse(x, X + 1, np.ones(3)),
@@ -50,8 +42,3 @@ def test_masked_values_are_refused(subtests):
 def test_what_is_no_array_of_numbers_is_refused(wrong):
     with pytest.raises(TypeError, match="Expected `scores` to .* real numbers, found"):
         real_numbers(wrong, name="scores")
-
-
-def test_scores_are_numbers():
-    with pytest.raises(TypeError, match="Expected `controls` to hold real numbers"):
-        pooled_dynamic_range_fraction([0.0], ["a"], [1.0])

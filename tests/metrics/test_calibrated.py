@@ -14,7 +14,6 @@ from scipy import sparse
 from sklearn.metrics import r2_score
 
 from perturbflow.metrics import Moments, differential_weights, pearson_against_reference, weighted_mse, weighted_r2
-from perturbflow.metrics._calibrated_scale import interpolated_duplicate
 
 
 def draw_conditions(seed=0, sizes=(5, 9, 2, 14, 7), n_genes=8, offset=0.0):
@@ -228,24 +227,3 @@ def test_bad_profiles_are_refused():
         pearson_against_reference(predicted, observed, np.zeros(8))
     with pytest.raises(ValueError, match="`n_top` to be at least 2, found 1"):
         pearson_against_reference(predicted, observed, reference, n_top=1)
-
-
-def test_interpolated_duplicate_lies_between_both_means():
-    duplicate, dataset, p = draw_profiles()
-    values = interpolated_duplicate(duplicate, dataset, p)
-    np.testing.assert_allclose(values, dataset + (1 - p) * (duplicate - dataset), atol=1e-12)
-    np.testing.assert_array_equal(interpolated_duplicate(duplicate, dataset, np.zeros(9)), duplicate)
-    np.testing.assert_array_equal(
-        interpolated_duplicate(duplicate, dataset[0], np.ones((6, 9))), np.tile(dataset[0], (6, 1))
-    )
-    np.testing.assert_array_equal(interpolated_duplicate(duplicate[0], dataset[0], np.full(9, np.nan)), dataset[0])
-
-
-def test_bad_interpolation_is_refused():
-    duplicate, dataset, p = draw_profiles()
-    with pytest.raises(ValueError, match="`p_values` between 0 and 1, found 0 to 1.5"):
-        interpolated_duplicate(duplicate, dataset, np.linspace(0, 1.5, 9))
-    with pytest.raises(ValueError, match=r"`p_values` to have the shape of `duplicate_mean`, \(6, 9\), .* \(6, 8\)"):
-        interpolated_duplicate(duplicate, dataset, p[:, :8])
-    with pytest.raises(ValueError, match="`dataset_mean` to have the shape of"):
-        interpolated_duplicate(duplicate, dataset[:2], p)

@@ -67,17 +67,3 @@ def test_cells_of_several_conditions_count_once(monkeypatch):
     found = cross_energy([same, same, same], observed)
     assert sizes == [len(same), *SIZES_Y]
     np.testing.assert_allclose(found, one_by_one([same] * 3, observed), atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("predicted", "message"),
-    [
-        pytest.param([], "Expected the cells of at least one condition in `predicted`, found none", id="none"),
-        pytest.param([np.ones((3, 2)), np.ones((1, 2))], r"at least 2 cells and 1 gene in `predicted\[1\]`", id="few"),
-        pytest.param([np.ones((3, 4))], r"Expected 2 genes in `predicted\[0\]` .*, found 4", id="genes"),
-        pytest.param([np.full((3, 2), np.nan)], r"finite values in `predicted\[0\]`", id="nan"),
-    ],
-)
-def test_bad_conditions_are_named(predicted, message):
-    with pytest.raises(ValueError, match=message):
-        cross_energy(predicted, [np.zeros((3, 2))])

@@ -12,7 +12,6 @@ from anndata import AnnData
 
 from perturbflow import metrics
 from perturbflow.metrics import DifferentialExpression, Moments, Panel, WilcoxonAgainst
-from perturbflow.metrics._principal_components import PrincipalComponents
 
 GENES, CONDITIONS = list("abcdef"), ["A", "B", "C", "D"]
 RNG = np.random.default_rng(0)
@@ -192,10 +191,6 @@ def test_what_is_prepared_once_keeps_names():
         found = test(X[GENES[::-1]])
         np.testing.assert_allclose(found.log_fold_change, expected.log_fold_change)
         assert pd.Index(GENES).equals(found.gene_names)
-    components = PrincipalComponents.of(X)
-    np.testing.assert_allclose(components.project(Y[GENES[::-1]]), components.project(Y.to_numpy()))
-    with pytest.raises(ValueError, match="Expected the same genes in `reference` and `cells`"):
-        components.project(Y.rename(columns={"a": "z"}))
 
 
 def test_self_edges_are_told_by_name():

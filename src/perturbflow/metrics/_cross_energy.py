@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import check_cells, gene_means
 from perturbflow.metrics._distances import Centred, block_size, mean_within, pair_blocks
 from perturbflow.metrics._energy import root
 
@@ -24,11 +23,6 @@ def cross_energy(
 
     Their normalised rank is that of the energy distance, and with ``unbiased=False`` PerturBench's rank of its "MMD".
     """
-    minimum = 2 if unbiased else 1
-    _check_conditions(
-        predicted, name="predicted", n_genes=observed[0].shape[1] if len(observed) else 0, minimum=minimum
-    )
-    _check_conditions(observed, name="observed", n_genes=observed[0].shape[1] if len(observed) else 0, minimum=minimum)
     (predicted, of_x), (observed, of_y) = _distinct(predicted), _distinct(observed)
     centre = np.mean([cells.mean(axis=0, dtype=np.float64) for cells in observed], axis=0)
     within_x, within_y = (
@@ -62,15 +56,3 @@ def _distinct(
     first = {id(cells): cells for cells in conditions}
     place = {key: k for k, key in enumerate(first)}
     return list(first.values()), [place[id(cells)] for cells in conditions]
-
-
-def _check_conditions(conditions: Sequence[NDArray[np.floating]], *, name: str, n_genes: int, minimum: int) -> None:
-    if len(conditions) == 0:
-        msg = f"Expected the cells of at least one condition in `{name}`, found none. Pass some."
-        raise ValueError(msg)
-    for i, cells in enumerate(conditions):
-        check_cells(cells, name=f"{name}[{i}]", minimum=minimum)
-        if cells.shape[1] != n_genes:
-            msg = f"Expected {n_genes} genes in `{name}[{i}]` as in `observed[0]`, found {cells.shape[1]}. Pass the same genes."
-            raise ValueError(msg)
-        gene_means(cells, name=f"{name}[{i}]")

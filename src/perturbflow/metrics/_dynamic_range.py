@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perturbflow.screen._named_arrays import by_name, real_numbers
-
 
 def dynamic_range_fraction(model: float, control: float, ceiling: float) -> float:
     """Share of the way from the controls to the ceiling that a prediction covers, for a metric where lower is better.
@@ -46,7 +44,6 @@ def dynamic_range_fraction(model: float, control: float, ceiling: float) -> floa
     return float((control - model) / span) if span > 0 else float("nan")
 
 
-@by_name("conditions", of=("models", "controls", "ceilings"))
 def pooled_dynamic_range_fraction(models: ArrayLike, controls: ArrayLike, ceilings: ArrayLike) -> float:
     """:func:`dynamic_range_fraction` of the means over conditions; NaN where controls are not farther off than the ceiling.
 
@@ -54,18 +51,4 @@ def pooled_dynamic_range_fraction(models: ArrayLike, controls: ArrayLike, ceilin
     denominators are near 0 with either sign. In the ratio of means every condition counts with the size of its effect
     and estimation errors of small effects cancel; the largest effects decide.
     """
-    scores = {
-        name: real_numbers(values, name=name)
-        for name, values in (("models", models), ("controls", controls), ("ceilings", ceilings))
-    }
-    shapes = {name: values.shape for name, values in scores.items()}
-    if len(set(shapes.values())) > 1 or scores["models"].ndim != 1 or scores["models"].size == 0:
-        msg = f"Expected one score per condition in each of `models`, `controls` and `ceilings`, found shapes {shapes}."
-        raise ValueError(msg)
-    for name, values in scores.items():
-        if not np.isfinite(values).all():
-            msg = f"Expected finite scores in `{name}`, found {values}. Leave out conditions that could not be scored."
-            raise ValueError(msg)
-    return dynamic_range_fraction(
-        float(scores["models"].mean()), float(scores["controls"].mean()), float(scores["ceilings"].mean())
-    )
+    return dynamic_range_fraction(*(float(np.mean(scores)) for scores in (models, controls, ceilings)))

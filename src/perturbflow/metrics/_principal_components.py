@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, svds
 
-from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.metrics._cells import Cells, check_cells
 from perturbflow.metrics._distances import Centred
 from perturbflow.metrics._moments import Moments
-from perturbflow.screen._named_arrays import aligned, by_name, names_of, real_numbers
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_COVARIANCE_GENES = 4000
 ROWS = 4096
@@ -35,14 +31,11 @@ class PrincipalComponents:
         Orthonormal directions (K, G), by falling variance. The largest loading of each, by absolute value, is positive.
     variance
         Variance of the reference cells along each (K,), ddof 1.
-    gene_names
-        Names of the genes, where the reference cells had them: cells are put in order by these.
     """
 
     mean: NDArray[np.float64]
     loadings: NDArray[np.float64]
     variance: NDArray[np.float64]
-    gene_names: pd.Index | None = None
 
     @classmethod
     def of(cls, cells: Cells, *, n_components: int = 100) -> Self:
@@ -54,7 +47,6 @@ class PrincipalComponents:
         if n_components < 1:
             msg = f"Expected `n_components` to be at least 1, found {n_components!r}."
             raise ValueError(msg)
-        names = names_of(cells)
         cells = check_cells(cells, name="cells", minimum=2)
         moments = Moments.of(cells, name="cells")
         mean, spread = moments.mean, float(moments.variance.sum())
@@ -77,22 +69,17 @@ class PrincipalComponents:
         variance, loadings = variance[kept], loadings[kept]
         largest = np.abs(loadings).argmax(axis=1)
         signs = np.sign(loadings[np.arange(len(loadings)), largest])
-        return cls(mean, np.ascontiguousarray(loadings * signs[:, None]), variance, names)
+        return cls(mean, np.ascontiguousarray(loadings * signs[:, None]), variance)
 
     def project(self, cells: Cells) -> NDArray[np.float64]:
         """Coordinates (n, K) of cells, or of their means, from the mean of the reference cells."""
-        _, cells = aligned("genes", reference=self, cells=cells)
-        cells = check_cells(cells, name="cells")
-        check_same_genes(cells=cells, reference=self.mean[None])
-        gene_means(cells, name="cells")
         if not isinstance(cells, np.ndarray):
             return np.asarray(cells @ self.loadings.T) - self.loadings @ self.mean
         starts = range(0, cells.shape[0], ROWS)
         return np.concatenate([(cells[start : start + ROWS] - self.mean) @ self.loadings.T for start in starts])
 
 
-@by_name("conditions", "components", of=("predicted", "observed"))
-def cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
+def cosine_in_components(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosine () or (P,) between predicted and observed means (K,) or (P, K) in principal components of the reference cells.
 
     PerturBench's ``cosine_pca_average`` (Wu et al. 2024): 0 for a prediction that is the origin, the mean of all reference
@@ -103,36 +90,18 @@ def cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[n
     contexts. Depends on which cells the components were fitted to, and their mixture; small effects lie outside of the
     first components.
     """
-    x, y = real_numbers(predicted, name="predicted"), real_numbers(observed, name="observed")
-    if x.shape != y.shape:
-        msg = f"Expected `predicted` and `observed` of one shape, found {x.shape} and {y.shape}."
-        raise ValueError(msg)
-    x, y = _directions(x, y)
+    x, y = _directions(predicted, observed)
     return np.clip(np.einsum("...k,...k->...", x, y), -1.0, 1.0)
 
 
-@by_name("components", of=("predicted", "observed"))
-def cross_cosine_in_components(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
+def cross_cosine_in_components(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosine (P, Q) between all predicted means (P, K), the rows, and all observed ones (Q, K) in principal components."""
-    x, y = real_numbers(predicted, name="predicted"), real_numbers(observed, name="observed")
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        msg = (
-            "Expected `predicted` and `observed` of shape (conditions, components) with the same components, "
-            f"found {x.shape} and {y.shape}."
-        )
-        raise ValueError(msg)
-    x, y = _directions(x, y)
+    x, y = _directions(predicted, observed)
     return np.clip(x @ y.T, -1.0, 1.0)
 
 
 def _directions(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Vectors of length 1; those without direction become 0 in ``x`` and NaN in ``y``."""
-    for name, vectors in (("predicted", x), ("observed", y)):
-        if vectors.ndim not in (1, 2) or vectors.size == 0 or not np.isfinite(vectors).all():
-            msg = (
-                f"Expected finite means in `{name}`, (components,) or (conditions, components), found {vectors.shape}."
-            )
-            raise ValueError(msg)
     norms_x, norms_y = (np.linalg.norm(vectors, axis=-1, keepdims=True) for vectors in (x, y))
     # What rounding leaves of a mean that is the origin has no direction.
     zero = RELATIVE_ZERO * max(norms_x.max(), norms_y.max())

@@ -94,10 +94,9 @@ def calibration(
     """Share of observed means that lie in their predicted intervals, against the share that should.
 
     For every condition with real cells, the flow states intervals of the mean expression of all genes at levels from
-    0.05 to 0.95. They are widened by the sampling error of the observed mean
-    (:func:`perturbflow.metrics.interval_coverage`). Thick lines are means over conditions, by what the prediction rests
-    on, thin ones single conditions; above the diagonal a prediction is less certain than it could be, below it is
-    overconfident. The legend gives the number of conditions and the mean distance from the diagonal.
+    0.05 to 0.95. They are widened by the sampling error of the observed mean. Thick lines are means over conditions, by
+    what the prediction rests on, thin ones single conditions; above the diagonal a prediction is less certain than it
+    could be, below it is overconfident. The legend gives the number of conditions and the mean distance from the diagonal.
 
     The band holds 95 % of the coverages of a calibrated prediction: binomial noise around the diagonal. Genes of a
     condition err together and count for fewer independent ones, whose number follows from how much conditions differ:
