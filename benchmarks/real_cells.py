@@ -34,7 +34,7 @@ JUDGED = (
         "rmse_of_mean_effects",
         "cosine_of_mean_effects",
     ),
-    *("rmse_of_log_fold_changes", "cosine_of_log_fold_changes"),
+    "cosine_of_log_fold_changes",
 )
 
 

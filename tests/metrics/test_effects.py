@@ -6,7 +6,6 @@ import pytest
 from perturbflow.metrics import (
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
-    rmse_of_log_fold_changes,
     rmse_of_mean_effects,
 )
 
@@ -28,36 +27,26 @@ def test_definitions(clouds):
 
     assert rmse_of_mean_effects(*clouds) == pytest.approx(np.sqrt(((x - y) ** 2).sum() / 12), abs=1e-12)
     assert cosine_of_mean_effects(*clouds) == pytest.approx(cosine(x - c, y - c), abs=1e-12)
-    change = np.log2((np.expm1(x) + 0.1) / (np.expm1(y) + 0.1))
-    assert rmse_of_log_fold_changes(*clouds) == pytest.approx(np.sqrt((change**2).sum() / 12), abs=1e-12)
     assert cosine_of_log_fold_changes(*clouds) == pytest.approx(cosine(log_x, log_y), abs=1e-12)
 
 
 def test_controls_cancel_in_the_error_of_effects(clouds):
     x, y, control = clouds
     assert rmse_of_mean_effects(x, y, control) == pytest.approx(rmse_of_mean_effects(x, y, y), abs=1e-12)
-    assert rmse_of_log_fold_changes(x, y, control) == pytest.approx(rmse_of_log_fold_changes(x, y, y), abs=1e-12)
 
 
 def test_perfect_prediction(clouds):
     _, y, control = clouds
     assert rmse_of_mean_effects(y, y, control) == 0
-    assert rmse_of_log_fold_changes(y, y, control) == 0
     for cosine in COSINES:
         assert cosine(y, y, control) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_doubling_of_counts_is_one():
-    control, x = (np.full((3, 2), value) for value in (50.0, 100.1))
-    assert rmse_of_log_fold_changes(np.log1p(x), np.log1p(control), np.log1p(control)) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("function", [rmse_of_log_fold_changes, cosine_of_log_fold_changes])
-def test_base_of_the_logarithm_does_not_matter(function, clouds):
+def test_base_of_the_logarithm_does_not_matter(clouds):
     other = [cells / np.log(2) for cells in clouds]
-    assert function(*other, base=2) == pytest.approx(function(*clouds), abs=1e-12)
+    assert cosine_of_log_fold_changes(*other, base=2) == pytest.approx(cosine_of_log_fold_changes(*clouds), abs=1e-12)
     with pytest.raises(ValueError, match="`base` of the logarithm to be above 1, found 1"):
-        function(*clouds, base=1)
+        cosine_of_log_fold_changes(*clouds, base=1)
 
 
 def test_cosine_sees_the_direction_only(clouds):
@@ -94,7 +83,6 @@ def test_negative_means_have_no_fold_change():
     below, real, control = np.full((2, 3), -0.5), np.ones((2, 3)), np.zeros((2, 3))
     with pytest.raises(ValueError, match="log1p-normalised expression in `x`, found a gene with mean -0.5. Clip"):
         cosine_of_log_fold_changes(below, real, control)
-    assert rmse_of_log_fold_changes(below, real, control) == rmse_of_log_fold_changes(0 * below, real, control)
 
 
 def test_bad_controls_are_named():

@@ -9,7 +9,6 @@ from perturbflow.metrics import (
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
     recall_of_top_genes,
-    rmse_of_log_fold_changes,
     rmse_of_mean_effects,
 )
 from perturbflow.metrics._moments import moments_of
@@ -46,7 +45,6 @@ def test_pooled_moments_are_those_of_all_cells_together():
     [
         rmse_of_mean_effects,
         cosine_of_mean_effects,
-        rmse_of_log_fold_changes,
         cosine_of_log_fold_changes,
         recall_of_top_genes,
     ],

@@ -48,7 +48,7 @@ ARGUMENTS: dict[str, Any] = {
     **dict.fromkeys(
         (
             *("rmse_of_mean_effects", "cosine_of_mean_effects", "cosine_of_log_fold_changes", "mse_of_mean_effects"),
-            *("rmse_of_log_fold_changes", "mae_of_mean_effects", "pearson_of_mean_effects", "recall_of_top_genes"),
+            *("mae_of_mean_effects", "pearson_of_mean_effects", "recall_of_top_genes"),
             *("error_of_responders", "energy_in_programs", "error_of_response_correlation", "r2_of_scores"),
         ),
         (THREE, {}),
@@ -62,10 +62,7 @@ ARGUMENTS: dict[str, Any] = {
     "centroid_accuracy": (PAIR, {}),
     "normalised_rank": ((pd.DataFrame(EDGES.to_numpy(), CONDITIONS, CONDITIONS),), {"higher_is_better": True}),
     **dict.fromkeys(
-        (
-            *("auroc", "average_precision", "early_precision", "sign_accuracy", "structural_hamming_distance"),
-            *("support_error", "network_scores"),
-        ),
+        (*("auroc", "average_precision", "early_precision", "sign_accuracy", "support_error", "network_scores"),),
         ((EDGES, TRUTH), {}),
     ),
     "edge_density": ((TRUTH,), {"candidates": TRUTH > -5}),

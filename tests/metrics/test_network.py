@@ -18,7 +18,6 @@ from perturbflow.metrics import (
     edge_density,
     network_scores,
     sign_accuracy,
-    structural_hamming_distance,
     support_error,
 )
 
@@ -91,7 +90,7 @@ def test_limits():
     )
     reverse = (truth == 0).astype(float)
     assert (auroc(reverse, truth), early_precision(reverse, truth)) == (0.0, 0.0)
-    assert structural_hamming_distance(reverse, truth) == 42
+    assert network_scores(reverse, truth)["structural_hamming_distance"] == 42
     assert sign_accuracy(-truth, truth) == 0.0
 
 
@@ -133,9 +132,8 @@ def test_sign_needs_a_signed_truth():
 def test_threshold_is_exclusive():
     truth = np.array([[1, 1, 0]])
     scores = np.array([[0.5, -0.6, 0.2]])
-    assert structural_hamming_distance(scores, truth) == 1
-    assert structural_hamming_distance(scores, truth, threshold=0.5) == 1
-    assert structural_hamming_distance(scores, truth, threshold=0.2) == 0
+    for threshold, expected in ((0.0, 1), (0.5, 1), (0.2, 0)):
+        assert network_scores(scores, truth, threshold=threshold)["structural_hamming_distance"] == expected
     assert network_scores(scores, truth, threshold=0.5)["n_edges"] == 1
 
 
@@ -196,7 +194,7 @@ def test_edges_and_other_pairs_are_needed(metric, value, found):
         metric(np.ones((7, 7)), np.full((7, 7), value))
 
 
-@pytest.mark.parametrize("metric", [*METRICS, structural_hamming_distance])
+@pytest.mark.parametrize("metric", METRICS)
 def test_bad_networks_are_refused(metric):
     scores, truth = example(9)
     with pytest.raises(ValueError, match=r"of one shape .*found \(7, 7\), \(6, 7\) and \(6, 7\)"):
@@ -220,7 +218,7 @@ def test_density_refuses_nan():
         edge_density(np.full((3, 3), np.nan))
 
 
-@pytest.mark.parametrize("metric", [structural_hamming_distance, support_error, network_scores])
+@pytest.mark.parametrize("metric", [support_error, network_scores])
 @pytest.mark.parametrize("threshold", [-0.1, math.nan])
 def test_threshold_is_not_negative(metric, threshold):
     with pytest.raises(ValueError, match="Expected `threshold` to be at least 0"):

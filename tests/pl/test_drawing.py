@@ -50,7 +50,7 @@ def test_a_label_covers_few_points_where_they_are_everywhere(ax):
     [
         ("energy_distance", "energy distance"),
         ("mmd", "MMD"),
-        ("rmse_of_log_fold_changes", "RMSE of log fold changes"),
+        ("rmse_of_mean_effects", "RMSE of mean effects"),
         ("pearson_against_centroids", "Pearson against centroids"),
         ("weighted_r2", "weighted R²"),
     ],

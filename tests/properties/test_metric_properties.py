@@ -21,7 +21,7 @@ OF_CELLS = [
 ]
 OF_PROFILES = [
     *("discrimination_score", "centroid_accuracy", "weighted_mse", "weighted_r2", "pearson_against_reference"),
-    *("auroc", "average_precision", "early_precision", "sign_accuracy", "structural_hamming_distance", "support_error"),
+    *("auroc", "average_precision", "early_precision", "sign_accuracy", "support_error"),
     *("network_scores", "normalised_rank", "edge_density"),
 ]
 

@@ -251,7 +251,7 @@ def test_files_for_cell_eval_have_natural_logarithms(in_base_2, tmp_path):
 
 
 def test_scores_of_fold_changes_do_not_depend_on_the_base():
-    metrics = ["rmse_of_log_fold_changes", "relative_error_of_log_fold_changes", "rank_of_log_fold_changes"]
+    metrics = ["cosine_of_log_fold_changes", "relative_error_of_log_fold_changes", "rank_of_log_fold_changes"]
     options: dict[str, Any] = {
         "key": None,
         "metrics": metrics,

@@ -37,7 +37,6 @@ from perturbflow.metrics._dynamic_range import dynamic_range_fraction
 from perturbflow.metrics._effects import (
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
-    rmse_of_log_fold_changes,
     rmse_of_mean_effects,
 )
 from perturbflow.metrics._energy import energy_distance, energy_loss
@@ -49,7 +48,6 @@ from perturbflow.metrics._network import auroc, average_precision, early_precisi
 from perturbflow.metrics._network_support import (
     edge_density,
     network_scores,
-    structural_hamming_distance,
     support_error,
 )
 from perturbflow.metrics._panel import Panel
@@ -121,13 +119,11 @@ __all__ = [
     "recall_of_top_genes",
     "register",
     "relative_error_of_log_fold_changes",
-    "rmse_of_log_fold_changes",
     "rmse_of_mean_effects",
     "sign_accuracy",
     "sliced_wasserstein",
     "spearman_of_log_fold_changes",
     "spearman_of_numbers_of_significant_genes",
-    "structural_hamming_distance",
     "support_error",
     "unbiased_mse",
     "wasserstein_of_genes",

@@ -41,7 +41,6 @@ from perturbflow.metrics._effects import (
     PSEUDOCOUNT,
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
-    rmse_of_log_fold_changes,
     rmse_of_mean_effects,
 )
 from perturbflow.metrics._energy import energy_distance, energy_loss
@@ -205,8 +204,6 @@ for _metric in (
            "Mean squared error of the mean effect", f"{CELL_EVAL}: mse, mse_delta"),
     Metric("mae_of_mean_effects", mae_of_mean_effects, "effect", LOWER, 0.0,
            "Mean absolute error of the mean effect", f"{CELL_EVAL}: mae, mae_delta"),
-    Metric("rmse_of_log_fold_changes", rmse_of_log_fold_changes, "effect", LOWER, 0.0,
-           "RMSE of the log2 fold changes of normalised counts over genes"),
     Metric("cosine_of_log_fold_changes", cosine_of_log_fold_changes, "effect", HIGHER, 1.0,
            "Cosine of the log2 fold changes of log expression over genes", f"{PERTURBENCH}: cosine_logfc"),
     Metric("cosine_in_components", _cosine_of_mean_components, "components", HIGHER, 1.0,

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import check_same_genes
-from perturbflow.metrics._differential_expression import log_fold_change
 from perturbflow.metrics._families import of_moments
 from perturbflow.metrics._moments import CellsOrMoments, moments_of
 from perturbflow.screen._scale import natural_per_unit
@@ -72,39 +71,6 @@ def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsO
     0.707107
     """
     return _cosine_of_changes(*_profiles(x=x, y=y, control=control))
-
-
-@of_moments
-def rmse_of_log_fold_changes(
-    x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, *, base: float | None = None
-) -> float:
-    """Root mean squared error of the log2 fold changes.
-
-    ``sqrt( mean over genes of (L(x) - L(y))^2 )`` with the fold changes of :func:`log_fold_change` at a pseudocount of
-    0.1, ``L(a) = log2(expm1(mean(a)) + 0.1) - log2(expm1(mean(control)) + 0.1)``. The controls cancel.
-
-    *Direction*: lower is better. *Range*: 0 to infinity, in doublings of normalised counts.
-
-    *Weakness*: that of :func:`rmse_of_mean_effects`, with more weight on weakly expressed genes, down to the pseudocount.
-
-    Returns
-    -------
-    The error.
-
-    References
-    ----------
-    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15, for the fold change.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x, y = np.full((3, 4), np.log1p(200.0)), np.full((2, 4), np.log1p(50.0))
-    >>> rmse_of_log_fold_changes(x, y, np.zeros((1, 4))).__round__(2)
-    2.0
-    """
-    predicted, observed, reference = _profiles(x=x, y=y, control=control)
-    changes = (log_fold_change(side, reference, pseudocount=PSEUDOCOUNT, base=base) for side in (predicted, observed))
-    return _rmse(*changes)
 
 
 @of_moments
