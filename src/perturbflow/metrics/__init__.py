@@ -21,7 +21,6 @@ from perturbflow.metrics._dataset_agreement import (
     pearson_of_energy_distances,
     spearman_of_numbers_of_significant_genes,
 )
-from perturbflow.metrics._differential import recall_of_top_genes
 from perturbflow.metrics._differential_agreement import (
     agreement_of_direction,
     overlap_of_top_genes,
@@ -44,10 +43,13 @@ from perturbflow.metrics._errors import mae_of_mean_effects, mse_of_mean_effects
 from perturbflow.metrics._marginals import error_of_variances, error_of_zero_fractions
 from perturbflow.metrics._mmd import mmd
 from perturbflow.metrics._moments import Moments
-from perturbflow.metrics._network import auroc, average_precision, early_precision, sign_accuracy
-from perturbflow.metrics._network_support import (
+from perturbflow.metrics._network import (
+    auroc,
+    average_precision,
+    early_precision,
     edge_density,
     network_scores,
+    sign_accuracy,
     support_error,
 )
 from perturbflow.metrics._panel import Panel
@@ -59,7 +61,7 @@ from perturbflow.metrics._responders import error_of_responders
 from perturbflow.metrics._response_programs import energy_in_programs, error_of_response_correlation
 from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
 from perturbflow.metrics._suites import SUITES
-from perturbflow.metrics._t_scores import r2_of_scores
+from perturbflow.metrics._t_scores import r2_of_scores, recall_of_top_genes
 from perturbflow.metrics._unbiased_errors import pooled_unbiased_mse, unbiased_mse
 from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst

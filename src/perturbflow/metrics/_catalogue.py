@@ -23,7 +23,6 @@ from perturbflow.metrics._correlations import (
 )
 from perturbflow.metrics._cross_energy import cross_energy
 from perturbflow.metrics._dataset_agreement import pearson_of_energy_distances, spearman_of_numbers_of_significant_genes
-from perturbflow.metrics._differential import recall_of_top_genes
 from perturbflow.metrics._differential_agreement import (
     agreement_of_direction,
     overlap_of_top_genes,
@@ -54,7 +53,7 @@ from perturbflow.metrics._registry import METRICS, Metric, of_pairs, register
 from perturbflow.metrics._responders import error_of_responders
 from perturbflow.metrics._response_programs import energy_in_programs, error_of_response_correlation
 from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
-from perturbflow.metrics._t_scores import r2_of_scores
+from perturbflow.metrics._t_scores import r2_of_scores, recall_of_top_genes
 from perturbflow.metrics._unbiased_errors import unbiased_mse
 from perturbflow.metrics._wasserstein import (
     root_mean_square_distance,
