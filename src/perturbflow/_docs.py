@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
 
-def shares(parameters: Mapping[str, str], *, raises: str = "") -> Callable[[Documented], Documented]:
+def shares(parameters: Mapping[str, str], *, returns: str = "", raises: str = "") -> Callable[[Documented], Documented]:
     """Decorator: complete a numpydoc docstring with descriptions that several functions have in common.
 
     Parameters
     ----------
     parameters
         Description by name, for those that the docstring leaves out.
-    raises
-        Section "Raises" of a docstring without one.
+    returns, raises
+        Sections of a docstring without them.
     """
 
     def decorate(function: Documented) -> Documented:
@@ -33,10 +33,11 @@ def shares(parameters: Mapping[str, str], *, raises: str = "") -> Callable[[Docu
         for place, name in enumerate(order):
             if name in parameters and name not in described:
                 entries[place] = f"{name}\n    " + parameters[name].replace("\n", "\n    ")
-        returned = {title: sections.pop(title) for title in ("Returns", "Raises") if title in sections}
-        if raises:
-            returned.setdefault("Raises", raises)
-        sections = {"Parameters": "\n".join(entries[place] for place in sorted(entries))} | returned | sections
+        parts_before = {"Parameters": "\n".join(entries[place] for place in sorted(entries))}
+        for title, text in (("Returns", returns), ("Raises", raises)):
+            if found := sections.pop(title, text):
+                parts_before[title] = found
+        sections = parts_before | sections
         function.__doc__ = "\n\n".join(
             [head.strip(), *(f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items())]
         )

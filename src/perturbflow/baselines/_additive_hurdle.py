@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perturbflow.baselines._sampler import of_fit, of_sample
 from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
@@ -44,28 +45,15 @@ class AdditiveHurdle:
     def __init__(self, prior: AdditiveHurdlePrior | None = None) -> None:
         self._prior = prior
 
+    @of_fit
     def fit(self, cells: CellData | GroupSums) -> Self:
-        """Estimate the prior.
-
-        Parameters
-        ----------
-        cells
-            Training cells, controls of every context among them, or the sums over every group of them.
-
-        Returns
-        -------
-        The fitted baseline itself.
-
-        Raises
-        ------
-        ValueError
-            If a context has no control cells.
-        """
+        """Estimate the prior."""
         from perturbflow.flow import AdditiveHurdlePrior  # here, because it loads torch
 
         self._prior = AdditiveHurdlePrior.fit(cells)
         return self
 
+    @of_sample
     def sample(
         self,
         controls: NDArray[np.float32],
@@ -74,30 +62,7 @@ class AdditiveHurdle:
         *,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        """Predict perturbed cells of one condition.
-
-        Parameters
-        ----------
-        controls
-            Control cells (n, G) of the context.
-        perturbation
-            Dose of every component (P,).
-        covariates
-            Codes of the covariates (K,).
-        rng
-            Source of randomness.
-
-        Returns
-        -------
-        The predicted cells (n, G).
-
-        Raises
-        ------
-        RuntimeError
-            If the baseline is not fitted.
-        ValueError
-            If the number of genes or components is not that of the training cells.
-        """
+        """Predict perturbed cells of one condition."""
         if self._prior is None:
             msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
             raise RuntimeError(msg)

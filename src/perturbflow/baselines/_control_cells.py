@@ -8,6 +8,7 @@ import numpy as np
 
 from perturbflow.baselines._control_shift import ControlShift
 from perturbflow.baselines._group_effects import GroupEffects
+from perturbflow.baselines._sampler import of_fit
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,18 +33,9 @@ class ControlCells(ControlShift):
     array([[0., 0., 0.]], dtype=float32)
     """
 
+    @of_fit
     def fit(self, cells: CellData | GroupSums | GroupEffects) -> Self:
-        """Learn how many genes, components and covariates there are; perturbed cells are not needed.
-
-        Parameters
-        ----------
-        cells
-            Training cells, the sums over every group of them, or measured effects.
-
-        Returns
-        -------
-        The fitted baseline itself.
-        """
+        """Learn how many genes, components and covariates there are; perturbed cells are not needed."""
         from perturbflow.flow import CellData  # here, because it loads torch
 
         if isinstance(cells, GroupEffects):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow.baselines._group_effects import GroupEffects, group_effects
+from perturbflow.baselines._sampler import of_fit, of_sample
 from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ class ControlShift(ABC):
 
     _shape: tuple[int, int, int] | None = None
 
+    @of_fit
     def fit(self, cells: CellData | GroupSums | GroupEffects) -> Self:
-        """Learn the shifts; see :class:`Sampler`."""
+        """Learn the shifts."""
         groups = cells if isinstance(cells, GroupEffects) else group_effects(cells)
         self._fit(groups)
         self._shape = (groups.effects.shape[1], groups.doses.shape[1], len(groups.contexts[0]))
         return self
 
+    @of_sample
     def sample(
         self,
         controls: NDArray[np.float32],
@@ -43,7 +46,7 @@ class ControlShift(ABC):
         *,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        """Predict perturbed cells row by row for the control cells, without chance; see :class:`Sampler`."""
+        """Predict perturbed cells of one condition, row by row for the control cells, without chance."""
         if self._shape is None:
             msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
             raise RuntimeError(msg)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from perturbflow._docs import shares
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -11,6 +13,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perturbflow.flow import CellData
+
+of_fit = shares(
+    {"cells": "Training cells, controls of every context among them, or the sums over every group of them."},
+    returns="The fitted baseline itself.",
+    raises="ValueError\n    If a context has no control cells, or effects are needed and there are none.",
+)
+of_sample = shares(
+    {
+        "controls": "Control cells (n, G) of the context, log1p-normalised.",
+        "perturbation": "Dose of every perturbation component (P,).",
+        "covariates": "Codes of the covariates (K,), the context.",
+        "rng": "Random generator; samplers without randomness ignore it.",
+    },
+    returns="As many predicted cells (n, G), a new array.",
+    raises="RuntimeError\n    If the baseline is not fitted.\nValueError\n    If a shape is not that of the training cells.",
+)
 
 
 class Sampler(Protocol):
@@ -34,20 +52,12 @@ class Sampler(Protocol):
     [[2.0, 2.0, 2.0]]
     """
 
+    @of_fit
     def fit(self, cells: CellData) -> Self:
-        """Learn from training cells, controls among them.
-
-        Parameters
-        ----------
-        cells
-            Training cells.
-
-        Returns
-        -------
-        The fitted sampler itself.
-        """
+        """Learn from training cells, controls among them."""
         ...
 
+    @of_sample
     def sample(
         self,
         controls: NDArray[np.float32],
@@ -56,21 +66,5 @@ class Sampler(Protocol):
         *,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        """Predict perturbed cells of one condition.
-
-        Parameters
-        ----------
-        controls
-            Control cells (n, G) of the context, log1p-normalised.
-        perturbation
-            Dose of every perturbation component (P,).
-        covariates
-            Codes of the covariates (K,), the context.
-        rng
-            Random generator; samplers without randomness ignore it.
-
-        Returns
-        -------
-        As many predicted cells (n, G).
-        """
+        """Predict perturbed cells of one condition."""
         ...

@@ -28,18 +28,9 @@ MAX_NOISE = 10.0  # times the spread of the signal
 
 @dataclass(frozen=True)
 class Runs:
-    """K runs of a system of d variables at n times each; those without intervention come first.
+    """K runs of a system of d variables at n times each (K, n); those without intervention come first.
 
-    Attributes
-    ----------
-    times
-        Times, ascending in every run, shape (K, n).
-    values
-        Levels without noise, shape (K, n, d).
-    perturbation
-        ``"control"``, or the intervention, K labels.
-    held
-        Variables that the intervention holds, shape (K, d).
+    Values (K, n, d) are without noise, ``held`` (K, d) are the variables that an intervention holds.
     """
 
     times: Floats

@@ -44,8 +44,7 @@ class Judged:
     cloud
         Energy scores of the real cells; None for halves.
     strengths
-        Numbers of significant genes and energy distances to the controls, each predicted and real; NaN where no metric
-        asks for them.
+        Numbers of significant genes and energy distances to the controls (2, 2), each predicted and real; NaN where unasked.
     components
         Predicted and real cells in principal components, for metrics that compare conditions there.
     adjusted

@@ -35,27 +35,7 @@ MOST_CELLS_OF_COMPONENTS = 10_000
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the judgement of conditions.
-
-    Parameters
-    ----------
-    metrics
-        Names of the metrics.
-    n_cells
-        Compare at most so many cells.
-    n_resamples
-        Bootstrap samples for the intervals of verdicts.
-    n_permutations
-        Permutations of the test that a condition differs from the controls.
-    seed
-        Of all draws.
-    progress_bar
-        Whether to show one.
-    n_jobs
-        Conditions side by side.
-    log_base
-        Base of the logarithm of the expression; None for natural ones.
-    """
+    """Settings of the judgement of conditions: what is computed, of how many cells, with how many draws."""
 
     metrics: tuple[str, ...]
     n_cells: int | None

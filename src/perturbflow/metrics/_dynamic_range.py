@@ -51,4 +51,6 @@ def pooled_dynamic_range_fraction(models: ArrayLike, controls: ArrayLike, ceilin
     denominators are near 0 with either sign. In the ratio of means every condition counts with the size of its effect
     and estimation errors of small effects cancel; the largest effects decide.
     """
-    return dynamic_range_fraction(*(float(np.mean(scores)) for scores in (models, controls, ceilings)))
+    return dynamic_range_fraction(
+        *(float(np.asarray(scores, dtype=np.float64).mean()) for scores in (models, controls, ceilings))
+    )

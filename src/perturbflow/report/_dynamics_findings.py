@@ -24,19 +24,7 @@ _METHODS = {"jacobian": "the fitted dynamics", "gates": "the weights of the fitt
 
 
 def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
-    """Say what is known of dynamics.
-
-    Parameters
-    ----------
-    adata
-        Cells that are registered for dynamics.
-    key, graph_key
-        Where fitted dynamics and a graph may be in ``adata.uns``.
-
-    Returns
-    -------
-    The findings.
-    """
+    """Say what is known of dynamics, of cells that are registered for them."""
     found: list[str] = []
     unknown: list[str] = []
     steps: list[Step] = []

@@ -20,21 +20,7 @@ if TYPE_CHECKING:
 
 
 def flow_findings(adata: AnnData, *, key: str, evaluation_key: str, split_key: str) -> Findings:
-    """Say what is known of perturbed cells.
-
-    Parameters
-    ----------
-    adata
-        Cells with registered fields.
-    key, evaluation_key
-        Where a flow and an evaluation may be in ``adata.uns``.
-    split_key
-        Column of ``adata.obs`` that may have the split.
-
-    Returns
-    -------
-    The findings.
-    """
+    """Say what is known of perturbed cells with registered fields."""
     counts = ScreenCounts.of(adata, split_key)
     flow = read_flow(adata, key) if key in adata.uns else None
     asked = counts.sentences()

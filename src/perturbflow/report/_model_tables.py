@@ -21,20 +21,9 @@ BETTER, WORSE, ALIKE, ONE_CONDITION = "better", "worse", "not told apart", "one 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model and the best baseline under one metric, means over the conditions of a split.
+    """A model and the best baseline under one metric, means over the conditions of a split; NaN where unknown.
 
-    Parameters
-    ----------
-    metric
-        Name of the metric.
-    model, baseline, floor, ceiling
-        Mean of the model, of the best baseline, of the control cells and of the ceiling; NaN where unknown.
-    best_baseline
-        Name of that baseline; empty for none.
-    difference, lower, upper
-        Model minus baseline, over the conditions that both have, and its interval.
-    n_conditions
-        Conditions behind the mean of the model.
+    The difference is model minus baseline, over the conditions that both have; without a baseline its name is empty.
     """
 
     metric: str
@@ -77,21 +66,7 @@ def metric_label(metric: str) -> str:
 
 
 def comparisons(summary: pd.DataFrame, split: str, model: str) -> list[Comparison]:
-    """Compare a model with the best baseline and the bounds under all metrics that have a value in a split.
-
-    Parameters
-    ----------
-    summary
-        The summary of an evaluation.
-    split
-        The split.
-    model
-        A model that is no baseline.
-
-    Returns
-    -------
-    One comparison a metric.
-    """
+    """Compare a model with the best baseline and the bounds under all metrics that have a value in a split."""
     part = summary[summary["split"] == split]
     means = part.pivot(index="metric", columns="model", values="mean")
     rows = part[part["model"] == model].set_index("metric")
@@ -121,19 +96,7 @@ def comparisons(summary: pd.DataFrame, split: str, model: str) -> list[Compariso
 
 
 def comparison_table(found: Sequence[Comparison], model: str) -> pd.DataFrame:
-    """Write comparisons as a table of text; columns without anything are left out.
-
-    Parameters
-    ----------
-    found
-        The comparisons.
-    model
-        Name of the model.
-
-    Returns
-    -------
-    One row a metric.
-    """
+    """Write comparisons as a table of text; columns without anything are left out."""
     table = pd.DataFrame(
         {
             "metric": [metric_label(one.metric) for one in found],
@@ -151,17 +114,7 @@ def comparison_table(found: Sequence[Comparison], model: str) -> pd.DataFrame:
 def models_table(summary: pd.DataFrame, split: str) -> tuple[pd.DataFrame, list[list[str]]]:
     """Write the means of all models of a split as a table of text, from the best to the worst mean rank.
 
-    Parameters
-    ----------
-    summary
-        The summary of an evaluation.
-    split
-        The split.
-
-    Returns
-    -------
-    One row a metric and one column per model: baselines with equal means share one, and metrics without any value are left
-    out. And the names of the baselines that share a column.
+    Baselines with equal means share a column, and their names are returned too; metrics without any value are left out.
     """
     part = summary[summary["split"] == split]
     metrics = metrics_in(part, None)

@@ -49,19 +49,7 @@ figcaption { color: #5a6475; font-size: .9rem; margin-top: 6px; }
 
 
 class Figure:
-    """A figure of a page.
-
-    Parameters
-    ----------
-    part
-        The part of the summary that it belongs to.
-    caption
-        What it shows.
-    png
-        The image.
-    width
-        Width at which it is meant to be seen, in pixels.
-    """
+    """A figure of a page, of a part of the summary, with the width at which it is meant to be seen, in pixels."""
 
     def __init__(self, part: str, caption: str, png: bytes, *, width: int) -> None:
         self.part, self.caption, self.png, self.width = part, caption, png, width
@@ -76,23 +64,7 @@ class Figure:
 
 
 def page(title: str, about: str, summary: Summary, figures: Sequence[Figure]) -> str:
-    """Write a summary and its figures as a page.
-
-    Parameters
-    ----------
-    title
-        Heading of the page.
-    about
-        A line below it.
-    summary
-        The summary.
-    figures
-        Figures of its parts, in order.
-
-    Returns
-    -------
-    The page, which loads nothing.
-    """
+    """Write a summary and the figures of its parts as a page, which loads nothing."""
     sections = []
     for name, findings in summary.parts.items():
         drawn = "".join(figure.to_html() for figure in figures if figure.part == name)

@@ -17,15 +17,7 @@ _NEXT = "What to do next"
 
 
 class Step(NamedTuple):
-    """Something to do next.
-
-    Parameters
-    ----------
-    reason
-        Why.
-    call
-        The call that does it.
-    """
+    """Something to do next: why, and the call that does it."""
 
     reason: str
     call: str
@@ -33,22 +25,9 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Answers about one half of the package.
+    """Answers about one half of the package: sentences, steps, and the tables behind them by title.
 
-    Parameters
-    ----------
-    asked
-        What was asked, sentences.
-    found
-        What was found.
-    not_measurable
-        What the data cannot tell.
-    next_steps
-        What to do next.
-    tables
-        Tables behind the sentences, by title.
-    headline
-        Title of the table that stands beside the sentences; empty for none.
+    ``headline`` is the title of the table that stands beside the sentences; empty for none.
     """
 
     asked: tuple[str, ...]
@@ -114,17 +93,7 @@ def _item(sentence: str) -> str:
 
 
 def findings_as_html(findings: Findings) -> str:
-    """Write findings as HTML: sections with lists, calls as code, and tables that scroll by themselves.
-
-    Parameters
-    ----------
-    findings
-        What to write, with the table of the headline.
-
-    Returns
-    -------
-    Text without what surrounds it on a page.
-    """
+    """Write findings as HTML: sections with lists, calls as code, and tables that scroll by themselves."""
     text = []
     for title, sentences in findings.sections():
         text.append(_list_as_html(title, map(html.escape, sentences)))
@@ -143,18 +112,6 @@ def _list_as_html(title: str, items: Iterable[str]) -> str:
 
 
 def table_as_html(title: str, table: pd.DataFrame) -> str:
-    """Write a table with its title, within a box that scrolls where the page is narrower.
-
-    Parameters
-    ----------
-    title
-        Its title.
-    table
-        Text, without an index.
-
-    Returns
-    -------
-    The HTML.
-    """
+    """Write a table with its title, within a box that scrolls where the page is narrower."""
     body = table.to_html(index=False, border=0, escape=True, na_rep="")
     return f'<h4>{html.escape(title)}</h4><div class="scroll" style="overflow-x:auto">{body}</div>'
