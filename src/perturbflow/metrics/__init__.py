@@ -7,6 +7,9 @@ network, and are not in the table.
 Tables of pandas are put in order by the names of their genes, conditions or regulators; other names, repeated names, and
 AnnData are refused. What has one number a gene is then in the order of the first table. Arrays have no names: they are
 taken as they are.
+
+Where a metric names its source without a reference, it is PerturBench (Wu et al. 2024, PerturBench: benchmarking machine
+learning models for cellular perturbation analysis, arXiv 2408.10609) or cell-eval (Arc Institute, MIT licence).
 """
 
 from __future__ import annotations

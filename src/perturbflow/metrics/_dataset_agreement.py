@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow.metrics._families import of_strengths
 from perturbflow.metrics._profiles import pearson, spearman
 
 
@@ -34,6 +35,7 @@ class Strengths:
     energy_distance: NDArray[np.float64]
 
 
+@of_strengths
 def spearman_of_numbers_of_significant_genes(predicted: Strengths, observed: Strengths) -> NDArray[np.float64]:
     """Rank correlation over conditions of the predicted and observed numbers of significant genes.
 
@@ -46,26 +48,6 @@ def spearman_of_numbers_of_significant_genes(predicted: Strengths, observed: Str
     *Weakness*: numbers of significant genes follow the numbers of cells, so a predictor that knows nothing but those
     scores well.
 
-    Parameters
-    ----------
-    predicted
-        Strengths by predicted cells, conditions (..., P).
-    observed
-        Those by real cells, same conditions.
-
-    Returns
-    -------
-    The correlation (...), or NaN.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree.
-
-    References
-    ----------
-    Arc Institute, cell-eval (MIT licence).
-
     Examples
     --------
     >>> import numpy as np
@@ -76,6 +58,7 @@ def spearman_of_numbers_of_significant_genes(predicted: Strengths, observed: Str
     return spearman(*_same(predicted.n_significant, observed.n_significant))
 
 
+@of_strengths
 def pearson_of_energy_distances(predicted: Strengths, observed: Strengths) -> NDArray[np.float64]:
     """Correlation over conditions of the energy distances of predicted and of real cells to the controls.
 
@@ -89,22 +72,6 @@ def pearson_of_energy_distances(predicted: Strengths, observed: Strengths) -> ND
     *Weakness*: says nothing about the direction of an effect, nor about its size beyond a factor and a constant that
     all conditions share. A few strong conditions decide. With biased distances conditions of few cells look strong on
     both sides.
-
-    Parameters
-    ----------
-    predicted
-        Strengths by predicted cells, conditions (..., P).
-    observed
-        Those by real cells, same conditions.
-
-    Returns
-    -------
-    The correlation (...), or NaN.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree.
 
     References
     ----------

@@ -92,10 +92,6 @@ def precision_of_top_genes(
     -------
     The share, or NaN.
 
-    References
-    ----------
-    Arc Institute, cell-eval (MIT licence).
-
     Examples
     --------
     >>> import numpy as np
@@ -126,10 +122,6 @@ def recall_of_significant_genes(
     Returns
     -------
     The share, or NaN.
-
-    References
-    ----------
-    Arc Institute, cell-eval (MIT licence).
 
     Examples
     --------
@@ -162,10 +154,6 @@ def agreement_of_direction(
     Returns
     -------
     The share, or NaN.
-
-    References
-    ----------
-    Arc Institute, cell-eval (MIT licence).
 
     Examples
     --------
@@ -200,10 +188,6 @@ def spearman_of_log_fold_changes(
     Returns
     -------
     The correlation, or NaN.
-
-    References
-    ----------
-    Arc Institute, cell-eval (MIT licence).
 
     Examples
     --------

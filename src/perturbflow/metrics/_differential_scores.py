@@ -36,10 +36,6 @@ def average_precision_of_significant_genes(
     -------
     The average precision, or NaN.
 
-    References
-    ----------
-    Arc Institute, cell-eval (MIT licence).
-
     Examples
     --------
     >>> import numpy as np

@@ -92,11 +92,6 @@ def cosine_of_log_fold_changes(
     -------
     The cosine, or NaN.
 
-    References
-    ----------
-    Wu et al. (2024), PerturBench: benchmarking machine learning models for cellular perturbation analysis,
-    arXiv 2408.10609.
-
     Examples
     --------
     >>> import numpy as np

@@ -84,3 +84,16 @@ of_networks = shares(
         "    non-edge."
     ),
 )
+
+of_strengths = shares(
+    {
+        "predicted": ":class:`Strengths` by predicted cells, conditions (..., P).",
+        "observed": "Those by real cells, same conditions.",
+    },
+    returns="The correlation (...), or NaN.",
+    raises="ValueError\n    If shapes disagree.",
+)
+of_panels = shares(
+    {"panel": "Predicted and observed moments of P conditions, and of the controls."},
+    raises="ValueError\n    If shapes disagree or a variance is unknown (one cell).",
+)

@@ -39,11 +39,6 @@ def normalised_rank(scores: ArrayLike, *, higher_is_better: bool) -> NDArray[np.
     ValueError
         If the scores are not a square matrix.
 
-    References
-    ----------
-    Wu et al. (2024), PerturBench: benchmarking machine learning models for cellular perturbation analysis,
-    arXiv 2408.10609.
-
     Examples
     --------
     >>> import numpy as np

@@ -110,11 +110,6 @@ def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMo
     -------
     The recall.
 
-    References
-    ----------
-    Wu et al. (2024), PerturBench: benchmarking machine learning models for cellular perturbation analysis,
-    arXiv 2408.10609.
-
     Examples
     --------
     >>> import numpy as np

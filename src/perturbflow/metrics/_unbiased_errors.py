@@ -21,10 +21,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow.metrics._families import of_panels
 from perturbflow.metrics._moments import Moments
 from perturbflow.metrics._panel import Panel
 
 
+@of_panels
 def unbiased_mse(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
     """Noise-corrected mean squared error of every condition, without the genes that are perturbed themselves.
 
@@ -51,19 +53,12 @@ def unbiased_mse(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    panel
-        Predicted and observed moments of P conditions.
     capped
         Bound the correction of the prediction.
 
     Returns
     -------
     The error of every condition (P,); NaN where all genes are targets.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or a variance is unknown (one cell).
 
     References
     ----------
@@ -104,6 +99,7 @@ def unbiased_effect_sizes(panel: Panel) -> NDArray[np.float64]:
     return _per_gene(size - noise_observed - noise_control, scored.sum(axis=1))
 
 
+@of_panels
 def pooled_unbiased_mse(panel: Panel, *, capped: bool = True) -> float:
     """Noise-corrected error of all conditions, in units of the squared size of their effects.
 
@@ -117,19 +113,12 @@ def pooled_unbiased_mse(panel: Panel, *, capped: bool = True) -> float:
 
     Parameters
     ----------
-    panel
-        Predicted and observed moments of P conditions, and of the controls.
     capped
         Bound the correction of the prediction, see :func:`unbiased_mse`.
 
     Returns
     -------
     The error; NaN where the summed size is not positive: these cells show no effect.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or a variance is unknown (one cell).
 
     References
     ----------

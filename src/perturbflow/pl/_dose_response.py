@@ -56,10 +56,6 @@ def dose_response(
     key
         The curves in ``adata.uns``.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

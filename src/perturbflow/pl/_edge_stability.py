@@ -49,10 +49,6 @@ def edge_stability(
     key
         The graph in ``adata.uns``.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

@@ -61,10 +61,6 @@ def embedding(
     seed
         Seed of the choice and of the map.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

@@ -57,10 +57,6 @@ def expression(
     n_genes
         Number of genes if ``genes`` is not given.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

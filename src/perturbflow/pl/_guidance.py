@@ -41,10 +41,6 @@ def guidance(
     key
         The flow in ``adata.uns``.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

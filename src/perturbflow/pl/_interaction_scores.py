@@ -56,10 +56,6 @@ def interaction_scores(
     key
         The scores in ``adata.uns``.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

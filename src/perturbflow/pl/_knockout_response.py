@@ -60,10 +60,6 @@ def knockout_response(
         span the responses of the others. ``"curves"`` draws a line per gene, and of the genes held only those named; of
         more than 12, the 12 that respond most are coloured and in the legend.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

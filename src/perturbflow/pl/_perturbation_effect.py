@@ -60,10 +60,6 @@ def perturbation_effect(
     n_labels
         Name this many genes, those with the largest observed effects. Where there is no room, fewer.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

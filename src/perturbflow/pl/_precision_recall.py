@@ -48,10 +48,6 @@ def precision_recall(
     keys
         The graphs in ``adata.uns``.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

@@ -51,10 +51,6 @@ def ranked_perturbations(
     key
         The ranking in ``adata.uns``.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

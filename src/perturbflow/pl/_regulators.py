@@ -48,10 +48,6 @@ def regulators(
     by
         Rank by the whole length of the bar, or by the number of targets, and then by the length.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

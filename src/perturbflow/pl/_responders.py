@@ -52,10 +52,6 @@ def responders(
     level
         Share of the controls that do not count as responding.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

@@ -61,10 +61,6 @@ def response_parts(
     key
         The explanation in ``adata.uns``.
 
-    Returns
-    -------
-    The Axes.
-
     Raises
     ------
     KeyError

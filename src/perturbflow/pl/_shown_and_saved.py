@@ -54,7 +54,7 @@ def shown_and_saved(plot: Plot) -> Plot:
             plt.close(_figure_of(drawn))
         return drawn
 
-    return shares(PARAMETERS)(cast("Plot", wrapper))
+    return shares(PARAMETERS, returns="The Axes.")(cast("Plot", wrapper))
 
 
 def _path(name: str, save: bool | str) -> Path:
