@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
+from perturbflow._checks import check_whole_number
 from perturbflow.datasets._screen import PRODUCTION
 
 
@@ -15,14 +15,9 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise unless every parameter is in its range and the screen fits the genes."""
     counts = ("n_cells", "n_genes", "n_perturbations", "n_combinations", "cell_types", "n_regulators", "embedding_size")
     for name in counts:
-        smallest = 0 if name == "n_combinations" else 1
-        if not isinstance(parameters[name], Integral) or parameters[name] < smallest:
-            msg = f"Expected `{name}` to be a whole number of at least {smallest}, found {parameters[name]!r}."
-            raise ValueError(msg)
-    n_pathways = parameters["n_pathways"]
-    if n_pathways is not None and (not isinstance(n_pathways, Integral) or n_pathways < 1):
-        msg = f"Expected `n_pathways` to be None or a whole number of at least 1, found {n_pathways!r}."
-        raise ValueError(msg)
+        check_whole_number(parameters[name], name=name, least=0 if name == "n_combinations" else 1)
+    if parameters["n_pathways"] is not None:
+        check_whole_number(parameters["n_pathways"], name="n_pathways", least=1)
     for name in ("mean_regulators", "effect_strength", "cell_state_sd", "library_size_sd", "embedding_noise"):
         if not 0 <= parameters[name] < math.inf:
             msg = f"Expected `{name}` to be a finite number of at least 0, found {parameters[name]!r}."

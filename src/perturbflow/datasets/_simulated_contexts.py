@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import nbinom
 
+from perturbflow._checks import check_between, check_whole_number
+
 _BURSTS = 2.0  # shape of the gamma distribution of the level of a gene in a cell
 _DEPTH_SD = 0.3
 _BASE_MEAN, _BASE_SD = -0.5, 0.8  # of the log level of a gene
 _CONTEXT_SD = 0.5  # of what a context adds to it
 _RESPONDING = 0.3  # share of the genes that an effect changes
+MOST = 100.0  # effect on a log level; larger ones are no numbers of molecules
 _QUADRATURE = 9  # points of the log depth over which expected values are averaged
 _GRID = np.linspace(-9.0, 6.0, 151)  # log levels at which they are computed
 
@@ -96,8 +98,8 @@ def simulated_contexts(
 
     Raises
     ------
-    ValueError
-        If a parameter is out of its range.
+    TypeError, ValueError
+        If a parameter has the wrong type or is out of range.
 
     Examples
     --------
@@ -117,7 +119,12 @@ def simulated_contexts(
         "n_controls": n_controls,
         "n_cells": n_cells,
     }
-    _check(sizes, {"conserved": conserved, "interaction": interaction}, {"learnable": learnable, "readable": readable})
+    for name, size in sizes.items():
+        check_whole_number(size, name=name, least=1)
+    for name, deviation in {"conserved": conserved, "interaction": interaction}.items():
+        check_between(deviation, 0.0, MOST, name=name)
+    for name, share in {"learnable": learnable, "readable": readable}.items():
+        check_between(share, 0.0, 1.0, name=name)
     rng, cell_rng = np.random.default_rng(seed).spawn(2)
     perturbations = rng.normal(size=(n_perturbations, n_factors))
     contexts = rng.normal(size=(n_contexts, n_factors))
@@ -125,8 +132,8 @@ def simulated_contexts(
     genes = rng.normal(size=(n_factors, n_genes)) * (rng.random((n_factors, n_genes)) < _RESPONDING)
     shape = (n_perturbations, n_contexts, n_genes)
     low_rank = np.einsum("pk,ck,kg->pcg", perturbations, contexts, genes)
-    size = math.sqrt(learnable) * interaction / _size(low_rank)
-    genes, low_rank = size * genes, size * low_rank
+    factor = math.sqrt(learnable) * interaction / _size(low_rank)
+    genes, low_rank = factor * genes, factor * low_rank
     rest = rng.normal(size=shape) * (rng.random(shape) < _RESPONDING)
     rest *= math.sqrt(1 - learnable) * interaction / _size(rest)
     effects = rng.normal(size=(n_perturbations, n_genes)) * (rng.random((n_perturbations, n_genes)) < _RESPONDING)
@@ -216,18 +223,3 @@ def _expected() -> NDArray[np.float64]:
             middle = (np.append(steps[0], steps[:-1] + 1) + steps) / 2
             found[place] += weight * (np.diff(below, prepend=0.0) @ np.log1p(middle / depth))
     return found
-
-
-def _check(sizes: dict[str, int], deviations: dict[str, float], shares: dict[str, float]) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
-            msg = f"Expected `{name}` to be a whole number of at least 1, found {size!r}."
-            raise ValueError(msg)
-    for name, deviation in deviations.items():
-        if not (math.isfinite(deviation) and deviation >= 0):
-            msg = f"Expected `{name}` to be finite and at least 0, found {deviation!r}."
-            raise ValueError(msg)
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            msg = f"Expected `{name}` between 0 and 1, found {share!r}."
-            raise ValueError(msg)

@@ -154,8 +154,8 @@ def simulated_perturb_seq(
 
     Raises
     ------
-    ValueError
-        If a parameter is out of range, or there are too few regulators or cells for the screen.
+    TypeError, ValueError
+        If a parameter has the wrong type or is out of range, or there are too few regulators or cells for the screen.
 
     Notes
     -----

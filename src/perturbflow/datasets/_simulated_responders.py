@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,9 +13,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import ndtri
 
+from perturbflow._checks import check_between, check_one_of, check_whole_number
+
 Heterogeneity = Literal["mixture", "state", "correlation", "homogeneous"]
 
 TARGET_SUM = 1e4
+MOST = 100.0  # effect on a log level; larger ones are no numbers of molecules
 _BURSTS = 2.0  # shape of the gamma distribution of the level of a gene in a cell
 _DEPTH_SD = 0.3
 _STATE_SHARE = 0.25  # of the genes, that follow the state of a cell
@@ -96,8 +98,8 @@ def simulated_responders(
 
     Raises
     ------
-    ValueError
-        If a parameter is out of its range.
+    TypeError, ValueError
+        If a parameter has the wrong type or is out of range.
 
     Examples
     --------
@@ -107,7 +109,13 @@ def simulated_responders(
     >>> float(adata.obsm["responds"].loc[perturbed, "P1"].mean().round(1))
     0.8
     """
-    _check(heterogeneity, fractions, n_genes, n_responding, effect, n_combinations, cell_types, n_controls, n_cells)
+    check_one_of(heterogeneity, get_args(Heterogeneity), name="heterogeneity")
+    sizes = {"n_genes": n_genes, "n_responding": n_responding, "cell_types": cell_types, "n_controls": n_controls}
+    for name, size in (sizes | {"n_cells": n_cells}).items():
+        check_whole_number(size, name=name, least=1)
+    check_whole_number(n_combinations, name="n_combinations")
+    check_between(effect, -MOST, MOST, name="effect")
+    _check(fractions, n_genes, n_responding, n_combinations)
     rng, cell_rng = np.random.default_rng(seed).spawn(2)
     names = [f"P{number}" for number in range(len(fractions))]
     genes = np.array([f"GENE_{number:03d}" for number in range(n_genes)])
@@ -186,44 +194,13 @@ def _response(
     return responds, responds * effect * np.maximum(1 + _AMOUNT_SD * rng.standard_normal(n_cells), 0)
 
 
-def _check(
-    heterogeneity: str,
-    fractions: Sequence[float],
-    n_genes: int,
-    n_responding: int,
-    effect: float,
-    n_combinations: int,
-    cell_types: int,
-    n_controls: int,
-    n_cells: int,
-) -> None:
-    if heterogeneity not in get_args(Heterogeneity):
-        msg = f"Expected `heterogeneity` to be one of {sorted(get_args(Heterogeneity))}, found {heterogeneity!r}."
-        raise ValueError(msg)
-    sizes = {
-        "n_genes": n_genes,
-        "n_responding": n_responding,
-        "cell_types": cell_types,
-        "n_controls": n_controls,
-        "n_cells": n_cells,
-    }
-    for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
-            msg = f"Expected `{name}` to be a whole number of at least 1, found {size!r}."
-            raise ValueError(msg)
+def _check(fractions: Sequence[float], n_genes: int, n_responding: int, n_combinations: int) -> None:
     if not len(fractions) or not all(0 < fraction < 1 for fraction in fractions):
         msg = f"Expected `fractions` between 0 and 1, at least one, found {fractions!r}."
-        raise ValueError(msg)
-    if not math.isfinite(effect):
-        msg = f"Expected `effect` to be finite, found {effect!r}."
         raise ValueError(msg)
     if n_responding > n_genes:
         msg = f"Expected `n_responding` of at most {n_genes} genes, found {n_responding}. Raise `n_genes`."
         raise ValueError(msg)
-    most = math.comb(len(fractions), 2)
-    if not isinstance(n_combinations, Integral) or not 0 <= n_combinations <= most:
-        msg = (
-            f"Expected `n_combinations` to be a whole number from 0 to {most}, the pairs of {len(fractions)} "
-            f"perturbations, found {n_combinations!r}."
-        )
+    if n_combinations > (most := math.comb(len(fractions), 2)):
+        msg = f"Expected `n_combinations` of at most {most}, the pairs of {len(fractions)} perturbations, found {n_combinations}."
         raise ValueError(msg)

@@ -51,7 +51,7 @@ class AskedTwice:
 
 @dataclass(frozen=True)
 class AskedOnce:
-    """A sampler deterministic: what it says once it would say again."""
+    """A deterministic sampler: what it says once it would say again."""
 
     name: str
     sampler: Any

@@ -21,7 +21,7 @@ class Recognition:
     """Makes samples of predicted cells; equal cells, also those of the controls, are one sample.
 
     Baselines that know nothing of a condition predict the same cells for all of a context, and several of them the same
-    as each other; those deterministic predict the same twice.
+    as each other; deterministic ones predict the same twice.
     """
 
     def __init__(self, controls: Sample) -> None:
