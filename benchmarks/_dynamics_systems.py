@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _dynamics_questions import INTERVENTION, NEW, TRAINED, Question, System
+from _physical_systems import HELD_LEVEL, STIFFNESS, lorenz96, second_order_system
+from _yeast_hill import FILES, phoenix_file, yeast_hill
 from scipy.integrate import solve_ivp
 
 import perturbflow as pf
-from perturbflow.datasets import HELD_LEVEL, STIFFNESS, HillNetwork
+from perturbflow.datasets import HillNetwork
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,7 +49,7 @@ def second_order(name: str, seed: int, *, structure: str, noise: float = 0.0, qu
     """Three oscillators, seen for half of the time asked; held and stiffened from where the model lets them start."""
     duration, n_times, n_train = 10.0, 50, 4 if quick else 10
     simulate = partial(
-        pf.datasets.second_order_system,
+        second_order_system,
         n_trajectories=2 * n_train,
         n_times=2 * n_times - 1,
         duration=2 * duration,
@@ -94,7 +96,7 @@ def second_order(name: str, seed: int, *, structure: str, noise: float = 0.0, qu
 def lorenz(name: str, seed: int, *, n_variables: int, noise: float = 0.1, quick: bool = False) -> System:
     """A chaotic system: what is asked is one unit of time ahead of true states on the attractor."""
     n_times, n_tail, n_train = (100, 100, 1) if quick else (500, 200, 2)
-    adata = pf.datasets.lorenz96(
+    adata = lorenz96(
         n_variables=n_variables, n_trajectories=n_train + 1, n_times=n_times + n_tail, noise=noise, seed=seed
     )
     values, step = runs_of(adata), adata.uns["simulation"]["step"]
@@ -247,7 +249,7 @@ def yeast(name: str, seed: int, *, noise: float = 0.05, quick: bool = False) -> 
     n_train, n_new, n_knockouts, n_starts = (4, 2, 1, 1) if quick else (20, 6, 5, 3)
     seen = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
     times = (*seen, 12.0, 14.0, 17.0, 20.0)
-    simulate = partial(pf.datasets.yeast_hill, times=times, seed=seed)
+    simulate = partial(yeast_hill, times=times, seed=seed)
     adata = simulate(n_trajectories=n_train + n_new, noise=noise)
     truth = adata.varp["true_graph"].toarray().astype(float)
     genes = adata.var_names[np.argsort(-np.abs(truth).sum(axis=1), kind="stable")[:n_knockouts]].tolist()
@@ -313,7 +315,7 @@ def missing_data(name: str) -> str | None:
     if name != "yeast_350":
         return None
     try:
-        pf.datasets.yeast_hill(n_trajectories=1, times=(0.0, 0.1))
+        phoenix_file(FILES[0])
     except FileNotFoundError as error:
         return f"{error} (PERTURBFLOW_DATA is {os.environ.get('PERTURBFLOW_DATA')!r})"
     return None

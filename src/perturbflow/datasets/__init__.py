@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from perturbflow.datasets._bone_marrow import luecken_2021_bone_marrow
-from perturbflow.datasets._dynamical_systems import HELD_LEVEL as HELD_LEVEL
-from perturbflow.datasets._dynamical_systems import STIFFNESS as STIFFNESS
-from perturbflow.datasets._dynamical_systems import lorenz96, second_order_system
 from perturbflow.datasets._hematopoiesis import hematopoiesis
 from perturbflow.datasets._hill_network import hill_network
 from perturbflow.datasets._hill_system import HillNetwork
@@ -21,7 +18,7 @@ from perturbflow.datasets._scperturb import (
 from perturbflow.datasets._simulated_contexts import simulated_contexts
 from perturbflow.datasets._simulated_perturb_seq import simulated_perturb_seq
 from perturbflow.datasets._simulated_responders import simulated_responders
-from perturbflow.datasets._yeast_hill import yeast_hill
+from perturbflow.datasets._time_courses import solve_system, time_courses
 
 __all__ = [
     "HillNetwork",
@@ -30,16 +27,15 @@ __all__ = [
     "hill_network",
     "kang_2018",
     "kang_ifnb",
-    "lorenz96",
     "luecken_2021_bone_marrow",
     "motion_capture",
     "norman_2019",
     "norman_mcfaline_subset",
     "replogle_2022_k562_essential",
-    "second_order_system",
     "simulated_contexts",
     "simulated_perturb_seq",
     "simulated_responders",
+    "solve_system",
     "srivatsan_2020_sciplex3",
-    "yeast_hill",
+    "time_courses",
 ]

@@ -12,12 +12,11 @@ from perturbflow._checks import check_type, check_whole_number
 from perturbflow.datasets._hill_system import MAX_START, HillNetwork
 from perturbflow.datasets._time_courses import (
     CONTROL,
-    Runs,
-    as_anndata,
     check_grid,
     check_labels,
     check_positive,
     held_genes,
+    time_courses,
 )
 
 
@@ -137,19 +136,15 @@ def hill_network(
     times = np.tile(step * np.arange(n_times), (len(kind), 1))
     if irregular:
         times = np.sort(time_rng.uniform(0.0, times[0, -1], times.shape), axis=1)
-    runs = Runs(
-        times=times,
-        values=network.solve(start, times if irregular else times[0], held),
+    return time_courses(
+        network.solve(start, times if irregular else times[0], held),
+        times,
+        genes,
+        graph=network.adjacency(),
         perturbation=[labels[number] for number in kind],
         held=held,
-    )
-    return as_anndata(
-        runs,
-        genes,
         noise=noise,
         rng=noise_rng,
-        is_regulator=np.ones(n_genes, dtype=bool),
-        graph=network.adjacency(),
         simulation={
             "n_genes": n_genes,
             "n_trajectories": n_trajectories,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_whole_number, listing
-from perturbflow.datasets._time_courses import Floats, check_times, integrate, signed_graph
+from perturbflow.datasets._time_courses import Floats, check_times, signed_graph, solve_system
 
 MAX_START = 1.2
 LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.3, 0.7
@@ -218,7 +218,7 @@ class HillNetwork:
         if not (start >= 0).all():
             msg = f"Expected levels of at least 0, found {start.min():g}."
             raise ValueError(msg)
-        return integrate(self.rhs, start, times, held=held)
+        return solve_system(self.rhs, start, times, held=held)
 
     def adjacency(self) -> sparse.csr_matrix:
         """Return the signs of the edges, CSR float32 of shape (d, d); row regulates column.

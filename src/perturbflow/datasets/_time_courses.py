@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,38 +26,7 @@ ABSOLUTE_TOLERANCE = 1e-10
 MAX_NOISE = 10.0  # times the spread of the signal
 
 
-@dataclass(frozen=True)
-class Runs:
-    """K runs of a system of d variables at n times each (K, n); those without intervention come first.
-
-    Values (K, n, d) are without noise, ``held`` (K, d) are the variables that an intervention holds.
-    """
-
-    times: Floats
-    values: Floats
-    perturbation: Sequence[str]
-    held: Bools
-
-    def control(self) -> Bools:
-        """Runs without intervention, shape (K,)."""
-        return np.array([label == CONTROL for label in self.perturbation])
-
-    def noise_sd(self, noise: float) -> float:
-        """Standard deviation of the noise: a fraction of that of all values of the runs without intervention."""
-        return noise * float(self.values[self.control()].std())
-
-    def observed(self, noise: float, rng: np.random.Generator) -> Floats:
-        """Values with normal noise, except where an intervention holds them: that level is known."""
-        deviations = self.noise_sd(noise) * rng.normal(size=self.values.shape)
-        return self.values + np.where(self.held[:, None, :], 0.0, deviations)
-
-    def held_at(self) -> Floats:
-        """Level at which the intervention holds, NaN where it holds nothing, shape (K,)."""
-        level = np.where(self.held, self.values[:, 0], np.nan)
-        return np.array([row[on].max() if on.any() else np.nan for row, on in zip(level, self.held, strict=True)])
-
-
-def integrate(
+def solve_system(
     rate: Callable[[Floats], Floats],
     start: Floats,
     times: Floats,
@@ -65,10 +34,35 @@ def integrate(
     held: Bools | None = None,
     rtol: float | None = None,
 ) -> Floats:
-    """Solve K runs of an autonomous system at once, by an explicit Runge-Kutta method of order 8: levels (K, n, d).
+    """Solve K runs of an autonomous system at once, by an explicit Runge-Kutta method of order 8.
 
-    ``rate`` maps levels (K, d) to rates of change. Times are those of all runs (n,), or of each (K, n). Variables that are
-    ``held`` (K, d) stay where they start.
+    Parameters
+    ----------
+    rate
+        Rates of change, from (K, d) to (K, d).
+    start
+        Levels at time 0, shape (K, d).
+    times
+        Times of all runs, shape (n,), or of each, shape (K, n).
+    held
+        Variables that stay where they start, shape (K, d).
+    rtol
+        Relative tolerance; by default 1e-8.
+
+    Returns
+    -------
+    Levels, shape (K, n, d).
+
+    Raises
+    ------
+    RuntimeError
+        If the levels grow without bound.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> solve_system(lambda x: -x, np.array([[1.0]]), np.array([0.0, np.log(2)])).round(6).tolist()
+    [[[1.0], [0.5]]]
     """
     moving = np.ones(start.shape) if held is None else np.where(held, 0.0, 1.0)
 
@@ -103,39 +97,89 @@ def edge_table(graph: sparse.csr_matrix, names: NDArray[Any]) -> pd.DataFrame:
     return pd.DataFrame({"source": names[edges.row], "target": names[edges.col], "sign": edges.data.astype(int)})
 
 
-def as_anndata(
-    runs: Runs,
+def time_courses(
+    values: Floats,
+    times: Floats,
     names: Sequence[str],
     *,
-    noise: float,
-    rng: np.random.Generator,
-    is_regulator: Bools,
-    graph: sparse.csr_matrix,
-    simulation: Mapping[str, Any],
+    graph: NDArray[Any] | sparse.spmatrix,
+    perturbation: Sequence[str] | None = None,
+    held: Bools | None = None,
+    is_regulator: Bools | None = None,
+    noise: float = 0.0,
+    rng: np.random.Generator | None = None,
+    simulation: Mapping[str, Any] = MappingProxyType({}),
 ) -> AnnData:
-    """Assemble what was observed, rows sorted by run and time, with the truth and the parameters beside it."""
-    n_runs, n_times, d = runs.values.shape
+    """Assemble the AnnData of runs of a system of one's own, with noise, and with the truth beside them.
+
+    Parameters
+    ----------
+    values
+        Levels of K runs without noise (K, n, d), as of :func:`solve_system`; those without intervention come first.
+    times
+        Times of all runs (n,), or of each (K, n).
+    names
+        Names of the d variables.
+    graph
+        Effects (d, d), row on column, of which the signs are kept.
+    perturbation
+        "control", or the intervention, of every run; by default all are controls.
+    held
+        Variables that the intervention holds (K, d); they have no noise.
+    is_regulator
+        Which variables may act on others (d,); by default all.
+    noise
+        Standard deviation of normal noise, as a fraction of that of all values without intervention.
+    rng
+        Source of the noise.
+    simulation
+        Parameters to store.
+
+    Returns
+    -------
+    AnnData with values with noise in ``X`` and without it in ``layers["noise_free"]``; ``time``, ``trajectory``,
+    ``perturbation`` and, where something is held, ``held_at`` in ``obs``; ``varp["true_graph"]``, and its edges as the table
+    ``uns["true_edges"]``; and ``uns["simulation"]``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adata = time_courses(np.ones((2, 3, 1)), np.arange(3.0), ["x"], graph=-np.ones((1, 1)))
+    >>> adata.obs["trajectory"].tolist(), adata.uns["true_edges"]["sign"].tolist()
+    (['0', '0', '0', '1', '1', '1'], [-1])
+    """
+    n_runs, n_times, d = values.shape
+    kinds = [CONTROL] * n_runs if perturbation is None else list(perturbation)
+    held = np.zeros((n_runs, d), dtype=bool) if held is None else held
+    noise_sd = noise * float(values[[kind == CONTROL for kind in kinds]].std())
+    draws = (rng or np.random.default_rng(0)).normal(size=values.shape)
+    observed = values + np.where(held[:, None, :], 0.0, noise_sd * draws)  # that level is known
     run = [str(number) for number in range(n_runs)]
-    labels = list(dict.fromkeys([CONTROL, *runs.perturbation]))
     obs = pd.DataFrame(
         {
-            "time": runs.times.ravel(),
+            "time": np.broadcast_to(times, (n_runs, n_times)).ravel(),
             "trajectory": pd.Categorical(np.repeat(run, n_times), categories=run),
-            "perturbation": pd.Categorical(np.repeat(list(runs.perturbation), n_times), categories=labels),
+            "perturbation": pd.Categorical(
+                np.repeat(kinds, n_times), categories=list(dict.fromkeys([CONTROL, *kinds]))
+            ),
         },
         index=[f"{name}_{time}" for name in run for time in range(n_times)],
     )
-    if runs.held.any():
-        obs["held_at"] = np.repeat(runs.held_at(), n_times)
+    if held.any():
+        level = np.where(held, values[:, 0], -np.inf).max(axis=1)
+        obs["held_at"] = np.repeat(np.where(held.any(axis=1), level, np.nan), n_times)
+    signs = signed_graph(graph)
     return AnnData(
-        runs.observed(noise, rng).reshape(-1, d).astype(np.float32),
+        observed.reshape(-1, d).astype(np.float32),
         obs=obs,
-        var=pd.DataFrame({"is_regulator": is_regulator}, index=list(names)),
-        layers={"noise_free": runs.values.reshape(-1, d).astype(np.float32)},
-        varp={"true_graph": graph},
+        var=pd.DataFrame(
+            {"is_regulator": np.ones(d, dtype=bool) if is_regulator is None else is_regulator}, index=list(names)
+        ),
+        layers={"noise_free": values.reshape(-1, d).astype(np.float32)},
+        varp={"true_graph": signs},
         uns={
-            "true_edges": edge_table(graph, np.asarray(names, dtype=object)),
-            "simulation": {**simulation, "noise": noise, "noise_sd": runs.noise_sd(noise)},
+            "true_edges": edge_table(signs, np.asarray(names, dtype=object)),
+            "simulation": {**simulation, "noise": noise, "noise_sd": noise_sd},
         },
     )
 

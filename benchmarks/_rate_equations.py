@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._checks import listing
-from perturbflow.datasets._time_courses import Floats
+Floats = NDArray[np.float64]
 
 OPERATIONS = {ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide, ast.Pow: np.power}
 
@@ -140,7 +139,7 @@ class RateEquations:
     def __init__(self, variables: Sequence[str], equations: Mapping[str, str]) -> None:
         position = {name: number for number, name in enumerate(variables)}
         if unknown := [name for name in equations if name not in position]:
-            msg = f"Expected equations of the variables, found those of {listing(unknown)}."
+            msg = f"Expected equations of the variables, found those of {unknown}."
             raise ValueError(msg)
         terms = _Terms(position)
         result = {position[name]: terms.add(_parsed(name, text)) for name, text in equations.items()}

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _rate_equations import RateEquations
 from anndata import AnnData
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from perturbflow._checks import check_between, check_whole_number
-from perturbflow.datasets._local import _local_file
-from perturbflow.datasets._rate_equations import RateEquations
-from perturbflow.datasets._time_courses import (
-    CONTROL,
-    MAX_NOISE,
-    Runs,
-    as_anndata,
-    check_labels,
-    check_times,
-    held_genes,
-    integrate,
-    signed_graph,
-)
+from perturbflow.datasets import solve_system, time_courses
 
 LOWEST_START, HIGHEST_START = 0.05, 0.95
 CONSTANT = "input gene"
-SOURCE = "the repository of PHOENIX, github.com/QuackenbushLab/phoenix"
+FILES = ("ode_system_functions_350.csv.gz", "edge_properties_G350.csv.gz")
 
 
 def yeast_hill(
@@ -88,31 +78,14 @@ def yeast_hill(
     ------
     FileNotFoundError
         If a file is not on this machine; the message says where to get it.
-    TypeError, ValueError
-        If a parameter has the wrong type or is out of range, or a gene is unknown.
 
     References
     ----------
     Hossain et al. (2024), Biologically informed NeuralODEs for genome-wide regulatory dynamics, *Genome Biology* 25,
     127.
-
-    Examples
-    --------
-    >>> from contextlib import suppress
-    >>> import perturbflow as pf
-    >>> with suppress(FileNotFoundError):  # where the files are not on this machine
-    ...     adata = pf.datasets.yeast_hill(n_trajectories=2, times=(0.0, 1.0, 2.0))
-    ...     assert adata.shape == (6, 350)
-    ...     assert len(adata.uns["true_edges"]) == 547
     """
-    check_whole_number(n_trajectories, name="n_trajectories", least=1)
-    check_whole_number(n_knockout_trajectories, name="n_knockout_trajectories", least=1)
-    check_between(noise, 0.0, MAX_NOISE, name="noise")
-    check_labels(knockouts, name="knockouts")
     at = np.asarray(times, dtype=float)
-    check_times(at)
-    text = pd.read_csv(_local_file("phoenix/ode_system_functions_350.csv.gz", source=SOURCE))
-    listed = pd.read_csv(_local_file("phoenix/edge_properties_G350.csv.gz", source=SOURCE))
+    text, listed = (pd.read_csv(phoenix_file(name)) for name in FILES)
 
     genes = text["node"].tolist()
     is_input = (text["eqn"] == CONSTANT).to_numpy()
@@ -122,29 +95,24 @@ def yeast_hill(
     source, target = system.edges.T
     names = text["node"].to_numpy()
     signs = sign.loc[list(zip(names[source], names[target], strict=True))].to_numpy()
-    graph = signed_graph(sparse.coo_matrix((signs, (source, target)), shape=(len(genes), len(genes))))
+    graph = sparse.csr_matrix((signs, (source, target)), shape=(len(genes), len(genes)))
 
     start_rng, knockout_rng, noise_rng = np.random.default_rng(seed).spawn(3)
     if start is None:
         first = start_rng.uniform(LOWEST_START, HIGHEST_START, (n_trajectories, len(genes)))
     else:
         first = np.asarray(start, dtype=float)
-        if first.ndim != 2 or first.shape[1] != len(genes) or not ((first >= 0) & np.isfinite(first)).all():
-            msg = f"Expected `start` of shape (runs, {len(genes)}) and levels of at least 0, found shape {first.shape}."
-            raise ValueError(msg)
-    removed = np.repeat(held_genes(knockouts, genes, parameter="knockouts"), n_knockout_trajectories, axis=0)
+    removed = np.array([np.isin(genes, label.split("+")) for label in knockouts], dtype=bool).reshape(-1, len(genes))
+    removed = np.repeat(removed, n_knockout_trajectories, axis=0)
     further = knockout_rng.uniform(LOWEST_START, HIGHEST_START, removed.shape)
     held = np.concatenate([np.zeros(first.shape, dtype=bool), removed])
-    values = integrate(system, np.where(held, 0.0, np.concatenate([first, further])), at, held=held)
-    adata = as_anndata(
-        Runs(
-            times=np.tile(at, (len(held), 1)),
-            values=values,
-            perturbation=[CONTROL] * len(first)
-            + [label for label in knockouts for _ in range(n_knockout_trajectories)],
-            held=held,
-        ),
+    values = solve_system(system, np.where(held, 0.0, np.concatenate([first, further])), at, held=held)
+    adata = time_courses(
+        values,
+        at,
         genes,
+        perturbation=["control"] * len(first) + [label for label in knockouts for _ in range(n_knockout_trajectories)],
+        held=held,
         noise=noise,
         rng=noise_rng,
         is_regulator=np.isin(np.arange(len(genes)), source),
@@ -159,3 +127,12 @@ def yeast_hill(
     )
     adata.var["is_input"] = is_input
     return adata
+
+
+def phoenix_file(name: str) -> Path:
+    """Return the path of a file of the network, or say where to get it."""
+    path = Path(os.environ.get("PERTURBFLOW_DATA", "")) / "phoenix" / name
+    if not path.is_file():
+        msg = f"Expected {path}, found none. Get it from github.com/QuackenbushLab/phoenix."
+        raise FileNotFoundError(msg)
+    return path

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from perturbflow.datasets._rate_equations import RateEquations
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+RateEquations = import_module("_rate_equations").RateEquations
+
 
 X = np.array([[0.2, 0.5, 0.9], [1.0, 0.3, 0.0]])
 
