@@ -18,19 +18,7 @@ Scope = Literal["condition", "panel", "dataset"]
 
 @dataclass(frozen=True)
 class Kind:
-    """Calls of the functions of metrics of one kind.
-
-    Parameters
-    ----------
-    scope
-        What they have a value for: one condition, every condition of a panel, or all conditions of a split together.
-    call
-        Calls the function with what it takes, of a :class:`~perturbflow.metrics._comparison.Comparison`, a
-        :class:`Panel`, or predicted and observed :class:`Strengths`.
-    needs
-        What has to be prepared for it: ``"moments"``, ``"cells"``, ``"components"``, ``"tests"``, ``"cloud"`` or
-        ``"strengths"``.
-    """
+    """What metrics of one kind have a value for, how their functions are called, and what has to be prepared for them."""
 
     scope: Scope
     call: Callable[..., Any]

@@ -15,10 +15,9 @@ from perturbflow.flow import condition_kind, mean_expression
 from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage
 from perturbflow.pl._drawing import DARK, KIND_COLORS, check_split, drawing, finish, new_panels
-from perturbflow.pl._shown_and_saved import shown_and_saved
+from perturbflow.pl._shown_and_saved import plot
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.screen._fields import read_screen
-from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._splits import read_split
 
 if TYPE_CHECKING:
@@ -77,8 +76,7 @@ def calibration(
 ) -> Axes: ...
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def calibration(
     adata: AnnData | MuData,
     *,

@@ -10,10 +10,9 @@ import pandas as pd
 from perturbflow._checks import check_key, check_one_of, check_type
 from perturbflow.pl._drawing import DARK, SOURCES, drawing, legend_above
 from perturbflow.pl._predictions import fields_of
-from perturbflow.pl._shown_and_saved import shown_and_saved
+from perturbflow.pl._shown_and_saved import plot
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import FIELDS_KEY
-from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._typed_labels import typed_label
 from perturbflow.store._keys import read_record
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 _COLORS = {"measured": SOURCES["observed"], "predicted": SOURCES["predicted"]}
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def dose_response(
     adata: AnnData | MuData,
     perturbation: str | None = None,

@@ -17,8 +17,7 @@ from perturbflow.pl._drawing import DARK, ORANGE, drawing, finish, label_points
 from perturbflow.pl._dynamics_results import as_list, positions_of, strongest_edges
 from perturbflow.pl._graph_layout import LAYOUTS, LOOP, curve_of, fit_to_box, loop_of, outline, place_nodes
 from perturbflow.pl._graph_style import REGULATOR, RIM, TARGET, EdgeStyle, graph_legend
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +35,7 @@ MOST_DRAWN = 40  # edges, unless `top` asks for more
 FONT = 7.5
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def dynamics_graph(
     adata: AnnData | MuData,
     *,

@@ -9,8 +9,7 @@ import numpy as np
 from perturbflow._checks import check_whole_number
 from perturbflow.pl._drawing import BLUE, DARK, GREY, VERMILLION, drawing, finish
 from perturbflow.pl._dynamics_results import ranked_pairs
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,8 +22,7 @@ SHOWN = 4  # times the number of edges of the graph, of pairs that are drawn
 FEWEST = 30
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def edge_stability(
     adata: AnnData | MuData,
     *,

@@ -11,8 +11,7 @@ import numpy as np
 from perturbflow.pl._cell_maps import Basis, cell_map
 from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish, label_points
 from perturbflow.pl._predictions import of_prediction, read_comparison
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 _FEW_CONTEXTS = 8  # more have small centres without names
 
 
-@takes_modality
-@shown_and_saved
+@plot
 @of_prediction
 def embedding(
     adata: AnnData | MuData,

@@ -13,8 +13,7 @@ from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_
 from perturbflow.evaluation._tables import CEILING, FLOOR
 from perturbflow.metrics import METRICS
 from perturbflow.pl._drawing import DARK, check_split, colors_of, drawing, finish, metric_name, model_colors, new_panels
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +54,7 @@ def evaluation(
 ) -> Axes: ...
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def evaluation(
     adata: AnnData | MuData,
     *,

@@ -13,8 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from perturbflow.pl._drawing import DARK, EXPRESSION, SOURCES, colors_of, drawing, finish
 from perturbflow.pl._predictions import of_prediction, read_comparison
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,8 +26,7 @@ MOST_BESIDE = 12  # genes in a row
 STEP = 0.3  # between the violins of a gene; genes are 1 apart
 
 
-@takes_modality
-@shown_and_saved
+@plot
 @of_prediction
 def expression(
     adata: AnnData | MuData,

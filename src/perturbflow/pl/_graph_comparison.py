@@ -10,8 +10,7 @@ import numpy as np
 from perturbflow._checks import check_between
 from perturbflow.pl._drawing import DARK, drawing, finish
 from perturbflow.pl._dynamics_results import as_list, strongest_edges
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 FEWEST = 2  # graphs
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def graph_comparison(
     adata: AnnData | MuData,
     keys: Sequence[str],

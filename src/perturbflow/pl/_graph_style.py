@@ -26,20 +26,10 @@ REGULATOR, TARGET, RIM = DARK, "#F2F2F2", "#6E6E6E"
 
 @dataclass(frozen=True)
 class EdgeStyle:
-    """Width and transparency of edges.
+    """Width, heads and shades of edges.
 
-    Parameters
-    ----------
-    thin, thick
-        Widths of lines of no and of the largest weight, in points.
-    largest
-        The largest absolute weight.
-    head
-        Size of the heads of thin lines, in points.
-    strong
-        How much of its colour a line of confidence 1 has; the rest is white.
-    shows_confidence
-        Whether confidence fades the lines.
+    Lines of no weight are ``thin`` and those of the ``largest`` weight ``thick``, in points; of its colour a line of confidence 1
+    has the share ``strong``, the rest is white.
     """
 
     thin: float

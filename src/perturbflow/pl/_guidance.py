@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, drawing, finish, label_points
-from perturbflow.pl._shown_and_saved import shown_and_saved
+from perturbflow.pl._shown_and_saved import plot
 from perturbflow.predict._flow_store import read_flow
-from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def guidance(
     adata: AnnData | MuData,
     *,

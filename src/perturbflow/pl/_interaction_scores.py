@@ -9,8 +9,7 @@ import pandas as pd
 
 from perturbflow._checks import check_one_of
 from perturbflow.pl._drawing import BLUE, BROWN, DARK, GREEN, GREY, ORANGE, SKY, VERMILLION, drawing, finish
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ _SOURCES = ("measured", "predicted")
 _FARTHEST = 3.0  # magnitude
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def interaction_scores(
     adata: AnnData | MuData,
     *,

@@ -12,8 +12,7 @@ from matplotlib.patches import Rectangle
 from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow.pl._drawing import DARK, GREY, PALETTE, drawing, finish
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_result
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,8 +25,7 @@ _DASHES = ("-", "--")
 _MOST_NAMED = 12  # curves in the legend
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def knockout_response(
     adata: AnnData | MuData,
     *,

@@ -22,8 +22,7 @@ from perturbflow.evaluation._leaderboard import (
     splits_of,
 )
 from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, metric_name
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,8 +73,7 @@ def leaderboard(
 ) -> Axes | NDArray[np.object_]: ...
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def leaderboard(
     adata: AnnData | MuData | Mapping[str, AnnData | MuData],
     *,

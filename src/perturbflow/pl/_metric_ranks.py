@@ -32,8 +32,7 @@ from perturbflow.pl._drawing import (
     model_colors,
     new_panels,
 )
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -76,8 +75,7 @@ def metric_ranks(
 ) -> Axes: ...
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def metric_ranks(
     adata: AnnData | MuData,
     *,

@@ -11,9 +11,8 @@ from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._baselines import fitted_baselines, sums_of
 from perturbflow.pl._drawing import DARK, GREY, SOURCES, colors_of, drawing, label_points, legend_above
 from perturbflow.pl._predictions import mean, of_prediction, read_comparison
-from perturbflow.pl._shown_and_saved import shown_and_saved
+from perturbflow.pl._shown_and_saved import plot
 from perturbflow.screen._feature_table import read_feature_table
-from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._splits import read_split
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from perturbflow.pl._predictions import Comparison
 
 
-@takes_modality
-@shown_and_saved
+@plot
 @of_prediction
 def perturbation_effect(
     adata: AnnData | MuData,

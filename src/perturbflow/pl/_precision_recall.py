@@ -11,8 +11,7 @@ from perturbflow._checks import check_key
 from perturbflow.metrics._edge_pairs import EdgePairs
 from perturbflow.pl._drawing import DARK, drawing, legend_above, model_colors
 from perturbflow.pl._dynamics_results import as_list, ranked_pairs
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def precision_recall(
     adata: AnnData | MuData,
     truth_key: str,

@@ -9,8 +9,7 @@ import pandas as pd
 
 from perturbflow._checks import check_key, check_whole_number
 from perturbflow.pl._drawing import GREY, KIND_COLORS, drawing, finish
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ _WORDS = {
 }
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def ranked_perturbations(
     adata: AnnData | MuData,
     *,

@@ -10,8 +10,7 @@ from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow.pl._drawing import DARK, drawing, finish
 from perturbflow.pl._dynamics_results import strongest_edges
 from perturbflow.pl._graph_style import COLORS, SIGNS
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def regulators(
     adata: AnnData | MuData,
     *,

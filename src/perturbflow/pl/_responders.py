@@ -11,8 +11,7 @@ from perturbflow.metrics._responders import LEVEL
 from perturbflow.metrics._response_axis import ResponseAxis, responding_share
 from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish
 from perturbflow.pl._predictions import Comparison, of_prediction, read_comparison
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,8 +23,7 @@ N_BINS = 40
 OUTERMOST = 0.002  # share of the cells beyond either end of the axis, which are drawn in its last bins
 
 
-@takes_modality
-@shown_and_saved
+@plot
 @of_prediction
 def responders(
     adata: AnnData | MuData,

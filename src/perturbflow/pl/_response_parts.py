@@ -9,8 +9,7 @@ import pandas as pd
 
 from perturbflow._checks import check_whole_number
 from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, drawing, legend_above
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ _NOT_LABELS = {
 }
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def response_parts(
     adata: AnnData | MuData,
     *,

@@ -1,4 +1,4 @@
-"""The arguments `show` and `save` of every plot."""
+"""The arguments `modality`, `show` and `save` of every plot."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from perturbflow._docs import shares
 from perturbflow._settings import settings
+from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +56,11 @@ def shown_and_saved(plot: Plot) -> Plot:
         return drawn
 
     return shares(PARAMETERS, returns="The Axes.")(cast("Plot", wrapper))
+
+
+def plot(function: Plot) -> Plot:
+    """Decorator of every plot: it is shown and saved, and takes a MuData."""
+    return takes_modality(shown_and_saved(function))
 
 
 def _path(name: str, save: bool | str) -> Path:

@@ -14,8 +14,7 @@ from scipy import sparse
 from perturbflow._checks import check_key, check_one_of, check_whole_number
 from perturbflow.pl._drawing import DARK, PALETTE
 from perturbflow.pl._dynamics_results import as_list, positions_of
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,8 +38,7 @@ _PLANES: Mapping[str, NDArray[np.float64]] = {  # from x, y and z to what is dra
 }
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def skeleton(
     adata: AnnData | MuData,
     sequence: str,

@@ -11,8 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from perturbflow.pl._drawing import BLUE, DARK, GREEN, VERMILLION, drawing, legend_above
 from perturbflow.pl._dynamics_results import read_result
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def sparsity_path(
     adata: AnnData | MuData,
     *,

@@ -12,8 +12,7 @@ import numpy as np
 
 from perturbflow.pl._drawing import DARK, GREY, PALETTE, colors_of, finish
 from perturbflow.pl._dynamics_results import as_list, positions_of, read_result
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 from perturbflow.trajectories._fields import DynamicsFields, read_dynamics_fields, trajectories_of
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ _FEW_PANELS = 12  # more are smaller, and stand closer
 _MOST_NAMED = 12  # colours in the legend
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def trajectories(
     adata: AnnData | MuData,
     genes: str | Sequence[str],

@@ -10,8 +10,7 @@ from perturbflow._checks import check_one_of
 from perturbflow.evaluation._leaderboard import read_table, splits_of
 from perturbflow.evaluation._tables import BASELINE_BETTER, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
 from perturbflow.pl._drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, check_split, drawing, finish, new_panels
-from perturbflow.pl._shown_and_saved import shown_and_saved
-from perturbflow.screen._modality import takes_modality
+from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,8 +62,7 @@ def verdicts(
 ) -> Axes: ...
 
 
-@takes_modality
-@shown_and_saved
+@plot
 def verdicts(
     adata: AnnData | MuData,
     *,

@@ -50,20 +50,9 @@ _COLUMNS_OF_NO_CONDITION = {
 
 @dataclass(frozen=True, eq=False)
 class EvaluationFindings:
-    """Answers of an evaluation.
+    """Answers of an evaluation, in the split that is held out, if there is any such.
 
-    Parameters
-    ----------
-    key
-        Its name in ``adata.uns``.
-    summary, verdicts
-        Its tables.
-    left_out
-        Conditions that were not judged, with the reason.
-    fitted
-        Splits that were used in the fit.
-    split
-        The split that answers: held out, if there is any such.
+    ``left_out`` are the conditions that were not judged, with the reason; ``fitted`` the splits that were used in the fit.
     """
 
     key: str

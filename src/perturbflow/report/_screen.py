@@ -28,20 +28,8 @@ FEW_CONDITIONS = 2  # or fewer do not tell which of two settings is better
 class ScreenCounts:
     """Numbers of cells and conditions of a screen.
 
-    Parameters
-    ----------
-    fields
-        What was registered.
-    n_cells, n_controls, n_genes, n_single, n_combined, n_contexts
-        Numbers of cells, control cells, genes, perturbations alone and in combination, and contexts.
-    split_key
-        Column with the split; None where there is none.
-    n_conditions
-        Perturbed conditions by split.
-    n_usable
-        Of the validation conditions, those that have enough cells to choose settings on.
-    task
-        Task of the split; empty if it is not one of perturbflow.
+    ``n_usable`` is how many of the validation conditions have enough cells to choose settings on. The task of the split is empty
+    if it is not one of perturbflow, its column None where there is no split.
     """
 
     fields: PerturbationFields
