@@ -12,7 +12,6 @@ from perturbflow._checks import check_type, check_whole_number
 from perturbflow.datasets._hill_system import MAX_START, HillNetwork
 from perturbflow.datasets._time_courses import (
     CONTROL,
-    check_grid,
     check_labels,
     check_positive,
     held_genes,
@@ -104,7 +103,8 @@ def hill_network(
     >>> adata.obs["perturbation"].cat.categories.tolist()
     ['control', 'gene1']
     """
-    check_grid(n_trajectories, n_times, noise)
+    check_whole_number(n_trajectories, name="n_trajectories", least=1)
+    check_whole_number(n_times, name="n_times", least=2)
     check_positive(step, name="step")
     check_type(irregular, bool, name="irregular", expected="True or False")
     check_whole_number(n_knockout_trajectories, name="n_knockout_trajectories", least=1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.integrate import solve_ivp
 
-from perturbflow._checks import check_between, check_type, check_whole_number, listing, nearest
+from perturbflow._checks import check_between, check_type, listing, nearest
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -141,6 +141,11 @@ def time_courses(
     ``perturbation`` and, where something is held, ``held_at`` in ``obs``; ``varp["true_graph"]``, and its edges as the table
     ``uns["true_edges"]``; and ``uns["simulation"]``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the noise is no number from 0 to 10.
+
     Examples
     --------
     >>> import numpy as np
@@ -148,6 +153,7 @@ def time_courses(
     >>> adata.obs["trajectory"].tolist(), adata.uns["true_edges"]["sign"].tolist()
     (['0', '0', '0', '1', '1', '1'], [-1])
     """
+    check_between(noise, 0.0, MAX_NOISE, name="noise")
     n_runs, n_times, d = values.shape
     kinds = [CONTROL] * n_runs if perturbation is None else list(perturbation)
     held = np.zeros((n_runs, d), dtype=bool) if held is None else held
@@ -220,10 +226,3 @@ def check_times(times: Floats, *, name: str = "times") -> None:
     if times.min() < 0 or (np.diff(times) <= 0).any():
         msg = f"Expected `{name}` to ascend from 0 or later, found {listing(times.ravel().tolist())}."
         raise ValueError(msg)
-
-
-def check_grid(n_trajectories: int, n_times: int, noise: float) -> None:
-    """Raise unless runs, times and noise are in their ranges."""
-    check_whole_number(n_trajectories, name="n_trajectories", least=1)
-    check_whole_number(n_times, name="n_times", least=2)
-    check_between(noise, 0.0, MAX_NOISE, name="noise")
