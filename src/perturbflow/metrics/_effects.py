@@ -43,7 +43,7 @@ def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrM
     0.5
     """
     predicted, observed, reference = _profiles(x=x, y=y, control=control)
-    return _rmse(predicted - reference, observed - reference)
+    return float(np.sqrt(np.mean(np.square((predicted - reference) - (observed - reference)))))
 
 
 @of_moments
@@ -117,10 +117,6 @@ def _log_profiles(unit: float, **named: CellsOrMoments) -> list[NDArray[np.float
             )
             raise ValueError(msg)
     return [np.log2(profile + PSEUDOCOUNT) for profile in profiles]
-
-
-def _rmse(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(np.square(a - b))))
 
 
 def _cosine_of_changes(

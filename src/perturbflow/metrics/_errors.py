@@ -55,7 +55,7 @@ def mse_of_mean_effects(
     0.0
     """
     predicted, observed, reference, predicted_reference = _effects(x, y, control, predicted_control)
-    return _mean_square(predicted - predicted_reference - (observed - reference))
+    return float(np.mean(np.square(predicted - predicted_reference - (observed - reference))))
 
 
 @of_moments
@@ -149,7 +149,3 @@ def _means(**named: CellsOrMoments) -> list[NDArray[np.float64]]:
 
 def _mean(cells: CellsOrMoments, name: str) -> NDArray[np.float64]:
     return cells.mean if isinstance(cells, Moments) else gene_means(check_cells(cells, name=name), name=name)
-
-
-def _mean_square(values: NDArray[np.float64]) -> float:
-    return float(np.mean(np.square(values)))

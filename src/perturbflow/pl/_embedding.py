@@ -86,7 +86,10 @@ def embedding(
     rng = np.random.default_rng(seed)
     # As many predicted as observed cells: the eye compares how densely they lie.
     limits = {"predicted": min(n_cells, len(comparison.observed) or n_cells)}
-    drawn = {name: _draw(size, limits.get(name, n_cells), rng) for name, size in comparison.sizes.items()}
+    drawn = {
+        name: np.sort(rng.choice(size, min(size, limits.get(name, n_cells)), replace=False))
+        for name, size in comparison.sizes.items()
+    }
     points, labels = cell_map(comparison, drawn, basis=basis, seed=seed)
     colors = colors_of(adata, key, list(SOURCES), SOURCES)
 
@@ -140,8 +143,3 @@ def _draw_shift(ax: Axes, start: NDArray[np.floating], end: NDArray[np.floating]
     xy = np.stack([start, end])
     ax.plot(xy[:, 0], xy[:, 1], color="white", linewidth=2 * width, zorder=3)
     ax.plot(xy[:, 0], xy[:, 1], color=color, linewidth=width, zorder=4)
-
-
-def _draw(n_available: int, n_cells: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Places of at most ``n_cells`` cells."""
-    return np.sort(rng.choice(n_available, min(n_available, n_cells), replace=False))

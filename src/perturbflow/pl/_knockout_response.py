@@ -109,7 +109,7 @@ def knockout_response(
             _draw_heat_map(ax, time, difference[:, columns], shown, is_held[columns], level=level)
         else:
             _draw_curves(ax, time, difference[:, columns], shown, is_held[columns], level=level)
-        ax.set_xlabel(_time_name(adata))
+        ax.set_xlabel(str(adata.uns.get("dynamics_fields", {}).get("time_key", "time")))
         finish(ax, title)
     return ax
 
@@ -122,10 +122,6 @@ def _difference(result: Mapping[str, Any], trajectory: str | None, key: str) -> 
         return difference.mean(axis=0), known[0] if len(known) == 1 else f"mean of {len(known)} trajectories"
     where = f"the trajectories of `adata.uns[{key!r}]`"
     return difference[positions_of([trajectory], known, parameter="trajectory", where=where)[0]], trajectory
-
-
-def _time_name(adata: AnnData) -> str:
-    return str(adata.uns.get("dynamics_fields", {}).get("time_key", "time"))
 
 
 def _draw_heat_map(
