@@ -122,20 +122,10 @@ def check_rules(
     left_out: Mapping[str, Iterable[str]] | None = None,
     advice: str,
 ) -> None:
-    """Raise if a split of conditions breaks the rule of its task.
+    """Raise if a split of conditions (P,) breaks the rule of its task; ``"cells"`` has none.
 
-    Parameters
-    ----------
-    conditions
-        The conditions, doses taken together.
-    split
-        Split of every condition (P,).
-    task
-        Which rule; not ``"cells"``, which has none.
-    left_out
-        Values of covariates whose perturbed conditions must all be in the test.
-    advice
-        What to do next.
+    ``left_out`` are values of covariates whose perturbed conditions must all be in the test, ``advice`` is what to do
+    next.
     """
     check_one_of(task, ("combination", "covariate_transfer", "unseen_perturbation"), name="task")
     labels, parts = conditions.table["perturbation"].tolist(), conditions.components

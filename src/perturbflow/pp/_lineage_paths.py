@@ -24,33 +24,9 @@ def members_of_paths(
     time: NDArray[np.float64],
     names: Sequence[str] | None,
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return which cells are of which lineage, by the clusters that each goes through.
+    """Return which cells are of which lineage (n, lineages), by the clusters that each goes through, and the names.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    groupby
-        Column of ``obs`` with the clusters.
-    paths
-        Clusters of every lineage in the order of time.
-    time
-        Time of every cell (n,), NaN where there is none.
-    names
-        Must not be given: paths have names.
-
-    Returns
-    -------
-    Members (n, lineages), and the names of the lineages. A warning names clusters that are earlier than the one before.
-
-    Raises
-    ------
-    KeyError
-        If the column or a cluster is missing.
-    TypeError
-        If the paths are no mapping of sequences.
-    ValueError
-        If only one of both is given, names are given too, or a path is empty or has a cluster twice.
+    A warning says which clusters are earlier than the one before. ``names`` must not be given: paths have names.
     """
     if groupby is None or paths is None or names is not None:
         given = [

@@ -18,27 +18,7 @@ if TYPE_CHECKING:
 
 
 def draw_split(conditions: Conditions, scenario: Scenario, *, rng: np.random.Generator) -> NDArray[np.str_]:
-    """Draw the split of every condition by the rule of a scenario.
-
-    Parameters
-    ----------
-    conditions
-        The conditions.
-    scenario
-        The rule, with its contexts filled in.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    Split of every condition (P,).
-
-    Raises
-    ------
-    ValueError
-        If fewer than two conditions can be held out, which are too few to validate and to test; or a perturbation of a
-        left-out value is in no other.
-    """
+    """Draw the split of every condition (P,) by the rule of a scenario, whose contexts are filled in."""
     if scenario.rule == "left_out_value":
         return _leave_value_out(conditions, scenario, rng=rng)
     if scenario.rule == "combinations":
@@ -64,21 +44,6 @@ def halve(conditions: Conditions, held_out: list[int], task: str, *, rng: np.ran
 
     The shuffled conditions of one context after the other go to test and validation in turn. A combination goes to one
     of them in all its contexts.
-
-    Parameters
-    ----------
-    conditions
-        The conditions.
-    held_out
-        Rows that are held out.
-    task
-        ``"combination"`` or ``"covariate_transfer"``.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    Split of every condition (P,).
     """
     labels, contexts = conditions.table["perturbation"].tolist(), conditions.contexts
     strata: dict[Hashable, tuple] = {}

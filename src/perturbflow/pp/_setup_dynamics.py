@@ -235,19 +235,7 @@ def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
 def check_distinct_times(
     time: NDArray[np.float64], names: pd.Series, codes: NDArray[np.intp], *, least: int, advice: str
 ) -> None:
-    """Raise unless every trajectory has at least so many distinct times.
-
-    Parameters
-    ----------
-    time, codes
-        Time of every cell and number of its trajectory (n,).
-    names
-        Names of the trajectories.
-    least
-        How many are needed.
-    advice
-        What to do next.
-    """
+    """Raise unless every trajectory has at least so many distinct times; ``codes`` says which a cell is of (n,)."""
     n_times = pd.Series(time).groupby(codes).nunique().to_numpy()
     few = n_times < least
     if few.any():

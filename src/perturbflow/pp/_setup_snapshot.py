@@ -20,21 +20,7 @@ logger = logging.getLogger(__name__)
 def snapshot_fields(adata: AnnData, fields: SnapshotFields) -> SnapshotFields:
     """Check the fields of a snapshot, completed by what :func:`perturbflow.pp.setup_perturbation` registered.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        What was named.
-
-    Returns
-    -------
-    The fields. Where no perturbation was named, those of the screen; its contexts and its layer, too.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        If a name is wrong, no label names a gene, or there are too few control cells.
+    Where no perturbation was named, that of the screen is taken, and its contexts and layer.
     """
     if fields.perturbation_key is None and FIELDS_KEY in adata.uns:
         screen = read_fields(adata)

@@ -20,27 +20,9 @@ if TYPE_CHECKING:
 def candidate_labels(
     flow: FittedFlow, candidates: Sequence[str] | None, *, combinations: bool, untrained: bool = False
 ) -> list[str]:
-    """Labels of all candidates.
+    """Labels of all candidates, by default every component with training cells or features, or all if ``untrained``.
 
-    Parameters
-    ----------
-    flow
-        The fitted flow.
-    candidates
-        Labels; by default every component with training cells or features.
-    combinations
-        Whether all pairs of single candidates are added.
-    untrained
-        Whether components without training cells and features are candidates by default.
-
-    Returns
-    -------
-    The labels.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
+    With ``combinations`` all pairs of single candidates are added.
     """
     vocabulary, prior = flow.vocabulary, flow.flow.prior
     if candidates is None:

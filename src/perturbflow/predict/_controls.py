@@ -75,31 +75,11 @@ def control_cells(
     genes: Sequence[str],
     covariates: Mapping[str, str] | None = None,
 ) -> ControlCells:
-    """Find the control cells of ``adata``, which need not be registered.
+    """Find the control cells of ``adata``, which need not be registered; without the perturbation column all are.
 
-    Categories of covariates that the fit does not know are new contexts.
-
-    Parameters
-    ----------
-    adata
-        Cells. Without the perturbation column all are controls.
-    fields
-        The fields of a fitted flow.
-    genes
-        Genes that are wanted, in this order.
-    covariates
-        Values that the cells must have; a covariate without a column gets this value.
-
-    Returns
-    -------
-    The control cells.
-
-    Raises
-    ------
-    KeyError
-        If a covariate is missing.
-    ValueError
-        If genes are missing, a cell has no category of a covariate, or no control cells are left.
+    Cells must have the values in ``covariates``, which those without such a column get. Categories that the fit does
+    not know are new contexts. Raises KeyError if a covariate is missing, and ValueError if genes are missing, a cell
+    has no category of a covariate, or no control cells are left.
     """
     wanted = {name: str(value) for name, value in (covariates or {}).items()}
     known = [name for name, _ in fields.vocabulary.covariates]

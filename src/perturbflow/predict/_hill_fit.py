@@ -144,18 +144,8 @@ def loewe(
 ) -> NDArray[np.float64]:
     """Response to both if they are doses of one drug: f with ``d1 / D1(f) + d2 / D2(f) = 1`` (Loewe and Muischnek 1926).
 
-    D(f) is the dose of one alone that has the response f; above its plateau there is none, and its term is 0.
-
-    Parameters
-    ----------
-    doses
-        Doses of the two, above 0.
-    curves
-        Half-maximal dose, steepness and plateau of each (n,). Plateaus not above 0 have no response.
-
-    Returns
-    -------
-    Responses (n,), at least 0.
+    D(f) is the dose of one alone that has the response f; above its plateau there is none, and its term is 0. Curves
+    are half-maximal dose, steepness and plateau of each (n,); plateaus not above 0 have no response.
     """
     plateaus = np.stack([np.maximum(curve[2], 0) for curve in curves])
     low, high = np.zeros(plateaus.shape[1]), plateaus.max(axis=0)

@@ -61,20 +61,9 @@ def interaction_fit(pair: Pair, *, level: float) -> dict[str, float | str]:
 
     Least squares over genes without what errors add to the products: with :math:`M = X^T X - \sum_g \Sigma_g` of the
     two effects X and the covariance :math:`\Sigma` of their errors, and as much of :math:`X^T y`, the coefficients
-    :math:`c = M^{-1} r` are those of the true effects (regression with errors in variables, Fuller 1987). Their covariance is
-    that of the estimating equations, :math:`M^{-1} \operatorname{Var}(X^T (y - X c)) M^{-1}`.
-
-    Parameters
-    ----------
-    pair
-        The effects.
-    level
-        Probability of intervals.
-
-    Returns
-    -------
-    ``coefficient_1``, ``coefficient_2``, ``magnitude`` and ``dominance`` with ``_lower`` and ``_upper``, ``fit``,
-    ``similarity``, ``interaction_rms`` and ``class``.
+    :math:`c = M^{-1} r` are those of the true effects (regression with errors in variables, Fuller 1987). Their
+    covariance is that of the estimating equations, :math:`M^{-1} \operatorname{Var}(X^T (y - X c)) M^{-1}`. Everything
+    is returned by its name in the tables of :func:`perturbflow.tl.interaction_scores`.
     """
     effects = np.stack([pair.first, pair.second])
     noise = np.diag([pair.first_variance.sum(), pair.second_variance.sum()]) + pair.control_variance.sum()

@@ -69,13 +69,7 @@ class Way:
 
     @classmethod
     def between(cls, start: Profile, goal: Profile, metric: str, *, sign: float = 1.0) -> Self:
-        """The way from control cells to a goal, or the opposite one.
-
-        Raises
-        ------
-        ValueError
-            If the goal does not differ from the start by more than sampling.
-        """
+        """The way from control cells to a goal, or the opposite one; ValueError if they differ no more than samples."""
         direction, weights = goal.mean - start.mean, start.weights(metric)
         noise = weights * (start.noise + goal.noise)
         squared = float(weights @ direction**2 - noise.sum())

@@ -54,23 +54,7 @@ class PredictedMean:
 def predicted_uncertainty(
     fitted: FittedFlow, perturbation: NDArray[np.floating], context: Context, *, level: float = 0.9
 ) -> PredictedMean:
-    """Mean expression of every gene in a condition with its uncertainty.
-
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    perturbation
-        Dose of every component (P,).
-    context
-        Where it is applied, from the prior's ``context``.
-    level
-        Probability of the interval.
-
-    Returns
-    -------
-    Means, standard deviations and bounds.
-    """
+    """Mean expression of every gene in a condition, doses (P,) in a context, with its uncertainty."""
     prior = fitted.flow.prior
     calibration = fitted.calibration
     kind = condition_kind(prior, perturbation, context)
@@ -98,24 +82,12 @@ def context_of(fitted: FittedFlow, controls: ControlCells, condition: PredictedC
 def uncertainty_tables(
     fitted: FittedFlow, controls: ControlCells, conditions: Sequence[PredictedCondition]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return how uncertain predictions are: one number each, and gene by gene.
+    """Return how uncertain predictions are: a table of conditions, and standard deviations, genes by perturbations.
 
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    controls
-        The control cells.
-    conditions
-        What is predicted from them.
-
-    Returns
-    -------
-    Table with one row per condition and the columns ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and
-    ``rms_sd`` (root mean squares over genes of the predicted effect on the mean expression and of its standard
-    deviation), ``feature_distance`` (the largest of its components without training cells) and ``context_distance``
-    (:func:`context_distance`); and standard deviations, genes by perturbations, of the mean over contexts, whose errors
-    are taken to go together.
+    Columns of the former are ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and ``rms_sd`` (root mean
+    squares over genes of the predicted effect on the mean expression and of its standard deviation),
+    ``feature_distance`` (the largest of its components without training cells) and ``context_distance``. The latter are
+    of the mean over contexts, whose errors are taken to go together.
     """
     contexts: dict[tuple[int, ...], Context] = {}
     rows = []
@@ -158,16 +130,7 @@ def _feature_distance(fitted: FittedFlow, perturbation: NDArray[np.floating]) ->
 def context_distance(fitted: FittedFlow, context: Context) -> float:
     """Return how far a context is from the nearest with perturbed training cells, by the mean profile of its control cells.
 
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    context
-        The context, from the prior's ``context``.
-
-    Returns
-    -------
-    Distance in units of the median between such contexts; 0 for one of them, NaN where there is none.
+    It is in units of the median between such contexts: 0 for one of them, NaN where there is none.
     """
     measured = fitted.flow.prior.groups.all_contexts
     return float(np.sqrt(context.distances[measured].min())) if len(measured) else np.nan

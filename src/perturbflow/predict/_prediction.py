@@ -62,32 +62,11 @@ def conditions_to_predict(
     argument: str = "perturbations",
     every_dose: bool = False,
 ) -> list[PredictedCondition]:
-    """List every perturbation in every context of the control cells, each once.
+    """List every perturbation in every context of the control cells, each once, in the order of the names.
 
-    Parameters
-    ----------
-    flow
-        The fitted flow.
-    controls
-        The control cells.
-    names
-        Labels of perturbations.
-    dose
-        What is asked for; see :class:`perturbflow.predict._doses.DosesToPredict`.
-    argument
-        Argument that the labels were typed in, which messages name.
-    every_dose
-        Whether a perturbation that was measured at several doses, and of which none is asked for, is several
-        conditions.
-
-    Returns
-    -------
-    The conditions, in the order of the names.
-
-    Raises
-    ------
-    ValueError
-        If a perturbation is unknown, a dose is wrong, or one is left out that cannot be told from those in training.
+    ``dose`` is what :class:`perturbflow.predict._doses.DosesToPredict` reads; with ``every_dose`` a perturbation that
+    was measured at several, and of which none is asked for, is several conditions. Raises ValueError if a perturbation
+    is unknown, or a dose is wrong or left out and cannot be told from those in training.
     """
     vocabulary, contexts = flow.vocabulary, controls.contexts()
     doses = DosesToPredict(flow, dose, np.array([covariates for covariates, _, _ in contexts]))
@@ -245,19 +224,7 @@ class ConditionSampler:
     def batches(
         self, condition: PredictedCondition, members: NDArray[np.intp]
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Predict cells from control cells.
-
-        Parameters
-        ----------
-        condition
-            What to predict.
-        members
-            Places of the control cells to start from (n,).
-
-        Yields
-        ------
-        Where a batch is among the ``members``, and its predicted cells (m, G).
-        """
+        """Predict cells from control cells at some places (n,): where a batch is among these, and its cells (m, G)."""
         # A context without training controls is known by its control cells alone: they have to stay together.
         is_known = (self.flow.flow.prior.contexts == condition.covariates).all(axis=1).any()
         size = CELLS_AT_ONCE if is_known else len(members)

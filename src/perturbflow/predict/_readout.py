@@ -47,15 +47,7 @@ class Response:
 
 
 def readout_weights(readout: Any, genes: Sequence[str]) -> NDArray[np.float64]:
-    """Weights of genes (G,): 1 for a gene, equal ones for a list, those of a mapping divided by their absolute sum.
-
-    Raises
-    ------
-    KeyError
-        If a gene is unknown.
-    ValueError
-        If there is none, a gene is named twice, or weights are not finite or all zero.
-    """
+    """Weights of genes (G,): 1 for a gene, equal ones for a list, those of a mapping divided by their absolute sum."""
     if isinstance(readout, str):
         readout = [readout]
     if isinstance(readout, pd.Series):

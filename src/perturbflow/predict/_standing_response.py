@@ -18,21 +18,10 @@ BEYOND = 0.5  # of the measured range of a gene, how far beyond it a level is st
 
 
 def default_level(stored: StoredStanding, gene: str, kind: str) -> float:
-    """Return the level of a gene under a kind of intervention.
+    """Return the level of a gene under a kind of intervention, 0 in a knockout.
 
-    Parameters
-    ----------
-    stored
-        The dynamics.
-    gene
-        The gene.
-    kind
-        "knockout" is 0. "knockdown" and "overexpression" are the level of the measured perturbation of this gene alone that
-        moved it down or up most; without one, a quarter of its mean, or its mean and three standard deviations.
-
-    Returns
-    -------
-    The level.
+    Else it is that of the measured perturbation of this gene alone that moved it down or up most; without one, a
+    quarter of its mean, or its mean and three standard deviations.
     """
     if kind == "knockout":
         return 0.0
@@ -47,19 +36,7 @@ def default_level(stored: StoredStanding, gene: str, kind: str) -> float:
 
 
 def standing_response(stored: StoredStanding, levels: Mapping[str, float]) -> dict[str, Any]:
-    """Return means and spreads with and without held genes.
-
-    Parameters
-    ----------
-    stored
-        The dynamics.
-    levels
-        Level of every held gene.
-
-    Returns
-    -------
-    ``genes``, ``unperturbed``, ``perturbed``, ``unperturbed_sd``, ``perturbed_sd`` (d,) and the table ``response``.
-    """
+    """Return means and spreads (d,) with and without held genes, and the table ``response`` of what changes."""
     model = stored.model
     places = {stored.position(gene): level for gene, level in levels.items()}
     mean, spread = model.hold(places)

@@ -80,13 +80,7 @@ class StoredStanding:
         )
 
     def position(self, gene: str) -> int:
-        """Return the position of a gene.
-
-        Raises
-        ------
-        KeyError
-            If it is none of the genes, with those of similar names.
-        """
+        """Return the position of a gene."""
         return position_of(gene, self.genes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,13 +99,7 @@ class StoredStanding:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredStanding:
-        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
-
-        Raises
-        ------
-        ValueError
-            If it was written by a later version, or is incomplete, has values that a fit does not have, or was changed.
-        """
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
         return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
 
     @classmethod
@@ -149,15 +137,7 @@ def has_standing(adata: AnnData, key: str) -> bool:
 
 
 def read_standing(adata: AnnData, key: str) -> StoredStanding:
-    """Read dynamics of cells at rest from ``uns[key]``.
-
-    Raises
-    ------
-    KeyError
-        If there are none, or genes of the fit are missing.
-    ValueError
-        If the entry is damaged.
-    """
+    """Read dynamics of cells at rest from ``uns[key]``."""
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
     stored = StoredStanding.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
     missing = [gene for gene in stored.genes if gene not in adata.var_names]

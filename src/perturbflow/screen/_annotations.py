@@ -18,11 +18,6 @@ def read_annotations(adata: AnnData) -> None:
 
     Tables that ``anndata.experimental.read_lazy`` gives can be neither grouped nor written to. They and ``uns`` are
     small beside the expression, which stays where it is, and so do layers and what is in ``obsm``.
-
-    Parameters
-    ----------
-    adata
-        Cells.
     """
     with warnings.catch_warnings():
         # Of a view, which becomes an AnnData of its own: its tables would be others in any case.

@@ -82,27 +82,8 @@ class Vocabulary:
     ) -> Self:
         """Collect the components of labels and the categories of covariates.
 
-        Parameters
-        ----------
-        labels
-            Label of every cell.
-        control
-            Label of control cells, or several.
-        separator
-            What stands between components.
-        types
-            Type of the perturbation of every cell: one for all its components, or one a component.
-        covariates
-            Values of every covariate.
-
-        Returns
-        -------
-        The vocabulary.
-
-        Raises
-        ------
-        ValueError
-            If a component is named twice in a label, or a type and a component cannot be told apart.
+        A type of the perturbation of a cell is for all its components, or there is one a component. Raises ValueError
+        if a component is named twice in a label, or a type and a component cannot be told apart.
         """
         first, *others = as_tuple(control)
         empty = cls((), control=first, separator=separator, has_types=types is not None, other_controls=tuple(others))
@@ -114,25 +95,11 @@ class Vocabulary:
     def encode_perturbations(
         self, labels: Iterable[str], doses: Iterable[object] | None = None, types: Iterable[str] | None = None
     ) -> sparse.csr_matrix:
-        """Dose of every component in every cell.
+        """Dose of every component in every cell: CSR (n, P) of float32, in which a row without any is a control cell.
 
-        Parameters
-        ----------
-        labels
-            Label of every cell; components may name their type ("MAPK1:CRISPRa").
-        doses
-            Dose of every cell, see :func:`parse_dose`; by default 1. Doses of control cells do not count.
-        types
-            Type of the perturbation of every cell. Not needed for components that name it or have one type only.
-
-        Returns
-        -------
-        CSR matrix (n, P) of float32. A component of dose 0 is like none: a row without any is a control cell.
-
-        Raises
-        ------
-        ValueError
-            If a component is unknown or has several types, or a dose is wrong.
+        Doses are what :func:`parse_dose` reads, by default 1; those of control cells do not count. Types are not needed
+        for components that name it ("MAPK1:CRISPRa") or have one type only. Raises ValueError if a component is unknown
+        or has several types, or a dose is wrong.
         """
         rows, codes = self.encode_distinct(labels, doses, types)
         return rows[codes]
@@ -140,17 +107,7 @@ class Vocabulary:
     def encode_distinct(
         self, labels: Iterable[str], doses: Iterable[object] | None = None, types: Iterable[str] | None = None
     ) -> tuple[sparse.csr_matrix, NDArray[np.intp]]:
-        """Encode every distinct label, dose and type once.
-
-        Parameters
-        ----------
-        labels, doses, types
-            As in :meth:`encode_perturbations`.
-
-        Returns
-        -------
-        Rows (m, P) of float32, not necessarily different ones, and the number of the row of every cell (n,).
-        """
+        """Encode every distinct label, dose and type once: rows (m, P), and the number of that of every cell (n,)."""
         labels = list(labels)
         n_cells = len(labels)
         every_dose = [1.0] * n_cells if doses is None else doses
@@ -176,17 +133,7 @@ class Vocabulary:
         return rows, codes
 
     def with_categories(self, columns: Mapping[str, Iterable[object]]) -> Self:
-        """Add categories of covariates that are not known yet, behind those that are.
-
-        Parameters
-        ----------
-        columns
-            Values of covariates.
-
-        Returns
-        -------
-        A vocabulary in which all of them have a code, and the known ones the same as before.
-        """
+        """Add categories of covariates that are not known yet, behind those that are, whose codes stay."""
         covariates = []
         for key, categories in self.covariates:
             new = set(map(str, columns.get(key, ()))) - set(categories)
@@ -194,26 +141,7 @@ class Vocabulary:
         return replace(self, covariates=tuple(covariates))
 
     def encode_covariates(self, columns: Mapping[str, Iterable[object]], *, n_cells: int) -> NDArray[np.int64]:
-        """Codes of covariates.
-
-        Parameters
-        ----------
-        columns
-            Values of every covariate in the cells; others are ignored.
-        n_cells
-            Number of cells n.
-
-        Returns
-        -------
-        Codes (n, K).
-
-        Raises
-        ------
-        KeyError
-            If a covariate is missing.
-        ValueError
-            If a category is unknown.
-        """
+        """Codes of covariates (n, K); KeyError if one is missing, ValueError if a category is unknown."""
         codes = np.zeros((n_cells, len(self.covariates)), dtype=np.int64)
         for column, (key, categories) in enumerate(self.covariates):
             check_key(key, columns, where="covariates")

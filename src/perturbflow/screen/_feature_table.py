@@ -32,25 +32,9 @@ def write_feature_table(
 def read_feature_table(
     adata: AnnData, *, key: str = FEATURE_TABLE_KEY, vocabulary: Vocabulary | None = None
 ) -> NDArray[np.float64] | None:
-    """Features of all components (P, F) in the order of the vocabulary; None where none are registered.
+    """Features of all components (P, F) in the order of the vocabulary, by default the registered one, or None.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        Entry of ``uns``.
-    vocabulary
-        Which components; by default those of the registered fields.
-
-    Returns
-    -------
-    The features, or None.
-
-    Raises
-    ------
-    ValueError
-        If the entry is something else, or components have no features, because the fields were registered anew.
+    Raises ValueError if the entry is something else, or components have none because the fields were registered anew.
     """
     if key not in adata.uns:
         return None

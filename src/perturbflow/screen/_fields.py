@@ -175,21 +175,7 @@ def expression(adata: AnnData, layer: str | None) -> Any:
 
 
 def read_expression(adata: AnnData, layer: str | None = None, *, genes: Sequence[str] | None = None) -> Expression:
-    """Return what reads ``X`` or a layer, wherever it is stored.
-
-    Parameters
-    ----------
-    adata
-        Cells: in memory, backed by a file, lazy, or with arrays of dask.
-    layer
-        The layer; by default ``X``.
-    genes
-        Genes that are wanted, in this order; by default all.
-
-    Returns
-    -------
-    The expression; nothing is read yet.
-    """
+    """Return what reads ``X`` or a layer, wherever it is stored; nothing is read yet."""
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     x = Expression(expression(adata, layer), where=where)
     return x if genes is None else x.part(genes=find_genes(adata, genes))
@@ -211,20 +197,9 @@ def check_expression(adata: AnnData, fields: PerturbationFields) -> None:
 
 
 def text_column(adata: AnnData, key: str, *, missing: str | None = None) -> NDArray[np.object_]:
-    """Values of a column of ``obs`` as strings (n,).
+    """Values of a column of ``obs`` as strings (n,), ``missing`` where there is none, which is an error by default.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        The column; not of floating-point numbers, whose text is no safe name.
-    missing
-        What to put where there is no value; by default this is an error.
-
-    Returns
-    -------
-    Strings.
+    Floating-point numbers are refused: their text is no safe name.
     """
     check_key(key, adata.obs.columns, where="adata.obs")
     try:
@@ -297,31 +272,11 @@ def read_screen(
     vocabulary: Vocabulary | None = None,
     rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
 ) -> Screen:
-    """Encode cells, without reading their expression.
+    """Encode cells, by default all, without reading their expression.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    genes
-        Genes that are wanted, in this order; by default all.
-    fields
-        Where to look; by default the registered fields. The fields of a fitted flow make registration unnecessary.
-    vocabulary
-        Numbers of components and covariates; by default those of the fields. A fitted flow has its own.
-    rows
-        Indices of cells, or one boolean per cell; by default all. What the labels of others are does not matter.
-
-    Returns
-    -------
-    The screen.
-
-    Raises
-    ------
-    KeyError
-        If fields, columns or the layer are missing.
-    ValueError
-        If genes are missing or repeated, or if a perturbation or covariate is unknown.
+    Fields and vocabulary are by default the registered ones; those of a fitted flow make registration unnecessary. With
+    ``rows`` it does not matter what the labels of other cells are. Raises KeyError if fields, columns or the layer are
+    missing, and ValueError if genes are missing or repeated, or a perturbation or covariate is unknown.
     """
     fields = read_fields(adata) if fields is None else fields
     from anndata import AnnData  # here, because it takes a second to load
@@ -345,20 +300,7 @@ def read_cells(
     vocabulary: Vocabulary | None = None,
     rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
 ) -> CellData:
-    """Read cells into memory, see :func:`read_screen`.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    genes, fields, vocabulary, rows
-        As in :func:`read_screen`.
-
-    Returns
-    -------
-    Expression (array or CSR, float32), doses and covariate codes. Values are copied only where the format or the type of
-    numbers has to change.
-    """
+    """Read cells into memory, see :func:`read_screen`; values are copied only where format or type has to change."""
     return read_screen(adata, genes=genes, fields=fields, vocabulary=vocabulary, rows=rows).subset()
 
 

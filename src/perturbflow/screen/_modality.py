@@ -91,28 +91,7 @@ def resolved(value: Any, modality: str | None, *, name: str) -> Any:
 
 
 def modality_of(mdata: MuData, modality: str | None, *, name: str) -> AnnData:
-    """Return the AnnData of one modality.
-
-    Parameters
-    ----------
-    mdata
-        Modalities.
-    modality
-        The one that is meant.
-    name
-        How the message calls ``mdata``.
-
-    Returns
-    -------
-    The AnnData itself, not a copy.
-
-    Raises
-    ------
-    ValueError
-        If there is no such modality.
-    TypeError
-        If the modality is a MuData again.
-    """
+    """Return the AnnData of one modality itself, not a copy; ``name`` is what messages call ``mdata``."""
     names = list(mdata.mod)
     if modality not in names:
         example = names[0] if names else "rna"

@@ -29,24 +29,7 @@ class Source(Protocol):
 
 
 def source_of(values: Any, *, where: str) -> Source:
-    """Find out how a matrix is stored.
-
-    Parameters
-    ----------
-    values
-        ``X`` or a layer of an AnnData.
-    where
-        How messages call it.
-
-    Returns
-    -------
-    What gives its rows.
-
-    Raises
-    ------
-    TypeError
-        If it is neither in memory nor in a file in a form that has rows.
-    """
+    """Find out how a matrix is stored; TypeError if it is neither in memory nor in a file in a form that has rows."""
     if isinstance(values, np.ndarray) or sparse.issparse(values):
         return InMemory(values)
     if hasattr(values, "compute") and hasattr(values, "chunks"):

@@ -43,17 +43,7 @@ class Entry:
     may_change: tuple[str, ...] = ()
 
     def sealed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values with the format and their checksum.
-
-        Parameters
-        ----------
-        values
-            Everything by name.
-
-        Returns
-        -------
-        A new dictionary.
-        """
+        """Return values with the format and their checksum."""
         sealed = {FORMAT: self.format, **values}
         return sealed | {CHECKSUM: checksum(sealed, without=self.may_change)}
 
@@ -67,25 +57,8 @@ class Entry:
     ) -> Fit:
         """Rebuild a fit from what :meth:`sealed` gave, also after a file has turned lists into arrays.
 
-        Parameters
-        ----------
-        values
-            Everything by name.
-        where
-            How messages call their place.
-        check
-            Raises if the values are none of a fit, before anything of the sizes that they claim is made.
-        build
-            Makes the fit.
-
-        Returns
-        -------
-        The fit.
-
-        Raises
-        ------
-        ValueError
-            If it is of another format, incomplete, has values that a fit does not have, or was changed.
+        ``check`` raises if the values are none of a fit, before ``build`` makes anything of the sizes that they claim.
+        Raises ValueError if it is of another format, incomplete, has values that a fit does not have, or was changed.
         """
         with reading(self.what, where=where, advice=self.advice):
             found = _whole_number(values[FORMAT])

@@ -20,23 +20,9 @@ _TYPES = frozenset({"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"
 
 
 def write_file(path: Path, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, kind: str) -> None:
-    """Write arrays and values; an interruption leaves the earlier file, or none.
+    """Write arrays and values, which JSON can hold; an interruption leaves the earlier file, or none.
 
-    Parameters
-    ----------
-    path
-        The file; its directory is made if there is none.
-    arrays
-        Arrays of numbers by name.
-    values
-        What JSON can hold, by name.
-    kind
-        What they are, so that nothing else is taken for it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
+    The directory is made if there is none. Nothing else is taken for this ``kind`` of file.
     """
     # A copy in the order of C where needed; `ascontiguousarray` would turn a number into an array of one.
     arrays = {name: np.require(array, requirements="C") for name, array in arrays.items()}
@@ -50,25 +36,7 @@ def write_file(path: Path, arrays: Mapping[str, NDArray[Any]], values: Mapping[s
 def read_file(path: Path, *, kind: str, advice: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read what :func:`write_file` wrote, to the last byte; nothing is allocated for what the file does not hold.
 
-    Parameters
-    ----------
-    path
-        The file.
-    kind
-        What it should be.
-    advice
-        What to do if it is damaged.
-
-    Returns
-    -------
-    Arrays by name, and values by name.
-
-    Raises
-    ------
-    ValueError
-        If the file is something else, or is not as it was written.
-    OSError
-        If it cannot be read.
+    Raises ValueError, with ``advice``, if the file is of another kind, or is not as it was written.
     """
     try:
         found = _read(path, kind)

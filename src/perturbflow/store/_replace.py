@@ -18,21 +18,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a new file beside another, which it replaces once it is on the disk.
 
     Nothing is left of it where writing fails; what a killed process has left is removed by the next writer. Of two
-    writers the last one wins, whole.
-
-    Parameters
-    ----------
-    path
-        The file to replace or to make; its directory is made if there is none.
-
-    Yields
-    ------
-    The new file.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
+    writers the last one wins, whole. The directory is made if there is none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)

@@ -88,15 +88,7 @@ class AveragedWeights(Callback):
             self.best_score, self.best = score, _copy(self.average)
 
     def finish(self, plan: Any, *, validate: bool) -> None:
-        """Leave the best weights in the flow, or the average where none were scored.
-
-        Parameters
-        ----------
-        plan
-            The plan after training.
-        validate
-            Whether the last weights are scored first, if they were not.
-        """
+        """Leave the best weights in the flow, or the average without scores; if ``validate``, the last are scored."""
         if self._current or not self.average:  # interrupted within a validation, or before the first step
             self._current = {}
         elif validate and plan.validate is not None and self.history.last_scored != plan.step:

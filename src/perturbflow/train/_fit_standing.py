@@ -22,26 +22,7 @@ if TYPE_CHECKING:
 
 @shows_progress("fit dynamics")
 def fit_snapshot(adata: AnnData, *, seed: int = 0, progress_bar: bool = True) -> StoredStanding:
-    """Fit dynamics to registered cells without a time.
-
-    Parameters
-    ----------
-    adata
-        Cells registered with :func:`perturbflow.pp.setup_dynamics` without ``time_key``.
-    seed
-        Seed of everything random.
-    progress_bar
-        Whether to show the progress.
-
-    Returns
-    -------
-    The dynamics.
-
-    Raises
-    ------
-    KeyError, ValueError
-        If what was registered has gone, or there are too few cells or none that differ.
-    """
+    """Fit dynamics to registered cells without a time."""
     check_whole_number(seed, name="seed")
     stage("moments of the cells")
     fields = read_snapshot_fields(adata)

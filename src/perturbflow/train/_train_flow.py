@@ -207,24 +207,7 @@ def train_flow(
 
 
 def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bool) -> dict[str, Any]:
-    """Return options of a trainer; raise if a fit decides one itself.
-
-    Parameters
-    ----------
-    options
-        Options by name.
-    is_lightning
-        Whether they are for Lightning's own trainer; another one judges their names itself.
-
-    Returns
-    -------
-    The options.
-
-    Raises
-    ------
-    TypeError
-        If an option is unknown, or decided elsewhere.
-    """
+    """Return options of a trainer; TypeError if a fit decides one itself, or Lightning's own trainer has none such."""
     known = inspect.signature(Trainer).parameters if is_lightning else options or {}
     asked = check_options(options, known, name="trainer_kwargs")
     decided = sorted(asked.keys() & _DECIDED.keys())
@@ -236,22 +219,7 @@ def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bo
 
 
 def placed(options: Mapping[str, Any]) -> tuple[torch.device, dict[str, Any]]:
-    """Say where a fit computes.
-
-    Parameters
-    ----------
-    options
-        Options of the trainer.
-
-    Returns
-    -------
-    The device, the first of several, and the options with it.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device.
-    """
+    """Say where a fit computes: the device, the first of several, and the options of the trainer with it."""
     target = device_of(options.get("accelerator", package_settings.device or "auto"), argument="accelerator")
     devices = options.get("devices", 1)
     if target.type == "cuda" and isinstance(devices, list | tuple) and devices:

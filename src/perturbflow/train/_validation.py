@@ -134,10 +134,7 @@ class HeldOutConditions:
 
         What cannot win is not computed: no second draw of what one draw shows to be above the prior, or half of the
         output above the best of the whole, and no training conditions for choices that are not about to be made.
-
-        Returns
-        -------
-        The chosen ``entry_time`` and ``correction_scale``.
+        Returns ``entry_time`` and ``correction_scale``.
         """
         has_distribution = flow.parametrisation.uses_distribution
         if flow.config.source == "control":
@@ -214,12 +211,9 @@ class HeldOutConditions:
     ) -> tuple[float, dict[str, NDArray[np.float64]]]:
         """Choose the weight of guidance, and trace what it trades.
 
-        The lowest mean energy distance wins, unless a smaller weight is within one standard error of it.
-
-        Returns
-        -------
-        The chosen weight; and by name, for every weight (w,): ``weight``, ``energy_distance`` and ``recall`` (of the 50
-        most changed genes), means over conditions, with the standard error of each, ``..._se``.
+        The lowest mean energy distance wins, unless a smaller weight is within one standard error of it. The curve has
+        by name, for every weight (w,), ``weight``, ``energy_distance`` and ``recall`` (of the 50 most changed genes),
+        means over conditions, with the standard error of each, ``..._se``.
         """
         energies, recalls = {}, {}
         for weight in weights:

@@ -25,21 +25,7 @@ _N_PREDICTED = 100
 
 
 def support_of(config: FlowConfig, chunks: Iterable[Expression], *, has_zeros: bool) -> GeneSupport:
-    """Clipping of predictions before thresholds of zeros are known.
-
-    Parameters
-    ----------
-    config
-        Settings of the flow.
-    chunks
-        Cells (n, G), arrays or CSR matrices.
-    has_zeros
-        Whether the parametrisation makes zeros of its own.
-
-    Returns
-    -------
-    The support.
-    """
+    """Clipping of predictions before thresholds of zeros are known, from chunks of cells (n, G)."""
     support = GeneSupport.of(chunks)
     if has_zeros:
         return support
@@ -51,14 +37,7 @@ def support_of(config: FlowConfig, chunks: Iterable[Expression], *, has_zeros: b
 def learn_zeros(flow: ConditionalFlow, training: CellData | Screen, *, seed: int) -> None:
     """Give a trained flow the thresholds with which as many values are zero as in training cells.
 
-    Parameters
-    ----------
-    flow
-        The flow, with all that is chosen; one whose parametrisation or configuration asks for no thresholds is left alone.
-    training
-        Training cells.
-    seed
-        Of the conditions, cells and noise that are drawn.
+    One whose parametrisation or configuration asks for no thresholds is left alone.
     """
     if flow.parametrisation.has_zeros or flow.config.zeros != "learned":
         return

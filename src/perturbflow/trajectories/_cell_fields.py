@@ -73,15 +73,7 @@ class CellFields:
         }
 
     def check_present(self, adata: AnnData, *columns: str | None) -> None:
-        """Check that columns, the layer and the regulators are still there.
-
-        Raises
-        ------
-        KeyError
-            If a column or the layer has gone.
-        ValueError
-            If regulators have gone.
-        """
+        """Check that columns, the layer and the regulators are still there."""
         for key in (*columns, self.perturbation_key):
             if key is not None:
                 check_key(key, adata.obs.columns, where="adata.obs", hint=AGAIN)

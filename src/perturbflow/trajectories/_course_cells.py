@@ -21,18 +21,8 @@ FEWEST_CELLS = 10
 def course_cells(adata: AnnData, fields: DynamicsFields) -> Snapshot:
     """Collect all cells, whatever their time and trajectory, by the genes that a perturbation holds in them.
 
-    Time is not taken out: what genes have in common along it is part of how they covary.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        Where to look.
-
-    Returns
-    -------
-    The cells; one condition without held genes where fewer than ten cells are unperturbed.
+    Time is not taken out: what genes have in common along it is part of how they covary. There is one condition without
+    held genes where fewer than ten cells are unperturbed.
     """
     x = finite_expression(adata, fields.layer)
     levels = np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float32)

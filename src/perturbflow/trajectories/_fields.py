@@ -70,24 +70,7 @@ def write_dynamics_fields(adata: AnnData, fields: CellFields, prior: sparse.csr_
 
 
 def read_dynamics_fields(adata: AnnData) -> DynamicsFields:
-    """Read the registered fields and check that all they name is still there.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-
-    Returns
-    -------
-    The fields.
-
-    Raises
-    ------
-    KeyError
-        If nothing is registered, or a column, the layer or the prior has gone since.
-    ValueError
-        If the cells were registered without a time, or regulators have gone since.
-    """
+    """Read the registered fields and check that all they name is still there."""
     check_key(DYNAMICS_FIELDS_KEY, adata.uns, where="adata.uns", hint=_SETUP)
     if "time_key" not in adata.uns[DYNAMICS_FIELDS_KEY]:
         msg = (
@@ -103,31 +86,12 @@ def read_dynamics_fields(adata: AnnData) -> DynamicsFields:
 
 
 def trajectories_of(adata: AnnData, fields: DynamicsFields) -> list[Trajectory]:
-    """Collect the cells of every trajectory along time.
+    """Collect the cells of every trajectory along time, whatever the order of the cells.
 
-    Parameters
-    ----------
-    adata
-        Cells, in any order.
-    fields
-        Where to look.
-
-    Returns
-    -------
-    One trajectory for every pair of a trajectory and a perturbation that has cells, those of control cells first, then
-    in the order of the names, in which "2" precedes "10". Cells of equal time are averaged, and weigh their number.
-    The name is that of the trajectory ("all" where none are registered); where a perturbation is registered,
+    There is one trajectory for every pair of a trajectory and a perturbation that has cells, those of control cells
+    first, then in the order of the names, in which "2" precedes "10". Cells of equal time are averaged, and weigh their
+    number. The name is that of the trajectory ("all" where none are registered); where a perturbation is registered,
     "<trajectory>|<perturbation>".
-
-    Raises
-    ------
-    KeyError
-        If a column or the layer is missing.
-    TypeError
-        If the expression is no array and no CSR or CSC matrix of numbers.
-    ValueError
-        If a time, a trajectory or a perturbation is missing, expression is not finite, a perturbation names what is no
-        gene, or a trajectory has fewer than two times.
     """
     x = finite_expression(adata, fields.layer)
     time = time_column(adata, fields.time_key)
@@ -171,21 +135,7 @@ def finite_expression(adata: AnnData, layer: str | None) -> Any:
 
 
 def time_column(adata: AnnData, key: str, *, allow_missing: bool = False) -> NDArray[np.float64]:
-    """Times of all cells (n,); text and categories that are numbers, such as "12", are converted.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        The column of ``obs``.
-    allow_missing
-        Whether cells may have no time, which is NaN; by default this is an error.
-
-    Returns
-    -------
-    Times.
-    """
+    """Times of all cells (n,), NaN where missing ones are allowed; text that is a number, such as "12", is read."""
     check_key(key, adata.obs.columns, where="adata.obs")
     column = adata.obs[key].astype("category").cat.remove_unused_categories()
     levels, codes = column.cat.categories, column.cat.codes.to_numpy()
@@ -264,19 +214,10 @@ def check_not_merged(adata: AnnData, fields: DynamicsFields) -> None:
 
 
 def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFrame, NDArray[np.intp]]:
-    """Pairs of a trajectory and a perturbation that have cells.
+    """Pairs of a trajectory and a perturbation that have cells, and the row of every cell among them (n,).
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        Where to look.
-
-    Returns
-    -------
-    Table with one row per pair and the columns ``name``, ``trajectory`` and ``perturbation`` (genes in alphabetical
-    order), in the order of :func:`trajectories_of`, and the row of every cell (n,).
+    Columns are ``name``, ``trajectory`` and ``perturbation`` (genes in alphabetical order), in the order of
+    :func:`trajectories_of`.
     """
     trajectories = np.full(adata.n_obs, _EVERYTHING, dtype=object)
     perturbations = np.full(adata.n_obs, fields.control, dtype=object)
@@ -328,21 +269,7 @@ def clamped_genes(adata: AnnData, labels: list[str], fields: DynamicsFields) -> 
 
 
 def mean_of_groups(x: Any, codes: NDArray[np.integer], *, n_groups: int) -> NDArray[np.float64]:
-    """Mean over the cells of every group.
-
-    Parameters
-    ----------
-    x
-        Array or sparse matrix (n, d).
-    codes
-        Group of every cell (n,); every group has cells.
-    n_groups
-        Number of groups m.
-
-    Returns
-    -------
-    Means (m, d).
-    """
+    """Mean over the cells of every group (m, d), of an array or sparse matrix (n, d); every group has cells."""
     total = sum_of_groups(x, codes, n_groups=n_groups)
     return total / np.bincount(codes, minlength=n_groups)[:, None]
 

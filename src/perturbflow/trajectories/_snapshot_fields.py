@@ -61,15 +61,7 @@ def is_snapshot(adata: AnnData) -> bool:
 
 
 def read_snapshot_fields(adata: AnnData) -> SnapshotFields:
-    """Read registered fields of a snapshot and check that all they name is still there.
-
-    Raises
-    ------
-    KeyError
-        If a column or the layer has gone since.
-    ValueError
-        If regulators have gone since.
-    """
+    """Read registered fields of a snapshot and check that all they name is still there."""
     fields = SnapshotFields.from_dict(adata.uns[DYNAMICS_FIELDS_KEY])
     fields.check_present(adata, fields.perturbation_type_key, *fields.context_keys)
     return fields
@@ -79,23 +71,9 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
     """Collect the cells of every condition.
 
     Conditions that hold no measured gene, or have fewer than ten cells, are left out with a warning. The kinds of a
-    perturbation, such as knock-down and activation, are conditions of their own.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        Where to look.
-
-    Returns
-    -------
-    The cells; conditions are named "GATA1", or "GATA1|CRISPRi" where kinds are registered.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than ten control cells, or none in a context, or expression is not finite.
+    perturbation, such as knock-down and activation, are conditions of their own. Conditions are named "GATA1", or
+    "GATA1|CRISPRi" where kinds are registered. Raises ValueError if there are fewer than ten control cells, or none in
+    a context.
     """
     x = finite_expression(adata, fields.layer)
     labels = _conditions(adata, fields)
