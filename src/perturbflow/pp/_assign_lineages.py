@@ -72,8 +72,6 @@ def assign_lineages(
         Clusters of every lineage in the order of time, by the name of the lineage.
     key_added
         Column of ``obs`` with the lineage.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------

@@ -48,8 +48,6 @@ def check_split(adata: AnnData | MuData, *, split_key: str = "split", modality: 
         Cells with a split by :func:`perturbflow.pp.split_perturbations` or :func:`perturbflow.pp.split_scenario`.
     split_key
         Column of ``obs`` with the split, and entry of ``uns`` with its record.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------

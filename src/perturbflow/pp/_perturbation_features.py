@@ -93,10 +93,6 @@ def perturbation_features(
         Seed of the fits of dynamics.
     key_added
         Entry of ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------

@@ -100,10 +100,6 @@ def setup_dynamics(
         What stands between the genes of a label.
     layer
         Layer with the expression; by default ``X``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------

@@ -104,10 +104,6 @@ def setup_perturbation(
         Column of ``obs`` with the way of perturbing, where the same label means different things: the component is
         then "MAPK1:CRISPRa" in one cell and "MAPK1:CRISPRi" in another, two perturbations that share nothing.
         Does not count in control cells.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------

@@ -84,10 +84,6 @@ def split_scenario(
         Instead of those of the scenario.
     key_added
         Where to write in ``obs`` and ``uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------

@@ -87,10 +87,6 @@ def dose_response(
         Prefix of the entries in ``adata.uns``.
     seed
         Seed of the draws behind the intervals of combinations.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

@@ -140,10 +140,6 @@ def evaluate(
         Prefix of the entries in ``adata.uns``.
     progress_bar
         Whether to show a progress bar over conditions.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

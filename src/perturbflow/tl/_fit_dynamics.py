@@ -100,10 +100,6 @@ def fit_dynamics(
         Whether to show a progress bar.
     key_added
         Where the fitted dynamics go in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

@@ -79,10 +79,6 @@ def infer_graph(
         The dynamics in ``adata.uns``.
     key_added
         Where the graph goes in ``adata.varp`` and ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

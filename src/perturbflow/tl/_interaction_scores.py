@@ -73,10 +73,6 @@ def interaction_scores(
         The fitted flow in ``adata.uns``.
     key_added
         Where the table goes in ``adata.uns``, and prefix of the entries in ``adata.varm``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

@@ -129,10 +129,6 @@ def rank_perturbations(
         Where the table goes in ``adata.uns``.
     seed
         Seed of the draws for ``probability_best``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

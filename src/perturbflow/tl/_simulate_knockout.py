@@ -83,10 +83,6 @@ def simulate_knockout(
         The dynamics in ``adata.uns``.
     key_added
         Where the response goes in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

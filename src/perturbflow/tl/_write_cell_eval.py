@@ -69,8 +69,6 @@ def write_cell_eval(
         Column of ``obs`` in the files that names the perturbation. The default is that of cell-eval.
     control_label
         Label of control cells in the files. The default is that of cell-eval.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------
