@@ -58,12 +58,6 @@ def test_an_empty_graph_has_the_ranking_and_no_edge_that_is_kept():
     assert not table["kept"].any()
 
 
-def test_weights_as_a_sparse_matrix():
-    matrix = Graph(WEIGHT, CONFIDENCE, CONFIDENCE, PAIRS).matrix()
-    assert (matrix.dtype, matrix.nnz) == (np.float32, 3)
-    np.testing.assert_array_equal(matrix.toarray(), WEIGHT.astype(np.float32))
-
-
 @pytest.fixture
 def stored(fitted_dynamics) -> StoredDynamics:
     return read_dynamics(fitted_dynamics)

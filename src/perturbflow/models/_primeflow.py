@@ -12,7 +12,7 @@ from scvi.data.fields import CategoricalJointObsField, CategoricalObsField, Laye
 from scvi.train import TrainRunner
 
 from perturbflow._checks import check_text
-from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
+from perturbflow.models._modules import PERTURBATIONS_KEY, FlowModule
 from perturbflow.models._registration import (
     RegisteredModel,
     check_anndata,
@@ -137,20 +137,9 @@ class PRiMeFlow(RegisteredModel):
         **kwargs
             What scvi-tools passes when a saved model is loaded.
         """
+        given = {name: value for name, value in locals().items() if name in ARGUMENTS}
         check_anndata(adata)
-        set_up(
-            adata,
-            None,
-            kwargs,
-            perturbation_key=perturbation_key,
-            control=control,
-            covariate_keys=covariate_keys,
-            dose_key=dose_key,
-            batch_key=batch_key,
-            layer=layer,
-            separator=separator,
-            perturbation_type_key=perturbation_type_key,
-        )
+        set_up(adata, None, kwargs, **given)
         cls._register(adata, **kwargs)
 
     @classmethod
@@ -183,20 +172,9 @@ class PRiMeFlow(RegisteredModel):
         **kwargs
             What scvi-tools passes when a saved model is loaded.
         """
+        given = {name: value for name, value in locals().items() if name in ARGUMENTS}
         modality = one_modality(mdata, modalities, arguments=ARGUMENTS)
-        set_up(
-            mdata,
-            modality,
-            kwargs,
-            perturbation_key=perturbation_key,
-            control=control,
-            covariate_keys=covariate_keys,
-            dose_key=dose_key,
-            batch_key=batch_key,
-            layer=layer,
-            separator=separator,
-            perturbation_type_key=perturbation_type_key,
-        )
+        set_up(mdata, modality, kwargs, **given)
         cls._register(mdata, modality, **kwargs)
 
     @classmethod

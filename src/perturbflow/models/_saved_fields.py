@@ -74,7 +74,7 @@ def register_as_saved(adata: AnnData, fields: PerturbationFields, *, genes: list
     )
     labels, _, types = perturbation_columns(adata, fields)
     distinct = set(zip(labels, [None] * len(labels) if types is None else types, strict=True))
-    unknown = sorted({label for label, kind in distinct if not _is_known(fields, label, kind)})
+    unknown = sorted({label for label, kind in distinct if fields.vocabulary.known(label, kind) is None})
     if unknown:
         msg = (
             f"Expected {fields.control!r} and perturbations that the saved model knows, "
@@ -91,11 +91,3 @@ def register_as_saved(adata: AnnData, fields: PerturbationFields, *, genes: list
             )
             raise ValueError(msg)
     write_fields(adata, fields)
-
-
-def _is_known(fields: PerturbationFields, label: str, kind: str | None) -> bool:
-    try:
-        fields.vocabulary.canonical(label, perturbation_type=kind or None)
-    except ValueError:
-        return False
-    return True

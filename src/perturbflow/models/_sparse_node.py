@@ -11,14 +11,8 @@ import pandas as pd
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import LayerField, NumericalObsField
 
-from perturbflow.models._dynamics_module import TIME_KEY, DynamicsModule
-from perturbflow.models._registration import (
-    RegisteredModel,
-    check_anndata,
-    field,
-    one_modality,
-    register,
-)
+from perturbflow.models._modules import TIME_KEY, DynamicsModule
+from perturbflow.models._registration import RegisteredModel, check_anndata, field, one_modality, register
 from perturbflow.pp import setup_dynamics
 from perturbflow.predict._dynamics_store import StoredDynamics
 from perturbflow.predict._solutions import start_levels, warn_beyond, warn_without_effect
@@ -144,18 +138,9 @@ class SparseNODE(RegisteredModel):
         kwargs
             Passed on to scvi-tools.
         """
+        given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
         check_anndata(adata)
-        setup_dynamics(
-            adata,
-            time_key=time_key,
-            trajectory_key=trajectory_key,
-            regulators=regulators,
-            prior=_table(prior),
-            perturbation_key=perturbation_key,
-            control=control,
-            separator=separator,
-            layer=layer,
-        )
+        setup_dynamics(adata, prior=_table(prior), **given)
         cls._register(adata, **kwargs)
 
     @classmethod
@@ -188,19 +173,9 @@ class SparseNODE(RegisteredModel):
         kwargs
             Passed on to scvi-tools.
         """
+        given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
         modality = one_modality(mdata, modalities, arguments=(*_ARGUMENTS, "prior"))
-        setup_dynamics(
-            mdata,
-            time_key=time_key,
-            trajectory_key=trajectory_key,
-            regulators=regulators,
-            prior=_table(prior),
-            perturbation_key=perturbation_key,
-            control=control,
-            separator=separator,
-            layer=layer,
-            modality=modality,
-        )
+        setup_dynamics(mdata, prior=_table(prior), modality=modality, **given)
         cls._register(mdata, modality, **kwargs)
 
     @classmethod

@@ -14,6 +14,7 @@ from anndata import AnnData
 from perturbflow._checks import check_between, check_key, check_text, check_unique_names, listing
 from perturbflow.pp._bin_pseudotime import is_of_cells
 from perturbflow.pp._lineage_paths import members_of_paths
+from perturbflow.screen._fields import check_in_memory
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
 from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, check_times_differ, time_column
@@ -103,9 +104,7 @@ def assign_lineages(
     >>> pf.pp.assign_lineages(adata, "fates", time_key="pseudotime").obs["lineage"].to_dict()
     {'stem-erythroid': 'erythroid', 'red-erythroid': 'erythroid', 'stem-myeloid': 'myeloid', 'white-myeloid': 'myeloid'}
     """
-    if adata.isbacked:
-        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
-        raise ValueError(msg)
+    check_in_memory(adata)
     check_text(key, name="key")
     check_text(time_key, name="time_key")
     check_key_added(adata, key_added, "lineage", beside=[("obs", key_added)])

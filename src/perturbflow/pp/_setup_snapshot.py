@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from perturbflow._checks import check_columns, check_text, listing, nearest
 from perturbflow.screen._fields import FIELDS_KEY, read_fields, text_column
-from perturbflow.screen._labels import naming, parse_label
+from perturbflow.screen._labels import naming
 from perturbflow.trajectories._snapshot_fields import SnapshotFields, snapshot_of
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def snapshot_fields(adata: AnnData, fields: SnapshotFields) -> SnapshotFields:
 def _check_names_genes(adata: AnnData, fields: SnapshotFields) -> None:
     """Raise unless some label names measured genes."""
     labels = sorted(set(text_column(adata, str(fields.perturbation_key))))
-    parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
-    named = sorted({part for each in parts for part in each})
+    named = sorted({gene for label in labels for gene in fields.genes_of(label)})
     if named and not any(name in adata.var_names for name in named):
         msg = (
             f"Expected labels of `adata.obs[{fields.perturbation_key!r}]` that name genes of `adata.var_names`, or "

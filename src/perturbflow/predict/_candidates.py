@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
+
+from perturbflow.predict._prediction import conditions_to_predict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from perturbflow.predict._controls import ControlCells
     from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.predict._prediction import PredictedCondition
     from perturbflow.screen._conditions import Vocabulary
 
 
@@ -39,6 +43,24 @@ def candidate_labels(
         )
         names += [vocabulary.separator.join(pair) for pair in itertools.combinations(singles, 2)]
     return names
+
+
+def candidate_conditions(
+    flow: FittedFlow,
+    controls: ControlCells,
+    candidates: Sequence[str] | None,
+    dose: Any,
+    *,
+    combinations: bool,
+    untrained: bool = False,
+) -> list[PredictedCondition]:
+    """Candidates, see :func:`candidate_labels`, in every context and at every dose at which they were measured."""
+    labels = candidate_labels(flow, candidates, combinations=combinations, untrained=untrained)
+    conditions = conditions_to_predict(flow, controls, labels, dose, argument="candidates", every_dose=True)
+    if not all(condition.perturbation.any() for condition in conditions):
+        msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
+        raise ValueError(msg)
+    return conditions
 
 
 def _unambiguous(vocabulary: Vocabulary, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,11 @@ class ControlCells:
         """Some of the cells, named by one boolean each."""
         types = None if self.types is None else self.types[keep]
         return ControlCells(self.rows[keep], self.x.part(rows=keep), self.covariates[keep], types, self.vocabulary)
+
+    def named(self, codes: Iterable[int]) -> dict[str, str]:
+        """Covariates of a context by name, from their codes (K,)."""
+        named = zip(self.vocabulary.covariates, codes, strict=True)
+        return {name: categories[code] for (name, categories), code in named}
 
     def contexts(self) -> list[tuple[NDArray[np.int64], str | None, NDArray[np.intp]]]:
         """Covariate codes (K,), type and members (places among these cells) of every context."""

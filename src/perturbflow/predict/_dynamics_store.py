@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -183,12 +183,23 @@ def read_pairs(adata: AnnData, key: str) -> pd.DataFrame:
     return edges
 
 
+def check_genes_of_fit(adata: AnnData, genes: Sequence[str]) -> None:
+    """Raise KeyError unless all genes of fitted dynamics are there."""
+    missing = [gene for gene in genes if gene not in adata.var_names]
+    if missing:
+        msg = (
+            f"Expected the {len(genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
+            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
+        )
+        raise KeyError(msg)
+
+
 def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynamics") -> None:
     """Write fitted dynamics to ``uns[key]``."""
     adata.uns[key] = stored.to_dict()
 
 
-def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = True) -> StoredDynamics:
+def read_dynamics(adata: AnnData, key: str = "dynamics") -> StoredDynamics:
     """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted.
 
     Raises
@@ -213,13 +224,7 @@ def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = T
         )
         raise ValueError(msg)
     stored = StoredDynamics.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
-    missing = [gene for gene in stored.genes if gene not in adata.var_names] if same_genes else []
-    if missing:
-        msg = (
-            f"Expected the {len(stored.genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
-            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
-        )
-        raise KeyError(msg)
+    check_genes_of_fit(adata, stored.genes)
     if stored.interrupted:
         msg = (
             f"The fit of the dynamics in `adata.uns[{key!r}]` was interrupted: they are what it had learned by then. Run "

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 ADDITIVE, SYNERGISTIC, SUPPRESSIVE, EPISTATIC, NEOMORPHIC, UNDETERMINED, NOT_MEASURABLE = (
     *("additive", "synergistic", "suppressive", "epistatic", "neomorphic", "undetermined", "not measurable"),
 )
-CLASSES = (SYNERGISTIC, SUPPRESSIVE, EPISTATIC, NEOMORPHIC, ADDITIVE, UNDETERMINED, NOT_MEASURABLE)
 _ADDITIVE_RANGE = 2 / 3, 3 / 2  # of the magnitude
 _DOMINANT = 0.5  # beyond it one of the two counts three times as much as the other
 _NEW = 0.5  # share of the effect that is in no direction of the two

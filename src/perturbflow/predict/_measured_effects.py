@@ -78,18 +78,11 @@ def measured_screen(adata: AnnData, flow: FittedFlow, vocabulary: Vocabulary) ->
     if any(column is not None and column not in adata.obs for column in columns):
         return None
     labels = text_column(adata, fields.perturbation_key)
-    unknown = set() if fields.perturbation_type_key else {one for one in set(labels.tolist()) if not _knows(flow, one)}
+    distinct = () if fields.perturbation_type_key else set(labels.tolist())
+    unknown = [label for label in distinct if flow.vocabulary.known(label) is None]
     rows = np.flatnonzero(~np.isin(labels.astype(str), sorted(unknown))) if unknown else None
     return read_screen(adata, genes=flow.genes, fields=fields, vocabulary=vocabulary, rows=rows)
 
 
 def _keys(doses: sparse.csr_matrix) -> Iterator[tuple[bytes, bytes, bytes]]:
     return group_keys(doses, np.zeros((doses.shape[0], 0), dtype=np.int64))
-
-
-def _knows(flow: FittedFlow, label: str) -> bool:
-    try:
-        flow.vocabulary.canonical(label)
-    except ValueError:
-        return False
-    return True

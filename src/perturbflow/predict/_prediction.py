@@ -52,6 +52,11 @@ class PredictedCondition:
     covariates: NDArray[np.int64]
     members: NDArray[np.intp]
 
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """The covariates as a key."""
+        return tuple(self.covariates.tolist())
+
 
 def conditions_to_predict(
     flow: FittedFlow,
@@ -73,7 +78,7 @@ def conditions_to_predict(
     found: dict[tuple[str, str, tuple[int, ...]], tuple[NDArray[np.float32], list[NDArray[np.intp]]]] = {}
     for covariates, kind, members in contexts:
         rows: dict[tuple[str, str], NDArray[np.float32]] = {}
-        where = place(argument, _context(controls, covariates))
+        where = place(argument, controls.named(covariates))
         for name in names:
             vocabulary.canonical(name, perturbation_type=kind, where=where)
             measured = doses.of(name, kind)
@@ -106,18 +111,11 @@ def conditions_to_predict(
     return conditions
 
 
-def _context(controls: ControlCells, covariates: NDArray[np.int64]) -> dict[str, str]:
-    """Covariates of a context by name."""
-    names = zip(controls.vocabulary.covariates, covariates.tolist(), strict=True)
-    return {name: categories[code] for (name, categories), code in names}
-
-
 def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:
     """Warn of control cells that are normalised to another total than those of the fit."""
     known = flow.settings.get(CONTROL_TOTALS, ())
     for codes, _, members in controls.contexts():
-        named = zip(controls.vocabulary.covariates, codes, strict=True)
-        labels = {name: categories[code] for (name, categories), code in named}
+        labels = controls.named(codes)
         what = f"The control cells of {labels}" if labels else "The control cells"
         warn_of_totals(
             controls.x.part(rows=members), known, unit=flow.fields.natural_per_unit, what=what, than="those of the fit"

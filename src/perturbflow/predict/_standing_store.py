@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbflow._checks import check_key, listing, position_of
+from perturbflow._checks import check_key, position_of
 from perturbflow.dynamics import StandingDynamics
+from perturbflow.predict._dynamics_store import check_genes_of_fit
 from perturbflow.store._entry import Entry
 from perturbflow.store._keys import is_standing
 from perturbflow.store._stored_checks import Array, check_arrays, check_below, check_equal
@@ -140,11 +141,5 @@ def read_standing(adata: AnnData, key: str) -> StoredStanding:
     """Read dynamics of cells at rest from ``uns[key]``."""
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
     stored = StoredStanding.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
-    missing = [gene for gene in stored.genes if gene not in adata.var_names]
-    if missing:
-        msg = (
-            f"Expected the {len(stored.genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
-            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
-        )
-        raise KeyError(msg)
+    check_genes_of_fit(adata, stored.genes)
     return stored

@@ -161,6 +161,13 @@ class Vocabulary:
         tokens = self._tokens(label, perturbation_type, where=where)
         return canonical_label(tokens, control=self.control, separator=self.separator)
 
+    def known(self, label: str, kind: str | None = None) -> str | None:
+        """Return the one label of a perturbation, of a type where it is given; None where it is not known."""
+        try:
+            return self.canonical(label, perturbation_type=kind or None)
+        except ValueError:
+            return None
+
     def readings(self, label: str) -> tuple[str, ...]:
         """Return every known perturbation that a label may stand for, several where types are left out.
 

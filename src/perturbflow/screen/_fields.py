@@ -143,6 +143,19 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
         raise ValueError(msg)
 
 
+def check_in_memory(adata: AnnData) -> None:
+    """Raise ValueError if an AnnData is backed by a file."""
+    if adata.isbacked:
+        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
+        raise ValueError(msg)
+
+
+def check_gene_names(adata: AnnData) -> None:
+    """Raise ValueError if a gene occurs twice."""
+    hint = "Run `adata.var_names_make_unique()` first."
+    check_unique_names(adata.var_names, what="gene names in `adata.var_names`", hint=hint)
+
+
 def check_fields_are_free(adata: AnnData) -> None:
     """Raise if :func:`write_fields` would replace something that is no earlier registration."""
     doses = in_memory(adata.obsm.get(DOSES_KEY))
@@ -253,15 +266,9 @@ def canonical_labels(adata: AnnData, fields: PerturbationFields) -> NDArray[np.o
     labels, key = text_column(adata, fields.perturbation_key), fields.perturbation_type_key
     has_types = key is not None and key in adata.obs
     kinds = text_column(adata, str(key), missing="") if has_types else np.full(len(labels), "", dtype=object)
-    names = {pair: _canonical(fields.vocabulary, *pair) for pair in set(zip(labels, kinds, strict=True))}
+    vocabulary, pairs = fields.vocabulary, set(zip(labels, kinds, strict=True))
+    names = {(label, kind): vocabulary.known(label, kind) or vocabulary.written(label) for label, kind in pairs}
     return np.array([names[pair] for pair in zip(labels, kinds, strict=True)], dtype=object)
-
-
-def _canonical(vocabulary: Vocabulary, label: str, kind: str) -> str:
-    try:
-        return vocabulary.canonical(label, perturbation_type=kind or None)
-    except ValueError:
-        return vocabulary.written(label)
 
 
 def read_screen(
@@ -306,7 +313,7 @@ def read_cells(
 
 def find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:
     """Places of genes in ``adata``."""
-    check_unique_names(adata.var_names, what="`adata.var_names`", hint="Run `adata.var_names_make_unique()` first.")
+    check_gene_names(adata)
     places = adata.var_names.get_indexer(list(genes))
     missing = [gene for gene, place in zip(genes, places, strict=True) if place < 0]
     if missing:

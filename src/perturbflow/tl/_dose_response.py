@@ -168,8 +168,7 @@ def dose_response(
     tables: dict[str, list[dict[str, Any]]] = {suffix: [] for suffix in ("", "_points", "_curves", "_combinations")}
     for codes, context in _contexts(flow, controls).items():
         covariates = np.array(codes, dtype=np.int64)
-        names = zip(controls.vocabulary.covariates, codes, strict=True)
-        where = {name: categories[code] for (name, categories), code in names}
+        where = controls.named(codes)
         measured: dict[tuple[float, ...], Response] = {}
         for row in there if means is not None else ():
             found = measured_response(means, row, covariates) if means is not None else None

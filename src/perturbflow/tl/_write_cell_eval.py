@@ -261,7 +261,7 @@ def _real_cells(
     labels, _, types = perturbation_columns(adata, fields)
     pairs = pd.MultiIndex.from_arrays([labels, labels if types is None else types])
     codes, distinct = pairs.factorize()
-    known = [_canonical(vocabulary, label, None if types is None else kind) for label, kind in distinct]
+    known = [vocabulary.known(label, None if types is None else kind) for label, kind in distinct]
     canonical = np.array(known, dtype=object)[codes]
     contexts = pd.DataFrame(
         {
@@ -282,13 +282,6 @@ def _real_cells(
         raise ValueError(msg)
     x = read_expression(adata, fields.layer, genes=flow.genes)[keep]
     return _Cells.of(x, contexts[keep], canonical[keep], total=total, unit=fields.natural_per_unit)
-
-
-def _canonical(vocabulary: Vocabulary, label: str, kind: str | None) -> str | None:
-    try:
-        return vocabulary.canonical(label, perturbation_type=kind)
-    except ValueError:  # a perturbation that the flow does not know
-        return None
 
 
 def _assembled(

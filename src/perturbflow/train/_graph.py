@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 
 from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
@@ -80,10 +79,6 @@ class Graph:
         strength = edges["confidence"] * edges["weight"].abs()
         order = np.lexsort([-strength.to_numpy(), -edges["evidence"].to_numpy()])
         return edges.iloc[order].reset_index(drop=True)
-
-    def matrix(self) -> sparse.csr_matrix:
-        """Return the weights as a sparse matrix."""
-        return sparse.csr_matrix(self.weight.astype(np.float32))
 
 
 @shows_progress("infer graph")

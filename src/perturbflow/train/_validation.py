@@ -8,10 +8,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from perturbflow.metrics import cosine_of_log_fold_changes, energy_in_programs, recall_of_top_genes
 from perturbflow.metrics._energy import energy_distance_to
+from perturbflow.screen._expression import dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -297,5 +297,4 @@ def _draw(cells: CellData | Screen, rows: NDArray[np.intp], rng: np.random.Gener
     """At most ``MAX_CELLS`` of some cells, dense."""
     if len(rows) > MAX_CELLS:
         rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))
-    x: Any = cells.x[rows]
-    return x.toarray() if sparse.issparse(x) else np.asarray(x)
+    return dense(cells.x[rows])

@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from perturbflow.flow import GeneSupport, zero_thresholds
+from perturbflow.screen._expression import dense
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from numpy.typing import NDArray
 
     from perturbflow.flow import CellData, ConditionalFlow, FlowConfig
     from perturbflow.flow._data import Expression
@@ -54,15 +52,11 @@ def learn_zeros(flow: ConditionalFlow, training: CellData | Screen, *, seed: int
         for group in np.sort(drawn).tolist():
             codes = groups.covariates[group]
             rows = groups.rows(group)
-            start = _dense(training.x[np.sort(rng.choice(controls[tuple(codes.tolist())], _N_PREDICTED))])
-            real = _dense(training.x[np.sort(rng.permutation(rows)[:_MOST_CELLS])])
+            start = dense(training.x[np.sort(rng.choice(controls[tuple(codes.tolist())], _N_PREDICTED))])
+            real = dense(training.x[np.sort(rng.permutation(rows)[:_MOST_CELLS])])
             dose = groups.doses[[group]].toarray()[0]
             predicted.append(flow.sample(start, dose, codes, rng=rng, **solver))
             expressed.append((real > 0).mean(axis=0))
     finally:
         flow.support = support
     flow.support = replace(support, zero_below=zero_thresholds(np.vstack(predicted), np.mean(expressed, axis=0)))
-
-
-def _dense(x: Any) -> NDArray[np.float32]:
-    return x.toarray() if sparse.issparse(x) else np.asarray(x)

@@ -6,10 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from perturbflow._checks import check_key, listing
+from perturbflow.screen._fields import text_column
+from perturbflow.screen._labels import canonical_label, parse_label
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
 _OPTIONS = ("perturbation_key", "layer")
@@ -46,6 +52,19 @@ class CellFields:
     def controls(self) -> tuple[str, ...]:
         """All labels of cells without intervention."""
         return (self.control, *self.other_controls)
+
+    def genes_of(self, label: str) -> tuple[str, ...]:
+        """Genes that a label names, none for cells without intervention."""
+        return parse_label(label, control=self.controls, separator=self.separator)
+
+    def canonical_labels(self, adata: AnnData) -> NDArray[np.object_]:
+        """Label of every cell (n,), with genes in alphabetical order; the control where no perturbation is registered."""
+        if self.perturbation_key is None:
+            return np.full(adata.n_obs, self.control, dtype=object)
+        codes, labels = pd.factorize(text_column(adata, self.perturbation_key))
+        genes = map(self.genes_of, labels)
+        known = [canonical_label(each, control=self.control, separator=self.separator) for each in genes]
+        return np.array(known, dtype=object)[codes]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""

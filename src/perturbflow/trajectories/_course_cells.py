@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from perturbflow.dynamics import Snapshot
+from perturbflow.screen._expression import dense
 from perturbflow.trajectories._fields import clamped_genes, finite_expression, trajectory_groups
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def course_cells(adata: AnnData, fields: DynamicsFields) -> Snapshot:
     Time is not taken out: what genes have in common along it is part of how they covary. There is one condition without
     held genes where fewer than ten cells are unperturbed.
     """
-    x = finite_expression(adata, fields.layer)
-    levels = np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float32)
+    levels = dense(finite_expression(adata, fields.layer))
     groups, codes = trajectory_groups(adata, fields)
     labels = [fields.control, *sorted(set(groups["perturbation"]) - {fields.control})]
     condition = np.array([labels.index(label) for label in groups["perturbation"]], dtype=np.intp)[codes]

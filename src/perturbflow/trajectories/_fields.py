@@ -14,7 +14,7 @@ from scipy import sparse
 from perturbflow._checks import check_key, check_matrix, check_unique_names, listing, nearest
 from perturbflow.dynamics import Trajectory
 from perturbflow.screen._fields import expression, text_column
-from perturbflow.screen._labels import canonical_label, naming, parse_label
+from perturbflow.screen._labels import naming
 from perturbflow.trajectories._cell_fields import AGAIN, CellFields
 
 if TYPE_CHECKING:
@@ -220,15 +220,9 @@ def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFr
     :func:`trajectories_of`.
     """
     trajectories = np.full(adata.n_obs, _EVERYTHING, dtype=object)
-    perturbations = np.full(adata.n_obs, fields.control, dtype=object)
+    perturbations = fields.canonical_labels(adata)
     if fields.trajectory_key is not None:
         trajectories = text_column(adata, fields.trajectory_key)
-    if fields.perturbation_key is not None:
-        codes, labels = pd.factorize(text_column(adata, fields.perturbation_key))
-        parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
-        known = [canonical_label(each, control=fields.control, separator=fields.separator) for each in parts]
-        perturbations = np.array(known, dtype=object)[codes]
-
     codes, pairs = pd.factorize(pd.MultiIndex.from_arrays([trajectories, perturbations]))
     order = sorted(range(len(pairs)), key=lambda at: (pairs[at][1] != fields.control, *map(_natural, pairs[at])))
     rank = np.empty(len(order), dtype=np.intp)
@@ -244,7 +238,7 @@ def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFr
 
 def clamped_genes(adata: AnnData, labels: list[str], fields: DynamicsFields) -> NDArray[np.bool_]:
     """Genes that every label names (len(labels), d); an error if a label names anything else."""
-    parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
+    parts = list(map(fields.genes_of, labels))
     places = [adata.var_names.get_indexer(list(names)) for names in parts]
     unknown = {
         name: label

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from perturbflow._checks import listing
 from perturbflow._warnings import warn
 from perturbflow.dynamics import Snapshot
+from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import text_column
-from perturbflow.screen._labels import canonical_label, parse_label
 from perturbflow.trajectories._cell_fields import CellFields
 from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, finite_expression
 
@@ -78,7 +77,7 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
     x = finite_expression(adata, fields.layer)
     labels = _conditions(adata, fields)
     codes, found = pd.factorize(pd.MultiIndex.from_arrays(labels), sort=True)
-    genes = [parse_label(label, control=fields.controls, separator=fields.separator) for label, _ in found]
+    genes = [fields.genes_of(label) for label, _ in found]
     n_cells = np.bincount(codes, minlength=len(found))
     control = [k for k, parts in enumerate(genes) if not parts]
     n_control = int(n_cells[control].sum())
@@ -104,9 +103,8 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
     for row, k in enumerate(kept, start=1):
         held[row, adata.var_names.get_indexer(list(genes[k]))] = True
     chosen = x if len(rows) == adata.n_obs else x[rows]
-    levels = np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen, dtype=np.float32)
     return Snapshot(
-        levels=levels,
+        levels=dense(chosen),
         condition=condition[rows],
         names=(fields.control, *(_name(found[k]) for k in kept)),
         held=held,
@@ -117,15 +115,10 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
 
 def _conditions(adata: AnnData, fields: SnapshotFields) -> list[NDArray[np.object_]]:
     """Label, with genes in alphabetical order, and kind of the perturbation of every cell; "" for no kind."""
-    labels, kinds = np.full(adata.n_obs, fields.control, dtype=object), np.full(adata.n_obs, "", dtype=object)
-    if fields.perturbation_key is not None:
-        codes, names = pd.factorize(text_column(adata, fields.perturbation_key))
-        parts = [parse_label(name, control=fields.controls, separator=fields.separator) for name in names]
-        known = [canonical_label(each, control=fields.control, separator=fields.separator) for each in parts]
-        labels = np.array(known, dtype=object)[codes]
-        if fields.perturbation_type_key is not None:
-            given = text_column(adata, fields.perturbation_type_key, missing="")
-            kinds = np.where(labels == fields.control, "", given)
+    labels, kinds = fields.canonical_labels(adata), np.full(adata.n_obs, "", dtype=object)
+    if fields.perturbation_key is not None and fields.perturbation_type_key is not None:
+        given = text_column(adata, fields.perturbation_type_key, missing="")
+        kinds = np.where(labels == fields.control, "", given)
     return [labels, kinds]
 
 
