@@ -21,21 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The conditions to divide.
+    """The conditions to divide."""
 
-    Parameters
-    ----------
-    table
-        One row a condition: ``perturbation`` and one column per covariate, in an order that does not depend on the cells.
-    covariate_keys
-        Columns of the covariates.
-    control, separator
-        How labels are written.
-    """
-
-    table: pd.DataFrame
-    covariate_keys: tuple[str, ...]
-    control: str
+    table: pd.DataFrame  # one row a condition: `perturbation`, covariates, in an order that is not that of cells
+    covariate_keys: tuple[str, ...]  # columns of the covariates
+    control: str  # how labels are written
     separator: str
 
     @property
@@ -53,19 +43,11 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Amount to hold out.
+    """Amount to hold out."""
 
-    Parameters
-    ----------
-    test_fraction, valid_fraction
-        Fractions of the candidates.
-    named
-        Candidates that the user wants to test on, instead of a fraction; rows of the table for covariate transfer.
-    """
-
-    test_fraction: float
+    test_fraction: float  # of the candidates
     valid_fraction: float
-    named: tuple[Any, ...] | None = None
+    named: tuple[Any, ...] | None = None  # candidates to test on instead, rows of the table for covariate transfer
 
 
 def hold_out_combinations(

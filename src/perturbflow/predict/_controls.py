@@ -25,27 +25,13 @@ PREDICTED_SOURCE = "predicted"
 
 @dataclass(frozen=True, eq=False)
 class ControlCells:
-    """Control cells to predict from.
+    """Control cells to predict from."""
 
-    Parameters
-    ----------
-    rows
-        Their rows in the AnnData (n,).
-    x
-        Their expression (n, G), read when it is asked for.
-    covariates
-        Codes of their covariates (n, K).
-    types
-        Type that a perturbation has in every cell (n,), "" where not stated; None where types are not registered.
-    vocabulary
-        That of the fit, and categories of covariates that are new.
-    """
-
-    rows: NDArray[np.intp]
-    x: Expression
-    covariates: NDArray[np.int64]
-    types: NDArray[np.object_] | None
-    vocabulary: Vocabulary
+    rows: NDArray[np.intp]  # in the AnnData (n,)
+    x: Expression  # expression (n, G), read when it is asked for
+    covariates: NDArray[np.int64]  # codes (n, K)
+    types: NDArray[np.object_] | None  # of a perturbation (n,), "" where not stated; None where not registered
+    vocabulary: Vocabulary  # that of the fit, and new categories of covariates
 
     def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dense expression of some of the cells (m, G)."""

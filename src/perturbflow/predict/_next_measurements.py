@@ -25,21 +25,11 @@ _LEAST = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Measurable:
-    """One perturbation in C contexts: what is not known of its effects there, and what cells would say of them.
+    """One perturbation in C contexts: what is not known of its effects there, and what cells would say of them."""
 
-    Parameters
-    ----------
-    covariance
-        Of the errors of its effects on mean expression, between contexts, gene by gene (C, C, G).
-    cell_variance
-        Variance of expression between cells, which a mean of n has an n-th of (C, G).
-    kinds
-        What predictions rest on, by context.
-    """
-
-    covariance: NDArray[np.float64]
-    cell_variance: NDArray[np.float64]
-    kinds: tuple[str, ...]
+    covariance: NDArray[np.float64]  # of errors of effects on mean expression, between contexts, by gene (C, C, G)
+    cell_variance: NDArray[np.float64]  # of expression between cells, which a mean of n has an n-th of (C, G)
+    kinds: tuple[str, ...]  # what predictions rest on, by context
 
     @property
     def variance(self) -> float:

@@ -100,24 +100,12 @@ def to_challenge(x: NDArray[np.floating], total: float, *, targets: Sequence[int
 
 @dataclass(frozen=True, eq=False)
 class OutputSpace:
-    """The units of predicted cells.
+    """The units of predicted cells."""
 
-    Parameters
-    ----------
-    name
-        One of ``OUTPUTS``.
-    total
-        Total of counts that every cell gets; 0 where it has none, or that of its control cell.
-    scale
-        Counts that one unit of every control cell stands for (n,), where these are wanted.
-    unit
-        Natural logarithms in one of the expression.
-    """
-
-    name: str
-    total: float = 0.0
-    scale: NDArray[np.float64] | None = None
-    unit: float = 1.0
+    name: str  # one of `OUTPUTS`
+    total: float = 0.0  # of counts of every cell; 0 where it has none, or that of its control cell
+    scale: NDArray[np.float64] | None = None  # counts that one unit of every control cell stands for (n,), where wanted
+    unit: float = 1.0  # natural logarithms in one of the expression
 
     @classmethod
     def from_controls(cls, name: str, x: Expression, *, total: float | None, unit: float = 1.0) -> Self:

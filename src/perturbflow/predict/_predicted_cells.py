@@ -37,24 +37,12 @@ def predicted_batches(
 
 @dataclass(frozen=True, eq=False)
 class PredictedCells:
-    """Cells of some conditions, each from a control cell; they are predicted when they are asked for.
-
-    Parameters
-    ----------
-    sampler
-        What predicts.
-    space
-        Units of the cells.
-    conditions
-        What is predicted.
-    members
-        Control cells that each condition starts from, as places among the controls.
-    """
+    """Cells of some conditions, each from a control cell; they are predicted when they are asked for."""
 
     sampler: ConditionSampler
     space: OutputSpace
     conditions: Sequence[PredictedCondition]
-    members: Sequence[NDArray[np.intp]]
+    members: Sequence[NDArray[np.intp]]  # places of the control cells that each condition starts from
 
     @classmethod
     def draw(

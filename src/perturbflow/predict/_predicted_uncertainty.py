@@ -24,24 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class PredictedMean:
-    """Mean expression of a condition, by the prior of the flow, and how well it is known.
+    """Mean expression of a condition, by the prior of the flow, and how well it is known."""
 
-    Parameters
-    ----------
-    kind
-        What the prediction rests on; see :func:`perturbflow.flow.condition_kind`.
-    effect
-        Difference of mean expression from that of the controls of the context (G,).
-    sd
-        Calibrated root mean square of its error (G,).
-    codependence
-        Variance of a projection of the errors, relative to independent genes.
-    """
-
-    kind: str
-    effect: NDArray[np.float64]
-    sd: NDArray[np.float64]
-    codependence: float
+    kind: str  # what the prediction rests on, see `condition_kind`
+    effect: NDArray[np.float64]  # difference of mean expression from that of the controls of the context (G,)
+    sd: NDArray[np.float64]  # calibrated root mean square of its error (G,)
+    codependence: float  # variance of a projection of the errors, relative to independent genes
 
 
 def predicted_uncertainty(fitted: FittedFlow, perturbation: NDArray[np.floating], context: Context) -> PredictedMean:

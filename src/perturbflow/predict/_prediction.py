@@ -30,27 +30,13 @@ LEAST_FRACTION = 0.05  # of the variance of effects that features have to explai
 
 @dataclass(frozen=True, eq=False)
 class PredictedCondition:
-    """One perturbation in one context.
+    """One perturbation in one context."""
 
-    Parameters
-    ----------
-    label
-        Canonical label.
-    dose_label
-        Doses in the order of the label.
-    perturbation
-        Dose of every component (P,).
-    covariates
-        Codes of the covariates (K,).
-    members
-        Places of its control cells among the controls (n,).
-    """
-
-    label: str
-    dose_label: str
-    perturbation: NDArray[np.float32]
-    covariates: NDArray[np.int64]
-    members: NDArray[np.intp]
+    label: str  # canonical label
+    dose_label: str  # doses in the order of the label
+    perturbation: NDArray[np.float32]  # dose of every component (P,)
+    covariates: NDArray[np.int64]  # codes of the covariates (K,)
+    members: NDArray[np.intp]  # places of its control cells among the controls (n,)
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -173,34 +159,13 @@ def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ConditionSampler:
-    """Predicts cells of a condition from control cells, a batch at a time.
-
-    Parameters
-    ----------
-    flow
-        The fitted flow.
-    controls
-        The control cells.
-    guidance
-        Weight of classifier-free guidance; the one chosen by the fit if None.
-    n_steps
-        Steps of the solver; chosen by the flow if None.
-    seed
-        Seed of everything random. What a condition gets from it does not depend on other conditions.
-
-    Raises
-    ------
-    TypeError
-        If a setting is not a number.
-    ValueError
-        If a setting is out of its range.
-    """
+    """Predicts cells of a condition from control cells, a batch at a time."""
 
     flow: FittedFlow
     controls: ControlCells
-    guidance: float | None
-    n_steps: int | None
-    seed: int
+    guidance: float | None  # weight of classifier-free guidance, by default that of the fit
+    n_steps: int | None  # of the solver, by default those of the flow
+    seed: int  # what a condition gets from it does not depend on other conditions
 
     def __post_init__(self) -> None:
         check_whole_number(self.seed, name="seed")

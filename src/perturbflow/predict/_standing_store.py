@@ -48,31 +48,15 @@ _ENTRY = Entry(
 
 @dataclass
 class StoredStanding:
-    """Dynamics of cells at rest with the names of their genes.
-
-    Attributes
-    ----------
-    model
-        The linear dynamics.
-    evidence, sign
-        Evidence for every edge from a regulator, and the sign of its effect (r, d).
-    genes
-        Names of the d genes.
-    perturbations
-        Names of the measured perturbations, m.
-    fields
-        The fields that the cells were registered with.
-    seed
-        Seed of the fit.
-    """
+    """Dynamics of cells at rest with the names of their genes."""
 
     model: StandingDynamics
-    evidence: NDArray[np.float32]
-    sign: NDArray[np.float32]
-    genes: list[str]
-    perturbations: list[str]
-    fields: SnapshotFields
-    seed: int
+    evidence: NDArray[np.float32]  # for every edge from a regulator (r, d)
+    sign: NDArray[np.float32]  # of its effect (r, d)
+    genes: list[str]  # names of the d genes
+    perturbations: list[str]  # names of the measured perturbations, m
+    fields: SnapshotFields  # the fields that the cells were registered with
+    seed: int  # seed of the fit
 
     def __repr__(self) -> str:
         return (

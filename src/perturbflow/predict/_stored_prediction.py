@@ -21,18 +21,10 @@ _AGAIN = "Run `pf.tl.predict_perturbation(adata, ...)` again."
 
 @dataclass(frozen=True, eq=False)
 class StoredPrediction:
-    """Predicted cells of one perturbation.
+    """Predicted cells of one perturbation."""
 
-    Parameters
-    ----------
-    values
-        Expression, CSR (n_obs, n_vars): empty in rows and genes without a prediction, where a zero says nothing.
-    has_gene
-        Whether the flow knew a gene (n_vars,).
-    """
-
-    values: sparse.csr_matrix
-    has_gene: NDArray[np.bool_]
+    values: sparse.csr_matrix  # CSR (n_obs, n_vars), empty in rows and genes without a prediction
+    has_gene: NDArray[np.bool_]  # whether the flow knew a gene (n_vars,)
 
     @property
     def has_cell(self) -> NDArray[np.bool_]:

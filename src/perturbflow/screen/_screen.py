@@ -26,26 +26,13 @@ class Screen:
 
     It has what :class:`perturbflow.flow.CellData` has, and ``x[rows]`` are cells in memory in both, so that whatever
     asks for rows takes either.
-
-    Parameters
-    ----------
-    fields
-        Where the AnnData says it.
-    x
-        Expression (n, G).
-    distinct
-        Doses of every component (m, P), a row for every label, dose and type; not necessarily different.
-    codes
-        The row of ``distinct`` of every cell (n,).
-    covariates
-        Codes of the covariates (n, K).
     """
 
-    fields: PerturbationFields
-    x: Expression
-    distinct: sparse.csr_matrix
-    codes: NDArray[np.intp]
-    covariates: NDArray[np.int64]
+    fields: PerturbationFields  # where the AnnData says it
+    x: Expression  # expression (n, G)
+    distinct: sparse.csr_matrix  # doses (m, P), a row for every label, dose and type; not necessarily different
+    codes: NDArray[np.intp]  # the row of `distinct` of every cell (n,)
+    covariates: NDArray[np.int64]  # codes of the covariates (n, K)
 
     def __len__(self) -> int:
         return len(self.codes)

@@ -17,30 +17,14 @@ Fit = TypeVar("Fit")
 
 @dataclass(frozen=True)
 class Entry:
-    """A kind of fit as nested dictionaries of arrays and plain values, which h5ad and zarr can hold.
+    """A kind of fit as nested dictionaries of arrays and plain values, which h5ad and zarr can hold."""
 
-    Parameters
-    ----------
-    what
-        How messages call it, for example "a fitted flow".
-    format
-        Number of the format; others are not read.
-    names
-        What is in it, besides the format and the checksum.
-    optional
-        What may be in it as well.
-    may_change
-        Paths that the checksum leaves out.
-    advice
-        What to do with one that cannot be read.
-    """
-
-    what: str
-    format: int
-    names: frozenset[str]
-    advice: str
-    optional: frozenset[str] = frozenset()
-    may_change: tuple[str, ...] = ()
+    what: str  # how messages call it, such as "a fitted flow"
+    format: int  # others are not read
+    names: frozenset[str]  # what is in it, besides the format and the checksum
+    advice: str  # what to do with one that cannot be read
+    optional: frozenset[str] = frozenset()  # what may be in it as well
+    may_change: tuple[str, ...] = ()  # paths that the checksum leaves out
 
     def sealed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values with the format and their checksum."""

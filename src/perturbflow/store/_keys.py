@@ -64,24 +64,12 @@ def _of_prediction(key: str, entry: Mapping[str, Any]) -> list[Place]:
 
 @dataclass(frozen=True)
 class Record:
-    """Entries that a function writes under a key.
+    """Entries that a function writes under a key."""
 
-    Parameters
-    ----------
-    writer
-        The function.
-    what
-        How messages call an earlier one.
-    tests
-        By what every entry of ``uns`` is recognised, by what its name has after the key.
-    beside
-        What else an entry accounts for.
-    """
-
-    writer: str
-    what: str
-    tests: Mapping[str, Callable[[Any], bool]]
-    beside: Callable[[str, Any], Collection[Place]] = lambda key, entry: ()
+    writer: str  # the function
+    what: str  # how messages call an earlier one
+    tests: Mapping[str, Callable[[Any], bool]]  # what recognises entries of `uns`, by the suffix of their key
+    beside: Callable[[str, Any], Collection[Place]] = lambda key, entry: ()  # what else an entry accounts for
 
 
 RECORDS: Mapping[str, Record] = MappingProxyType(

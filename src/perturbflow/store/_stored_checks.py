@@ -17,31 +17,15 @@ CHECKSUM = "checksum"
 
 @dataclass(frozen=True)
 class Array:
-    """Specification of an array.
+    """Specification of an array."""
 
-    Parameters
-    ----------
-    shape
-        Sizes, or names of sizes that several arrays share.
-    low, high
-        Least and largest value.
-    above
-        What values are above of.
-    finite
-        Whether values have to be finite; where not, they are no NaN.
-    or_empty
-        Whether there may be none.
-    is_text
-        Whether it has names and not numbers.
-    """
-
-    shape: tuple[int | str, ...]
-    low: float = -np.inf
-    high: float = np.inf
-    above: float = -np.inf
-    finite: bool = True
-    or_empty: bool = False
-    is_text: bool = False
+    shape: tuple[int | str, ...]  # sizes, or names of sizes that several arrays share
+    low: float = -np.inf  # least value
+    high: float = np.inf  # largest value
+    above: float = -np.inf  # what values are above of
+    finite: bool = True  # whether values have to be finite; where not, they are no NaN
+    or_empty: bool = False  # whether there may be none
+    is_text: bool = False  # whether it has names and not numbers
 
 
 def probabilities(*shape: int | str) -> Array:

@@ -34,28 +34,13 @@ CELLS_A_POINT = 2  # from which on how cells covary is lost in the means that co
 
 @dataclass(frozen=True)
 class Graph:
-    """A signed graph of d genes, matrices (d, d) whose rows regulate columns.
+    """A signed graph of d genes, matrices (d, d) whose rows regulate columns."""
 
-    Attributes
-    ----------
-    weight
-        Signed weights.
-    confidence
-        Between 0 and 1.
-    evidence
-        Evidence for an edge, also for those left out: what ranks them. Where a field was fitted to means of cells, the mean
-        of its ranks and of those by how the cells covary.
-    possible
-        Pairs that were asked about.
-    rate_weight
-        Weights through the rates of the sources, of a second-order field.
-    """
-
-    weight: NDArray[np.float64]
-    confidence: NDArray[np.float64]
-    evidence: NDArray[np.float64]
-    possible: NDArray[np.bool_]
-    rate_weight: NDArray[np.float64] | None = None
+    weight: NDArray[np.float64]  # signed
+    confidence: NDArray[np.float64]  # between 0 and 1
+    evidence: NDArray[np.float64]  # what ranks pairs, also those left out, with covariation where there is any
+    possible: NDArray[np.bool_]  # pairs that were asked about
+    rate_weight: NDArray[np.float64] | None = None  # through the rates of the sources, of a second-order field
 
     def edges(self, genes: list[str]) -> pd.DataFrame:
         """Return all pairs as a table, those of most evidence first, then of largest confidence times absolute weight."""

@@ -23,30 +23,14 @@ KEPT = 0.5  # confidence from which an edge is kept
 
 @dataclass(frozen=True)
 class StandingGraph:
-    """A signed graph of d genes, matrices (d, d) whose rows regulate columns.
+    """A signed graph of d genes, matrices (d, d) whose rows regulate columns."""
 
-    Attributes
-    ----------
-    weight
-        Signed evidence of the edges that are kept, 0 elsewhere.
-    confidence
-        Between 0 and 1.
-    evidence
-        Evidence for every pair.
-    sign
-        Sign of the effect of every pair.
-    possible
-        Pairs that were asked about.
-    rate_weight
-        None: levels act, not their rates.
-    """
-
-    weight: NDArray[np.float64]
-    confidence: NDArray[np.float64]
-    evidence: NDArray[np.float64]
-    sign: NDArray[np.float64]
-    possible: NDArray[np.bool_]
-    rate_weight: None = None
+    weight: NDArray[np.float64]  # signed evidence of the edges that are kept, 0 elsewhere
+    confidence: NDArray[np.float64]  # between 0 and 1
+    evidence: NDArray[np.float64]  # evidence for every pair
+    sign: NDArray[np.float64]  # sign of the effect of every pair
+    possible: NDArray[np.bool_]  # pairs that were asked about
+    rate_weight: None = None  # levels act, not their rates
 
     def edges(self, genes: list[str]) -> pd.DataFrame:
         """Return all pairs as a table, those of most evidence first."""

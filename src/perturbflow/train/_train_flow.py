@@ -58,24 +58,12 @@ _KNOWN_WARNINGS = (
 
 @dataclass(frozen=True)
 class Trained:
-    """Results of training beside the weights.
+    """Results of training beside the weights."""
 
-    Parameters
-    ----------
-    history
-        Named arrays.
-    steps
-        Number of the last step.
-    interrupted
-        Whether it was cut short by the user, or by a loss that is not finite.
-    failure
-        The latter.
-    """
-
-    history: dict[str, NDArray]
-    steps: int
-    interrupted: bool
-    failure: NonFiniteLossError | None
+    history: dict[str, NDArray]  # named arrays
+    steps: int  # number of the last
+    interrupted: bool  # by the user, or by a loss that is not finite
+    failure: NonFiniteLossError | None  # the latter
 
 
 def run_lightning(plan: FlowPlan, data: LightningDataModule, *, ckpt_path: str | None, **options: Any) -> Trainer:

@@ -36,29 +36,15 @@ _FREE_OPTIONS = ("dropout", "gene_features", "gene_order")
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Parts that a fit took over from a fitted flow.
+    """Parts that a fit took over from a fitted flow."""
 
-    Parameters
-    ----------
-    n_shared_genes
-        Number of genes of both panels: they keep what was learned.
-    new_genes
-        Genes of the new panel alone: they start from the shared genes of most similar statistics.
-    dropped_genes
-        Genes of the old panel alone.
-    known_components, new_components
-        Components of the new cells with and without training cells in the fitted flow.
-    known_categories, new_categories
-        Categories of covariates, as ``"cell_type: B"``, with and without training cells in the fitted flow.
-    """
-
-    n_shared_genes: int
-    new_genes: tuple[str, ...]
-    dropped_genes: tuple[str, ...]
-    known_components: tuple[str, ...]
-    new_components: tuple[str, ...]
-    known_categories: tuple[str, ...]
-    new_categories: tuple[str, ...]
+    n_shared_genes: int  # of both panels, which keep what was learned
+    new_genes: tuple[str, ...]  # these start from the shared genes of most similar statistics
+    dropped_genes: tuple[str, ...]  # of the old panel alone
+    known_components: tuple[str, ...]  # with training cells in the fitted flow
+    new_components: tuple[str, ...]  # without any
+    known_categories: tuple[str, ...]  # as "cell_type: B", with training cells in the fitted flow
+    new_categories: tuple[str, ...]  # without any
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -180,21 +166,11 @@ def transfer_weights(
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
-    """Sources of the genes of a new panel.
+    """Sources of the genes of a new panel."""
 
-    Parameters
-    ----------
-    source
-        Place in the old panel of every gene (G,); -1 for new genes.
-    neighbours
-        Places in the old panel of the shared genes that a new gene starts from (m, k).
-    shares
-        How much each counts (m, k), rows of sum 1.
-    """
-
-    source: NDArray[np.intp]
-    neighbours: NDArray[np.intp]
-    shares: NDArray[np.float32]
+    source: NDArray[np.intp]  # place in the old panel of every gene (G,); -1 for new genes
+    neighbours: NDArray[np.intp]  # places in the old panel of the shared genes that a new gene starts from (m, k)
+    shares: NDArray[np.float32]  # how much each counts (m, k), rows of sum 1
 
     @classmethod
     def match(cls, source: NDArray[np.intp], prior: AdditiveHurdlePrior) -> _Panel:

@@ -43,24 +43,12 @@ class _Condition:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of predictions of held-out conditions.
+    """Scores of predictions of held-out conditions."""
 
-    Parameters
-    ----------
-    first
-        Energy distance of every condition in the first draw (conditions,), about unbiased.
-    energies
-        Mean energy distance over draws (conditions,).
-    cosine
-        Mean cosine of log fold changes over conditions.
-    programs
-        Energy distance in the space of the response, mean over draws (conditions,).
-    """
-
-    first: NDArray[np.float64]
-    energies: NDArray[np.float64]
-    cosine: float
-    programs: NDArray[np.float64]
+    first: NDArray[np.float64]  # energy distance of every condition in the first draw (conditions,), about unbiased
+    energies: NDArray[np.float64]  # mean energy distance over draws (conditions,)
+    cosine: float  # mean cosine of log fold changes over conditions
+    programs: NDArray[np.float64]  # energy distance in the space of the response, mean over draws (conditions,)
 
 
 class HeldOutConditions:

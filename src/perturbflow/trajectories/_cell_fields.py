@@ -23,30 +23,14 @@ _OPTIONS = ("perturbation_key", "layer")
 
 @dataclass(frozen=True, kw_only=True)
 class CellFields:
-    """Registered fields of an AnnData for cells and what was done to them.
+    """Registered fields of an AnnData for cells and what was done to them."""
 
-    Parameters
-    ----------
-    perturbation_key
-        Column of ``obs`` with the genes that an intervention holds.
-    control
-        Label of cells without intervention.
-    other_controls
-        Further labels of such cells, which all stand for ``control``.
-    separator
-        What stands between the genes of a label.
-    layer
-        Layer with the expression; None for ``X``.
-    regulators
-        Genes that may regulate others.
-    """
-
-    perturbation_key: str | None = None
-    control: str = "control"
-    other_controls: tuple[str, ...] = ()
-    separator: str = "+"
-    layer: str | None = None
-    regulators: tuple[str, ...] = ()
+    perturbation_key: str | None = None  # column of `obs` with the genes that an intervention holds
+    control: str = "control"  # label of cells without intervention
+    other_controls: tuple[str, ...] = ()  # further labels, which all stand for `control`
+    separator: str = "+"  # what stands between the genes of a label
+    layer: str | None = None  # layer with the expression; None for `X`
+    regulators: tuple[str, ...] = ()  # genes that may regulate others
 
     @property
     def controls(self) -> tuple[str, ...]:

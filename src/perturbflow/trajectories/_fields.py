@@ -32,21 +32,11 @@ _NUMBER_WITH_UNIT = re.compile(r"([^\d+-]*?)(\d+(?:\.\d+)?)(\D*)")  # "6 h", "da
 
 @dataclass(frozen=True)
 class DynamicsFields(CellFields):
-    """Registered fields of an AnnData that dynamics are fitted to.
+    """Registered fields of an AnnData that dynamics are fitted to."""
 
-    Parameters
-    ----------
-    time_key
-        Column of ``obs`` with the time or pseudotime.
-    trajectory_key
-        Column of ``obs`` with the trajectory.
-    has_prior
-        Whether ``varp["dynamics_prior"]`` has a prior network.
-    """
-
-    time_key: str
-    trajectory_key: str | None = None
-    has_prior: bool = False
+    time_key: str  # column of `obs` with the time or pseudotime
+    trajectory_key: str | None = None  # column of `obs` with the trajectory
+    has_prior: bool = False  # whether `varp["dynamics_prior"]` has a prior network
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""

@@ -29,18 +29,10 @@ FEWEST_CELLS = 10  # of a condition, for its means and spreads
 
 @dataclass(frozen=True)
 class SnapshotFields(CellFields):
-    """Registered fields of cells at rest.
+    """Registered fields of cells at rest."""
 
-    Parameters
-    ----------
-    perturbation_type_key
-        Column of ``obs`` with the kind of an intervention.
-    context_keys
-        Columns of ``obs`` whose values are compared only with themselves, such as the type of a cell.
-    """
-
-    perturbation_type_key: str | None = None
-    context_keys: tuple[str, ...] = ()
+    perturbation_type_key: str | None = None  # column of `obs` with the kind of an intervention
+    context_keys: tuple[str, ...] = ()  # columns of `obs` whose values are compared only with themselves
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""
