@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from perturbflow.predict._dynamics_store import read_dynamics, read_edges, write_dynamics
+from perturbflow.predict._dynamics_store import read_dynamics, read_edges
 from perturbflow.tl import forecast, infer_graph, simulate_knockout
 
 
@@ -52,7 +52,7 @@ def test_everything_is_read_back(fitted_dynamics):
     assert stored.regulators == stored.genes
     assert stored.position("gene3") == 3
     assert stored.fields.trajectory_key == "trajectory"
-    write_dynamics(fitted_dynamics, stored, key="again")
+    fitted_dynamics.uns["again"] = stored.to_dict()
     for name, value in fitted_dynamics.uns["dynamics"].items():
         found = fitted_dynamics.uns["again"][name]
         if isinstance(value, pd.DataFrame):
@@ -73,7 +73,7 @@ def test_an_interrupted_fit_says_so_wherever_it_is_used(fitted_dynamics, tmp_pat
     stored = read_dynamics(fitted_dynamics)
     assert not stored.interrupted
     stored.settings["interrupted"] = True
-    write_dynamics(fitted_dynamics, stored)
+    fitted_dynamics.uns["dynamics"] = stored.to_dict()
     if kind != "uns":
         fitted_dynamics.write_h5ad(tmp_path / "cells.h5ad")
         fitted_dynamics = anndata.read_h5ad(tmp_path / "cells.h5ad")
@@ -92,7 +92,7 @@ def test_an_interrupted_fit_says_so_wherever_it_is_used(fitted_dynamics, tmp_pat
 def test_fits_of_earlier_versions_do_not_say_whether_they_were_interrupted(fitted_dynamics):
     stored = read_dynamics(fitted_dynamics)
     del stored.settings["interrupted"]
-    write_dynamics(fitted_dynamics, stored)
+    fitted_dynamics.uns["dynamics"] = stored.to_dict()
     assert not read_dynamics(fitted_dynamics).interrupted
 
 

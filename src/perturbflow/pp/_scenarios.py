@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
-from perturbflow._checks import check_one_of, check_type
-
 
 @dataclass(frozen=True)
 class Scenario:
@@ -90,10 +88,3 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         )
     }
 )
-
-
-def scenario_named(name: str) -> Scenario:
-    """Find a scenario by its name."""
-    check_type(name, str, name="scenario", expected="a string")
-    check_one_of(name, SCENARIOS, name="scenario")
-    return SCENARIOS[name]

@@ -194,11 +194,6 @@ def check_genes_of_fit(adata: AnnData, genes: Sequence[str]) -> None:
         raise KeyError(msg)
 
 
-def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynamics") -> None:
-    """Write fitted dynamics to ``uns[key]``."""
-    adata.uns[key] = stored.to_dict()
-
-
 def read_dynamics(adata: AnnData, key: str = "dynamics") -> StoredDynamics:
     """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted.
 

@@ -111,11 +111,6 @@ def _check(values: Mapping[str, Any]) -> None:
     check_equal(len(standing["shared"]), d, what="genes")
 
 
-def write_standing(adata: AnnData, stored: StoredStanding, *, key: str) -> None:
-    """Write dynamics of cells at rest to ``uns[key]``."""
-    adata.uns[key] = stored.to_dict()
-
-
 def has_standing(adata: AnnData, key: str) -> bool:
     """Return whether ``uns[key]`` has dynamics of cells at rest."""
     return key in adata.uns and is_standing(adata.uns[key])

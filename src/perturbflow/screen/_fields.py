@@ -299,16 +299,9 @@ def read_screen(
     return Screen(fields, x, distinct, codes, vocabulary.encode_covariates(columns, n_cells=cells.n_obs))
 
 
-def read_cells(
-    adata: AnnData,
-    *,
-    genes: Sequence[str] | None = None,
-    fields: PerturbationFields | None = None,
-    vocabulary: Vocabulary | None = None,
-    rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
-) -> CellData:
-    """Read cells into memory, see :func:`read_screen`; values are copied only where format or type has to change."""
-    return read_screen(adata, genes=genes, fields=fields, vocabulary=vocabulary, rows=rows).subset()
+def read_cells(adata: AnnData, **options: Any) -> CellData:
+    """Read cells into memory, with the options of :func:`read_screen`; copied only where format or type has to change."""
+    return read_screen(adata, **options).subset()
 
 
 def find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:

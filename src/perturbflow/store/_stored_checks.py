@@ -33,11 +33,6 @@ def probabilities(*shape: int | str) -> Array:
     return Array(shape, low=0, high=1)
 
 
-def variances(*shape: int | str) -> Array:
-    """Return what an array of variances has to be."""
-    return Array(shape, low=0)
-
-
 class Damage(ValueError):
     """Return what is wrong, as the words that follow "found" in a message."""
 

@@ -108,6 +108,10 @@ class HeldOutConditions:
             changes = _INDEPENDENT | changes
         return _energies(list(self.predictions(flow, draws=range(n_draws), **changes)), n_draws)
 
+    def score_of_whole_path(self, flow: ConditionalFlow) -> float:
+        """Mean energy distance in training: entered late, the path would hardly depend on the network."""
+        return float(self.energies(flow, entry_time=0.0, correction_scale=1.0).mean())
+
     def choose(self, flow: ConditionalFlow) -> dict[str, float]:
         """Choose how much of the control cell to keep and how far to scale what the network adds.
 
