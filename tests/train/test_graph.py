@@ -11,8 +11,8 @@ from perturbflow.predict._dynamics_store import StoredDynamics, read_dynamics
 from perturbflow.train import _graph
 from perturbflow.train._graph import Graph, fitted_graph, static_graph
 from perturbflow.train._stability import SURE_EVIDENCE, Stability
-from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import read_dynamics_fields
+from perturbflow.trajectories._snapshot_fields import course_cells
 
 GENES = ["A", "B", "C"]
 WEIGHT = np.array([[0, -2.0, 0], [0, 0, 0.5], [1.0, 0, 0]])

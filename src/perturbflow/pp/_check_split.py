@@ -10,7 +10,7 @@ import pandas as pd
 
 from perturbflow._checks import check_key, check_one_of, check_text, check_type, listing
 from perturbflow.pp._held_out import Conditions
-from perturbflow.pp._scenario_rules import in_contexts
+from perturbflow.pp._scenarios import in_contexts
 from perturbflow.pp._split_record import cell_hash, condition_hash, merge_doses
 from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._fields import read_fields

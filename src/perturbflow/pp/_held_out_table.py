@@ -10,7 +10,7 @@ import pandas as pd
 
 from perturbflow._checks import check_key, check_type, listing
 from perturbflow.pp._held_out import Conditions
-from perturbflow.pp._scenario_rules import halve
+from perturbflow.pp._scenarios import halve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,8 +21,7 @@ from perturbflow._checks import (
 from perturbflow.pp._check_split import check_rules
 from perturbflow.pp._held_out import Conditions, Wanted, check_training, divide_cells, known_components
 from perturbflow.pp._held_out_table import check_values, read_contexts, split_by_table
-from perturbflow.pp._scenario_rules import draw_split
-from perturbflow.pp._scenarios import SCENARIOS, Scenario
+from perturbflow.pp._scenarios import SCENARIOS, Scenario, draw_split
 from perturbflow.pp._split_record import (
     check_split_key,
     held_out_table,

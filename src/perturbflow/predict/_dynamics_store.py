@@ -92,13 +92,7 @@ class StoredDynamics:
         return bool(self.settings.get(INTERRUPTED, False))
 
     def position(self, gene: str) -> int:
-        """Return the position of a gene.
-
-        Raises
-        ------
-        KeyError
-            If it is none of the genes, with those of similar names.
-        """
+        """Return the position of a gene."""
         return position_of(gene, self.genes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,13 +112,7 @@ class StoredDynamics:
     @classmethod
     @usual_torch()
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredDynamics:
-        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
-
-        Raises
-        ------
-        ValueError
-            If it was written by a later version, or is incomplete, has values that a fit does not have, or was changed.
-        """
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
         return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
 
     @classmethod
@@ -195,15 +183,7 @@ def check_genes_of_fit(adata: AnnData, genes: Sequence[str]) -> None:
 
 
 def read_dynamics(adata: AnnData, key: str = "dynamics") -> StoredDynamics:
-    """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted.
-
-    Raises
-    ------
-    KeyError
-        If there are none, with the function to run first, or genes of the fit are missing.
-    ValueError
-        If the entry is something else, or is damaged.
-    """
+    """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted."""
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
     if is_standing(adata.uns[key]):
         msg = (

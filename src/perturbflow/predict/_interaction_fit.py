@@ -23,16 +23,7 @@ _NEW = 0.5  # share of the effect that is in no direction of the two
 class Pair:
     """Effects of two perturbations alone and together on mean expression, with the variances of their errors (all (G,)).
 
-    Parameters
-    ----------
-    first, second, both
-        The effects.
-    first_variance, second_variance, both_variance
-        Variances of their errors, without that of the controls.
-    control_variance
-        Variance of the mean of the controls, which is in all three.
-    codependence
-        Variance of a projection of the errors, relative to independent genes.
+    Variances are without that of the mean of the controls, which is in all three.
     """
 
     first: NDArray[np.float64]
@@ -42,7 +33,7 @@ class Pair:
     second_variance: NDArray[np.float64]
     both_variance: NDArray[np.float64]
     control_variance: NDArray[np.float64]
-    codependence: float = 1.0
+    codependence: float = 1.0  # variance of a projection of the errors, relative to independent genes
 
     @property
     def interaction(self) -> NDArray[np.float64]:

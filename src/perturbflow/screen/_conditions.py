@@ -35,21 +35,6 @@ TYPE_MARK = ":"  # between a perturbation and its type, as in "MAPK1:CRISPRa"
 class Vocabulary:
     """The perturbation components and covariates that have a number.
 
-    Parameters
-    ----------
-    components
-        Components in alphabetical order: ``"KLF1"``, or ``"KLF1:CRISPRa"`` where a perturbation has a type.
-    covariates
-        Covariates and the categories of each; the place of a category is its code.
-    control
-        Label of control cells.
-    separator
-        What stands between the components of a label.
-    has_types
-        Whether components name the type of the perturbation.
-    other_controls
-        Further labels of control cells, which all stand for ``control``.
-
     Examples
     --------
     >>> vocabulary = Vocabulary.from_labels(["control", "SET+KLF1"], control="control", separator="+")
@@ -58,12 +43,12 @@ class Vocabulary:
            [1. , 0.5]], dtype=float32)
     """
 
-    components: tuple[str, ...]
-    covariates: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    control: str = "control"
-    separator: str = "+"
-    has_types: bool = False
-    other_controls: tuple[str, ...] = ()
+    components: tuple[str, ...]  # in alphabetical order: "KLF1", or "KLF1:CRISPRa" where a perturbation has a type
+    covariates: tuple[tuple[str, tuple[str, ...]], ...] = ()  # and categories of each, whose places are their codes
+    control: str = "control"  # label of control cells
+    separator: str = "+"  # what stands between the components of a label
+    has_types: bool = False  # whether components name the type of the perturbation
+    other_controls: tuple[str, ...] = ()  # further labels of control cells, which all stand for `control`
 
     @property
     def controls(self) -> tuple[str, ...]:

@@ -33,32 +33,16 @@ _SETUP = "Run `pf.pp.setup_perturbation(adata, ...)` first."
 
 @dataclass(frozen=True)
 class PerturbationFields:
-    """Registered fields of an AnnData that say what was done to its cells.
-
-    Parameters
-    ----------
-    perturbation_key
-        Column of ``obs`` with the label of the perturbation.
-    vocabulary
-        Components and covariates, with the control label and the separator.
-    covariate_keys
-        Columns of ``obs`` that make the context of a cell.
-    dose_key, batch_key, perturbation_type_key
-        Columns of ``obs`` with the dose, the batch and the type of the perturbation.
-    layer
-        Layer with the expression; None for ``X``.
-    log_base
-        Base of its logarithm; None for the natural one.
-    """
+    """Registered fields of an AnnData that say what was done to its cells; keys are columns of ``obs``."""
 
     perturbation_key: str
-    vocabulary: Vocabulary
-    covariate_keys: tuple[str, ...] = ()
+    vocabulary: Vocabulary  # components and covariates, with the control label and the separator
+    covariate_keys: tuple[str, ...] = ()  # that make the context of a cell
     dose_key: str | None = None
     batch_key: str | None = None
     perturbation_type_key: str | None = None
-    layer: str | None = None
-    log_base: float | None = None
+    layer: str | None = None  # with the expression; None for `X`
+    log_base: float | None = None  # of its logarithm; None for the natural one
 
     @property
     def natural_per_unit(self) -> float:

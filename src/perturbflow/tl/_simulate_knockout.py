@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, nearest
 from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.predict._solutions import check_until, new_starts, warn_beyond, warn_without_effect
-from perturbflow.predict._standing_response import default_level, standing_response
-from perturbflow.predict._standing_store import has_standing, read_standing
+from perturbflow.predict._standing_store import default_level, has_standing, read_standing, standing_response
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._conditions import TYPE_MARK, parse_label
 from perturbflow.screen._fields import writable

@@ -21,12 +21,7 @@ class AveragedWeights(Callback):
     """Exponential moving average of the weights of a network, and that with the best score on held-out conditions.
 
     Its memory grows with the number of steps, so that it forgets the start. Lightning's own callback copies the whole
-    module, and of a flow that is mostly its prior.
-
-    Parameters
-    ----------
-    history
-        Where scores are noted.
+    module, and of a flow that is mostly its prior. Scores are noted in the history.
     """
 
     def __init__(self, history: History) -> None:

@@ -15,8 +15,8 @@ from perturbflow.baselines import correlation_graph, partial_correlation_graph
 from perturbflow.dynamics import evidence_ranks, path_weights, snapshot_evidence
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._stability import Stability, stability, sure
-from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import trajectories_of
+from perturbflow.trajectories._snapshot_fields import course_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

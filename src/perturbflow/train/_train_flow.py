@@ -88,41 +88,12 @@ def train_flow(
     trainer_options: Mapping[str, Any] | None = None,
     progress_bar: bool = False,
 ) -> Trained:
-    """Train the network of a flow in place.
+    """Train the network of a flow, whose prior is fitted, in place.
 
-    Afterwards the flow holds the averaged weights: those of the best validation, or the last where there is none.
-
-    Parameters
-    ----------
-    flow
-        The flow; its prior is fitted.
-    cells
-        Training cells, in memory or in a file.
-    settings
-        How to train.
-    validate
-        Score of a flow on held-out conditions, lower is better.
-    checkpoint
-        Makes the checkpoint of this fit, which is continued if it is there and written after every validation.
-    run
-        Trains a plan on data with options of Lightning's trainer, which it returns.
-    plan_class, data_class
-        What is trained on what; subclasses of the defaults.
-    datamodule
-        Other batches than those of ``data_class``.
-    trainer_options
-        Further options of Lightning's trainer; callbacks are added to those of the fit.
-    progress_bar
-        Whether to show a progress bar, where the fit is not a stage of something else.
-
-    Returns
-    -------
-    What training gave.
-
-    Raises
-    ------
-    NonFiniteLossError
-        If the loss is not finite before anything was validated.
+    Afterwards the flow holds the averaged weights: those of the best validation (``validate`` is a score, of which lower
+    ones are better), or the last where there is none. The checkpoint is continued if it is there, and written after every
+    validation. ``run`` trains a plan on data with options of Lightning's trainer, which it returns; callbacks among them are
+    added to those of the fit. Raises NonFiniteLossError if the loss is not finite before anything was validated.
     """
     options = dict(trainer_options or {})
     settings, options["precision"] = _precision(settings, options.get("precision"))

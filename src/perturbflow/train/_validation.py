@@ -52,16 +52,9 @@ class Scores:
 
 
 class HeldOutConditions:
-    """Conditions that no training cell is from, for early stopping and for choices.
+    """Conditions that no training cell is from, for early stopping and for choices, from controls in training.
 
-    Parameters
-    ----------
-    training
-        Training cells, for the controls to start from.
-    held_out
-        Cells of the held-out conditions.
-    seed
-        Of the cells and conditions drawn, and of every prediction: two flows are compared under the same noise.
+    The seed is that of the cells and conditions drawn, and of every prediction: two flows are compared under the same noise.
     """
 
     def __init__(self, training: CellData | Screen, held_out: CellData | Screen, *, seed: int) -> None:
