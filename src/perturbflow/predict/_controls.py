@@ -11,7 +11,7 @@ import numpy as np
 from perturbflow._checks import check_key, listing
 from perturbflow.screen._conditions import parse_label
 from perturbflow.screen._expression import Expression, dense
-from perturbflow.screen._fields import PerturbationFields, read_expression, text_column
+from perturbflow.screen._fields import PerturbationFields, read_expression, text_column, type_column
 from perturbflow.screen._labels import naming
 
 if TYPE_CHECKING:
@@ -113,11 +113,8 @@ def control_cells(
         raise ValueError(msg)
     vocabulary = fields.vocabulary.with_categories(columns)
     codes = vocabulary.encode_covariates(columns, n_cells=len(rows))
-    types = None
-    if fields.perturbation_type_key is not None:
-        key = fields.perturbation_type_key
-        types = text_column(adata, key, missing="")[rows] if key in adata.obs else np.full(len(rows), "", dtype=object)
-    return ControlCells(rows, x.part(rows=rows), codes, types, vocabulary)
+    types = type_column(adata, fields)
+    return ControlCells(rows, x.part(rows=rows), codes, None if types is None else types[rows], vocabulary)
 
 
 def predicted_keys(labels: Sequence[str], *, key_added: str) -> dict[str, str]:

@@ -238,6 +238,14 @@ def perturbation_columns(
     return labels, doses, types
 
 
+def type_column(adata: AnnData, fields: PerturbationFields) -> NDArray[np.object_] | None:
+    """Type of the perturbation of every cell (n,), "" where there is none; None where no types are registered."""
+    key = fields.perturbation_type_key
+    if key is None:
+        return None
+    return text_column(adata, key, missing="") if key in adata.obs else np.full(adata.n_obs, "", dtype=object)
+
+
 def encode_perturbations(
     adata: AnnData, fields: PerturbationFields, *, vocabulary: Vocabulary | None = None
 ) -> sparse.csr_matrix:
@@ -247,9 +255,8 @@ def encode_perturbations(
 
 def canonical_labels(adata: AnnData, fields: PerturbationFields) -> NDArray[np.object_]:
     """Label of the perturbation of every cell (n,) as it is known, with its type; as it is written where it is unknown."""
-    labels, key = text_column(adata, fields.perturbation_key), fields.perturbation_type_key
-    has_types = key is not None and key in adata.obs
-    kinds = text_column(adata, str(key), missing="") if has_types else np.full(len(labels), "", dtype=object)
+    labels, types = text_column(adata, fields.perturbation_key), type_column(adata, fields)
+    kinds = [""] * len(labels) if types is None else types
     vocabulary, pairs = fields.vocabulary, set(zip(labels, kinds, strict=True))
     names = {(label, kind): vocabulary.known(label, kind) or vocabulary.written(label) for label, kind in pairs}
     return np.array([names[pair] for pair in zip(labels, kinds, strict=True)], dtype=object)
