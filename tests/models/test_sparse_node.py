@@ -9,7 +9,7 @@ import torch
 
 from perturbflow.datasets import hill_network
 from perturbflow.models import SparseNODE
-from perturbflow.predict._dynamics_store import read_dynamics, write_dynamics
+from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
 QUICK: dict[str, Any] = {"effort": 0.01, "strength": 0.01, "plan_kwargs": {"n_candidates": 2}}
@@ -43,7 +43,7 @@ def test_same_fit_as_the_functions(trained, adata):
     infer_graph(adata, n_bootstraps=1)
     pd.testing.assert_frame_equal(trained.graph(n_bootstraps=1), adata.uns["dynamics_graph"]["edges"])
     # And the fit can go into AnnData.
-    write_dynamics(adata, trained.fitted, key="model")
+    adata.uns["model"] = trained.fitted.to_dict()
     assert read_dynamics(adata, "model").genes == list(adata.var_names)
 
 

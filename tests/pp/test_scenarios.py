@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 import perturbflow as pf
 from perturbflow.pp._held_out import Conditions
-from perturbflow.pp._scenario_rules import draw_split
-from perturbflow.pp._scenarios import SCENARIOS
+from perturbflow.pp._scenarios import SCENARIOS, draw_split
 from perturbflow.screen._splits import read_split
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}

@@ -4,7 +4,7 @@ import joblib
 import pytest
 import torch
 
-from perturbflow.predict._threads import spare_core
+from perturbflow.predict._torch_state import spare_core
 
 
 @pytest.fixture(autouse=True)

@@ -100,7 +100,7 @@ def test_places_are_tried_before_a_model_is_trained(registered, tmp_path, no_wor
         PRiMeFlow(registered, width=8).train(max_steps=1, checkpoint=tmp_path / "f" / "x", progress_bar=False)
 
 
-@pytest.mark.parametrize("step", ["pathlib.Path.mkdir", "perturbflow.store._replace.os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize("step", ["pathlib.Path.mkdir", "perturbflow.store._file.os.fsync", "pathlib.Path.replace"])
 def test_a_flow_that_cannot_be_stored_is_kept(registered, tmp_path, monkeypatch, step):
     with monkeypatch.context() as patch:
 

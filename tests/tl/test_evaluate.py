@@ -323,8 +323,8 @@ def test_context_without_controls_is_an_error():
         pytest.param({"metrics": ["energy"]}, "Expected `metrics` to be different names from", id="metric"),
         pytest.param({"metrics": []}, "Expected `metrics`", id="no_metrics"),
         pytest.param({"baselines": ["additive"]}, "Expected `baselines` to be different names", id="baseline"),
-        pytest.param({"min_cells": 3}, "`min_cells` and `n_cells` to be at least 4, found 3", id="min_cells"),
-        pytest.param({"n_cells": 2}, "at least 4, found 10 and 2", id="n_cells"),
+        pytest.param({"min_cells": 3}, "`min_cells` to be at least 4, found 3", id="min_cells"),
+        pytest.param({"n_cells": 2}, "`n_cells` to be at least 4, found 2", id="n_cells"),
         pytest.param({"predicted": {"ceiling": ControlCells()}}, "neither baselines nor 'ceiling'", id="model_name"),
         pytest.param({"splits": ["nothing"]}, r"Expected `splits` to be one of .*, found 'nothing'", id="splits"),
         pytest.param(

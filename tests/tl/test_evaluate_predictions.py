@@ -266,7 +266,8 @@ def test_results_go_through_a_file(tmp_path):
 
 @pytest.mark.parametrize("change", [{"n_resamples": 0}, {"n_permutations": -1}])
 def test_bad_numbers(change):
-    with pytest.raises(ValueError, match="n_resamples"):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be at least"):
         judged(screen(seed=1), **change)
 
 

@@ -184,7 +184,6 @@ def test_uncertainty_of_predictions(fitted):
     parts = [predicted_uncertainty(flow, c.perturbation, prior.context(c.covariates)) for c in conditions[:2]]
     for part, rms in zip(parts, table["rms_sd"][:2], strict=True):
         assert rms == pytest.approx(np.sqrt(np.mean(part.sd**2)))
-        assert ((part.lower <= part.mean) & (part.mean <= part.upper)).mean() > 0.9
     shares = [len(c.members) for c in conditions[:2]]
     np.testing.assert_allclose(sds["A"], np.average([part.sd for part in parts], axis=0, weights=shares))
 

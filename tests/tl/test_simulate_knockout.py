@@ -7,7 +7,7 @@ import torch
 from anndata import AnnData
 
 from perturbflow.pp import setup_dynamics
-from perturbflow.predict._dynamics_store import read_dynamics, write_dynamics
+from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast, simulate_knockout
 
 CHAIN = [(0, 1), (1, 2), (3, 2)]  # gene 4 is alone
@@ -25,7 +25,7 @@ def chain(fitted_dynamics) -> AnnData:
         first = field.matrices[0]
         first.copy_(torch.randn(first.shape, generator=torch.Generator().manual_seed(0)))
         field.raw_range.fill_(1.0)
-    write_dynamics(fitted_dynamics, stored)
+    fitted_dynamics.uns["dynamics"] = stored.to_dict()
     return fitted_dynamics
 
 
@@ -103,7 +103,7 @@ def test_what_changes_no_other_gene_is_said(chain, genes, idle, recwarn):
     with torch.no_grad():
         field.raw_range[3], field.raw_decay[3] = -100.0, -100.0  # neither produced nor lost
     stored.model.start[:, 3] = 0.5 / stored.model.units.scale[3]
-    write_dynamics(chain, stored)
+    chain.uns["dynamics"] = stored.to_dict()
     simulate_knockout(chain, genes)
     assert [str(one.message) for one in recwarn] == [
         f"Holding {[reason.split(chr(39))[1] for reason in idle]} changes no other gene: {'; '.join(idle)}. "
@@ -153,7 +153,7 @@ def test_new_cells_and_another_order_of_genes(chain):
 def test_only_runs_under_intervention_are_starts_of_their_own(fitted_dynamics):
     stored = read_dynamics(fitted_dynamics)
     stored.model.clamped[:, 1] = True
-    write_dynamics(fitted_dynamics, stored)
+    fitted_dynamics.uns["dynamics"] = stored.to_dict()
     simulate_knockout(fitted_dynamics, "gene0")
     assert len(fitted_dynamics.uns["knockout"]["trajectories"]) == 8
 

@@ -11,8 +11,8 @@ from perturbflow.predict._dynamics_store import StoredDynamics, read_dynamics
 from perturbflow.train import _graph
 from perturbflow.train._graph import Graph, fitted_graph, static_graph
 from perturbflow.train._stability import SURE_EVIDENCE, Stability
-from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import read_dynamics_fields
+from perturbflow.trajectories._snapshot_fields import course_cells
 
 GENES = ["A", "B", "C"]
 WEIGHT = np.array([[0, -2.0, 0], [0, 0, 0.5], [1.0, 0, 0]])
@@ -56,12 +56,6 @@ def test_an_empty_graph_has_the_ranking_and_no_edge_that_is_kept():
     assert list(table) == ["source", "target", "weight", "sign", "confidence", "evidence", "kept"]
     assert table["evidence"].tolist() == [3.0, 2.0, 1.0, 0.1, 0, 0]
     assert not table["kept"].any()
-
-
-def test_weights_as_a_sparse_matrix():
-    matrix = Graph(WEIGHT, CONFIDENCE, CONFIDENCE, PAIRS).matrix()
-    assert (matrix.dtype, matrix.nnz) == (np.float32, 3)
-    np.testing.assert_array_equal(matrix.toarray(), WEIGHT.astype(np.float32))
 
 
 @pytest.fixture

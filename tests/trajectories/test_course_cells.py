@@ -7,8 +7,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import DynamicsFields
+from perturbflow.trajectories._snapshot_fields import course_cells
 
 
 def cells(n_control: int) -> AnnData:

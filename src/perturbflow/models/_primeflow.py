@@ -12,7 +12,7 @@ from scvi.data.fields import CategoricalJointObsField, CategoricalObsField, Laye
 from scvi.train import TrainRunner
 
 from perturbflow._checks import check_text
-from perturbflow.models._flow_module import PERTURBATIONS_KEY, FlowModule
+from perturbflow.models._modules import PERTURBATIONS_KEY, FlowModule
 from perturbflow.models._registration import (
     RegisteredModel,
     check_anndata,
@@ -137,20 +137,9 @@ class PRiMeFlow(RegisteredModel):
         **kwargs
             What scvi-tools passes when a saved model is loaded.
         """
+        given = {name: value for name, value in locals().items() if name in ARGUMENTS}
         check_anndata(adata)
-        set_up(
-            adata,
-            None,
-            kwargs,
-            perturbation_key=perturbation_key,
-            control=control,
-            covariate_keys=covariate_keys,
-            dose_key=dose_key,
-            batch_key=batch_key,
-            layer=layer,
-            separator=separator,
-            perturbation_type_key=perturbation_type_key,
-        )
+        set_up(adata, None, kwargs, **given)
         cls._register(adata, **kwargs)
 
     @classmethod
@@ -183,20 +172,9 @@ class PRiMeFlow(RegisteredModel):
         **kwargs
             What scvi-tools passes when a saved model is loaded.
         """
+        given = {name: value for name, value in locals().items() if name in ARGUMENTS}
         modality = one_modality(mdata, modalities, arguments=ARGUMENTS)
-        set_up(
-            mdata,
-            modality,
-            kwargs,
-            perturbation_key=perturbation_key,
-            control=control,
-            covariate_keys=covariate_keys,
-            dose_key=dose_key,
-            batch_key=batch_key,
-            layer=layer,
-            separator=separator,
-            perturbation_type_key=perturbation_type_key,
-        )
+        set_up(mdata, modality, kwargs, **given)
         cls._register(mdata, modality, **kwargs)
 
     @classmethod
@@ -236,26 +214,16 @@ class PRiMeFlow(RegisteredModel):
         ----------
         max_epochs
             Passes over the training cells, instead of ``max_steps``.
-        max_steps
-            Number of optimiser steps.
+        max_steps, plan_kwargs, split_key, seed, checkpoint, progress_bar
+            How to fit, as in :func:`perturbflow.tl.fit_flow`.
         accelerator, devices
             Where to train, as in every model of scvi-tools; "auto" takes one GPU where there is one.
         batch_size
             Cells a step, on all devices together; by default that of ``plan_kwargs`` or of the preset.
-        plan_kwargs
-            How the flow is fitted: the keys of :class:`perturbflow.models.FlowPlanKwargs`.
         datamodule
             Another source of batches.
         init_from
             An earlier flow whose network this one starts from, such as the ``fitted`` of another model.
-        split_key
-            Column of ``adata.obs`` with the split.
-        seed
-            Seed of everything random.
-        checkpoint
-            Directory for checkpoints.
-        progress_bar
-            Whether to show a progress bar.
         **trainer_kwargs
             Options of scvi-tools' trainer, which is Lightning's: ``logger``, ``callbacks``, ``strategy``,
             ``num_nodes`` and so on. The metrics are ``train_loss`` and, at every validation, ``valid_energy``.
@@ -328,17 +296,8 @@ class PRiMeFlow(RegisteredModel):
         adata
             Control cells, with or without others; by default those of the model. Of a MuData they are in the modality
             that the model was registered with.
-        covariates
-            Predict only in this context.
-        dose
-            Dose of the perturbation; by default that at which it was measured. Both as in
-            :func:`perturbflow.tl.predict_perturbation`.
-        guidance
-            Weight of classifier-free guidance; the one chosen by the fit by default.
-        n_steps
-            Steps of the solver; chosen by the flow by default.
-        seed
-            Seed of everything random.
+        covariates, dose, guidance, n_steps, seed
+            As in :func:`perturbflow.tl.predict_perturbation`.
 
         Returns
         -------

@@ -82,22 +82,10 @@ def register(
     modality: str | None,
     **kwargs: Any,
 ) -> None:
-    """Register cells with a class of models.
+    """Register cells with a class of models; ``fields`` are made by :func:`field`.
 
-    Parameters
-    ----------
-    model
-        The class.
-    data
-        An AnnData; a MuData with ``modality``.
-    fields
-        What to register, made by :func:`field`.
-    setup_args
-        Arguments that repeat the registration, plain values: they are saved with a model.
-    modality
-        The modality with all fields.
-    kwargs
-        What scvi-tools passes when a saved model is loaded.
+    ``setup_args`` repeat the registration, plain values that are saved with a model; ``kwargs`` are what scvi-tools
+    passes when a saved model is loaded.
     """
     method = "setup_anndata" if modality is None else "setup_mudata"
     args = dict(setup_args) | ({} if modality is None else {MODALITIES: {"layer": modality}})
@@ -116,24 +104,7 @@ def register(
 
 
 def one_modality(mdata: MuData, modalities: Mapping[str, str], *, arguments: Sequence[str]) -> str:
-    """Return the modality that all arguments of a registration are in.
-
-    Parameters
-    ----------
-    mdata
-        The modalities.
-    modalities
-        Modality of some arguments.
-    arguments
-        Names that arguments may have.
-
-    Raises
-    ------
-    TypeError
-        If these are no MuData and no mapping.
-    ValueError
-        If an argument is unknown, or there is none or more than one modality.
-    """
+    """Return the modality that all arguments of a registration are in."""
     if not is_mudata(mdata):
         msg = f"Expected `mdata` to be a MuData, found {type(mdata).__name__}. For an AnnData there is `setup_anndata`."
         raise TypeError(msg)

@@ -38,19 +38,9 @@ def arguments_of(fields: PerturbationFields) -> dict[str, Any]:
 
 
 def set_up(data: AnnData | MuData, modality: str | None, passed: dict[str, Any], **arguments: Any) -> None:
-    """Register perturbations, anew or as those of a saved model.
+    """Register perturbations, anew or as those of a saved model, whose fields are then taken out of ``passed``.
 
-    Parameters
-    ----------
-    data
-        Cells; a MuData with ``modality``.
-    modality
-        Modality with the cells.
-    passed
-        What scvi-tools passes when a saved model is loaded, or a registration is repeated. The fields of the model are
-        taken out.
-    **arguments
-        Of :func:`perturbflow.pp.setup_perturbation`.
+    It is what scvi-tools passes when a saved model is loaded, or a registration is repeated.
     """
     saved = passed.pop(_FIELDS, None)
     if saved is None:  # also of models that were saved by earlier versions
@@ -64,16 +54,7 @@ def set_up(data: AnnData | MuData, modality: str | None, passed: dict[str, Any],
 
 
 def register_as_saved(adata: AnnData, fields: PerturbationFields, *, genes: list[str]) -> None:
-    """Register cells with the fields of a saved model; control cells alone are enough.
-
-    Raises
-    ------
-    KeyError
-        If a column or the layer is missing.
-    ValueError
-        If genes, perturbations or covariates are others than those of the model, or the expression is not
-        log1p-normalised. Nothing is written then.
-    """
+    """Register cells with the fields of a saved model, or raise and write nothing; control cells alone are enough."""
     missing, more = (
         [gene for gene in some if gene not in set(others)]
         for some, others in ((genes, adata.var_names), (adata.var_names, genes))
@@ -93,7 +74,7 @@ def register_as_saved(adata: AnnData, fields: PerturbationFields, *, genes: list
     )
     labels, _, types = perturbation_columns(adata, fields)
     distinct = set(zip(labels, [None] * len(labels) if types is None else types, strict=True))
-    unknown = sorted({label for label, kind in distinct if not _is_known(fields, label, kind)})
+    unknown = sorted({label for label, kind in distinct if fields.vocabulary.known(label, kind) is None})
     if unknown:
         msg = (
             f"Expected {fields.control!r} and perturbations that the saved model knows, "
@@ -110,11 +91,3 @@ def register_as_saved(adata: AnnData, fields: PerturbationFields, *, genes: list
             )
             raise ValueError(msg)
     write_fields(adata, fields)
-
-
-def _is_known(fields: PerturbationFields, label: str, kind: str | None) -> bool:
-    try:
-        fields.vocabulary.canonical(label, perturbation_type=kind or None)
-    except ValueError:
-        return False
-    return True

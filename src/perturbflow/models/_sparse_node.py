@@ -11,14 +11,8 @@ import pandas as pd
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import LayerField, NumericalObsField
 
-from perturbflow.models._dynamics_module import TIME_KEY, DynamicsModule
-from perturbflow.models._registration import (
-    RegisteredModel,
-    check_anndata,
-    field,
-    one_modality,
-    register,
-)
+from perturbflow.models._modules import TIME_KEY, DynamicsModule
+from perturbflow.models._registration import RegisteredModel, check_anndata, field, one_modality, register
 from perturbflow.pp import setup_dynamics
 from perturbflow.predict._dynamics_store import StoredDynamics
 from perturbflow.predict._solutions import start_levels, warn_beyond, warn_without_effect
@@ -125,37 +119,14 @@ class SparseNODE(RegisteredModel):
         ----------
         adata
             Cells along time.
-        time_key
-            See :func:`perturbflow.pp.setup_dynamics`, as for all that follow.
-        trajectory_key
-            Column of ``obs`` with the trajectory.
-        regulators
-            Genes that may regulate others.
-        prior
-            A prior network.
-        perturbation_key
-            Column of ``obs`` with the genes that an intervention holds.
-        control
-            Label of cells without intervention, or several.
-        separator
-            What stands between the genes of a label.
-        layer
-            Layer with the expression.
-        kwargs
-            Passed on to scvi-tools.
+        time_key, trajectory_key, regulators, prior, perturbation_key, control, separator, layer
+            See :func:`perturbflow.pp.setup_dynamics`.
+        **kwargs
+            What scvi-tools passes when a saved model is loaded.
         """
+        given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
         check_anndata(adata)
-        setup_dynamics(
-            adata,
-            time_key=time_key,
-            trajectory_key=trajectory_key,
-            regulators=regulators,
-            prior=_table(prior),
-            perturbation_key=perturbation_key,
-            control=control,
-            separator=separator,
-            layer=layer,
-        )
+        setup_dynamics(adata, prior=_table(prior), **given)
         cls._register(adata, **kwargs)
 
     @classmethod
@@ -185,22 +156,12 @@ class SparseNODE(RegisteredModel):
             one argument is enough.
         time_key, trajectory_key, regulators, prior, perturbation_key, control, separator, layer
             See :meth:`setup_anndata`.
-        kwargs
-            Passed on to scvi-tools.
+        **kwargs
+            What scvi-tools passes when a saved model is loaded.
         """
+        given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
         modality = one_modality(mdata, modalities, arguments=(*_ARGUMENTS, "prior"))
-        setup_dynamics(
-            mdata,
-            time_key=time_key,
-            trajectory_key=trajectory_key,
-            regulators=regulators,
-            prior=_table(prior),
-            perturbation_key=perturbation_key,
-            control=control,
-            separator=separator,
-            layer=layer,
-            modality=modality,
-        )
+        setup_dynamics(mdata, prior=_table(prior), modality=modality, **given)
         cls._register(mdata, modality, **kwargs)
 
     @classmethod
@@ -235,14 +196,8 @@ class SparseNODE(RegisteredModel):
 
         Parameters
         ----------
-        strength, eliminate, effort, seed
+        strength, eliminate, effort, plan_kwargs, seed, checkpoint, progress_bar
             How to fit, as in :func:`perturbflow.tl.fit_dynamics`.
-        plan_kwargs
-            How to fit besides: the keys of :class:`perturbflow.models.DynamicsPlanKwargs`.
-        checkpoint
-            Directory for checkpoints.
-        progress_bar
-            Whether to show a progress bar.
         """
         options = replace(
             self.options,
@@ -335,14 +290,8 @@ class SparseNODE(RegisteredModel):
 
         Parameters
         ----------
-        method
-            "jacobian" or "gates".
-        n_bootstraps
-            Number of further fits for the confidence.
-        n_jobs
-            Fits side by side.
-        seed
-            Seed of the bootstraps.
+        method, n_bootstraps, n_jobs, seed
+            As in :func:`perturbflow.tl.infer_graph`; its baselines are no methods of the model.
 
         Returns
         -------

@@ -83,8 +83,6 @@ def bin_pseudotime(
     drop_missing
         Whether cells without a time or a trajectory, such as those outside all lineages, are left out. By default they
         are an error.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------

@@ -122,15 +122,7 @@ def check_values(values: Iterable[str], *, key: str) -> None:
 
 
 def report_labels(components: Mapping[str, Sequence[str]], *, controls: Sequence[str], separator: str) -> None:
-    """Say how the labels were read, and point out what looks like a slip.
-
-    Parameters
-    ----------
-    components
-        Components of every label, see :func:`check_labels`.
-    controls, separator
-        How the labels are written.
-    """
+    """Say how the labels were read, and point out what looks like a slip."""
     spaced = [label for label in components if label != label.strip()]
     if spaced:
         logger.warning("Spaces around labels do not count: %s are read without them.", listing(spaced))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from perturbflow._checks import check_key, check_one_of, check_text, check_type, listing
 from perturbflow.pp._held_out import Conditions
-from perturbflow.pp._scenario_rules import in_contexts
+from perturbflow.pp._scenarios import in_contexts
 from perturbflow.pp._split_record import cell_hash, condition_hash, merge_doses
 from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._fields import read_fields
@@ -48,8 +48,6 @@ def check_split(adata: AnnData | MuData, *, split_key: str = "split", modality: 
         Cells with a split by :func:`perturbflow.pp.split_perturbations` or :func:`perturbflow.pp.split_scenario`.
     split_key
         Column of ``obs`` with the split, and entry of ``uns`` with its record.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------
@@ -122,20 +120,10 @@ def check_rules(
     left_out: Mapping[str, Iterable[str]] | None = None,
     advice: str,
 ) -> None:
-    """Raise if a split of conditions breaks the rule of its task.
+    """Raise if a split of conditions (P,) breaks the rule of its task; ``"cells"`` has none.
 
-    Parameters
-    ----------
-    conditions
-        The conditions, doses taken together.
-    split
-        Split of every condition (P,).
-    task
-        Which rule; not ``"cells"``, which has none.
-    left_out
-        Values of covariates whose perturbed conditions must all be in the test.
-    advice
-        What to do next.
+    ``left_out`` are values of covariates whose perturbed conditions must all be in the test, ``advice`` is what to do
+    next.
     """
     check_one_of(task, ("combination", "covariate_transfer", "unseen_perturbation"), name="task")
     labels, parts = conditions.table["perturbation"].tolist(), conditions.components

@@ -30,12 +30,6 @@ def dynamics_vectors(
 
     Each is simulated by dynamics that saw no cell in which its gene was held, at the level that it was measured at. One
     that was never measured alone is held as far from its mean as others of its type are on average, in the direction of most.
-
-    Raises
-    ------
-    ValueError
-        If no cells without a time are registered, a component is no gene, or cells of held-out conditions are among the
-        training cells.
     """
     if DYNAMICS_FIELDS_KEY not in adata.uns or not is_snapshot(adata):
         msg = (

@@ -58,10 +58,6 @@ def guides_to_genes(
         What stands between the guides of a cell, and between the genes that are written.
     key_added
         Column of ``adata.obs`` to write. It may be there already; it is overwritten.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

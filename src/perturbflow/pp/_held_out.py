@@ -21,21 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The conditions to divide.
+    """The conditions to divide."""
 
-    Parameters
-    ----------
-    table
-        One row a condition: ``perturbation`` and one column per covariate, in an order that does not depend on the cells.
-    covariate_keys
-        Columns of the covariates.
-    control, separator
-        How labels are written.
-    """
-
-    table: pd.DataFrame
-    covariate_keys: tuple[str, ...]
-    control: str
+    table: pd.DataFrame  # one row a condition: `perturbation`, covariates, in an order that is not that of cells
+    covariate_keys: tuple[str, ...]  # columns of the covariates
+    control: str  # how labels are written
     separator: str
 
     @property
@@ -53,19 +43,11 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Amount to hold out.
+    """Amount to hold out."""
 
-    Parameters
-    ----------
-    test_fraction, valid_fraction
-        Fractions of the candidates.
-    named
-        Candidates that the user wants to test on, instead of a fraction; rows of the table for covariate transfer.
-    """
-
-    test_fraction: float
+    test_fraction: float  # of the candidates
     valid_fraction: float
-    named: tuple[Any, ...] | None = None
+    named: tuple[Any, ...] | None = None  # candidates to test on instead, rows of the table for covariate transfer
 
 
 def hold_out_combinations(
@@ -73,9 +55,7 @@ def hold_out_combinations(
 ) -> tuple[NDArray[np.str_], pd.DataFrame]:
     """Hold out combinations in all contexts, spread over how many of their components are known alone.
 
-    Returns
-    -------
-    Split of every condition, and the columns ``n_components``, ``n_seen`` and ``seen``.
+    Returns the split of every condition, and the columns ``n_components``, ``n_seen`` and ``seen``.
     """
     known = known_components(conditions)
     columns = known["seen"].tolist(), known["n_components"].tolist()
@@ -93,12 +73,7 @@ def hold_out_combinations(
 
 
 def known_components(conditions: Conditions) -> pd.DataFrame:
-    """Count the components of every condition, ``n_components``, and those that are seen alone, ``n_seen``.
-
-    Returns
-    -------
-    These columns, and ``seen``: ``"all"``, ``"some"`` or ``"none"`` of them.
-    """
+    """Columns of every condition: ``n_components``, those seen alone ``n_seen``, and ``seen`` (all, some or none)."""
     parts = conditions.components
     singles = {part[0] for part in parts if len(part) == 1}
     n_components = np.array([len(part) for part in parts])
@@ -113,10 +88,6 @@ def hold_out_pairs(
     """Hold out pairs of a perturbation and a context, spread over contexts.
 
     Every perturbation keeps a context in training, and every context a perturbation as far as possible.
-
-    Returns
-    -------
-    Split of every condition, and no further columns.
     """
     labels, contexts = conditions.table["perturbation"].tolist(), conditions.contexts
     perturbed = {row: contexts[row] for row, part in enumerate(conditions.components) if part}
@@ -174,12 +145,7 @@ def hold_out_pairs(
 def hold_out_components(
     conditions: Conditions, wanted: Wanted, *, rng: np.random.Generator
 ) -> tuple[NDArray[np.str_], pd.DataFrame]:
-    """Hold out components with every condition that contains them.
-
-    Returns
-    -------
-    Split of every condition, and the column ``unseen``: the held-out components of the condition.
-    """
+    """Hold out components with every condition that contains them; the column ``unseen`` names those of a condition."""
     parts = conditions.components
     candidates = dict.fromkeys(sorted({component for part in parts for component in part}), "")
     if len(candidates) < 2:
@@ -222,23 +188,7 @@ def hold_out_cells(
 def divide_cells(
     conditions: NDArray[np.integer], names: pd.Index, wanted: Wanted, *, rng: np.random.Generator
 ) -> NDArray[np.str_]:
-    """Split the cells of every condition at random; each keeps one in training.
-
-    Parameters
-    ----------
-    conditions
-        Number of the condition of every cell (n,).
-    names
-        Names of the cells: these, not their order, decide.
-    wanted
-        Fractions of the cells of every condition.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    Split of every cell (n,).
-    """
+    """Split the cells of every condition at random (n,), by name and not by order; each keeps one in training."""
     split = np.full(len(conditions), "train")
     order = np.lexsort((names.to_numpy(dtype=str), conditions))
     for cells in np.split(order, np.flatnonzero(np.diff(conditions[order])) + 1):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from perturbflow._checks import check_key, check_type, listing
 from perturbflow.pp._held_out import Conditions
-from perturbflow.pp._scenario_rules import halve
+from perturbflow.pp._scenarios import halve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,33 +21,9 @@ if TYPE_CHECKING:
 def split_by_table(
     table: pd.DataFrame, conditions: Conditions, vocabulary: Vocabulary, *, task: str, rng: np.random.Generator
 ) -> NDArray[np.str_]:
-    """Hold out the conditions of a table.
+    """Split of every condition (P,) by a table with ``perturbation``, every covariate (for transfer), and ``split``.
 
-    Parameters
-    ----------
-    table
-        One row a condition: ``perturbation``; for covariate transfer one column per covariate; and, unless they are to be
-        divided in halves, ``split``. Further columns do not count.
-    conditions
-        The conditions of the cells.
-    vocabulary
-        How labels are read.
-    task
-        ``"combination"`` or ``"covariate_transfer"``.
-    rng
-        Random generator, for the halves.
-
-    Returns
-    -------
-    Split of every condition (P,).
-
-    Raises
-    ------
-    KeyError
-        If a column is missing.
-    ValueError
-        If the table is empty, names a condition that is not there, not perturbed or no combination, or gives a condition
-        two splits; or if a split is not "valid" or "test", or none is "test".
+    Without ``split`` the conditions are divided in halves. Further columns do not count.
     """
     keys = list(conditions.covariate_keys) if task == "covariate_transfer" else []
     for column in ("perturbation", *keys):
@@ -112,21 +88,7 @@ def _given_split(
 def read_contexts(
     held_out: Mapping[str, object], conditions: Conditions, *, only_one: bool
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Read covariates with one or several values each, such as ``{"cell_type": ["B", "NK"]}``.
-
-    Parameters
-    ----------
-    held_out
-        The covariates.
-    conditions
-        The conditions of the cells.
-    only_one
-        Whether there must be a single covariate.
-
-    Returns
-    -------
-    Names of the covariates, with their values.
-    """
+    """Read covariates with one or several values each, such as ``{"cell_type": ["B", "NK"]}``."""
     if not held_out or (only_one and len(held_out) > 1):
         number = "one covariate" if only_one else "covariates"
         msg = f"Expected {number} in `held_out`, such as {{'cell_type': 'B'}}, found {dict(held_out)!r}."

@@ -23,8 +23,8 @@ from perturbflow._checks import (
 from perturbflow.pp._check_labels import MISSING
 from perturbflow.pp._dynamics_features import dynamics_vectors
 from perturbflow.screen._conditions import TYPE_MARK, Vocabulary, parse_label
-from perturbflow.screen._feature_table import FEATURE_TABLE_KEY, write_feature_table
-from perturbflow.screen._fields import PerturbationFields, read_fields, text_column, writable
+from perturbflow.screen._feature_table import FEATURE_TABLE_KEY
+from perturbflow.screen._fields import PerturbationFields, read_fields, text_column, writable, write_fields
 from perturbflow.screen._labels import label_parts, naming
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
@@ -93,10 +93,6 @@ def perturbation_features(
         Seed of the fits of dynamics.
     key_added
         Entry of ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------
@@ -162,7 +158,8 @@ def perturbation_features(
     table = _standardised(table, scale_columns=scale_columns, max_features=max_features)
 
     adata = writable(adata, copy=copy)
-    write_feature_table(adata, table, replace(fields, vocabulary=vocabulary), key=key_added)
+    write_fields(adata, replace(fields, vocabulary=vocabulary))
+    adata.uns[key_added] = table
     logger.info(
         "Registered %d features of %d perturbation components, %d of them without cells before.",
         table.shape[1],

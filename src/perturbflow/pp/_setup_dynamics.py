@@ -14,7 +14,7 @@ from scipy import sparse
 from perturbflow._checks import check_columns, check_key, check_text, check_type, check_unique_names, listing, nearest
 from perturbflow.pp._check_labels import check_values, control_labels
 from perturbflow.pp._setup_snapshot import snapshot_fields
-from perturbflow.screen._fields import writable
+from perturbflow.screen._fields import check_gene_names, check_in_memory, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_registration
 from perturbflow.trajectories._fields import (
@@ -100,10 +100,6 @@ def setup_dynamics(
         What stands between the genes of a label.
     layer
         Layer with the expression; by default ``X``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------
@@ -169,10 +165,7 @@ def setup_dynamics(
         layer=layer,
     )
     check_fields(adata, fields)
-    check_registration(adata, DYNAMICS_FIELDS_KEY, beside=[("varp", DYNAMICS_PRIOR_KEY)])
-    check_unique_names(
-        adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
-    )
+    _check_place(adata)
     finite_expression(adata, layer)
     genes = _regulators(adata, regulators)
     network = None if prior is None else _prior(adata, prior, regulators=genes)
@@ -206,17 +199,18 @@ def _setup_snapshot(
     adata: AnnData, fields: SnapshotFields, *, regulators: Sequence[str] | str | None, copy: bool
 ) -> AnnData | None:
     """Register cells without a time."""
-    if adata.isbacked:
-        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
-        raise ValueError(msg)
-    check_registration(adata, DYNAMICS_FIELDS_KEY, beside=[("varp", DYNAMICS_PRIOR_KEY)])
-    check_unique_names(
-        adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
-    )
+    check_in_memory(adata)
+    _check_place(adata)
     fields = snapshot_fields(adata, replace(fields, regulators=_regulators(adata, regulators)))
     adata = writable(adata, copy=copy)
     write_dynamics_fields(adata, fields, None)
     return adata if copy else None
+
+
+def _check_place(adata: AnnData) -> None:
+    """Raise if something else is registered under the names of dynamics, or genes occur twice."""
+    check_registration(adata, DYNAMICS_FIELDS_KEY, beside=[("varp", DYNAMICS_PRIOR_KEY)])
+    check_gene_names(adata)
 
 
 def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
@@ -225,9 +219,7 @@ def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
     for name in ("time_key", *optional, "separator"):
         if getattr(fields, name) is not None or name not in optional:
             check_text(getattr(fields, name), name=name)
-    if adata.isbacked:
-        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
-        raise ValueError(msg)
+    check_in_memory(adata)
     keys = (fields.time_key, fields.trajectory_key, fields.perturbation_key)
     check_columns(adata.obs.columns, [key for key in keys if key is not None])
 
@@ -235,19 +227,7 @@ def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
 def check_distinct_times(
     time: NDArray[np.float64], names: pd.Series, codes: NDArray[np.intp], *, least: int, advice: str
 ) -> None:
-    """Raise unless every trajectory has at least so many distinct times.
-
-    Parameters
-    ----------
-    time, codes
-        Time of every cell and number of its trajectory (n,).
-    names
-        Names of the trajectories.
-    least
-        How many are needed.
-    advice
-        What to do next.
-    """
+    """Raise unless every trajectory has at least so many distinct times; ``codes`` says which a cell is of (n,)."""
     n_times = pd.Series(time).groupby(codes).nunique().to_numpy()
     few = n_times < least
     if few.any():

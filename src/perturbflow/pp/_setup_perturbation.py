@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import (
-    check_columns,
-    check_no_slash,
-    check_text,
-    check_type,
-    check_unique_names,
-    listing,
-)
+from perturbflow._checks import check_columns, check_no_slash, check_text, check_type, listing
 from perturbflow.pp._check_labels import MISSING, check_labels, check_values, control_labels, report_labels
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import (
     PerturbationFields,
     check_expression,
     check_fields_are_free,
+    check_gene_names,
     perturbation_columns,
     read_expression,
     text_column,
@@ -104,10 +98,6 @@ def setup_perturbation(
         Column of ``obs`` with the way of perturbing, where the same label means different things: the component is
         then "MAPK1:CRISPRa" in one cell and "MAPK1:CRISPRi" in another, two perturbations that share nothing.
         Does not count in control cells.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------
@@ -163,9 +153,7 @@ def setup_perturbation(
 
     if layer is not None:
         check_text(layer, name="layer")
-    check_unique_names(
-        adata.var_names, what="gene names in `adata.var_names`", hint="Run `adata.var_names_make_unique()` first."
-    )
+    check_gene_names(adata)
 
     fields = PerturbationFields(
         perturbation_key=perturbation_key,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from perturbflow._checks import check_columns, check_text, listing, nearest
 from perturbflow.screen._fields import FIELDS_KEY, read_fields, text_column
-from perturbflow.screen._labels import naming, parse_label
+from perturbflow.screen._labels import naming
 from perturbflow.trajectories._snapshot_fields import SnapshotFields, snapshot_of
 
 if TYPE_CHECKING:
@@ -20,21 +20,7 @@ logger = logging.getLogger(__name__)
 def snapshot_fields(adata: AnnData, fields: SnapshotFields) -> SnapshotFields:
     """Check the fields of a snapshot, completed by what :func:`perturbflow.pp.setup_perturbation` registered.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        What was named.
-
-    Returns
-    -------
-    The fields. Where no perturbation was named, those of the screen; its contexts and its layer, too.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        If a name is wrong, no label names a gene, or there are too few control cells.
+    Where no perturbation was named, that of the screen is taken, and its contexts and layer.
     """
     if fields.perturbation_key is None and FIELDS_KEY in adata.uns:
         screen = read_fields(adata)
@@ -77,8 +63,7 @@ def snapshot_fields(adata: AnnData, fields: SnapshotFields) -> SnapshotFields:
 def _check_names_genes(adata: AnnData, fields: SnapshotFields) -> None:
     """Raise unless some label names measured genes."""
     labels = sorted(set(text_column(adata, str(fields.perturbation_key))))
-    parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
-    named = sorted({part for each in parts for part in each})
+    named = sorted({gene for label in labels for gene in fields.genes_of(label)})
     if named and not any(name in adata.var_names for name in named):
         msg = (
             f"Expected labels of `adata.obs[{fields.perturbation_key!r}]` that name genes of `adata.var_names`, or "

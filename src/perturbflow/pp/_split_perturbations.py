@@ -101,10 +101,6 @@ def split_perturbations(
         Seed of the random choice.
     key_added
         Where to write in ``obs`` and ``uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------

@@ -48,19 +48,6 @@ def condition_hash(
     SHA-256 of the JSON, without spaces, of the sorted list of ``[components, covariates, split]``: names of the
     components in alphabetical order, and pairs of a covariate and its value in alphabetical order. Doses and the batch
     are not a part of it, nor are controls, the separator, or the numbers of cells.
-
-    Parameters
-    ----------
-    table, codes
-        Conditions, and the row of the table of every cell (n,), see :func:`perturbflow.screen._condition_frame.condition_frame`.
-    split
-        Split of every cell (n,).
-    fields
-        The registered fields.
-
-    Returns
-    -------
-    64 hexadecimal digits.
     """
     pairs = pd.DataFrame({"row": codes, "split": split}).drop_duplicates()
     keys = sorted(fields.covariate_keys)
@@ -87,17 +74,7 @@ def merge_doses(
 ) -> tuple[pd.DataFrame, Conditions, NDArray[np.integer]]:
     """Take the doses of one perturbation in one context together: for a split they are one condition.
 
-    Parameters
-    ----------
-    table
-        Conditions, see :func:`perturbflow.screen._condition_frame.condition_frame`.
-    fields
-        The registered fields.
-
-    Returns
-    -------
-    Table with ``perturbation``, one column per covariate and ``n_cells``; the same as conditions to divide; and its row
-    of every row of ``table``.
+    Returns the table with ``n_cells``, the same as conditions to divide, and its row of every row of ``table``.
     """
     names = ["perturbation", *fields.covariate_keys]
     groups = table.groupby(names, sort=False)
@@ -109,23 +86,7 @@ def merge_doses(
 def held_out_table(
     merged: pd.DataFrame, split: NDArray[np.str_], fields: PerturbationFields, more: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """List the conditions that are held out.
-
-    Parameters
-    ----------
-    merged
-        Conditions without their doses: ``perturbation``, one column per covariate, ``n_cells``.
-    split
-        Split of every condition.
-    fields
-        The registered fields.
-    more
-        Further columns.
-
-    Returns
-    -------
-    One row a held-out condition, sorted by split.
-    """
+    """List the conditions that are held out, sorted by split; ``more`` has further columns."""
     names = ["perturbation", *fields.covariate_keys]
     record = pd.concat([merged[names], pd.DataFrame({"split": split}), merged[["n_cells"]], more], axis=1)
     record = record[split != "train"].sort_values(["split", *names])

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_between, check_key, check_type, check_unique_names, check_whole_number
+from perturbflow._checks import (
+    check_between,
+    check_key,
+    check_one_of,
+    check_text,
+    check_type,
+    check_unique_names,
+    check_whole_number,
+)
 from perturbflow.pp._check_split import check_rules
 from perturbflow.pp._held_out import Conditions, Wanted, check_training, divide_cells, known_components
 from perturbflow.pp._held_out_table import check_values, read_contexts, split_by_table
-from perturbflow.pp._scenario_rules import draw_split
-from perturbflow.pp._scenarios import Scenario, scenario_named
+from perturbflow.pp._scenarios import SCENARIOS, Scenario, draw_split
 from perturbflow.pp._split_record import (
     check_split_key,
     held_out_table,
@@ -84,10 +91,6 @@ def split_scenario(
         Instead of those of the scenario.
     key_added
         Where to write in ``obs`` and ``uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Whether to leave ``adata`` as it is and return a copy.
 
     Returns
     -------
@@ -132,7 +135,9 @@ def split_scenario(
     >>> pf.pp.split_scenario(adata, "leave_one_out", held_out={"cell_type": "type_1"}, key_added="left_out")
     >>> pf.pp.check_split(adata, split_key="left_out")
     """
-    rule = _with_options(scenario_named(scenario), held_out, fraction=fraction, seed=seed)
+    check_text(scenario, name="scenario")
+    check_one_of(scenario, SCENARIOS, name="scenario")
+    rule = _with_options(SCENARIOS[scenario], held_out, fraction=fraction, seed=seed)
     fields = read_fields(adata)
     check_split_key(adata, key_added, fields)
 

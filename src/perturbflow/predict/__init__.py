@@ -17,7 +17,7 @@ _MODULES = {
     "read_flow": "_flow_store",
     "write_flow": "_flow_store",
 }
-__all__ = ["HillPosterior", "Pair", "hill", "interaction_fit", "read_dynamics", "read_flow", "write_flow"]
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
+
+from perturbflow.predict._prediction import conditions_to_predict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from perturbflow.predict._controls import ControlCells
     from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.predict._prediction import PredictedCondition
     from perturbflow.screen._conditions import Vocabulary
 
 
 def candidate_labels(
     flow: FittedFlow, candidates: Sequence[str] | None, *, combinations: bool, untrained: bool = False
 ) -> list[str]:
-    """Labels of all candidates.
+    """Labels of all candidates, by default every component with training cells or features, or all if ``untrained``.
 
-    Parameters
-    ----------
-    flow
-        The fitted flow.
-    candidates
-        Labels; by default every component with training cells or features.
-    combinations
-        Whether all pairs of single candidates are added.
-    untrained
-        Whether components without training cells and features are candidates by default.
-
-    Returns
-    -------
-    The labels.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
+    With ``combinations`` all pairs of single candidates are added.
     """
     vocabulary, prior = flow.vocabulary, flow.flow.prior
     if candidates is None:
@@ -57,6 +43,24 @@ def candidate_labels(
         )
         names += [vocabulary.separator.join(pair) for pair in itertools.combinations(singles, 2)]
     return names
+
+
+def candidate_conditions(
+    flow: FittedFlow,
+    controls: ControlCells,
+    candidates: Sequence[str] | None,
+    dose: Any,
+    *,
+    combinations: bool,
+    untrained: bool = False,
+) -> list[PredictedCondition]:
+    """Candidates, see :func:`candidate_labels`, in every context and at every dose at which they were measured."""
+    labels = candidate_labels(flow, candidates, combinations=combinations, untrained=untrained)
+    conditions = conditions_to_predict(flow, controls, labels, dose, argument="candidates", every_dose=True)
+    if not all(condition.perturbation.any() for condition in conditions):
+        msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
+        raise ValueError(msg)
+    return conditions
 
 
 def _unambiguous(vocabulary: Vocabulary, name: str) -> str:

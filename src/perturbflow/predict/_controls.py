@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 from perturbflow._checks import check_key, listing
 from perturbflow.screen._conditions import parse_label
 from perturbflow.screen._expression import Expression, dense
-from perturbflow.screen._fields import PerturbationFields, read_expression, text_column
+from perturbflow.screen._fields import PerturbationFields, read_expression, text_column, type_column
 from perturbflow.screen._labels import naming
 
 if TYPE_CHECKING:
@@ -25,27 +25,13 @@ PREDICTED_SOURCE = "predicted"
 
 @dataclass(frozen=True, eq=False)
 class ControlCells:
-    """Control cells to predict from.
+    """Control cells to predict from."""
 
-    Parameters
-    ----------
-    rows
-        Their rows in the AnnData (n,).
-    x
-        Their expression (n, G), read when it is asked for.
-    covariates
-        Codes of their covariates (n, K).
-    types
-        Type that a perturbation has in every cell (n,), "" where not stated; None where types are not registered.
-    vocabulary
-        That of the fit, and categories of covariates that are new.
-    """
-
-    rows: NDArray[np.intp]
-    x: Expression
-    covariates: NDArray[np.int64]
-    types: NDArray[np.object_] | None
-    vocabulary: Vocabulary
+    rows: NDArray[np.intp]  # in the AnnData (n,)
+    x: Expression  # expression (n, G), read when it is asked for
+    covariates: NDArray[np.int64]  # codes (n, K)
+    types: NDArray[np.object_] | None  # of a perturbation (n,), "" where not stated; None where not registered
+    vocabulary: Vocabulary  # that of the fit, and new categories of covariates
 
     def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dense expression of some of the cells (m, G)."""
@@ -55,6 +41,11 @@ class ControlCells:
         """Some of the cells, named by one boolean each."""
         types = None if self.types is None else self.types[keep]
         return ControlCells(self.rows[keep], self.x.part(rows=keep), self.covariates[keep], types, self.vocabulary)
+
+    def named(self, codes: Iterable[int]) -> dict[str, str]:
+        """Covariates of a context by name, from their codes (K,)."""
+        named = zip(self.vocabulary.covariates, codes, strict=True)
+        return {name: categories[code] for (name, categories), code in named}
 
     def contexts(self) -> list[tuple[NDArray[np.int64], str | None, NDArray[np.intp]]]:
         """Covariate codes (K,), type and members (places among these cells) of every context."""
@@ -75,31 +66,11 @@ def control_cells(
     genes: Sequence[str],
     covariates: Mapping[str, str] | None = None,
 ) -> ControlCells:
-    """Find the control cells of ``adata``, which need not be registered.
+    """Find the control cells of ``adata``, which need not be registered; without the perturbation column all are.
 
-    Categories of covariates that the fit does not know are new contexts.
-
-    Parameters
-    ----------
-    adata
-        Cells. Without the perturbation column all are controls.
-    fields
-        The fields of a fitted flow.
-    genes
-        Genes that are wanted, in this order.
-    covariates
-        Values that the cells must have; a covariate without a column gets this value.
-
-    Returns
-    -------
-    The control cells.
-
-    Raises
-    ------
-    KeyError
-        If a covariate is missing.
-    ValueError
-        If genes are missing, a cell has no category of a covariate, or no control cells are left.
+    Cells must have the values in ``covariates``, which those without such a column get. Categories that the fit does
+    not know are new contexts. Raises KeyError if a covariate is missing, and ValueError if genes are missing, a cell
+    has no category of a covariate, or no control cells are left.
     """
     wanted = {name: str(value) for name, value in (covariates or {}).items()}
     known = [name for name, _ in fields.vocabulary.covariates]
@@ -142,11 +113,8 @@ def control_cells(
         raise ValueError(msg)
     vocabulary = fields.vocabulary.with_categories(columns)
     codes = vocabulary.encode_covariates(columns, n_cells=len(rows))
-    types = None
-    if fields.perturbation_type_key is not None:
-        key = fields.perturbation_type_key
-        types = text_column(adata, key, missing="")[rows] if key in adata.obs else np.full(len(rows), "", dtype=object)
-    return ControlCells(rows, x.part(rows=rows), codes, types, vocabulary)
+    types = type_column(adata, fields)
+    return ControlCells(rows, x.part(rows=rows), codes, None if types is None else types[rows], vocabulary)
 
 
 def predicted_keys(labels: Sequence[str], *, key_added: str) -> dict[str, str]:

@@ -13,24 +13,7 @@ if TYPE_CHECKING:
 
 
 def device_of(name: str, *, argument: str = "device") -> torch.device:
-    """Find a device.
-
-    Parameters
-    ----------
-    name
-        A device of torch, such as "cuda" or "cuda:1"; "gpu" stands for "cuda", "auto" takes a GPU where there is one.
-    argument
-        How the message calls it.
-
-    Returns
-    -------
-    The device.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device.
-    """
+    """Find a device of torch, such as "cuda:1"; "gpu" stands for "cuda", and "auto" takes a GPU where there is one."""
     import torch
 
     found = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
@@ -42,12 +25,7 @@ def device_of(name: str, *, argument: str = "device") -> torch.device:
 
 
 def is_first_process() -> bool:
-    """Return whether this process is alone, or the first of those that share a fit: the one that writes files.
-
-    Returns
-    -------
-    False in all others, which have the same results.
-    """
+    """Return whether this process is alone, or the first of those that share a fit: the one that writes files."""
     from torch import distributed
 
     is_shared = distributed.is_available() and distributed.is_initialized()
@@ -55,23 +33,6 @@ def is_first_process() -> bool:
 
 
 def moved(fitted: FittedFlow, device: str | None) -> FittedFlow:
-    """Move the network of a flow to a device, in place.
-
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    device
-        As for :func:`device_of`; by default that of the settings, or else the CPU.
-
-    Returns
-    -------
-    The flow.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device.
-    """
+    """Move the network of a flow to a device, in place: by default that of the settings, or else the CPU."""
     fitted.flow.to(device_of((settings.device or "cpu") if device is None else device))
     return fitted

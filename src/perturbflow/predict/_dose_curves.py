@@ -21,15 +21,7 @@ _DRAWS = 400
 
 @dataclass(eq=False)
 class DoseCurves:
-    """Responses to single perturbations and to pairs of them, of one context and source.
-
-    Parameters
-    ----------
-    singles
-        Responses by component and dose.
-    pairs
-        Responses by two components and their doses.
-    """
+    """Responses to single perturbations and to pairs of them, by components and doses, of one context and source."""
 
     singles: dict[int, dict[float, Response]] = field(default_factory=dict)
     pairs: dict[tuple[int, int], dict[tuple[float, float], Response]] = field(default_factory=dict)

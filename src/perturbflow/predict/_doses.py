@@ -24,23 +24,11 @@ class DosesToPredict:
     """Doses that are asked for, and measured ones in the place of those that are left out.
 
     A perturbation has the doses at which exactly it was measured: in the contexts of the prediction or, if in none of
-    these, in any. A combination that was not measured has each component's own dose: that of the component alone or,
-    if it was never alone, that in combinations. A component without training cells has the doses of the others if these
-    are the same for all. Where no doses are registered they are 1.
-
-    Parameters
-    ----------
-    flow
-        The fitted flow.
-    asked
-        What :func:`perturbflow.screen._labels.parse_dose` reads, or doses by component, or None.
-    covariates
-        Codes of the contexts to predict in (c, K).
-
-    Raises
-    ------
-    ValueError
-        If ``asked`` names an unknown component, or a dose is wrong.
+    these, in any. A combination that was not measured has each component's own dose: that of the component alone or, if
+    it was never alone, that in combinations. A component without training cells has the doses of the others if these
+    are the same for all. Where no doses are registered they are 1. What is asked for is what
+    :func:`perturbflow.screen._labels.parse_dose` reads, or doses by component, or None; ``covariates`` are the codes of
+    the contexts to predict in (c, K).
     """
 
     def __init__(self, flow: FittedFlow, asked: Any, covariates: NDArray[np.int64]) -> None:
@@ -162,19 +150,7 @@ def recorded_dose(dose: Any) -> Any:
 
 
 def new_doses(flow: FittedFlow, perturbations: NDArray[np.float32]) -> list[str]:
-    """Describe doses of trained components that were never measured, but are not above those that were.
-
-    Parameters
-    ----------
-    flow
-        The fitted flow.
-    perturbations
-        Doses of every component in some conditions (n, P).
-
-    Returns
-    -------
-    Texts such as "A at 31 (between 10 and 100)".
-    """
+    """Describe doses that were never measured, but are not above those that were: "A at 31 (between 10 and 100)"."""
     found = []
     for column in np.flatnonzero(perturbations.any(axis=0) & flow.flow.prior.trained):
         groups = flow.flow.prior.groups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -92,13 +92,7 @@ class StoredDynamics:
         return bool(self.settings.get(INTERRUPTED, False))
 
     def position(self, gene: str) -> int:
-        """Return the position of a gene.
-
-        Raises
-        ------
-        KeyError
-            If it is none of the genes, with those of similar names.
-        """
+        """Return the position of a gene."""
         return position_of(gene, self.genes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,13 +112,7 @@ class StoredDynamics:
     @classmethod
     @usual_torch()
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredDynamics:
-        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
-
-        Raises
-        ------
-        ValueError
-            If it was written by a later version, or is incomplete, has values that a fit does not have, or was changed.
-        """
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
         return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
 
     @classmethod
@@ -183,21 +171,19 @@ def read_pairs(adata: AnnData, key: str) -> pd.DataFrame:
     return edges
 
 
-def write_dynamics(adata: AnnData, stored: StoredDynamics, *, key: str = "dynamics") -> None:
-    """Write fitted dynamics to ``uns[key]``."""
-    adata.uns[key] = stored.to_dict()
+def check_genes_of_fit(adata: AnnData, genes: Sequence[str]) -> None:
+    """Raise KeyError unless all genes of fitted dynamics are there."""
+    missing = [gene for gene in genes if gene not in adata.var_names]
+    if missing:
+        msg = (
+            f"Expected the {len(genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
+            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
+        )
+        raise KeyError(msg)
 
 
-def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = True) -> StoredDynamics:
-    """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted.
-
-    Raises
-    ------
-    KeyError
-        If there are none, with the function to run first, or genes of the fit are missing.
-    ValueError
-        If the entry is something else, or is damaged.
-    """
+def read_dynamics(adata: AnnData, key: str = "dynamics") -> StoredDynamics:
+    """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted."""
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
     if is_standing(adata.uns[key]):
         msg = (
@@ -213,13 +199,7 @@ def read_dynamics(adata: AnnData, key: str = "dynamics", *, same_genes: bool = T
         )
         raise ValueError(msg)
     stored = StoredDynamics.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
-    missing = [gene for gene in stored.genes if gene not in adata.var_names] if same_genes else []
-    if missing:
-        msg = (
-            f"Expected the {len(stored.genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
-            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
-        )
-        raise KeyError(msg)
+    check_genes_of_fit(adata, stored.genes)
     if stored.interrupted:
         msg = (
             f"The fit of the dynamics in `adata.uns[{key!r}]` was interrupted: they are what it had learned by then. Run "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from perturbflow.store._stored_checks import Array, probabilities, variances
+from perturbflow.store._stored_checks import Array, probabilities
 
 # Fields of `AdditiveHurdlePrior`. C contexts, K covariates, P components with F features, L dose levels, g groups, G genes.
 PRIOR: Mapping[str, Array] = MappingProxyType(
@@ -34,10 +34,10 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "group_cells": Array(("g",), above=0),
         "interaction_codes": Array((2, "g", "G")),
         "interaction_steps": Array((2, "g"), above=0),
-        "effect_sds": variances(2, "L", "G"),
-        "interaction_variances": variances(2, "G"),
-        "context_variances": variances(2, "G"),
-        "told_variances": variances(2, "C", "G"),
+        "effect_sds": Array((2, "L", "G"), low=0),
+        "interaction_variances": Array((2, "G"), low=0),
+        "context_variances": Array((2, "G"), low=0),
+        "told_variances": Array((2, "C", "G"), low=0),
         "base_precisions": Array((2, "C", "G"), low=0),
         "features": Array(("P", "F")),
         "fraction": probabilities(2, 1),
@@ -45,7 +45,7 @@ PRIOR: Mapping[str, Array] = MappingProxyType(
         "context_factors": Array((2, "C", "factors")),
         "gene_factors": Array((2, "factors", "G")),
         "slope": Array((2, 1), low=0),
-        "read_variances": variances(2, "G"),
+        "read_variances": Array((2, "G"), low=0),
     }
 )
 

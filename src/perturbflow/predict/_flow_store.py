@@ -37,15 +37,7 @@ def write_flow(adata: AnnData, fitted: FittedFlow, *, key: str = "flow", store: 
 
 
 def read_flow(adata: AnnData, key: str = "flow") -> FittedFlow:
-    """Read a fitted flow from ``uns[key]``, or from the directory that it names.
-
-    Raises
-    ------
-    KeyError
-        If there is none, with the function to run first.
-    ValueError
-        If the entry is not a fitted flow, or a damaged one, or the directory has got another since.
-    """
+    """Read a fitted flow from ``uns[key]``, or from the directory that it names."""
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_flow(adata, key_added={key!r})` first.")
     entry = adata.uns[key]
     if not is_record(entry, "flow"):

@@ -28,33 +28,17 @@ _FEWEST_DOSES = 3
 
 @dataclass(frozen=True, eq=False)
 class HillPosterior:
-    """Posterior of a curve: weights of points of a grid, and the plateau at each.
+    """Posterior of a curve: weights of points of a grid, and the plateau at each."""
 
-    Parameters
-    ----------
-    half, steepness
-        K and h of every point (N,).
-    weights
-        Probability of every point (N,).
-    plateau, plateau_sd
-        Mean and standard deviation of E at every point (N,).
-    lowest, highest
-        Smallest and largest dose.
-    n_doses
-        Number of doses.
-    p_value
-        That there is no response at any dose.
-    """
-
-    half: NDArray[np.float64]
-    steepness: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    plateau: NDArray[np.float64]
-    plateau_sd: NDArray[np.float64]
-    lowest: float
+    half: NDArray[np.float64]  # K of every point (N,)
+    steepness: NDArray[np.float64]  # h of every point (N,)
+    weights: NDArray[np.float64]  # probability of every point (N,)
+    plateau: NDArray[np.float64]  # mean of E at every point (N,)
+    plateau_sd: NDArray[np.float64]  # its standard deviation (N,)
+    lowest: float  # dose
     highest: float
     n_doses: int
-    p_value: float
+    p_value: float  # that there is no response at any dose
 
     @classmethod
     def of(
@@ -144,18 +128,8 @@ def loewe(
 ) -> NDArray[np.float64]:
     """Response to both if they are doses of one drug: f with ``d1 / D1(f) + d2 / D2(f) = 1`` (Loewe and Muischnek 1926).
 
-    D(f) is the dose of one alone that has the response f; above its plateau there is none, and its term is 0.
-
-    Parameters
-    ----------
-    doses
-        Doses of the two, above 0.
-    curves
-        Half-maximal dose, steepness and plateau of each (n,). Plateaus not above 0 have no response.
-
-    Returns
-    -------
-    Responses (n,), at least 0.
+    D(f) is the dose of one alone that has the response f; above its plateau there is none, and its term is 0. Curves
+    are half-maximal dose, steepness and plateau of each (n,); plateaus not above 0 have no response.
     """
     plateaus = np.stack([np.maximum(curve[2], 0) for curve in curves])
     low, high = np.zeros(plateaus.shape[1]), plateaus.max(axis=0)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 ADDITIVE, SYNERGISTIC, SUPPRESSIVE, EPISTATIC, NEOMORPHIC, UNDETERMINED, NOT_MEASURABLE = (
     *("additive", "synergistic", "suppressive", "epistatic", "neomorphic", "undetermined", "not measurable"),
 )
-CLASSES = (SYNERGISTIC, SUPPRESSIVE, EPISTATIC, NEOMORPHIC, ADDITIVE, UNDETERMINED, NOT_MEASURABLE)
 _ADDITIVE_RANGE = 2 / 3, 3 / 2  # of the magnitude
 _DOMINANT = 0.5  # beyond it one of the two counts three times as much as the other
 _NEW = 0.5  # share of the effect that is in no direction of the two
@@ -24,16 +23,7 @@ _NEW = 0.5  # share of the effect that is in no direction of the two
 class Pair:
     """Effects of two perturbations alone and together on mean expression, with the variances of their errors (all (G,)).
 
-    Parameters
-    ----------
-    first, second, both
-        The effects.
-    first_variance, second_variance, both_variance
-        Variances of their errors, without that of the controls.
-    control_variance
-        Variance of the mean of the controls, which is in all three.
-    codependence
-        Variance of a projection of the errors, relative to independent genes.
+    Variances are without that of the mean of the controls, which is in all three.
     """
 
     first: NDArray[np.float64]
@@ -43,7 +33,7 @@ class Pair:
     second_variance: NDArray[np.float64]
     both_variance: NDArray[np.float64]
     control_variance: NDArray[np.float64]
-    codependence: float = 1.0
+    codependence: float = 1.0  # variance of a projection of the errors, relative to independent genes
 
     @property
     def interaction(self) -> NDArray[np.float64]:
@@ -61,20 +51,9 @@ def interaction_fit(pair: Pair, *, level: float) -> dict[str, float | str]:
 
     Least squares over genes without what errors add to the products: with :math:`M = X^T X - \sum_g \Sigma_g` of the
     two effects X and the covariance :math:`\Sigma` of their errors, and as much of :math:`X^T y`, the coefficients
-    :math:`c = M^{-1} r` are those of the true effects (regression with errors in variables, Fuller 1987). Their covariance is
-    that of the estimating equations, :math:`M^{-1} \operatorname{Var}(X^T (y - X c)) M^{-1}`.
-
-    Parameters
-    ----------
-    pair
-        The effects.
-    level
-        Probability of intervals.
-
-    Returns
-    -------
-    ``coefficient_1``, ``coefficient_2``, ``magnitude`` and ``dominance`` with ``_lower`` and ``_upper``, ``fit``,
-    ``similarity``, ``interaction_rms`` and ``class``.
+    :math:`c = M^{-1} r` are those of the true effects (regression with errors in variables, Fuller 1987). Their
+    covariance is that of the estimating equations, :math:`M^{-1} \operatorname{Var}(X^T (y - X c)) M^{-1}`. Everything
+    is returned by its name in the tables of :func:`perturbflow.tl.interaction_scores`.
     """
     effects = np.stack([pair.first, pair.second])
     noise = np.diag([pair.first_variance.sum(), pair.second_variance.sum()]) + pair.control_variance.sum()

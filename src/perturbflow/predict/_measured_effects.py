@@ -35,16 +35,9 @@ class MeasuredMean:
 class MeasuredMeans:
     """Means of the cells of conditions, all from one pass over those that are asked for.
 
-    Parameters
-    ----------
-    screen
-        The cells.
-    doses
-        Dose of every component in the conditions that will be asked for (n, P); controls are always there.
-    min_cells
-        Conditions with fewer cells count as not measured.
-    readout
-        Weights of genes (G,): means are those of the weighted sum of every cell, one number in the place of genes.
+    Conditions that will be asked for are those with the ``doses`` (n, P), and controls; with fewer than ``min_cells``
+    they count as not measured. With a ``readout``, weights of genes (G,), means are those of the weighted sum of every
+    cell, one number in the place of genes.
     """
 
     def __init__(
@@ -66,19 +59,7 @@ class MeasuredMeans:
         self._rows = {name: row for row, name in enumerate(group_keys(sums.doses, sums.covariates))}
 
     def of(self, doses: NDArray[np.floating], covariates: NDArray[np.integer]) -> MeasuredMean | None:
-        """The cells of a condition; None where there are too few.
-
-        Parameters
-        ----------
-        doses
-            Dose of every component (P,); all zero is control.
-        covariates
-            Codes of the covariates (K,).
-
-        Returns
-        -------
-        The mean.
-        """
+        """The cells of a condition by doses (P,), all zero for controls, and covariates (K,); None if too few."""
         asked = sparse.csr_matrix(np.asarray(doses, dtype=np.float32)[None])
         (name,) = group_keys(asked, np.asarray(covariates, dtype=np.int64)[None])
         row = self._rows.get(name)
@@ -91,38 +72,17 @@ class MeasuredMeans:
 
 
 def measured_screen(adata: AnnData, flow: FittedFlow, vocabulary: Vocabulary) -> Screen | None:
-    """Cells whose perturbation a flow knows, in any split; None where ``adata`` says of no cell what was done to it.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    flow
-        The fitted flow.
-    vocabulary
-        That of the flow, and categories of covariates that are new.
-
-    Returns
-    -------
-    The cells.
-    """
+    """Cells whose perturbation a flow knows, in any split; None where ``adata`` says of no cell what was done to it."""
     fields = flow.fields
     columns = (fields.perturbation_key, fields.dose_key, fields.perturbation_type_key)
     if any(column is not None and column not in adata.obs for column in columns):
         return None
     labels = text_column(adata, fields.perturbation_key)
-    unknown = set() if fields.perturbation_type_key else {one for one in set(labels.tolist()) if not _knows(flow, one)}
+    distinct = () if fields.perturbation_type_key else set(labels.tolist())
+    unknown = [label for label in distinct if flow.vocabulary.known(label) is None]
     rows = np.flatnonzero(~np.isin(labels.astype(str), sorted(unknown))) if unknown else None
     return read_screen(adata, genes=flow.genes, fields=fields, vocabulary=vocabulary, rows=rows)
 
 
 def _keys(doses: sparse.csr_matrix) -> Iterator[tuple[bytes, bytes, bytes]]:
     return group_keys(doses, np.zeros((doses.shape[0], 0), dtype=np.int64))
-
-
-def _knows(flow: FittedFlow, label: str) -> bool:
-    try:
-        flow.vocabulary.canonical(label)
-    except ValueError:
-        return False
-    return True

@@ -48,34 +48,16 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """A direction from control cells, with weights of genes.
+    """A direction from control cells, with weights of genes."""
 
-    Parameters
-    ----------
-    direction
-        Change of every gene that is wanted (G,).
-    weights
-        Weights of genes (G,).
-    noise
-        Sum over genes of the sampling variance of the direction.
-    squared_length
-        Weighted squared length of the direction, without what sampling adds to it.
-    """
-
-    direction: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    noise: float
-    squared_length: float
+    direction: NDArray[np.float64]  # change of every gene that is wanted (G,)
+    weights: NDArray[np.float64]  # weights of genes (G,)
+    noise: float  # sum over genes of the sampling variance of the direction
+    squared_length: float  # weighted squared length of the direction, without what sampling adds to it
 
     @classmethod
     def between(cls, start: Profile, goal: Profile, metric: str, *, sign: float = 1.0) -> Self:
-        """The way from control cells to a goal, or the opposite one.
-
-        Raises
-        ------
-        ValueError
-            If the goal does not differ from the start by more than sampling.
-        """
+        """The way from control cells to a goal, or the opposite one; ValueError if they differ no more than samples."""
         direction, weights = goal.mean - start.mean, start.weights(metric)
         noise = weights * (start.noise + goal.noise)
         squared = float(weights @ direction**2 - noise.sum())

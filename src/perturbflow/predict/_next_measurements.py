@@ -25,21 +25,11 @@ _LEAST = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Measurable:
-    """One perturbation in C contexts: what is not known of its effects there, and what cells would say of them.
+    """One perturbation in C contexts: what is not known of its effects there, and what cells would say of them."""
 
-    Parameters
-    ----------
-    covariance
-        Of the errors of its effects on mean expression, between contexts, gene by gene (C, C, G).
-    cell_variance
-        Variance of expression between cells, which a mean of n has an n-th of (C, G).
-    kinds
-        What predictions rest on, by context.
-    """
-
-    covariance: NDArray[np.float64]
-    cell_variance: NDArray[np.float64]
-    kinds: tuple[str, ...]
+    covariance: NDArray[np.float64]  # of errors of effects on mean expression, between contexts, by gene (C, C, G)
+    cell_variance: NDArray[np.float64]  # of expression between cells, which a mean of n has an n-th of (C, G)
+    kinds: tuple[str, ...]  # what predictions rest on, by context
 
     @property
     def variance(self) -> float:
@@ -75,19 +65,6 @@ def measurable(fitted: FittedFlow, perturbation: NDArray[np.floating], contexts:
     controls in units of its median, so that every variance is that of
     :meth:`perturbflow.flow.AdditiveHurdlePrior.distribution_sd` without what is not known of the controls. Errors of components are
     independent, as are interactions in combinations.
-
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    perturbation
-        Dose of every component (P,).
-    contexts
-        Where it may be measured, from the prior's ``context``.
-
-    Returns
-    -------
-    The covariance of its errors.
     """
     prior, calibration = fitted.flow.prior, fitted.calibration
     profiles = np.stack([context.expressed * context.mean for context in contexts])
@@ -172,25 +149,9 @@ def greedy_choice(
     """Conditions that together reduce the summed variance the most, one after the other.
 
     Covariances between contexts are as large as memory allows for one candidate, and not for all: each is looked at and
-    forgotten, and made again when it is chosen.
-
-    Parameters
-    ----------
-    candidate
-        Makes a perturbation in all contexts from its number; errors of different ones are independent.
-    n_candidates
-        How many there are.
-    n
-        How many conditions to choose.
-    n_cells
-        Cells of each.
-
-    Returns
-    -------
-    choices
-        Conditions with the expected reduction given what was chosen before, each once.
-    variance
-        What is not known before, summed over all candidates.
+    forgotten, and made again when it is chosen. A candidate is a perturbation in all contexts, made from its number;
+    errors of different ones are independent. Returns the conditions, each once, with the reduction that is expected
+    given those before, and what is not known before, summed over all candidates.
     """
     reductions, variance = [], 0.0
     for number in range(n_candidates):

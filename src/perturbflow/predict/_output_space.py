@@ -34,17 +34,9 @@ def counts_per_unit(x: Any) -> NDArray[np.float64]:
 
     Values of a cell that are log1p-normalised counts, ``x = log(1 + T k / n)`` for counts k, their total n and the
     target T, are whole multiples of one number, T / n, once the logarithm is undone. It is the smallest value of the
-    cell, or a half to a sixth of it where the cell has no gene with a single count. Counts are
-    ``expm1(x) * counts_per_unit``, also where only some of the genes are present.
-
-    Parameters
-    ----------
-    x
-        Log1p-normalised expression, an array or CSR (n, G).
-
-    Returns
-    -------
-    n / T of every cell (n,): NaN where the values are not multiples of one number, and where all are 0.
+    cell, or a half to a sixth of it where the cell has no gene with a single count. Counts are ``expm1(x) *
+    counts_per_unit``, also where only some of the genes are present. It is NaN where the values are not multiples of
+    one number, and where all are 0.
     """
     matrix = sparse.csr_matrix(x)
     starts = range(0, matrix.shape[0], _CELLS_AT_ONCE)
@@ -72,19 +64,7 @@ def to_counts(x: NDArray[np.floating], scale: NDArray[np.floating], *, rng: np.r
     """Turn log1p-normalised expression into whole counts, rounded at random so that their expectation is kept.
 
     Rounding to the nearest would turn every expectation below a half into 0, which takes lowly expressed genes away.
-
-    Parameters
-    ----------
-    x
-        Log1p-normalised expression (n, G).
-    scale
-        Counts that one unit stands for, in every cell (n,).
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Counts (n, G).
+    ``scale`` has the counts that one unit stands for in every cell (n,).
     """
     expected = np.expm1(x.astype(np.float64)) * np.asarray(scale)[:, None]
     whole = np.floor(expected)
@@ -98,19 +78,7 @@ def scaled_to_total(values: NDArray[np.floating], total: float) -> NDArray[np.fl
 
 
 def renormalised(x: Any, total: float) -> sparse.csr_matrix:
-    """Normalise log1p-normalised expression to another total.
-
-    Parameters
-    ----------
-    x
-        Log1p-normalised expression, an array or CSR (n, G).
-    total
-        Total that the values of every cell have before the logarithm.
-
-    Returns
-    -------
-    Log1p-normalised expression, CSR (n, G) of float32.
-    """
+    """Normalise log1p-normalised expression to another total before the logarithm: CSR (n, G) of float32."""
     scaled = sparse.csr_matrix(x, dtype=np.float64).expm1()
     totals = np.asarray(scaled.sum(axis=1))
     scale = np.divide(total, totals, out=np.zeros_like(totals), where=totals > 0)
@@ -122,20 +90,7 @@ def to_challenge(x: NDArray[np.floating], total: float, *, targets: Sequence[int
 
     The recipe of PRiMeFlow (arXiv 2604.13986) for the challenge: undo the logarithm, scale every cell to the median
     total, round to whole counts, scale to the median total again, take ``log(1 + x)``, set the gene that was knocked
-    down to 0.
-
-    Parameters
-    ----------
-    x
-        Log1p-normalised expression (n, G).
-    total
-        Median total of counts of a cell.
-    targets
-        Places of the genes that were knocked down.
-
-    Returns
-    -------
-    Log1p-normalised expression (n, G).
+    down to 0. ``targets`` are the places of such genes.
     """
     counts = np.rint(scaled_to_total(np.expm1(x.astype(np.float64)), total))
     result = np.log1p(scaled_to_total(counts, total)).astype(np.float32)
@@ -145,52 +100,20 @@ def to_challenge(x: NDArray[np.floating], total: float, *, targets: Sequence[int
 
 @dataclass(frozen=True, eq=False)
 class OutputSpace:
-    """The units of predicted cells.
+    """The units of predicted cells."""
 
-    Parameters
-    ----------
-    name
-        One of ``OUTPUTS``.
-    total
-        Total of counts that every cell gets; 0 where it has none, or that of its control cell.
-    scale
-        Counts that one unit of every control cell stands for (n,), where these are wanted.
-    unit
-        Natural logarithms in one of the expression.
-    """
-
-    name: str
-    total: float = 0.0
-    scale: NDArray[np.float64] | None = None
-    unit: float = 1.0
+    name: str  # one of `OUTPUTS`
+    total: float = 0.0  # of counts of every cell; 0 where it has none, or that of its control cell
+    scale: NDArray[np.float64] | None = None  # counts that one unit of every control cell stands for (n,), where wanted
+    unit: float = 1.0  # natural logarithms in one of the expression
 
     @classmethod
     def from_controls(cls, name: str, x: Expression, *, total: float | None, unit: float = 1.0) -> Self:
-        """Choose units for predictions from control cells.
+        """Choose units for predictions from control cells, which are read a chunk at a time.
 
-        Parameters
-        ----------
-        name
-            One of ``OUTPUTS``.
-        x
-            Log1p-normalised expression of the control cells (n, G), read a chunk at a time.
-        total
-            Total of counts that every predicted cell gets. By default that of its control cell ("counts"), or the
-            median of the control cells ("challenge").
-        unit
-            Natural logarithms in one of the expression.
-
-        Returns
-        -------
-        The units.
-
-        Raises
-        ------
-        TypeError
-            If the total is not a number.
-        ValueError
-            If the name is unknown, a total is wrong or not wanted, or the counts of the control cells cannot be told
-            from their expression.
+        The ``total`` of the counts of a predicted cell is by default that of its control cell ("counts"), or the median
+        of the control cells ("challenge"). Raises ValueError if it is wrong or not wanted, or the counts of the control
+        cells cannot be told from their expression.
         """
         check_one_of(name, OUTPUTS, name="output")
         if total is not None:
@@ -228,23 +151,7 @@ class OutputSpace:
         targets: Sequence[int],
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        """Express predicted cells in these units.
-
-        Parameters
-        ----------
-        cells
-            Log1p-normalised expression (m, G).
-        members
-            Place of the control cell of every predicted cell among the control cells (m,).
-        targets
-            Places of the genes that were knocked down.
-        rng
-            Source of randomness.
-
-        Returns
-        -------
-        The cells (m, G).
-        """
+        """Express predicted cells (m, G), whose control cells are at the places ``members`` (m,), in these units."""
         if self.name == "log_normalised":
             return cells
         cells = cells * np.float32(self.unit)
@@ -264,21 +171,10 @@ def _depths(x: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def repressed_genes(components: Sequence[str], genes: Sequence[str], *, type_mark: str | None) -> list[int]:
-    """Places of the genes that a perturbation represses.
+    """Places of the genes that a perturbation represses; a component without a gene, or of another type, has none.
 
-    Parameters
-    ----------
-    components
-        Components of the perturbation, such as "KLF1", or "KLF1:CRISPRi" where they name their type.
-    genes
-        Names of the genes.
-    type_mark
-        What stands between a component and its type; None where components name no type. All are then taken to
-        repress, as those of the challenge do.
-
-    Returns
-    -------
-    Places in ``genes``; components that name no gene, or a type that does not repress, have none.
+    ``type_mark`` stands between a component and its type. Without it all are taken to repress, as those of the
+    challenge do.
     """
     places = {gene: place for place, gene in enumerate(genes)}
     found = []

@@ -37,24 +37,12 @@ def predicted_batches(
 
 @dataclass(frozen=True, eq=False)
 class PredictedCells:
-    """Cells of some conditions, each from a control cell; they are predicted when they are asked for.
-
-    Parameters
-    ----------
-    sampler
-        What predicts.
-    space
-        Units of the cells.
-    conditions
-        What is predicted.
-    members
-        Control cells that each condition starts from, as places among the controls.
-    """
+    """Cells of some conditions, each from a control cell; they are predicted when they are asked for."""
 
     sampler: ConditionSampler
     space: OutputSpace
     conditions: Sequence[PredictedCondition]
-    members: Sequence[NDArray[np.intp]]
+    members: Sequence[NDArray[np.intp]]  # places of the control cells that each condition starts from
 
     @classmethod
     def draw(
@@ -64,20 +52,7 @@ class PredictedCells:
         conditions: Sequence[PredictedCondition],
         n_cells: int | None,
     ) -> PredictedCells:
-        """Choose control cells.
-
-        Parameters
-        ----------
-        sampler, space, conditions
-            As in the class.
-        n_cells
-            Cells of every condition, from control cells drawn at random, each as often as any other but for one; by
-            default one for every control cell.
-
-        Returns
-        -------
-        The cells, none of them predicted yet.
-        """
+        """Choose control cells: all, or ``n_cells`` of every condition, each as often as any other but for one."""
         members = [
             one.members if n_cells is None else _draw(one.members, n_cells, sampler.rng(one, "controls"))
             for one in conditions
@@ -96,17 +71,7 @@ class PredictedCells:
                 yield cells
 
     def obs(self, control_names: pd.Index) -> pd.DataFrame:
-        """Table of the cells: perturbation, dose where doses are registered, covariates, source and source cell.
-
-        Parameters
-        ----------
-        control_names
-            Names of the control cells.
-
-        Returns
-        -------
-        One row a cell.
-        """
+        """Table of the cells: perturbation, dose where doses are registered, covariates, source and source cell."""
         fields, vocabulary = self.sampler.flow.fields, self.sampler.controls.vocabulary
         named: dict[str, list[str]] = {fields.perturbation_key: [one.label for one in self.conditions]}
         if fields.dose_key is not None:
@@ -123,21 +88,7 @@ class PredictedCells:
         return pd.DataFrame(columns, index=pd.Index([f"predicted_{i}" for i in range(self.n_cells)]))
 
     def annotations(self, adata: AnnData, params: Mapping[str, Any], *, key: str) -> dict[str, Any]:
-        """Everything but the expression: ``obs``, ``var``, ``uns`` and ``varm`` of an AnnData of the cells.
-
-        Parameters
-        ----------
-        adata
-            Where the control cells are.
-        params
-            Record of how they were predicted.
-        key
-            Its key.
-
-        Returns
-        -------
-        The entries by name.
-        """
+        """Everything but the expression: ``obs``, ``var``, ``uns`` and ``varm`` of an AnnData of the cells."""
         flow, controls = self.sampler.flow, self.sampler.controls
         uncertainty, sds = uncertainty_tables(flow, controls, self.conditions)
         return {

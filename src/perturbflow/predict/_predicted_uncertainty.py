@@ -24,66 +24,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class PredictedMean:
-    """Mean expression of a condition, by the prior of the flow, and how well it is known.
+    """Mean expression of a condition, by the prior of the flow, and how well it is known."""
 
-    Parameters
-    ----------
-    kind
-        What the prediction rests on; see :func:`perturbflow.flow.condition_kind`.
-    mean
-        Mean expression (G,).
-    effect
-        Its difference from that of the controls of the context (G,).
-    sd
-        Calibrated root mean square of its error (G,).
-    lower, upper
-        Bounds between which the true mean is with the probability that was asked for (G,).
-    codependence
-        Variance of a projection of the errors, relative to independent genes.
-    """
-
-    kind: str
-    mean: NDArray[np.float64]
-    effect: NDArray[np.float64]
-    sd: NDArray[np.float64]
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    codependence: float
+    kind: str  # what the prediction rests on, see `condition_kind`
+    effect: NDArray[np.float64]  # difference of mean expression from that of the controls of the context (G,)
+    sd: NDArray[np.float64]  # calibrated root mean square of its error (G,)
+    codependence: float  # variance of a projection of the errors, relative to independent genes
 
 
-def predicted_uncertainty(
-    fitted: FittedFlow, perturbation: NDArray[np.floating], context: Context, *, level: float = 0.9
-) -> PredictedMean:
-    """Mean expression of every gene in a condition with its uncertainty.
-
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    perturbation
-        Dose of every component (P,).
-    context
-        Where it is applied, from the prior's ``context``.
-    level
-        Probability of the interval.
-
-    Returns
-    -------
-    Means, standard deviations and bounds.
-    """
+def predicted_uncertainty(fitted: FittedFlow, perturbation: NDArray[np.floating], context: Context) -> PredictedMean:
+    """Mean expression of every gene in a condition, doses (P,) in a context, with its uncertainty."""
     prior = fitted.flow.prior
     calibration = fitted.calibration
     kind = condition_kind(prior, perturbation, context)
     mean, sd = mean_expression(prior, perturbation, context)
     control, _ = mean_expression(prior, np.zeros_like(perturbation), context)
-    lower, upper = calibration.interval(mean, sd, kind=kind, level=level)
     return PredictedMean(
         kind=kind,
-        mean=mean,
         effect=mean - control,
         sd=calibration.factor(kind, sd) * sd,
-        lower=lower,
-        upper=upper,
         codependence=float(calibration.codependence[KINDS.index(kind)]),
     )
 
@@ -95,49 +54,40 @@ def context_of(fitted: FittedFlow, controls: ControlCells, condition: PredictedC
     return prior.context(condition.covariates, None if is_known else controls.x[condition.members])
 
 
+def contexts_of(
+    fitted: FittedFlow, controls: ControlCells, conditions: Sequence[PredictedCondition]
+) -> dict[tuple[int, ...], Context]:
+    """Return where conditions are predicted, each context once, by its codes."""
+    first: dict[tuple[int, ...], PredictedCondition] = {}
+    for condition in conditions:
+        first.setdefault(condition.codes, condition)
+    return {codes: context_of(fitted, controls, condition) for codes, condition in first.items()}
+
+
 def uncertainty_tables(
     fitted: FittedFlow, controls: ControlCells, conditions: Sequence[PredictedCondition]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return how uncertain predictions are: one number each, and gene by gene.
+    """Return how uncertain predictions are: a table of conditions, and standard deviations, genes by perturbations.
 
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    controls
-        The control cells.
-    conditions
-        What is predicted from them.
-
-    Returns
-    -------
-    Table with one row per condition and the columns ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and
-    ``rms_sd`` (root mean squares over genes of the predicted effect on the mean expression and of its standard
-    deviation), ``feature_distance`` (the largest of its components without training cells) and ``context_distance``
-    (:func:`context_distance`); and standard deviations, genes by perturbations, of the mean over contexts, whose errors
-    are taken to go together.
+    Columns of the former are ``perturbation``, one a covariate, ``kind``, ``rms_effect`` and ``rms_sd`` (root mean
+    squares over genes of the predicted effect on the mean expression and of its standard deviation),
+    ``feature_distance`` (the largest of its components without training cells) and ``context_distance``. The latter are
+    of the mean over contexts, whose errors are taken to go together.
     """
-    contexts: dict[tuple[int, ...], Context] = {}
+    contexts = contexts_of(fitted, controls, conditions)
     rows = []
     sds: dict[str, list[tuple[int, NDArray[np.float64]]]] = {}
     for condition in conditions:
-        codes = tuple(condition.covariates.tolist())
-        if codes not in contexts:
-            contexts[codes] = context_of(fitted, controls, condition)
-        predicted = predicted_uncertainty(fitted, condition.perturbation, contexts[codes])
-        names = {
-            name: categories[code]
-            for (name, categories), code in zip(controls.vocabulary.covariates, condition.covariates, strict=True)
-        }
+        predicted = predicted_uncertainty(fitted, condition.perturbation, contexts[condition.codes])
         rows.append(
             {
                 "perturbation": condition.label,
-                **names,
+                **controls.named(condition.codes),
                 "kind": predicted.kind,
                 "rms_effect": float(np.sqrt(np.mean(predicted.effect**2))),
                 "rms_sd": float(np.sqrt(np.mean(predicted.sd**2))),
                 "feature_distance": _feature_distance(fitted, condition.perturbation),
-                "context_distance": context_distance(fitted, contexts[codes]),
+                "context_distance": context_distance(fitted, contexts[condition.codes]),
             }
         )
         sds.setdefault(condition.label, []).append((len(condition.members), predicted.sd))
@@ -158,16 +108,7 @@ def _feature_distance(fitted: FittedFlow, perturbation: NDArray[np.floating]) ->
 def context_distance(fitted: FittedFlow, context: Context) -> float:
     """Return how far a context is from the nearest with perturbed training cells, by the mean profile of its control cells.
 
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    context
-        The context, from the prior's ``context``.
-
-    Returns
-    -------
-    Distance in units of the median between such contexts; 0 for one of them, NaN where there is none.
+    It is in units of the median between such contexts: 0 for one of them, NaN where there is none.
     """
     measured = fitted.flow.prior.groups.all_contexts
     return float(np.sqrt(context.distances[measured].min())) if len(measured) else np.nan
@@ -178,10 +119,9 @@ def warn_of_new_contexts(fitted: FittedFlow, controls: ControlCells, conditions:
     prior = fitted.flow.prior
     told = {tuple(codes) for codes in prior.contexts.tolist()}
     for condition in conditions:
-        codes = tuple(condition.covariates.tolist())
-        if codes in told:
+        if condition.codes in told:
             continue
-        told.add(codes)
+        told.add(condition.codes)
         context = context_of(fitted, controls, condition)
         text = (
             f"{_named(controls, condition.covariates)} was not in training: it is placed by its "
@@ -198,5 +138,4 @@ def warn_of_new_contexts(fitted: FittedFlow, controls: ControlCells, conditions:
 
 
 def _named(controls: ControlCells, codes: NDArray[np.integer]) -> str:
-    named = zip(controls.vocabulary.covariates, codes, strict=True)
-    return ", ".join(f"{name} {categories[code]!r}" for (name, categories), code in named)
+    return ", ".join(f"{name} {value!r}" for name, value in controls.named(codes).items())

@@ -30,27 +30,18 @@ LEAST_FRACTION = 0.05  # of the variance of effects that features have to explai
 
 @dataclass(frozen=True, eq=False)
 class PredictedCondition:
-    """One perturbation in one context.
+    """One perturbation in one context."""
 
-    Parameters
-    ----------
-    label
-        Canonical label.
-    dose_label
-        Doses in the order of the label.
-    perturbation
-        Dose of every component (P,).
-    covariates
-        Codes of the covariates (K,).
-    members
-        Places of its control cells among the controls (n,).
-    """
+    label: str  # canonical label
+    dose_label: str  # doses in the order of the label
+    perturbation: NDArray[np.float32]  # dose of every component (P,)
+    covariates: NDArray[np.int64]  # codes of the covariates (K,)
+    members: NDArray[np.intp]  # places of its control cells among the controls (n,)
 
-    label: str
-    dose_label: str
-    perturbation: NDArray[np.float32]
-    covariates: NDArray[np.int64]
-    members: NDArray[np.intp]
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """The covariates as a key."""
+        return tuple(self.covariates.tolist())
 
 
 def conditions_to_predict(
@@ -62,39 +53,18 @@ def conditions_to_predict(
     argument: str = "perturbations",
     every_dose: bool = False,
 ) -> list[PredictedCondition]:
-    """List every perturbation in every context of the control cells, each once.
+    """List every perturbation in every context of the control cells, each once, in the order of the names.
 
-    Parameters
-    ----------
-    flow
-        The fitted flow.
-    controls
-        The control cells.
-    names
-        Labels of perturbations.
-    dose
-        What is asked for; see :class:`perturbflow.predict._doses.DosesToPredict`.
-    argument
-        Argument that the labels were typed in, which messages name.
-    every_dose
-        Whether a perturbation that was measured at several doses, and of which none is asked for, is several
-        conditions.
-
-    Returns
-    -------
-    The conditions, in the order of the names.
-
-    Raises
-    ------
-    ValueError
-        If a perturbation is unknown, a dose is wrong, or one is left out that cannot be told from those in training.
+    ``dose`` is what :class:`perturbflow.predict._doses.DosesToPredict` reads; with ``every_dose`` a perturbation that
+    was measured at several, and of which none is asked for, is several conditions. Raises ValueError if a perturbation
+    is unknown, or a dose is wrong or left out and cannot be told from those in training.
     """
     vocabulary, contexts = flow.vocabulary, controls.contexts()
     doses = DosesToPredict(flow, dose, np.array([covariates for covariates, _, _ in contexts]))
     found: dict[tuple[str, str, tuple[int, ...]], tuple[NDArray[np.float32], list[NDArray[np.intp]]]] = {}
     for covariates, kind, members in contexts:
         rows: dict[tuple[str, str], NDArray[np.float32]] = {}
-        where = place(argument, _context(controls, covariates))
+        where = place(argument, controls.named(covariates))
         for name in names:
             vocabulary.canonical(name, perturbation_type=kind, where=where)
             measured = doses.of(name, kind)
@@ -127,18 +97,11 @@ def conditions_to_predict(
     return conditions
 
 
-def _context(controls: ControlCells, covariates: NDArray[np.int64]) -> dict[str, str]:
-    """Covariates of a context by name."""
-    names = zip(controls.vocabulary.covariates, covariates.tolist(), strict=True)
-    return {name: categories[code] for (name, categories), code in names}
-
-
 def warn_of_scale(flow: FittedFlow, controls: ControlCells) -> None:
     """Warn of control cells that are normalised to another total than those of the fit."""
     known = flow.settings.get(CONTROL_TOTALS, ())
     for codes, _, members in controls.contexts():
-        named = zip(controls.vocabulary.covariates, codes, strict=True)
-        labels = {name: categories[code] for (name, categories), code in named}
+        labels = controls.named(codes)
         what = f"The control cells of {labels}" if labels else "The control cells"
         warn_of_totals(
             controls.x.part(rows=members), known, unit=flow.fields.natural_per_unit, what=what, than="those of the fit"
@@ -196,34 +159,13 @@ def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ConditionSampler:
-    """Predicts cells of a condition from control cells, a batch at a time.
-
-    Parameters
-    ----------
-    flow
-        The fitted flow.
-    controls
-        The control cells.
-    guidance
-        Weight of classifier-free guidance; the one chosen by the fit if None.
-    n_steps
-        Steps of the solver; chosen by the flow if None.
-    seed
-        Seed of everything random. What a condition gets from it does not depend on other conditions.
-
-    Raises
-    ------
-    TypeError
-        If a setting is not a number.
-    ValueError
-        If a setting is out of its range.
-    """
+    """Predicts cells of a condition from control cells, a batch at a time."""
 
     flow: FittedFlow
     controls: ControlCells
-    guidance: float | None
-    n_steps: int | None
-    seed: int
+    guidance: float | None  # weight of classifier-free guidance, by default that of the fit
+    n_steps: int | None  # of the solver, by default those of the flow
+    seed: int  # what a condition gets from it does not depend on other conditions
 
     def __post_init__(self) -> None:
         check_whole_number(self.seed, name="seed")
@@ -245,19 +187,7 @@ class ConditionSampler:
     def batches(
         self, condition: PredictedCondition, members: NDArray[np.intp]
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Predict cells from control cells.
-
-        Parameters
-        ----------
-        condition
-            What to predict.
-        members
-            Places of the control cells to start from (n,).
-
-        Yields
-        ------
-        Where a batch is among the ``members``, and its predicted cells (m, G).
-        """
+        """Predict cells from control cells at some places (n,): where a batch is among these, and its cells (m, G)."""
         # A context without training controls is known by its control cells alone: they have to stay together.
         is_known = (self.flow.flow.prior.contexts == condition.covariates).all(axis=1).any()
         size = CELLS_AT_ONCE if is_known else len(members)

@@ -22,15 +22,7 @@ _VALUES_OF_A_CHUNK = 1 << 18
 
 
 def check_path(path: str | Path) -> Path:
-    """Raise, before any work, unless a file of predictions can be made there.
-
-    Raises
-    ------
-    TypeError
-        If it is no path.
-    ValueError
-        If it has another ending than h5ad and zarr files, its folder is missing, or something is there already.
-    """
+    """Raise, before any work, unless a file of predictions can be made there."""
     check_type(path, str | Path, name="path", expected="the path of a file to write")  # type: ignore[arg-type]
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -49,20 +41,6 @@ def write_cells(path: Path, blocks: Iterable[NDArray[np.float32]], elements: Map
     """Write an AnnData whose expression comes in blocks of cells, of which one is in memory at a time.
 
     It is written beside its place and put there when it is complete. What an interrupted call left is replaced.
-
-    Parameters
-    ----------
-    path
-        The file, see :func:`check_path`.
-    blocks
-        Expression of the cells (m, G), in the order of ``obs``.
-    elements
-        ``obs``, ``var``, ``uns`` and ``varm``.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
     """
     from anndata.io import sparse_dataset, write_elem
 

@@ -26,36 +26,16 @@ _MOST_OF_CONTROLS = 0.9  # of the variance of an error
 
 @dataclass(frozen=True)
 class Response:
-    """Change of a readout under a perturbation, the variance of its error, that of the controls in it, and cells.
+    """Change of a readout under a perturbation, the variance of its error, that of the controls in it, and cells."""
 
-    Parameters
-    ----------
-    effect
-        The change.
-    variance
-        Variance of its error, without that of the controls.
-    control_variance
-        Variance of the mean of the controls.
-    n_cells
-        Number of cells; 0 for a prediction.
-    """
-
-    effect: float
-    variance: float
-    control_variance: float
-    n_cells: int
+    effect: float  # the change
+    variance: float  # variance of its error, without that of the controls
+    control_variance: float  # variance of the mean of the controls
+    n_cells: int  # number of cells; 0 for a prediction
 
 
 def readout_weights(readout: Any, genes: Sequence[str]) -> NDArray[np.float64]:
-    """Weights of genes (G,): 1 for a gene, equal ones for a list, those of a mapping divided by their absolute sum.
-
-    Raises
-    ------
-    KeyError
-        If a gene is unknown.
-    ValueError
-        If there is none, a gene is named twice, or weights are not finite or all zero.
-    """
+    """Weights of genes (G,): 1 for a gene, equal ones for a list, those of a mapping divided by their absolute sum."""
     if isinstance(readout, str):
         readout = [readout]
     if isinstance(readout, pd.Series):

@@ -1,4 +1,4 @@
-"""Storage of dynamics of cells at rest in AnnData."""
+"""Fitted dynamics of cells at rest: how AnnData keeps them, and what they say of genes that are held at a level."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from perturbflow._checks import check_key, listing, position_of
+from perturbflow._checks import check_key, position_of
+from perturbflow._warnings import warn
 from perturbflow.dynamics import StandingDynamics
+from perturbflow.predict._dynamics_store import check_genes_of_fit
 from perturbflow.store._entry import Entry
 from perturbflow.store._keys import is_standing
 from perturbflow.store._stored_checks import Array, check_arrays, check_below, check_equal
@@ -47,31 +50,15 @@ _ENTRY = Entry(
 
 @dataclass
 class StoredStanding:
-    """Dynamics of cells at rest with the names of their genes.
-
-    Attributes
-    ----------
-    model
-        The linear dynamics.
-    evidence, sign
-        Evidence for every edge from a regulator, and the sign of its effect (r, d).
-    genes
-        Names of the d genes.
-    perturbations
-        Names of the measured perturbations, m.
-    fields
-        The fields that the cells were registered with.
-    seed
-        Seed of the fit.
-    """
+    """Dynamics of cells at rest with the names of their genes."""
 
     model: StandingDynamics
-    evidence: NDArray[np.float32]
-    sign: NDArray[np.float32]
-    genes: list[str]
-    perturbations: list[str]
-    fields: SnapshotFields
-    seed: int
+    evidence: NDArray[np.float32]  # for every edge from a regulator (r, d)
+    sign: NDArray[np.float32]  # of its effect (r, d)
+    genes: list[str]  # names of the d genes
+    perturbations: list[str]  # names of the measured perturbations, m
+    fields: SnapshotFields  # the fields that the cells were registered with
+    seed: int  # seed of the fit
 
     def __repr__(self) -> str:
         return (
@@ -80,13 +67,7 @@ class StoredStanding:
         )
 
     def position(self, gene: str) -> int:
-        """Return the position of a gene.
-
-        Raises
-        ------
-        KeyError
-            If it is none of the genes, with those of similar names.
-        """
+        """Return the position of a gene."""
         return position_of(gene, self.genes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,13 +86,7 @@ class StoredStanding:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredStanding:
-        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays.
-
-        Raises
-        ------
-        ValueError
-            If it was written by a later version, or is incomplete, has values that a fit does not have, or was changed.
-        """
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
         return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
 
     @classmethod
@@ -138,33 +113,84 @@ def _check(values: Mapping[str, Any]) -> None:
     check_equal(len(standing["shared"]), d, what="genes")
 
 
-def write_standing(adata: AnnData, stored: StoredStanding, *, key: str) -> None:
-    """Write dynamics of cells at rest to ``uns[key]``."""
-    adata.uns[key] = stored.to_dict()
-
-
 def has_standing(adata: AnnData, key: str) -> bool:
     """Return whether ``uns[key]`` has dynamics of cells at rest."""
     return key in adata.uns and is_standing(adata.uns[key])
 
 
 def read_standing(adata: AnnData, key: str) -> StoredStanding:
-    """Read dynamics of cells at rest from ``uns[key]``.
-
-    Raises
-    ------
-    KeyError
-        If there are none, or genes of the fit are missing.
-    ValueError
-        If the entry is damaged.
-    """
+    """Read dynamics of cells at rest from ``uns[key]``."""
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
     stored = StoredStanding.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
-    missing = [gene for gene in stored.genes if gene not in adata.var_names]
-    if missing:
-        msg = (
-            f"Expected the {len(stored.genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
-            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
-        )
-        raise KeyError(msg)
+    check_genes_of_fit(adata, stored.genes)
     return stored
+
+
+BEYOND = 0.5  # of the measured range of a gene, how far beyond it a level is still believed
+
+
+def default_level(stored: StoredStanding, gene: str, kind: str) -> float:
+    """Return the level of a gene under a kind of intervention, 0 in a knockout.
+
+    Else it is that of the measured perturbation of this gene alone that moved it down or up most; without one, a
+    quarter of its mean, or its mean and three standard deviations.
+    """
+    if kind == "knockout":
+        return 0.0
+    model, place = stored.model, stored.position(gene)
+    alone = (model.held.sum(axis=1) == 1) & model.held[:, place]
+    moved = model.shift[alone, place] * (-1 if kind == "knockdown" else 1)
+    if len(moved) and moved.max() > 0:
+        change = moved.max() * (-1 if kind == "knockdown" else 1)
+        return float(model.centre[place] + change * model.scale[place])
+    mean = model.centre[place]
+    return float(0.25 * mean if kind == "knockdown" else mean + 3 * model.scale[place])
+
+
+def standing_response(stored: StoredStanding, levels: Mapping[str, float]) -> dict[str, Any]:
+    """Return means and spreads (d,) with and without held genes, and the table ``response`` of what changes."""
+    model = stored.model
+    places = {stored.position(gene): level for gene, level in levels.items()}
+    mean, spread = model.hold(places)
+    genes = np.array(stored.genes, dtype=object)
+    response = pd.DataFrame(
+        {
+            "gene": genes,
+            "change": mean - model.centre,
+            "standardised_change": (mean - model.centre) / model.scale,
+            "sd_ratio": spread / model.scale,
+        }
+    )
+    order = np.argsort(-response["standardised_change"].abs().to_numpy(), kind="stable")
+    _warn_of_response(stored, levels, mean)
+    return {
+        "genes": genes,
+        "unperturbed": model.centre,
+        "perturbed": mean,
+        "unperturbed_sd": model.scale,
+        "perturbed_sd": spread,
+        "response": response.iloc[order].reset_index(drop=True),
+    }
+
+
+def _warn_of_response(stored: StoredStanding, levels: Mapping[str, float], mean: np.ndarray) -> None:
+    """Say what makes a response hard to believe."""
+    model = stored.model
+    known = [gene for gene in levels if stored.position(gene) in model.regulators]
+    unable = [gene for gene in levels if gene not in known and not model.held[:, stored.position(gene)].any()]
+    if unable:
+        warn(
+            f"Holding {unable} changes no other gene by the fit: they are no registered regulators, and no measured "
+            "perturbation held them. Name them in `pf.pp.setup_dynamics(adata, regulators=...)`."
+        )
+    low = np.minimum(model.shift.min(axis=0, initial=0.0), -3.0)
+    high = np.maximum(model.shift.max(axis=0, initial=0.0), 3.0)
+    change = (mean - model.centre) / model.scale
+    reach = BEYOND * (high - low)
+    far = (change < low - reach) | (change > high + reach)
+    far[[stored.position(gene) for gene in levels]] = False
+    if far.any():
+        names = [stored.genes[k] for k in np.flatnonzero(far)]
+        warn(
+            f"The response leaves the observed range of {len(names)} genes, among them {names[:5]}: do not trust it there."
+        )

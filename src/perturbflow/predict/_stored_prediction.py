@@ -21,18 +21,10 @@ _AGAIN = "Run `pf.tl.predict_perturbation(adata, ...)` again."
 
 @dataclass(frozen=True, eq=False)
 class StoredPrediction:
-    """Predicted cells of one perturbation.
+    """Predicted cells of one perturbation."""
 
-    Parameters
-    ----------
-    values
-        Expression, CSR (n_obs, n_vars): empty in rows and genes without a prediction, where a zero says nothing.
-    has_gene
-        Whether the flow knew a gene (n_vars,).
-    """
-
-    values: sparse.csr_matrix
-    has_gene: NDArray[np.bool_]
+    values: sparse.csr_matrix  # CSR (n_obs, n_vars), empty in rows and genes without a prediction
+    has_gene: NDArray[np.bool_]  # whether the flow knew a gene (n_vars,)
 
     @property
     def has_cell(self) -> NDArray[np.bool_]:
@@ -50,23 +42,9 @@ def scattered(
     genes: NDArray[np.intp],
     shape: tuple[int, int],
 ) -> sparse.csr_matrix:
-    """Put predicted cells into the rows of their control cells and the columns of their genes.
+    """Put predicted cells into the rows (n,) of their control cells and the columns (G,) of their genes.
 
-    Parameters
-    ----------
-    blocks
-        Predicted cells, together (n, G).
-    rows
-        Row of each (n,), all different.
-    genes
-        Column of every gene (G,).
-    shape
-        Of the whole.
-
-    Returns
-    -------
-    CSR matrix whose other rows store nothing. A cell in which nothing is expressed stores one zero, which tells it from
-    these.
+    Other rows store nothing. A cell in which nothing is expressed stores one zero, which tells it from these.
     """
     cells = sparse.vstack(blocks, format="csr")[np.argsort(rows)]
     sizes = np.diff(cells.indptr)
@@ -80,26 +58,7 @@ def scattered(
 
 
 def read_prediction(adata: AnnData, key: str, name: str) -> StoredPrediction:
-    """Read predicted cells that :func:`perturbflow.tl.predict_perturbation` wrote.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        Where their description is in ``uns``.
-    name
-        Where the cells of the perturbation are in ``obsm``.
-
-    Returns
-    -------
-    The cells.
-
-    Raises
-    ------
-    KeyError
-        If a part of the prediction is missing.
-    """
+    """Read the predicted cells in ``obsm[name]``, described in ``uns[key]``; KeyError if a part is missing."""
     check_key(name, adata.obsm, where="adata.obsm", hint=_AGAIN)
     check_key(f"{key}_sd", adata.varm, where="adata.varm", hint=_AGAIN)
     known: Any = in_memory(adata.varm[f"{key}_sd"])

@@ -13,7 +13,7 @@ _MODULES = {
     "PerturbationFields": "_fields",
     "read_fields": "_fields",
 }
-__all__ = ["Expression", "PerturbationFields", "read_fields"]
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

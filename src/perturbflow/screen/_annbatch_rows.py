@@ -20,13 +20,7 @@ GAP = 64  # rows that are read for nothing rather than to open a chunk once more
 
 
 class AnnbatchRows:
-    """A CSR matrix in a zarr store: neighbouring rows are read together, and all that are far apart at once.
-
-    Parameters
-    ----------
-    values
-        The matrix as AnnData opens it.
-    """
+    """A CSR matrix in a zarr store: neighbouring rows are read together, and all that are far apart at once."""
 
     def __init__(self, values: Any) -> None:
         self.shape: tuple[int, int] = values.shape

@@ -18,15 +18,12 @@ def read_annotations(adata: AnnData) -> None:
 
     Tables that ``anndata.experimental.read_lazy`` gives can be neither grouped nor written to. They and ``uns`` are
     small beside the expression, which stays where it is, and so do layers and what is in ``obsm``.
-
-    Parameters
-    ----------
-    adata
-        Cells.
     """
+    from anndata import ImplicitModificationWarning  # here, because it takes a second to load
+
     with warnings.catch_warnings():
         # Of a view, which becomes an AnnData of its own: its tables would be others in any case.
-        warnings.simplefilter("ignore", _implicit_modification())
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
         for name in ("obs", "var"):
             if not isinstance(getattr(adata, name), pd.DataFrame):
                 setattr(adata, name, in_memory(getattr(adata, name)))
@@ -55,9 +52,3 @@ def _has_lazy(entry: Any) -> bool:
     if isinstance(entry, Mapping) and not isinstance(entry, pd.DataFrame) and not _is_lazy(entry):
         return any(map(_has_lazy, entry.values()))
     return _is_lazy(entry)
-
-
-def _implicit_modification() -> type[Warning]:
-    from anndata import ImplicitModificationWarning
-
-    return ImplicitModificationWarning

@@ -17,22 +17,11 @@ if TYPE_CHECKING:
 def condition_frame(
     adata: AnnData, *, fields: PerturbationFields | None = None, with_batch: bool = True
 ) -> tuple[pd.DataFrame, NDArray[np.intp]]:
-    """List the distinct conditions: perturbation, dose and context.
+    """List the distinct conditions (perturbation, dose and context), and the row of every cell among them (n,).
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        Where to look; by default the registered fields.
-    with_batch
-        Whether the batch is a part of the condition.
-
-    Returns
-    -------
-    Table with one row per condition and the columns ``perturbation`` (canonical label), ``dose`` (text in the order of
-    the label; only where a dose is registered), one column per covariate, ``is_control`` and ``n_cells``; controls come
-    first, then alphabetical order, whatever the order of the cells. And the row of the table of every cell (n,).
+    Columns are ``perturbation`` (canonical label), ``dose`` (text in the order of the label; only where a dose is
+    registered), one per covariate, ``is_control`` and ``n_cells``. Controls come first, then alphabetical order,
+    whatever the order of the cells.
     """
     fields = read_fields(adata) if fields is None else fields
     vocabulary = fields.vocabulary

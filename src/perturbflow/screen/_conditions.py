@@ -35,21 +35,6 @@ TYPE_MARK = ":"  # between a perturbation and its type, as in "MAPK1:CRISPRa"
 class Vocabulary:
     """The perturbation components and covariates that have a number.
 
-    Parameters
-    ----------
-    components
-        Components in alphabetical order: ``"KLF1"``, or ``"KLF1:CRISPRa"`` where a perturbation has a type.
-    covariates
-        Covariates and the categories of each; the place of a category is its code.
-    control
-        Label of control cells.
-    separator
-        What stands between the components of a label.
-    has_types
-        Whether components name the type of the perturbation.
-    other_controls
-        Further labels of control cells, which all stand for ``control``.
-
     Examples
     --------
     >>> vocabulary = Vocabulary.from_labels(["control", "SET+KLF1"], control="control", separator="+")
@@ -58,12 +43,12 @@ class Vocabulary:
            [1. , 0.5]], dtype=float32)
     """
 
-    components: tuple[str, ...]
-    covariates: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    control: str = "control"
-    separator: str = "+"
-    has_types: bool = False
-    other_controls: tuple[str, ...] = ()
+    components: tuple[str, ...]  # in alphabetical order: "KLF1", or "KLF1:CRISPRa" where a perturbation has a type
+    covariates: tuple[tuple[str, tuple[str, ...]], ...] = ()  # and categories of each, whose places are their codes
+    control: str = "control"  # label of control cells
+    separator: str = "+"  # what stands between the components of a label
+    has_types: bool = False  # whether components name the type of the perturbation
+    other_controls: tuple[str, ...] = ()  # further labels of control cells, which all stand for `control`
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -82,27 +67,8 @@ class Vocabulary:
     ) -> Self:
         """Collect the components of labels and the categories of covariates.
 
-        Parameters
-        ----------
-        labels
-            Label of every cell.
-        control
-            Label of control cells, or several.
-        separator
-            What stands between components.
-        types
-            Type of the perturbation of every cell: one for all its components, or one a component.
-        covariates
-            Values of every covariate.
-
-        Returns
-        -------
-        The vocabulary.
-
-        Raises
-        ------
-        ValueError
-            If a component is named twice in a label, or a type and a component cannot be told apart.
+        A type of the perturbation of a cell is for all its components, or there is one a component. Raises ValueError
+        if a component is named twice in a label, or a type and a component cannot be told apart.
         """
         first, *others = as_tuple(control)
         empty = cls((), control=first, separator=separator, has_types=types is not None, other_controls=tuple(others))
@@ -114,25 +80,11 @@ class Vocabulary:
     def encode_perturbations(
         self, labels: Iterable[str], doses: Iterable[object] | None = None, types: Iterable[str] | None = None
     ) -> sparse.csr_matrix:
-        """Dose of every component in every cell.
+        """Dose of every component in every cell: CSR (n, P) of float32, in which a row without any is a control cell.
 
-        Parameters
-        ----------
-        labels
-            Label of every cell; components may name their type ("MAPK1:CRISPRa").
-        doses
-            Dose of every cell, see :func:`parse_dose`; by default 1. Doses of control cells do not count.
-        types
-            Type of the perturbation of every cell. Not needed for components that name it or have one type only.
-
-        Returns
-        -------
-        CSR matrix (n, P) of float32. A component of dose 0 is like none: a row without any is a control cell.
-
-        Raises
-        ------
-        ValueError
-            If a component is unknown or has several types, or a dose is wrong.
+        Doses are what :func:`parse_dose` reads, by default 1; those of control cells do not count. Types are not needed
+        for components that name it ("MAPK1:CRISPRa") or have one type only. Raises ValueError if a component is unknown
+        or has several types, or a dose is wrong.
         """
         rows, codes = self.encode_distinct(labels, doses, types)
         return rows[codes]
@@ -140,17 +92,7 @@ class Vocabulary:
     def encode_distinct(
         self, labels: Iterable[str], doses: Iterable[object] | None = None, types: Iterable[str] | None = None
     ) -> tuple[sparse.csr_matrix, NDArray[np.intp]]:
-        """Encode every distinct label, dose and type once.
-
-        Parameters
-        ----------
-        labels, doses, types
-            As in :meth:`encode_perturbations`.
-
-        Returns
-        -------
-        Rows (m, P) of float32, not necessarily different ones, and the number of the row of every cell (n,).
-        """
+        """Encode every distinct label, dose and type once: rows (m, P), and the number of that of every cell (n,)."""
         labels = list(labels)
         n_cells = len(labels)
         every_dose = [1.0] * n_cells if doses is None else doses
@@ -176,17 +118,7 @@ class Vocabulary:
         return rows, codes
 
     def with_categories(self, columns: Mapping[str, Iterable[object]]) -> Self:
-        """Add categories of covariates that are not known yet, behind those that are.
-
-        Parameters
-        ----------
-        columns
-            Values of covariates.
-
-        Returns
-        -------
-        A vocabulary in which all of them have a code, and the known ones the same as before.
-        """
+        """Add categories of covariates that are not known yet, behind those that are, whose codes stay."""
         covariates = []
         for key, categories in self.covariates:
             new = set(map(str, columns.get(key, ()))) - set(categories)
@@ -194,26 +126,7 @@ class Vocabulary:
         return replace(self, covariates=tuple(covariates))
 
     def encode_covariates(self, columns: Mapping[str, Iterable[object]], *, n_cells: int) -> NDArray[np.int64]:
-        """Codes of covariates.
-
-        Parameters
-        ----------
-        columns
-            Values of every covariate in the cells; others are ignored.
-        n_cells
-            Number of cells n.
-
-        Returns
-        -------
-        Codes (n, K).
-
-        Raises
-        ------
-        KeyError
-            If a covariate is missing.
-        ValueError
-            If a category is unknown.
-        """
+        """Codes of covariates (n, K); KeyError if one is missing, ValueError if a category is unknown."""
         codes = np.zeros((n_cells, len(self.covariates)), dtype=np.int64)
         for column, (key, categories) in enumerate(self.covariates):
             check_key(key, columns, where="covariates")
@@ -232,6 +145,13 @@ class Vocabulary:
         """
         tokens = self._tokens(label, perturbation_type, where=where)
         return canonical_label(tokens, control=self.control, separator=self.separator)
+
+    def known(self, label: str, kind: str | None = None) -> str | None:
+        """Return the one label of a perturbation, of a type where it is given; None where it is not known."""
+        try:
+            return self.canonical(label, perturbation_type=kind or None)
+        except ValueError:
+            return None
 
     def readings(self, label: str) -> tuple[str, ...]:
         """Return every known perturbation that a label may stand for, several where types are left out.

@@ -20,11 +20,6 @@ class CsrInFile:
 
     To slice the matrix as AnnData offers it takes some milliseconds however few the rows are. Reading the same values from
     its arrays takes a tenth of one, so that cells can be drawn at random; where rows begin is kept in memory.
-
-    Parameters
-    ----------
-    values
-        The matrix as AnnData opens it.
     """
 
     def __init__(self, values: Any) -> None:

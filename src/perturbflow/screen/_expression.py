@@ -78,19 +78,7 @@ class Expression:
         rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
         genes: NDArray[np.integer] | None = None,
     ) -> Self:
-        """Choose cells and genes, without reading any.
-
-        Parameters
-        ----------
-        rows
-            Indices of cells, or one boolean per cell; by default all.
-        genes
-            Places of genes, in the order that is wanted; by default all.
-
-        Returns
-        -------
-        The expression of these.
-        """
+        """Choose cells (indices or booleans) and genes (places, in the order that is wanted), without reading any."""
         other = copy(self)
         if rows is not None:
             other._rows = self._places(rows)
@@ -108,17 +96,7 @@ class Expression:
         return self._read(self._places(rows))
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | None = None) -> Any:
-        """Read cells into memory.
-
-        Parameters
-        ----------
-        rows
-            Indices of cells, or one boolean per cell; by default all, which are not copied where they are in memory.
-
-        Returns
-        -------
-        Array or CSR matrix (n, G).
-        """
+        """Read cells into memory (n, G), by default all, which are not copied where they are in memory."""
         if rows is None and self._rows is None and isinstance(self._source, InMemory):
             return self._finished(self._source.whole())
         return self[np.arange(len(self)) if rows is None else rows]
@@ -126,37 +104,16 @@ class Expression:
     def chunks(
         self, rows: NDArray[np.integer] | NDArray[np.bool_] | None = None, n_cells: int = ROWS_AT_ONCE
     ) -> Iterator[tuple[NDArray[np.intp], Any]]:
-        """Read cells a chunk at a time.
-
-        Parameters
-        ----------
-        rows
-            Indices of cells, or one boolean per cell; by default all.
-        n_cells
-            Cells of a chunk.
-
-        Yields
-        ------
-        The rows of a chunk (m,), in the order given, and their expression (m, G).
-        """
+        """Read cells a chunk at a time: its rows (m,), in the order given, and their expression (m, G)."""
         chosen = np.arange(len(self)) if rows is None else _indices(rows, len(self))
         for first in range(0, len(chosen), n_cells):
             some = chosen[first : first + n_cells]
             yield some, self[some]
 
     def some_rows(self, n_cells: int = MOST_LOOKED_AT) -> NDArray[np.intp]:
-        """Choose cells for a check that looks at some: every so many in memory, and runs of neighbours in a file.
+        """Choose rows for a check that looks at some cells: every so many in memory, and runs of neighbours in a file.
 
-        The choice is the same for the same number of cells.
-
-        Parameters
-        ----------
-        n_cells
-            How many, at most about twice as many.
-
-        Returns
-        -------
-        Rows, ascending.
+        There are at most about twice as many as asked for, and they are the same for the same number of cells.
         """
         if len(self) <= n_cells:
             return np.arange(len(self))

@@ -7,50 +7,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow._checks import listing
-from perturbflow.screen._fields import read_fields, write_fields
+from perturbflow.screen._fields import read_fields
 from perturbflow.store._keys import is_record
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
     from perturbflow.screen._conditions import Vocabulary
-    from perturbflow.screen._fields import PerturbationFields
 
 FEATURE_TABLE_KEY = "perturbation_feature_table"
-
-
-def write_feature_table(
-    adata: AnnData, table: pd.DataFrame, fields: PerturbationFields, *, key: str = FEATURE_TABLE_KEY
-) -> None:
-    """Write features of all components (P, F) to ``uns[key]``, and fields that know all of these components."""
-    write_fields(adata, fields)
-    adata.uns[key] = table
 
 
 def read_feature_table(
     adata: AnnData, *, key: str = FEATURE_TABLE_KEY, vocabulary: Vocabulary | None = None
 ) -> NDArray[np.float64] | None:
-    """Features of all components (P, F) in the order of the vocabulary; None where none are registered.
+    """Features of all components (P, F) in the order of the vocabulary, by default the registered one, or None.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        Entry of ``uns``.
-    vocabulary
-        Which components; by default those of the registered fields.
-
-    Returns
-    -------
-    The features, or None.
-
-    Raises
-    ------
-    ValueError
-        If the entry is something else, or components have no features, because the fields were registered anew.
+    Raises ValueError if the entry is something else, or components have none because the fields were registered anew.
     """
     if key not in adata.uns:
         return None

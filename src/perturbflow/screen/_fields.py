@@ -33,32 +33,16 @@ _SETUP = "Run `pf.pp.setup_perturbation(adata, ...)` first."
 
 @dataclass(frozen=True)
 class PerturbationFields:
-    """Registered fields of an AnnData that say what was done to its cells.
-
-    Parameters
-    ----------
-    perturbation_key
-        Column of ``obs`` with the label of the perturbation.
-    vocabulary
-        Components and covariates, with the control label and the separator.
-    covariate_keys
-        Columns of ``obs`` that make the context of a cell.
-    dose_key, batch_key, perturbation_type_key
-        Columns of ``obs`` with the dose, the batch and the type of the perturbation.
-    layer
-        Layer with the expression; None for ``X``.
-    log_base
-        Base of its logarithm; None for the natural one.
-    """
+    """Registered fields of an AnnData that say what was done to its cells; keys are columns of ``obs``."""
 
     perturbation_key: str
-    vocabulary: Vocabulary
-    covariate_keys: tuple[str, ...] = ()
+    vocabulary: Vocabulary  # components and covariates, with the control label and the separator
+    covariate_keys: tuple[str, ...] = ()  # that make the context of a cell
     dose_key: str | None = None
     batch_key: str | None = None
     perturbation_type_key: str | None = None
-    layer: str | None = None
-    log_base: float | None = None
+    layer: str | None = None  # with the expression; None for `X`
+    log_base: float | None = None  # of its logarithm; None for the natural one
 
     @property
     def natural_per_unit(self) -> float:
@@ -143,6 +127,19 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
         raise ValueError(msg)
 
 
+def check_in_memory(adata: AnnData) -> None:
+    """Raise ValueError if an AnnData is backed by a file."""
+    if adata.isbacked:
+        msg = "Expected `adata` in memory, found a backed one. Run `adata = adata.to_memory()` first."
+        raise ValueError(msg)
+
+
+def check_gene_names(adata: AnnData) -> None:
+    """Raise ValueError if a gene occurs twice."""
+    hint = "Run `adata.var_names_make_unique()` first."
+    check_unique_names(adata.var_names, what="gene names in `adata.var_names`", hint=hint)
+
+
 def check_fields_are_free(adata: AnnData) -> None:
     """Raise if :func:`write_fields` would replace something that is no earlier registration."""
     doses = in_memory(adata.obsm.get(DOSES_KEY))
@@ -175,21 +172,7 @@ def expression(adata: AnnData, layer: str | None) -> Any:
 
 
 def read_expression(adata: AnnData, layer: str | None = None, *, genes: Sequence[str] | None = None) -> Expression:
-    """Return what reads ``X`` or a layer, wherever it is stored.
-
-    Parameters
-    ----------
-    adata
-        Cells: in memory, backed by a file, lazy, or with arrays of dask.
-    layer
-        The layer; by default ``X``.
-    genes
-        Genes that are wanted, in this order; by default all.
-
-    Returns
-    -------
-    The expression; nothing is read yet.
-    """
+    """Return what reads ``X`` or a layer, wherever it is stored; nothing is read yet."""
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     x = Expression(expression(adata, layer), where=where)
     return x if genes is None else x.part(genes=find_genes(adata, genes))
@@ -211,20 +194,9 @@ def check_expression(adata: AnnData, fields: PerturbationFields) -> None:
 
 
 def text_column(adata: AnnData, key: str, *, missing: str | None = None) -> NDArray[np.object_]:
-    """Values of a column of ``obs`` as strings (n,).
+    """Values of a column of ``obs`` as strings (n,), ``missing`` where there is none, which is an error by default.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        The column; not of floating-point numbers, whose text is no safe name.
-    missing
-        What to put where there is no value; by default this is an error.
-
-    Returns
-    -------
-    Strings.
+    Floating-point numbers are refused: their text is no safe name.
     """
     check_key(key, adata.obs.columns, where="adata.obs")
     try:
@@ -266,6 +238,14 @@ def perturbation_columns(
     return labels, doses, types
 
 
+def type_column(adata: AnnData, fields: PerturbationFields) -> NDArray[np.object_] | None:
+    """Type of the perturbation of every cell (n,), "" where there is none; None where no types are registered."""
+    key = fields.perturbation_type_key
+    if key is None:
+        return None
+    return text_column(adata, key, missing="") if key in adata.obs else np.full(adata.n_obs, "", dtype=object)
+
+
 def encode_perturbations(
     adata: AnnData, fields: PerturbationFields, *, vocabulary: Vocabulary | None = None
 ) -> sparse.csr_matrix:
@@ -275,18 +255,11 @@ def encode_perturbations(
 
 def canonical_labels(adata: AnnData, fields: PerturbationFields) -> NDArray[np.object_]:
     """Label of the perturbation of every cell (n,) as it is known, with its type; as it is written where it is unknown."""
-    labels, key = text_column(adata, fields.perturbation_key), fields.perturbation_type_key
-    has_types = key is not None and key in adata.obs
-    kinds = text_column(adata, str(key), missing="") if has_types else np.full(len(labels), "", dtype=object)
-    names = {pair: _canonical(fields.vocabulary, *pair) for pair in set(zip(labels, kinds, strict=True))}
+    labels, types = text_column(adata, fields.perturbation_key), type_column(adata, fields)
+    kinds = [""] * len(labels) if types is None else types
+    vocabulary, pairs = fields.vocabulary, set(zip(labels, kinds, strict=True))
+    names = {(label, kind): vocabulary.known(label, kind) or vocabulary.written(label) for label, kind in pairs}
     return np.array([names[pair] for pair in zip(labels, kinds, strict=True)], dtype=object)
-
-
-def _canonical(vocabulary: Vocabulary, label: str, kind: str) -> str:
-    try:
-        return vocabulary.canonical(label, perturbation_type=kind or None)
-    except ValueError:
-        return vocabulary.written(label)
 
 
 def read_screen(
@@ -297,31 +270,11 @@ def read_screen(
     vocabulary: Vocabulary | None = None,
     rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
 ) -> Screen:
-    """Encode cells, without reading their expression.
+    """Encode cells, by default all, without reading their expression.
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    genes
-        Genes that are wanted, in this order; by default all.
-    fields
-        Where to look; by default the registered fields. The fields of a fitted flow make registration unnecessary.
-    vocabulary
-        Numbers of components and covariates; by default those of the fields. A fitted flow has its own.
-    rows
-        Indices of cells, or one boolean per cell; by default all. What the labels of others are does not matter.
-
-    Returns
-    -------
-    The screen.
-
-    Raises
-    ------
-    KeyError
-        If fields, columns or the layer are missing.
-    ValueError
-        If genes are missing or repeated, or if a perturbation or covariate is unknown.
+    Fields and vocabulary are by default the registered ones; those of a fitted flow make registration unnecessary. With
+    ``rows`` it does not matter what the labels of other cells are. Raises KeyError if fields, columns or the layer are
+    missing, and ValueError if genes are missing or repeated, or a perturbation or covariate is unknown.
     """
     fields = read_fields(adata) if fields is None else fields
     from anndata import AnnData  # here, because it takes a second to load
@@ -337,34 +290,14 @@ def read_screen(
     return Screen(fields, x, distinct, codes, vocabulary.encode_covariates(columns, n_cells=cells.n_obs))
 
 
-def read_cells(
-    adata: AnnData,
-    *,
-    genes: Sequence[str] | None = None,
-    fields: PerturbationFields | None = None,
-    vocabulary: Vocabulary | None = None,
-    rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
-) -> CellData:
-    """Read cells into memory, see :func:`read_screen`.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    genes, fields, vocabulary, rows
-        As in :func:`read_screen`.
-
-    Returns
-    -------
-    Expression (array or CSR, float32), doses and covariate codes. Values are copied only where the format or the type of
-    numbers has to change.
-    """
-    return read_screen(adata, genes=genes, fields=fields, vocabulary=vocabulary, rows=rows).subset()
+def read_cells(adata: AnnData, **options: Any) -> CellData:
+    """Read cells into memory, with the options of :func:`read_screen`; copied only where format or type has to change."""
+    return read_screen(adata, **options).subset()
 
 
 def find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:
     """Places of genes in ``adata``."""
-    check_unique_names(adata.var_names, what="`adata.var_names`", hint="Run `adata.var_names_make_unique()` first.")
+    check_gene_names(adata)
     places = adata.var_names.get_indexer(list(genes))
     missing = [gene for gene, place in zip(genes, places, strict=True) if place < 0]
     if missing:

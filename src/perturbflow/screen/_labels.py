@@ -17,26 +17,11 @@ _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 
 
 def parse_label(label: str, *, control: str | Sequence[str], separator: str) -> tuple[str, ...]:
-    """Split a label into its components.
+    """Split a label into its components, in its order; none for control cells.
 
-    Parameters
-    ----------
-    label
-        Label of a cell, such as ``"SET+KLF1"``; spaces around the components do not count.
-    control
-        Label of control cells, or several. They are no components: ``"KLF1+control"`` is ``"KLF1"``. They are found
-        before anything is split, and may contain the separator.
-    separator
-        What stands between components.
-
-    Returns
-    -------
-    The components in the order of the label, none for control cells.
-
-    Raises
-    ------
-    ValueError
-        If a component is empty or named twice, or if the separator stands within brackets.
+    Spaces around components do not count. Controls are no components (``"KLF1+control"`` is ``"KLF1"``), are found
+    before anything is split, and may contain the separator. Raises ValueError if a component is empty or named twice,
+    or the separator stands within brackets.
 
     Examples
     --------
@@ -63,27 +48,10 @@ def canonical_label(components: Iterable[str], *, control: str, separator: str) 
 
 
 def parse_dose(dose: object, n_components: int, *, separator: str = "+") -> tuple[float, ...]:
-    """Read the doses of the components of a label.
+    """Read the doses of the components of a label: one number for all of them, or one each, as a string or a list.
 
-    Parameters
-    ----------
-    dose
-        A number, which counts for every component, or one number a component in the order of the label: as a string
-        or as a list.
-    n_components
-        Number of components of the label.
-    separator
-        What stands between the numbers.
-
-    Returns
-    -------
-    One dose a component.
-
-    Raises
-    ------
-    ValueError
-        If this is no number, negative, not finite, too large or too small for single precision, or if there are more
-        or fewer numbers than components.
+    Raises ValueError if it is no number, negative, not finite, too large or too small for single precision, or there
+    are more or fewer numbers than components.
 
     Examples
     --------
@@ -113,17 +81,7 @@ def label_parts(label: str, *, control: str | Sequence[str], separator: str) -> 
 def check_parts(
     parts: Mapping[str, Sequence[str]], *, control: str | Sequence[str], separator: str, where: str = ""
 ) -> None:
-    """Raise if the parts of labels are no components.
-
-    Parameters
-    ----------
-    parts
-        Parts of every label, see :func:`label_parts`.
-    control, separator
-        How the labels are written.
-    where
-        What the message says of the place of the labels.
-    """
+    """Raise if the parts of labels, see :func:`label_parts`, are no components; ``where`` is where the labels are."""
     controls = as_tuple(control)
     blind = {label: each for label, each in parts.items() if not all(each) or not _keeps_brackets(each, controls)}
     if blind:

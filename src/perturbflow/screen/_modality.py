@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
@@ -23,11 +24,12 @@ def takes_modality(function: Function) -> Function:
     The function itself sees only the AnnData of the modality, in every argument whose annotation names MuData: the
     value itself, or those of a mapping. A function with the argument ``copy`` is one that writes: with ``copy=True`` it
     returns a copy of the MuData, and a view of a MuData becomes a copy, as a view of an AnnData does. The annotations
-    of a lazy AnnData are read into memory before.
+    of a lazy AnnData are read into memory before. The docstring gets the text of both arguments where it has none.
     """
     signature = inspect.signature(function)
     names = [name for name, parameter in signature.parameters.items() if "MuData" in str(parameter.annotation)]
     writes = "copy" in signature.parameters
+    function.__doc__ = _documented(function.__doc__, writes=writes)
     is_alone = names[0] == "adata" and "Mapping" not in str(signature.parameters["adata"].annotation)
 
     @wraps(function)
@@ -69,6 +71,16 @@ def takes_modality(function: Function) -> Function:
     return cast("Function", wrapper)
 
 
+def _documented(text: str | None, *, writes: bool) -> str | None:
+    """Return a docstring whose parameters end with those that all such functions have."""
+    if text is None or re.search(r"^\s*modality$", text, flags=re.MULTILINE):
+        return text
+    shared = "modality\n    Modality of a MuData that is meant"
+    shared += "; results are written into it.\n" if writes else ".\n"
+    shared += "copy\n    Return a copy of ``adata`` instead of writing into it.\n" if writes else ""
+    return inspect.cleandoc(text).replace("\n\nReturns\n-------\n", f"\n{shared}\nReturns\n-------\n", 1)
+
+
 def is_mudata(value: object) -> bool:
     """Return whether a value is a MuData; nobody has one before mudata is imported."""
     return "mudata" in sys.modules and isinstance(value, sys.modules["mudata"].MuData)
@@ -91,28 +103,7 @@ def resolved(value: Any, modality: str | None, *, name: str) -> Any:
 
 
 def modality_of(mdata: MuData, modality: str | None, *, name: str) -> AnnData:
-    """Return the AnnData of one modality.
-
-    Parameters
-    ----------
-    mdata
-        Modalities.
-    modality
-        The one that is meant.
-    name
-        How the message calls ``mdata``.
-
-    Returns
-    -------
-    The AnnData itself, not a copy.
-
-    Raises
-    ------
-    ValueError
-        If there is no such modality.
-    TypeError
-        If the modality is a MuData again.
-    """
+    """Return the AnnData of one modality itself, not a copy; ``name`` is what messages call ``mdata``."""
     names = list(mdata.mod)
     if modality not in names:
         example = names[0] if names else "rna"

@@ -60,26 +60,11 @@ def real_numbers(value: Any, *, name: str) -> NDArray[np.float64]:
 
 
 def aligned(*axes: str, **named: Any) -> list[Any]:
-    """Arrays in the order of the first that has names.
+    """Arrays in the order of the first that has names, without the names.
 
-    Parameters
-    ----------
-    *axes
-        What the last axes are, such as "genes"; earlier axes are taken as they are. An array with fewer axes has the
-        last of them.
-    **named
-        Arrays, tables or None, by the name that messages give them.
-
-    Returns
-    -------
-    The same without names.
-
-    Raises
-    ------
-    TypeError
-        If one is an AnnData or a MuData.
-    ValueError
-        If names are repeated or not the same ones, or some have no names where others have to be reordered.
+    ``axes`` says what the last axes are, such as "genes"; earlier ones are taken as they are, and an array with fewer
+    axes has the last of them. Raises ValueError if names are repeated or not the same ones, or some have no names where
+    others have to be reordered.
     """
     arrays = {name: without_names(value, name=name) for name, value in named.items()}
     for place, what in zip(range(-1, -len(axes) - 1, -1), reversed(axes), strict=True):
@@ -117,18 +102,9 @@ def names_of(*values: Any, place: int = -1) -> pd.Index | None:
 
 
 def orders(names: Mapping[str, pd.Index | None], *, what: str) -> dict[str, NDArray[np.intp]]:
-    """Places that bring the arrays whose order differs from that of the first with names into that order.
+    """Places that bring arrays into the order of the first with names, by array, without those that stay as they are.
 
-    Parameters
-    ----------
-    names
-        Names along an axis by array; None where there are none.
-    what
-        What they name, in the plural.
-
-    Returns
-    -------
-    Places by array, without those that stay as they are.
+    ``names`` are those along an axis, or None; ``what`` says in the plural what they name.
     """
     known = {name: index for name, index in names.items() if index is not None and not _is_numbered(index)}
     if all(index.dtype.kind in "iu" for index in known.values()):
@@ -176,22 +152,9 @@ def same_on_both_sides(matrix: Any, *, name: str, what: str) -> Any:
 
 
 def chosen(value: Any, wanted: Sequence[str], *, name: str, what: str = "genes") -> Any:
-    """Values along the last axis by name, in the order that is wanted; further names are left out.
+    """Values along the last axis by name, in the order that is wanted; None where only positions are known.
 
-    Parameters
-    ----------
-    value
-        A table, whose columns or, with one axis, index have names.
-    wanted
-        Names in order.
-    name
-        What messages call the table.
-    what
-        What the names are, in the plural.
-
-    Returns
-    -------
-    The array; None where there are no names, so that only positions are known.
+    Names are those of the columns of a table or, with one axis, of its index; further ones are left out.
     """
     array, index = without_names(value, name=name), _names(value, -1)
     if index is None or _is_numbered(index):
@@ -213,17 +176,7 @@ def chosen(value: Any, wanted: Sequence[str], *, name: str, what: str = "genes")
 
 
 def check_unnamed(value: Any, *, name: str, order: str) -> None:
-    """Refuse tables with names where nothing is known that these could be compared with.
-
-    Parameters
-    ----------
-    value
-        Array or table.
-    name
-        What the message calls it.
-    order
-        In which order an array has to be.
-    """
+    """Refuse tables with names where nothing is known that these could be compared with; arrays have the ``order``."""
     without_names(value, name=name)
     named = [index for index in (_names(value, -1), _names(value, -2)) if index is not None]
     if any(not _is_numbered(index) for index in named):

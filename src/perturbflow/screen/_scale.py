@@ -65,15 +65,6 @@ def check_no_counts(x: Any, names: Sequence[str], *, where: str) -> None:
 
     Such a cell has only whole numbers, at least three, not all alike and not only 1. Rounded values may be whole by chance:
     cells are only refused where there are more of them than the share of whole numbers in the other cells lets expect.
-
-    Parameters
-    ----------
-    x
-        Array or CSR or CSC matrix (n, G).
-    names
-        Names of the cells.
-    where
-        How the message calls the matrix.
     """
     rows = _rows_of_whole_numbers(x)
     if len(rows) in {0, x.shape[0]}:
@@ -124,15 +115,7 @@ def _rows_of_whole_numbers(x: Any) -> NDArray[np.intp]:
 
 
 def totals_of(x: Any, unit: float = 1.0) -> NDArray[np.float64]:
-    """Total of every cell (n,) once the logarithm is undone.
-
-    Parameters
-    ----------
-    x
-        Log-normalised expression, an array or CSR (n, G).
-    unit
-        Natural logarithms in one of the expression.
-    """
+    """Total of every cell (n,) once the logarithm is undone, in which ``unit`` natural ones are one of expression."""
     return np.concatenate([block.sum(axis=1) for block in _linear(x, unit)])
 
 
@@ -158,18 +141,10 @@ def _some(x: Any) -> Any:
 
 
 def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str, than: str) -> None:
-    """Warn if cells are normalised to another total than others.
+    """Warn if cells (n, G) are normalised to another total than others.
 
-    Parameters
-    ----------
-    x
-        Log-normalised expression (n, G), in memory or as it is read.
-    known
-        What :func:`summary_of_totals` gave of the others, in the same genes.
-    unit
-        Natural logarithms in one of the expression.
-    what, than
-        What the message calls the cells and the others, in the plural.
+    ``known`` is what :func:`summary_of_totals` gave of the others in the same genes; ``what`` and ``than`` are what the
+    message calls both, in the plural.
     """
     found = summary_of_totals(x, unit)
     if not len(found) or not len(known):
@@ -188,19 +163,9 @@ def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str, th
 def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame, *, batch_key: str | None, unit: float) -> None:
     """Warn if part of the cells seem to be normalised to another total.
 
-    Contexts are compared by their mean expression without the logarithm, which does not depend on the depth of the cells;
-    within a context the two sides of the widest gap between totals are.
-
-    Parameters
-    ----------
-    x
-        Log-normalised expression (n, G), in memory or as it is read. Of cells in a file only some are looked at.
-    contexts
-        Covariates of the cells (n, K).
-    batch_key
-        The covariate that is a batch, if there is one: batches of otherwise equal cells are alike.
-    unit
-        Natural logarithms in one of the expression.
+    Contexts are compared by their mean expression without the logarithm, which does not depend on the depth of the
+    cells; within a context the two sides of the widest gap between totals are. The values of ``batch_key`` are alike
+    else. Of cells in a file only some are looked at.
     """
     looked_at = None if not isinstance(x, Expression) or x.is_in_memory else x.some_rows(MOST_CELLS)
     codes, distinct = _contexts(contexts if looked_at is None else contexts.iloc[looked_at])

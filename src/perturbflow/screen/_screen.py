@@ -26,26 +26,13 @@ class Screen:
 
     It has what :class:`perturbflow.flow.CellData` has, and ``x[rows]`` are cells in memory in both, so that whatever
     asks for rows takes either.
-
-    Parameters
-    ----------
-    fields
-        Where the AnnData says it.
-    x
-        Expression (n, G).
-    distinct
-        Doses of every component (m, P), a row for every label, dose and type; not necessarily different.
-    codes
-        The row of ``distinct`` of every cell (n,).
-    covariates
-        Codes of the covariates (n, K).
     """
 
-    fields: PerturbationFields
-    x: Expression
-    distinct: sparse.csr_matrix
-    codes: NDArray[np.intp]
-    covariates: NDArray[np.int64]
+    fields: PerturbationFields  # where the AnnData says it
+    x: Expression  # expression (n, G)
+    distinct: sparse.csr_matrix  # doses (m, P), a row for every label, dose and type; not necessarily different
+    codes: NDArray[np.intp]  # the row of `distinct` of every cell (n,)
+    covariates: NDArray[np.int64]  # codes of the covariates (n, K)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -74,31 +61,11 @@ class Screen:
         return (self.distinct.getnnz(axis=1) == 0)[self.codes]
 
     def part(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Screen:
-        """Return some cells, whose expression stays where it is stored.
-
-        Parameters
-        ----------
-        rows
-            Indices of cells, or one boolean per cell.
-
-        Returns
-        -------
-        The screen of these cells, in the order of ``rows``.
-        """
+        """Return some cells, in the order of ``rows``, whose expression stays where it is stored."""
         return Screen(self.fields, self.x.part(rows=rows), self.distinct, self.codes[rows], self.covariates[rows])
 
     def subset(self, rows: NDArray[np.integer] | NDArray[np.bool_] | None = None) -> CellData:
-        """Read cells into memory.
-
-        Parameters
-        ----------
-        rows
-            Indices of cells, or one boolean per cell; by default all.
-
-        Returns
-        -------
-        The cells, in the order of ``rows``.
-        """
+        """Read cells, by default all, into memory, in the order of ``rows``."""
         if rows is None:
             return CellData(self.x.take(), self.perturbations, self.covariates)
         return CellData(self.x[rows], self.distinct[self.codes[rows]], self.covariates[rows])
@@ -106,18 +73,6 @@ class Screen:
     def chunks(
         self, rows: NDArray[np.integer] | NDArray[np.bool_] | None = None, n_cells: int = ROWS_AT_ONCE
     ) -> Iterator[CellData]:
-        """Read cells a chunk at a time.
-
-        Parameters
-        ----------
-        rows
-            Indices of cells, or one boolean per cell; by default all.
-        n_cells
-            Cells of a chunk.
-
-        Yields
-        ------
-        The cells of a chunk, in the order of ``rows``.
-        """
+        """Read cells, by default all, a chunk at a time, in the order of ``rows``."""
         for some, block in self.x.chunks(rows, n_cells):
             yield CellData(block, self.distinct[self.codes[some]], self.covariates[some])

@@ -29,42 +29,28 @@ class Source(Protocol):
 
 
 def source_of(values: Any, *, where: str) -> Source:
-    """Find out how a matrix is stored.
-
-    Parameters
-    ----------
-    values
-        ``X`` or a layer of an AnnData.
-    where
-        How messages call it.
-
-    Returns
-    -------
-    What gives its rows.
-
-    Raises
-    ------
-    TypeError
-        If it is neither in memory nor in a file in a form that has rows.
-    """
+    """Find out how a matrix is stored; TypeError if it is neither in memory nor in a file in a form that has rows."""
     if isinstance(values, np.ndarray) or sparse.issparse(values):
         return InMemory(values)
     if hasattr(values, "compute") and hasattr(values, "chunks"):
         return _OfTasks(values)
-    if _is_by_column(values):
+    from anndata.abc import CSCDataset, CSRDataset  # here, because it takes a second to load
+
+    if isinstance(values, CSCDataset):
         msg = (
             f"Expected `{where}` stored by cells, found a CSC matrix in a file, of which every cell takes reading all. "
             "Write it once more by cells, in a line: "
             f"`adata = adata.to_memory(); {where} = {where}.tocsr(); adata.write_h5ad(path)`."
         )
         raise TypeError(msg)
-    if _is_by_row(values):
+    if isinstance(values, CSRDataset):
         if values.backend == "zarr" and find_spec("annbatch") is not None:
             from perturbflow.screen._annbatch_rows import AnnbatchRows
 
             return AnnbatchRows(values)
         return CsrInFile(values)
-    if hasattr(values, "dtype") and len(getattr(values, "shape", ())) == 2 and _is_in_file(values):
+    is_in_file = type(values).__module__.partition(".")[0] in {"h5py", "zarr"}
+    if is_in_file and hasattr(values, "dtype") and len(getattr(values, "shape", ())) == 2:
         return _InFile(values)
     check_matrix(values, where=where)
     return InMemory(values)
@@ -144,19 +130,3 @@ def _runs(rows: NDArray[np.intp], gap: int) -> list[NDArray[np.intp]]:
 
 def _as_rows(block: Any) -> Any:
     return sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
-
-
-def _is_in_file(values: Any) -> bool:
-    return type(values).__module__.partition(".")[0] in {"h5py", "zarr"}
-
-
-def _is_by_row(values: Any) -> bool:
-    from anndata.abc import CSRDataset
-
-    return isinstance(values, CSRDataset)
-
-
-def _is_by_column(values: Any) -> bool:
-    from anndata.abc import CSCDataset
-
-    return isinstance(values, CSCDataset)

@@ -36,21 +36,7 @@ def split_named(name: Any) -> Any:
 def split_meanings(names: Mapping[str, Any], *, where: str) -> dict[str, str]:
     """Return which split every name in a column stands for; what others call them is understood, and logged.
 
-    Parameters
-    ----------
-    names
-        Names in the column, with the values that they are the text of.
-    where
-        How messages call the column.
-
-    Returns
-    -------
-    The split of every name.
-
-    Raises
-    ------
-    ValueError
-        If a name stands for no split.
+    ``names`` has the values that they are the text of. Raises ValueError if a name stands for no split.
     """
     meaning = {name: split_named(name) for name in sorted(names)}
     wrong = [name for name, split in meaning.items() if split not in SPLITS]

@@ -50,25 +50,8 @@ def check_no_leakage(
 
     Cells of test conditions must all be "test", cells of validation conditions "valid" or "test". Conditions are
     compared by their canonical labels: the order of the components does not matter, nor does the dose. A split that
-    ``pf.pp.split_perturbations`` has not written has no list of held-out conditions, and passes.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    split_key
-        Column of ``obs`` with the split, and entry of ``uns`` with the held-out conditions.
-    fields
-        Where to look; by default the registered fields.
-
-    Returns
-    -------
-    Split of every cell, see :func:`read_split`.
-
-    Raises
-    ------
-    ValueError
-        If conditions leak, or if the fields were registered differently when the split was made.
+    ``pf.pp.split_perturbations`` has not written has no list of held-out conditions, and passes. Returns the split of
+    every cell, see :func:`read_split`.
     """
     split = read_split(adata, split_key)
     record = adata.uns.get(split_key)

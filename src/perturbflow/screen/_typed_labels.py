@@ -34,29 +34,8 @@ def typed_label(
 ) -> str:
     """Return the option that a typed label stands for, whatever the order of its components, with or without types.
 
-    Parameters
-    ----------
-    vocabulary
-        The known perturbations.
-    label
-        What was typed, such as ``"SET+KLF1"`` or ``"KLF1+control"``.
-    options
-        Canonical labels to choose from.
-    argument
-        Argument that the label was typed in.
-    what
-        What the options are, such as "a predicted perturbation".
-    context
-        Covariates that were typed beside it.
-
-    Returns
-    -------
-    The option.
-
-    Raises
-    ------
-    ValueError
-        If the label stands for none of the options, or for several of different types.
+    Raises ValueError if it stands for none, or for several of different types; the message names the ``argument``,
+    ``what`` the options are, and the ``context`` that was typed beside it.
     """
     readings = vocabulary.readings(label)
     found = [reading for reading in readings if reading in options]

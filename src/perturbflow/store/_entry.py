@@ -17,43 +17,17 @@ Fit = TypeVar("Fit")
 
 @dataclass(frozen=True)
 class Entry:
-    """A kind of fit as nested dictionaries of arrays and plain values, which h5ad and zarr can hold.
+    """A kind of fit as nested dictionaries of arrays and plain values, which h5ad and zarr can hold."""
 
-    Parameters
-    ----------
-    what
-        How messages call it, for example "a fitted flow".
-    format
-        Number of the format; others are not read.
-    names
-        What is in it, besides the format and the checksum.
-    optional
-        What may be in it as well.
-    may_change
-        Paths that the checksum leaves out.
-    advice
-        What to do with one that cannot be read.
-    """
-
-    what: str
-    format: int
-    names: frozenset[str]
-    advice: str
-    optional: frozenset[str] = frozenset()
-    may_change: tuple[str, ...] = ()
+    what: str  # how messages call it, such as "a fitted flow"
+    format: int  # others are not read
+    names: frozenset[str]  # what is in it, besides the format and the checksum
+    advice: str  # what to do with one that cannot be read
+    optional: frozenset[str] = frozenset()  # what may be in it as well
+    may_change: tuple[str, ...] = ()  # paths that the checksum leaves out
 
     def sealed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values with the format and their checksum.
-
-        Parameters
-        ----------
-        values
-            Everything by name.
-
-        Returns
-        -------
-        A new dictionary.
-        """
+        """Return values with the format and their checksum."""
         sealed = {FORMAT: self.format, **values}
         return sealed | {CHECKSUM: checksum(sealed, without=self.may_change)}
 
@@ -67,25 +41,8 @@ class Entry:
     ) -> Fit:
         """Rebuild a fit from what :meth:`sealed` gave, also after a file has turned lists into arrays.
 
-        Parameters
-        ----------
-        values
-            Everything by name.
-        where
-            How messages call their place.
-        check
-            Raises if the values are none of a fit, before anything of the sizes that they claim is made.
-        build
-            Makes the fit.
-
-        Returns
-        -------
-        The fit.
-
-        Raises
-        ------
-        ValueError
-            If it is of another format, incomplete, has values that a fit does not have, or was changed.
+        ``check`` raises if the values are none of a fit, before ``build`` makes anything of the sizes that they claim.
+        Raises ValueError if it is of another format, incomplete, has values that a fit does not have, or was changed.
         """
         with reading(self.what, where=where, advice=self.advice):
             found = _whole_number(values[FORMAT])

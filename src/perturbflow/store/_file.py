@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from perturbflow.store._replace import replacing
-
 _KIND, _VALUES, _DIGEST = "perturbflow", "values", "sha256"
 _TYPES = frozenset({"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"})
 
 
 def write_file(path: Path, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, kind: str) -> None:
-    """Write arrays and values; an interruption leaves the earlier file, or none.
+    """Write arrays and values, which JSON can hold; an interruption leaves the earlier file, or none.
 
-    Parameters
-    ----------
-    path
-        The file; its directory is made if there is none.
-    arrays
-        Arrays of numbers by name.
-    values
-        What JSON can hold, by name.
-    kind
-        What they are, so that nothing else is taken for it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
+    The directory is made if there is none. Nothing else is taken for this ``kind`` of file.
     """
     # A copy in the order of C where needed; `ascontiguousarray` would turn a number into an array of one.
     arrays = {name: np.require(array, requirements="C") for name, array in arrays.items()}
@@ -50,25 +38,7 @@ def write_file(path: Path, arrays: Mapping[str, NDArray[Any]], values: Mapping[s
 def read_file(path: Path, *, kind: str, advice: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read what :func:`write_file` wrote, to the last byte; nothing is allocated for what the file does not hold.
 
-    Parameters
-    ----------
-    path
-        The file.
-    kind
-        What it should be.
-    advice
-        What to do if it is damaged.
-
-    Returns
-    -------
-    Arrays by name, and values by name.
-
-    Raises
-    ------
-    ValueError
-        If the file is something else, or is not as it was written.
-    OSError
-        If it cannot be read.
+    Raises ValueError, with ``advice``, if the file is of another kind, or is not as it was written.
     """
     try:
         found = _read(path, kind)
@@ -121,3 +91,62 @@ def _digest(arrays: Mapping[str, NDArray[Any]], text: str, kind: str) -> str:
         known.update(f"\0{name}\0{array.dtype.newbyteorder('<').str}{array.shape}\0".encode())
         known.update(array.reshape(-1).view(np.uint8).data)
     return known.hexdigest()
+
+
+_SUFFIX = ".new"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file beside another, which it replaces once it is on the disk.
+
+    Nothing is left of it where writing fails; what a killed process has left is removed by the next writer. Of two
+    writers the last one wins, whole. The directory is made if there is none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    fresh, held = _held(path)
+    try:
+        with held:
+            yield held
+            held.flush()
+            os.fsync(held.fileno())
+            fresh.replace(path)
+        _sync_names(path.parent)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove new files that no living process is writing, as after a kill."""
+    for left in path.parent.glob(f".{path.name}.*{_SUFFIX}"):
+        with suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            left.unlink()
+
+
+def _held(path: Path) -> tuple[Path, BinaryIO]:
+    """Return a new file, locked so that others see that its writer lives."""
+    while True:
+        fresh = path.with_name(f".{path.name}.{uuid4().hex}{_SUFFIX}")
+        file = fresh.open("xb")
+        try:
+            with suppress(OSError):  # a file system without locks, where leftovers stay
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:  # none if another has removed it before it was locked
+                return fresh, file
+        except BaseException:
+            file.close()
+            fresh.unlink(missing_ok=True)
+            raise
+        file.close()
+
+
+def _sync_names(folder: Path) -> None:
+    """Put the names in a directory on the disk; not every file system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -64,24 +64,12 @@ def _of_prediction(key: str, entry: Mapping[str, Any]) -> list[Place]:
 
 @dataclass(frozen=True)
 class Record:
-    """Entries that a function writes under a key.
+    """Entries that a function writes under a key."""
 
-    Parameters
-    ----------
-    writer
-        The function.
-    what
-        How messages call an earlier one.
-    tests
-        By what every entry of ``uns`` is recognised, by what its name has after the key.
-    beside
-        What else an entry accounts for.
-    """
-
-    writer: str
-    what: str
-    tests: Mapping[str, Callable[[Any], bool]]
-    beside: Callable[[str, Any], Collection[Place]] = lambda key, entry: ()
+    writer: str  # the function
+    what: str  # how messages call an earlier one
+    tests: Mapping[str, Callable[[Any], bool]]  # what recognises entries of `uns`, by the suffix of their key
+    beside: Callable[[str, Any], Collection[Place]] = lambda key, entry: ()  # what else an entry accounts for
 
 
 RECORDS: Mapping[str, Record] = MappingProxyType(
@@ -190,28 +178,7 @@ def is_record(entry: object, kind: str) -> bool:
 
 
 def read_record(adata: AnnData, key: str, kind: str, *, what: str, hint: str) -> Any:
-    """Return a record of a kind.
-
-    Parameters
-    ----------
-    adata
-        Where it is.
-    key
-        Its name in ``uns``.
-    kind
-        What it has to be.
-    what
-        The same in words.
-    hint
-        What writes it.
-
-    Raises
-    ------
-    KeyError
-        If there is none.
-    ValueError
-        If the entry is something else.
-    """
+    """Return a record of a kind, ``what`` in words; KeyError if there is none, ValueError if it is something else."""
     check_key(key, adata.uns, where="adata.uns", hint=hint)
     if not is_record(adata.uns[key], kind):
         msg = f"Expected {what} in `adata.uns[{key!r}]`, found {type(adata.uns[key]).__name__}. {hint}"
@@ -235,23 +202,7 @@ def check_name(key: str, kind: str, *, name: str = "key_added") -> None:
 def check_key_added(adata: AnnData, key: str, kind: str, *, beside: Collection[Place] = ()) -> None:
     """Raise, before any work, if a function would replace something else than an earlier result of its own.
 
-    Parameters
-    ----------
-    adata
-        Where it will write.
-    key
-        Where the record goes in ``uns``.
-    kind
-        Kind of the record, see ``RECORDS``.
-    beside
-        What else it will write.
-
-    Raises
-    ------
-    TypeError
-        If the key is no string.
-    ValueError
-        If the key is no name for an entry, belongs to something else, or has other content.
+    ``kind`` is one of ``RECORDS``; ``beside`` is what will be written elsewhere than under the key in ``uns``.
     """
     check_name(key, kind)
     if taken := _taken(adata, key, kind, beside):

@@ -13,21 +13,7 @@ _N_BYTES = 4096  # a full disk takes an empty file
 def check_folder(folder: str | Path, *, name: str) -> None:
     """Raise unless files can be written into a directory; it is not made if there is none.
 
-    Parameters
-    ----------
-    folder
-        The directory.
-    name
-        The argument that names it.
-
-    Raises
-    ------
-    ValueError
-        If its name is empty, which would be the current directory.
-    NotADirectoryError
-        If it, or what it should be in, is a file.
-    OSError
-        If nothing can be written there.
+    An empty name, which would be the current directory, is a ValueError.
     """
     if folder == "":
         msg = f"Expected `{name}` to be a directory, found ''. Name one, or '.' for the current directory."

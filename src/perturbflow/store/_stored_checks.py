@@ -17,41 +17,20 @@ CHECKSUM = "checksum"
 
 @dataclass(frozen=True)
 class Array:
-    """Specification of an array.
+    """Specification of an array."""
 
-    Parameters
-    ----------
-    shape
-        Sizes, or names of sizes that several arrays share.
-    low, high
-        Least and largest value.
-    above
-        What values are above of.
-    finite
-        Whether values have to be finite; where not, they are no NaN.
-    or_empty
-        Whether there may be none.
-    is_text
-        Whether it has names and not numbers.
-    """
-
-    shape: tuple[int | str, ...]
-    low: float = -np.inf
-    high: float = np.inf
-    above: float = -np.inf
-    finite: bool = True
-    or_empty: bool = False
-    is_text: bool = False
+    shape: tuple[int | str, ...]  # sizes, or names of sizes that several arrays share
+    low: float = -np.inf  # least value
+    high: float = np.inf  # largest value
+    above: float = -np.inf  # what values are above of
+    finite: bool = True  # whether values have to be finite; where not, they are no NaN
+    or_empty: bool = False  # whether there may be none
+    is_text: bool = False  # whether it has names and not numbers
 
 
 def probabilities(*shape: int | str) -> Array:
     """Return what an array of probabilities has to be."""
     return Array(shape, low=0, high=1)
-
-
-def variances(*shape: int | str) -> Array:
-    """Return what an array of variances has to be."""
-    return Array(shape, low=0)
 
 
 class Damage(ValueError):
@@ -60,17 +39,7 @@ class Damage(ValueError):
 
 @contextmanager
 def reading(what: str, *, where: str, advice: str) -> Iterator[None]:
-    """Say of a stored fit that cannot be read where it is and what to do.
-
-    Parameters
-    ----------
-    what
-        What is read, for example "a fitted flow".
-    where
-        Its place, for example ``adata.uns['flow']``.
-    advice
-        What to do next.
-    """
+    """Say of a stored fit that cannot be read where it is and what to do."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -86,23 +55,10 @@ def reading(what: str, *, where: str, advice: str) -> Iterator[None]:
 def check_arrays(
     arrays: Mapping[str, Any], expected: Mapping[str, Array], *, part: str, sizes: Mapping[str, int] | None = None
 ) -> None:
-    """Raise unless arrays have values that they can have and shapes that fit each other.
+    """Raise unless arrays have values that they can have, and shapes that fit each other and the known ``sizes``.
 
-    Parameters
-    ----------
-    arrays
-        Arrays by name; those that nothing is known of have to be finite numbers.
-    expected
-        What they have to be. Those that are absent are not looked at.
-    part
-        What they are of; "" for the whole.
-    sizes
-        Sizes that are known.
-
-    Raises
-    ------
-    ValueError
-        If an array is not what it has to be.
+    Arrays that nothing is known of have to be finite numbers; absent ones are not looked at. Messages name the
+    ``part``.
     """
     sizes = dict(sizes or {})
     for name, value in arrays.items():
@@ -143,22 +99,7 @@ def _check_values(array: NDArray[Any], rule: Array, *, name: str) -> None:
 
 
 def check_like(arrays: Mapping[str, Any], expected: Mapping[str, tuple[tuple[int, ...], str]], *, part: str) -> None:
-    """Raise unless arrays are those that something is made of, by name, shape and type.
-
-    Parameters
-    ----------
-    arrays
-        Arrays by name.
-    expected
-        Shape and name of the type of each.
-    part
-        What they are of.
-
-    Raises
-    ------
-    ValueError
-        If one is missing, too many or another.
-    """
+    """Raise unless arrays are those that something is made of, by name, shape and name of their type."""
     if missing := sorted(expected.keys() - arrays.keys()):
         raise KeyError(f"{part}/" + missing[0])
     for name, value in arrays.items():
@@ -186,18 +127,8 @@ def check_below(places: Any, size: int, *, what: str) -> None:
 def checksum(values: Mapping[str, Any], *, without: Iterable[str] = ()) -> str:
     """Hash everything that was stored, the same before and after a file.
 
-    Lists are what arrays are, whole numbers are of one type, and so is text; what is empty is as good as absent.
-
-    Parameters
-    ----------
-    values
-        Arrays, tables and plain values, nested.
-    without
-        Paths that may change, such as ``config/guidance``; what is below them may, too.
-
-    Returns
-    -------
-    Hexadecimal digits of the SHA-256.
+    Lists are what arrays are, whole numbers are of one type, and so is text; what is empty is as good as absent. Paths
+    in ``without``, such as ``config/guidance``, may change, and so may what is below them.
     """
     known = hashlib.sha256()
     _feed(known.update, values, "", {CHECKSUM, *without})

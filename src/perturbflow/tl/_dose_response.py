@@ -12,7 +12,7 @@ from perturbflow.predict._controls import control_cells
 from perturbflow.predict._dose_curves import DoseCurves
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._measured_effects import MeasuredMeans, measured_screen
-from perturbflow.predict._predicted_uncertainty import context_of, warn_of_new_contexts
+from perturbflow.predict._predicted_uncertainty import contexts_of, warn_of_new_contexts
 from perturbflow.predict._prediction import PredictedCondition
 from perturbflow.predict._readout import measured_response, predicted_response, readout_weights
 from perturbflow.screen._fields import check_expression, check_writable, writable
@@ -87,10 +87,6 @@ def dose_response(
         Prefix of the entries in ``adata.uns``.
     seed
         Seed of the draws behind the intervals of combinations.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------
@@ -172,8 +168,7 @@ def dose_response(
     tables: dict[str, list[dict[str, Any]]] = {suffix: [] for suffix in ("", "_points", "_curves", "_combinations")}
     for codes, context in _contexts(flow, controls).items():
         covariates = np.array(codes, dtype=np.int64)
-        names = zip(controls.vocabulary.covariates, codes, strict=True)
-        where = {name: categories[code] for (name, categories), code in names}
+        where = controls.named(codes)
         measured: dict[tuple[float, ...], Response] = {}
         for row in there if means is not None else ():
             found = measured_response(means, row, covariates) if means is not None else None
@@ -248,14 +243,14 @@ def _contexts(flow: FittedFlow, controls: ControlCells) -> dict[tuple[int, ...],
     for covariates, _, members in controls.contexts():  # those of different types of perturbations are one
         together.setdefault(tuple(covariates.tolist()), []).append(members)
     nothing = np.zeros(len(flow.vocabulary.components), dtype=np.float32)
-    conditions = {
-        codes: PredictedCondition(
+    conditions = [
+        PredictedCondition(
             flow.fields.control, "0", nothing, np.array(codes, dtype=np.int64), np.sort(np.concatenate(parts))
         )
         for codes, parts in together.items()
-    }
-    warn_of_new_contexts(flow, controls, list(conditions.values()))
-    return {codes: context_of(flow, controls, condition) for codes, condition in conditions.items()}
+    ]
+    warn_of_new_contexts(flow, controls, conditions)
+    return contexts_of(flow, controls, conditions)
 
 
 def _curves(responses: Mapping[tuple[float, ...], Response]) -> DoseCurves:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_one_of, listing
+from perturbflow._checks import check_one_of, check_whole_number, listing
 from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
@@ -140,10 +140,6 @@ def evaluate(
         Prefix of the entries in ``adata.uns``.
     progress_bar
         Whether to show a progress bar over conditions.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------
@@ -223,7 +219,14 @@ def evaluate(
     _check_own_names(({} if key is None else {key: flow}) | others, key=key, others=others)
     _check_covariates([key for key, _ in vocabulary.covariates])
     check_one_of(scale, ("log1p", "linear"), name="scale")
-    _check_numbers(min_cells=min_cells, n_cells=n_cells, n_resamples=n_resamples, n_permutations=n_permutations)
+    counts = {
+        "min_cells": (min_cells, MIN_CELLS),
+        "n_resamples": (n_resamples, 1),
+        "n_permutations": (n_permutations, 0),
+    }
+    counts |= {} if n_cells is None else {"n_cells": (n_cells, MIN_CELLS)}
+    for name, (number, least) in counts.items():
+        check_whole_number(number, name=name, least=least)
 
     genes = list(map(str, adata.var_names)) if flow is None else list(flow.genes)
     cells = read_screen(adata, genes=None if flow is None else flow.genes, fields=fields)
@@ -374,17 +377,5 @@ def _check_own_names(own: Mapping[str, Any], *, key: str | None, others: Mapping
         msg = (
             f"Expected names of models that are neither baselines nor {CEILING!r} nor the key of the flow, found "
             f"{sorted(own)} with `key={key!r}`. Rename the entries of `predicted`."
-        )
-        raise ValueError(msg)
-
-
-def _check_numbers(*, min_cells: int, n_cells: int | None, n_resamples: int, n_permutations: int) -> None:
-    if min_cells < MIN_CELLS or (n_cells is not None and n_cells < MIN_CELLS):
-        msg = f"Expected `min_cells` and `n_cells` to be at least {MIN_CELLS}, found {min_cells} and {n_cells}."
-        raise ValueError(msg)
-    if n_resamples < 1 or n_permutations < 0:
-        msg = (
-            f"Expected `n_resamples` to be at least 1 and `n_permutations` at least 0, found {n_resamples} and "
-            f"{n_permutations}."
         )
         raise ValueError(msg)

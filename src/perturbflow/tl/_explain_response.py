@@ -62,10 +62,6 @@ def explain_response(
         Seed of the halvings and of the bootstrap.
     key_added
         Prefix of the entries in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

@@ -53,8 +53,6 @@ def export_evaluation(
     table
         Which of its tables: "summary", "scores" (a row per condition, model and metric) or "verdicts". Markdown is of
         the summary.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------

@@ -6,8 +6,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Literal
 
 from perturbflow._progress import shows_progress, stage
-from perturbflow.predict._dynamics_store import write_dynamics
-from perturbflow.predict._standing_store import write_standing
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from perturbflow.predict._dynamics_store import StoredDynamics
+    from perturbflow.predict._standing_store import StoredStanding
     from perturbflow.train._dynamics_options import DynamicsModelKwargs, DynamicsOptions, DynamicsPlanKwargs
 
 
@@ -100,10 +100,6 @@ def fit_dynamics(
         Whether to show a progress bar.
     key_added
         Where the fitted dynamics go in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------
@@ -159,13 +155,11 @@ def fit_dynamics(
     )
     if is_snapshot(adata):
         _check_usual(options, checkpoint=checkpoint)
-        standing = fit_snapshot(adata, seed=seed, progress_bar=progress_bar)
-        adata = writable(adata, copy=copy)
-        write_standing(adata, standing, key=key_added)
-        return adata if copy else None
-    stored = fit(adata, options, checkpoint=checkpoint, progress_bar=progress_bar)
+        stored: StoredDynamics | StoredStanding = fit_snapshot(adata, seed=seed, progress_bar=progress_bar)
+    else:
+        stored = fit(adata, options, checkpoint=checkpoint, progress_bar=progress_bar)
     adata = writable(adata, copy=copy)
-    write_dynamics(adata, stored, key=key_added)
+    adata.uns[key_added] = stored.to_dict()
     return adata if copy else None
 
 

@@ -93,10 +93,6 @@ def fit_flow(
         Whether to show a progress bar.
     key_added
         Where the fitted flow goes in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

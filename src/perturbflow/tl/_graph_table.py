@@ -41,8 +41,6 @@ def graph_table(
         Take edges of at least this confidence.
     key
         The graph in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from perturbflow.train._fit_standing import StandingGraph
     from perturbflow.train._graph import Graph
-    from perturbflow.train._standing_graph import StandingGraph
 
 SUFFIXES = ("", "_evidence", "_rate")
 
@@ -79,10 +79,6 @@ def infer_graph(
         The dynamics in ``adata.uns``.
     key_added
         Where the graph goes in ``adata.varp`` and ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------
@@ -120,8 +116,8 @@ def infer_graph(
     (5, 5)
     """
     stage("loading torch")
+    from perturbflow.train._fit_standing import standing_graph
     from perturbflow.train._graph import FITTED, STATIC, fitted_graph, static_graph  # here, because it loads torch
-    from perturbflow.train._standing_graph import standing_graph
 
     check_one_of(method, (*FITTED, *STATIC), name="method")
     check_whole_number(n_bootstraps, name="n_bootstraps")

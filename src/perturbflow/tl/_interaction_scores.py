@@ -14,7 +14,7 @@ from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._interaction_fit import interaction_fit
 from perturbflow.predict._interaction_pairs import measured_pair, predicted_pair, singles_of
 from perturbflow.predict._measured_effects import MeasuredMeans, measured_screen
-from perturbflow.predict._predicted_uncertainty import context_of, warn_of_new_contexts
+from perturbflow.predict._predicted_uncertainty import contexts_of, warn_of_new_contexts
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation
 from perturbflow.screen._fields import canonical_labels, check_expression, check_writable, writable
 from perturbflow.screen._modality import takes_modality
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from perturbflow.flow import Context
     from perturbflow.predict._fitted_flow import FittedFlow
 
 _SUFFIXES = ("", "_sd", "_measured", "_measured_sd")
@@ -73,10 +72,6 @@ def interaction_scores(
         The fitted flow in ``adata.uns``.
     key_added
         Where the table goes in ``adata.uns``, and prefix of the entries in ``adata.varm``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------
@@ -161,15 +156,11 @@ def interaction_scores(
     means = None if screen is None else MeasuredMeans(screen, np.array(asked), min_cells=min_cells)
 
     has_dose = flow.fields.dose_key is not None or dose is not None
-    contexts: dict[tuple[int, ...], Context] = {}
+    contexts = contexts_of(flow, controls, conditions)
     rows: list[dict[str, Any]] = []
     genes: dict[str, dict[str, NDArray[np.float64]]] = {suffix: {} for suffix in _SUFFIXES}
     for condition in conditions:
-        codes = tuple(condition.covariates.tolist())
-        if codes not in contexts:
-            contexts[codes] = context_of(flow, controls, condition)
-        names = zip(controls.vocabulary.covariates, codes, strict=True)
-        where = {name: categories[code] for (name, categories), code in names}
+        where = controls.named(condition.codes)
         labelled = {"perturbation": condition.label} | ({"dose": condition.dose_label} if has_dose else {}) | where
         # Files read a slash as a folder.
         column = "|".join(
@@ -177,7 +168,7 @@ def interaction_scores(
             + ([condition.dose_label] if has_dose else [])
             + (list(where.values()) if len(controls.contexts()) > 1 else [])
         ).replace("/", "|")
-        predicted, kind = predicted_pair(flow, condition.perturbation, contexts[codes])
+        predicted, kind = predicted_pair(flow, condition.perturbation, contexts[condition.codes])
         found = [("predicted", predicted, kind, 0)]
         measured = None if means is None else measured_pair(flow, means, condition.perturbation, condition.covariates)
         if measured is not None:

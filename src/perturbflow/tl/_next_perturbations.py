@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_whole_number
-from perturbflow.predict._candidates import candidate_labels, n_training_cells
+from perturbflow.predict._candidates import candidate_conditions, n_training_cells
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._next_measurements import greedy_choice, measurable
-from perturbflow.predict._predicted_uncertainty import context_of, warn_of_new_contexts
-from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation
+from perturbflow.predict._predicted_uncertainty import contexts_of, warn_of_new_contexts
+from perturbflow.predict._prediction import warn_of_extrapolation
 from perturbflow.screen._fields import check_expression, check_writable, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
@@ -73,10 +73,6 @@ def next_perturbations(
         The fitted flow in ``adata.uns``.
     key_added
         Where the table goes in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------
@@ -123,36 +119,28 @@ def next_perturbations(
     flow = read_flow(adata, key)
     check_expression(adata, flow.fields)
     controls = control_cells(adata, flow.fields, genes=flow.genes)
-    labels = candidate_labels(flow, candidates, combinations=combinations, untrained=True)
-    conditions = conditions_to_predict(flow, controls, labels, dose, argument="candidates", every_dose=True)
-    if not all(condition.perturbation.any() for condition in conditions):
-        msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
-        raise ValueError(msg)
+    conditions = candidate_conditions(flow, controls, candidates, dose, combinations=combinations, untrained=True)
     if trained := [one for one in conditions if flow.flow.prior.trained[one.perturbation > 0].all()]:
         warn_of_extrapolation(flow, trained)  # nothing is expected to be known of the others
     warn_of_new_contexts(flow, controls, conditions)
 
-    contexts = {}
+    contexts = contexts_of(flow, controls, conditions)
     parts: dict[tuple[str, str], list[PredictedCondition]] = {}
     for condition in conditions:
         parts.setdefault((condition.label, condition.dose_label), []).append(condition)
-        codes = tuple(condition.covariates.tolist())
-        if codes not in contexts:
-            contexts[codes] = context_of(flow, controls, condition)
     everything = list(parts.values())
 
     def candidate(number: int) -> Measurable:
         part = everything[number]
-        return measurable(flow, part[0].perturbation, [contexts[tuple(one.covariates.tolist())] for one in part])
+        return measurable(flow, part[0].perturbation, [contexts[one.codes] for one in part])
 
     choices, variance = greedy_choice(candidate, len(everything), n=n, n_cells=n_cells)
     rows: list[dict[str, Any]] = []
     for choice in choices:
         condition, reduction = everything[choice.candidate][choice.context], choice.reduction
-        names = zip(controls.vocabulary.covariates, condition.covariates, strict=True)
         rows.append(
             {"perturbation": condition.label, "dose": condition.dose_label}
-            | {key: categories[code] for (key, categories), code in names}
+            | controls.named(condition.codes)
             | {"reduction": reduction, "reduction_per_cell": reduction / n_cells}
             | {"share_of_variance": reduction / variance if variance > 0 else np.nan}
             | {"kind": choice.kind}

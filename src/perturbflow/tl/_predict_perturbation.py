@@ -118,10 +118,6 @@ def predict_perturbation(
         Seed of everything random. The cells of one perturbation do not depend on which others are asked for.
     progress_bar
         Whether to show a progress bar over cells.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

@@ -22,17 +22,13 @@ from perturbflow._checks import (
 from perturbflow._warnings import warn
 from perturbflow.flow import KINDS
 from perturbflow.metrics._moments import Moments
-from perturbflow.predict._candidates import candidate_labels, n_training_cells
+from perturbflow.predict._candidates import candidate_conditions, n_training_cells
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._doses import recorded_dose
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._moves import Profile, Way
-from perturbflow.predict._predicted_uncertainty import (
-    context_of,
-    predicted_uncertainty,
-    warn_of_new_contexts,
-)
-from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation, warn_of_scale
+from perturbflow.predict._predicted_uncertainty import contexts_of, predicted_uncertainty, warn_of_new_contexts
+from perturbflow.predict._prediction import warn_of_extrapolation, warn_of_scale
 from perturbflow.screen._fields import (
     canonical_labels,
     check_expression,
@@ -50,7 +46,6 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import ArrayLike, NDArray
 
-    from perturbflow.flow import Context
     from perturbflow.predict._controls import ControlCells
     from perturbflow.predict._fitted_flow import FittedFlow
     from perturbflow.predict._prediction import PredictedCondition
@@ -129,10 +124,6 @@ def rank_perturbations(
         Where the table goes in ``adata.uns``.
     seed
         Seed of the draws for ``probability_best``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------
@@ -175,7 +166,9 @@ def rank_perturbations(
     True
     """
     check_one_of(goal, ("reach", "follow", "reverse"), name="goal")
-    _check_options(metric, level, seed)
+    check_one_of(metric, ("euclidean", "standardised"), name="metric")
+    check_between(level, 0.01, 0.999, name="level")
+    check_whole_number(seed, name="seed")
     check_key_added(adata, key_added, "ranked_perturbations")
     check_writable(adata, copy=copy)
     flow = read_flow(adata, key)
@@ -188,11 +181,7 @@ def rank_perturbations(
             raise ValueError(msg)
         controls = controls.subset(keep)
     move = _way(adata, target, flow, start=_profile(controls.x), goal=goal, metric=metric)
-    labels = candidate_labels(flow, candidates, combinations=combinations)
-    conditions = conditions_to_predict(flow, controls, labels, dose, argument="candidates", every_dose=True)
-    if not all(condition.perturbation.any() for condition in conditions):
-        msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
-        raise ValueError(msg)
+    conditions = candidate_conditions(flow, controls, candidates, dose, combinations=combinations)
     warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
     warn_of_new_contexts(flow, controls, conditions)
@@ -221,19 +210,14 @@ def _score(
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """The table, best first."""
-    contexts: dict[tuple[int, ...], Context] = {}
+    contexts = contexts_of(flow, controls, conditions)
     by_label: dict[tuple[str, str], list[PredictedCondition]] = {}
     for condition in conditions:
         by_label.setdefault((condition.label, condition.dose_label), []).append(condition)
-        codes = tuple(condition.covariates.tolist())
-        if codes not in contexts:
-            contexts[codes] = context_of(flow, controls, condition)
     rows = []
     for (label, dose), parts in by_label.items():
         shares = np.array([len(part.members) for part in parts]) / sum(len(part.members) for part in parts)
-        predicted = [
-            predicted_uncertainty(flow, part.perturbation, contexts[tuple(part.covariates.tolist())]) for part in parts
-        ]
+        predicted = [predicted_uncertainty(flow, part.perturbation, contexts[part.codes]) for part in parts]
         effect = shares @ [each.effect for each in predicted]
         # Errors in different contexts go together: what is not known of a perturbation is unknown in all of them.
         variance = np.square(shares @ [each.sd for each in predicted])
@@ -289,15 +273,20 @@ def _signature(adata: AnnData, target: Any, flow: FittedFlow) -> NDArray[np.floa
     elif np.asarray(without_names(target, name="target")).dtype == bool:
         return None
     else:
-        values = np.asarray(target, dtype=np.float64)
-        if values.shape != (adata.n_vars,):
-            msg = f"Expected `target` to have one number for each of {adata.n_vars} genes, found shape {values.shape}."
-            raise ValueError(msg)
-        values = values[find_genes(adata, flow.genes)]
+        values = _by_gene(adata, target, flow)
     if not np.isfinite(values).all() or not values.any():
         msg = "Expected a signature of finite numbers, of a gene of the flow at least, found none. Name other genes."
         raise ValueError(msg)
     return values
+
+
+def _by_gene(adata: AnnData, target: Any, flow: FittedFlow) -> NDArray[np.float64]:
+    """Numbers in the order of the genes of the flow (G,), from those in the order of ``adata``."""
+    values = np.asarray(target, dtype=np.float64)
+    if values.shape != (adata.n_vars,):
+        msg = f"Expected `target` to have one number for each of {adata.n_vars} genes, found shape {values.shape}."
+        raise ValueError(msg)
+    return values[find_genes(adata, flow.genes)]
 
 
 def _target(adata: AnnData, target: Any, flow: FittedFlow) -> Profile:
@@ -306,11 +295,7 @@ def _target(adata: AnnData, target: Any, flow: FittedFlow) -> Profile:
         named = chosen(target, flow.genes, name="target")
         if named is not None:
             return _given(np.asarray(named, dtype=np.float64), len(flow.genes))
-        values = np.asarray(target, dtype=np.float64)
-        if values.shape != (adata.n_vars,):
-            msg = f"Expected `target` to have one number for each of {adata.n_vars} genes, found shape {values.shape}."
-            raise ValueError(msg)
-        return _given(values[find_genes(adata, flow.genes)], len(flow.genes))
+        return _given(_by_gene(adata, target, flow), len(flow.genes))
     rows = np.flatnonzero(_cells(adata, target, flow.fields, name="target"))
     if not len(rows):
         msg = "Expected cells in `target`, found none. Name values that occur together."
@@ -366,9 +351,3 @@ def _cells(adata: AnnData, which: Any, fields: PerturbationFields, *, name: str)
             raise ValueError(msg)
         keep &= np.isin(values, sorted(set().union(*meanings.values())))
     return keep
-
-
-def _check_options(metric: object, level: object, seed: object) -> None:
-    check_one_of(metric, ("euclidean", "standardised"), name="metric")
-    check_between(level, 0.01, 0.999, name="level")
-    check_whole_number(seed, name="seed")

@@ -54,8 +54,6 @@ def report(
         As of :func:`perturbflow.tl.summarise`.
     progress_bar
         Whether to show a progress bar over figures.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, nearest
 from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.predict._solutions import check_until, new_starts, warn_beyond, warn_without_effect
-from perturbflow.predict._standing_response import default_level, standing_response
-from perturbflow.predict._standing_store import has_standing, read_standing
+from perturbflow.predict._standing_store import default_level, has_standing, read_standing, standing_response
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._conditions import TYPE_MARK, parse_label
 from perturbflow.screen._fields import writable
@@ -83,10 +82,6 @@ def simulate_knockout(
         The dynamics in ``adata.uns``.
     key_added
         Where the response goes in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant; results are written into it.
-    copy
-        Return a copy of ``adata`` instead of writing into it.
 
     Returns
     -------

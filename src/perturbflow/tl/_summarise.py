@@ -49,8 +49,6 @@ def summarise(
         The fitted dynamics in ``adata.uns``.
     graph_key
         The graph in ``adata.uns``.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------

@@ -34,8 +34,6 @@ def to_networkx(
         The graph in ``adata.uns``.
     min_confidence
         Take edges of at least this confidence.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------

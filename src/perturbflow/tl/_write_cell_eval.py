@@ -17,7 +17,7 @@ from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._output_space import renormalised
 from perturbflow.predict._stored_prediction import read_prediction
 from perturbflow.screen._conditions import TYPE_MARK, canonical_label
-from perturbflow.screen._fields import find_genes, perturbation_columns, read_expression, text_column
+from perturbflow.screen._fields import canonical_labels, find_genes, read_expression, text_column
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
@@ -69,8 +69,6 @@ def write_cell_eval(
         Column of ``obs`` in the files that names the perturbation. The default is that of cell-eval.
     control_label
         Label of control cells in the files. The default is that of cell-eval.
-    modality
-        Modality of a MuData that is meant.
 
     Returns
     -------
@@ -258,17 +256,13 @@ def _real_cells(
     adata: AnnData, flow: FittedFlow, cells: _Cells, *, fixed: Mapping[str, str], total: float | None
 ) -> _Cells:
     """Real cells of the perturbations and contexts that were predicted."""
-    fields, vocabulary = flow.fields, flow.vocabulary
+    fields = flow.fields
     wanted = set(cells.labels.tolist()) - {fields.control}
-    labels, _, types = perturbation_columns(adata, fields)
-    pairs = pd.MultiIndex.from_arrays([labels, labels if types is None else types])
-    codes, distinct = pairs.factorize()
-    known = [_canonical(vocabulary, label, None if types is None else kind) for label, kind in distinct]
-    canonical = np.array(known, dtype=object)[codes]
+    canonical = canonical_labels(adata, fields)
     contexts = pd.DataFrame(
         {
             name: text_column(adata, name, missing="") if name in adata.obs else np.full(adata.n_obs, fixed[name])
-            for name, _ in vocabulary.covariates
+            for name, _ in flow.vocabulary.covariates
         },
         index=range(adata.n_obs),
     )
@@ -284,13 +278,6 @@ def _real_cells(
         raise ValueError(msg)
     x = read_expression(adata, fields.layer, genes=flow.genes)[keep]
     return _Cells.of(x, contexts[keep], canonical[keep], total=total, unit=fields.natural_per_unit)
-
-
-def _canonical(vocabulary: Vocabulary, label: str, kind: str | None) -> str | None:
-    try:
-        return vocabulary.canonical(label, perturbation_type=kind)
-    except ValueError:  # a perturbation that the flow does not know
-        return None
 
 
 def _assembled(

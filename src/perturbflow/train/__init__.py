@@ -21,19 +21,7 @@ _MODULES = {
     "train_flow": "_train_flow",
     "transfer_weights": "_transfer",
 }
-__all__ = [
-    "BUFFER",
-    "PRESETS",
-    "AveragedWeights",
-    "Checkpoint",
-    "FlowOptions",
-    "HeldOutConditions",
-    "Windows",
-    "identity",
-    "inherited_options",
-    "train_flow",
-    "transfer_weights",
-]
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

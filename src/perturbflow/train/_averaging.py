@@ -21,12 +21,7 @@ class AveragedWeights(Callback):
     """Exponential moving average of the weights of a network, and that with the best score on held-out conditions.
 
     Its memory grows with the number of steps, so that it forgets the start. Lightning's own callback copies the whole
-    module, and of a flow that is mostly its prior.
-
-    Parameters
-    ----------
-    history
-        Where scores are noted.
+    module, and of a flow that is mostly its prior. Scores are noted in the history.
     """
 
     def __init__(self, history: History) -> None:
@@ -88,15 +83,7 @@ class AveragedWeights(Callback):
             self.best_score, self.best = score, _copy(self.average)
 
     def finish(self, plan: Any, *, validate: bool) -> None:
-        """Leave the best weights in the flow, or the average where none were scored.
-
-        Parameters
-        ----------
-        plan
-            The plan after training.
-        validate
-            Whether the last weights are scored first, if they were not.
-        """
+        """Leave the best weights in the flow, or the average without scores; if ``validate``, the last are scored."""
         if self._current or not self.average:  # interrupted within a validation, or before the first step
             self._current = {}
         elif validate and plan.validate is not None and self.history.last_scored != plan.step:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from perturbflow._warnings import warn
-from perturbflow.store._file import read_file, write_file
-from perturbflow.store._replace import remove_leftovers
+from perturbflow.store._file import read_file, remove_leftovers, write_file
 from perturbflow.store._stored_checks import reading
 
 if TYPE_CHECKING:
@@ -37,21 +36,10 @@ class Trainer(Protocol):
 
 
 class Checkpoint:
-    """Saves a trainer, and continues one that was saved by the same fit.
+    """Saves a trainer, and continues one that was saved by the same fit, if the folder holds it.
 
-    Parameters
-    ----------
-    folder
-        Where to save. If it holds a checkpoint, the trainer continues from it.
-    trainer
-        The trainer.
-    fit
-        What tells this fit from others, values that JSON can hold: settings, and hashes of the data.
-
-    Raises
-    ------
-    ValueError
-        If the checkpoint belongs to a fit of other data or with other settings, or is none, or a damaged one.
+    ``fit`` is what tells this fit from others, values that JSON can hold: settings, and hashes of the data. Raises
+    ValueError if the checkpoint belongs to another fit, or is none, or a damaged one.
     """
 
     def __init__(self, folder: str | Path, trainer: Trainer, *, fit: Mapping[str, Any]) -> None:

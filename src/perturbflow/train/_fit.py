@@ -210,7 +210,7 @@ def fit(
                 flow,
                 training,
                 settings,
-                validate=None if held_out is None else _whole_path(held_out),
+                validate=None if held_out is None else held_out.score_of_whole_path,
                 checkpoint=None if checkpoint is None else open_checkpoint,
                 run=run,
                 plan_class=plan_class,
@@ -313,11 +313,6 @@ def _identity(
         "init": init,
         "conditions": hash_of(doses.indptr, doses.indices, doses.data, screen.codes, screen.covariates),
     }
-
-
-def _whole_path(held_out: HeldOutConditions) -> Callable[[ConditionalFlow], float]:
-    """Score of a flow on held-out conditions: entered late, the path would hardly depend on the network."""
-    return lambda flow: float(held_out.energies(flow, entry_time=0.0, correction_scale=1.0).mean())
 
 
 def _tell(trained: Trained, genes: list[str], screen: Screen) -> bool:

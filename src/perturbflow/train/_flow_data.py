@@ -38,16 +38,7 @@ class FlowData(LightningDataModule):
     """Batches of cells drawn one by one with replacement, or by windows; a data splitter as scvi-tools calls it.
 
     An epoch is the steps between two validations. Cells in memory are kept on the device where they fit; of several
-    devices each takes its part of every batch.
-
-    Parameters
-    ----------
-    cells
-        Training cells, in memory or in a file, from which those of a batch are then read.
-    grouping
-        Their groups.
-    settings
-        How to train.
+    devices each takes its part of every batch. Those of cells in a file are read from it.
     """
 
     def __init__(self, cells: CellData | Screen, grouping: Grouping, settings: TrainingSettings) -> None:

@@ -205,16 +205,8 @@ class FlowOptions:
 
         Parameters
         ----------
-        preset
-            "default", "prior" or "primeflow".
-        model_kwargs
-            What the flow is made of.
-        plan_kwargs
-            How it is fitted.
-        max_steps
-            Number of optimiser steps.
-        seed
-            Seed of everything random.
+        preset, model_kwargs, plan_kwargs, max_steps, seed
+            As in :func:`perturbflow.tl.fit_flow`.
         inherited
             Settings of the network that an earlier flow has, in place of the preset's.
 

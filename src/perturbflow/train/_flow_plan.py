@@ -24,21 +24,11 @@ _MOST_NAMES = 5
 
 
 class Batch(NamedTuple):
-    """A step's cells.
+    """A step's cells."""
 
-    Parameters
-    ----------
-    number
-        Number of the step, from which everything random in it follows.
-    x
-        Cells (n, G), or whatever the data module makes them from on the device.
-    group
-        Training group of every cell (n,), on the CPU.
-    """
-
-    number: int
-    x: Tensor
-    group: Tensor
+    number: int  # of the step, from which everything random in it follows
+    x: Tensor  # cells (n, G), or whatever the data module makes them from on the device
+    group: Tensor  # training group of every cell (n,), on the CPU
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -67,18 +57,8 @@ class FlowPlan(LightningModule):
     """Trains the network of a flow in place; a training plan as scvi-tools calls it.
 
     Everything random in a step follows from its number, so that a fit that is continued, or shared by several devices,
-    is the same fit.
-
-    Parameters
-    ----------
-    flow
-        The flow; its prior is fitted.
-    grouping
-        The training groups, in the order in which batches number them.
-    settings
-        How to train.
-    validate
-        Score of a flow on held-out conditions, lower is better.
+    is the same fit. The prior of the flow is fitted; groups are in the order in which batches number them; ``validate`` is
+    the score of a flow on held-out conditions, of which lower ones are better.
     """
 
     def __init__(

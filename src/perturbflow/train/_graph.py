@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 
 from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
@@ -16,8 +15,8 @@ from perturbflow.baselines import correlation_graph, partial_correlation_graph
 from perturbflow.dynamics import evidence_ranks, path_weights, snapshot_evidence
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._stability import Stability, stability, sure
-from perturbflow.trajectories._course_cells import course_cells
 from perturbflow.trajectories._fields import trajectories_of
+from perturbflow.trajectories._snapshot_fields import course_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,28 +34,13 @@ CELLS_A_POINT = 2  # from which on how cells covary is lost in the means that co
 
 @dataclass(frozen=True)
 class Graph:
-    """A signed graph of d genes, matrices (d, d) whose rows regulate columns.
+    """A signed graph of d genes, matrices (d, d) whose rows regulate columns."""
 
-    Attributes
-    ----------
-    weight
-        Signed weights.
-    confidence
-        Between 0 and 1.
-    evidence
-        Evidence for an edge, also for those left out: what ranks them. Where a field was fitted to means of cells, the mean
-        of its ranks and of those by how the cells covary.
-    possible
-        Pairs that were asked about.
-    rate_weight
-        Weights through the rates of the sources, of a second-order field.
-    """
-
-    weight: NDArray[np.float64]
-    confidence: NDArray[np.float64]
-    evidence: NDArray[np.float64]
-    possible: NDArray[np.bool_]
-    rate_weight: NDArray[np.float64] | None = None
+    weight: NDArray[np.float64]  # signed
+    confidence: NDArray[np.float64]  # between 0 and 1
+    evidence: NDArray[np.float64]  # what ranks pairs, also those left out, with covariation where there is any
+    possible: NDArray[np.bool_]  # pairs that were asked about
+    rate_weight: NDArray[np.float64] | None = None  # through the rates of the sources, of a second-order field
 
     def edges(self, genes: list[str]) -> pd.DataFrame:
         """Return all pairs as a table, those of most evidence first, then of largest confidence times absolute weight."""
@@ -80,10 +64,6 @@ class Graph:
         strength = edges["confidence"] * edges["weight"].abs()
         order = np.lexsort([-strength.to_numpy(), -edges["evidence"].to_numpy()])
         return edges.iloc[order].reset_index(drop=True)
-
-    def matrix(self) -> sparse.csr_matrix:
-        """Return the weights as a sparse matrix."""
-        return sparse.csr_matrix(self.weight.astype(np.float32))
 
 
 @shows_progress("infer graph")

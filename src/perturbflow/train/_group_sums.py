@@ -18,20 +18,8 @@ if TYPE_CHECKING:
 def sums_of_parts(screen: Screen, n_parts: int, *, seed: int, apart: int | None = None) -> list[GroupSums]:
     """Sums over random parts of the cells, among which the cells of every group are divided evenly.
 
-    Parameters
-    ----------
-    screen
-        The cells; a chunk of them is read at a time.
-    n_parts
-        Number of parts.
-    seed
-        Of the division.
-    apart
-        Number of parts that are needed: the others are summed together, which takes less memory. By default all are.
-
-    Returns
-    -------
-    The sums of every part that is needed and of the others, with all of them equal to those over all cells.
+    A chunk of the cells is read at a time. Only ``apart`` parts are needed, by default all: the others are summed
+    together, which takes less memory.
     """
     part = _even_parts(screen.grouping(), n_parts, np.random.default_rng(seed))
     if apart is not None:

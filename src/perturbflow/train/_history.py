@@ -21,13 +21,7 @@ _STEPS_BETWEEN_LOOKS = 10
 
 
 class History(Callback):
-    """Loss, learning rate, time and scores, and a progress bar.
-
-    Parameters
-    ----------
-    progress_bar
-        Whether to show a progress bar.
-    """
+    """Loss, learning rate, time and scores, and a progress bar."""
 
     def __init__(self, *, progress_bar: bool = False) -> None:
         self.values: dict[str, list[float]] = {

@@ -18,13 +18,7 @@ _STEPS_BETWEEN_AGREEMENTS = 10
 
 
 class Interruption(Callback):
-    """Ends training after the step in which a signal comes, a second one at once, and when the time is up.
-
-    Parameters
-    ----------
-    clock
-        Seconds of training so far.
-    """
+    """Ends training after the step in which a signal comes, a second one at once, and when the time is up."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock

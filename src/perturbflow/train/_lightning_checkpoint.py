@@ -37,15 +37,7 @@ class LightningState:
 
 
 class SafeCheckpoints(TorchCheckpointIO):
-    """Writes and reads the one checkpoint of a fit; other files are those of users' callbacks, and Lightning's.
-
-    Parameters
-    ----------
-    saved
-        Where the checkpoint is kept.
-    state
-        What it holds.
-    """
+    """Writes and reads the one checkpoint of a fit; other files are those of users' callbacks, and Lightning's."""
 
     def __init__(self, saved: Checkpoint, state: LightningState) -> None:
         super().__init__()
@@ -68,13 +60,7 @@ class SafeCheckpoints(TorchCheckpointIO):
 
 
 class SaveAfterValidation(Callback):
-    """Saves the fit after every validation.
-
-    Parameters
-    ----------
-    path
-        Where to.
-    """
+    """Saves the fit after every validation."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

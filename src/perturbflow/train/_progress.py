@@ -16,25 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(what: str, *, unit: str, total: int, initial: int = 0, show: bool = True) -> Iterator[Progress]:
-    """Begin a stage that counts something, within what is going on or by itself.
-
-    Parameters
-    ----------
-    what
-        What is going on.
-    unit
-        What is counted.
-    total
-        How many there are.
-    initial
-        How many are done.
-    show
-        Whether the bar may be drawn, where nothing else is going on.
-
-    Yields
-    ------
-    The progress, to be updated.
-    """
+    """Begin a stage that counts something, ``initial`` of it done, within what is going on or, if shown, by itself."""
     with progress(what, show=show) as bar:
         bar.stage(what, unit=unit, total=total, initial=initial)
         yield bar
@@ -49,21 +31,7 @@ def side_by_side(
     n_jobs: int,
     show: bool,
 ) -> list[Any]:
-    """Return the results of jobs in their order, with a bar that counts those that are done.
-
-    Parameters
-    ----------
-    jobs
-        What ``joblib.delayed`` makes.
-    what, unit, total, show
-        As of :func:`progress_bar`.
-    n_jobs
-        Jobs side by side, as in joblib.
-
-    Returns
-    -------
-    The results.
-    """
+    """Return the results of what ``joblib.delayed`` makes, in order, with a bar that counts those that are done."""
     results = []
     with progress_bar(what, unit=unit, total=total, show=show) as bar:
         for result in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):

@@ -58,24 +58,12 @@ _KNOWN_WARNINGS = (
 
 @dataclass(frozen=True)
 class Trained:
-    """Results of training beside the weights.
+    """Results of training beside the weights."""
 
-    Parameters
-    ----------
-    history
-        Named arrays.
-    steps
-        Number of the last step.
-    interrupted
-        Whether it was cut short by the user, or by a loss that is not finite.
-    failure
-        The latter.
-    """
-
-    history: dict[str, NDArray]
-    steps: int
-    interrupted: bool
-    failure: NonFiniteLossError | None
+    history: dict[str, NDArray]  # named arrays
+    steps: int  # number of the last
+    interrupted: bool  # by the user, or by a loss that is not finite
+    failure: NonFiniteLossError | None  # the latter
 
 
 def run_lightning(plan: FlowPlan, data: LightningDataModule, *, ckpt_path: str | None, **options: Any) -> Trainer:
@@ -100,41 +88,12 @@ def train_flow(
     trainer_options: Mapping[str, Any] | None = None,
     progress_bar: bool = False,
 ) -> Trained:
-    """Train the network of a flow in place.
+    """Train the network of a flow, whose prior is fitted, in place.
 
-    Afterwards the flow holds the averaged weights: those of the best validation, or the last where there is none.
-
-    Parameters
-    ----------
-    flow
-        The flow; its prior is fitted.
-    cells
-        Training cells, in memory or in a file.
-    settings
-        How to train.
-    validate
-        Score of a flow on held-out conditions, lower is better.
-    checkpoint
-        Makes the checkpoint of this fit, which is continued if it is there and written after every validation.
-    run
-        Trains a plan on data with options of Lightning's trainer, which it returns.
-    plan_class, data_class
-        What is trained on what; subclasses of the defaults.
-    datamodule
-        Other batches than those of ``data_class``.
-    trainer_options
-        Further options of Lightning's trainer; callbacks are added to those of the fit.
-    progress_bar
-        Whether to show a progress bar, where the fit is not a stage of something else.
-
-    Returns
-    -------
-    What training gave.
-
-    Raises
-    ------
-    NonFiniteLossError
-        If the loss is not finite before anything was validated.
+    Afterwards the flow holds the averaged weights: those of the best validation (``validate`` is a score, of which lower
+    ones are better), or the last where there is none. The checkpoint is continued if it is there, and written after every
+    validation. ``run`` trains a plan on data with options of Lightning's trainer, which it returns; callbacks among them are
+    added to those of the fit. Raises NonFiniteLossError if the loss is not finite before anything was validated.
     """
     options = dict(trainer_options or {})
     settings, options["precision"] = _precision(settings, options.get("precision"))
@@ -207,24 +166,7 @@ def train_flow(
 
 
 def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bool) -> dict[str, Any]:
-    """Return options of a trainer; raise if a fit decides one itself.
-
-    Parameters
-    ----------
-    options
-        Options by name.
-    is_lightning
-        Whether they are for Lightning's own trainer; another one judges their names itself.
-
-    Returns
-    -------
-    The options.
-
-    Raises
-    ------
-    TypeError
-        If an option is unknown, or decided elsewhere.
-    """
+    """Return options of a trainer; TypeError if a fit decides one itself, or Lightning's own trainer has none such."""
     known = inspect.signature(Trainer).parameters if is_lightning else options or {}
     asked = check_options(options, known, name="trainer_kwargs")
     decided = sorted(asked.keys() & _DECIDED.keys())
@@ -236,22 +178,7 @@ def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bo
 
 
 def placed(options: Mapping[str, Any]) -> tuple[torch.device, dict[str, Any]]:
-    """Say where a fit computes.
-
-    Parameters
-    ----------
-    options
-        Options of the trainer.
-
-    Returns
-    -------
-    The device, the first of several, and the options with it.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device.
-    """
+    """Say where a fit computes: the device, the first of several, and the options of the trainer with it."""
     target = device_of(options.get("accelerator", package_settings.device or "auto"), argument="accelerator")
     devices = options.get("devices", 1)
     if target.type == "cuda" and isinstance(devices, list | tuple) and devices:

@@ -36,29 +36,15 @@ _FREE_OPTIONS = ("dropout", "gene_features", "gene_order")
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Parts that a fit took over from a fitted flow.
+    """Parts that a fit took over from a fitted flow."""
 
-    Parameters
-    ----------
-    n_shared_genes
-        Number of genes of both panels: they keep what was learned.
-    new_genes
-        Genes of the new panel alone: they start from the shared genes of most similar statistics.
-    dropped_genes
-        Genes of the old panel alone.
-    known_components, new_components
-        Components of the new cells with and without training cells in the fitted flow.
-    known_categories, new_categories
-        Categories of covariates, as ``"cell_type: B"``, with and without training cells in the fitted flow.
-    """
-
-    n_shared_genes: int
-    new_genes: tuple[str, ...]
-    dropped_genes: tuple[str, ...]
-    known_components: tuple[str, ...]
-    new_components: tuple[str, ...]
-    known_categories: tuple[str, ...]
-    new_categories: tuple[str, ...]
+    n_shared_genes: int  # of both panels, which keep what was learned
+    new_genes: tuple[str, ...]  # these start from the shared genes of most similar statistics
+    dropped_genes: tuple[str, ...]  # of the old panel alone
+    known_components: tuple[str, ...]  # with training cells in the fitted flow
+    new_components: tuple[str, ...]  # without any
+    known_categories: tuple[str, ...]  # as "cell_type: B", with training cells in the fitted flow
+    new_categories: tuple[str, ...]  # without any
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -86,30 +72,9 @@ class TransferReport:
 
 
 def resolve_init(init_from: str | Path | AnnData | FittedFlow, adata: AnnData) -> FittedFlow:
-    """Find the fitted flow to start from.
+    """Find the flow to start from: itself, that in ``uns["flow"]`` of cells, a key of ``adata.uns``, or a directory.
 
-    Parameters
-    ----------
-    init_from
-        A fitted flow; cells with one in ``uns["flow"]``; a key of ``adata.uns``; or the directory of a stored flow.
-        A string that is both is the key.
-    adata
-        Cells of the new fit.
-
-    Returns
-    -------
-    The fitted flow.
-
-    Raises
-    ------
-    TypeError
-        If ``init_from`` is none of these.
-    KeyError
-        If the cells have no fitted flow.
-    ValueError
-        If there is neither such a key nor such a directory, or something else is stored there.
-    FileNotFoundError
-        If the directory holds no flow.
+    A string that is both is the key.
     """
     check_type(
         init_from,
@@ -137,24 +102,9 @@ def inherited_options(fitted: FittedFlow, genes: Sequence[str]) -> dict[str, Any
     """Settings with which a new flow has the network of a fitted one.
 
     Where the network is laid out over the genes in an order, shared genes stay at their positions as far as possible:
-    new genes fill the places of dropped ones, further ones come last, and places left over are closed.
-
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    genes
-        The new panel.
-
-    Returns
-    -------
+    new genes fill the places of dropped ones, further ones come last, and places left over are closed. Returns
     ``parametrisation``, ``network``, ``width``, ``n_blocks`` and ``network_options`` of
     :class:`perturbflow.flow.FlowConfig`.
-
-    Raises
-    ------
-    ValueError
-        If the panels have no gene in common.
     """
     config = fitted.flow.config
     genes = _checked_panel(fitted, genes)
@@ -189,27 +139,9 @@ def transfer_weights(
 
     New components and categories start at zero, which is how training with dropped conditions says "not known". A
     component whose doses have changed is rescaled, since the network sees doses by their place among those in training.
-    Features of perturbations keep their weights where those of the shared components are the same, and else start at zero.
-
-    Parameters
-    ----------
-    fitted
-        The fitted flow.
-    flow
-        A new flow, whose prior is that of the new cells; its weights are replaced.
-    genes
-        Genes of the new flow, in its order.
-    vocabulary
-        Components and covariates of the new flow.
-
-    Returns
-    -------
-    What was shared, new and dropped.
-
-    Raises
-    ------
-    ValueError
-        If the networks differ, or the panels have no gene in common. The new flow is then unchanged.
+    Features of perturbations keep their weights where those of the shared components are the same, and else start at
+    zero. Returns what was shared, new and dropped. If the networks differ, or the panels have no gene in common, a
+    ValueError leaves the new flow unchanged.
     """
     genes = _checked_panel(fitted, genes)
     _check_same_network(fitted.flow.config, flow.config)
@@ -234,21 +166,11 @@ def transfer_weights(
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
-    """Sources of the genes of a new panel.
+    """Sources of the genes of a new panel."""
 
-    Parameters
-    ----------
-    source
-        Place in the old panel of every gene (G,); -1 for new genes.
-    neighbours
-        Places in the old panel of the shared genes that a new gene starts from (m, k).
-    shares
-        How much each counts (m, k), rows of sum 1.
-    """
-
-    source: NDArray[np.intp]
-    neighbours: NDArray[np.intp]
-    shares: NDArray[np.float32]
+    source: NDArray[np.intp]  # place in the old panel of every gene (G,); -1 for new genes
+    neighbours: NDArray[np.intp]  # places in the old panel of the shared genes that a new gene starts from (m, k)
+    shares: NDArray[np.float32]  # how much each counts (m, k), rows of sum 1
 
     @classmethod
     def match(cls, source: NDArray[np.intp], prior: AdditiveHurdlePrior) -> _Panel:

@@ -8,10 +8,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from perturbflow.metrics import cosine_of_log_fold_changes, energy_in_programs, recall_of_top_genes
 from perturbflow.metrics._energy import energy_distance_to
+from perturbflow.screen._expression import dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,37 +43,18 @@ class _Condition:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of predictions of held-out conditions.
+    """Scores of predictions of held-out conditions."""
 
-    Parameters
-    ----------
-    first
-        Energy distance of every condition in the first draw (conditions,), about unbiased.
-    energies
-        Mean energy distance over draws (conditions,).
-    cosine
-        Mean cosine of log fold changes over conditions.
-    programs
-        Energy distance in the space of the response, mean over draws (conditions,).
-    """
-
-    first: NDArray[np.float64]
-    energies: NDArray[np.float64]
-    cosine: float
-    programs: NDArray[np.float64]
+    first: NDArray[np.float64]  # energy distance of every condition in the first draw (conditions,), about unbiased
+    energies: NDArray[np.float64]  # mean energy distance over draws (conditions,)
+    cosine: float  # mean cosine of log fold changes over conditions
+    programs: NDArray[np.float64]  # energy distance in the space of the response, mean over draws (conditions,)
 
 
 class HeldOutConditions:
-    """Conditions that no training cell is from, for early stopping and for choices.
+    """Conditions that no training cell is from, for early stopping and for choices, from controls in training.
 
-    Parameters
-    ----------
-    training
-        Training cells, for the controls to start from.
-    held_out
-        Cells of the held-out conditions.
-    seed
-        Of the cells and conditions drawn, and of every prediction: two flows are compared under the same noise.
+    The seed is that of the cells and conditions drawn, and of every prediction: two flows are compared under the same noise.
     """
 
     def __init__(self, training: CellData | Screen, held_out: CellData | Screen, *, seed: int) -> None:
@@ -120,6 +101,10 @@ class HeldOutConditions:
             changes = _INDEPENDENT | changes
         return _energies(list(self.predictions(flow, draws=range(n_draws), **changes)), n_draws)
 
+    def score_of_whole_path(self, flow: ConditionalFlow) -> float:
+        """Mean energy distance in training: entered late, the path would hardly depend on the network."""
+        return float(self.energies(flow, entry_time=0.0, correction_scale=1.0).mean())
+
     def choose(self, flow: ConditionalFlow) -> dict[str, float]:
         """Choose how much of the control cell to keep and how far to scale what the network adds.
 
@@ -134,10 +119,7 @@ class HeldOutConditions:
 
         What cannot win is not computed: no second draw of what one draw shows to be above the prior, or half of the
         output above the best of the whole, and no training conditions for choices that are not about to be made.
-
-        Returns
-        -------
-        The chosen ``entry_time`` and ``correction_scale``.
+        Returns ``entry_time`` and ``correction_scale``.
         """
         has_distribution = flow.parametrisation.uses_distribution
         if flow.config.source == "control":
@@ -214,12 +196,9 @@ class HeldOutConditions:
     ) -> tuple[float, dict[str, NDArray[np.float64]]]:
         """Choose the weight of guidance, and trace what it trades.
 
-        The lowest mean energy distance wins, unless a smaller weight is within one standard error of it.
-
-        Returns
-        -------
-        The chosen weight; and by name, for every weight (w,): ``weight``, ``energy_distance`` and ``recall`` (of the 50
-        most changed genes), means over conditions, with the standard error of each, ``..._se``.
+        The lowest mean energy distance wins, unless a smaller weight is within one standard error of it. The curve has
+        by name, for every weight (w,), ``weight``, ``energy_distance`` and ``recall`` (of the 50 most changed genes),
+        means over conditions, with the standard error of each, ``..._se``.
         """
         energies, recalls = {}, {}
         for weight in weights:
@@ -303,5 +282,4 @@ def _draw(cells: CellData | Screen, rows: NDArray[np.intp], rng: np.random.Gener
     """At most ``MAX_CELLS`` of some cells, dense."""
     if len(rows) > MAX_CELLS:
         rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))
-    x: Any = cells.x[rows]
-    return x.toarray() if sparse.issparse(x) else np.asarray(x)
+    return dense(cells.x[rows])

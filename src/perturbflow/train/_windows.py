@@ -21,17 +21,6 @@ class Windows:
     the last one goes on at the beginning, and a few cells are then drawn twice. All follows from the seed and the
     number of the step.
 
-    Parameters
-    ----------
-    n_cells
-        Number of cells.
-    batch_size
-        Cells a step.
-    width
-        Cells of a window.
-    seed
-        Of everything random.
-
     Examples
     --------
     >>> windows = Windows(n_cells=100_000, batch_size=4, width=64, seed=0)

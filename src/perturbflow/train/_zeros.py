@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from perturbflow.flow import GeneSupport, zero_thresholds
+from perturbflow.screen._expression import dense
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from numpy.typing import NDArray
 
     from perturbflow.flow import CellData, ConditionalFlow, FlowConfig
     from perturbflow.flow._data import Expression
@@ -25,21 +23,7 @@ _N_PREDICTED = 100
 
 
 def support_of(config: FlowConfig, chunks: Iterable[Expression], *, has_zeros: bool) -> GeneSupport:
-    """Clipping of predictions before thresholds of zeros are known.
-
-    Parameters
-    ----------
-    config
-        Settings of the flow.
-    chunks
-        Cells (n, G), arrays or CSR matrices.
-    has_zeros
-        Whether the parametrisation makes zeros of its own.
-
-    Returns
-    -------
-    The support.
-    """
+    """Clipping of predictions before thresholds of zeros are known, from chunks of cells (n, G)."""
     support = GeneSupport.of(chunks)
     if has_zeros:
         return support
@@ -51,14 +35,7 @@ def support_of(config: FlowConfig, chunks: Iterable[Expression], *, has_zeros: b
 def learn_zeros(flow: ConditionalFlow, training: CellData | Screen, *, seed: int) -> None:
     """Give a trained flow the thresholds with which as many values are zero as in training cells.
 
-    Parameters
-    ----------
-    flow
-        The flow, with all that is chosen; one whose parametrisation or configuration asks for no thresholds is left alone.
-    training
-        Training cells.
-    seed
-        Of the conditions, cells and noise that are drawn.
+    One whose parametrisation or configuration asks for no thresholds is left alone.
     """
     if flow.parametrisation.has_zeros or flow.config.zeros != "learned":
         return
@@ -75,15 +52,11 @@ def learn_zeros(flow: ConditionalFlow, training: CellData | Screen, *, seed: int
         for group in np.sort(drawn).tolist():
             codes = groups.covariates[group]
             rows = groups.rows(group)
-            start = _dense(training.x[np.sort(rng.choice(controls[tuple(codes.tolist())], _N_PREDICTED))])
-            real = _dense(training.x[np.sort(rng.permutation(rows)[:_MOST_CELLS])])
+            start = dense(training.x[np.sort(rng.choice(controls[tuple(codes.tolist())], _N_PREDICTED))])
+            real = dense(training.x[np.sort(rng.permutation(rows)[:_MOST_CELLS])])
             dose = groups.doses[[group]].toarray()[0]
             predicted.append(flow.sample(start, dose, codes, rng=rng, **solver))
             expressed.append((real > 0).mean(axis=0))
     finally:
         flow.support = support
     flow.support = replace(support, zero_below=zero_thresholds(np.vstack(predicted), np.mean(expressed, axis=0)))
-
-
-def _dense(x: Any) -> NDArray[np.float32]:
-    return x.toarray() if sparse.issparse(x) else np.asarray(x)

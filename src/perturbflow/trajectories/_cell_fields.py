@@ -6,10 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from perturbflow._checks import check_key, listing
+from perturbflow.screen._fields import text_column
+from perturbflow.screen._labels import canonical_label, parse_label
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
 _OPTIONS = ("perturbation_key", "layer")
@@ -17,35 +23,32 @@ _OPTIONS = ("perturbation_key", "layer")
 
 @dataclass(frozen=True, kw_only=True)
 class CellFields:
-    """Registered fields of an AnnData for cells and what was done to them.
+    """Registered fields of an AnnData for cells and what was done to them."""
 
-    Parameters
-    ----------
-    perturbation_key
-        Column of ``obs`` with the genes that an intervention holds.
-    control
-        Label of cells without intervention.
-    other_controls
-        Further labels of such cells, which all stand for ``control``.
-    separator
-        What stands between the genes of a label.
-    layer
-        Layer with the expression; None for ``X``.
-    regulators
-        Genes that may regulate others.
-    """
-
-    perturbation_key: str | None = None
-    control: str = "control"
-    other_controls: tuple[str, ...] = ()
-    separator: str = "+"
-    layer: str | None = None
-    regulators: tuple[str, ...] = ()
+    perturbation_key: str | None = None  # column of `obs` with the genes that an intervention holds
+    control: str = "control"  # label of cells without intervention
+    other_controls: tuple[str, ...] = ()  # further labels, which all stand for `control`
+    separator: str = "+"  # what stands between the genes of a label
+    layer: str | None = None  # layer with the expression; None for `X`
+    regulators: tuple[str, ...] = ()  # genes that may regulate others
 
     @property
     def controls(self) -> tuple[str, ...]:
         """All labels of cells without intervention."""
         return (self.control, *self.other_controls)
+
+    def genes_of(self, label: str) -> tuple[str, ...]:
+        """Genes that a label names, none for cells without intervention."""
+        return parse_label(label, control=self.controls, separator=self.separator)
+
+    def canonical_labels(self, adata: AnnData) -> NDArray[np.object_]:
+        """Label of every cell (n,), with genes in alphabetical order; the control where no perturbation is registered."""
+        if self.perturbation_key is None:
+            return np.full(adata.n_obs, self.control, dtype=object)
+        codes, labels = pd.factorize(text_column(adata, self.perturbation_key))
+        genes = map(self.genes_of, labels)
+        known = [canonical_label(each, control=self.control, separator=self.separator) for each in genes]
+        return np.array(known, dtype=object)[codes]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""
@@ -73,15 +76,7 @@ class CellFields:
         }
 
     def check_present(self, adata: AnnData, *columns: str | None) -> None:
-        """Check that columns, the layer and the regulators are still there.
-
-        Raises
-        ------
-        KeyError
-            If a column or the layer has gone.
-        ValueError
-            If regulators have gone.
-        """
+        """Check that columns, the layer and the regulators are still there."""
         for key in (*columns, self.perturbation_key):
             if key is not None:
                 check_key(key, adata.obs.columns, where="adata.obs", hint=AGAIN)

@@ -14,7 +14,7 @@ from scipy import sparse
 from perturbflow._checks import check_key, check_matrix, check_unique_names, listing, nearest
 from perturbflow.dynamics import Trajectory
 from perturbflow.screen._fields import expression, text_column
-from perturbflow.screen._labels import canonical_label, naming, parse_label
+from perturbflow.screen._labels import naming
 from perturbflow.trajectories._cell_fields import AGAIN, CellFields
 
 if TYPE_CHECKING:
@@ -32,21 +32,11 @@ _NUMBER_WITH_UNIT = re.compile(r"([^\d+-]*?)(\d+(?:\.\d+)?)(\D*)")  # "6 h", "da
 
 @dataclass(frozen=True)
 class DynamicsFields(CellFields):
-    """Registered fields of an AnnData that dynamics are fitted to.
+    """Registered fields of an AnnData that dynamics are fitted to."""
 
-    Parameters
-    ----------
-    time_key
-        Column of ``obs`` with the time or pseudotime.
-    trajectory_key
-        Column of ``obs`` with the trajectory.
-    has_prior
-        Whether ``varp["dynamics_prior"]`` has a prior network.
-    """
-
-    time_key: str
-    trajectory_key: str | None = None
-    has_prior: bool = False
+    time_key: str  # column of `obs` with the time or pseudotime
+    trajectory_key: str | None = None  # column of `obs` with the trajectory
+    has_prior: bool = False  # whether `varp["dynamics_prior"]` has a prior network
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""
@@ -70,24 +60,7 @@ def write_dynamics_fields(adata: AnnData, fields: CellFields, prior: sparse.csr_
 
 
 def read_dynamics_fields(adata: AnnData) -> DynamicsFields:
-    """Read the registered fields and check that all they name is still there.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-
-    Returns
-    -------
-    The fields.
-
-    Raises
-    ------
-    KeyError
-        If nothing is registered, or a column, the layer or the prior has gone since.
-    ValueError
-        If the cells were registered without a time, or regulators have gone since.
-    """
+    """Read the registered fields and check that all they name is still there."""
     check_key(DYNAMICS_FIELDS_KEY, adata.uns, where="adata.uns", hint=_SETUP)
     if "time_key" not in adata.uns[DYNAMICS_FIELDS_KEY]:
         msg = (
@@ -103,31 +76,12 @@ def read_dynamics_fields(adata: AnnData) -> DynamicsFields:
 
 
 def trajectories_of(adata: AnnData, fields: DynamicsFields) -> list[Trajectory]:
-    """Collect the cells of every trajectory along time.
+    """Collect the cells of every trajectory along time, whatever the order of the cells.
 
-    Parameters
-    ----------
-    adata
-        Cells, in any order.
-    fields
-        Where to look.
-
-    Returns
-    -------
-    One trajectory for every pair of a trajectory and a perturbation that has cells, those of control cells first, then
-    in the order of the names, in which "2" precedes "10". Cells of equal time are averaged, and weigh their number.
-    The name is that of the trajectory ("all" where none are registered); where a perturbation is registered,
+    There is one trajectory for every pair of a trajectory and a perturbation that has cells, those of control cells
+    first, then in the order of the names, in which "2" precedes "10". Cells of equal time are averaged, and weigh their
+    number. The name is that of the trajectory ("all" where none are registered); where a perturbation is registered,
     "<trajectory>|<perturbation>".
-
-    Raises
-    ------
-    KeyError
-        If a column or the layer is missing.
-    TypeError
-        If the expression is no array and no CSR or CSC matrix of numbers.
-    ValueError
-        If a time, a trajectory or a perturbation is missing, expression is not finite, a perturbation names what is no
-        gene, or a trajectory has fewer than two times.
     """
     x = finite_expression(adata, fields.layer)
     time = time_column(adata, fields.time_key)
@@ -171,21 +125,7 @@ def finite_expression(adata: AnnData, layer: str | None) -> Any:
 
 
 def time_column(adata: AnnData, key: str, *, allow_missing: bool = False) -> NDArray[np.float64]:
-    """Times of all cells (n,); text and categories that are numbers, such as "12", are converted.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    key
-        The column of ``obs``.
-    allow_missing
-        Whether cells may have no time, which is NaN; by default this is an error.
-
-    Returns
-    -------
-    Times.
-    """
+    """Times of all cells (n,), NaN where missing ones are allowed; text that is a number, such as "12", is read."""
     check_key(key, adata.obs.columns, where="adata.obs")
     column = adata.obs[key].astype("category").cat.remove_unused_categories()
     levels, codes = column.cat.categories, column.cat.codes.to_numpy()
@@ -264,30 +204,15 @@ def check_not_merged(adata: AnnData, fields: DynamicsFields) -> None:
 
 
 def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFrame, NDArray[np.intp]]:
-    """Pairs of a trajectory and a perturbation that have cells.
+    """Pairs of a trajectory and a perturbation that have cells, and the row of every cell among them (n,).
 
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        Where to look.
-
-    Returns
-    -------
-    Table with one row per pair and the columns ``name``, ``trajectory`` and ``perturbation`` (genes in alphabetical
-    order), in the order of :func:`trajectories_of`, and the row of every cell (n,).
+    Columns are ``name``, ``trajectory`` and ``perturbation`` (genes in alphabetical order), in the order of
+    :func:`trajectories_of`.
     """
     trajectories = np.full(adata.n_obs, _EVERYTHING, dtype=object)
-    perturbations = np.full(adata.n_obs, fields.control, dtype=object)
+    perturbations = fields.canonical_labels(adata)
     if fields.trajectory_key is not None:
         trajectories = text_column(adata, fields.trajectory_key)
-    if fields.perturbation_key is not None:
-        codes, labels = pd.factorize(text_column(adata, fields.perturbation_key))
-        parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
-        known = [canonical_label(each, control=fields.control, separator=fields.separator) for each in parts]
-        perturbations = np.array(known, dtype=object)[codes]
-
     codes, pairs = pd.factorize(pd.MultiIndex.from_arrays([trajectories, perturbations]))
     order = sorted(range(len(pairs)), key=lambda at: (pairs[at][1] != fields.control, *map(_natural, pairs[at])))
     rank = np.empty(len(order), dtype=np.intp)
@@ -303,7 +228,7 @@ def trajectory_groups(adata: AnnData, fields: DynamicsFields) -> tuple[pd.DataFr
 
 def clamped_genes(adata: AnnData, labels: list[str], fields: DynamicsFields) -> NDArray[np.bool_]:
     """Genes that every label names (len(labels), d); an error if a label names anything else."""
-    parts = [parse_label(label, control=fields.controls, separator=fields.separator) for label in labels]
+    parts = list(map(fields.genes_of, labels))
     places = [adata.var_names.get_indexer(list(names)) for names in parts]
     unknown = {
         name: label
@@ -328,21 +253,7 @@ def clamped_genes(adata: AnnData, labels: list[str], fields: DynamicsFields) -> 
 
 
 def mean_of_groups(x: Any, codes: NDArray[np.integer], *, n_groups: int) -> NDArray[np.float64]:
-    """Mean over the cells of every group.
-
-    Parameters
-    ----------
-    x
-        Array or sparse matrix (n, d).
-    codes
-        Group of every cell (n,); every group has cells.
-    n_groups
-        Number of groups m.
-
-    Returns
-    -------
-    Means (m, d).
-    """
+    """Mean over the cells of every group (m, d), of an array or sparse matrix (n, d); every group has cells."""
     total = sum_of_groups(x, codes, n_groups=n_groups)
     return total / np.bincount(codes, minlength=n_groups)[:, None]
 

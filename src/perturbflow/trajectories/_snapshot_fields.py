@@ -1,4 +1,4 @@
-"""Registered fields of cells without a time, and how they become a snapshot."""
+"""Registered fields of cells without a time, and how cells, of courses too, become a snapshot."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from perturbflow._checks import listing
 from perturbflow._warnings import warn
 from perturbflow.dynamics import Snapshot
+from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import text_column
-from perturbflow.screen._labels import canonical_label, parse_label
 from perturbflow.trajectories._cell_fields import CellFields
-from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, finite_expression
+from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, clamped_genes, finite_expression, trajectory_groups
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from perturbflow.trajectories._fields import DynamicsFields
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +31,10 @@ FEWEST_CELLS = 10  # of a condition, for its means and spreads
 
 @dataclass(frozen=True)
 class SnapshotFields(CellFields):
-    """Registered fields of cells at rest.
+    """Registered fields of cells at rest."""
 
-    Parameters
-    ----------
-    perturbation_type_key
-        Column of ``obs`` with the kind of an intervention.
-    context_keys
-        Columns of ``obs`` whose values are compared only with themselves, such as the type of a cell.
-    """
-
-    perturbation_type_key: str | None = None
-    context_keys: tuple[str, ...] = ()
+    perturbation_type_key: str | None = None  # column of `obs` with the kind of an intervention
+    context_keys: tuple[str, ...] = ()  # columns of `obs` whose values are compared only with themselves
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""
@@ -61,15 +54,7 @@ def is_snapshot(adata: AnnData) -> bool:
 
 
 def read_snapshot_fields(adata: AnnData) -> SnapshotFields:
-    """Read registered fields of a snapshot and check that all they name is still there.
-
-    Raises
-    ------
-    KeyError
-        If a column or the layer has gone since.
-    ValueError
-        If regulators have gone since.
-    """
+    """Read registered fields of a snapshot and check that all they name is still there."""
     fields = SnapshotFields.from_dict(adata.uns[DYNAMICS_FIELDS_KEY])
     fields.check_present(adata, fields.perturbation_type_key, *fields.context_keys)
     return fields
@@ -79,28 +64,14 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
     """Collect the cells of every condition.
 
     Conditions that hold no measured gene, or have fewer than ten cells, are left out with a warning. The kinds of a
-    perturbation, such as knock-down and activation, are conditions of their own.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    fields
-        Where to look.
-
-    Returns
-    -------
-    The cells; conditions are named "GATA1", or "GATA1|CRISPRi" where kinds are registered.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than ten control cells, or none in a context, or expression is not finite.
+    perturbation, such as knock-down and activation, are conditions of their own. Conditions are named "GATA1", or
+    "GATA1|CRISPRi" where kinds are registered. Raises ValueError if there are fewer than ten control cells, or none in
+    a context.
     """
     x = finite_expression(adata, fields.layer)
     labels = _conditions(adata, fields)
     codes, found = pd.factorize(pd.MultiIndex.from_arrays(labels), sort=True)
-    genes = [parse_label(label, control=fields.controls, separator=fields.separator) for label, _ in found]
+    genes = [fields.genes_of(label) for label, _ in found]
     n_cells = np.bincount(codes, minlength=len(found))
     control = [k for k, parts in enumerate(genes) if not parts]
     n_control = int(n_cells[control].sum())
@@ -126,9 +97,8 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
     for row, k in enumerate(kept, start=1):
         held[row, adata.var_names.get_indexer(list(genes[k]))] = True
     chosen = x if len(rows) == adata.n_obs else x[rows]
-    levels = np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen, dtype=np.float32)
     return Snapshot(
-        levels=levels,
+        levels=dense(chosen),
         condition=condition[rows],
         names=(fields.control, *(_name(found[k]) for k in kept)),
         held=held,
@@ -139,15 +109,10 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
 
 def _conditions(adata: AnnData, fields: SnapshotFields) -> list[NDArray[np.object_]]:
     """Label, with genes in alphabetical order, and kind of the perturbation of every cell; "" for no kind."""
-    labels, kinds = np.full(adata.n_obs, fields.control, dtype=object), np.full(adata.n_obs, "", dtype=object)
-    if fields.perturbation_key is not None:
-        codes, names = pd.factorize(text_column(adata, fields.perturbation_key))
-        parts = [parse_label(name, control=fields.controls, separator=fields.separator) for name in names]
-        known = [canonical_label(each, control=fields.control, separator=fields.separator) for each in parts]
-        labels = np.array(known, dtype=object)[codes]
-        if fields.perturbation_type_key is not None:
-            given = text_column(adata, fields.perturbation_type_key, missing="")
-            kinds = np.where(labels == fields.control, "", given)
+    labels, kinds = fields.canonical_labels(adata), np.full(adata.n_obs, "", dtype=object)
+    if fields.perturbation_key is not None and fields.perturbation_type_key is not None:
+        given = text_column(adata, fields.perturbation_type_key, missing="")
+        kinds = np.where(labels == fields.control, "", given)
     return [labels, kinds]
 
 
@@ -176,3 +141,26 @@ def _name(condition: tuple[str, str]) -> str:
 def _warn_left_out(names: list[str], why: str) -> None:
     if names:
         warn(f"{len(names)} perturbations are left out, because they {why}: {listing(names)}.")
+
+
+def course_cells(adata: AnnData, fields: DynamicsFields) -> Snapshot:
+    """Collect all cells, whatever their time and trajectory, by the genes that a perturbation holds in them.
+
+    Time is not taken out: what genes have in common along it is part of how they covary. There is one condition without
+    held genes where fewer than ten cells are unperturbed.
+    """
+    levels = dense(finite_expression(adata, fields.layer))
+    groups, codes = trajectory_groups(adata, fields)
+    labels = [fields.control, *sorted(set(groups["perturbation"]) - {fields.control})]
+    condition = np.array([labels.index(label) for label in groups["perturbation"]], dtype=np.intp)[codes]
+    held = clamped_genes(adata, labels, fields)
+    if (condition == 0).sum() < FEWEST_CELLS:
+        labels, condition, held = labels[:1], np.zeros_like(condition), held[:1]
+    return Snapshot(
+        levels=levels,
+        condition=condition,
+        names=tuple(labels),
+        held=held,
+        regulators=tuple(int(k) for k in np.sort(adata.var_names.get_indexer(list(fields.regulators)))),
+        context=np.zeros(adata.n_obs, dtype=np.intp),
+    )

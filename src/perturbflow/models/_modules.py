@@ -1,4 +1,4 @@
-"""A flow in the place where scvi-tools keeps the module of a model."""
+"""Fitted models in the place where scvi-tools keeps the module of a model."""
 
 from __future__ import annotations
 
@@ -7,30 +7,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from perturbflow.predict._dynamics_store import StoredDynamics
 from perturbflow.predict._fitted_flow import FittedFlow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perturbflow.models._primeflow import PRiMeFlow
+    from perturbflow.models._sparse_node import SparseNODE
 
 PERTURBATIONS_KEY = "perturbations"
+TIME_KEY = "time"
 
 
-class FlowModule(nn.Module):
-    """The network of a fitted flow; empty before training.
-
-    It is no module with inference and generation of scvi-tools' kind: the loss is that of the training plan.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flow: Any = None
+class _Module(nn.Module):
+    """What is fitted, without inference and generation of scvi-tools' kind."""
 
     @property
     def device(self) -> torch.device:
         """Return where the weights are."""
         return next((weight.device for weight in self.parameters()), torch.device("cpu"))
+
+
+class FlowModule(_Module):
+    """The network of a fitted flow, empty before training; the loss is that of the training plan."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flow: Any = None
 
     def on_load(self, model: PRiMeFlow, **kwargs: Any) -> None:
         """Rebuild the flow before its weights are read; called by ``load``."""
@@ -48,3 +52,16 @@ class FlowModule(nn.Module):
         fitted = FittedFlow.from_dict({**parts, "weights": weights})
         fitted.flow = self.flow
         return fitted
+
+
+class DynamicsModule(_Module):
+    """The vector field of fitted dynamics, empty before training; dynamics are fitted to whole courses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.field: Any = None
+
+    def on_load(self, model: SparseNODE, **kwargs: Any) -> None:
+        """Rebuild the field before its weights are read; called by ``load``."""
+        del kwargs
+        self.field = StoredDynamics.from_dict(model.fitted_).model.field
