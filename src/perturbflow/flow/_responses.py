@@ -301,8 +301,8 @@ def _mean_of_alike(
 ) -> ResponseFactor:
     """Weighted mean of a latent and of those of other conditions that are most like it.
 
-    A condition with ``cells`` times as many as that of the latent where none is like it counts as zero, as far as it
-    should have been found.
+    A condition without one like it counts as zero, as far as it should have been found with ``cells`` times as many
+    cells.
     """
     share, value = np.zeros((2, len(factor.share)))
     amounts, coupling = np.zeros_like(factor.amounts), np.zeros_like(factor.coupling)
