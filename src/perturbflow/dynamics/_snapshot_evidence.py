@@ -46,24 +46,7 @@ class SnapshotEvidence:
 
 
 def possible_edges(cells: Snapshot) -> NDArray[np.bool_]:
-    """Pairs of a regulator and another gene that both vary.
-
-    Parameters
-    ----------
-    cells
-        Cells.
-
-    Returns
-    -------
-    True for these (d, d), rows regulate columns.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> levels, none = np.array([[1.0, 2.0], [0.0, 2.5]]), np.zeros(2, dtype=int)
-    >>> possible_edges(Snapshot(levels, none, ("control",), np.zeros((1, 2), dtype=bool), (0,), none)).tolist()
-    [[False, True], [False, False]]
-    """
+    """Pairs of a regulator, a row, and another gene that both vary (d, d)."""
     varies = np.diag(cells.within) > 0
     possible = varies & varies[:, None]
     possible[np.setdiff1d(np.arange(cells.n_genes), cells.regulators)] = False
@@ -166,25 +149,7 @@ def _shares(path: Iterable[Array], d: int) -> Array:
 
 
 def evidence_ranks(score: Array, possible: NDArray[np.bool_]) -> Array:
-    """Rank pairs from 0 to 1; 0 where there is no evidence at all. Ties share their mean.
-
-    Parameters
-    ----------
-    score
-        Evidence of any scale, at least 0 (d, d).
-    possible
-        Pairs to rank (d, d).
-
-    Returns
-    -------
-    Ranks (d, d), 0 for other pairs.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> evidence_ranks(np.array([[0.0, 5.0], [0.3, 0.0]]), ~np.eye(2, dtype=bool)).tolist()
-    [[0.0, 1.0], [0.5, 0.0]]
-    """
+    """Rank evidence (d, d) of possible pairs from 0 to 1; 0 for others and without evidence. Ties share their mean."""
     values = score[possible]
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)

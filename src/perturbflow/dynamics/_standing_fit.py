@@ -93,27 +93,11 @@ def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
 
 
 def shrunken_effects(effects: Array, error: Array) -> Array:
-    """Expected effects of which an unknown share is zero, given how well each was measured.
+    """Expected effects (d,) of which an unknown share is zero, given the variance of sampling of each (d,).
 
-    Effects are normal about 0 with one variance, or 0, with one probability: both are found by expectation maximisation.
-    Where most genes do not respond, what sampling made of them vanishes; where most do, hardly anything changes.
-
-    Parameters
-    ----------
-    effects
-        Measured effects (d,).
-    error
-        Variance of each by sampling (d,).
-
-    Returns
-    -------
-    The expected effects (d,).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> shrunken_effects(np.array([5.0, 0.1, -0.1, 0.1, 0.0]), np.full(5, 0.01)).round(1).tolist()
-    [5.0, 0.0, -0.0, 0.0, 0.0]
+    Effects are normal about 0 with one variance, or 0, with one probability: both are found by expectation
+    maximisation. Where most genes do not respond, what sampling made of them vanishes; where most do, hardly anything
+    changes.
     """
     square, known = effects**2, error > 0
     if not (known & (square > 0)).any():
