@@ -18,8 +18,8 @@ CLOSED = math.log(-LOWER / UPPER)  # log alpha at and below which the expected g
 def sample_gates(log_alpha: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     r"""Draw a gate between 0 and 1 for every parameter, differentiable in the parameters.
 
-    With the temperature :math:`\beta` and stretch limits :math:`\gamma < 0 < 1 < \zeta` it is :math:`z = \min(1, \max(0,
-    s(\zeta-\gamma) + \gamma))`, :math:`s = \sigma\big((\log u - \log(1-u) + \log\alpha) / \beta\big)`, u uniform.
+    It is :math:`\min(1, \max(0, s(\zeta-\gamma) + \gamma))` with stretch limits :math:`\gamma < 0 < 1 < \zeta` and, at
+    the temperature :math:`\beta`, :math:`s = \sigma\big((\log u - \log(1-u) + \log\alpha) / \beta\big)`, u uniform.
     """
     uniform = torch.rand(log_alpha.shape, generator=generator, dtype=log_alpha.dtype, device=log_alpha.device)
     uniform = uniform.clamp(1e-6, 1 - 1e-6)

@@ -1,4 +1,4 @@
-"""Selection of genes that move: what does not is no target of a fit, and what is the same everywhere is no regulator."""
+"""Selection of genes that move: others are no targets of a fit, and what is the same everywhere is no regulator."""
 
 from __future__ import annotations
 

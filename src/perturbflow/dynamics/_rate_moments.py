@@ -1,4 +1,4 @@
-"""Moments of cells and of the means of conditions, of those conditions that hold no target: what mean rates are fitted to."""
+"""Moments of cells and of the means of conditions that hold no target: what mean rates are fitted to."""
 
 from __future__ import annotations
 

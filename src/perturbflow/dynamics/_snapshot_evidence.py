@@ -57,18 +57,17 @@ def possible_edges(cells: Snapshot) -> NDArray[np.bool_]:
 def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     """Rank all pairs of a regulator and another gene.
 
-    Along a path of strengths, the coefficients of every target are divided by their sum: each target has the same to give,
-    and an edge that enters early has more of it. Covariation has three parts, of which every target gives a share: paths of
-    :func:`lyapunov_path` with what genes do as a saturating function of their levels, absolute partial correlations, half of
-    them of levels and half of normal scores, and, with a quarter of the weight, paths of linear rates in normal scores.
-    Without perturbations pairs are ranked by the sum of these shares.
+    Along a path of strengths, the coefficients of every target are divided by their sum, so that an edge that enters
+    early has more of it. Covariation has three parts, of which every target gives a share: paths of
+    :func:`lyapunov_path` with what genes do as a saturating function of their levels, absolute partial correlations,
+    half of them of levels and half of normal scores, and, with a quarter of the weight, paths of linear rates in normal
+    scores. Without perturbations pairs are ranked by the sum of these shares.
 
-    With perturbations they are ranked by a share times how sure an effect is. Of regulators that were held, the share is
-    that of :func:`mean_rate_path`, and an effect is as sure as its :func:`mean_rate_correlations` and the probability that
-    there is any total effect. Of the others it is as sure as a partial correlation within conditions, as what moved them
-    between conditions moved the targets of other genes as well. Their share is unknown, and the root mean square of all
-    shares is taken. Levels or their normal scores are used, whichever have the smaller partial correlations: where the scale
-    is right, regulators explain away more of what is indirect.
+    With perturbations they are ranked by a share times how sure an effect is. Of regulators that were held, the share
+    is that of :func:`mean_rate_path`, and an effect is as sure as its :func:`mean_rate_correlations` and the
+    probability that there is any total effect. Of the others it is as sure as a partial correlation within conditions,
+    and the share, which is unknown, is the root mean square of all. Levels or their normal scores are used, whichever
+    have the smaller partial correlations: on the right scale, regulators explain away more of what is indirect.
 
     Parameters
     ----------

@@ -25,10 +25,10 @@ SMALLEST_VARIANCE = 1e-4  # of a gene in a condition, in units of that of unpert
 def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
     r"""Fit what drives every gene at rest.
 
-    With at least three genes held, a ridge regression of the levels of every target on those of the regulators, over all
-    cells in which the target is not held. Penalty, and whether all perturbed conditions share a shift :math:`\delta`, are
-    those with the smallest error on genes that were never held: all conditions that held them are left out. With fewer, W is
-    that of a :func:`lyapunov_path`, at the strength whose equation holds best in the other half of the cells.
+    With at least three genes held, a ridge regression of every target on the regulators, over all cells in which it is
+    not held. Penalty, and whether all perturbed conditions share a shift :math:`\delta`, have the smallest error on
+    genes whose conditions are left out. With fewer, W is that of a :func:`lyapunov_path`, at the strength whose
+    equation holds best in the other half of the cells.
 
     Parameters
     ----------

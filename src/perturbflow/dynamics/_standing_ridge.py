@@ -1,4 +1,4 @@
-"""Ridge regressions of all levels at rest on those of the regulators, with a penalty that predicts genes that were never held."""
+"""Ridge regressions of all levels at rest on those of the regulators, with a penalty that predicts genes never held."""
 
 from __future__ import annotations
 

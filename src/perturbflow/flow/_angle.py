@@ -45,8 +45,8 @@ def evidence_variance(
     r"""Variance at which a change of angle is as telling as the cells that it was measured in, at least 1 / n.
 
     For the change :math:`\delta` and the likelihood ratio D of the shares of the later cells against that of the
-    earlier ones, to which half a cell is added, it is :math:`(\delta^2 + 1/n) / (D + 1)`: as telling where no cell can
-    express the gene any more.
+    earlier ones, to which half a cell is added, it is :math:`(\delta^2 + 1/n) / (D + 1)`: a normal measurement with it
+    has the evidence D against no change, also where few cells could have expressed the gene and none does.
     """
     known = (before * n_before + 0.5) / (n_before + 1)
     ratio = 2 * n_after * (xlogy(after, after / known) + xlogy(1 - after, (1 - after) / (1 - known)))

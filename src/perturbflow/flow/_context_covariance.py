@@ -42,7 +42,8 @@ class ContextCovariance(Protocol):
     ) -> tuple[NDArray[np.floating], Solution]:
         """Log evidence (S, G) of measurements (O, G) with noise (O, G), at S scales of the effects; and how to solve.
 
-        It is computed in the precision of the measurements, and without ``-sum(log(noise)) / 2``, which is common to all covariances and scales.
+        It is computed in the precision of the measurements, and without ``-sum(log(noise)) / 2``, which is common to
+        all covariances and scales.
         """
         ...
 

@@ -55,9 +55,9 @@ def cross_validate(
     """Predict training conditions from fits that left them out, in all ways in which one can be new.
 
     Left out are, each in ``n_folds`` parts: combinations, components, components at some doses and in some contexts,
-    and some cells of every condition, or one after the other of several given sums (:func:`parts_that_tell`). Of large
-    screens one part says enough: that is a million values. Conditions of fewer than 5 held-out cells are not judged,
-    and neither are more than some hundreds at a time.
+    and cells of every condition; of several sums over parts of the cells each is left out in turn
+    (:func:`parts_that_tell`). In large screens one part is enough, where a million values were predicted in one way.
+    Conditions of fewer than 5 held-out cells are not judged, and neither are more than some hundreds at a time.
     """
     whole = GroupSums.of(cells) if isinstance(cells, CellData) else GroupSums.union(cells)
     screen = _Screen.read(whole)

@@ -1,4 +1,4 @@
-"""Parts that every velocity network shares: the embedding of time and condition, and which weights belong to which gene."""
+"""Embedding of time and condition that velocity networks share, and which of their weights belong to which gene."""
 
 from __future__ import annotations
 

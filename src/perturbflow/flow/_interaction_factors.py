@@ -122,7 +122,6 @@ class InteractionFactors:
         """Loadings, then contexts, then the rest, given what is known of perturbations."""
         which, precision = rows.which, known.precision
         own = known.factors[which]
-        # Loadings
         left = (known.squares * known.gram).sum(axis=0)
         weighted = precision[:, None] * own * known.apart
         n_factors = len(left)
@@ -130,7 +129,6 @@ class InteractionFactors:
         loadings = np.linalg.solve(left + steady, weighted.T @ rows.values)
         lengths = np.linalg.norm(loadings, axis=1) + _LEAST
         loadings /= lengths[:, None]
-        # Contexts
         variances = self.context_variances * lengths**2
         conserved = known.conserved(rows, loadings, known.centre * lengths)
         projected = (rows.values - conserved[which]) @ loadings.T
@@ -140,7 +138,6 @@ class InteractionFactors:
         covariances = np.linalg.inv(needed + np.diag(1 / np.maximum(variances, _LEAST)))
         contexts = np.einsum("ckl,cl->ck", covariances, of_context @ (precision[:, None] * own * projected))
         variances = (np.square(contexts) + np.diagonal(covariances, axis1=1, axis2=2)).mean(axis=0)
-        # The rest
         remains = rows.values - (own * contexts[rows.contexts]) @ loadings
         of_perturbation = rows.by_perturbation
         remains -= (of_perturbation @ (precision[:, None] * remains) / known.total[:, None])[which]

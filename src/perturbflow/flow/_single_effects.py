@@ -87,8 +87,8 @@ class SingleEffects:
 class EffectTable:
     """Measured effects of some levels beyond the shared part, from which the factors are learned.
 
-    ``rows`` has them in units of their noise (G,) and in the directions of genes in which contexts differ (G, R), ``levels`` their
-    levels (N,), and ``changes`` all of their genes (N, G).
+    ``rows`` has them in units of their noise (G,) and in the directions of genes in which contexts differ (G, R),
+    ``levels`` their levels (N,), and ``changes`` all of their genes (N, G).
     """
 
     single: SingleEffects

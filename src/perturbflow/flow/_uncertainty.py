@@ -43,8 +43,8 @@ def mean_expression(
     r"""Mean expression of every gene in a condition, with the standard deviation that the prior states.
 
     The mean is ``p m``, with the share p of cells that express the gene and the mean m of the expressed values. Its
-    variance is :math:`(m\, \sigma_p)^2 + (p\, \sigma_m)^2 + 2 \rho\, m\, \sigma_p\, p\, \sigma_m`, the error of p following
-    from that of its angle (:func:`share_error`), with the correlation :math:`\rho` of both errors.
+    variance is :math:`(m\, \sigma_p)^2 + (p\, \sigma_m)^2 + 2 \rho\, m\, \sigma_p\, p\, \sigma_m`, the error of p
+    following from that of its angle (:func:`share_error`), with the correlation :math:`\rho` of both errors.
 
     Parameters
     ----------
