@@ -20,6 +20,12 @@ class RateMoments:
     What a regulator does is its level and, for levels that are never negative, :math:`x^2 / (x^2 + \bar x^2)`, which
     saturates, without its linear part: ``size`` responses, the level first. The mean of a condition counts :math:`\sqrt
     n` times as much as its cells.
+
+    >>> import numpy as np
+    >>> levels, none = np.array([[-1.0, -2.0], [1.0, 2.0]]), np.zeros(2, dtype=int)
+    >>> cells = Snapshot(levels, none, ("control",), np.zeros((1, 2), dtype=bool), (0,), none)
+    >>> [tuple(part.tolist() for part in parts) for parts in RateMoments(cells).by_target()]
+    [([0, 1], [[1.0]], [[1.0], [1.0]])]
     """
 
     def __init__(self, cells: Snapshot) -> None:
