@@ -11,13 +11,7 @@ EVERY = 25  # steps between copies
 
 
 class BestWeights:
-    """Keeps a copy of the weights of the lowest loss, looked at now and then.
-
-    Parameters
-    ----------
-    modules
-        What has the weights.
-    """
+    """Keeps a copy of the weights of some modules at the lowest loss, looked at now and then."""
 
     def __init__(self, *modules: nn.Module) -> None:
         self.modules = modules

@@ -14,16 +14,7 @@ from perturbflow.dynamics._field import TargetField, VectorField
 class CompactField(TargetField):
     """Mechanisms of targets of which each has k inputs of its own, so that cost does not grow with the regulators.
 
-    Parameters
-    ----------
-    field
-        Where the weights come from.
-    heads
-        Mechanisms of the field, shape (K,).
-    candidates
-        Inputs of each, positions among those of the field, shape (K, k).
-    allowed
-        Which of them count, shape (K, k).
+    ``heads`` are mechanisms of ``field`` (K,), ``candidates`` positions of inputs (K, k), ``allowed`` those that count.
     """
 
     candidates: Tensor
@@ -96,14 +87,7 @@ _PER_HEAD = {"targets", "allowed", "candidates"}
 def on_support(field: VectorField) -> Iterator[VectorField]:
     """Give a field with the inputs of its support only, where that saves time, and keep what is done to it.
 
-    Parameters
-    ----------
-    field
-        A field whose support is fixed; changed in place at the end.
-
-    Yields
-    ------
-    The field to fit: a :class:`CompactField`, or the field itself where some target has half of the inputs.
+    It is a :class:`CompactField`, or the field itself where some target has half of the inputs.
     """
     width = max(1, int(field.allowed.sum(dim=1).max()))
     if not isinstance(field, TargetField) or 2 * width > field.allowed.shape[1]:

@@ -16,24 +16,9 @@ RIDGE = 0.02  # of the mean variance of regulators
 
 
 def partial_correlations(correlation: Array, regulators: Sequence[int]) -> Array:
-    """Correlation of every gene with every regulator, given all other regulators.
+    """Correlations (d, d) of every gene, a row, with every regulator, given all other regulators.
 
-    Parameters
-    ----------
-    correlation
-        Correlations of all genes (d, d), invertible among regulators.
-    regulators
-        Positions of the regulators.
-
-    Returns
-    -------
-    Partial correlations (d, d), rows are targets; 0 on the diagonal and in columns of other genes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> partial_correlations(np.array([[1.0, 0.5], [0.5, 1.0]]), [0]).tolist()  # no other regulator
-    [[0.0, 0.0], [0.5, 0.0]]
+    They are 0 on the diagonal and in columns of other genes. ``correlation`` (d, d) is invertible among regulators.
     """
     few = np.asarray(regulators, dtype=np.intp)
     found = np.zeros(correlation.shape)
@@ -50,35 +35,10 @@ def partial_correlations(correlation: Array, regulators: Sequence[int]) -> Array
 
 
 def mean_rate_correlations(cells: Snapshot, *, moments: RateMoments | None = None) -> Array:
-    """Part correlations in the moments that :func:`mean_rate_path` balances: what holding a gene did counts most.
+    """Part correlations in the moments that :func:`mean_rate_path` balances (d, d), rows are targets.
 
-    A part correlation is that of a target with what all other regulators leave of a regulator. It is about how sure
-    an effect is, where a coefficient is about how large: a regulator that hardly varies has small ones. As means of
-    conditions count more than cells, it may exceed 1.
-
-    Parameters
-    ----------
-    cells
-        Cells.
-    moments
-        Those of these cells, where they are known already.
-
-    Returns
-    -------
-    Correlations (d, d), rows are targets; 0 on the diagonal and in columns of other genes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> first = np.repeat([0.0, 4.0], 50) + rng.normal(size=100)
-    >>> levels = np.column_stack([first, rng.normal(size=100), first + rng.normal(size=100)])
-    >>> held = np.array([[False, False, False], [True, False, False]])
-    >>> condition = np.repeat([0, 1], 50)
-    >>> cells = Snapshot(levels, condition, ("control", "A"), held, (0, 1), np.zeros(100, dtype=int))
-    >>> direct = np.abs(mean_rate_correlations(cells))
-    >>> bool(direct[2, 0] > 1), bool(direct[2, 1] < 0.1)
-    (True, True)
+    A part correlation is that of a target with what all other regulators leave of a regulator: how sure an effect is,
+    where a coefficient says how large. As means of conditions count more than cells, it may exceed 1.
     """
     few = np.asarray(cells.regulators, dtype=np.intp)
     place = np.full(cells.n_genes, -1)

@@ -11,8 +11,8 @@ from torch import Tensor
 class EluLayer(torch.autograd.Function):
     r"""Return :math:`W \operatorname{elu}(h) + b` for a batch of networks.
 
-    Training spends most of its time here. The slope of the unit is :math:`e^{\min(h, 0)}`, which its value needs anyway,
-    so that the way back is three multiplications without a further exponential.
+    Training spends most of its time here. The slope of the unit is :math:`e^{\min(h, 0)}`, which its value needs
+    anyway, so that the way back is three multiplications without a further exponential.
     """
 
     @staticmethod

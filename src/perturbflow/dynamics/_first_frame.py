@@ -22,15 +22,9 @@ HORIZONS = (1.0, 2.0, 4.0, 8.0)  # units of time after which bandwidths are judg
 class Neighbours:
     """States along the solutions, as starts of new trajectories of which only levels are known.
 
-    Levels alone do not tell rates; solutions through all states with similar levels, weighted by a Gaussian kernel, do as far
-    as that is possible. The bandwidth is the one that forecasts trajectories of the fit best from the solutions of others.
-
-    Parameters
-    ----------
-    solutions
-        The solutions.
-    runs
-        Times since the first and scaled levels of the trajectories of the fit, those of the solutions, to choose with.
+    Solutions through states with similar levels, weighted by a Gaussian kernel, tell rates as far as that is possible.
+    The bandwidth forecasts trajectories of the fit, ``runs`` of times since the first and levels, best from solutions
+    of others.
     """
 
     def __init__(self, solutions: Solutions, runs: Sequence[tuple[Array, Array]]) -> None:
@@ -79,21 +73,10 @@ class Neighbours:
         return ((observed[:, None] - self.states[None]) ** 2).sum(axis=2)
 
     def forecast(self, levels: Array, time: Array) -> Array:
-        """Return levels (n, d) at times since the one at which scaled levels (d,) were observed.
+        """Return scaled levels (n, d) at times (n,) since the one at which scaled levels (d,) were observed.
 
         What the levels differ from those of the mean solution stays, as far as such differences are offsets of whole
         trajectories in the fit, and is forgotten otherwise.
-
-        Parameters
-        ----------
-        levels
-            Observed levels (d,).
-        time
-            Times (n,), the first of them 0 if the fit at the observed time is wanted.
-
-        Returns
-        -------
-        Scaled levels.
         """
         solutions, spread = self.solutions, self.solutions.spread
         weight = _kernel(self._distances(levels[None] @ solutions.basis), self.bandwidth * self.typical)[0]

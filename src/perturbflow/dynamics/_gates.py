@@ -1,12 +1,4 @@
-r"""Hard-concrete gates: random numbers in [0, 1] that are exactly 0 or 1 with a probability that can be learned.
-
-With :math:`\log\alpha` the parameter of a gate, :math:`\beta` the temperature and stretch limits
-:math:`\gamma < 0 < 1 < \zeta`,
-
-.. math::
-
-    z = \min(1, \max(0, s(\zeta-\gamma) + \gamma)), \qquad
-    s = \sigma\big((\log u - \log(1-u) + \log\alpha) / \beta\big), \quad u \sim U(0, 1).
+"""Hard-concrete gates: random numbers that are exactly 0 or 1 with a probability that can be learned.
 
 Louizos, Welling and Kingma (2018), arXiv:1712.01312.
 """
@@ -24,26 +16,10 @@ CLOSED = math.log(-LOWER / UPPER)  # log alpha at and below which the expected g
 
 
 def sample_gates(log_alpha: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw a gate for every parameter, differentiable in the parameters.
+    r"""Draw a gate between 0 and 1 for every parameter, differentiable in the parameters.
 
-    Parameters
-    ----------
-    log_alpha
-        Parameters of the gates, any shape.
-    generator
-        Source of randomness; that of torch by default.
-
-    Returns
-    -------
-    Gates between 0 and 1, of the same shape.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> gates = pf.dynamics.sample_gates(torch.zeros(10_000), generator=torch.Generator().manual_seed(0))
-    >>> round(float((gates > 0).float().mean()), 2), round(float((gates == 1).float().mean()), 2)
-    (0.83, 0.17)
+    It is :math:`\min(1, \max(0, s(\zeta-\gamma) + \gamma))` with stretch limits :math:`\gamma < 0 < 1 < \zeta` and, at
+    the temperature :math:`\beta`, :math:`s = \sigma\big((\log u - \log(1-u) + \log\alpha) / \beta\big)`, u uniform.
     """
     uniform = torch.rand(log_alpha.shape, generator=generator, dtype=log_alpha.dtype, device=log_alpha.device)
     uniform = uniform.clamp(1e-6, 1 - 1e-6)
@@ -52,46 +28,12 @@ def sample_gates(log_alpha: Tensor, *, generator: torch.Generator | None = None)
 
 
 def expected_gates(log_alpha: Tensor) -> Tensor:
-    """Return the gates of evaluation: without noise; closed where ``log_alpha`` is at most ``CLOSED``.
-
-    Parameters
-    ----------
-    log_alpha
-        Parameters of the gates, any shape.
-
-    Returns
-    -------
-    Gates between 0 and 1, of the same shape.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> pf.dynamics.expected_gates(torch.tensor([-3.0, 0.0, 3.0]))  # closed, half open, open
-    tensor([0.0000, 0.5000, 1.0000])
-    """
+    """Return the gates of evaluation: without noise; closed where ``log_alpha`` is at most ``CLOSED``."""
     return (torch.sigmoid(log_alpha) * (UPPER - LOWER) + LOWER).clamp(0, 1)
 
 
 def open_probability(log_alpha: Tensor) -> Tensor:
-    """Return the probability that a drawn gate is not 0.
-
-    Parameters
-    ----------
-    log_alpha
-        Parameters of the gates, any shape.
-
-    Returns
-    -------
-    Probabilities, of the same shape; their sum is the expected number of open gates (eq. 12 of Louizos et al.).
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> pf.dynamics.open_probability(torch.tensor([-5.0, 0.0, 5.0]))
-    tensor([0.0323, 0.8318, 0.9986])
-    """
+    """Return the probability that a drawn gate is not 0 (Louizos et al., eq. 12)."""
     return torch.sigmoid(log_alpha - TEMPERATURE * CLOSED)
 
 

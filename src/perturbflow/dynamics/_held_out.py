@@ -21,25 +21,10 @@ LEAST_CHANGE = 0.01  # of the mean square change of a gene: what errors are rela
 def hold_out(
     trajectories: Sequence[Trajectory], *, order: int, seed: int, window: float
 ) -> tuple[Problem, Problem | None, str]:
-    """Split trajectories for the choice of settings.
+    """Problem to fit, the one to judge with, and what was held out: "trajectories", "time" or "nothing".
 
     A quarter of the trajectories is held out if there are at least four; otherwise the last quarter of the times of
     each; nothing if they have fewer than eight.
-
-    Parameters
-    ----------
-    trajectories
-        The trajectories.
-    order
-        Order of the field.
-    seed
-        Seed of the choice.
-    window
-        Length of the windows of integral matching.
-
-    Returns
-    -------
-    The problem to fit, the one to judge with, and what was held out: "trajectories", "time" or "nothing".
     """
     n = len(trajectories)
     units = Units.of(trajectories, [smooth(t) for t in trajectories])

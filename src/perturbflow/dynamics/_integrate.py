@@ -19,31 +19,7 @@ def held(derivative: Derivative, clamped: Tensor | None) -> Derivative:
 
 
 def rk4_step(derivative: Derivative, state: Tensor, step: Tensor) -> Tensor:
-    """Return the state (B, n_state) after a classical Runge–Kutta step of order 4; ``step`` has shape (B, 1).
-
-    Parameters
-    ----------
-    derivative
-        Function of states (B, n_state).
-    state
-        States at the start of the step (B, n_state).
-    step
-        Length of the step of each (B, 1).
-
-    Returns
-    -------
-    States at the end of the step.
-
-    Examples
-    --------
-    One step of 0.1 along ``dx/dt = -x``, which takes 1 to ``exp(-0.1)``:
-
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> end = pf.dynamics.rk4_step(lambda x: -x, torch.ones(1, 1, dtype=torch.float64), torch.tensor([[0.1]]))
-    >>> bool((end - torch.tensor(-0.1).exp()).abs() < 1e-6)
-    True
-    """
+    """Return the state (B, n_state) after a classical Runge–Kutta step of order 4, of length (B, 1)."""
     k1 = derivative(state)
     k2 = derivative(state + step / 2 * k1)
     k3 = derivative(state + step / 2 * k2)
@@ -52,31 +28,10 @@ def rk4_step(derivative: Derivative, state: Tensor, step: Tensor) -> Tensor:
 
 
 def solve_rk4(derivative: Derivative, start: Tensor, times: Tensor, *, max_step: float) -> Tensor:
-    """Solve from every start along its own times with fixed-step RK4, all starts side by side.
+    """Solve from starts (B, n_state) along their own times (B, n) with fixed-step RK4: states (B, n, n_state).
 
-    Parameters
-    ----------
-    derivative
-        Function of states (B, n_state).
-    start
-        States at the first times, shape (B, n_state).
-    times
-        Times of every solution, ascending; equal times (padding) repeat the state. Shape (B, n).
-    max_step
-        Largest step; an interval is divided evenly into as many as the longest of the batch needs.
-
-    Returns
-    -------
-    States at the times, shape (B, n, n_state).
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> start, times = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0, 1.0], [0.0, 2.0]])  # each has its own times
-    >>> pf.dynamics.solve_rk4(lambda x: -x, start, times, max_step=0.1)[..., 0]  # exp(-1) and 2 exp(-2)
-    tensor([[1.0000, 0.3679],
-            [2.0000, 0.2707]])
+    Equal times, padding, repeat the state. An interval is divided evenly into as many steps as the longest of the batch
+    needs.
     """
     states = [start]
     steps = times.diff(dim=1)

@@ -14,26 +14,11 @@ from perturbflow.dynamics._sparsity import Sparsity, first_layer
 
 
 def hierarchical_proximal(theta: Tensor, weights: Tensor, amount: Tensor, hierarchy: float) -> tuple[Tensor, Tensor]:
-    r"""Project onto LassoNet's hierarchy after a gradient step.
+    r"""Project linear weights (...,) and those that leave each input (..., H) onto LassoNet's hierarchy.
 
     Solves, for every input by itself, :math:`\min_{b, w} \tfrac12 (b - \theta)^2 + \tfrac12 \|w - W\|_2^2 + a |b|`
-    subject to :math:`\|w\|_\infty \le M |b|`, exactly, by sorting. Lemhadri, Ruan, Abraham and Tibshirani (2021),
-    JMLR 22, 127, algorithm 2.
-
-    Parameters
-    ----------
-    theta
-        Linear weights of the inputs, shape (...,).
-    weights
-        Weights of the first layer that leave each input, shape (..., H).
-    amount
-        Step times strength a, shape (...,).
-    hierarchy
-        Hierarchy coefficient M.
-
-    Returns
-    -------
-    The new linear weights and the new weights of the first layer.
+    subject to :math:`\|w\|_\infty \le M |b|`, exactly, by sorting, with a step times strength a. Lemhadri, Ruan,
+    Abraham and Tibshirani (2021), JMLR 22, 127, algorithm 2.
     """
     magnitude, _ = weights.abs().sort(dim=-1, descending=True)
     sums = torch.cat([torch.zeros_like(magnitude[..., :1]), magnitude.cumsum(dim=-1)], dim=-1)

@@ -19,9 +19,8 @@ MAX_FOLDS = 10
 def left_out_responses(cells: Snapshot, levels: Sequence[Mapping[int, float]], *, seed: int = 0) -> Array:
     """Simulate interventions by dynamics of which no condition held any of their genes.
 
-    What the dynamics were fitted to they reproduce, and what they were not fitted to they do not: only left-out responses
-    can be compared between measured perturbations and those that were never made. Genes are left out in up to ten groups, and
-    what all perturbations have in common is left out, too.
+    Only left-out responses can be compared between measured perturbations and those that were never made. Genes are
+    left out in up to ten groups, and what all perturbations have in common is left out, too.
 
     Parameters
     ----------

@@ -17,28 +17,9 @@ TOLERANCE = 1e-6
 
 
 def lyapunov_residual(rates: Array, covariance: Array, noise: Array | float = 2.0) -> Array:
-    r"""Return the residual of the Lyapunov equation, :math:`A S + S A^\top + D`.
+    r"""Return :math:`A S + S A^\top + D` (d, d), which is 0 for the covariance S of rates A and noise D.
 
-    Cells that follow :math:`dx = A x\,dt + \sqrt{D}\,dW` have the covariance S if and only if this is 0.
-
-    Parameters
-    ----------
-    rates
-        A (d, d); row i has what changes the rate of gene i.
-    covariance
-        S (d, d).
-    noise
-        Diagonal of D, of every gene or one for all.
-
-    Returns
-    -------
-    The residual (d, d).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> lyapunov_residual(-np.eye(2), np.eye(2)).tolist()
-    [[0.0, 0.0], [0.0, 0.0]]
+    Cells follow :math:`dx = A x\,dt + \sqrt{D}\,dW`; row i of A has what changes the rate of gene i.
     """
     product = rates @ covariance
     return product + product.T + np.diag(np.broadcast_to(noise, len(covariance)))
@@ -47,47 +28,15 @@ def lyapunov_residual(rates: Array, covariance: Array, noise: Array | float = 2.
 def lyapunov_path(
     covariance: Array, regulators: Sequence[int], strengths: Sequence[float], *, noise: float = 2.0
 ) -> list[Array]:
-    r"""Sparse rates that explain a covariance, from few edges to many.
+    r"""Sparse rates (d, d) that explain a covariance, from few edges to many; other columns are 0 off the diagonal.
 
-    Among the regulators, :math:`\min_A \tfrac12 \|A S + (A S)^\top + D\|_F^2 + \lambda \sum_{i \ne j} |A_{ij}|`, which is
-    convex, by accelerated proximal gradients; each strength starts from the rates of the one before. Unlike a partial
-    correlation, rates have a direction. A gene that regulates none has the same equation with every regulator, in which
-    only its own row is unknown. What two such genes share beyond their regulators says nothing of either, and is
-    left out. Costs :math:`O(r^3 + d r^2)` a step.
+    Among the r regulators, :math:`\min_A \tfrac12 \|A S + (A S)^\top + D\|_F^2 + \lambda \sum_{i \ne j} |A_{ij}|` by
+    accelerated proximal gradients; each strength :math:`\lambda`, in units of the smallest that leaves no edge, starts
+    from the rates before. A gene that regulates none has the same equation with every regulator, in which only its own
+    row is unknown; what two such genes share beyond their regulators is left out. Costs :math:`O(r^3 + d r^2)` a step.
 
-    Rates need not be linear. Of :math:`\dot x = A\, g(x)`, with what every gene does g, the second moments at rest are
-    constant where :math:`A S + (A S)^\top + D = 0` with the covariance S of g and x, which is not symmetric.
-
-    Parameters
-    ----------
-    covariance
-        S (d, d), usually correlations: strengths penalise all genes alike. Rows are what genes do, columns their levels;
-        the covariance of levels if rates are linear.
-    regulators
-        Positions of the r genes that may regulate others.
-    strengths
-        :math:`\lambda` in units of the smallest that leaves no edge, descending.
-    noise
-        Diagonal of D.
-
-    Returns
-    -------
-    A (d, d) for every strength; columns of genes that are no regulators are 0 but for their diagonal.
-
-    References
-    ----------
-    Dettling, Drton and Kolar (2024), *Proc. 3rd Conf. Causal Learning and Reasoning*, on the lasso for graphical
-    continuous Lyapunov models.
-
-    Examples
-    --------
-    Two genes that move together, and one that moves alone:
-
-    >>> import numpy as np
-    >>> covariance = np.array([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    >>> rates = lyapunov_path(covariance, [0, 1, 2], [0.5, 0.1])[-1]
-    >>> rates[2].round(2).tolist(), bool(abs(rates[0, 1]) + abs(rates[1, 0]) > 0.3)
-    ([0.0, 0.0, -1.0], True)
+    Rates need not be linear: of :math:`\dot x = A\, g(x)`, S is the covariance of g, rows, and x, which is not
+    symmetric. Dettling, Drton and Kolar (2024), *Proc. 3rd Conf. Causal Learning and Reasoning*.
     """
     d, few = len(covariance), np.asarray(regulators, dtype=np.intp)
     others = np.setdiff1d(np.arange(d), few)

@@ -20,43 +20,19 @@ SIGNIFICANT = 4.0  # squared standard error, two of them
 
 
 def mean_rate_path(cells: Snapshot, strengths: Sequence[float], *, moments: RateMoments | None = None) -> list[Array]:
-    r"""Sparse production that balances the decay of every gene, in cells and in the means of conditions.
+    r"""Sparse production that balances the decay of every gene (d, d), in cells and in the means of conditions.
 
-    At rest the mean rate of gene i is zero in every condition k that does not hold it, so that its level is
-    :math:`x_i = \sum_j g_{ij}(x_j)` in the mean. Each g is a sum of the level and, for levels that are never negative,
-    of :math:`x^2 / (x^2 + \bar x^2)`, which saturates. With groups of both,
+    At rest the mean rate of gene i is zero in every condition k that does not hold it, so that its level is :math:`x_i
+    = \sum_j g_{ij}(x_j)` in the mean. Each g is a sum of the level and, for levels that are never negative, of
+    :math:`x^2 / (x^2 + \bar x^2)`, which saturates. With groups of both,
 
     .. math::
 
         \min \tfrac12 \sum_{k: i \notin k} n_k \big( \operatorname{var}_k (x_i - g_i) + \omega
-        (\bar x_{ik} - \bar g_{ik})^2 \big) + \lambda \sum_j \|w_{ij}\|.
+        (\bar x_{ik} - \bar g_{ik})^2 \big) + \lambda \sum_j \|w_{ij}\|,
 
-    Means of a condition are known :math:`\sqrt{n}` times better than cells, but the equation does not hold that well; the
-    weight :math:`\omega = \sqrt n` is half way between that of a cell and that of its error.
-
-    Parameters
-    ----------
-    cells
-        Cells.
-    strengths
-        :math:`\lambda` in units of the smallest that leaves no edge, of every gene, descending.
-    moments
-        Those of these cells, where they are known already.
-
-    Returns
-    -------
-    Signed coefficients (d, d) for every strength, row i has those of the genes that act on i.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> first = np.repeat([0.0, 4.0], 50) + rng.normal(size=100)
-    >>> levels = np.column_stack([first, first + rng.normal(size=100)])
-    >>> held = np.array([[False, False], [True, False]])
-    >>> cells = Snapshot(levels, np.repeat([0, 1], 50), ("control", "A"), held, (0, 1), np.zeros(100, dtype=int))
-    >>> bool(mean_rate_path(cells, [0.1])[0][1, 0] > 0.5)  # gene 0, which was held, acts on gene 1
-    True
+    :math:`\lambda` in units of the smallest that leaves no edge. Means are known :math:`\sqrt{n}` times better than
+    cells, but the equation does not hold that well: the weight :math:`\omega = \sqrt n` is half way.
     """
     few = np.asarray(cells.regulators, dtype=np.intp)
     d = cells.n_genes
@@ -70,28 +46,10 @@ def mean_rate_path(cells: Snapshot, strengths: Sequence[float], *, moments: Rate
 
 
 def total_effect_probability(cells: Snapshot) -> Array:
-    """Return how sure it is that a gene has any effect on another, direct or not: what an edge needs.
+    """Return how sure it is that a gene has any effect on another, direct or not (d, d): what an edge needs.
 
-    With z the difference of means against unperturbed cells over its standard error, ``z^2 / (z^2 + 4)``; the largest of
-    the conditions that hold one gene only. For genes that nothing held alone, the mean of the others; 1 without any.
-
-    Parameters
-    ----------
-    cells
-        Cells.
-
-    Returns
-    -------
-    Between 0 and 1, (d, d), row i has the genes that act on i.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> levels = np.array([[1.0, 2.0], [3.0, 2.5], [0.0, 6.0], [0.1, 8.0]])
-    >>> held = np.array([[False, False], [True, False]])
-    >>> cells = Snapshot(levels, np.array([0, 0, 1, 1]), ("control", "A"), held, (0, 1), np.zeros(4, dtype=int))
-    >>> total_effect_probability(cells)[1, 0].round(2)
-    np.float64(0.9)
+    With z the difference of means against unperturbed cells over its standard error, ``z^2 / (z^2 + 4)``; the largest
+    of the conditions that hold one gene only. For genes that nothing held alone, the mean of the others; 1 without any.
     """
     d = cells.n_genes
     known = np.zeros((d, d))

@@ -1,4 +1,4 @@
-"""Selection of genes that move: what does not is no target of a fit, and what is the same everywhere is no regulator."""
+"""Selection of genes that move: others are no targets of a fit, and what is the same everywhere is no regulator."""
 
 from __future__ import annotations
 
@@ -26,46 +26,17 @@ STANDARD_ERRORS = 3  # by which mere noise must be below 0 for its mean to be
 class Movement:
     """Masks of what can be learned about every gene and from it, each of shape (d,).
 
-    A gene is at rest where it changes no more than rounding does, or little next to others and no more than its own noise.
-    Noise cannot be told from change along fewer than five times: there every change counts.
-
-    Attributes
-    ----------
-    moves
-        Whether it changes along time where no intervention holds it.
-    varies
-        Whether its level differs along time or between trajectories, also where an intervention holds it.
-    is_negative
-        Whether its level is below 0, on average and by more than noise.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> time = np.linspace(0.0, 6.0, 31)
-    >>> levels = np.column_stack([2 + np.cos(time), np.full(31, 3.0)])
-    >>> run = pf.dynamics.Trajectory("run", time, levels, np.ones(31), np.zeros(2, dtype=bool))
-    >>> pf.dynamics.Movement.of([run]).moves
-    array([ True, False])
+    A gene is at rest where it changes no more than rounding does, or little next to others and no more than its own
+    noise. Noise cannot be told from change along fewer than five times: there every change counts.
     """
 
-    moves: Mask
-    varies: Mask
-    is_negative: Mask
+    moves: Mask  # along time where no intervention holds it
+    varies: Mask  # along time or between trajectories, also where an intervention holds it
+    is_negative: Mask  # below 0, on average and by more than noise
 
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory]) -> Movement:
-        """Look at every gene along all trajectories.
-
-        Parameters
-        ----------
-        trajectories
-            Observations.
-
-        Returns
-        -------
-        What moves, varies and is negative.
-        """
+        """Look at every gene along all trajectories."""
         curves = [smooth(t) for t in trajectories]
         change, is_change = _along_time(trajectories, curves, held=False)
         imposed, is_imposed = _along_time(trajectories, curves, held=True)

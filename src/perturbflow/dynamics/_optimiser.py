@@ -20,20 +20,8 @@ class ProximalAdam:
     """Minimise an error plus a penalty that may have kinks.
 
     The proximal step of a parameter uses the size of Adam's own step for it, so that a fixed point is one of the
-    penalised error and not of Adam's scaling (Yun, Lozano and Yang, 2021, arXiv:2007.07990).
-
-    Parameters
-    ----------
-    field
-        The vector field.
-    sparsity
-        Its way to sparsity.
-    learning_rate
-        Learning rate at the first step; it falls along a half cosine to a twentieth.
-    n_steps
-        Number of steps of the schedule.
-    extra
-        Parameters besides those of the field that move with its learning rate.
+    penalised error and not of Adam's scaling (Yun, Lozano and Yang, 2021, arXiv:2007.07990). The learning rate falls
+    along a half cosine to a twentieth; ``extra`` parameters move with it.
     """
 
     def __init__(

@@ -35,28 +35,10 @@ def shoot(
     generator: torch.Generator,
     on_step: Callable[[float], None],
 ) -> list[int]:
-    """Fit short solutions with Adam, some segments a step, in place.
+    """Fit short solutions with Adam, some segments a step, in place; ``on_step`` is called with the loss.
 
-    It ends early where the loss becomes infinite or NaN: the weights are then the best before.
-
-    Parameters
-    ----------
-    field
-        The vector field.
-    segments
-        Short solutions.
-    n_steps
-        Number of steps.
-    learning_rate
-        Learning rate at first.
-    generator
-        Of the segments of a step.
-    on_step
-        Called with the loss after every step.
-
-    Returns
-    -------
-    Genes whose error ended it early; none usually.
+    It ends early where the loss becomes infinite or NaN: the weights are then the best before, and the genes whose
+    error ended it are returned.
     """
     best = BestWeights(field)
     optimiser = ProximalAdam(field, Sparsity(field), learning_rate=learning_rate, n_steps=n_steps)
@@ -83,30 +65,12 @@ def solve(
     unusable: float = UNUSABLE,
     on_step: Callable[[float], None],
 ) -> list[int]:
-    """Fit solutions of whole trajectories and their starts, with L-BFGS, both in place.
+    """Fit solutions of whole trajectories and their starts (K, order * d), with L-BFGS, both in place.
 
     Errors of genes count relative to what they are at first, as in a likelihood with that noise. Nothing is done where
-    whole solutions have lost the observations, as in chaos; and what makes them worse is taken back. An interruption leaves
-    weights and starts of the last round that did not.
-
-    Parameters
-    ----------
-    field
-        The vector field.
-    segments
-        Whole trajectories.
-    start
-        Their starts, shape (K, order * d).
-    n_steps
-        Number of iterations.
-    unusable
-        Error of whole solutions beyond the noise, in variances, above which they are not fitted.
-    on_step
-        Called with the mean relative error after every evaluation.
-
-    Returns
-    -------
-    Genes whose error became infinite or NaN in the last round, which is taken back then; none usually.
+    solutions have lost the observations, beyond ``unusable`` variances; what makes them worse is taken back, as is a
+    last round with infinite errors, whose genes are returned. An interruption leaves weights and starts of the round
+    before.
     """
     with torch.no_grad():
         first = solution_errors(field, segments, start=start)

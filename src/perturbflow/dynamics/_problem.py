@@ -17,46 +17,14 @@ from perturbflow.dynamics._trajectory import Trajectory
 
 @dataclass(frozen=True)
 class Units:
-    """Units of a model: levels are divided by the spread of each gene, times by a typical time of change.
+    """Units of a model: levels are divided by the spread of each gene, times by a typical time of change."""
 
-    Attributes
-    ----------
-    scale
-        Standard deviation of every gene over the training trajectories, shape (d,); of its means for what does not move,
-        or the smallest of all where these are the same.
-    time
-        Median over genes of spread / root mean square of the rate of change.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> time = np.linspace(0.0, 6.0, 31)
-    >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x
-    >>> run = pf.dynamics.Trajectory("run", time, circle, np.ones(31), np.zeros(2, dtype=bool))
-    >>> units = pf.dynamics.Units.of([run], [pf.dynamics.smooth(run)])
-    >>> bool(np.allclose(units.scale, circle.std(axis=0), rtol=0.01)), round(units.time, 1)
-    (True, 1.0)
-    """
-
-    scale: NDArray[np.float64]
-    time: float
+    scale: NDArray[np.float64]  # standard deviation (d,); of means, or the smallest of all, for what does not move
+    time: float  # median over genes of spread / root mean square of the rate of change
 
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory], curves: Sequence[Smoothed]) -> Units:
-        """Measure the units on trajectories; a gene that an intervention holds does not count there.
-
-        Parameters
-        ----------
-        trajectories
-            Training trajectories.
-        curves
-            Their smooth curves, in the same order.
-
-        Returns
-        -------
-        The units.
-        """
+        """Measure the units on trajectories; a gene that an intervention holds does not count there."""
         levels = np.concatenate(
             [np.where(t.clamped, np.nan, c(t.time)) for t, c in zip(trajectories, curves, strict=True)]
         )
@@ -81,35 +49,12 @@ class Units:
 
 @dataclass(frozen=True)
 class Problem:
-    """Data that a vector field is fitted to.
+    """Data that a vector field is fitted to."""
 
-    Attributes
-    ----------
-    trajectories, curves
-        Observations and their smooth curves.
-    chunks
-        The curves in pieces, scaled.
-    units
-        What the scaled numbers are in.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> time = np.linspace(0.0, 6.0, 31)
-    >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x
-    >>> run = pf.dynamics.Trajectory("run", time, circle, np.ones(31), np.zeros(2, dtype=bool))
-    >>> problem = pf.dynamics.Problem.of([run], order=1)
-    >>> len(problem.curves), problem.chunks.state.shape[2]  # a piece has rows of the scaled levels of two genes
-    (1, 2)
-    >>> len(problem.some([0, 0]).trajectories)  # drawn with replacement
-    2
-    """
-
-    trajectories: tuple[Trajectory, ...]
-    curves: tuple[Smoothed, ...]
-    chunks: Chunks
-    units: Units
+    trajectories: tuple[Trajectory, ...]  # observations
+    curves: tuple[Smoothed, ...]  # their smooth curves
+    chunks: Chunks  # the curves in pieces, scaled
+    units: Units  # of the scaled numbers
 
     @classmethod
     def of(
@@ -117,20 +62,7 @@ class Problem:
     ) -> Problem:
         """Smooth, scale and cut trajectories, in units of their own unless others are given.
 
-        Parameters
-        ----------
-        trajectories
-            Observations.
-        order
-            Order of the field that is to be fitted, 1 or 2.
-        units
-            Units to scale with; those of the trajectories by default.
-        window
-            Length of the windows of integral matching, a share of the number of observations.
-
-        Returns
-        -------
-        The problem.
+        ``window`` is the length of the windows of integral matching, a share of the number of observations.
         """
         curves = [smooth(t) for t in trajectories]
         units = units or Units.of(trajectories, curves)
@@ -138,17 +70,7 @@ class Problem:
         return cls(tuple(trajectories), tuple(curves), chunks, units)
 
     def some(self, chosen: Sequence[int]) -> Problem:
-        """Return the problem of some of the trajectories, in this order and possibly repeated.
-
-        Parameters
-        ----------
-        chosen
-            Positions of the trajectories.
-
-        Returns
-        -------
-        Their problem, in the same units.
-        """
+        """Return the problem of trajectories at some positions, possibly repeated, in the same units."""
         pieces = [torch.nonzero(self.chunks.trajectory == k)[:, 0] for k in chosen]
         owners = torch.arange(len(pieces)).repeat_interleave(torch.tensor([len(mine) for mine in pieces]))
         return Problem(

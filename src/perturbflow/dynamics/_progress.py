@@ -27,18 +27,10 @@ States = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 @dataclass
 class Unfinished:
-    """State of a stage that is not done.
+    """State of a stage that is not done."""
 
-    Attributes
-    ----------
-    tried
-        Weights at the strengths of sparsity so far.
-    removals
-        Inputs that elimination has removed, None outside of it.
-    """
-
-    tried: list[States] = default(default_factory=list)
-    removals: Removals | None = None
+    tried: list[States] = default(default_factory=list)  # weights at the strengths of sparsity so far
+    removals: Removals | None = None  # inputs that elimination has removed, None outside of it
 
     def state(self) -> dict[str, Tensor]:
         """Return tensors by name."""

@@ -11,44 +11,13 @@ Array = NDArray[np.float64]
 
 
 def soft_threshold(values: Array, threshold: Array | float) -> Array:
-    """Move values towards zero by a threshold, and no further: the proximal map of ``threshold * |values|``.
-
-    Parameters
-    ----------
-    values
-        Values of any shape.
-    threshold
-        Thresholds that broadcast against them.
-
-    Returns
-    -------
-    The thresholded values.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0).tolist()
-    [-2.0, 0.0, 1.0]
-    """
+    """Move values towards zero by a threshold, and no further: the proximal map of ``threshold * |values|``."""
     return np.sign(values) * np.maximum(np.abs(values) - threshold, 0.0)
 
 
 def group_threshold(values: Array, threshold: Array | float) -> Array:
-    """Shorten the vectors along the last axis by a threshold: the proximal map of ``threshold * ||values||``.
+    """Shorten the vectors along the last axis by a threshold (..., 1): proximal map of ``threshold * ||values||``.
 
-    Parameters
-    ----------
-    values
-        Values whose last axis runs within a group.
-    threshold
-        Thresholds that broadcast against the values, of size 1 along the last axis.
-
-    Returns
-    -------
-    The shortened vectors, zero where they were no longer than the threshold.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> group_threshold(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0).tolist()
     [[2.4000000000000004, 3.2], [0.0, 0.0]]
@@ -66,38 +35,16 @@ def proximal_descent(
     n_steps: int,
     tolerance: float,
 ) -> Array:
-    """Minimise a smooth convex function plus one whose proximal map is known.
+    """Minimise a smooth convex function plus one whose proximal map, for a step of size ``step``, is known.
 
     Steps are accelerated after Beck and Teboulle (2009), *SIAM J. Imaging Sci.* 2, 183; momentum is dropped when it
-    points uphill, after O'Donoghue and Candès (2015), *Found. Comput. Math.* 15, 715.
-
-    Parameters
-    ----------
-    start
-        Where to start.
-    gradient
-        Gradient of the smooth function.
-    proximal
-        Proximal map of the other one, for a step of size ``step``.
-    step
-        Step size, at most the inverse of the Lipschitz constant of the gradient; may differ between independent rows.
-    n_steps
-        Largest number of steps.
-    tolerance
-        Largest change of a value in the last step.
-
-    Returns
-    -------
-    The minimiser.
-
-    Examples
-    --------
-    The lasso with one predictor, ``min (w - 3)^2 / 2 + |w|``:
+    points uphill, after O'Donoghue and Candès (2015), *Found. Comput. Math.* 15, 715. The step is at most the inverse
+    of the Lipschitz constant, and may differ between independent rows; ``tolerance`` is the largest change in the last
+    one.
 
     >>> import numpy as np
-    >>> proximal_descent(
-    ...     np.zeros(1), lambda w: w - 3, lambda w: soft_threshold(w, 1.0), 1.0, n_steps=50, tolerance=1e-9
-    ... )
+    >>> lasso = np.zeros(1), lambda w: w - 3, lambda w: soft_threshold(w, 1.0), 1.0  # min (w - 3)^2 / 2 + |w|
+    >>> proximal_descent(*lasso, n_steps=50, tolerance=1e-9)
     array([2.])
     """
     current, ahead, inertia = start, start, 1.0

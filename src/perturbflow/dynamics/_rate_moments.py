@@ -1,4 +1,4 @@
-"""Moments of cells and of the means of conditions, of those conditions that hold no target: what mean rates are fitted to."""
+"""Moments of cells and of the means of conditions that hold no target: what mean rates are fitted to."""
 
 from __future__ import annotations
 
@@ -18,28 +18,13 @@ class RateMoments:
     r"""Sums of products of what regulators do with levels, over cells within conditions and over means of conditions.
 
     What a regulator does is its level and, for levels that are never negative, :math:`x^2 / (x^2 + \bar x^2)`, which
-    saturates, without its linear part. The mean of a condition counts :math:`\sqrt n` times as much as its cells.
+    saturates, without its linear part: ``size`` responses, the level first. The mean of a condition counts :math:`\sqrt
+    n` times as much as its cells.
 
-    Parameters
-    ----------
-    cells
-        Cells.
-
-    Attributes
-    ----------
-    size
-        Number of responses of every regulator, its level first.
-
-    Examples
-    --------
     >>> import numpy as np
-    >>> levels = np.array([[-1.0, -2.0], [1.0, 2.0]])
-    >>> none = np.zeros(2, dtype=int)
+    >>> levels, none = np.array([[-1.0, -2.0], [1.0, 2.0]]), np.zeros(2, dtype=int)
     >>> cells = Snapshot(levels, none, ("control",), np.zeros((1, 2), dtype=bool), (0,), none)
-    >>> [
-    ...     (targets.tolist(), gram.tolist(), product.tolist())
-    ...     for targets, gram, product in RateMoments(cells).by_target()
-    ... ]
+    >>> [tuple(part.tolist() for part in parts) for parts in RateMoments(cells).by_target()]
     [([0, 1], [[1.0]], [[1.0], [1.0]])]
     """
 

@@ -18,27 +18,13 @@ RATE = 2.0  # at which displacements fade, per unit of time
 
 
 def with_returns(problem: Problem, settings: DynamicsSettings, config: FieldConfig) -> Problem:
-    r"""Return the problem with displaced copies of its pieces, of which a field learns that solutions come back.
+    r"""Return the problem with three displaced copies of its pieces, of which a field learns that solutions come back.
 
-    Observations say nothing of states beside them, and a field that is fitted to them alone may lead solutions away from
-    every trajectory, however small its errors are. A copy has the states :math:`x + \delta` with a smooth random
-    :math:`\delta`, and the rates :math:`\dot x - \kappa\delta`; in second order, with displaced levels and rates
-    :math:`\delta` and :math:`\epsilon`, the accelerations
-    :math:`\ddot x - \kappa\epsilon - \kappa^2\delta / 2`. For a linear field this is a ridge penalty, of the variance of
-    :math:`\delta`, on how it differs from one under which everything decays.
-
-    Parameters
-    ----------
-    problem
-        The curves in pieces.
-    settings
-        Standard deviation of the displacements, in units of each gene's spread, and the seed.
-    config
-        What the field is made of.
-
-    Returns
-    -------
-    The problem with the pieces, and three displaced copies of each: the same ones whenever it is asked for.
+    Observations say nothing of states beside them, where a field may lead solutions away. A copy has the states
+    :math:`x + \delta` with a smooth random :math:`\delta`, and the rates :math:`\dot x - \kappa\delta`; in second
+    order, with displaced levels and rates :math:`\delta` and :math:`\epsilon`, the accelerations :math:`\ddot x -
+    \kappa\epsilon - \kappa^2\delta / 2`. For a linear field this is a ridge penalty, of the variance of :math:`\delta`,
+    on how it differs from one under which everything decays. Copies are the same ones whenever they are asked for.
     """
     if settings.displacement == 0:
         return problem

@@ -18,32 +18,15 @@ MAX_STEP = 0.25  # in units of the time scale, in which levels change by about t
 
 @dataclass(frozen=True)
 class Segments:
-    """Starts, times and observations of S solutions, scaled and padded to m + 1 times.
+    """Starts, times and observations of S solutions, scaled and padded to m + 1 times."""
 
-    Attributes
-    ----------
-    start
-        States at the first times, from the smooth curves, shape (S, order * d).
-    time
-        Times, repeated at the end where a trajectory is over, shape (S, m + 1).
-    observed, curve
-        Observed levels at the times, and those of the smooth curves, shape (S, m + 1, d).
-    weight
-        Weights of the observations, relative to the mean of the trajectory; 0 where there are none or the gene is held,
-        and at the start of short solutions, which is given, shape (S, m + 1, d).
-    clamped
-        What an intervention holds, shape (S, order * d).
-    trajectory
-        The trajectory of each, shape (S,).
-    """
-
-    start: Tensor
-    time: Tensor
-    observed: Tensor
-    curve: Tensor
-    weight: Tensor
-    clamped: Tensor
-    trajectory: Tensor
+    start: Tensor  # states at the first times, from the smooth curves (S, order * d)
+    time: Tensor  # repeated at the end where a trajectory is over (S, m + 1)
+    observed: Tensor  # levels at the times (S, m + 1, d)
+    curve: Tensor  # levels of the smooth curves (S, m + 1, d)
+    weight: Tensor  # relative to the trajectory's mean (S, m + 1, d); 0 if unobserved, held or a given start
+    clamped: Tensor  # what an intervention holds (S, order * d)
+    trajectory: Tensor  # of each (S,)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -55,21 +38,7 @@ class Segments:
 
 
 def make_segments(problem: Problem, *, order: int, n_intervals: int | None = None) -> Segments:
-    """Cut observations into segments of some intervals, or take whole trajectories.
-
-    Parameters
-    ----------
-    problem
-        Trajectories and their curves.
-    order
-        Order of the field.
-    n_intervals
-        Intervals between observations that a segment spans; None for whole trajectories.
-
-    Returns
-    -------
-    The segments.
-    """
+    """Cut observations into segments of ``n_intervals`` between observations, or take whole trajectories."""
     units = problem.units
     longest = max(len(t.time) for t in problem.trajectories) - 1
     m = longest if n_intervals is None else min(n_intervals, longest)
@@ -114,24 +83,9 @@ def solution_errors(
     start: Tensor | None = None,
     max_step: float = MAX_STEP,
 ) -> Tensor:
-    """Return the mean square error of solutions for every target, in units of its variance, shape (K,).
+    """Return the mean square error of solutions for every target, in units of its variance (K,); 0 if unobserved.
 
-    Parameters
-    ----------
-    field
-        The vector field.
-    segments
-        What to solve and to compare with.
-    weights
-        Weights of the layers, held through the solve; those of the field by default.
-    start
-        Other starts, shape (S, order * d).
-    max_step
-        Largest step of RK4.
-
-    Returns
-    -------
-    The errors; 0 for a gene without observations.
+    ``weights`` of the layers are held through the solve, by default those of the field; ``start`` has other starts.
     """
     used = field.weights() if weights is None else tuple(weights)
     derivative = held(lambda state: field(state, used), segments.clamped)

@@ -82,8 +82,8 @@ def smooth(trajectory: Trajectory, *, cost_of_freedom: float = COST_OF_FREEDOM) 
 
     Minimises :math:`\sum_k w_k (y_k - g(t_k))^2 + \lambda \int g''^2`. One eigendecomposition serves all genes and
     penalties (Demmler and Reinsch, 1975), so the cost is :math:`O(n^3 + n^2 d)`. The penalty of every gene minimises
-    :math:`RSS / (n - c \cdot df)^2`. With fewer than five times the curve interpolates. Times closer
-    than a thousandth of the mean step count as one.
+    :math:`RSS / (n - c \cdot df)^2`. With fewer than five times the curve interpolates. Times closer than a thousandth
+    of the mean step count as one.
 
     Parameters
     ----------

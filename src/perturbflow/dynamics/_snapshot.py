@@ -102,8 +102,8 @@ class Snapshot:
     def response_covariance(self) -> Array:
         r"""Covariance within conditions of what every gene does (rows) with standard levels (columns), (d, d).
 
-        What a gene does is its level where levels may be negative, else :math:`x^2 / (x^2 + \bar x^2)`, which saturates, in
-        standard deviations within conditions.
+        What a gene does is its level where levels may be negative, else :math:`x^2 / (x^2 + \bar x^2)`, which
+        saturates, in standard deviations within conditions.
         """
         if not self.levels.size or self.levels.min() < 0:
             return self.within

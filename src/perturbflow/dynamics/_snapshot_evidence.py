@@ -46,24 +46,7 @@ class SnapshotEvidence:
 
 
 def possible_edges(cells: Snapshot) -> NDArray[np.bool_]:
-    """Pairs of a regulator and another gene that both vary.
-
-    Parameters
-    ----------
-    cells
-        Cells.
-
-    Returns
-    -------
-    True for these (d, d), rows regulate columns.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> levels, none = np.array([[1.0, 2.0], [0.0, 2.5]]), np.zeros(2, dtype=int)
-    >>> possible_edges(Snapshot(levels, none, ("control",), np.zeros((1, 2), dtype=bool), (0,), none)).tolist()
-    [[False, True], [False, False]]
-    """
+    """Pairs of a regulator, a row, and another gene that both vary (d, d)."""
     varies = np.diag(cells.within) > 0
     possible = varies & varies[:, None]
     possible[np.setdiff1d(np.arange(cells.n_genes), cells.regulators)] = False
@@ -74,18 +57,17 @@ def possible_edges(cells: Snapshot) -> NDArray[np.bool_]:
 def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
     """Rank all pairs of a regulator and another gene.
 
-    Along a path of strengths, the coefficients of every target are divided by their sum: each target has the same to give,
-    and an edge that enters early has more of it. Covariation has three parts, of which every target gives a share: paths of
-    :func:`lyapunov_path` with what genes do as a saturating function of their levels, absolute partial correlations, half of
-    them of levels and half of normal scores, and, with a quarter of the weight, paths of linear rates in normal scores.
-    Without perturbations pairs are ranked by the sum of these shares.
+    Along a path of strengths, the coefficients of every target are divided by their sum, so that an edge that enters
+    early has more of it. Covariation has three parts, of which every target gives a share: paths of
+    :func:`lyapunov_path` with what genes do as a saturating function of their levels, absolute partial correlations,
+    half of them of levels and half of normal scores, and, with a quarter of the weight, paths of linear rates in normal
+    scores. Without perturbations pairs are ranked by the sum of these shares.
 
-    With perturbations they are ranked by a share times how sure an effect is. Of regulators that were held, the share is
-    that of :func:`mean_rate_path`, and an effect is as sure as its :func:`mean_rate_correlations` and the probability that
-    there is any total effect. Of the others it is as sure as a partial correlation within conditions, as what moved them
-    between conditions moved the targets of other genes as well. Their share is unknown, and the root mean square of all
-    shares is taken. Levels or their normal scores are used, whichever have the smaller partial correlations: where the scale
-    is right, regulators explain away more of what is indirect.
+    With perturbations they are ranked by a share times how sure an effect is. Of regulators that were held, the share
+    is that of :func:`mean_rate_path`, and an effect is as sure as its :func:`mean_rate_correlations` and the
+    probability that there is any total effect. Of the others it is as sure as a partial correlation within conditions,
+    and the share, which is unknown, is the root mean square of all. Levels or their normal scores are used, whichever
+    have the smaller partial correlations: on the right scale, regulators explain away more of what is indirect.
 
     Parameters
     ----------
@@ -166,25 +148,7 @@ def _shares(path: Iterable[Array], d: int) -> Array:
 
 
 def evidence_ranks(score: Array, possible: NDArray[np.bool_]) -> Array:
-    """Rank pairs from 0 to 1; 0 where there is no evidence at all. Ties share their mean.
-
-    Parameters
-    ----------
-    score
-        Evidence of any scale, at least 0 (d, d).
-    possible
-        Pairs to rank (d, d).
-
-    Returns
-    -------
-    Ranks (d, d), 0 for other pairs.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> evidence_ranks(np.array([[0.0, 5.0], [0.3, 0.0]]), ~np.eye(2, dtype=bool)).tolist()
-    [[0.0, 1.0], [0.5, 0.0]]
-    """
+    """Rank evidence (d, d) of possible pairs from 0 to 1; 0 for others and without evidence. Ties share their mean."""
     values = score[possible]
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)

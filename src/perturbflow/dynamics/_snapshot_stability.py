@@ -17,11 +17,11 @@ def edge_stability(cells: Snapshot, *, n_halves: int, rng: np.random.Generator, 
     r"""Share of halves of the cells in which an edge is among those of most evidence.
 
     Each half sees the levels in one of two ways, as they are or as normal scores of their ranks, in turn: an edge that
-    depends on the scale comes back in half of them. Of p pairs the first :math:`q = \sqrt{(2 \cdot 0.9 - 1) p V}` count,
-    so that if all pairs were alike no more than V would be expected to come back in 90 % of the halves.
+    depends on the scale comes back in half of them. Of p pairs the first :math:`q = \sqrt{(2 \cdot 0.9 - 1) p V}`
+    count, so that if all pairs were alike no more than V would be expected to come back in 90 % of the halves.
 
-    Where genes were held, the edge from a regulator that never was to another regulator could as well point the other way:
-    it has half of its share.
+    Where genes were held, the edge from a regulator that never was to another could as well point the other way: it has
+    half of its share.
 
     Parameters
     ----------

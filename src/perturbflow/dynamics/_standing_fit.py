@@ -25,10 +25,10 @@ SMALLEST_VARIANCE = 1e-4  # of a gene in a condition, in units of that of unpert
 def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
     r"""Fit what drives every gene at rest.
 
-    With at least three genes held, a ridge regression of the levels of every target on those of the regulators, over all
-    cells in which the target is not held. Penalty, and whether all perturbed conditions share a shift :math:`\delta`, are
-    those with the smallest error on genes that were never held: all conditions that held them are left out. With fewer, W is
-    that of a :func:`lyapunov_path`, at the strength whose equation holds best in the other half of the cells.
+    With at least three genes held, a ridge regression of every target on the regulators, over all cells in which it is
+    not held. Penalty, and whether all perturbed conditions share a shift :math:`\delta`, have the smallest error on
+    genes whose conditions are left out. With fewer, W is that of a :func:`lyapunov_path`, at the strength whose
+    equation holds best in the other half of the cells.
 
     Parameters
     ----------
@@ -93,27 +93,11 @@ def fit_standing(cells: Snapshot, *, seed: int = 0) -> StandingDynamics:
 
 
 def shrunken_effects(effects: Array, error: Array) -> Array:
-    """Expected effects of which an unknown share is zero, given how well each was measured.
+    """Expected effects (d,) of which an unknown share is zero, given the variance of sampling of each (d,).
 
-    Effects are normal about 0 with one variance, or 0, with one probability: both are found by expectation maximisation.
-    Where most genes do not respond, what sampling made of them vanishes; where most do, hardly anything changes.
-
-    Parameters
-    ----------
-    effects
-        Measured effects (d,).
-    error
-        Variance of each by sampling (d,).
-
-    Returns
-    -------
-    The expected effects (d,).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> shrunken_effects(np.array([5.0, 0.1, -0.1, 0.1, 0.0]), np.full(5, 0.01)).round(1).tolist()
-    [5.0, 0.0, -0.0, 0.0, 0.0]
+    Effects are normal about 0 with one variance, or 0, with one probability: both are found by expectation
+    maximisation. Where most genes do not respond, what sampling made of them vanishes; where most do, hardly anything
+    changes.
     """
     square, known = effects**2, error > 0
     if not (known & (square > 0)).any():

@@ -1,4 +1,4 @@
-"""Ridge regressions of all levels at rest on those of the regulators, with a penalty that predicts genes that were never held."""
+"""Ridge regressions of all levels at rest on those of the regulators, with a penalty that predicts genes never held."""
 
 from __future__ import annotations
 
@@ -20,26 +20,9 @@ MOST_FEEDBACK = 0.95  # real part of an eigenvalue of W; at 1 there is no state 
 class StandingRidge:
     r"""Ridge regressions of levels of cells on those of the regulators, of which none explains itself.
 
-    Of a target, all cells count in which it is not held: their deviations from the mean of their condition and context, and
-    the means of these conditions, each as much as it has cells. Levels are about unperturbed means, so that there is no
-    intercept but, where it is asked for, a shift :math:`\delta` of all perturbed conditions.
-
-    Parameters
-    ----------
-    cells
-        Cells.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> first = np.repeat([0.0, 4.0], 500) + rng.normal(size=1000)
-    >>> levels = np.column_stack([first, 2 * first + rng.normal(size=1000)])
-    >>> held = np.array([[False, False], [True, False]])
-    >>> cells = Snapshot(levels, np.repeat([0, 1], 500), ("control", "A"), held, (0,), np.zeros(1000, dtype=int))
-    >>> weights, shift = StandingRidge(cells).solve(np.array([1]), strength=0.0, shared=False)
-    >>> (weights[1, 0] * cells.scale[1] / cells.scale[0]).round(1), shift.tolist()
-    (np.float64(2.0), [0.0, 0.0])
+    Of a target, all cells count in which it is not held: their deviations from the mean of their condition and context,
+    and the means of these conditions, each as much as it has cells. Levels are about unperturbed means, so that there
+    is no intercept but, where it is asked for, a shift :math:`\delta` of all perturbed conditions.
     """
 
     def __init__(self, cells: Snapshot) -> None:
@@ -59,20 +42,10 @@ class StandingRidge:
             self.parts.append((targets, pattern, inner / n, outer / n))
 
     def solve(self, conditions: NDArray[np.intp], *, strength: float, shared: bool) -> tuple[Array, Array]:
-        r"""Fit to the means of some perturbed conditions, and to the covariation of cells.
+        r"""Fit to the means of some conditions and to the covariation of cells: W (d, r) and :math:`\delta` (d,).
 
-        Parameters
-        ----------
-        conditions
-            Numbers of the conditions.
-        strength
-            Penalty, in units of the variance of an unperturbed gene.
-        shared
-            Whether all perturbed conditions have a shift in common.
-
-        Returns
-        -------
-        W (d, r) and :math:`\delta` (d,), 0 without a shared one.
+        The penalty is in units of the variance of an unperturbed gene; :math:`\delta` is 0 where conditions share no
+        shift.
         """
         cells, few = self.cells, self.few
         weights, shift = np.zeros((cells.n_genes, len(few))), np.zeros(cells.n_genes)
@@ -96,15 +69,8 @@ class StandingRidge:
     def best(self, perturbed: NDArray[np.intp]) -> tuple[float, bool]:
         """Choose the penalty, and whether conditions share a shift, that predict genes best that were never held.
 
-        Parameters
-        ----------
-        perturbed
-            Numbers of the perturbed conditions.
-
-        Returns
-        -------
-        The strength, and whether there is a shared shift: of the smallest squared error on conditions that held one gene,
-        with all conditions left out that held it, among choices with a state of rest; the largest strength if none has.
+        That is by squared error on conditions that held one gene, without all that held it, among choices with a state
+        of rest; if none has one, the largest strength.
         """
         folds = self._folds(perturbed)
         choices = list(product(STRENGTHS, (False, True)))

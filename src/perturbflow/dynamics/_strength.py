@@ -15,22 +15,12 @@ from perturbflow.dynamics._paths import path_weights
 
 @dataclass
 class StrengthPath:
-    """Errors along ascending strengths.
+    """Errors along ascending strengths."""
 
-    Attributes
-    ----------
-    strengths
-        Strengths of sparsity, ascending.
-    train, valid
-        Relative errors of every target (d,) at each; valid errors are NaN where nothing is held out.
-    n_edges
-        Number of inputs with a path of weights above a hundredth of the target's strongest.
-    """
-
-    strengths: list[float] = default(default_factory=list)
-    train: list[Tensor] = default(default_factory=list)
-    valid: list[Tensor] = default(default_factory=list)
-    n_edges: list[int] = default(default_factory=list)
+    strengths: list[float] = default(default_factory=list)  # of sparsity, ascending
+    train: list[Tensor] = default(default_factory=list)  # relative errors of every target (d,) at each
+    valid: list[Tensor] = default(default_factory=list)  # the same; NaN where nothing is held out
+    n_edges: list[int] = default(default_factory=list)  # inputs with a path above 1 % of the strongest
 
     def add(self, strength: float, train: Tensor, valid: Tensor | None, n_edges: int) -> None:
         """Append the results of a strength."""

@@ -126,8 +126,7 @@ class DynamicsTrainer:
         Parameters
         ----------
         after_part
-            Called when :meth:`state` has something new: after each strength of sparsity, each removal of inputs, and each
-            stage.
+            Called when :meth:`state` has something new: after each strength, removal of inputs, and stage.
 
         Returns
         -------

@@ -42,40 +42,18 @@ _LARGEST_RESPONSE = 1.5  # of a dose, relative to the next higher one
 class AdditiveFit:
     """Parts of measured effects, C contexts, L dose levels, g groups, G genes.
 
-    Parameters
-    ----------
-    shared
-        Mean effect of a component (C, G).
-    effects
-        What every level adds to it (L, C, G).
-    interactions
-        What remains in every group (g, G).
-    effect_variances
-        Posterior variance of the effect of a level, in contexts where it was seen (L, G).
-    interaction_variances
-        Variance of the interaction of a pair (G,).
-    context_variances
-        Variance of an effect between contexts (G,).
-    told_variances
-        How much of it the effects that were measured in a context tell of those that were not (C, G).
-    base_precisions
-        What the groups of a context say of the base that the shared part is added to, as if they were more controls:
-        the sum of their precisions (C, G).
-    fraction
-        Share of the variance of effects that features explain (1,).
-    level_factors, context_factors, gene_factors, slope, read_variances
-        What controls tell of effects in contexts where none was measured, as in :class:`ControlFactors`.
+    What controls tell of effects in contexts where none was measured is as in :class:`ControlFactors`.
     """
 
-    shared: NDArray[np.float64]
-    effects: NDArray[np.float32]
-    interactions: NDArray[np.float32]
-    effect_variances: NDArray[np.float32]
-    interaction_variances: NDArray[np.float64]
-    context_variances: NDArray[np.float64]
-    told_variances: NDArray[np.float64]
-    base_precisions: NDArray[np.float64]
-    fraction: NDArray[np.float64]
+    shared: NDArray[np.float64]  # mean effect of a component (C, G)
+    effects: NDArray[np.float32]  # what every level adds to it (L, C, G)
+    interactions: NDArray[np.float32]  # what remains in every group (g, G)
+    effect_variances: NDArray[np.float32]  # posterior, of a level in contexts where it was seen (L, G)
+    interaction_variances: NDArray[np.float64]  # of a pair (G,)
+    context_variances: NDArray[np.float64]  # of an effect between contexts (G,)
+    told_variances: NDArray[np.float64]  # share of these that measured effects of a context tell of others (C, G)
+    base_precisions: NDArray[np.float64]  # of what groups say of the base, as if they were more controls (C, G)
+    fraction: NDArray[np.float64]  # share of the variance of effects that features explain (1,)
     level_factors: NDArray[np.float64]
     context_factors: NDArray[np.float64]
     gene_factors: NDArray[np.float64]
@@ -91,30 +69,12 @@ def fit_additive(
     scales: Sequence[float],
     asked: Asked | None = None,
 ) -> AdditiveFit:
-    """Split measured effects into parts that add up.
+    """Split measured effects into parts that add up; what is not ``asked`` for has 0.
 
     The shared part first; then a ridge solution, which divides an effect evenly between components that were only seen
     together; from it and the features, what each component is expected to do given the others; then each component is
-    shrunken towards that in turn, and carried to the contexts where it was not measured. Further passes would let a
-    component that comes early take what belongs to its partners. The levels of a component go from the highest dose down, each expected to do a part of what the one above
-    does.
-
-    Parameters
-    ----------
-    measured
-        Measured effects.
-    carry
-        The contexts, and how changes are carried between them.
-    features
-        Features of the components (P, F), F may be 0.
-    scales
-        Candidate standard deviations of true effects.
-    asked
-        What is asked for, where not everything is: the rest has 0.
-
-    Returns
-    -------
-    The parts.
+    shrunken towards that in turn, from its highest dose down, and carried to the contexts where it was not measured.
+    Further passes would let a component that comes early take what belongs to its partners.
     """
     variances, which = measured.variances, measured.which
     n_groups, n_genes = measured.effects.shape
@@ -308,11 +268,7 @@ def _with_likely_covariances(
     levels: NDArray[np.intp],
     scales: Sequence[float],
 ) -> Carry:
-    """Leave covariances out that are unlikely in some of many levels.
-
-    Which contexts resemble each other is a matter of the contexts: what each of many perturbations would say of it is no more than
-    what some say together.
-    """
+    """Leave covariances out that are unlikely in some of many levels: which contexts are alike is a matter of these."""
     step = len(levels) // _TELLING_LEVELS
     if step < 4:
         return carry

@@ -12,24 +12,9 @@ if TYPE_CHECKING:
 
 
 def angle(share: NDArray[np.floating]) -> NDArray[np.float64]:
-    r"""Angle of a share, :math:`2 \arcsin \sqrt{p}`, from 0 to :math:`\pi`.
+    r"""Angle of a share, :math:`2 \arcsin \sqrt{p}`, from 0 to :math:`\pi` (Cohen 1988, chapter 6).
 
-    A share among n cells has the sampling variance 1 / n on this scale, whatever it is. Log-odds of a gene that no cell
-    expresses, or every cell, are infinite, and pseudo-counts give them a value that says how many cells there were: a
-    difference of two angles, Cohen's h, needs none.
-
-    Parameters
-    ----------
-    share
-        Shares p of cells that express a gene (...).
-
-    Returns
-    -------
-    Angles (...).
-
-    References
-    ----------
-    Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 6.
+    A share among n cells has the sampling variance 1 / n on this scale, whatever it is, 0 and 1 included.
     """
     return 2 * np.arcsin(np.sqrt(np.clip(np.asarray(share, dtype=np.float64), 0.0, 1.0)))
 
@@ -44,17 +29,6 @@ def share_error(share: NDArray[np.floating], sd: NDArray[np.floating]) -> NDArra
 
     For :math:`p = (1 - \cos h) / 2` and :math:`H \sim N(h, \sigma^2)` the moments of :math:`\cos H` are known, so that
     this is exact: at a share of 0, where the slope is 0, it is not.
-
-    Parameters
-    ----------
-    share
-        Shares p (...).
-    sd
-        Standard deviations of their angles (...).
-
-    Returns
-    -------
-    Errors (...).
     """
     cosine = 1 - 2 * np.asarray(share, dtype=np.float64)
     variance = np.square(sd, dtype=np.float64)
@@ -68,23 +42,11 @@ def evidence_variance(
     after: NDArray[np.floating],
     n_after: NDArray[np.floating] | float,
 ) -> NDArray[np.float64]:
-    r"""Variance at which a change of angle is as telling as the cells that it was measured in.
+    r"""Variance at which a change of angle is as telling as the cells that it was measured in, at least 1 / n.
 
     For the change :math:`\delta` and the likelihood ratio D of the shares of the later cells against that of the
-    earlier ones it is :math:`(\delta^2 + 1/n) / (D + 1)`: a normal measurement with it has the evidence D against no
-    change, also where few of the cells could have expressed the gene and none does. It is at least the sampling
-    variance 1 / n, which it has where nothing changes.
-
-    Parameters
-    ----------
-    before, after
-        Shares of cells that express a gene (...).
-    n_before, n_after
-        Numbers of cells (...); of the earlier ones, half a cell keeps shares away from 0 and 1.
-
-    Returns
-    -------
-    Variances (...).
+    earlier ones, to which half a cell is added, it is :math:`(\delta^2 + 1/n) / (D + 1)`: a normal measurement with it
+    has the evidence D against no change, also where few cells could have expressed the gene and none does.
     """
     known = (before * n_before + 0.5) / (n_before + 1)
     ratio = 2 * n_after * (xlogy(after, after / known) + xlogy(1 - after, (1 - after) / (1 - known)))

@@ -18,36 +18,13 @@ _FEWEST_COMPONENTS = 200  # that are fitted, so that what is an average over com
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Groups and components that a fit is asked for: others, on which nothing else rests, need not be estimated.
-
-    Parameters
-    ----------
-    groups
-        Groups whose interactions are asked for (g,).
-    components
-        Components whose effects are asked for (P,).
-    """
+    """Groups (g,) and components (P,) that a fit is asked for: others that nothing else rests on are not estimated."""
 
     groups: NDArray[np.bool_]
     components: NDArray[np.bool_]
 
     def levels(self, measured: Measurements, split: RidgeSplit) -> NDArray[np.intp]:
-        """Levels whose effects are estimated.
-
-        Those of components that are asked for or were ever combined with others; and of further ones, drawn at random,
-        until there are 200.
-
-        Parameters
-        ----------
-        measured
-            Measured effects.
-        split
-            Which of the seen levels were together.
-
-        Returns
-        -------
-        Numbers of levels.
-        """
+        """Numbers of the levels to estimate: of components asked for or ever combined, and random others up to 200."""
         component = measured.levels[measured.seen]
         together = np.bincount(component[~split.is_alone], minlength=measured.n_components) > 0
         wanted = measured.trained & (self.components | together)

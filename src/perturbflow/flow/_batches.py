@@ -20,17 +20,10 @@ _SHARE_OF_DEVICE_MEMORY = 0.5
 
 
 class DeviceRows:
-    """Rows of a matrix, kept on the device and made dense a batch at a time.
+    """Rows of an array or CSR matrix (n, G), kept on the device and made dense a batch at a time.
 
-    A CSR matrix stays sparse there: a batch is one gather of its stored values and one scatter into zeros, without
-    Python per cell. On a GPU with too little memory the rows stay where they are, and a batch is copied.
-
-    Parameters
-    ----------
-    x
-        Array or CSR matrix (n, G) of float32.
-    device
-        Where batches are wanted.
+    A CSR matrix stays sparse there: a batch is one gather and one scatter, without Python per cell. On a GPU with too
+    little memory the rows stay where they are, and a batch is copied.
     """
 
     def __init__(self, x: Expression, device: torch.device) -> None:
@@ -48,17 +41,7 @@ class DeviceRows:
             self.lengths = tensors[2]  # also on the CPU
 
     def take(self, rows: Tensor) -> Tensor:
-        """Dense rows.
-
-        Parameters
-        ----------
-        rows
-            Indices (b,), on the CPU.
-
-        Returns
-        -------
-        The rows (b, G), on the device.
-        """
+        """Dense rows (b, G) on the device, for indices (b,) on the CPU."""
         chosen, rows = rows, rows.to(self.home)
         if not self.sparse:
             return self.parts[0][rows].to(self.device)
@@ -78,15 +61,7 @@ class DeviceRows:
 
 
 class TrainingConditions:
-    """Distributions and encoded conditions of the training groups, on the device of the flow.
-
-    Parameters
-    ----------
-    flow
-        The flow, with its prior.
-    grouping
-        The training groups; a group is named by its place among them.
-    """
+    """Distributions and encoded conditions of the training groups, on the device of the flow."""
 
     def __init__(self, flow: ConditionalFlow, grouping: Grouping) -> None:
         prior = flow.prior
@@ -100,19 +75,10 @@ class TrainingConditions:
         self.encoder = flow.encoder
 
     def look_up(self, group: Tensor, mask: Tensor, dropped: Tensor) -> tuple[GeneDistribution, Tensor]:
-        """Distributions and encoded conditions of cells, as far as they are not hidden.
+        """Distributions (n, G) and encoded conditions (n, size) of cells by group (n,), as far as they are not hidden.
 
-        Parameters
-        ----------
-        group
-            Group of every cell (n,), on the CPU.
-        mask, dropped
-            What is kept of the conditions (n, size), and which are dropped whole (n,), whose distribution is that of all cells;
-            from :meth:`ConditionEncoder.draw_mask`.
-
-        Returns
-        -------
-        Distributions (n, G) and encoded conditions (n, size).
+        ``mask`` and ``dropped`` are those of :meth:`ConditionEncoder.draw_mask`; a condition that is dropped whole has
+        the distribution of all cells.
         """
         encoded = self.encoder.encode(self.positions.take(group), self.covariates[group].to(self.expressed.device))
         which = torch.where(dropped, len(self.expressed) - 1, group).to(self.expressed.device)

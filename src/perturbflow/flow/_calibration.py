@@ -64,8 +64,7 @@ class Calibration:
         thirds of the errors stay below.
     n_conditions
         Number of left-out conditions that a kind rests on (K,). A kind without any has the weights of the next one
-        that more has to be inferred for, or else of the previous one; without any conditions at all the prior is
-        believed.
+        that more has to be inferred for, or else of the previous one; without any at all the prior is believed.
     codependence
         Variance of a projection of the errors onto a direction of expression, relative to what it would be if the
         errors of different genes were independent (K,).

@@ -31,28 +31,13 @@ _EXACTLY = 1e3  # weight of the sum of the shares beside errors relative to the 
 
 
 class Way(NamedTuple):
-    """Way in which a change is carried.
+    """Way in which a change is carried."""
 
-    Parameters
-    ----------
-    reach
-        Squared distance, in units of the median, over which a context counts less by 1 / e.
-    scale
-        How much of the average change is carried.
-    ends
-        Whether a large change ends where it ended elsewhere (1) or adds what it added there (0).
-    odds
-        Whether angles of shares change by their log-odds (1) or as they are (0): of a gene that nearly all cells express, or none, little
-        changes then.
-    share
-        Share of the way where several are averaged.
-    """
-
-    reach: float
-    scale: float = 1.0
-    ends: float = 1.0
-    odds: float = 0.0
-    share: float = 1.0
+    reach: float  # squared distance, in units of the median, over which a context counts less by 1 / e
+    scale: float = 1.0  # how much of the average change is carried
+    ends: float = 1.0  # whether a large change ends where it ended elsewhere (1) or adds what it added there (0)
+    odds: float = 0.0  # whether angles change by their log-odds (1), little near shares of 0 and 1, or as they are (0)
+    share: float = 1.0  # of the way where several are averaged
 
 
 # What is done unless training contexts, each left out, show that another is better.
@@ -73,39 +58,13 @@ def carried(
     distances: NDArray[np.floating],
     ways: Sequence[Way],
 ) -> NDArray[np.float64]:
-    r"""Change in a context where it was not measured, from those where it was.
+    r"""Change (..., G) in a context where it was not measured, from the changes (O, G) and bases (O, G) where it was.
 
-    Contexts count by their resemblance, :math:`w_c \propto \exp(-D_c / \text{reach})`. A small change adds to what the
-    context is; a large one ends where it ended elsewhere, whatever the gene was at before: with the average change
-    :math:`\delta = \sum_c w_c \delta_c` and the difference :math:`\Delta` of the average base from the context's own, a
-    part :math:`\delta^2 / (\delta^2 + \Delta^2 + 1)` of this difference is added. It is never more than half of the
-    change: of a gene that marks what a context is, and differs by more than the change, little can be said. Several ways are averaged
-    by their shares.
-
-    Parameters
-    ----------
-    changes
-        Changes where they were measured (O, G).
-    bases
-        What they were added to (O, G).
-    base
-        What the carried change is added to (..., G), in one context or several.
-    distances
-        Squared distances to these contexts (..., O), in units of their median.
-    ways
-        How it is carried.
-
-    Returns
-    -------
-    The change (..., G).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> changes, bases = np.array([[2.0, 0.1], [0.0, 0.1]]), np.array([[1.0, 1.0], [0.0, 0.0]])
-    >>> near_first = np.array([0.0, 9.0])
-    >>> carried(changes, bases, np.zeros(2), near_first, [Way(reach=0.3)]).round(2)  # 2 from 1 ends at 3, or nearly
-    array([2.67, 0.1 ])
+    Contexts count by their resemblance, :math:`w_c \propto \exp(-D_c / \text{reach})`, with distances (..., O). A small
+    change adds to the base (..., G); a large one ends where it ended elsewhere: with the average change :math:`\delta =
+    \sum_c w_c \delta_c` and the difference :math:`\Delta` of the average base from the context's own, a part
+    :math:`\delta^2 / (\delta^2 + \Delta^2 + 1)` of this difference is added, but never more than half of the change.
+    Several ways are averaged by their shares.
     """
     each = _by_way(changes, bases, base, distances, ways)
     return sum((way.share * change for way, change in zip(ways, each, strict=True)), start=np.zeros(base.shape))
@@ -148,19 +107,7 @@ def _half_log_odds(angles: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def mean_weights(distances: NDArray[np.floating], ways: Sequence[Way]) -> NDArray[np.float64]:
-    """Return how contexts count on average over ways, as far as changes are small.
-
-    Parameters
-    ----------
-    distances
-        Squared distances to the contexts (..., O), in units of their median.
-    ways
-        How changes are carried.
-
-    Returns
-    -------
-    Weights (..., O).
-    """
+    """Return how contexts count on average over ways (..., O), as far as changes are small."""
     found = np.zeros(distances.shape)
     for way in ways:
         found += way.share * way.scale * _weights(distances, way.reach)
@@ -175,33 +122,15 @@ def _weights(distances: NDArray[np.floating], reach: float) -> NDArray[np.float6
 
 @dataclass(frozen=True, eq=False)
 class Carry:
-    """Training contexts, and how changes are carried between them.
+    """Training contexts, and how changes are carried between them."""
 
-    Parameters
-    ----------
-    distances
-        Squared distances between contexts (C, C), in units of their median.
-    bases
-        What changes are added to in every context (C, G).
-    measured
-        Numbers of the contexts that have perturbed cells (M,), ascending.
-    covariances
-        Candidate covariances of an effect between these.
-    weights
-        How much a gene's error counts where ways are compared (G,).
-    ways
-        How changes are carried.
-    candidates
-        How they might be.
-    """
-
-    distances: NDArray[np.float64]
-    bases: NDArray[np.float64]
-    measured: NDArray[np.intp]
-    covariances: Sequence[ContextCovariance]
-    weights: NDArray[np.float64]
-    ways: tuple[Way, ...] = (_USUAL,)
-    candidates: tuple[Way, ...] = _WAYS
+    distances: NDArray[np.float64]  # squared, between contexts (C, C), in units of their median
+    bases: NDArray[np.float64]  # what changes are added to in every context (C, G)
+    measured: NDArray[np.intp]  # contexts that have perturbed cells (M,), ascending
+    covariances: Sequence[ContextCovariance]  # candidates, of an effect between these
+    weights: NDArray[np.float64]  # how much a gene's error counts where ways are compared (G,)
+    ways: tuple[Way, ...] = (_USUAL,)  # how changes are carried
+    candidates: tuple[Way, ...] = _WAYS  # how they might be
 
     @property
     def n_contexts(self) -> int:
@@ -218,18 +147,9 @@ class Carry:
         return found
 
     def errors(self, measured: Measurements, scales: Sequence[float]) -> NDArray[np.float64]:
-        """Errors of all candidates in contexts that are left out and predicted from the others.
+        """Products of the errors of every two candidates in contexts left out, summed over levels and genes (C, W, W).
 
-        Parameters
-        ----------
-        measured
-            Measured changes, of which those of :func:`compared_groups` are looked at.
-        scales
-            Candidate standard deviations of true changes.
-
-        Returns
-        -------
-        Products of the errors of every two candidates, summed over levels and genes (C, W, W); 0 of contexts where nothing was compared.
+        Levels are those of :func:`compared_groups`; contexts where nothing was compared have 0.
         """
         found = np.zeros((self.n_contexts, len(self.candidates), len(self.candidates)))
         root = np.sqrt(self.weights)
@@ -250,26 +170,14 @@ def choose_ways(
 ) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
     r"""Return how angles and means are carried: averaged over ways as is best in contexts that were left out.
 
-    First a single way of both: others than the usual one, the first, if the logarithm of the squared error of a context, of angles and
-    means together, is lower by more than two standard errors over contexts; with one, some would be by chance. Of errors that are not
-    the same, an average is smaller: with products :math:`E_c` of errors and the single way e of angles, or of means, shares w that are at
-    least 0 and sum to 1 have the lowest
+    First a single way of both: others than the usual one, the first, if the log squared error of a context is lower by
+    more than two standard errors over contexts. With products :math:`E_c` of errors (C, W, W), from
+    :meth:`Carry.errors`, and the single way e, shares w, at least 0 and of sum 1, then have the lowest
 
     .. math:: \sum_c \frac{w^T E_c w}{s_c} + |w - e|^2,
 
-    where s is the squared error of angles and means together in the usual way: every context counts as much, and contexts have to agree
-    before the single way is left.
-
-    Parameters
-    ----------
-    carries
-        How angles and means are carried, with their candidates, of which the first is the usual way.
-    errors
-        Products of errors of both (C, W, W), as parts of those of the mean expression, from :meth:`Carry.errors`.
-
-    Returns
-    -------
-    Ways with their shares, of angles and of means; the usual one where fewer than three contexts tell.
+    where s is the squared error of angles and means together in the usual way, which stays where fewer than three
+    contexts tell.
     """
     usual = errors[0][:, 0, 0] + errors[1][:, 0, 0]
     known = usual > 0
@@ -319,15 +227,7 @@ def from_array(numbers: NDArray[np.floating]) -> list[tuple[Way, ...]]:
 
 
 def compared_groups(design: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.intp]:
-    """Groups by which ways are compared, ascending: of one level and no other, of at most a hundred levels.
-
-    Parameters
-    ----------
-    design
-        Weight of every dose level in every group (g, L).
-    which
-        Context of every group (g,).
-    """
+    """Groups by which ways are compared, ascending: of one level and no other, of at most a hundred levels."""
     return np.sort(np.concatenate([np.zeros(0, dtype=np.intp), *_alone(design, which)]))
 
 

@@ -20,23 +20,11 @@ _SAME = 1e-9  # difference of weights
 def common_effects(
     measured: Measurements, split: RidgeSplit
 ) -> tuple[NDArray[np.integer], NDArray[np.float64], NDArray[np.float64]]:
-    r"""Mean effect of the groups of every context, with its variance.
+    """Mean effect of the groups of every context, with its variance: contexts (O,), means and variances (O, G).
 
-    Groups differ truly: their scatter counts as noise, so that a few with large effects are not taken for what all have
-    in common. Contexts with a single group take the scatter of the others. Which levels a context has is luck: with the
-    effects :math:`f` of levels in an average context, the weighted mean of :math:`f` over the context's own groups,
-    less that over all groups, is taken from its mean.
-
-    Parameters
-    ----------
-    measured
-        Measured effects.
-    split
-        Solves for the effects of seen levels.
-
-    Returns
-    -------
-    Contexts (O,), means and variances there (O, G).
+    Groups differ truly: their scatter counts as noise, and contexts with a single group take that of the others. Which
+    levels a context has is luck: the weighted mean of the effects of its levels in an average context, less that over
+    all groups, is taken from its mean.
     """
     effects, variances = measured.per_unit()
     observed, place = np.unique(measured.which, return_inverse=True)

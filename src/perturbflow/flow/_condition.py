@@ -16,41 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConditionEncoder:
-    """Encode a condition as a presence flag, the sum of its perturbations and one-hot covariates.
+    """Encode a condition as a presence flag, the sum of its perturbations and one-hot covariates (arXiv 2604.13986).
 
-    ``Enc(c) = concat(1, sum_p dose_p * concat(onehot(p), features(p)), onehot(covariate_1), ...)``, with doses from 0 to 1
-    by their place among those in training (:meth:`ConditionalFlow.encode`): combinations add, so their order cannot matter; control has an all-zero perturbation part. The networks start with
-    zeros for all conditions, so that the one-hot of a component without training cells says nothing to them: it is told
-    apart by its features. The null condition of guidance is all zero, and the flag tells it from a control of which nothing else is known.
-
-    Parameters
-    ----------
-    n_components
-        Number of perturbation components P.
-    n_categories
-        Number of categories of every covariate (K,).
-    features
-        Features of every component (P, F); they are scaled so that their norm is 1 on average, like that of a one-hot.
-        By default none.
-
-    Raises
-    ------
-    ValueError
-        If the features are not those of as many components.
-
-    Notes
-    -----
-    PRiMeFlow (arXiv 2604.13986) concatenates the sum of perturbation one-hots with covariate one-hots.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> encoder = pf.flow.ConditionEncoder(n_components=3, n_categories=(2,))
-    >>> doses = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.5]])  # a control and a combination
-    >>> encoder.encode(doses, torch.tensor([[0], [1]]))
-    tensor([[1.0000, 0.0000, 0.0000, 0.0000, 1.0000, 0.0000],
-            [1.0000, 1.0000, 0.0000, 0.5000, 0.0000, 1.0000]])
+    ``concat(1, sum_p dose_p * concat(onehot(p), features(p)), onehot(covariate_1), ...)``, with doses from 0 to 1
+    (:meth:`ConditionalFlow.encode`) and features (P, F) scaled to norm 1 on average. Networks start with zeros, so that
+    a component without training cells is told apart by its features alone. The null condition of guidance is all zero:
+    the flag tells it from a control.
     """
 
     n_components: int
@@ -80,19 +51,7 @@ class ConditionEncoder:
         return 1 + self.n_components + self.n_features + sum(self.n_categories)
 
     def encode(self, perturbations: Tensor, covariates: Tensor) -> Tensor:
-        """Encode conditions.
-
-        Parameters
-        ----------
-        perturbations
-            Doses (n, P), from 0 to 1.
-        covariates
-            Codes of the covariates (n, K); one beyond the known categories is hidden, as some are in training.
-
-        Returns
-        -------
-        Encoded conditions (n, size).
-        """
+        """Encode doses (n, P) from 0 to 1 and covariates (n, K) as (n, size); a code beyond the known is hidden."""
         parts = [torch.ones_like(perturbations[:, :1]), perturbations]
         if self.features is not None:
             parts.append(perturbations @ torch.as_tensor(self.features).to(perturbations))
@@ -104,22 +63,10 @@ class ConditionEncoder:
     def draw_mask(
         self, n_cells: int, *, whole: float, part: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Draw what is hidden of the conditions of cells in training.
+        """Draw what is kept of conditions in training (n, size), and which are dropped whole (n,), on the CPU.
 
-        Parameters
-        ----------
-        n_cells
-            Number of cells n.
-        whole
-            Probability that a condition becomes the null condition (classifier-free guidance).
-        part
-            Probability, for the perturbations and for each covariate apart, that this part becomes all zero.
-        generator
-            Source of randomness, on the CPU.
-
-        Returns
-        -------
-        What is kept of encoded conditions (n, size), 0 or 1, and which are dropped whole (n,), on the CPU.
+        ``whole`` is the probability of the null condition (classifier-free guidance), ``part`` that of zeros in place
+        of the perturbations, and of each covariate apart.
         """
         lengths = torch.tensor([1, self.n_components + self.n_features, *self.n_categories])
         keep = torch.rand((n_cells, len(lengths)), generator=generator) >= part

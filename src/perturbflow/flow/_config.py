@@ -54,17 +54,16 @@ class FlowConfig:
     guidance
         Weight of classifier-free guidance; 1 is the conditional flow itself.
     stratified
-        Whether the noise of a batch of predictions is spread evenly over its cells, gene by gene, so that the means of
-        few cells are those of the flow rather than those of luck. Each cell is as random as without.
+        Whether noise is spread evenly over the cells of a batch, gene by gene, so that means of few cells are those of
+        the flow. Each cell is as random as without.
     method
         Solver, see :func:`integrate`.
     n_steps
         Steps of the solver from the entry into the path on. None: as many as the tolerance asks for where the method
         chooses its steps, else 10 for the whole path and proportionally fewer for a later entry.
     zeros
-        Which small values are zeros where the parametrisation makes none of its own: those below a threshold of every
-        gene that is learned from training cells (:func:`zero_thresholds`), those that are nearer to zero than to the
-        smallest value that was seen, or none.
+        Which small values are zeros where the parametrisation makes none: those below a threshold of every gene
+        (:func:`zero_thresholds`), those nearer to zero than to the smallest value that was seen, or none.
 
     Raises
     ------

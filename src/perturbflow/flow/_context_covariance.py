@@ -42,20 +42,15 @@ class ContextCovariance(Protocol):
     ) -> tuple[NDArray[np.floating], Solution]:
         """Log evidence (S, G) of measurements (O, G) with noise (O, G), at S scales of the effects; and how to solve.
 
-        It is computed in the precision of the measurements, and without ``-sum(log(noise)) / 2``, which is common to all covariances and scales.
+        It is computed in the precision of the measurements, and without ``-sum(log(noise)) / 2``, which is common to
+        all covariances and scales.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class FullCovariance:
-    """Any covariance. Costs O^3 a scale and gene where O contexts are observed.
-
-    Parameters
-    ----------
-    matrix
-        The covariance (C, C).
-    """
+    """Any covariance (C, C). Costs O^3 a scale and gene where O contexts are observed."""
 
     matrix: NDArray[np.float64]
 
@@ -81,17 +76,7 @@ class FullCovariance:
 
 @dataclass(frozen=True, eq=False)
 class FactorCovariance:
-    """A covariance of a few factors that contexts share, and a rest that each has alone.
-
-    Costs O R^2 a scale and gene where O contexts are observed and there are R factors.
-
-    Parameters
-    ----------
-    factors
-        How far every context has each factor (C, R).
-    rest
-        Variance that each has alone (C,).
-    """
+    """Covariance of factors that contexts share (C, R), and of a rest (C,): O R^2 a scale and gene, of O contexts."""
 
     factors: NDArray[np.float64]
     rest: NDArray[np.float64]
@@ -166,23 +151,10 @@ class FactorCovariance:
 
 
 def in_factors(matrix: NDArray[np.float64]) -> FullCovariance | FactorCovariance:
-    """A covariance in as few factors as differ from it by at most 0.05 in any correlation; as it is, where many are needed.
+    """Correlations (C, C) in as few factors as change none by more than 0.05; as they are, where many are needed.
 
-    Which covariance effects have is itself a guess on a coarse grid. That in factors is as valid a covariance, and
-    the time of a fit is then linear in contexts. Few contexts need none.
-
-    Parameters
-    ----------
-    matrix
-        Covariance of unit variances (C, C).
-
-    Returns
-    -------
-    The covariance.
-
-    Notes
-    -----
-    The principal-factor method: eigenvectors of the matrix without the rests, which follow from them in turn.
+    Which covariance effects have is itself a guess on a coarse grid, and the time of a fit is then linear in contexts.
+    Factors are those of the principal-factor method.
     """
     n = len(matrix)
     if n >= _FEWEST_FOR_FACTORS:

@@ -27,21 +27,11 @@ _LARGEST_TOLD = 0.9  # of the variance between contexts
 
 
 class Told(NamedTuple):
-    """Effects of other perturbations in a context, as told by the measured ones.
+    """Effects of other perturbations in a context, as told by the measured ones."""
 
-    Parameters
-    ----------
-    variances
-        How much of the variance of an effect between contexts is told in every context (C, G), 0 where effects are carried.
-    spreads
-        Variances of effects that are now known better where they were measured (G,), by their levels.
-    groups
-        Groups of these, each of one level and no other (n,).
-    """
-
-    variances: NDArray[np.float64]
-    spreads: dict[int, NDArray[np.float64]]
-    groups: NDArray[np.intp]
+    variances: NDArray[np.float64]  # share of that between contexts told in each (C, G), 0 where carried
+    spreads: dict[int, NDArray[np.float64]]  # of effects now known better where measured (G,), by level
+    groups: NDArray[np.intp]  # of these, each of one level and no other (n,)
 
 
 def tell_contexts(
@@ -54,40 +44,13 @@ def tell_contexts(
     expected: NDArray[np.float64],
     scales: Sequence[float],
 ) -> Told:
-    r"""Replace effects by what the measured effects of their contexts tell, where that is surely better than to carry them.
+    """Replace effects (L, C, G), in place, by what the measured effects of their contexts tell, where that is better.
 
-    Effects of perturbations differ between contexts along a few factors (:class:`InteractionFactors`). Those of a context
-    follow from the perturbations that were measured in it, those of a perturbation from the contexts in which it was.
-    Where both are known, what is left without interactions is much the same in all contexts (:class:`ToldEffects`): it is
-    shrunken as that, where effects were measured as well as where they were not, and the interactions are added.
-
-    Whether this is better is seen by leaving contexts out: factors are learned from the others, and those of the context from
-    all effects that were measured in it but the one that is predicted. It is done where the squared error falls, in all contexts
-    together by more than two standard errors.
-
-    Parameters
-    ----------
-    table
-        Effects from which factors are learned; None where they are too few.
-    measured
-        Measured effects.
-    shared
-        Mean effect of a perturbation (C, G).
-    effects
-        What every level adds to it (L, C, G); changed in place, but those of levels that were measured in combinations only
-        where they were not measured.
-    carry
-        How effects are carried without this.
-    variances
-        Variance of an effect between contexts (G,).
-    expected
-        What every level is expected to do (L, G).
-    scales
-        Candidate standard deviations of true effects.
-
-    Returns
-    -------
-    What is told.
+    Effects of perturbations differ between contexts along a few factors (:class:`InteractionFactors`); what is left
+    without them is much the same in all (:class:`ToldEffects`), is shrunken as that, and the factors' part is added.
+    Levels that were measured in combinations only stay as they are where they were not measured. Contexts are left out
+    to see whether this is better than to carry: the squared error has to fall by more than two standard errors over
+    all.
     """
     told = Told(np.zeros(shared.shape), {}, np.zeros(0, dtype=np.intp))
     if table is None or not len(table.single.asking):

@@ -26,18 +26,10 @@ _OUTLIER = 4.0  # standard errors beyond which a gene does not follow the states
 
 @dataclass(frozen=True, eq=False)
 class ControlStates:
-    """Principal components of control cells within their contexts.
+    """Principal components of control cells within their contexts."""
 
-    Parameters
-    ----------
-    loadings
-        Weights of the genes in a state of unit variance (K, G).
-    covariances
-        Covariance of every gene with the state (K, G).
-    """
-
-    loadings: NDArray[np.float32]
-    covariances: NDArray[np.float32]
+    loadings: NDArray[np.float32]  # weights of the genes in a state of unit variance (K, G)
+    covariances: NDArray[np.float32]  # of every gene with the state (K, G)
 
     @classmethod
     def none(cls, n_genes: int) -> Self:
@@ -46,19 +38,7 @@ class ControlStates:
 
     @classmethod
     def fit(cls, contexts: list[NDArray[np.float32]], n_genes: int) -> Self:
-        """Find the states.
-
-        Parameters
-        ----------
-        contexts
-            Control cells (n, G) of every context.
-        n_genes
-            Number of genes G.
-
-        Returns
-        -------
-        States that are more than noise; none where there are too few cells.
-        """
+        """Find states that are more than noise in control cells (n, G) of every context; none in too few cells."""
         if sum(map(len, contexts)) < _LEAST_CELLS:
             return cls.none(n_genes)
         centred = np.concatenate([cells - cells.mean(axis=0) for cells in contexts]).astype(np.float64)
@@ -93,19 +73,6 @@ def coupled_to_states(factor: ResponseFactor, covariances: Covariances, states: 
 
     Genes that only have a state covary with the amounts as they do with it; those of the response do not, and are
     outliers of a robust regression. What the states explain needs no loadings: control cells bring it.
-
-    Parameters
-    ----------
-    factor
-        A latent, with a variance of 1.
-    covariances
-        How much genes follow it.
-    states
-        States of control cells, of the same genes.
-
-    Returns
-    -------
-    The latent with its coupling to the states.
     """
     n_states = len(states.covariances)
     nothing = replace(factor, coupling=np.zeros(n_states))

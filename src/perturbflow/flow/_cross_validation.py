@@ -34,31 +34,15 @@ _PSEUDO_CELLS = (
 
 @dataclass(frozen=True, eq=False)
 class HeldOutPrediction:
-    """A condition that was predicted without its cells.
+    """A condition that was predicted without its cells."""
 
-    Parameters
-    ----------
-    kind
-        What the prediction rests on; see :func:`condition_kind`.
-    condition, context
-        Number of the condition and of its context.
-    observed
-        Mean expression of its cells (G,).
-    noise
-        Sampling variance of ``observed`` (G,).
-    predicted
-        Predicted mean expression (G,).
-    sd
-        Standard deviation that the prior states for it (G,).
-    """
-
-    kind: str
-    condition: int
-    context: int
-    observed: NDArray[np.float64]
-    noise: NDArray[np.float64]
-    predicted: NDArray[np.float64]
-    sd: NDArray[np.float64]
+    kind: str  # what the prediction rests on, see `condition_kind`
+    condition: int  # number of the condition
+    context: int  # number of its context
+    observed: NDArray[np.float64]  # mean expression of its cells (G,)
+    noise: NDArray[np.float64]  # sampling variance of `observed` (G,)
+    predicted: NDArray[np.float64]  # mean expression (G,)
+    sd: NDArray[np.float64]  # standard deviation that the prior states for it (G,)
 
 
 def cross_validate(
@@ -70,27 +54,10 @@ def cross_validate(
 ) -> Iterator[HeldOutPrediction]:
     """Predict training conditions from fits that left them out, in all ways in which one can be new.
 
-    Left out are, each in ``n_folds`` parts, as far as the conditions allow: all conditions of some combinations, all
-    conditions with some components, all with some components at some of their doses, all with some components in some
-    contexts; and some cells of every condition. Of large screens one part says enough: where a million values were
-    predicted in one way the other parts are not left out. Sums of what is left out are taken from those of all cells.
-
-    Parameters
-    ----------
-    cells
-        Training cells, controls of every context among them; or sums over random parts of them, each of which is left
-        out in turn, where there are several (see :func:`parts_that_tell`).
-    features
-        Features of the components (P, F).
-    n_folds
-        Number of parts of conditions, and of cells where these are not in parts.
-    rng
-        Source of randomness.
-
-    Yields
-    ------
-    Every prediction; conditions of fewer than 5 held-out cells are left out of the fit but not judged, and neither are
-    more than some hundreds at a time.
+    Left out are, each in ``n_folds`` parts: combinations, components, components at some doses and in some contexts,
+    and cells of every condition; of several sums over parts of the cells each is left out in turn
+    (:func:`parts_that_tell`). In large screens one part is enough, where a million values were predicted in one way.
+    Conditions of fewer than 5 held-out cells are not judged, and neither are more than some hundreds at a time.
     """
     whole = GroupSums.of(cells) if isinstance(cells, CellData) else GroupSums.union(cells)
     screen = _Screen.read(whole)
@@ -133,20 +100,9 @@ def cross_validate(
 
 
 def parts_that_tell(n_cells: NDArray[np.integer], n_genes: int, n_parts: int) -> int:
-    """Number of even parts of the cells of conditions that have to be left out, one after the other, until that says enough.
+    """Number of even parts of the cells of conditions to leave out until that says enough, at most ``n_parts``.
 
-    Parameters
-    ----------
-    n_cells
-        Number of cells of every condition (g,).
-    n_genes
-        Number of genes.
-    n_parts
-        Number of parts that there are.
-
-    Returns
-    -------
-    At most ``n_parts``; 0 where no part has enough cells of any condition to judge it.
+    It is 0 where no part has enough cells of any condition to judge it.
     """
     if not (-(-n_cells // n_parts) >= MIN_CELLS).any():
         return 0

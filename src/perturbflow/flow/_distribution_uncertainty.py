@@ -27,43 +27,19 @@ _OF_AN_EFFECT = 1 / 20
 class DistributionUncertainty:
     """Posterior standard deviations of the distribution of a condition.
 
-    Parameters
-    ----------
-    angle
-        Of the angle of the share of cells that express a gene (G,).
-    mean
-        Of the mean of its expressed values (G,).
-    correlation
-        Correlation of the errors of both (G,). Where an effect is shrunken or carried it is off in both in the same way, as
-        effects on both agree; what is sampled of both is independent.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> rng = np.random.default_rng(0)
-    >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
-    >>> x[100:, 0] = 0  # the perturbation of the last 100 cells silences gene 0
-    >>> cells = pf.flow.CellData(x, np.repeat([[0.0], [1.0]], 100, axis=0), np.zeros((200, 0), dtype=int))
-    >>> prior = pf.flow.AdditiveHurdlePrior.fit(cells)
-    >>> context = prior.context(np.zeros(0, dtype=int))
-    >>> standard_error = np.sqrt(prior.variance / (100 * context.expressed))
-    >>> (prior.distribution_sd(np.zeros(1), context).mean / standard_error).round(1).tolist()  # of 100 control cells
-    [1.0, 1.0]
+    Where an effect is shrunken or carried, angle and mean are off in the same way; what is sampled of both is
+    independent.
     """
 
-    angle: NDArray[np.float32]
-    mean: NDArray[np.float32]
-    correlation: NDArray[np.float32]
+    angle: NDArray[np.float32]  # of the angle of the share of cells that express a gene (G,)
+    mean: NDArray[np.float32]  # of the mean of its expressed values (G,)
+    correlation: NDArray[np.float32]  # of the errors of both (G,)
 
 
 def distribution_uncertainty(
     prior: PriorArrays, perturbation: NDArray[np.floating], context: Context, expressed: NDArray[np.floating]
 ) -> DistributionUncertainty:
-    """Standard deviations of a distribution, of which the shares of expressing cells (G,) are given.
-
-    See :meth:`AdditiveHurdlePrior.distribution_sd`.
-    """
+    """Standard deviations of a distribution with shares (G,): :meth:`AdditiveHurdlePrior.distribution_sd`."""
     asked = np.asarray(perturbation, dtype=np.float32)
     doses = prior.within(asked)
     active = doses.indices
@@ -111,8 +87,7 @@ def _dose_variance(
 ) -> NDArray[np.float64]:
     """Variance (2, G) of the effect of a component at a dose that was not measured; 0 at those that were.
 
-    Between two doses it is largest halfway; above the largest dose it grows with the dose as that between the largest
-    two does, because whether the response has levelled off is not known.
+    Between two doses it is largest halfway; above the largest it grows with the dose as between the largest two.
     """
     effects = np.stack([prior.change(level, context) for level in range(own.start, own.stop)], axis=1)  # (2, levels, G)
     effects = np.concatenate([np.zeros_like(effects[:, :1]), effects], axis=1)

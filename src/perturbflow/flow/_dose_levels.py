@@ -22,46 +22,16 @@ _DECADE = 10.0  # doses that span it are compared by their logarithms
 class DoseLevels:
     """The measured doses of every component, and where other doses lie between them.
 
-    Every measured dose is a level with an effect of its own. A dose between two levels has both in part, by where it
-    lies between them, on a logarithmic scale where the doses of its component span a decade; below the lowest level
-    it has that level in part and no effect for the rest; above the highest it is the highest.
-
-    Parameters
-    ----------
-    components
-        Component of every level (L,), ascending.
-    doses
-        Dose of every level (L,), ascending within a component.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> levels = DoseLevels.of(np.array([[10.0, 0.0], [1000.0, 0.0], [0.0, 1.0]]))
-    >>> levels.components.tolist(), levels.doses.tolist()
-    ([0, 0, 1], [10.0, 1000.0, 1.0])
-    >>> levels.design(np.array([[100.0, 0.0], [5.0, 1.0], [3000.0, 0.5]])).toarray()
-    array([[0.5, 0.5, 0. ],
-           [0.5, 0. , 1. ],
-           [0. , 1. , 0.5]])
+    A dose between two levels has both in part, by where it lies between them, on a logarithmic scale where the doses of
+    its component span a decade; below the lowest it has that in part; above the highest it is the highest.
     """
 
-    components: NDArray[np.int64]
-    doses: NDArray[np.float64]
+    components: NDArray[np.int64]  # component of every level (L,), ascending
+    doses: NDArray[np.float64]  # dose of every level (L,), ascending within a component
 
     @classmethod
     def of(cls, doses: NDArray[np.floating] | sparse.csr_matrix) -> Self:
-        """Collect the levels of groups of cells.
-
-        Parameters
-        ----------
-        doses
-            Dose of every component in every group (g, P).
-
-        Returns
-        -------
-        The levels: one a measured dose, but at most 8 a component, spread over its doses; of a component that no group
-        has, the dose 1.
-        """
+        """One level a measured dose of the groups (g, P), at most 8 a component; the dose 1 if no group has it."""
         doses = sparse.csc_matrix(doses, dtype=np.float64)
         component = np.repeat(np.arange(doses.shape[1]), np.diff(doses.indptr))
         is_dose = doses.data > 0
@@ -91,17 +61,7 @@ class DoseLevels:
         return np.searchsorted(self.components, np.arange(n_components + 1))
 
     def design(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
-        """Weight of every level in doses of the components; no longer than there are doses above 0.
-
-        Parameters
-        ----------
-        doses
-            Doses (n, P), at least 0.
-
-        Returns
-        -------
-        Weights (n, L), those of a component from 0 to 1 together.
-        """
+        """Weight of every level in doses (n, P), as (n, L); those of a component are from 0 to 1 together."""
         if not isinstance(doses, sparse.csr_matrix):
             doses = sparse.csr_matrix(doses)
         if not doses.has_sorted_indices:
@@ -137,31 +97,11 @@ class DoseLevels:
         )
 
     def positions(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> NDArray[np.float32]:
-        """Doses on a scale on which the levels of a component are evenly spaced up to 1.
-
-        Parameters
-        ----------
-        doses
-            Doses (n, P).
-
-        Returns
-        -------
-        Positions (n, P), from 0 to 1.
-        """
+        """Doses (n, P) on a scale on which the levels of a component are evenly spaced up to 1."""
         return self.sparse_positions(doses).toarray()
 
     def sparse_positions(self, doses: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
-        """Positions as of :meth:`positions`, without the zeros.
-
-        Parameters
-        ----------
-        doses
-            Doses (n, P).
-
-        Returns
-        -------
-        Positions (n, P), CSR.
-        """
+        """Positions as of :meth:`positions`, as CSR without the zeros."""
         counts = np.diff(self._starts)
         rank = (np.arange(len(self.components)) - self._starts[self.components] + 1) / counts[self.components]
         of_component = sparse.csr_matrix(
@@ -170,19 +110,7 @@ class DoseLevels:
         return sparse.csr_matrix(self.design(doses) @ of_component, dtype=np.float32)
 
     def factor_from(self, earlier: DoseLevels, before: int, after: int) -> float:
-        """Factor with which positions of a component are nearest to those among other levels, at doses that both know.
-
-        Parameters
-        ----------
-        earlier
-            The other levels.
-        before, after
-            Number of the component there, and here.
-
-        Returns
-        -------
-        The factor.
-        """
+        """Factor with which a component's positions are nearest to those among other levels, at doses both know."""
         pairs = ((earlier, before), (self, after))
         measured = [levels.doses[levels.of_component(number)] for levels, number in pairs]
         doses = np.unique(np.concatenate(measured))

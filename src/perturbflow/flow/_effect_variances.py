@@ -30,8 +30,7 @@ def interaction_variances(
 ) -> NDArray[np.float64]:
     """Variance of the interaction of a pair (G,), from what remains in combinations (g, G).
 
-    Each combination has taken part in the fit, which leaves ``1 - leverage`` of the variance of its remainder. A
-    combination of k components has k - 1 times the variance of a pair.
+    The fit leaves ``1 - leverage`` of a variance; a combination of k components has k - 1 times that of a pair.
     """
     n_active = measured.n_active
     telling = np.flatnonzero((n_active > 1) & (leverages < _LARGEST_LEVERAGE))
@@ -62,10 +61,9 @@ def context_variances(measured: Measurements, scale: NDArray[np.float64]) -> NDA
 def _gene_variances(
     squares: Iterable[NDArray[np.float64]], scale: NDArray[np.float64], *, share: float
 ) -> NDArray[np.float64]:
-    """Variance of every gene (G,) from unbiased but noisy estimates of it (n, G), steadied by what all genes show.
+    """Variance of every gene (G,) from noisy estimates (n, G), steadied by a common proportion to ``scale`` (G,).
 
-    Over all genes a variance is taken to be proportional to the mean square ``scale`` of effects (G,); where there are
-    no estimates the proportion is ``share``.
+    Where there are no estimates the proportion is ``share``.
     """
     n, total = 0, np.zeros(len(scale))
     for part in squares:

@@ -1,4 +1,4 @@
-"""Parts that every velocity network shares: the embedding of time and condition, and which weights belong to which gene."""
+"""Embedding of time and condition that velocity networks share, and which of their weights belong to which gene."""
 
 from __future__ import annotations
 
@@ -28,33 +28,9 @@ def encode_time(t: Tensor) -> Tensor:
 
 
 class VelocityNetwork(nn.Module, ABC):
-    """A network of a noisy cell, a time and a condition, zero until it is trained.
+    """A network of a noisy cell, a time and an encoded condition of length ``n_conditions``, zero until it is trained.
 
-    Parameters
-    ----------
-    n_conditions
-        Length of the encoded condition; see :class:`perturbflow.flow.ConditionEncoder`.
-    width
-        Length of the embedding of time and condition.
-
-    Examples
-    --------
-    A network that looks at nothing but time and condition:
-
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> class Blind(pf.flow.VelocityNetwork):
-    ...     def __init__(self, n_genes, n_outputs, n_conditions):
-    ...         super().__init__(n_conditions, width=8)
-    ...         self.write = torch.nn.Linear(8, n_outputs * n_genes, bias=False)
-    ...
-    ...     def forward(self, x, t, condition):
-    ...         return self.write(self.embed(t, condition))
-    ...
-    ...     def axes(self):
-    ...         return {"condition.weight": ((1, "condition"),), "write.weight": ((0, "output"),)}
-    >>> Blind(n_genes=5, n_outputs=2, n_conditions=3)(torch.randn(4, 5), torch.rand(4, 1), torch.zeros(4, 3)).shape
-    torch.Size([4, 10])
+    ``width`` is the length of the embedding of time and condition.
     """
 
     def __init__(self, n_conditions: int, width: int) -> None:
@@ -64,36 +40,13 @@ class VelocityNetwork(nn.Module, ABC):
         nn.init.zeros_(self.condition.weight)
 
     def embed(self, t: Tensor, condition: Tensor) -> Tensor:
-        """Embed times and conditions.
-
-        Parameters
-        ----------
-        t
-            Times (..., n, 1).
-        condition
-            Encoded conditions (..., n, n_conditions); the null condition, all zero, adds nothing.
-
-        Returns
-        -------
-        Embeddings (..., n, width).
-        """
+        """Embed times (..., n, 1) and encoded conditions (..., n, n_conditions); the null condition adds nothing."""
         return functional.silu(self.time(encode_time(t)) + self.condition(condition))
 
     def flatten(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """Bring arguments that broadcast to one axis of cells.
+        """Bring inputs (..., n, G), times and conditions that broadcast to one axis of cells.
 
-        Parameters
-        ----------
-        x
-            Inputs (..., n, G).
-        t
-            Times (..., n, 1).
-        condition
-            Encoded conditions (..., n, n_conditions).
-
-        Returns
-        -------
-        Inputs (m, G), embeddings (m, width), or (1, width) where all cells share one, and the axes (..., n) they stand
+        Returns inputs (m, G), embeddings (m, width) or (1, width) where all share one, and the axes (..., n) they stand
         for.
         """
         embedding = self.embed(t, condition)

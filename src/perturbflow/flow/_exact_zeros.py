@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 def zero_thresholds(predicted: NDArray[np.floating], expressed: NDArray[np.floating]) -> NDArray[np.float32]:
     """Thresholds below which predicted values are zero, so that as many are expressed as in real cells.
 
-    A velocity without a distribution of the gene is a smooth function of noise: where real cells have an exact zero, its cells
-    have a small value of either sign. The threshold of a gene is the quantile of its predicted values that leaves the real
-    share of cells above (matching of quantiles, over all conditions at once: a condition in which fewer cells express the gene keeps
-    fewer values).
+    A velocity without a distribution of the gene is a smooth function of noise: where real cells have an exact zero,
+    its cells have a small value of either sign. The threshold of a gene is the quantile of its predicted values, over
+    all conditions at once, that leaves the real share of cells above.
 
     Parameters
     ----------

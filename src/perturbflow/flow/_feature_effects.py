@@ -31,22 +31,11 @@ _SPREADS = 12
 
 @dataclass(frozen=True, eq=False)
 class FeatureEffects:
-    """Effect of each component, as told by those of the other components.
+    """Effect of each component, as told by those of the other components."""
 
-    Parameters
-    ----------
-    means
-        Expected effect of every component (P, G), as far as it is not that of all; a component with cells of its own
-        does not count for itself.
-    variances
-        Variance of the true effect around it (P, G).
-    fraction
-        Expected share of the variance of effects that the features explain, between 0 and 1.
-    """
-
-    means: NDArray[np.float64]
-    variances: NDArray[np.float64]
-    fraction: float
+    means: NDArray[np.float64]  # expected (P, G), beyond that of all; one with cells does not count for itself
+    variances: NDArray[np.float64]  # of the true effects around them (P, G)
+    fraction: float  # expected share of the variance of effects that features explain, from 0 to 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,47 +69,20 @@ def regress_effects(
     scales: Sequence[float],
     strata: NDArray[np.intp] | None = None,
 ) -> FeatureEffects:
-    r"""Predict the effect of every component from its features and the effects of the others.
+    r"""Predict the effect of every component (P, G) from its features (P, F) and the effects of the others.
 
     The effects of gene g over the T components with cells, beyond their mean over components, follow
 
-    .. math::
+    .. math:: y_g \sim N\big(0,\; a_g (\rho K + (1 - \rho) I) + \text{diag}(v_g)\big)
 
-        y_g \sim N\big(0,\; a_g (\rho K + (1 - \rho) I) + \text{diag}(v_g)\big)
+    with known noise v, the spread :math:`a_g` (:func:`effect_spread`), a kernel K of the features, centred and of mean
+    1 on the diagonal, and the signal fraction :math:`\rho`, both common to all genes. They are averaged over a grid
+    (linear, and Gaussian of several lengths) by their marginal likelihood, with four fifths of the prior weight on
+    :math:`\rho = 0`. The log-likelihood is divided by how many genes say the same, G over the participation ratio of
+    their covariance, and calibrated by permutations of the components, under which a Bayes factor has the mean 1.
 
-    with known measurement noise v, the spread :math:`a_g` of the gene's effects (:func:`effect_spread`), a kernel K of
-    the features, centred and of mean 1 on the diagonal, and the signal fraction :math:`\rho`; K and :math:`\rho` are
-    common to all genes. They are averaged over a grid (linear, and Gaussian of several lengths) with the weights of
-    their marginal likelihood, four fifths of the prior weight being on :math:`\rho = 0`: features that say nothing leave the
-    mean effect. Genes that move together are no independent evidence, so that the log-likelihood of all genes is
-    divided by how many of them say the same: G over the participation ratio of their covariance. What is left of the
-    misfit is calibrated: where features say nothing a Bayes factor has the mean 1, and that is what permutations of
-    the components make it.
-
-    Parameters
-    ----------
-    effects
-        Measured effects (P, G); rows of components without cells do not count.
-    noise
-        Their sampling variances (P, G).
-    features
-        Features of the components (P, F), F may be 0.
-    trained
-        Which components have cells (P,).
-    scales
-        Candidate standard deviations of true effects.
-    strata
-        Genes that are expressed as much (G,), of which each learns the size of effects; by default all are one.
-
-    Returns
-    -------
-    Expected effects, their variances, and the expected signal fraction.
-
-    Notes
-    -----
-    Gaussian-process regression (Rasmussen and Williams 2006, equations 2.25 and 2.26; leaving one component out: 5.12).
-    Genes are divided into 8 levels of noise, so that it costs O(T^3) for every hypothesis and level and O(T^2 G) for
-    those that are likely, not O(T^3 G).
+    Rasmussen and Williams 2006, equations 2.25, 2.26 and 5.12. Genes are divided into 8 levels of noise, so that it
+    costs O(T^3) a hypothesis and level and O(T^2 G) for those that are likely, not O(T^3 G).
     """
     y, v = effects[trained], noise[trained]
     spread = effect_spread(y, v, scales=scales, strata=strata)
@@ -154,24 +116,9 @@ def effect_spread(
     scales: Sequence[float],
     strata: NDArray[np.intp] | None = None,
 ) -> NDArray[np.float64]:
-    """Variance of the true effects of every gene over the components (G,).
+    """Variance of the true effects of every gene (G,), from effects and sampling variances (T, G), T > 0.
 
     The posterior mean under a prior over a grid of standard deviations, 0 among them, learned from all genes.
-
-    Parameters
-    ----------
-    effects
-        Measured effects (T, G), T > 0.
-    noise
-        Their sampling variances (T, G).
-    scales
-        Candidate standard deviations; the grid also has smaller ones.
-    strata
-        As of :func:`regress_effects`.
-
-    Returns
-    -------
-    Variances (G,).
     """
     grid = np.concatenate([[0.0], np.geomspace(min(scales) / 5, max(scales), _SPREADS)]) ** 2
     log_likelihoods = np.stack([-0.5 * (np.log(s + noise) + effects**2 / (s + noise)).sum(axis=0) for s in grid])
@@ -179,19 +126,9 @@ def effect_spread(
 
 
 def nearest_distances(features: NDArray[np.floating], trained: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Distance of every component to the nearest one with cells, other than itself.
+    """Distance of every component to the nearest other one with cells (P,), in units of its median over these.
 
-    Parameters
-    ----------
-    features
-        Features of the components (P, F).
-    trained
-        Which components have cells (P,).
-
-    Returns
-    -------
-    Euclidean distances in units of their median over the components with cells (P,); NaN without features or where
-    fewer than two components have cells.
+    It is NaN without features (P, F), or where fewer than two components have cells.
     """
     if features.shape[1] == 0 or trained.sum() < 2:
         return np.full(len(features), np.nan)
@@ -243,7 +180,7 @@ def _weigh(
 
 
 def _share_of_independent_genes(levels: list[_NoiseLevel]) -> float:
-    """Return how many genes vary independently of each other, as a share of all, weighted by how well they are measured.
+    """Return the share of genes that vary independently of each other, weighted by how well they are measured.
 
     The participation ratio ``tr(S)^2 / tr(S^2)`` of the scatter S of T components by G independent genes is on average
     about ``T G / (T + G)``, which is solved for G.

@@ -18,78 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The cells of one perturbation in one context.
+    """The cells of one perturbation in one context."""
 
-    Parameters
-    ----------
-    perturbation
-        Dose of every perturbation component (P,); all zero for controls.
-    covariates
-        Codes of the covariates (K,).
-    rows
-        Rows of these cells (m,), ascending.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> doses = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    >>> cells = pf.flow.CellData(np.ones((3, 4)), doses, np.zeros((3, 0), dtype=int))
-    >>> controls, perturbed = cells.groups()
-    >>> perturbed.perturbation.tolist(), perturbed.rows.tolist()
-    ([1.0, 0.0], [0, 2])
-    """
-
-    perturbation: NDArray[np.float32]
-    covariates: NDArray[np.int64]
-    rows: NDArray[np.intp]
+    perturbation: NDArray[np.float32]  # dose of every component (P,), all zero for controls
+    covariates: NDArray[np.int64]  # codes (K,)
+    rows: NDArray[np.intp]  # of these cells (m,), ascending
 
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """Cells divided by perturbation and covariates, without anything of the size of cells by components.
+    """Cells divided by perturbation and covariates, without anything of the size of cells by components."""
 
-    Parameters
-    ----------
-    doses
-        Dose of every component in every group (g, P), as CSR; rows without entries are controls.
-    covariates
-        Codes of the covariates of every group (g, K).
-    order
-        Cells, group by group, ascending within a group (n,).
-    starts
-        Where each group begins in ``order``, and the end of the last (g + 1,).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> doses = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    >>> cells = pf.flow.CellData(np.ones((3, 4)), doses, np.zeros((3, 0), dtype=int))
-    >>> grouping = cells.grouping()
-    >>> grouping.n_cells.tolist(), grouping.codes.tolist(), grouping.is_control.tolist()
-    ([1, 2], [1, 0, 1], [True, False])
-    """
-
-    doses: sparse.csr_matrix
-    covariates: NDArray[np.int64]
-    order: NDArray[np.intp]
-    starts: NDArray[np.intp]
+    doses: sparse.csr_matrix  # of every component in every group (g, P), CSR; controls have no entries
+    covariates: NDArray[np.int64]  # codes of every group (g, K)
+    order: NDArray[np.intp]  # cells, group by group, ascending within a group (n,)
+    starts: NDArray[np.intp]  # where each group begins in `order`, and the end of the last (g + 1,)
 
     @classmethod
     def of(cls, doses: sparse.csr_matrix, covariates: NDArray[np.int64]) -> Self:
-        """Divide cells; time O(n log n).
+        """Divide cells by doses (n, P), without stored zeros, and covariates (n, K), in time O(n log n).
 
-        Parameters
-        ----------
-        doses
-            Doses of cells (n, P), CSR without stored zeros or duplicates.
-        covariates
-            Codes of their covariates (n, K).
-
-        Returns
-        -------
-        Controls first, then ordered by components, doses and covariates.
+        Controls come first, then groups by components, doses and covariates.
         """
         n_cells = doses.shape[0]
         keys = _keys(doses, covariates)

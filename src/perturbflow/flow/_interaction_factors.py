@@ -25,27 +25,13 @@ _LEAST = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Effects of perturbations in contexts, one a row, in a few directions of genes.
+    """Effects of perturbations in contexts, one a row, in a few directions of genes."""
 
-    Parameters
-    ----------
-    values
-        Effects (N, R).
-    noise
-        Their sampling variances, the same in all directions (N,).
-    which
-        Number of the perturbation of every row (N,).
-    contexts
-        Number of its context (N,).
-    shape
-        Numbers of perturbations P and of contexts C.
-    """
-
-    values: NDArray[np.float64]
-    noise: NDArray[np.float64]
-    which: NDArray[np.intp]
-    contexts: NDArray[np.intp]
-    shape: tuple[int, int]
+    values: NDArray[np.float64]  # effects (N, R)
+    noise: NDArray[np.float64]  # their sampling variances, the same in all directions (N,)
+    which: NDArray[np.intp]  # perturbation of every row (N,)
+    contexts: NDArray[np.intp]  # its context (N,)
+    shape: tuple[int, int]  # numbers of perturbations P and of contexts C
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
         """Some of the rows."""
@@ -68,18 +54,10 @@ def _members(groups: NDArray[np.intp], number: int) -> sparse.csr_matrix:
 
 
 def gene_directions(values: NDArray[np.floating], which: NDArray[np.intp], noise: NDArray[np.float64]) -> NDArray:
-    """Orthonormal directions of genes (G, R) in which effects of a perturbation differ most between contexts.
+    """Orthonormal directions of genes (G, R) in which effects (N, G) of a perturbation differ most between contexts.
 
-    Found with a random start in the space of genes, so that the order of rows makes no difference.
-
-    Parameters
-    ----------
-    values
-        Effects in units in which the noise of all genes is the same (N, G).
-    which
-        Number of the perturbation of every row (N,).
-    noise
-        Sampling variances of rows (N,).
+    Effects are in units of the noise of genes. The random start is in the space of genes, so that the order of rows
+    makes no difference.
     """
     precision = 1 / noise
     of_perturbation = _members(which, int(which.max()) + 1)
@@ -101,40 +79,19 @@ def gene_directions(values: NDArray[np.floating], which: NDArray[np.intp], noise
 class InteractionFactors:
     r"""Effects :math:`z_{pc} = m_p + \sum_k a_{pk} b_{ck} l_k` and a rest, in R directions of genes.
 
-    What is the same in all contexts, m, is free; the factors a of perturbations are normal with variance 1, those of contexts b with
-    a variance for each factor, which is learned, so that factors that are not needed vanish.
-
-    Parameters
-    ----------
-    contexts, context_covariances
-        Factors b (C, K), and what is not known of them (C, K, K).
-    loadings
-        Directions l of unit length (K, R).
-    context_variances
-        Variances of the factors b (K,).
-    rest
-        Variance of what no factor explains, the same in all directions.
+    What is the same in all contexts, m, is free; the factors a are normal with variance 1, the factors b with a
+    variance for each that is learned, so that factors that are not needed vanish.
     """
 
-    contexts: NDArray[np.float64]
-    context_covariances: NDArray[np.float64]
-    loadings: NDArray[np.float64]
-    context_variances: NDArray[np.float64]
-    rest: float
+    contexts: NDArray[np.float64]  # factors b (C, K)
+    context_covariances: NDArray[np.float64]  # what is not known of them (C, K, K)
+    loadings: NDArray[np.float64]  # directions l of unit length (K, R)
+    context_variances: NDArray[np.float64]  # of the factors b (K,)
+    rest: float  # variance of what no factor explains, the same in all directions
 
     @classmethod
     def fit(cls, rows: Rows) -> Self:
-        """Find the factors by expectation-maximisation.
-
-        Parameters
-        ----------
-        rows
-            Effects in directions of genes, of which the first vary most.
-
-        Returns
-        -------
-        The factors.
-        """
+        """Find the factors by expectation-maximisation; the first directions of genes vary most."""
         n_factors = min(_MOST_FACTORS, rows.values.shape[1])
         factors = cls._start(rows, n_factors)
         for _ in range(_EM_STEPS):
@@ -165,7 +122,6 @@ class InteractionFactors:
         """Loadings, then contexts, then the rest, given what is known of perturbations."""
         which, precision = rows.which, known.precision
         own = known.factors[which]
-        # Loadings
         left = (known.squares * known.gram).sum(axis=0)
         weighted = precision[:, None] * own * known.apart
         n_factors = len(left)
@@ -173,7 +129,6 @@ class InteractionFactors:
         loadings = np.linalg.solve(left + steady, weighted.T @ rows.values)
         lengths = np.linalg.norm(loadings, axis=1) + _LEAST
         loadings /= lengths[:, None]
-        # Contexts
         variances = self.context_variances * lengths**2
         conserved = known.conserved(rows, loadings, known.centre * lengths)
         projected = (rows.values - conserved[which]) @ loadings.T
@@ -183,7 +138,6 @@ class InteractionFactors:
         covariances = np.linalg.inv(needed + np.diag(1 / np.maximum(variances, _LEAST)))
         contexts = np.einsum("ckl,cl->ck", covariances, of_context @ (precision[:, None] * own * projected))
         variances = (np.square(contexts) + np.diagonal(covariances, axis1=1, axis2=2)).mean(axis=0)
-        # The rest
         remains = rows.values - (own * contexts[rows.contexts]) @ loadings
         of_perturbation = rows.by_perturbation
         remains -= (of_perturbation @ (precision[:, None] * remains) / known.total[:, None])[which]
@@ -197,14 +151,9 @@ class InteractionFactors:
         return type(self)(found.contexts, found.context_covariances, found.loadings, found.context_variances, self.rest)
 
     def of_new_context(self, own: Rows, known: PerturbationFactors, others: Rows) -> NDArray[np.float64]:
-        """Factors of a context that had no part in the fit, for each of its rows from all but this one (n, K).
+        """Factors of a context without part in the fit, for each of its rows from all but this one (n, K).
 
-        Parameters
-        ----------
-        own
-            Rows of the context.
-        known, others
-            What the rows of the other contexts tell of the perturbations, and these rows.
+        ``known`` is what the rows of the other contexts, ``others``, tell of the perturbations.
         """
         which = own.which
         conserved = known.conserved(others, self.loadings, known.centre)
@@ -217,31 +166,15 @@ class InteractionFactors:
 
 @dataclass(frozen=True, eq=False)
 class PerturbationFactors:
-    """Information of rows about the perturbations, given the factors of contexts and genes.
+    """Information of rows about the perturbations, given the factors of contexts and genes."""
 
-    Parameters
-    ----------
-    factors, covariances
-        Expected factors a (P, K) and what is not known of them (P, K, K).
-    precision
-        Precision of every row, of its noise and the rest (N,).
-    total
-        Sum of them over the rows of a perturbation (P,), at least a little.
-    centre
-        Context factors, averaged with these over the contexts of a perturbation (P, K).
-    apart
-        Context factors of every row beyond that (N, K).
-    gram
-        Sum over the rows of a perturbation of their products, with what is not known of them (P, K, K).
-    """
-
-    factors: NDArray[np.float64]
-    covariances: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    total: NDArray[np.float64]
-    centre: NDArray[np.float64]
-    apart: NDArray[np.float64]
-    gram: NDArray[np.float64]
+    factors: NDArray[np.float64]  # expected factors a (P, K)
+    covariances: NDArray[np.float64]  # what is not known of them (P, K, K)
+    precision: NDArray[np.float64]  # of every row, of its noise and the rest (N,)
+    total: NDArray[np.float64]  # sum of these over the rows of a perturbation (P,), at least a little
+    centre: NDArray[np.float64]  # context factors, averaged with these over the contexts of a perturbation (P, K)
+    apart: NDArray[np.float64]  # context factors of every row beyond that (N, K)
+    gram: NDArray[np.float64]  # sum of their products over a perturbation's rows, with what is not known (P, K, K)
 
     @classmethod
     def of(cls, model: InteractionFactors, rows: Rows) -> Self:

@@ -33,31 +33,10 @@ def move_jointly(
     *,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Move control cells to a distribution as :meth:`AdditiveHurdlePrior.move` does, genes that follow a latent together.
+    """Move control cells (n, G) as :meth:`AdditiveHurdlePrior.move` does, genes that follow a latent together.
 
-    Shares and means of every gene are those of the distribution, as without latents. Genes that follow none are moved by
-    the prior itself, with the same random numbers.
-
-    Parameters
-    ----------
-    prior
-        The prior.
-    controls
-        Control cells (n, G).
-    distribution
-        The distribution to reach, arrays (G,).
-    context
-        The context of the control cells.
-    factors
-        The latents of the condition; without any, this is the prior's own move.
-    states
-        Standardised states of the control cells (n, K), which amounts may depend on.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Shifted cells (n, G), a new array.
+    Shares and means are those of the distribution, as without latents; genes that follow none are moved by the prior,
+    with the same random numbers. Amounts may depend on the standardised ``states`` of the cells (n, K).
     """
     moved = prior.move(controls, distribution, context, rng=rng)
     if not factors or not len(controls):
@@ -142,10 +121,7 @@ def _follow(
 
 
 def _systematic(probability: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose cells with these probabilities (n, G), of every gene as many as they sum to, rounded at random.
-
-    Systematic sampling in a random order (Madow 1949).
-    """
+    """Choose cells with probabilities (n, G), of a gene as many as they sum to: systematic sampling (Madow 1949)."""
     order = rng.random(probability.shape).argsort(axis=0)
     there = np.take_along_axis(probability, order, axis=0)
     ends = np.floor(np.cumsum(there, axis=0) + rng.random(probability.shape[1]))

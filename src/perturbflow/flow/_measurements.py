@@ -21,31 +21,18 @@ _VALUES_AT_ONCE = 4_000_000
 class Measurements:
     """Measured effects of g groups of cells on G genes, and which components they are of.
 
-    Parameters
-    ----------
-    design
-        Weight of every dose level in every group (g, L), as CSR.
-    levels
-        Component of every level (L,), ascending; within a component the doses ascend.
-    which
-        Context of every group (g,).
-    effects, variances
-        Measured effects and their sampling variances (g, G): the largest arrays of a fit, and of less than seven
-        digits by their nature. They are computed with in double precision.
-    lowest, highest
-        Effects that take a gene to the ends of its range in every context (C, G): what lies beyond looks the same.
-    strata
-        Genes that are expressed as much (G,): how large effects are is learned in each.
+    Effects and variances, of less than seven digits by their nature, are the largest arrays of a fit: they are stored
+    in single and computed with in double precision.
     """
 
-    design: sparse.csr_matrix
-    levels: NDArray[np.int64]
-    which: NDArray[np.int64]
-    effects: NDArray[np.float32]
-    variances: NDArray[np.float32]
-    lowest: NDArray[np.float64]
-    highest: NDArray[np.float64]
-    strata: NDArray[np.intp]
+    design: sparse.csr_matrix  # weight of every dose level in every group (g, L), CSR
+    levels: NDArray[np.int64]  # component of every level (L,), ascending; within one the doses ascend
+    which: NDArray[np.int64]  # context of every group (g,)
+    effects: NDArray[np.float32]  # measured (g, G)
+    variances: NDArray[np.float32]  # of sampling (g, G)
+    lowest: NDArray[np.float64]  # effects that take a gene to the ends of its range, by context (C, G)
+    highest: NDArray[np.float64]  # what lies beyond looks the same
+    strata: NDArray[np.intp]  # genes that are expressed as much (G,): how large effects are is learned in each
 
     @property
     def n_components(self) -> int:

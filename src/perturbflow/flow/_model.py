@@ -40,11 +40,10 @@ class ConditionalFlow(nn.Module):
 
     One network is trained on the path from noise to cells, as in PRiMeFlow. With ``source="noise"`` a prediction
     follows the whole path. With ``source="control"`` the path is entered at time ``entry_time`` from
-    ``(1 - entry_time) noise + entry_time * (control cell moved by the prior)``: the flow then corrects a first guess instead of
-    inventing a cell, each prediction belongs to a control cell, and the dependence between genes that real cells carry
-    is kept as far as ``entry_time`` asks (the idea of SDEdit, Meng et al. 2022, arXiv 2108.01073, with the additive prior
-    as the guide). Control cells are moved with what the cells of the condition share in their response
-    (:class:`Responses`), so that responders and genes that rise together are there at whatever time they enter.
+    ``(1 - entry_time) noise + entry_time * (control cell moved by the prior)``: the flow then corrects a first guess,
+    each prediction belongs to a control cell, and the dependence between genes is kept as far as ``entry_time`` asks
+    (the idea of SDEdit, Meng et al. 2022, arXiv 2108.01073, with the additive prior as the guide). Control cells are
+    moved with what cells of the condition share in their response (:class:`Responses`).
 
     Parameters
     ----------
@@ -137,8 +136,8 @@ class ConditionalFlow(nn.Module):
         Parameters
         ----------
         **changes
-            New values of ``source``, ``entry_time``, ``correction_scale``, ``guidance``, ``stratified``, ``method`` or ``n_steps``; see
-            :class:`FlowConfig`.
+            New values of ``source``, ``entry_time``, ``correction_scale``, ``guidance``, ``stratified``, ``method`` or
+            ``n_steps``; see :class:`FlowConfig`.
 
         Returns
         -------

@@ -100,26 +100,11 @@ def draw_path(n_cells: int, n_genes: int, generator: torch.Generator) -> tuple[T
 
 
 def seed_of_step(seed: int, step: int) -> int:
-    """Seed of what one step draws.
+    """Seed of 64 bits of what one step draws, whatever came before it.
 
-    A step draws the same whatever came before it, so that a run that is continued, or shared by several processes, draws
-    what a run of its own would.
+    A run that is continued, or shared by several processes, draws what a run of its own would.
 
-    Parameters
-    ----------
-    seed
-        Seed of the run.
-    step
-        Number of the step.
-
-    Returns
-    -------
-    A seed of 64 bits.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> pf.flow.seed_of_step(0, 1) == pf.flow.seed_of_step(0, 1) != pf.flow.seed_of_step(1, 0)
+    >>> seed_of_step(0, 1) == seed_of_step(0, 1) != seed_of_step(1, 0)
     True
     """
     # The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014): neighbouring inputs give unrelated seeds.

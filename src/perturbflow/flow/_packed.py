@@ -14,17 +14,10 @@ _SMALLEST_EXPONENT = -126  # of single precision
 
 
 def pack(values: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-    """Write values as whole numbers of steps, which are powers of two.
+    """Write values (..., G) as whole numbers of steps, which are powers of two, a step for every row (...).
 
-    Parameters
-    ----------
-    values
-        Values (..., G).
-
-    Returns
-    -------
-    Whole numbers (..., G), and the step of every row (...): values are off by at most half a step, 3.1e-5 times the
-    largest of their row. Values that were unpacked are packed without any further error.
+    Values are off by at most 3.1e-5 of the largest of their row; those that were unpacked are packed without further
+    error.
     """
     codes, steps = np.empty(values.shape, dtype=np.int16), np.empty(values.shape[:-1], dtype=np.float32)
     for row in np.ndindex(values.shape[:-1]):
@@ -36,49 +29,17 @@ def pack(values: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.flo
 
 
 def unpack(codes: NDArray[np.int16], steps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values that :func:`pack` has written.
-
-    Parameters
-    ----------
-    codes
-        Whole numbers (..., G).
-    steps
-        Step of every row (...).
-
-    Returns
-    -------
-    Values (..., G).
-    """
+    """Values (..., G) that :func:`pack` has written, with the step of every row (...)."""
     values = np.asarray(codes).astype(np.float32)
     values *= np.asarray(steps)[..., None]
     return values
 
 
 def pack_variances(variances: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Standard deviations in 16 bits: their relative error is at most 5e-4.
-
-    Parameters
-    ----------
-    variances
-        Variances (...).
-
-    Returns
-    -------
-    Standard deviations (...).
-    """
+    """Standard deviations of variances (...) in 16 bits: their relative error is at most 5e-4."""
     return np.sqrt(variances).astype(np.float16)
 
 
 def unpack_variances(deviations: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Variances of the standard deviations of :func:`pack_variances`.
-
-    Parameters
-    ----------
-    deviations
-        Standard deviations (...).
-
-    Returns
-    -------
-    Variances (...).
-    """
+    """Variances of the standard deviations of :func:`pack_variances`."""
     return np.square(np.asarray(deviations).astype(np.float32))

@@ -16,37 +16,14 @@ _LOWEST_VARIANCE = 1e-4
 
 @dataclass(frozen=True)
 class GeneDistribution:
-    """Hurdle distribution of every gene for every cell of a batch; see :class:`perturbflow.flow.HurdleDistribution`.
+    """Hurdle distribution of every gene for every cell of a batch; see :class:`perturbflow.flow.HurdleDistribution`."""
 
-    Parameters
-    ----------
-    expressed
-        Probability that the gene is expressed (n, G).
-    mean
-        Mean of the expressed values (n, G).
-    variance
-        Their variance (n, G) or (G,).
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> distribution = pf.flow.GeneDistribution(torch.tensor([[0.5]]), torch.tensor([[2.0]]), torch.tensor([[1.0]]))
-    >>> distribution.moments()  # 0.5 * 2, and 0.5 * (1 + 2^2) - 1
-    (tensor([[1.]]), tensor([[1.5000]]))
-    """
-
-    expressed: Tensor
-    mean: Tensor
-    variance: Tensor
+    expressed: Tensor  # probability (n, G)
+    mean: Tensor  # of the expressed values (n, G)
+    variance: Tensor  # of the expressed values (n, G) or (G,)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Moments over all cells, zeros included.
-
-        Returns
-        -------
-        Means and variances (n, G).
-        """
+        """Means and variances over all cells (n, G), zeros included."""
         mean = self.expressed * self.mean
         second = self.expressed * (self.variance + self.mean**2)
         return mean, (second - mean**2).clamp_min(_LOWEST_VARIANCE)
@@ -57,12 +34,6 @@ class Parametrisation(ABC):
 
     With x_t = (1 - t) x0 + t x1 the velocity is ``(E[x1 | x_t] - x_t) / (1 - t)``; a parametrisation decides how much
     of that is written down in closed form from the gene's distribution and what is left to the network.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> {name: each.n_outputs for name, each in pf.flow.PARAMETRISATIONS.items()}
-    {'velocity': 1, 'gaussian': 1, 'zero_inflated': 2}
     """
 
     n_outputs: int

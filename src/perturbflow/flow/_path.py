@@ -13,32 +13,9 @@ Values = TypeVar("Values", "Tensor", "NDArray[np.float32]")
 
 
 def point_on_path(x0: Values, x1: Values, t: Any) -> Values:
-    """Straight path ``x_t = (1 - t) x0 + t x1`` of conditional flow matching, velocity ``x1 - x0``.
+    """Points (n, G) of the straight path ``x_t = (1 - t) x0 + t x1``, with velocity ``x1 - x0``, at times (n, 1).
 
-    Parameters
-    ----------
-    x0
-        Source samples (n, G), standard normal.
-    x1
-        Cells (n, G).
-    t
-        Times in [0, 1] (n, 1).
-
-    Returns
-    -------
-    Points (n, G).
-
-    Notes
-    -----
-    Lipman et al. 2023 (ICLR), eq. 20-23 with sigma_min = 0; PRiMeFlow (arXiv 2604.13986) couples x0 and x1
-    independently.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> noise, cell = np.zeros((1, 2), dtype=np.float32), np.array([[2.0, 4.0]], dtype=np.float32)
-    >>> pf.flow.point_on_path(noise, cell, 0.5).tolist()  # half-way
-    [[1.0, 2.0]]
+    Lipman et al. 2023 (ICLR), eq. 20-23 with sigma_min = 0; noise x0 and cells x1 (n, G) are coupled independently, as
+    in PRiMeFlow (arXiv 2604.13986).
     """
     return (1 - t) * x0 + t * x1

@@ -40,14 +40,13 @@ class AdditiveHurdlePrior(PriorArrays):
     ``2 arcsin sqrt p = base_c + sum_l w_l (shared_c + effect_lc) + interaction``
 
     and the same for the mean m of its expressed values. ``base`` comes from the context's controls, ``shared`` is the
-    mean effect of a perturbation, ``effect_lc`` what a component at a dose adds to it. Effects are shrunken towards what the
-    features of the component say, or zero without any (:func:`regress_effects`), and borrowed between contexts whose
-    controls resemble each other (:func:`posterior_effects`). Where a component was not measured its change is carried from
-    the contexts most alike (:func:`carried`), in training contexts and new ones in the same way; but where others were
-    measured, and these show that it is better, interactions of perturbations and contexts are added; and so they are in contexts of which only
-    controls are known, where these tell what a context does (:class:`ControlFactors`). A component never seen in training has the effect that its
-    features say, and without any the mean effect. ``interaction`` is what remains in a training condition; it is 0 in
-    conditions never seen.
+    mean effect of a perturbation, ``effect_lc`` what a component at a dose adds to it. Effects are shrunken towards
+    what the features of the component say, or zero without any (:func:`regress_effects`), and borrowed between contexts
+    whose controls resemble each other (:func:`posterior_effects`). Where a component was not measured its change is
+    carried from the contexts most alike (:func:`carried`); interactions of perturbations and contexts are added where
+    others were measured, or where controls alone tell what a context does (:class:`ControlFactors`), if these show that
+    it is better. A component never seen in training has the effect that its features say, and without any the mean
+    effect. ``interaction`` is what remains in a training condition; it is 0 in conditions never seen.
 
     Use :meth:`fit`; the fields are plain arrays, C contexts, K covariates, P components with F features, L dose levels,
     g training groups (a perturbation in a context), G genes. A leading axis of 2 is angle and mean.
@@ -61,8 +60,8 @@ class AdditiveHurdlePrior(PriorArrays):
     distance_unit
         Median squared distance between profiles of contexts that have perturbed cells (1,).
     carry
-        Ways in which changes of angles and means are carried to contexts without them: reach, scale, whether large changes end where they
-        ended, whether log-odds of shares are added, and share in the average, 0 of ways that only fill up (2, ways, 5).
+        Ways in which changes of angles and means are carried to contexts without them (2, ways, 5): reach, scale,
+        whether large changes end where they ended, whether log-odds of shares are added, and share in the average.
     pool_expressed
         Share of the controls of all contexts that expresses a gene (G,).
     all_expressed, all_mean
@@ -91,9 +90,9 @@ class AdditiveHurdlePrior(PriorArrays):
     features, fraction
         Features of the components (P, F), and the share of the variance of effects that they explain (2, 1).
     level_factors, context_factors, gene_factors, slope, read_variances
-        What controls tell of effects in contexts where none was measured: factors of levels (2, L, K'), contexts (2, C, K') and genes
-        (2, K', G), the slope that leaving contexts out gives to what controls say of them (2, 1), 0 where they say nothing, and how much of the variance
-        between contexts is told (2, G).
+        What controls tell of effects in contexts where none was measured: factors of levels (2, L, K'), contexts
+        (2, C, K') and genes (2, K', G), the slope that leaving contexts out gives to it (2, 1), 0 where they say
+        nothing, and how much of the variance between contexts is told (2, G).
 
     Notes
     -----
@@ -364,9 +363,8 @@ class AdditiveHurdlePrior(PriorArrays):
 
         Expressed entries of a gene that becomes rarer are switched off with the probability that gives the new share;
         entries of one that becomes more frequent are switched on; expressed values move with the mean. The dependence
-        between genes that the control cells carry stays, and a distribution equal to the controls' own leaves them as they are.
-        Which entries are switched is random, how many is not (but for rounding): the shares of a few cells are then
-        those of the distribution and not of luck.
+        between genes that the control cells carry stays, and their own distribution leaves them as they are. Which
+        entries are switched is random, how many is not (but for rounding).
 
         Parameters
         ----------

@@ -132,19 +132,7 @@ class PriorArrays:
         ]
 
     def change(self, level: int, context: Context) -> NDArray[np.float64]:
-        """Return what a level of a component changes in a context, with what all have in common (2, G).
-
-        Parameters
-        ----------
-        level
-            Number of the level.
-        context
-            A training context, or a new one, to which it is carried as it was to those without perturbed cells.
-
-        Returns
-        -------
-        Change of the angle and of the mean.
-        """
+        """Change of angle and mean by a level, with what all have in common (2, G); to a new context it is carried."""
         if context.index is not None:
             own = self.shared[:, context.index].astype(np.float64)
             return own + self.effects[:, level, context.index]
@@ -181,12 +169,9 @@ class PriorArrays:
         return squared_distances(profile, profile) / self.distance_unit[0]
 
     def told_in(self, context: Context) -> NDArray[np.floating]:
-        """Return how much of the variance of an effect between contexts is told of those that were not measured in one (2, G).
+        """Return how much of the variance of an effect between contexts is told of those not measured in one (2, G).
 
-        Parameters
-        ----------
-        context
-            A training context, or a new one, of which controls tell something at most.
+        Of a new context controls tell something at most.
         """
         return self.read_variances if context.index is None else self.told_variances[:, context.index]
 
@@ -212,17 +197,7 @@ class PriorArrays:
         return np.stack([carried(delta, there, here, distances, ways) for delta, there, here, ways in halves])
 
     def within(self, perturbations: NDArray[np.floating] | sparse.csr_matrix) -> sparse.csr_matrix:
-        """Doses as they count: none is above the largest of training.
-
-        Parameters
-        ----------
-        perturbations
-            Dose of every component (P,) or (n, P).
-
-        Returns
-        -------
-        Doses (n, P), without stored zeros.
-        """
+        """Doses (n, P) as they count, CSR without stored zeros: none is above the largest of training."""
         if sparse.issparse(perturbations):
             doses = sparse.csr_matrix(perturbations, dtype=np.float32, copy=True)
         else:  # much faster than through the constructor, for the few of a condition
@@ -236,15 +211,10 @@ class PriorArrays:
         return doses
 
     def to_arrays(self) -> dict[str, NDArray]:
-        """The prior as named arrays, effects in 16 bits.
+        """The prior as named arrays, to which :meth:`fit` rounds, so that :meth:`from_arrays` gives the same prior.
 
-        What :meth:`fit` returns is rounded to what these can hold, so that :meth:`from_arrays` gives the same prior:
-        effects and interactions to 3.1e-5 of the largest of their row, standard deviations to 5e-4 of themselves.
-
-        Returns
-        -------
-        Every field by its name; but codes and steps of ``effects`` and of ``interactions``, and standard deviations in
-        place of ``effect_variances``.
+        Effects and interactions are codes and steps, to 3.1e-5 of the largest of their row; standard deviations stand
+        for ``effect_variances``, to 5e-4 of themselves.
         """
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, (codes, steps) in _PACKED.items():
@@ -254,17 +224,7 @@ class PriorArrays:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
-        """Rebuild the prior from :meth:`to_arrays`.
-
-        Parameters
-        ----------
-        arrays
-            Every array by name.
-
-        Returns
-        -------
-        The prior.
-        """
+        """Rebuild the prior from :meth:`to_arrays`."""
         unpacked: dict[str, Any] = {
             name: unpack(arrays[codes], arrays[steps]) for name, (codes, steps) in _PACKED.items()
         }

@@ -45,22 +45,8 @@ def fit_hurdle(
 ) -> dict[str, NDArray]:
     """Arrays of an :class:`AdditiveHurdlePrior`, by the name of its fields; see its method ``fit``.
 
-    Parameters
-    ----------
-    sums
-        Sums over the training cells.
-    features
-        Features of the components (P, F).
-    groups
-        Groups to fit to, ascending, of sums in the order of :meth:`GroupSums.ordered`; by default all are fitted to, in
-        whatever order.
-    asked
-        What is asked for of all groups, where not everything is.
-
-    Raises
-    ------
-    ValueError
-        If a context has no control cells, or features do not fit the components.
+    ``groups``, ascending, are those to fit to, of sums in the order of :meth:`GroupSums.ordered`; ``asked`` is what is
+    asked for of all groups. Raises ValueError if a context has no control cells, or features do not fit the components.
     """
     n_components = sums.doses.shape[1]
     features = _checked_features(features, n_components)

@@ -26,37 +26,16 @@ _LEAST_VARIANCE = 1e-3
 class ResponseFactor:
     """One latent of a condition: every cell has an amount f of it, with mean 0 over the cells.
 
-    A cell expresses gene g with probability ``p_g + share_g f``, and the mean of its expressed values is
-    ``m_g + value_g (f - E[f | expressed])``, with p and m those of the condition's distribution: marginal shares and means stay. A
-    condition in which some cells respond has amounts with two modes, one with graded responses a broad distribution.
-
-    Parameters
-    ----------
-    share
-        How the share of expressing cells follows the amount (G,).
-    value
-        How the mean of the expressed values does (G,).
-    amounts
-        Quantiles of the amounts, at even steps of probability (Q,).
-    coupling
-        Weights of the standardised states of a control cell (K,), whose norm is the correlation of states and amounts.
-    evidence
-        How many standard errors what its genes have in common is beyond that of shifted control cells.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> half = pf.flow.ResponseFactor(np.full(2, 0.2), np.zeros(2), np.repeat([-1.0, 1.0], 25), np.zeros(0))
-    >>> sorted({round(float(0.5 + half.share[0] * f), 1) for f in half.amounts})  # of responders and of the others
-    [0.3, 0.7]
+    A cell expresses gene g with probability ``p_g + share_g f``, and the mean of its expressed values is ``m_g +
+    value_g (f - E[f | expressed])``: marginal shares p and means m stay. Where some cells respond, amounts have two
+    modes; graded responses have a broad distribution.
     """
 
-    share: NDArray[np.float64]
-    value: NDArray[np.float64]
-    amounts: NDArray[np.float64]
-    coupling: NDArray[np.float64]
-    evidence: float = np.inf
+    share: NDArray[np.float64]  # how the share of expressing cells follows the amount (G,)
+    value: NDArray[np.float64]  # how the mean of the expressed values does (G,)
+    amounts: NDArray[np.float64]  # quantiles, at even steps of probability (Q,)
+    coupling: NDArray[np.float64]  # weights of a control cell's standardised states (K,); the norm is their correlation
+    evidence: float = np.inf  # standard errors by which genes have more in common than in shifted control cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,30 +98,13 @@ def fit_factor(
     *,
     rng: np.random.Generator,
 ) -> tuple[ResponseFactor, Covariances] | None:
-    """Find the strongest latent of a condition, if there is one.
+    """Find the strongest latent of a condition, and how much genes covary with it in excess; None where there is none.
 
-    It is the direction in which genes covary more among the cells of the condition than among control cells that were
-    moved to its distribution: the change of the means, or a direction that is found. That has to be confirmed in cells that it was
-    not found in: the excess of what genes have in common along directions from either half of the cells, in the other
-    half, has to be beyond four standard errors. How a gene follows is proportional to its change, where the genes with a
-    change together do so, and beside that what its own covariance says beyond two standard errors.
-
-    Parameters
-    ----------
-    real
-        Cells of the condition (n, G).
-    moved
-        Control cells shifted to its distribution (m, G), with the latents that are known so far.
-    distribution
-        The distribution, arrays (G,).
-    context
-        The context of the control cells.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    The latent, and how much genes covary with it in excess; None where there is none.
+    It is the direction in which genes covary more among its cells (n, G) than among control cells ``moved`` to its
+    distribution, with the latents known so far (m, G): the change of the means, or one that is found. It has to be
+    confirmed: along directions from either half of the cells, the excess in the other half is beyond four standard
+    errors. A gene follows in proportion to its change, where genes with one do so, and as its own covariance says
+    beyond two.
     """
     p, m = distribution.expressed.astype(np.float64), distribution.mean.astype(np.float64)
     change = p * m - context.expressed * context.mean

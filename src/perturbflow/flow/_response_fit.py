@@ -42,23 +42,7 @@ class Cells(Protocol):
 def find_factors(
     prior: AdditiveHurdlePrior, cells: Cells, states: ControlStates, *, seed: int
 ) -> tuple[dict[int, list[ResponseFactor]], NDArray[np.bool_]]:
-    """Latents of the training conditions.
-
-    Parameters
-    ----------
-    prior
-        The prior, which knows the conditions.
-    cells
-        Their cells and controls.
-    states
-        States of control cells.
-    seed
-        Of the cells chosen and of what is random in moving them.
-
-    Returns
-    -------
-    The latents of every group of the prior that has any, and which groups had cells enough to tell (g,).
-    """
+    """Latents of every training condition that has any, by group, and which groups had cells enough to tell (g,)."""
     grouping = cells.grouping()
     known = {tuple(codes): number for number, codes in enumerate(prior.contexts.tolist())}
     numbers = np.array([known.get(tuple(codes), -1) for codes in grouping.covariates.tolist()], dtype=np.intp)
@@ -87,15 +71,7 @@ def find_factors(
 
 
 def control_cells(cells: Cells, *, seed: int) -> list[NDArray[np.float32]]:
-    """Some control cells (n, G) of every context; of fewer contexts where there are very many.
-
-    Parameters
-    ----------
-    cells
-        The cells.
-    seed
-        Of the choice.
-    """
+    """Some control cells (n, G) of every context; of fewer contexts where there are very many."""
     rng = np.random.default_rng(seed)
     grouping = cells.grouping()
     groups = np.flatnonzero(grouping.is_control)

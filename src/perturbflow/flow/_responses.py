@@ -1,4 +1,4 @@
-"""Latents that the cells of a condition share in their responses, and how they are carried to conditions without cells."""
+"""Latents that cells of a condition share in their responses, and how they are carried to conditions without cells."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _LEAST_ALIKE = 0.3
 class Responses:
     """Latents of the responses of training conditions, which say who responds and what rises together.
 
-    The prior has the distribution of every gene. Cells drawn from it gene by gene, and control cells shifted gene by gene, have no
-    responders and no programs beyond those of controls. What the cells of a condition have beside that is kept as a few
-    latents (:class:`ResponseFactor`), found where cells of their own confirm them and none elsewhere.
+    Cells drawn from the prior gene by gene, and control cells shifted gene by gene, have no responders and no programs
+    beyond those of controls. What the cells of a condition have beside that is kept as a few latents
+    (:class:`ResponseFactor`), found where cells of their own confirm them.
 
     A condition without cells has the latents of its components, each independent of the others: of the contexts where
     the component was seen those that resemble the asked one count most, and one in which cells were looked at in vain
@@ -109,8 +109,8 @@ class Responses:
         prior
             The prior, fitted to the cells.
         cells
-            Training cells: :class:`CellData`, or anything else with ``x[rows]`` and ``grouping()``. At most some hundred
-            of a condition are looked at.
+            Training cells: :class:`CellData`, or anything else with ``x[rows]`` and ``grouping()``. At most some
+            hundred of a condition are looked at.
         seed
             Of the choice of these cells and of what is random in moving controls.
 
@@ -301,8 +301,8 @@ def _mean_of_alike(
 ) -> ResponseFactor:
     """Weighted mean of a latent and of those of other conditions that are most like it.
 
-    A condition with ``cells`` times as many as that of the latent where none is like it counts as zero, as far as it
-    should have been found.
+    A condition without one like it counts as zero, as far as it should have been found with ``cells`` times as many
+    cells.
     """
     share, value = np.zeros((2, len(factor.share)))
     amounts, coupling = np.zeros_like(factor.amounts), np.zeros_like(factor.coupling)

@@ -13,17 +13,10 @@ if TYPE_CHECKING:
 
 
 class RidgeSplit:
-    r"""The normal equations :math:`(D^T D + \lambda I) b = D^T y` of a design D.
+    r"""The normal equations :math:`(D^T D + \lambda I) b = D^T y` of a design D (g, L), with a penalty above 0.
 
-    Levels that occur together in a group, or through other levels, form a block; blocks are independent. Most levels of
-    most screens are alone in theirs, for which a division is all. Costs O(sum of b^3) for blocks of b levels.
-
-    Parameters
-    ----------
-    design
-        Weight of every level in every group (g, L), as CSR.
-    penalty
-        The penalty :math:`\lambda`, above 0.
+    Levels that occur together, or through other levels, form a block; most are alone in theirs. Costs O(sum of b^3) for
+    blocks of b levels.
     """
 
     def __init__(self, design: sparse.csr_matrix, penalty: float) -> None:

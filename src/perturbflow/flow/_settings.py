@@ -18,7 +18,7 @@ class TrainingSettings:
     max_minutes, batch_size, window, learning_rate, weight_decay, warmup_steps, gradient_clip, condition_dropout, part_dropout
         See :class:`perturbflow.models.FlowPlanKwargs`, as for all that are not described here.
     precision
-        ``"full"``, ``"bfloat16"`` (mixed: the network's matrix products in bfloat16, weights, distributions and loss in full), or
+        ``"full"``, ``"bfloat16"`` (mixed: matrix products in bfloat16, weights, distributions and loss in full), or
         ``"auto"``: mixed on a GPU that has it, full elsewhere.
     compile_network, validate_every, patience
         How steps are made and watched.

@@ -28,28 +28,10 @@ _LEAST_RESPONSIBILITY = 1e-12  # of a mixture component for any gene; less makes
 
 
 def context_covariances(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Candidate covariances of an effect between contexts, each with unit variance.
+    """Candidate covariances (M, C, C) of an effect between contexts, each with unit variance; one for one context.
 
-    ``K = r + (1 - r) exp(-D / (2 l^2))`` for a few shares r of what all contexts have in common and length scales l.
-
-    Parameters
-    ----------
-    distances
-        Squared distances between the contexts' control profiles (C, C), in units of their median.
-
-    Returns
-    -------
-    Covariances (M, C, C); a single one where there is a single context.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> covariances = pf.flow.context_covariances(np.array([[0.0, 1.0], [1.0, 0.0]]))
-    >>> covariances.shape
-    (5, 2, 2)
-    >>> covariances[:, 0, 1].round(2)  # the last has nothing in common, and exp(-1 / 2) through resemblance
-    array([0.5 , 0.57, 0.8 , 0.14, 0.61])
+    ``K = r + (1 - r) exp(-D / (2 l^2))`` for a few shares r of what all contexts have in common and length scales l,
+    with squared distances D between control profiles (C, C), in units of their median.
     """
     n = len(distances)
     if n == 1:
@@ -67,34 +49,11 @@ def posterior_effects(
     scales: Sequence[float],
     strata: NDArray[np.intp] | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Return the posterior of an effect in the contexts where it was measured, under a prior learned from all genes.
+    """Posterior means and variances (G, O) of effects in the O contexts observed, under a prior learned from all genes.
 
-    The true effects of a gene over the contexts follow a mixture of ``N(0, s^2 K)`` over scales s and covariances K
-    with a point mass at zero; the mixture weights are fitted by expectation-maximisation over the genes, with a light
-    penalty that favours the point mass.
-
-    Parameters
-    ----------
-    effects
-        Measured effects (G, O) in the observed contexts.
-    variances
-        Their sampling variances (G, O).
-    observed
-        Index of every observed context (O,).
-    covariances
-        Candidate covariances between all contexts.
-    scales
-        Candidate standard deviations of true effects.
-    strata
-        See :func:`mixture_responsibilities`.
-
-    Returns
-    -------
-    Posterior means and variances (G, O).
-
-    Notes
-    -----
-    Multivariate adaptive shrinkage (Stephens, Biostatistics 2017; Urbut et al., Nature Genetics 2019).
+    True effects over contexts follow a mixture of ``N(0, s^2 K)`` over scales s and covariances K with a point mass at
+    zero, fitted by expectation-maximisation with a light penalty that favours the point mass: multivariate adaptive
+    shrinkage (Stephens, Biostatistics 2017; Urbut et al., Nature Genetics 2019).
     """
     if covariances[0].n_contexts == 1:
         mean, variance = shrink_apart(effects.T, variances.T, scales, strata)
@@ -128,18 +87,9 @@ def likely_covariances(
     scales: Sequence[float],
     strata: NDArray[np.intp],
 ) -> list[ContextCovariance]:
-    """Covariances that have 3 % or more of the weight in the mixtures of some sets of effects.
+    """Covariances with 3 % or more of the weight in the mixtures of some sets of effects, at least one.
 
-    Parameters
-    ----------
-    sets
-        Numbers of the observed contexts (O,), effects there and their variances (O, G), one for each set.
-    covariances, scales, strata
-        As in :func:`posterior_effects`.
-
-    Returns
-    -------
-    Those covariances, at least one.
+    A set has the numbers of observed contexts (O,), effects there and their variances (O, G).
     """
     weights = np.zeros(len(covariances))
     for observed, effects, variances in sets:
@@ -175,8 +125,7 @@ def _blocks(
 ) -> Iterator[_Block]:
     """Genes in blocks, with the mixture that was learned from all of them.
 
-    Covariances in factors, of many contexts, are computed with in single precision: their errors are far below what the
-    effects are known to.
+    Covariances in factors are computed with in single precision: their errors are far below what effects are known to.
     """
     squared_scales, (n_genes, n_observed) = np.square(scales), effects.shape
     at_once = max(1, _VALUES_AT_ONCE // (len(scales) * n_observed))
@@ -211,21 +160,7 @@ def shrink_apart(
     scales: Sequence[float],
     strata: NDArray[np.intp] | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Shrink several sets of effects of a single context, each under a prior of its own.
-
-    Parameters
-    ----------
-    effects, variances
-        Measured effects and their sampling variances (n, G), computed with in their own precision.
-    scales
-        Candidate standard deviations of true effects.
-    strata
-        See :func:`mixture_responsibilities`.
-
-    Returns
-    -------
-    Posterior means and variances (n, G).
-    """
+    """Posterior means and variances (n, G) of sets of effects of a single context, each under a prior of its own."""
     dtype = np.result_type(effects, variances)
     effects, noise = np.asarray(effects, dtype=dtype), np.asarray(variances, dtype=dtype)
     lost = np.square(np.append(0, scales)).astype(dtype)[:, None] + noise[:, None]  # (n, 1 + S, G), the null first
@@ -244,19 +179,10 @@ def shrink_apart(
 def mixture_responsibilities(
     log_likelihoods: NDArray[np.floating], strata: NDArray[np.intp] | None = None
 ) -> NDArray[np.floating]:
-    """Probability of every mixture component for every gene, component 0 being the null.
+    """Probability of every mixture component for every gene (..., M, G), component 0 being the null.
 
-    Parameters
-    ----------
-    log_likelihoods
-        Of every component for every gene (..., M, G).
-    strata
-        Stratum of every gene (G,): each has weights of its own, steadied by those of all genes. A gene that no cell
-        expresses has no effect that could be seen, and says nothing of the others.
-
-    Returns
-    -------
-    The probabilities (..., M, G).
+    Each stratum of genes (G,) has weights of its own, steadied by those of all: a gene that no cell expresses has no
+    effect that could be seen, and says nothing of the others.
     """
     log_likelihoods = log_likelihoods - log_likelihoods.max(axis=-2, keepdims=True)
     # Anything lower makes no difference, and products of it would be too small to be computed with quickly.

@@ -24,19 +24,14 @@ _VALUES_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True, eq=False)
 class SingleEffects:
-    """Groups of one level and no other, of levels that several contexts have.
+    """Groups of one level and no other, of levels that several contexts have."""
 
-    ``rows`` are their numbers, ``numbers`` those of their levels among ``levels``, ``contexts`` their contexts (N,);
-    ``is_measured`` says whether a level was measured in a context, alone or not (P, C), and ``is_fitted`` whether its
-    effects are known (P,).
-    """
-
-    rows: NDArray[np.intp]
-    numbers: NDArray[np.intp]
-    contexts: NDArray[np.intp]
+    rows: NDArray[np.intp]  # numbers of the groups (N,)
+    numbers: NDArray[np.intp]  # of their levels among `levels` (N,)
+    contexts: NDArray[np.intp]  # of the groups (N,)
     levels: NDArray[np.intp]
-    is_measured: NDArray[np.bool_]
-    is_fitted: NDArray[np.bool_]
+    is_measured: NDArray[np.bool_]  # whether a level was measured in a context, alone or not (P, C)
+    is_fitted: NDArray[np.bool_]  # whether the effects of a level are known (P,)
 
     @classmethod
     def of(cls, measured: Measurements, fitted: NDArray[np.intp], n_contexts: int) -> SingleEffects | None:
@@ -85,18 +80,14 @@ class SingleEffects:
 
 @dataclass(frozen=True, eq=False)
 class EffectTable:
-    """Measured effects of some levels beyond the shared part, from which the factors are learned.
-
-    ``rows`` has them in units of their noise (G,) and in the directions of genes in which contexts differ (G, R), ``levels`` their
-    levels (N,), and ``changes`` all of their genes (N, G).
-    """
+    """Measured effects of some levels beyond the shared part, from which the factors are learned."""
 
     single: SingleEffects
-    rows: Rows
-    levels: NDArray[np.intp]
-    changes: NDArray[np.float32]
-    units: NDArray[np.float64]
-    directions: NDArray[np.float64]
+    rows: Rows  # effects in units of their noise, in directions of genes in which contexts differ
+    levels: NDArray[np.intp]  # of the rows (N,)
+    changes: NDArray[np.float32]  # effects on all genes (N, G)
+    units: NDArray[np.float64]  # noise of every gene (G,)
+    directions: NDArray[np.float64]  # of genes (G, R)
 
     @classmethod
     def of(cls, single: SingleEffects, measured: Measurements, shared: NDArray[np.float64]) -> EffectTable:

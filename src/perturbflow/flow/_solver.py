@@ -23,37 +23,13 @@ _LARGEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Tableau:
-    """Coefficients of an explicit Runge-Kutta method with S stages.
+    """Coefficients of an explicit Runge-Kutta method with S stages."""
 
-    Parameters
-    ----------
-    order
-        Order of convergence.
-    a
-        Weights of the earlier slopes in every stage (S rows of 0, 1, ... S - 1).
-    b
-        Weights of the slopes in the step (S,).
-    c
-        Time of every stage, in steps (S,).
-    error
-        Weights of the slopes, and of the slope at the end of the step, in the estimate of the step's error (S + 1,);
-        None where a method has none.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> rk4 = pf.flow.TABLEAUS["rk4"]
-    >>> rk4.order, round(sum(rk4.b), 10)  # weights of the slopes add up to a whole step
-    (4, 1.0)
-    >>> [sum(row) for row in rk4.a] == list(rk4.c)
-    True
-    """
-
-    order: int
-    a: tuple[tuple[float, ...], ...]
-    b: tuple[float, ...]
-    c: tuple[float, ...]
-    error: tuple[float, ...] | None = None
+    order: int  # order of convergence
+    a: tuple[tuple[float, ...], ...]  # weights of the earlier slopes in every stage (rows of 0, 1, ... S - 1)
+    b: tuple[float, ...]  # weights of the slopes in the step (S,)
+    c: tuple[float, ...]  # time of every stage, in steps (S,)
+    error: tuple[float, ...] | None = None  # weights in the estimate of the error (S + 1,), that of the end last
 
 
 TABLEAUS = {
@@ -83,22 +59,7 @@ ADAPTIVE_METHODS = frozenset(name for name, tableau in TABLEAUS.items() if table
 
 
 class CountedField:
-    """A velocity field that counts its evaluations.
-
-    Parameters
-    ----------
-    velocity
-        The field, called with time and state.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> field = pf.flow.CountedField(lambda t, x: -x)
-    >>> end = pf.flow.integrate(field, torch.ones(1), start=0.0, stop=1.0, n_steps=10, method="rk4")
-    >>> field.n_evaluations  # four stages a step
-    40
-    """
+    """A velocity field that counts its evaluations."""
 
     n_evaluations: int
     """Number of evaluations of the field, whatever the number of cells in the state."""
@@ -125,68 +86,19 @@ def integrate(
     atol: float = 1e-3,
     max_evaluations: int = 1000,
 ) -> Tensor:
-    """Integrate ``dx/dt = velocity(t, x)`` from ``start`` to ``stop``, which may lie before it.
+    """Integrate ``dx/dt = velocity(t, x)`` from ``start`` to ``stop``, which may lie before it; returns the last state.
 
-    Parameters
-    ----------
-    velocity
-        Right-hand side; time is a number, the state a tensor.
-    x
-        State at ``start``, any shape.
-    start
-        First time.
-    stop
-        Last time.
-    n_steps
-        Number of steps; each costs as many evaluations as the method has stages, one for "multistep". None for steps as
-        long as the tolerance permits, which needs a method that estimates its error ("dopri5").
-    method
-        Name of a method in ``METHODS``: a Runge-Kutta method of ``TABLEAUS``, or "multistep", see
-        :func:`follow_expectation`, for the flow along straight paths between the times 0 and 1 only.
-    spacing
-        How long the ``n_steps`` steps are: "uniform", or "sine" for the times ``start + (stop - start) sin(pi i / (2
-        n_steps))``, which lie closer where the values of a cell are decided, towards the end.
-    rtol
-        Error that a step may have, relative to the state. Only without ``n_steps``, as what follows.
-    atol
-        Error that a step may have in addition. The default of both is far below the spread of log-expression between
-        cells, and far above the rounding of float32, which would make steps fail for nothing.
-    max_evaluations
-        Number of evaluations after which to give up.
+    ``n_steps`` of a method of ``METHODS``, or, if None, steps as long as ``rtol`` and ``atol`` permit ("dopri5"); their
+    defaults are far below the spread between cells and far above the rounding of float32. "multistep", see
+    :func:`follow_expectation`, is for straight paths between the times 0 and 1 only. "sine" spacing, ``start + (stop -
+    start) sin(pi i / (2 n_steps))``, is closer towards the end, where the values of a cell are decided.
 
-    Returns
-    -------
-    State at ``stop``.
-
-    Raises
-    ------
-    ValueError
-        If the method or the spacing is unknown, there is no step, a method without an estimate of its error is to
-        choose its steps, a tolerance is not positive, or "multistep" is to leave the times between 0 and 1 or go back.
-    RuntimeError
-        If the tolerance takes more evaluations than permitted, or cannot be met by any step.
-
-    Notes
-    -----
-    The error of an adaptive step is the root mean square over the whole state of ``error / (atol + rtol max(|x|,
-    |x_next|))``: all cells of a batch take the same steps. A step is accepted below 1, and the next is ``0.9
-    error^(-1/5)`` times as long, but between a fifth and ten times, not longer after a rejection, and never more than a
-    fifth of the whole way: on a path from noise to cells the estimate of a step over most of it can vanish by chance.
-    The slope at the end of a step is the first of the next one: 6 evaluations per step. The first step follows Hairer, Norsett and Wanner,
-    Solving Ordinary Differential Equations I, section II.4.
-
-    Examples
-    --------
-    The solution of ``dx/dt = -x`` from 1 is ``exp(-t)``, at time 1 0.3679:
-
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> def field(t, x):
-    ...     return -x
-    >>> pf.flow.integrate(field, torch.ones(1), start=0.0, stop=1.0, n_steps=10, method="rk4")
-    tensor([0.3679])
-    >>> pf.flow.integrate(field, torch.ones(1), start=0.0, stop=1.0, n_steps=None, method="dopri5")
-    tensor([0.3679])
+    The error of an adaptive step is the root mean square over all cells of ``error / (atol + rtol max(|x|,
+    |x_next|))``. Below 1 it is accepted, and the next is ``0.9 error^(-1/5)`` times as long, but between a fifth and
+    ten times, not longer after a rejection, and at most a fifth of the whole way: from noise to cells the estimate of a
+    longer one can vanish by chance. The first follows Hairer, Norsett and Wanner, Solving Ordinary Differential
+    Equations I, section II.4. Raises ValueError for settings that do not fit, RuntimeError beyond ``max_evaluations``
+    or if no step is short enough.
     """
     _check(method, n_steps, rtol, atol)
     if n_steps is None:

@@ -1,8 +1,6 @@
-"""Random numbers that are spread evenly over the cells of a batch, gene by gene.
+"""Random numbers spread evenly over the cells of a batch, gene by gene: independent ones are too few to show means.
 
-A few hundred predicted cells are too few for independent draws to show a model's means: a gene that 2 % of cells express
-is expressed by 2 ± 1.4 of 100. Numbers drawn one from each of n equal intervals leave every cell what it is and take most
-of that luck out of the batch (stratified or Latin hypercube sampling; McKay, Beckman and Conover, Technometrics 1979).
+Stratified or Latin hypercube sampling (McKay, Beckman and Conover, Technometrics 1979) leaves every cell what it is.
 """
 
 from __future__ import annotations
@@ -17,20 +15,9 @@ if TYPE_CHECKING:
 
 
 def stratified_uniforms(members: NDArray[np.bool_], *, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Uniform numbers, stratified apart over the members and the others of every column.
+    """Uniform numbers (n, G), stratified apart over the members (n, G) and the others of every column.
 
     A number below s occurs in ``m s`` of m members, rounded up or down at random with the right mean.
-
-    Parameters
-    ----------
-    members
-        Which cells belong together (n, G).
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Numbers between 0 and 1 (n, G).
     """
     n_cells, n_genes = members.shape
     by_gene = np.ascontiguousarray(members.T)
@@ -49,18 +36,6 @@ def stratified_uniforms(members: NDArray[np.bool_], *, rng: np.random.Generator)
 
 
 def stratified_normals(shape: tuple[int, int], *, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Standard normal numbers, stratified over the rows of every column.
-
-    Parameters
-    ----------
-    shape
-        Number of cells n and of genes G.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Numbers (n, G).
-    """
+    """Standard normal numbers (n, G), stratified over the rows of every column."""
     uniforms = stratified_uniforms(np.zeros(shape, dtype=bool), rng=rng)
     return ndtri(np.clip(uniforms, 1e-7, 1 - 1e-7)).astype(np.float32)

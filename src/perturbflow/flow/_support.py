@@ -21,58 +21,21 @@ class GeneSupport:
     """Smallest and largest value of every gene among the cells that express it.
 
     Log-normalised counts have no values between zero and that of a single molecule, and a mean that is moved far can
-    take a few cells beyond anything that was seen: predictions with such values are cells that could not be measured.
-
-    Parameters
-    ----------
-    smallest
-        Smallest value above 0 (G,); 0 for a gene that no cell expresses.
-    largest
-        Largest value (G,); infinite for a gene that no cell expresses, of which nothing is known.
-    zero_below
-        Values below it are zeros (G,), see :func:`zero_thresholds`; 0 for predictions that have their zeros.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> support = pf.flow.GeneSupport.of([np.array([[0.0, 1.0], [0.7, 3.0]], dtype=np.float32)])
-    >>> support.within(np.array([[0.2, 0.0], [0.9, 3.5]], dtype=np.float32)).round(1).tolist()
-    [[0.7, 0.0], [0.7, 3.0]]
+    take cells beyond anything that was seen: these could not be measured.
     """
 
-    smallest: NDArray[np.float32]
-    largest: NDArray[np.float32]
-    zero_below: NDArray[np.float32] | float = 0.0
+    smallest: NDArray[np.float32]  # value above 0 (G,); 0 for a gene that no cell expresses
+    largest: NDArray[np.float32]  # value (G,); infinite for a gene that no cell expresses
+    zero_below: NDArray[np.float32] | float = 0.0  # of zeros (G,), see `zero_thresholds`; 0 for none
 
     @classmethod
     def unknown(cls, n_genes: int) -> Self:
-        """Any value that is not negative.
-
-        Parameters
-        ----------
-        n_genes
-            Number of genes G.
-
-        Returns
-        -------
-        Support that leaves all values as they are.
-        """
+        """Support that leaves all values that are not negative as they are."""
         return cls(np.zeros(n_genes, dtype=np.float32), np.full(n_genes, np.inf, dtype=np.float32))
 
     @classmethod
     def of(cls, chunks: Iterable[Expression]) -> Self:
-        """Look at cells.
-
-        Parameters
-        ----------
-        chunks
-            Cells (n, G), arrays or CSR matrices, at least one.
-
-        Returns
-        -------
-        What they have.
-        """
+        """Support of cells, in chunks (n, G) of arrays or CSR matrices, at least one."""
         smallest, largest = np.zeros((2, 0), dtype=np.float32)
         for x in chunks:
             if not len(largest):
@@ -89,27 +52,13 @@ class GeneSupport:
         return cls(np.where(known, smallest, 0).astype(np.float32), np.where(known, largest, np.inf).astype(np.float32))
 
     def rounded(self) -> Self:
-        """Take values for zeros that are nearer to zero than to the smallest, as if molecules were counted.
-
-        Returns
-        -------
-        Support with these thresholds.
-        """
+        """Take values for zeros that are nearer to zero than to the smallest, as if molecules were counted."""
         return replace(self, zero_below=self.smallest / np.float32(2))
 
     def within(self, cells: NDArray[np.float32], controls: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Bring values to the nearest that were seen; from the threshold of zeros on, a gene stays expressed.
+        """Bring cells (n, G) in place to the nearest values seen, those of their controls (m, G) among them.
 
-        Parameters
-        ----------
-        cells
-            Predicted cells (n, G).
-        controls
-            Control cells that they start from (m, G), whose values were seen, too.
-
-        Returns
-        -------
-        The cells, changed in place.
+        From the threshold of zeros on, a gene stays expressed.
         """
         smallest, largest = self.smallest, self.largest
         if controls is not None and len(controls):
@@ -121,29 +70,14 @@ class GeneSupport:
         return cells
 
     def to_arrays(self) -> dict[str, NDArray]:
-        """The support as named arrays.
-
-        Returns
-        -------
-        Every field by its name; infinite values as 0, which no gene has as its largest.
-        """
+        """Every field by its name; infinite values as 0, which no gene has as its largest."""
         finite = np.where(np.isfinite(self.largest), self.largest, 0).astype(np.float32)
         below = np.broadcast_to(np.float32(self.zero_below), finite.shape)
         return {"smallest": self.smallest, "largest": finite, "zero_below": below.copy()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
-        """Rebuild the support from :meth:`to_arrays`.
-
-        Parameters
-        ----------
-        arrays
-            Every array by name.
-
-        Returns
-        -------
-        The support.
-        """
+        """Rebuild the support from :meth:`to_arrays`."""
         found = {field.name: np.asarray(arrays[field.name]) for field in fields(cls)}
         largest = np.where(found["largest"] > 0, found["largest"], np.inf).astype(np.float32)
         return cls(**found | {"largest": largest})

@@ -102,21 +102,7 @@ class TokenUNet(VelocityNetwork):
         self.genes = GeneNetworks(n_genes, n_outputs, n_state, 4 * width, width=gene_width)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Evaluate the network; arguments broadcast.
-
-        Parameters
-        ----------
-        x
-            Inputs (..., n, G) of a parametrisation.
-        t
-            Times (..., n, 1).
-        condition
-            Encoded conditions (..., n, n_conditions).
-
-        Returns
-        -------
-        Outputs (..., n, n_outputs * G).
-        """
+        """Evaluate the network; arguments and outputs are those of :meth:`ResidualMLP.forward`."""
         x, embedding, cells = self.flatten(x, t, condition)
         tokens = self.read(x).unflatten(-1, (-1, self.n_tokens))
         state = functional.silu(self.norm(self.body(tokens, embedding))).flatten(1)

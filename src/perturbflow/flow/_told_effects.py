@@ -27,19 +27,11 @@ _LEAST = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Interactions in all genes, as predicted by factors.
-
-    Parameters
-    ----------
-    factors, known
-        Factors, and what rows tell of the perturbations.
-    genes
-        What the factors do to genes (K, G).
-    """
+    """Interactions in all genes, as predicted by factors."""
 
     factors: InteractionFactors
-    known: PerturbationFactors
-    genes: NDArray[np.float64]
+    known: PerturbationFactors  # what rows tell of the perturbations
+    genes: NDArray[np.float64]  # what the factors do to genes (K, G)
 
     def of(self, number: int) -> NDArray[np.float64]:
         """Interactions of a perturbation in all contexts (C, G)."""
@@ -69,35 +61,20 @@ class Effect(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ToldEffects:
-    r"""Measured effects :math:`e_p + i_{pc} + o_c + r_{pc}` with interactions i that are known.
+    """Measured effects :math:`e_p + i_{pc} + o_c + r_{pc}` with interactions i that are known.
 
     What is left without them, e, is the same in all contexts but for a rest r, and for an offset o that all effects of
     a context share: the errors of its controls above all, for which the effects of few other perturbations are enough.
-
-    Parameters
-    ----------
-    measured, shared
-        Measured effects, and the mean effect of a perturbation (C, G), which is taken from them.
-    groups, rows
-        Groups of a single perturbation (N,), and which perturbation and context they are of.
-    interactions
-        Interactions of these.
-    scales
-        Candidate standard deviations of true effects.
-    rest
-        Variance of r (G,).
-    offsets
-        Offsets (C, G).
     """
 
     measured: Measurements
-    shared: NDArray[np.float64]
-    groups: NDArray[np.intp]
-    rows: Rows
-    interactions: Interactions
-    scales: Sequence[float]
-    rest: NDArray[np.float64]
-    offsets: NDArray[np.float64]
+    shared: NDArray[np.float64]  # mean effect of a perturbation (C, G), which is taken from the measured
+    groups: NDArray[np.intp]  # of a single perturbation (N,)
+    rows: Rows  # which perturbation and context these are of
+    interactions: Interactions  # of these
+    scales: Sequence[float]  # candidate standard deviations of true effects
+    rest: NDArray[np.float64]  # variance of r (G,)
+    offsets: NDArray[np.float64]  # o (C, G)
 
     @classmethod
     def fit(
@@ -160,20 +137,9 @@ class ToldEffects:
         return found
 
     def effects(self, numbers: NDArray[np.intp], expected: NDArray[np.float64]) -> Iterator[Effect]:
-        """Effects of some perturbations beyond the shared part.
+        """Effects of perturbations (n,) beyond the shared part, one by one, shrunken towards ``expected`` (n, G).
 
         Where they were measured the rest is kept as far as it stands out of the noise; elsewhere there is none.
-
-        Parameters
-        ----------
-        numbers
-            Numbers of the perturbations (n,).
-        expected
-            What they are expected to do, towards which they are shrunken (n, G).
-
-        Yields
-        ------
-        The effect of every perturbation.
         """
         for first in range(0, len(numbers), _PERTURBATIONS_AT_ONCE):
             block = slice(first, first + _PERTURBATIONS_AT_ONCE)

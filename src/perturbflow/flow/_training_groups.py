@@ -18,33 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingGroups:
-    """Perturbed groups of training cells, found in a time that does not grow with their number.
+    """Perturbed groups of training cells, found in a time that does not grow with their number."""
 
-    Parameters
-    ----------
-    doses
-        Dose of every component in every group (g, P), as CSR.
-    contexts
-        Number of the context of every group (g,).
-    """
-
-    doses: sparse.csr_matrix
-    contexts: NDArray[np.int64]
+    doses: sparse.csr_matrix  # of every component in every group (g, P), CSR
+    contexts: NDArray[np.int64]  # of every group (g,)
 
     def find(self, doses: sparse.csr_matrix, contexts: NDArray[np.integer]) -> NDArray[np.intp]:
-        """Groups with these doses in these contexts.
-
-        Parameters
-        ----------
-        doses
-            Dose of every component (n, P), as CSR without stored zeros.
-        contexts
-            Numbers of the contexts (n,).
-
-        Returns
-        -------
-        Numbers of the groups, -1 where there is none (n,).
-        """
+        """Groups with these doses (n, P), without stored zeros, in these contexts (n,); -1 where there is none (n,)."""
         codes = np.asarray(contexts, dtype=np.int64).reshape(-1, 1)
         return np.array([self._numbers.get(name, -1) for name in group_keys(doses, codes)], dtype=np.intp)
 

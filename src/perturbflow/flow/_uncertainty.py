@@ -21,32 +21,9 @@ KINDS = ("seen", "new dose", "combination", "new context", "unseen")  # in the o
 def condition_kind(prior: AdditiveHurdlePrior, perturbation: NDArray[np.floating], context: Context) -> str:
     """Training data that a prediction rests on.
 
-    Parameters
-    ----------
-    prior
-        The fitted prior.
-    perturbation
-        Dose of every component (P,).
-    context
-        Where it is applied.
-
-    Returns
-    -------
-    "unseen" if a component has no training cells at all; "new context" if one has none in this context, or the context
-    itself has none; "seen" for a training condition and for controls of a training context; "new dose" for components
-    that were there, alone or together, at other doses; else "combination": known components together as they have not
-    been.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> doses = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 50, axis=0)
-    >>> x = np.log1p(np.random.default_rng(0).poisson(1.0, (150, 4)))
-    >>> prior = pf.flow.AdditiveHurdlePrior.fit(pf.flow.CellData(x, doses, np.zeros((150, 0), dtype=int)))
-    >>> context = prior.context(np.zeros(0, dtype=int))
-    >>> [pf.flow.condition_kind(prior, np.array(dose), context) for dose in ([1.0, 0.0], [1.0, 1.0])]
-    ['seen', 'combination']
+    "unseen" if a component has no training cells; "new context" if one, or the context, has none here; "seen" for
+    training conditions and controls of training contexts; "new dose" for components that were there, alone or together,
+    at other doses; else "combination": known components together as they have not been.
     """
     asked = sparse.csr_matrix(np.asarray(perturbation, dtype=np.float32)[None])
     components = asked.indices
@@ -66,8 +43,8 @@ def mean_expression(
     r"""Mean expression of every gene in a condition, with the standard deviation that the prior states.
 
     The mean is ``p m``, with the share p of cells that express the gene and the mean m of the expressed values. Its
-    variance is :math:`(m\, \sigma_p)^2 + (p\, \sigma_m)^2 + 2 \rho\, m\, \sigma_p\, p\, \sigma_m`, the error of p following
-    from that of its angle (:func:`share_error`), with the correlation :math:`\rho` of both errors.
+    variance is :math:`(m\, \sigma_p)^2 + (p\, \sigma_m)^2 + 2 \rho\, m\, \sigma_p\, p\, \sigma_m`, the error of p
+    following from that of its angle (:func:`share_error`), with the correlation :math:`\rho` of both errors.
 
     Parameters
     ----------

@@ -25,10 +25,9 @@ class UNet(VelocityNetwork):
     r"""Convolutional U-Net over genes in a fixed order, each with an embedding of its own.
 
     Gene g enters as the token ``W x[g] + e[g] + b`` and leaves through a read-out that sees ``e[g]`` again. The
-    embedding is essential: convolutions, normalisation and attention without positions commute with shifts of the gene
-    axis by multiples of the total stride, and so does the distribution of the noise. Without ``e`` all genes of one residue
-    modulo the stride therefore get the same marginal distribution, however long the training, but for those near the
-    ends, which the zero padding of the convolutions tells apart (so that a panel of a few dozen genes hides the trap).
+    embedding is essential: convolutions, normalisation, attention without positions and the noise commute with shifts
+    of the gene axis by multiples of the total stride. Without ``e`` all genes of one residue modulo the stride get the
+    same marginal distribution, however long the training, but for those near the zero padding at the ends.
 
     The order of the genes is arbitrary; ``gene_order`` is that of a panel whose weights are taken over.
 
@@ -124,21 +123,7 @@ class UNet(VelocityNetwork):
         self.write = zero(nn.Conv1d(self.body.out_channels // patch, n_outputs, 1))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Evaluate the network; arguments broadcast.
-
-        Parameters
-        ----------
-        x
-            Inputs (..., n, G) of a parametrisation.
-        t
-            Times (..., n, 1).
-        condition
-            Encoded conditions (..., n, n_conditions).
-
-        Returns
-        -------
-        Outputs (..., n, n_outputs * G).
-        """
+        """Evaluate the network; arguments and outputs are those of :meth:`ResidualMLP.forward`."""
         x, embedding, cells = self.flatten(x, t, condition)
         n_genes = x.shape[-1]
         genes: Tensor = self.genes

@@ -19,11 +19,7 @@ _CHANNELS_OF_A_GROUP = 4
 
 
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
-    """Normalise over positions and groups of at least four channels.
-
-    With a channel per group, as 32 groups would be in a narrow network, the mean of every channel over the genes would
-    be lost.
-    """
+    """Normalise over positions and groups of at least four channels: with fewer, means of channels would be lost."""
     return nn.GroupNorm(math.gcd(_MOST_GROUPS, channels // _CHANNELS_OF_A_GROUP), channels, affine=affine)
 
 
@@ -113,31 +109,9 @@ class Modulated(nn.ModuleList):
 class UNetBody(nn.Module):
     """Down over the levels, through the middle and up again, with the states on the way down concatenated.
 
-    The network of Dhariwal and Nichol (2021, arXiv 2105.05233) in one dimension: residual blocks with FiLM, stride-2
-    convolutions down, nearest neighbours and a convolution up, ``n_blocks + 1`` blocks a level on the way up, attention
-    at chosen levels and in the middle.
-
-    Parameters
-    ----------
-    channels
-        Channels of the first level, of the input and of the output; a multiple of 4.
-    embedding_width
-        Length of the embedding.
-    multipliers
-        Channels of every level, relative to the first; between two levels the positions are halved.
-    n_blocks
-        Residual blocks a level on the way down.
-    attention_levels
-        Levels with attention after every block, counted from 0.
-    n_heads
-        Heads of the attention.
-    dropout
-        Probability of dropout within the blocks.
-
-    Raises
-    ------
-    ValueError
-        If the settings do not make a network.
+    The network of Dhariwal and Nichol (2021, arXiv 2105.05233) in one dimension: ``n_blocks`` residual blocks with FiLM
+    a level on the way down, stride-2 convolutions, one block more a level on the way up, with nearest neighbours and a
+    convolution, attention at ``attention_levels``, counted from 0, and in the middle. ``channels`` is a multiple of 4.
     """
 
     def __init__(
@@ -186,18 +160,9 @@ class UNetBody(nn.Module):
         self.out_channels = width
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        """Apply the network.
+        """States (n, out_channels, positions) from states and embeddings (n or 1, embedding_width).
 
-        Parameters
-        ----------
-        hidden
-            States (n, channels, positions); the positions are a multiple of ``stride``.
-        embedding
-            Embeddings (n, embedding_width), or (1, embedding_width) for all.
-
-        Returns
-        -------
-        States (n, out_channels, positions).
+        Positions are a multiple of ``stride``.
         """
         kept = [hidden]
         for step in self.down:

@@ -13,16 +13,8 @@ if TYPE_CHECKING:
 class VectorCholesky:
     """Decompositions of positive definite n by n matrices, a matrix for every scale and gene.
 
-    Written over whole vectors of genes, and several entries of a row at a time, since matrices of a few rows are far too
-    small for a call of LAPACK each.
-
-    Parameters
-    ----------
-    entries
-        The lower triangles, row by row, in the order of :func:`numpy.tril_indices` (S, n (n + 1) / 2, G); computed with
-        in their own precision.
-    n
-        Number of rows.
+    Entries are lower triangles in the order of :func:`numpy.tril_indices` (S, n (n + 1) / 2, G). Written over vectors
+    of genes, several entries of a row at a time: matrices of a few rows are far too small for a call of LAPACK each.
     """
 
     def __init__(self, entries: NDArray[np.floating], n: int) -> None:
