@@ -14,8 +14,9 @@ from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, T
 from perturbflow.metrics import energy_in_programs
 from perturbflow.models import FlowOptions, fit
 from perturbflow.screen._fields import read_cells
+from perturbflow.train import HeldOutConditions
 from perturbflow.train._flow_plan import FlowPlan
-from perturbflow.train._validation import ENTRY_TIMES, GUIDANCES, MIN_CELLS, N_DRAWS, HeldOutConditions, Scores
+from perturbflow.train._validation import ENTRY_TIMES, GUIDANCES, MIN_CELLS, N_DRAWS, Scores
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
 
