@@ -119,11 +119,11 @@ def test_conditions_weigh_by_their_scored_genes_where_the_correction_is_bounded(
     targets[0, :25] = True  # five genes are left
     panel_ = panel(np.random.default_rng(10), effect=0.0, predicted_scale=0.7, targets=targets)
     n_genes = (~targets).sum(axis=1)
-    noise = [
-        [float((m.variance / m.n_cells)[~own].sum()) for m, own in zip(side, targets, strict=True)]
+    predicted, observed = (
+        np.array([float((m.variance / m.n_cells)[~own].sum()) for m, own in zip(side, targets, strict=True)])
         for side in (panel_.predicted, panel_.observed)
-    ]
-    lower = np.minimum(*noise)
+    )
+    lower = np.minimum(predicted, observed)
     spread = 0.0
     for gene in range(G):
         rows = np.flatnonzero(~targets[:, gene])
@@ -131,7 +131,7 @@ def test_conditions_weigh_by_their_scored_genes_where_the_correction_is_bounded(
         spread += weights @ np.square(means - np.average(means, weights=weights))
     share = spread / (lower / n_genes).sum()
     assert share < 1
-    expected = unbiased_mse(panel_) + (noise[0] - share * lower) / n_genes
+    expected = unbiased_mse(panel_) + (predicted - share * lower) / n_genes
     np.testing.assert_allclose(unbiased_mse(panel_, capped=True), expected, atol=1e-12)
 
 

@@ -67,7 +67,7 @@ def test_true_means_and_standard_deviations_follow_the_diagonal(fitted, monkeypa
             return mean - half, mean + half
 
     flow = read_flow(fitted, "flow")
-    flow.calibration = Believed()  # type: ignore[assignment]
+    flow.calibration = Believed()
     monkeypatch.setattr(module, "read_flow", lambda adata, key: flow)
     monkeypatch.setattr(module, "mean_expression", states)
     monkeypatch.setattr(module, "moments_of", lambda *args, **options: Observed)
