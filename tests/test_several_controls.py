@@ -10,7 +10,7 @@ import pytest
 
 import perturbflow as pf
 from perturbflow.predict._controls import control_cells
-from perturbflow.screen._fields import read_fields
+from perturbflow.screen import read_fields
 
 FIT: dict[str, Any] = {
     "model_kwargs": {"width": 16, "n_blocks": 1},

@@ -8,8 +8,9 @@ import pytest
 
 import perturbflow as pf
 from perturbflow.flow import AdditiveHurdlePrior
+from perturbflow.screen import read_fields
 from perturbflow.screen._feature_table import read_feature_table
-from perturbflow.screen._fields import read_cells, read_fields
+from perturbflow.screen._fields import read_cells
 
 N_HELD_OUT = 10
 

@@ -22,7 +22,7 @@ import perturbflow as pf
 from perturbflow.datasets import _bone_marrow, _kang_2018, _scperturb
 from perturbflow.datasets._count_file import read_counts
 from perturbflow.datasets._download import RemoteFile, local_copy
-from perturbflow.screen._fields import read_fields
+from perturbflow.screen import read_fields
 
 READERS = {
     "kang_2018": pf.datasets.kang_2018,

@@ -328,5 +328,7 @@ def test_effects_of_few_genes_lose_what_sampling_adds():
     assert ((found - truth) ** 2).mean() < 0.25 * ((measured - truth) ** 2).mean()
     everywhere = 3 * rng.normal(size=2000)
     assert shrunken_effects(everywhere, error) == pytest.approx(everywhere, abs=0.1)
+    large = np.array([50.0, -60.0, 70.0])  # beyond doubt, all of them
+    assert shrunken_effects(large, np.full(3, 0.01)) == pytest.approx(large, rel=1e-4)
     assert shrunken_effects(np.zeros(3), np.zeros(3)).tolist() == [0, 0, 0]
     assert shrunken_effects(np.array([1.0, 2.0]), np.zeros(2)).tolist() == [1, 2]  # known without error

@@ -142,6 +142,7 @@ def test_plain_values_give_the_same_model(name):
     np.testing.assert_array_equal(model.solve(start, TIME), again.solve(start, TIME))
     np.testing.assert_array_equal(model.support(), again.support())
     np.testing.assert_array_equal(model.state(start[:, :d]), again.state(start[:, :d]))
+    np.testing.assert_array_equal(again.span, model.span)
     assert (again.config, again.names, again.strength, again.threshold) == (config, ("a", "b"), 0.05, 0.2)
     model.threshold = None
     assert FittedDynamics.from_dict(model.to_dict()).threshold is None
@@ -169,13 +170,15 @@ def test_kept_support_of_a_network_per_target(skip):
     weights[1][:] = 1.0
     weights[0][0, :, 1] = 0.001
     weights[0][1, :, 2] = 0.0
+    weights[0][2] *= 100
+    weights[0][2, :, 0] = 0.1  # little beside the others of its target, whatever their size
     if skip:
         weights[2][:] = 0.0
         weights[2][0, 0, 1] = 3.0
     keep_support(field, weights, smallest=0.01)
     expected = np.ones((3, 3), dtype=bool)
     expected[0, 1] = skip
-    expected[1, 2] = False
+    expected[1, 2] = expected[2, 0] = False
     np.testing.assert_array_equal(field.allowed.numpy() > 0, expected)
     np.testing.assert_array_equal(fitted(field).support(), expected)
     for mine, given in zip(field.matrices, weights, strict=False):

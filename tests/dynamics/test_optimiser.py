@@ -3,12 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perturbflow.dynamics import FieldConfig, build_field
+from perturbflow.dynamics import SPARSITIES, FieldConfig, Sparsity, build_field
 from perturbflow.dynamics._l0 import L0
 from perturbflow.dynamics._l1 import soft_threshold
 from perturbflow.dynamics._optimiser import GATE_LEARNING_RATE, ProximalAdam
-from perturbflow.dynamics._penalties import SPARSITIES
-from perturbflow.dynamics._sparsity import Sparsity
 
 N_GENES, N_STATES = 4, 64
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline, make_smoothing_spline
 from scipy.optimize import brentq
 
-from perturbflow.dynamics import Trajectory
-from perturbflow.dynamics._smoothing import smooth
+from perturbflow.dynamics import Trajectory, smooth
 
 
 def observed(time, values, weight=None) -> Trajectory:

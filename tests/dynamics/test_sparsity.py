@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from perturbflow.dynamics import FieldConfig, build_field
+from perturbflow.dynamics import SPARSITIES, FieldConfig, Sparsity, build_field
 from perturbflow.dynamics._gates import expected_gates, open_probability, sample_gates
 from perturbflow.dynamics._group_lasso import GroupLasso
 from perturbflow.dynamics._l0 import L0
@@ -16,8 +16,6 @@ from perturbflow.dynamics._l1 import L1
 from perturbflow.dynamics._pathreg import PathReg
 from perturbflow.dynamics._pathreg_edge import PathRegEdge
 from perturbflow.dynamics._paths import path_product
-from perturbflow.dynamics._penalties import SPARSITIES
-from perturbflow.dynamics._sparsity import Sparsity
 
 D, REGULATORS = 4, (0, 2, 3)
 GATED = ["l0", "pathreg", "pathreg_edge"]

@@ -9,9 +9,11 @@ from scipy import sparse
 
 import perturbflow as pf
 from perturbflow.baselines import BASELINES, _group_effects
-from perturbflow.evaluation._baselines import fitted_baselines, sums_of
+from perturbflow.evaluation import fitted_baselines
+from perturbflow.evaluation._baselines import sums_of
 from perturbflow.flow import AdditiveHurdlePrior, GroupSums
-from perturbflow.screen._expression import Expression, dense
+from perturbflow.screen import Expression
+from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import read_cells, read_screen
 from perturbflow.screen._sources import ROWS_AT_ONCE
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perturbflow.baselines import AdditiveHurdle, ControlCells, MeanEffect
-from perturbflow.evaluation._conditions import Condition
+from perturbflow.evaluation import Condition
 from perturbflow.evaluation._predictors import asked
 from perturbflow.flow import CellData
 

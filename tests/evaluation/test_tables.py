@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from perturbflow.evaluation import summary_table
 from perturbflow.evaluation._tables import (
     BASELINE_BETTER,
     MODEL_BETTER,
@@ -17,7 +18,6 @@ from perturbflow.evaluation._tables import (
     harm_rows,
     interval,
     resampled_means,
-    summary_table,
     verdict_rows,
 )
 from perturbflow.metrics._clouds import CloudScores

@@ -22,6 +22,7 @@ from perturbflow.pp import setup_perturbation
 from perturbflow.screen._fields import read_cells
 
 LEVELS = (0.5, 0.8, 0.9)
+FEW = {"n_genes": 30, "n_perturbations": 6, "n_combinations": 8}
 
 
 def screen(seed, n_cells, **options):
@@ -135,11 +136,11 @@ def test_level_must_be_a_probability(level):
 
 def test_at_least_two_folds():
     with pytest.raises(ValueError, match=r"Expected `n_folds` to be at least 2, found 1"):
-        Calibration.fit(screen(0, 1500), n_folds=1)
+        Calibration.fit(screen(0, 600, **FEW), n_folds=1)
 
 
 def test_arrays_and_back():
-    found = Calibration.fit(screen(0, 1500), n_folds=2)
+    found = Calibration.fit(screen(0, 600, **FEW), n_folds=2)
     arrays = found.to_arrays()
     again = Calibration.from_arrays(arrays)
     assert all(np.array_equal(array, again.to_arrays()[name]) for name, array in arrays.items())
@@ -147,7 +148,7 @@ def test_arrays_and_back():
 
 
 def test_cross_validation_judges_every_condition_and_leaves_no_cell_of_it_in_the_fit():
-    cells = screen(0, 1500)
+    cells = screen(0, 600, **FEW)
     n_conditions = sum(group.perturbation.any() for group in cells.groups())
     made = list(cross_validate(cells, features=None, n_folds=3, rng=np.random.default_rng(0)))
     assert {each.kind for each in made} == set(KINDS) - {"new dose"}
@@ -158,7 +159,7 @@ def test_cross_validation_judges_every_condition_and_leaves_no_cell_of_it_in_the
 
 def test_one_part_of_many_conditions_says_enough(monkeypatch):
     """A limit of two predictions is reached with the first part of every way of leaving out."""
-    cells, fits = screen(0, 1500, n_perturbations=8, n_combinations=0), []
+    cells, fits = screen(0, 800, n_genes=50, n_perturbations=8, n_combinations=0), []
 
     def counted(*given, **options):
         fits.append(1)
@@ -173,7 +174,7 @@ def test_one_part_of_many_conditions_says_enough(monkeypatch):
     everything = made()
     assert len(fits) == 3 * 4  # components, contexts, cells
     assert {kind: everything.count(kind) for kind in set(everything)}["unseen"] > 12
-    monkeypatch.setattr(cross_validation, "_VALUES_JUDGED", 200)
+    monkeypatch.setattr(cross_validation, "_VALUES_JUDGED", 100)
     monkeypatch.setattr(cross_validation, "_FEWEST_JUDGED", 1)
     few = made()
     assert len(fits) == 3
@@ -198,7 +199,7 @@ def test_as_many_parts_are_needed_as_have_a_million_values(n_cells, n_genes, exp
 
 
 def test_a_single_part_is_not_left_out():
-    cells = screen(0, 1500, n_perturbations=8, n_combinations=0)
+    cells = screen(0, 800, n_genes=50, n_perturbations=8, n_combinations=0)
     kinds = {
         each.kind
         for each in cross_validate([GroupSums.of(cells)], features=None, n_folds=2, rng=np.random.default_rng(0))
@@ -236,7 +237,7 @@ def coverage():
             if group.perturbation.tobytes() in left_out or group.perturbation[unseen].any():
                 keep[group.rows] = False
         training = cells.subset(keep)
-        prior, found = AdditiveHurdlePrior.fit(training), Calibration.fit(training, seed=seed)
+        prior, found = AdditiveHurdlePrior.fit(training), Calibration.fit(training, n_folds=2, seed=seed)
         for group in perturbed:
             context = prior.context(group.covariates)
             kind = condition_kind(prior, group.perturbation, context)

@@ -105,6 +105,16 @@ def test_best_value_and_direction(subtests):
             assert abs(good - metric.best) < abs(bad - metric.best)
 
 
+@pytest.mark.parametrize("name", ["weighted_mse", "weighted_r2"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_two_observed_cells_are_enough_for_weights_and_one_is_not(name, n):
+    rng = np.random.default_rng(0)
+    control, *predicted = (Moments.of(rng.normal(size=(9, 6))) for _ in range(4))
+    observed = [Moments.of(rng.normal(size=(n, 6))) for _ in range(3)]
+    found = METRICS[name].function(Panel(predicted, observed, control))
+    assert (np.isnan(found) == (n == 1)).all()
+
+
 def test_register_adds_a_metric(monkeypatch):
     monkeypatch.setattr(_registry, "_METRICS", {})
     metric = Metric("mine", max, kind="distribution", higher_is_better=True, best=1.0, description="mine")

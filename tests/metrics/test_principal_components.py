@@ -61,6 +61,7 @@ def test_there_are_no_more_components_than_directions_of_variance():
     rng = np.random.default_rng(1)
     plane = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 9)) + 5
     assert PrincipalComponents.of(plane, n_components=6).loadings.shape == (2, 9)
+    assert PrincipalComponents.of(plane, n_components=1).loadings.shape == (1, 9)
     assert PrincipalComponents.of(expression(4), n_components=100).loadings.shape == (3, 30)
 
 

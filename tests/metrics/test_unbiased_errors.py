@@ -114,6 +114,27 @@ def test_one_prediction_for_all_conditions_earns_no_correction():
     np.testing.assert_allclose(unbiased_mse(same, capped=True), unbiased_mse(same) + noise, atol=1e-12)
 
 
+def test_conditions_weigh_by_their_scored_genes_where_the_correction_is_bounded():
+    targets = np.zeros((5, G), dtype=bool)
+    targets[0, :25] = True  # five genes are left
+    panel_ = panel(np.random.default_rng(10), effect=0.0, predicted_scale=0.7, targets=targets)
+    n_genes = (~targets).sum(axis=1)
+    predicted, observed = (
+        np.array([float((m.variance / m.n_cells)[~own].sum()) for m, own in zip(side, targets, strict=True)])
+        for side in (panel_.predicted, panel_.observed)
+    )
+    lower = np.minimum(predicted, observed)
+    spread = 0.0
+    for gene in range(G):
+        rows = np.flatnonzero(~targets[:, gene])
+        means, weights = np.array([panel_.predicted[p].mean[gene] for p in rows]), 1 / n_genes[rows]
+        spread += weights @ np.square(means - np.average(means, weights=weights))
+    share = spread / (lower / n_genes).sum()
+    assert share < 1
+    expected = unbiased_mse(panel_) + (predicted - share * lower) / n_genes
+    np.testing.assert_allclose(unbiased_mse(panel_, capped=True), expected, atol=1e-12)
+
+
 def test_caps_do_not_bind_where_conditions_differ_and_cells_are_as_noisy_as_observed():
     panel_ = panel(np.random.default_rng(8), effect=3.0)
     quiet = [Moments(m.n_cells, m.mean, 0.1 * m.variance) for m in panel_.predicted]

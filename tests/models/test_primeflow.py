@@ -16,8 +16,8 @@ from scvi.train import Trainer, TrainRunner
 
 from perturbflow.flow import TrainingSettings
 from perturbflow.models import PRiMeFlow
+from perturbflow.predict import read_flow, write_flow
 from perturbflow.predict._fitted_flow import FittedFlow
-from perturbflow.predict._flow_store import read_flow, write_flow
 from perturbflow.screen._fields import read_cells
 from perturbflow.tl import fit_flow, predict_perturbation
 from perturbflow.train._flow_data import FlowData

@@ -12,7 +12,8 @@ from perturbflow import tl
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.evaluation._leaderboard import higher_is_better
 from perturbflow.pp import setup_perturbation
-from perturbflow.screen._fields import read_cells, read_fields
+from perturbflow.screen import read_fields
+from perturbflow.screen._fields import read_cells
 
 
 def write_prediction(adata, label, *, key="predicted", cell_types=None):

@@ -13,7 +13,7 @@ from perturbflow.pl import _calibration as module
 from perturbflow.pl import calibration
 from perturbflow.pl._calibration import _independent_genes
 from perturbflow.pl._drawing import KIND_COLORS
-from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict import read_flow
 
 LEVELS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
@@ -67,7 +67,7 @@ def test_true_means_and_standard_deviations_follow_the_diagonal(fitted, monkeypa
             return mean - half, mean + half
 
     flow = read_flow(fitted, "flow")
-    flow.calibration = Believed()  # type: ignore[assignment]
+    flow.calibration = Believed()
     monkeypatch.setattr(module, "read_flow", lambda adata, key: flow)
     monkeypatch.setattr(module, "mean_expression", states)
     monkeypatch.setattr(module, "moments_of", lambda *args, **options: Observed)

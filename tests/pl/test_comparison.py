@@ -13,7 +13,7 @@ from scipy import sparse
 from perturbflow import pl
 from perturbflow.pl._predictions import read_comparison
 from perturbflow.pp import setup_perturbation
-from perturbflow.screen._fields import read_fields
+from perturbflow.screen import read_fields
 
 PLOTS = [pl.perturbation_effect, pl.expression, pl.embedding]
 

@@ -9,7 +9,7 @@ import pytest
 from anndata import AnnData
 from matplotlib.colors import to_rgb
 
-from perturbflow.evaluation._tables import summary_table
+from perturbflow.evaluation import summary_table
 from perturbflow.pl import evaluation
 from perturbflow.pl._drawing import GREY, VERMILLION
 

@@ -99,18 +99,6 @@ def test_one_new_figure_and_nothing_else_changes(plot, shown, unchanged):
     assert all(ax.has_data() for ax in axes)
 
 
-@pytest.mark.parametrize("plot", sorted(PLOTS), indirect=True)
-def test_legends_lie_beside_the_data(plot):
-    _, draw, adata = plot
-    result = draw(adata)
-    figure = result if isinstance(result, Figure) else np.atleast_1d(result)[0].figure
-    figure.draw_without_rendering()
-    for ax in figure.axes:
-        if (legend := ax.get_legend()) is not None:
-            box, frame = legend.get_window_extent(), ax.get_window_extent()
-            assert box.y0 >= frame.y1 - 1 or box.x0 >= frame.x1 - 1
-
-
 @pytest.mark.parametrize("plot", WITH_AX, indirect=True)
 def test_given_axes_are_drawn_on_and_all_others_left_alone(plot, shown):
     name, draw, adata = plot
@@ -126,7 +114,7 @@ def test_given_axes_are_drawn_on_and_all_others_left_alone(plot, shown):
 
 
 @pytest.mark.parametrize("plot", sorted(PLOTS), indirect=True)
-def test_shown_where_asked_with_nothing_cut_off(plot, shown):
+def test_shown_where_asked_with_legends_beside_the_data_and_nothing_cut_off(plot, shown):
     _, draw, adata = plot
     result = draw(adata, show=True)
     assert shown == [True]
@@ -137,3 +125,7 @@ def test_shown_where_asked_with_nothing_cut_off(plot, shown):
     assert box.y0 > -0.02
     assert box.x1 < whole[0] + 0.02
     assert box.y1 < whole[1] + 0.02
+    for ax in figure.axes:
+        if (legend := ax.get_legend()) is not None:
+            box, frame = legend.get_window_extent(), ax.get_window_extent()
+            assert box.y0 >= frame.y1 - 1 or box.x0 >= frame.x1 - 1

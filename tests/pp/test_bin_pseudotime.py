@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
+from perturbflow.trajectories import read_dynamics_fields, trajectories_of
 
 FORMATS = {
     "dense": np.asarray,

@@ -8,8 +8,9 @@ import pytest
 
 import perturbflow as pf
 from perturbflow.pp._check_labels import check_labels, check_values, control_labels, report_labels
+from perturbflow.screen import read_fields
 from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._fields import DOSES_KEY, read_fields
+from perturbflow.screen._fields import DOSES_KEY
 
 
 def said(caplog, *labels, control="control", separator="+") -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ import pytest
 from scipy.spatial.distance import pdist
 
 import perturbflow as pf
+from perturbflow.screen import read_fields
 from perturbflow.screen._feature_table import FEATURE_TABLE_KEY
-from perturbflow.screen._fields import read_fields
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import pytest
 from scipy.spatial.distance import pdist
 
 import perturbflow as pf
+from perturbflow.screen import read_fields
 from perturbflow.screen._feature_table import FEATURE_TABLE_KEY, read_feature_table
-from perturbflow.screen._fields import DOSES_KEY, read_fields
+from perturbflow.screen._fields import DOSES_KEY
 
 LABELS = [("control", "T"), ("A", "T"), ("B", "T"), ("C", "T"), ("A+B", "T")]
 SMILES = {"A": "CCO", "B": "CCN", "C": "c1ccccc1", "D": "CCCO"}

@@ -13,12 +13,8 @@ from anndata import AnnData
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.trajectories._fields import (
-    DYNAMICS_FIELDS_KEY,
-    DYNAMICS_PRIOR_KEY,
-    read_dynamics_fields,
-    trajectories_of,
-)
+from perturbflow.trajectories import read_dynamics_fields, trajectories_of
+from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY
 
 GENES = ["GATA1", "SPI1", "KLF1", "CEBPA"]
 FULL: dict[str, Any] = {"time_key": "time", "trajectory_key": "donor", "perturbation_key": "perturbation"}

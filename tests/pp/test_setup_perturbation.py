@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import perturbflow as pf
+from perturbflow.screen import read_fields
 from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._fields import DOSES_KEY, FIELDS_KEY, read_cells, read_fields
+from perturbflow.screen._fields import DOSES_KEY, FIELDS_KEY, read_cells
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 FORMATS = {

@@ -13,8 +13,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from perturbflow.predict import read_flow, write_flow
 from perturbflow.predict._fitted_flow import FILE, FittedFlow
-from perturbflow.predict._flow_store import read_flow, write_flow
 from perturbflow.store._file import read_file, write_file
 from perturbflow.tl import fit_flow, predict_perturbation
 

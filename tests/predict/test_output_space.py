@@ -16,7 +16,7 @@ from perturbflow.predict._output_space import (
     to_challenge,
     to_counts,
 )
-from perturbflow.screen._expression import Expression
+from perturbflow.screen import Expression
 
 TARGET = 1e4
 

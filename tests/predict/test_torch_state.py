@@ -12,7 +12,7 @@ from scipy import sparse
 
 import perturbflow as pf
 from perturbflow.predict._torch_state import usual_torch
-from perturbflow.train._train_flow import train_flow
+from perturbflow.train import train_flow
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from perturbflow._checks import check_matrix
-from perturbflow.screen import _sources
+from perturbflow.screen import Expression, _sources
 from perturbflow.screen._annotations import read_annotations
-from perturbflow.screen._expression import Expression, dense
+from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import read_cells, read_expression, read_screen
 
 N_CELLS, N_GENES = 500, 7

@@ -7,15 +7,14 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from perturbflow.screen import PerturbationFields, read_fields
 from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import (
     DOSES_KEY,
     FIELDS_KEY,
-    PerturbationFields,
     expression,
     read_cells,
-    read_fields,
     text_column,
     writable,
     write_fields,

@@ -12,7 +12,8 @@ import pytest
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.screen._expression import Expression, dense
+from perturbflow.screen import Expression
+from perturbflow.screen._expression import dense
 
 zarr = pytest.importorskip("zarr")
 N_CELLS, N_GENES = 500, 7

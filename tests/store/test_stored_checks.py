@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, CellData
+from perturbflow.predict import read_flow, write_flow
 from perturbflow.predict._fitted_flow import FILE
 from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR
-from perturbflow.predict._flow_store import read_flow, write_flow
+from perturbflow.store import checksum
 from perturbflow.store._file import read_file, write_file
-from perturbflow.store._stored_checks import Array, check_arrays, check_like, checksum
+from perturbflow.store._stored_checks import Array, check_arrays, check_like
 from perturbflow.tl import forecast, predict_perturbation
 
 Change = Callable[[dict[str, Any]], object]

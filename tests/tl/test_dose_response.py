@@ -10,7 +10,8 @@ import pytest
 from anndata import AnnData
 
 from perturbflow.pp import setup_perturbation
-from perturbflow.predict._hill_fit import HillPosterior, bliss, hill, loewe
+from perturbflow.predict import HillPosterior, hill
+from perturbflow.predict._hill_fit import bliss, loewe
 from perturbflow.predict._readout import readout_weights
 from perturbflow.tl import dose_response, fit_flow
 

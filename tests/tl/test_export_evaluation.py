@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from perturbflow.evaluation._tables import summary_table
+from perturbflow.evaluation import summary_table
 from perturbflow.tl import export_evaluation
 
 MEANS = {"flow|2": 0.5, "mean effect": 1.5, "control cells": 2.0, "ceiling": 0.25}

@@ -15,7 +15,7 @@ from anndata import AnnData
 from perturbflow.datasets import hill_network
 from perturbflow.dynamics import SPARSITIES, DynamicsTrainer
 from perturbflow.pp import setup_dynamics
-from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
 QUICK: dict[str, Any] = {"effort": 0.01, "progress_bar": False}

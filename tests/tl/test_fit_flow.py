@@ -15,8 +15,9 @@ from scipy import sparse
 from perturbflow.flow import AdditiveHurdlePrior
 from perturbflow.pl import training
 from perturbflow.pp import setup_perturbation, split_perturbations
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.screen._fields import read_cells, read_fields
+from perturbflow.predict import read_flow
+from perturbflow.screen import read_fields
+from perturbflow.screen._fields import read_cells
 from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
 from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._validation import ENTRY_TIMES

@@ -10,7 +10,7 @@ import pytest
 from anndata import AnnData
 
 from perturbflow.pp import setup_perturbation
-from perturbflow.predict._interaction_fit import Pair, interaction_fit
+from perturbflow.predict import Pair, interaction_fit
 from perturbflow.tl import fit_flow, interaction_scores
 
 N_GENES = 60

@@ -11,7 +11,7 @@ from anndata import AnnData
 from perturbflow.datasets import simulated_contexts, simulated_perturb_seq
 from perturbflow.flow import mean_expression
 from perturbflow.pp import setup_perturbation
-from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict import read_flow
 from perturbflow.predict._next_measurements import Measurable, greedy_choice, measurable
 from perturbflow.tl import fit_flow, interaction_scores, next_perturbations
 

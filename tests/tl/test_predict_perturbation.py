@@ -13,10 +13,9 @@ from scipy import sparse
 from perturbflow.datasets import kang_ifnb, simulated_perturb_seq
 from perturbflow.flow._angle import share_at
 from perturbflow.pp import setup_perturbation
-from perturbflow.predict import _prediction
+from perturbflow.predict import _prediction, read_flow
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._fitted_flow import FittedFlow
-from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._output_space import to_challenge
 from perturbflow.tl import fit_flow, predict_perturbation
 

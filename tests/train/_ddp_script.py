@@ -13,8 +13,8 @@ import torch
 
 import perturbflow as pf
 from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, FlowConfig, TrainingSettings
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.train._train_flow import train_flow
+from perturbflow.predict import read_flow
+from perturbflow.train import train_flow
 
 
 def trained(**options: Any) -> dict[str, Any]:

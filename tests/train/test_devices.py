@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, FlowConfig, TrainingSettings
-from perturbflow.train._train_flow import train_flow
+from perturbflow.train import train_flow
 
 from ._ddp_script import trained
 

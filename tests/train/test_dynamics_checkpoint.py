@@ -9,8 +9,7 @@ from safetensors.torch import save_file
 
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory
 from perturbflow.store._file import read_file, write_file
-from perturbflow.train._checkpoint import Checkpoint
-from perturbflow.train._fit_dynamics import identity
+from perturbflow.train import Checkpoint, identity
 
 TIME = np.linspace(0, 2, 10)
 STEPS: dict[str, Any] = {

@@ -14,8 +14,9 @@ from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, T
 from perturbflow.metrics import energy_in_programs
 from perturbflow.models import FlowOptions, fit
 from perturbflow.screen._fields import read_cells
+from perturbflow.train import HeldOutConditions
 from perturbflow.train._flow_plan import FlowPlan
-from perturbflow.train._validation import ENTRY_TIMES, GUIDANCES, MIN_CELLS, N_DRAWS, HeldOutConditions, Scores
+from perturbflow.train._validation import ENTRY_TIMES, GUIDANCES, MIN_CELLS, N_DRAWS, Scores
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
 
@@ -47,13 +48,24 @@ def assert_same_weights(first, second):
         assert torch.equal(tensor, other[name]), name
 
 
-def held_out_of(adata, *, source="control"):
-    """The held-out conditions, and an untrained flow with the prior of the training cells."""
-    split = adata.obs["split"].to_numpy()
-    training = read_cells(adata, rows=split == "train")
-    config = FlowConfig(n_genes=adata.n_vars, n_components=4, n_categories=(2,), source=source, **OPTIONS)
-    flow = ConditionalFlow(config, AdditiveHurdlePrior.fit(training))
-    return HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=0), flow
+@pytest.fixture(scope="module")
+def prior(_registered):
+    """The prior of the training cells, which no test changes."""
+    return AdditiveHurdlePrior.fit(read_cells(_registered, rows=(_registered.obs["split"] == "train").to_numpy()))
+
+
+@pytest.fixture
+def held_out_of(prior):
+    """Make the held-out conditions, and an untrained flow with the prior of the training cells."""
+
+    def make(adata, *, source="control"):
+        split = adata.obs["split"].to_numpy()
+        training = read_cells(adata, rows=split == "train")
+        config = FlowConfig(n_genes=adata.n_vars, n_components=4, n_categories=(2,), source=source, **OPTIONS)
+        flow = ConditionalFlow(config, prior)
+        return HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=0), flow
+
+    return make
 
 
 class Energies:
@@ -235,7 +247,7 @@ def test_file_that_is_no_checkpoint_is_refused(registered, tmp_path, unchanged):
 # --- choices on held-out conditions
 
 
-def test_held_out_conditions_are_those_of_the_validation_split(registered):
+def test_held_out_conditions_are_those_of_the_validation_split(registered, held_out_of):
     held_out, _ = held_out_of(registered)
     assert len(held_out) == 2
     label = registered.obs.loc[registered.obs["split"] == "valid", "perturbation"].iloc[0]
@@ -245,14 +257,14 @@ def test_held_out_conditions_are_those_of_the_validation_split(registered):
         assert len(condition.controls) == (of_type & (registered.obs["perturbation"] == "control")).sum()
 
 
-def test_conditions_without_enough_cells_or_controls_are_left_out(registered):
+def test_conditions_without_enough_cells_or_controls_are_left_out(registered, held_out_of):
     few = np.flatnonzero((registered.obs["split"] == "valid") & (registered.obs["cell_type"] == "type_1"))
     keep = np.setdiff1d(np.arange(registered.n_obs), few[MIN_CELLS - 1 :])
     held_out, _ = held_out_of(registered[keep].copy())
     assert [condition.covariates.tolist() for condition in held_out.conditions] == [[1]]
 
 
-def test_energies_are_paired_and_leave_the_flow_alone(registered):
+def test_energies_are_paired_and_leave_the_flow_alone(registered, held_out_of):
     held_out, flow = held_out_of(registered)
     config = flow.config
     first = held_out.energies(flow, entry_time=0.5, correction_scale=0.0, n_draws=3)
@@ -263,7 +275,7 @@ def test_energies_are_paired_and_leave_the_flow_alone(registered):
     assert flow.config == config
 
 
-def test_sabotaged_network_is_not_trusted(registered):
+def test_sabotaged_network_is_not_trusted(registered, held_out_of):
     held_out, flow = held_out_of(registered)
     torch.nn.init.normal_(flow.network.write.weight, std=30.0, generator=torch.Generator().manual_seed(0))
     chosen = held_out.choose(flow)
@@ -294,14 +306,14 @@ def scored(held_out, monkeypatch, table, *, noise=0.0, cosines=None, programs=No
     return asked
 
 
-def test_a_choice_that_loses_who_responds_is_not_made(registered, monkeypatch):
+def test_a_choice_that_loses_who_responds_is_not_made(registered, held_out_of, monkeypatch):
     held_out, flow = held_out_of(registered)
     table = {(0.3, 1.0): 0.0, (0.7, 1.0): 0.5}
     scored(held_out, monkeypatch, table, noise=0.3, programs={(0.3, 1.0): 0.1})
     assert held_out.choose(flow) == {"entry_time": 0.7, "correction_scale": 1.0}
 
 
-def test_programs_are_those_of_the_metric(registered):
+def test_programs_are_those_of_the_metric(registered, held_out_of):
     held_out, flow = held_out_of(registered)
     found = held_out.scores(flow, entry_time=1.0, correction_scale=1.0).programs
     pairs = list(held_out.predictions(flow, draws=range(2), entry_time=1.0, correction_scale=1.0))
@@ -309,14 +321,14 @@ def test_programs_are_those_of_the_metric(registered):
     np.testing.assert_allclose(found, np.nan_to_num(np.reshape(expected, (2, -1)).mean(axis=0)))
 
 
-def test_clear_winner_is_chosen(registered, monkeypatch):
+def test_clear_winner_is_chosen(registered, held_out_of, monkeypatch):
     held_out, flow = held_out_of(registered)
     scored(held_out, monkeypatch, {(0.3, 1.0): 0.0}, noise=0.3, cosines={(0.85, 1.0): 1.0})
     assert held_out.choose(flow) == {"entry_time": 0.3, "correction_scale": 1.0}
 
 
 @pytest.mark.parametrize(("noise", "expected"), [(0.0, 0.3), (2.0, 0.85)])
-def test_cosine_decides_within_one_standard_error(registered, monkeypatch, noise, expected):
+def test_cosine_decides_within_one_standard_error(registered, held_out_of, monkeypatch, noise, expected):
     held_out, flow = held_out_of(registered)
     # The difference of 0.3 is within the standard error of the paired difference only where there is noise; the noise
     # that all choices share is larger still and must not count. Both are better than the prior alone.
@@ -325,20 +337,22 @@ def test_cosine_decides_within_one_standard_error(registered, monkeypatch, noise
 
 
 @pytest.mark.parametrize(("noise", "expected"), [(0.1, 0.0), (4.0, 1.0)])
-def test_the_network_is_used_only_where_it_helps_beyond_a_standard_error(registered, monkeypatch, noise, expected):
+def test_the_network_is_used_only_where_it_helps_beyond_a_standard_error(
+    registered, held_out_of, monkeypatch, noise, expected
+):
     held_out, flow = held_out_of(registered)
     scored(held_out, monkeypatch, {(0.0, 1.0): 0.7}, noise=noise, cosines={(0.0, 1.0): 1.0})
     assert held_out.choose(flow) == {"entry_time": expected, "correction_scale": 1.0}
 
 
-def test_one_condition_does_not_show_that_the_network_helps(registered, monkeypatch):
+def test_one_condition_does_not_show_that_the_network_helps(registered, held_out_of, monkeypatch):
     held_out, flow = held_out_of(registered)
     energies = Energies({(0.0, 1.0): -5.0}, n=1)
     monkeypatch.setattr(held_out, "scores", as_scores(energies), raising=False)
     assert held_out.choose(flow) == {"entry_time": 1.0, "correction_scale": 1.0}
 
 
-def test_a_network_that_is_worse_where_it_was_trained_is_not_used(registered, monkeypatch):
+def test_a_network_that_is_worse_where_it_was_trained_is_not_used(registered, held_out_of, monkeypatch):
     held_out, flow = held_out_of(registered)
     energies = Energies({(0.0, 1.0): -5.0})
     monkeypatch.setattr(held_out, "scores", as_scores(energies), raising=False)
@@ -350,7 +364,7 @@ def test_a_network_that_is_worse_where_it_was_trained_is_not_used(registered, mo
     assert known <= {tuple(doses) for doses in read_cells(training).perturbations.toarray()}
 
 
-def test_only_what_matters_is_chosen(registered, monkeypatch):
+def test_only_what_matters_is_chosen(registered, held_out_of, monkeypatch):
     held_out, flow = held_out_of(registered, source="noise")
     asked = scored(held_out, monkeypatch, {})
     held_out.choose(flow)
@@ -372,7 +386,9 @@ def test_only_what_matters_is_chosen(registered, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_lazy_looks_at_training_conditions_choose_what_looking_at_all_of_them_does(registered, monkeypatch, seed):
+def test_lazy_looks_at_training_conditions_choose_what_looking_at_all_of_them_does(
+    registered, held_out_of, monkeypatch, seed
+):
     held_out, flow = held_out_of(registered)
     rng = np.random.default_rng(seed)
     choices = [
@@ -407,7 +423,7 @@ def test_lazy_looks_at_training_conditions_choose_what_looking_at_all_of_them_do
     assert len(asked) == len(set(asked))  # nothing is predicted twice
 
 
-def test_what_one_draw_shows_to_be_worse_is_not_drawn_again(registered, monkeypatch):
+def test_what_one_draw_shows_to_be_worse_is_not_drawn_again(registered, held_out_of, monkeypatch):
     held_out, flow = held_out_of(registered)
     drawn = []
     sample = ConditionalFlow.sample
@@ -428,7 +444,7 @@ def test_what_one_draw_shows_to_be_worse_is_not_drawn_again(registered, monkeypa
     assert drawn == 2 * [0.0]
 
 
-def test_guidance_is_the_smallest_that_is_not_told_apart(registered, monkeypatch):
+def test_guidance_is_the_smallest_that_is_not_told_apart(registered, held_out_of, monkeypatch):
     held_out, flow = held_out_of(registered)
     flow.configure(entry_time=0.0)
     weight, curve = held_out.guidance_curve(flow)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from perturbflow.flow import FlowConfig, TrainingSettings
-from perturbflow.train._flow_options import PRESETS, FlowModelKwargs, FlowOptions, FlowPlanKwargs
+from perturbflow.train import PRESETS, FlowOptions
+from perturbflow.train._flow_options import FlowModelKwargs, FlowPlanKwargs
 
 
 def test_the_paper_s_recipe_is_whole():

@@ -15,10 +15,8 @@ from scipy import sparse
 
 from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, FlowConfig, TrainingSettings
 from perturbflow.flow._batches import TrainingConditions
-from perturbflow.train._averaging import AveragedWeights
-from perturbflow.train._checkpoint import Checkpoint
+from perturbflow.train import AveragedWeights, Checkpoint, train_flow
 from perturbflow.train._flow_plan import NonFiniteLossError
-from perturbflow.train._train_flow import train_flow
 
 N_GENES = 16
 

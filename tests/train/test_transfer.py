@@ -18,12 +18,12 @@ from perturbflow.flow import (
     TrainingSettings,
     point_on_path,
 )
+from perturbflow.predict import write_flow
 from perturbflow.predict._fitted_flow import FittedFlow
-from perturbflow.predict._flow_store import write_flow
+from perturbflow.screen import PerturbationFields
 from perturbflow.screen._conditions import Vocabulary
-from perturbflow.screen._fields import PerturbationFields
-from perturbflow.train._train_flow import train_flow
-from perturbflow.train._transfer import N_NEIGHBOURS, _Panel, inherited_options, resolve_init, transfer_weights
+from perturbflow.train import inherited_options, train_flow, transfer_weights
+from perturbflow.train._transfer import N_NEIGHBOURS, _Panel, resolve_init
 
 GENES = tuple(f"G{i:02d}" for i in range(24))
 COVARIATES = (("line", ("K562", "RPE1")),)

@@ -12,13 +12,13 @@ from scipy import sparse
 
 from perturbflow.flow import TrainingSettings
 from perturbflow.models import FlowOptions, fit
+from perturbflow.screen import Expression
 from perturbflow.screen._annotations import read_annotations
-from perturbflow.screen._expression import Expression, dense
+from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import read_screen
-from perturbflow.train import _flow_data, _windows
+from perturbflow.train import Windows, _flow_data, _windows
 from perturbflow.train._flow_data import FlowData
 from perturbflow.train._flow_plan import Batch
-from perturbflow.train._windows import Windows
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
 CPU = SimpleNamespace(root_device=torch.device("cpu"))

@@ -11,16 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from perturbflow.trajectories import DynamicsFields, read_dynamics_fields, trajectories_of
 from perturbflow.trajectories._fields import (
     DYNAMICS_FIELDS_KEY,
     DYNAMICS_PRIOR_KEY,
-    DynamicsFields,
     finite_expression,
     mean_of_groups,
-    read_dynamics_fields,
     sum_of_groups,
     time_column,
-    trajectories_of,
     write_dynamics_fields,
 )
 
