@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
 from perturbflow.flow._carry import mean_weights
 from perturbflow.flow._told_effects import quadratic
 
