@@ -49,6 +49,7 @@ def test_controls_that_tell_everything_are_read_and_others_are_not():
     positions = rng.normal(size=(12, 3))
     factors = positions @ rng.normal(size=(3, 2))
     learned = _learn(factors, squared(positions), WAYS)
+    assert learned is not None
     assert 1 < learned.slope < 1.3  # what the penalty takes is given back
     assert learned.weight > 0.9
     assert learned.told > 0.9
