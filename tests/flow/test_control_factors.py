@@ -8,7 +8,7 @@ from scipy import sparse
 
 from perturbflow.flow._carry import Carry, Way, mean_weights
 from perturbflow.flow._context_covariance import FullCovariance
-from perturbflow.flow._control_factors import ControlFactors, _ridge_weights, _slope, read_controls
+from perturbflow.flow._control_factors import ControlFactors, _learn, _ridge_weights, read_controls
 from perturbflow.flow._measurements import Measurements
 from perturbflow.flow._single_effects import EffectTable, SingleEffects
 
@@ -48,15 +48,34 @@ def test_controls_that_tell_everything_are_read_and_others_are_not():
     rng = np.random.default_rng(0)
     positions = rng.normal(size=(12, 3))
     factors = positions @ rng.normal(size=(3, 2))
-    slope, told = _slope(factors, squared(positions), WAYS)
-    assert 1 < slope < 1.3  # what the penalty takes is given back
-    assert told > 0.9
-    read = [_slope(rng.normal(size=(12, 2)), squared(positions), WAYS)[1] > 0 for _ in range(100)]
-    assert np.mean(read) < 0.06
+    learned = _learn(factors, squared(positions), WAYS)
+    assert learned is not None
+    assert 1 < learned.slope < 1.3  # what the penalty takes is given back
+    assert learned.weight > 0.9
+    assert learned.told > 0.9
+    weights = [getattr(_learn(rng.normal(size=(12, 2)), squared(positions), WAYS), "weight", 0) for _ in range(100)]
+    assert np.mean(weights) < 0.05
+
+
+def test_what_controls_tell_counts_more_the_surer_it_is():
+    rng = np.random.default_rng(0)
+    positions = rng.normal(size=(8, 3))
+    told, noise = positions[:, :2], rng.normal(size=(8, 2))
+    learned = [_learn(told + size * noise, squared(positions), WAYS) for size in (0.1, 0.5, 1.0)]
+    weights = [0 if each is None else each.weight for each in learned]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[0] > weights[-1]
+
+
+def test_nothing_is_read_where_controls_tell_the_mean_alone():
+    """Factors that repel each other: their mean is nearer than any other context, and no direction of the controls tells it."""
+    positions = np.array([0.0, 0.1, 1.0, 1.1, 2.0, 2.1])[:, None]
+    factors = np.tile([1.0, -1.0], 3)[:, None]
+    assert _learn(factors, squared(positions), (Way(0.01),)) is None
 
 
 def test_nothing_is_read_where_all_contexts_are_alike():
-    assert _slope(np.ones((6, 2)), np.zeros((6, 6)), WAYS) == (0, 0)
+    assert _learn(np.ones((6, 2)), np.zeros((6, 6)), WAYS) is None
 
 
 def test_what_is_added_is_beyond_what_is_carried():

@@ -118,6 +118,9 @@ def test_where_the_prior_alone_predicts_this_is_said(registered):
     found = findings(registered)
     assert said(found.found, "no training of a network")
     assert said(found.found, "The prior alone predicts, since no network was trained")
+    # Its two validation conditions are asked by nothing: more of them would change nothing.
+    assert not said([*found.found, *found.not_measurable], "chosen")
+    assert calls(found) == ["pf.tl.evaluate(adata)"]
 
 
 def test_interrupted_fits_are_named(fitted):

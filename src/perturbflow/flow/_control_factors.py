@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from perturbflow.flow._carry import mean_weights
 from perturbflow.flow._told_effects import quadratic
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 FEWEST_CONTEXTS = 5  # of which both controls and factors are known
 _PENALTY = 0.1  # of the mean variance between contexts
 _LARGEST_SLOPE = 2.0
-_SURELY = 0.975
 _LARGEST_READ = 0.9  # of the variance between contexts
 _LEAST = 1e-9
 
@@ -43,7 +41,7 @@ class ControlFactors(NamedTuple):
     context_factors
         Factors b of every context (C, K), 0 where they are not known.
     gene_factors
-        Factors l (K, G).
+        Factors l (K, G), times how surely controls tell.
     slope
         The slope s (1,), learned by leaving contexts out; 0 where controls tell nothing.
     read_variances
@@ -119,8 +117,9 @@ def read_controls(
 ) -> ControlFactors:
     """Learn how factors of contexts follow from controls, and add to effects in contexts where none or few were measured.
 
-    It is done where in contexts that are left out the factors are told better by controls than by the contexts that effects are carried
-    from: where the logarithm of the squared error is lower by more than a quantile of the t-distribution allows.
+    It is done as far as in contexts that are left out the factors are told better by controls than by the contexts that effects are carried
+    from: with the mean fall of the logarithm of the squared error over contexts, :math:`t` of its standard errors, what is added counts
+    :math:`1 - 1 / t^2`, and nothing where t is below 1.
 
     Parameters
     ----------
@@ -148,17 +147,18 @@ def read_controls(
     nothing = ControlFactors.nothing(n_levels, n_contexts, table.factors.contexts.shape[1], n_genes)
     if len(known) < FEWEST_CONTEXTS:
         return nothing
-    slope, told = _slope(table.factors.contexts[known], carry.distances[np.ix_(known, known)], carry.ways)
-    if not told:
+    learned = _learn(table.factors.contexts[known], carry.distances[np.ix_(known, known)], carry.ways)
+    if learned is None:
         return nothing
     factors, of_levels, rows = table.known(measured, shared)
-    found = nothing._replace(gene_factors=table.genes(factors), slope=np.array([slope]))
+    genes = table.genes(factors)
+    found = nothing._replace(gene_factors=learned.weight * genes, slope=np.array([learned.slope]))
     found.level_factors[table.single.levels] = of_levels.factors
     found.context_factors[known] = factors.contexts[known]
     number = np.diff(rows.by_perturbation.indptr)
     fitted = of_levels.factors[rows.which] * of_levels.apart
-    spread = quadratic(fitted.T @ fitted / (number[number > 1] - 1).sum(), found.gene_factors)
-    found.read_variances[:] = np.clip(told * spread, 0, _LARGEST_READ * variances)
+    spread = quadratic(fitted.T @ fitted / (number[number > 1] - 1).sum(), genes)
+    found.read_variances[:] = np.clip(learned.told * spread, 0, _LARGEST_READ * variances)
     for context in np.setdiff1d(np.arange(n_contexts), known):
         place = found.place(carry.distances, carry.distances[context])
         for number, level in enumerate(table.single.levels):
@@ -188,8 +188,16 @@ def _ridge_weights(among: NDArray[np.float64], distances: NDArray[np.float64]) -
     return weights - weights.mean()
 
 
-def _slope(factors: NDArray[np.float64], among: NDArray[np.float64], ways: Sequence[Way]) -> tuple[float, float]:
-    """Slope of what controls tell of the factors (O, K), and which share of their variance that is; 0 where it is not sure.
+class _Learned(NamedTuple):
+    """Slope of what controls tell, how much it counts (0 to 1), and which share of the variance of factors is then told."""
+
+    slope: float
+    weight: float
+    told: float
+
+
+def _learn(factors: NDArray[np.float64], among: NDArray[np.float64], ways: Sequence[Way]) -> _Learned | None:
+    """Learn what controls tell of the factors of contexts (O, K); None where that is nothing.
 
     Contexts are left out one by one: of a ridge regression what is then predicted follows from its residuals and leverages.
     """
@@ -204,10 +212,15 @@ def _slope(factors: NDArray[np.float64], among: NDArray[np.float64], ways: Seque
     of_others = np.clip((agreement.sum() - agreement) / (size.sum() - size + _LEAST), 0, _LARGEST_SLOPE)
     distances = among.copy()
     np.fill_diagonal(distances, np.inf)
-    usual = np.square(factors - mean_weights(distances, ways) @ factors).sum(axis=1) + _LEAST
-    told = np.square(apart - of_others[:, None] * predicted).sum(axis=1) + _LEAST
-    gains = np.log(usual / told)
-    if gains.mean() <= stdtrit(n - 1, _SURELY) * gains.std(ddof=1) / np.sqrt(n):
-        return 0.0, 0.0
+    usual = factors - mean_weights(distances, ways) @ factors
+    told = apart - of_others[:, None] * predicted
+    before, after = np.square(usual).sum(axis=1) + _LEAST, np.square(told).sum(axis=1) + _LEAST
+    gains = np.log(before / after)
+    surely = gains.mean() / (gains.std(ddof=1) / np.sqrt(n) + _LEAST)
     slope = float(np.clip(agreement.sum() / (size.sum() + _LEAST), 0, _LARGEST_SLOPE))
-    return slope, float(max(1 - told.sum() / usual.sum(), 0))
+    # Without a slope factors would be the same in all contexts, which controls do not tell.
+    if surely <= 1 or slope == 0:
+        return None
+    weight = float(1 - 1 / surely**2)
+    remaining = np.square((1 - weight) * usual + weight * told).sum()
+    return _Learned(slope, weight, float(max(1 - remaining / before.sum(), 0)))

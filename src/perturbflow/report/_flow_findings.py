@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from perturbflow.evaluation._tables import PRIOR
 from perturbflow.predict._flow_store import read_flow
 from perturbflow.report._evaluation_findings import EvaluationFindings
@@ -48,12 +46,12 @@ def flow_findings(adata: AnnData, *, key: str, evaluation_key: str, split_key: s
     unknown += judged.limits()
     steps += judged.steps()
     if flow is not None:
-        if is_prior_alone(flow) and len(flow.history.get("step", ())):
+        if is_prior_alone(flow) and _is_trained(flow):
             steps.append(Step("Get the same predictions in seconds", call_with("tl.fit_flow", preset="prior")))
         steps.append(
             Step("Choose what to measure next", call_with("tl.next_perturbations", **_unless(key=key, usual="flow")))
         )
-    if counts.n_conditions["valid"] and counts.n_usable <= FEW_CONDITIONS:
+    if counts.n_conditions["valid"] and counts.n_usable <= FEW_CONDITIONS and (flow is None or _is_trained(flow)):
         more = call_with("pp.split_perturbations", task=counts.task or "combination", valid_fraction=0.3)
         steps.append(Step("Choose settings on more validation conditions, then fit again", more))
     return Findings(
@@ -66,14 +64,19 @@ def is_prior_alone(flow: FittedFlow) -> bool:
     return flow.flow.config.source == "control" and flow.flow.config.entry >= 1
 
 
+def _is_trained(flow: FittedFlow) -> bool:
+    """Return whether there is a network: without one nothing is chosen on validation conditions."""
+    return bool(len(flow.history.get("step", ())))
+
+
 def _fit(flow: FittedFlow, counts: ScreenCounts) -> list[str]:
     """Say how the flow was fitted and what was chosen."""
     config = flow.flow.config
-    steps = flow.history.get("step", np.zeros(0))
-    training = f"{int(steps[-1]):,} steps of training" if len(steps) else "no training of a network"
+    is_trained = _is_trained(flow)
+    training = f"{int(flow.history['step'][-1]):,} steps of training" if is_trained else "no training of a network"
     said = [f"The flow was fitted with {training}, on the cells of {listed(flow.fitted_splits)}."]
     if is_prior_alone(flow):
-        why = "no network was trained" if not len(steps) else "validation conditions do not show that the network helps"
+        why = "no network was trained" if not is_trained else "validation conditions do not show that the network helps"
         said.append(
             f"The prior alone predicts, since {why}: as the baseline {PRIOR!r} does, and no difference between the two is due "
             "to a network."
@@ -95,7 +98,9 @@ def _limits(flow: FittedFlow, counts: ScreenCounts) -> list[str]:
         said.append(
             "What a whole fit would predict: the fit was interrupted, and the flow is what it had learned by then."
         )
-    if not counts.n_usable and len(flow.history.get("step", ())):
+    if not _is_trained(flow):
+        return said
+    if not counts.n_usable:
         said.append(
             "Which settings are best: without validation conditions nothing was chosen, and training was not stopped early."
         )
