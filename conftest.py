@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
+
+import pytest
 
 # Modules that need a package of an extra are left out where it is not installed.
 collect_ignore = [] if find_spec("annbatch") else ["src/perturbflow/screen/_annbatch_rows.py"]
@@ -16,3 +20,10 @@ def pytest_collection_finish() -> None:
     """Look for garbage from here on, among what the tests make."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
