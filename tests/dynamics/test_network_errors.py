@@ -59,7 +59,9 @@ def test_windows_are_linear_in_the_weights_to_first_order(problem):
     with torch.no_grad():
         slopes, miss = _linearised(field, windows)
         step = 1e-2 * torch.randn(slopes.shape[:2], generator=torch.Generator().manual_seed(0))
-        for parameter, part in zip(_trained(field), step.split([p[0].numel() for p in _trained(field)], 1), strict=True):
+        for parameter, part in zip(
+            _trained(field), step.split([p[0].numel() for p in _trained(field)], 1), strict=True
+        ):
             parameter += part.view(parameter.shape)
         change = miss - _linearised(field, windows)[1]
     torch.testing.assert_close(change, torch.bmm(step[:, None], slopes)[:, 0], rtol=0.1, atol=0.1 * float(change.std()))

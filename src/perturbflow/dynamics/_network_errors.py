@@ -72,7 +72,7 @@ class NetworkErrors(torch.autograd.Function):
             of_rate = torch.bmm(miss.mul_(per_time).mul_(-2), windows.quadrature).transpose(0, 1).reshape(rate.shape)
             if of_decay is not None:
                 of_decay[some] = -(of_rate * windows.level[some]).sum(dim=1)
-            if of_highest is not None:
+            if highest is not None and of_highest is not None:
                 of_rate *= output
                 of_highest[some] = of_rate.sum(dim=1)
                 of_rate *= highest[some, None] * (1 - output)
