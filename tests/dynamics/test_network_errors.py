@@ -62,7 +62,7 @@ def test_windows_are_linear_in_the_weights_to_first_order(problem):
         for parameter, part in zip(
             _trained(field), step.split([p[0].numel() for p in _trained(field)], 1), strict=True
         ):
-            parameter += part.view(parameter.shape)
+            parameter.data += part.view(parameter.shape)
         change = miss - _linearised(field, windows)[1]
     torch.testing.assert_close(change, torch.bmm(step[:, None], slopes)[:, 0], rtol=0.1, atol=0.1 * float(change.std()))
 
