@@ -28,7 +28,7 @@ N_HALVES = 20
 SURE = 0.9
 SIZES = (250, 500, 1000)
 SLOW = "boosting"
-TIMED = ("FN4", "FN8", "Trees5")
+TIMED = ("FN4", "FN8", "Trees5", "Trees20")
 
 
 def main() -> None:
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="ranks in simulated screens alone")
     parser.add_argument("--large", action="store_true", help="networks of hundreds of genes, too")
     parser.add_argument("--time", action="store_true", help="only cells with times, used or not")
+    parser.add_argument("--confidence", action="store_true", help="only edges that are confident, and shuffled genes")
     parser.add_argument("--out", type=Path, default=None, help="folder for the tables")
     options = parser.parse_args()
     folder = Path(os.environ["PERTURBFLOW_DATA"]) if "PERTURBFLOW_DATA" in os.environ and not options.quick else None
@@ -44,6 +45,9 @@ def main() -> None:
         if folder is None:
             parser.error("Expected the folder of CARDAMOM in PERTURBFLOW_DATA. Set it, and leave out --quick.")
         print(markdown(times(folder).round(2).set_index("network")))
+        return
+    if options.confidence:
+        print(markdown(calibration(networks(folder, large=False)).round(2).set_index("network")))
         return
     rows = []
     for network in networks(folder, large=options.large):
@@ -116,6 +120,7 @@ def calibration(every: Iterable[Network]) -> pd.DataFrame:
         pf.tl.infer_graph(shuffled, n_bootstraps=N_HALVES)
         n_shuffled = int((shuffled.uns["dynamics_graph"]["edges"]["confidence"] >= SURE).sum())
         found = (len(sure), int((network.truth[tuple(places)] != 0).sum()), n_shuffled)
+        print(network.name, *found, flush=True)
         rows.setdefault(network.group, []).append(found)
     totals = {group: np.sum(parts, axis=0) for group, parts in rows.items()}
     totals["all"] = np.sum(list(totals.values()), axis=0)

@@ -170,7 +170,7 @@ def test_what_does_not_move_in_a_bootstrap_has_no_edges_there(fitted_dynamics, m
         original(self, *args, **options)
 
     monkeypatch.setattr(DynamicsTrainer, "__init__", remember)
-    settings = DynamicsSettings(strength=0.0, matching_steps=3, elimination_steps=1)
+    settings = DynamicsSettings(strength=0.0, matching_steps=60, elimination_steps=10)
     factors = torch.arange(15.0).reshape(5, 3)  # of regulators 0, 1 and 3
     found = _stability._one(drawn, config, settings, factors, 0.0, 0)
     assert asked == [((0, 1), (0, 1), [[3 * k, 3 * k + 1] for k in range(5)])]

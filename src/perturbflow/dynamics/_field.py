@@ -248,6 +248,11 @@ class TargetField(VectorField):
         if config.skip:
             self.linear = self._normal(n_heads, 1, config.n_inputs, scale=0.1)
 
+    @property
+    def is_one_elu_layer(self) -> bool:
+        """Whether each network is one hidden layer of exponential linear units, and nothing beside it."""
+        return len(self.matrices) == 2 and self.config.activation == "elu" and not self.config.skip
+
     def weights(self) -> tuple[Tensor, ...]:
         first, *others = self.matrices
         allowed = self.allowed[:, None, :]

@@ -74,7 +74,7 @@ def match(
         weights = field.weights()
         drawn = sparsity.draw(weights, generator=generator)
         miss, size = window_errors(field, windows, weights=drawn)
-        errors = root_error(miss.sum(dim=1), size.sum(dim=1))
+        errors = root_error(miss, size)
         loss = errors.mean()
         now = strength if step >= n_free_steps else 0.0
         if now > 0:

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from perturbflow.dynamics._field import VectorField
+from perturbflow.dynamics._field import TargetField, VectorField
+from perturbflow.dynamics._network_errors import NetworkErrors
 from perturbflow.dynamics._smoothing import Smoothed
 from perturbflow.dynamics._trajectory import Trajectory
 
@@ -152,8 +154,8 @@ class MatchedWindows:
         What enters the networks, as of :meth:`VectorField.network_inputs`.
     level
         Levels of the targets on the grid (K, C * L).
-    half_step
-        Half of the steps of the grid, scaled (C, L - 1).
+    quadrature
+        Weights of the trapezoidal rule over windows (C, W, L).
     change
         Changes over windows per time, times the root of their weight (K, C, W).
     per_time
@@ -164,7 +166,7 @@ class MatchedWindows:
 
     inputs: Tensor
     level: Tensor
-    half_step: Tensor
+    quadrature: Tensor
     change: Tensor
     per_time: Tensor
     size: Tensor
@@ -194,11 +196,18 @@ class MatchedWindows:
         return cls(
             inputs=field.network_inputs(state),
             level=state.T[field.targets],
-            half_step=chunks.step / 2,
+            quadrature=_quadrature(chunks),
             change=(root * change).permute(2, 0, 1).contiguous(),
             per_time=(root / duration).permute(2, 0, 1).contiguous(),
             size=size.T,
         )
+
+    def missed(self, rates: Tensor, some: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return by how much rates (n, C * L) of some of the targets miss their changes, and their `per_time`, (C, n, W)."""
+        n_pieces, _, n_points = self.quadrature.shape
+        over = torch.bmm(rates.view(-1, n_pieces, n_points).transpose(0, 1), self.quadrature.mT)
+        per_time = self.per_time[some].transpose(0, 1)
+        return self.change[some].transpose(0, 1) - per_time * over, per_time
 
 
 def together(parts: Sequence[Chunks]) -> Chunks:
@@ -230,14 +239,17 @@ def relative_errors(
     -------
     Weighted sums of the squared misses, and of the squared changes per time: their ratio is the relative error.
     """
-    miss, size = window_errors(field, MatchedWindows.of(field, chunks), weights=weights)
-    return (miss.T, size.T) if by_piece else (miss.sum(dim=1), size.sum(dim=1))
+    windows = MatchedWindows.of(field, chunks)
+    if not by_piece:
+        return window_errors(field, windows, weights=weights)
+    miss, size = piece_errors(field, windows, weights=weights)
+    return miss.T, size.T
 
 
 def window_errors(
     field: VectorField, windows: MatchedWindows, *, weights: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return weighted sums of the squared misses and of the squared changes per time of every piece, (K, C).
+    """Return weighted sums of the squared misses and of the squared changes per time, (K,).
 
     Parameters
     ----------
@@ -252,15 +264,23 @@ def window_errors(
     -------
     The sums, as of :func:`relative_errors`.
     """
-    n_pieces, n_steps = windows.half_step.shape
-    rates = field.rates_of(windows.inputs, windows.level, weights).view(-1, n_pieces, n_steps + 1)
-    integral = ((rates[..., 1:] + rates[..., :-1]) * windows.half_step).cumsum(dim=2)
-    # Windows begin at every point in turn and are equally long, so that their ends are slices.
-    n_windows = windows.change.shape[2]
-    until, before = integral[..., n_steps - n_windows :], integral[..., : n_windows - 1]
-    over = torch.cat([until[..., :1], until[..., 1:] - before], dim=2)
-    miss = windows.change - windows.per_time * over
-    return (miss**2).sum(dim=2), windows.size
+    used = field.weights() if weights is None else weights
+    if isinstance(field, TargetField) and field.is_one_elu_layer:
+        config, (first, second) = field.config, used
+        highest = functional.softplus(field.raw_range) if config.production == "bounded" else None
+        decay = field.decay_rates() if config.decay else None
+        miss = NetworkErrors.apply(windows, first, field.biases[0], second, field.biases[1], highest, decay)
+        return miss, windows.size.sum(dim=1)
+    miss, size = piece_errors(field, windows, weights=used)
+    return miss.sum(dim=1), size.sum(dim=1)
+
+
+def piece_errors(
+    field: VectorField, windows: MatchedWindows, *, weights: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`window_errors` sums, of every piece, (K, C)."""
+    miss, _ = windows.missed(field.rates_of(windows.inputs, windows.level, weights))
+    return (miss**2).sum(dim=2).T, windows.size
 
 
 def mean_square_change(chunks: Chunks) -> Tensor:
@@ -272,10 +292,18 @@ def mean_square_change(chunks: Chunks) -> Tensor:
     return (weight * change**2).sum(dim=(0, 1)) / weight.sum(dim=(0, 1)).clamp(min=1)
 
 
+def _quadrature(chunks: Chunks) -> Tensor:
+    """Return weights of the trapezoidal rule over every window at every point of a piece (C, W, L)."""
+    interval = torch.arange(chunks.step.shape[1], device=chunks.step.device)
+    inside = (interval >= chunks.start[:, None]) & (interval < chunks.end[:, None])
+    half = chunks.step[:, None] / 2 * inside
+    return functional.pad(half, (0, 1)) + functional.pad(half, (1, 0))
+
+
 def _changes(chunks: Chunks, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Return changes per time of parts of the state over windows (C, W, K), and the durations of windows (C, W, 1)."""
     level = chunks.goal[..., columns]
-    time = torch.nn.functional.pad(chunks.step.cumsum(dim=1), (1, 0))
+    time = functional.pad(chunks.step.cumsum(dim=1), (1, 0))
     duration = (time[:, chunks.end] - time[:, chunks.start]).clamp(min=1e-12)[..., None]
     return (level[:, chunks.end] - level[:, chunks.start]) / duration, duration
 
