@@ -213,7 +213,8 @@ def test_edges_of_regulators_that_were_never_held_have_no_direction(regulators, 
     stable = edge_stability(cells, n_halves=4, rng=np.random.default_rng(0), n_expected_false=4.0)
     assert stable[1, 2] == most  # from 1 to 2, which may or may not regulate it
     free = replace(cells, held=np.zeros_like(cells.held))
-    assert edge_stability(free, n_halves=4, rng=np.random.default_rng(0)).max() == 1.0  # none is known better
+    free_share = edge_stability(free, n_halves=4, rng=np.random.default_rng(0))
+    assert free_share.max() == pytest.approx(2 / 3)  # what all halves have in common is not known to be right
 
 
 def test_measured_perturbations_are_reproduced():
