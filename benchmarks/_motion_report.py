@@ -149,7 +149,7 @@ def fit_table(fits: pd.DataFrame, usual: pd.DataFrame) -> pd.DataFrame:
 def stress_table(errors: pd.DataFrame, kinds: tuple[Kind, ...]) -> pd.DataFrame:
     """Scores under every condition of the training frames."""
     chosen = errors[(errors["task"] == TASKS[0]) & errors["split"].isin(TEST_SPLITS[:2]) & (errors["order"] == 2)]
-    chosen = chosen[chosen["effort"] == errors.loc[errors["condition"] != CONDITIONS[0], "effort"].min()]
+    chosen = chosen[chosen["effort"] == errors["effort"].min()]
     scored = by_split(scores(chosen))[["kind", "sparsity", "condition", "split", "seed", "score"]]
     tables = [scored.rename(columns={"sparsity": "model"})]
     tables += [stressed_recursion(kind, condition) for kind in kinds for condition in CONDITIONS]
