@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import one_thread
-from _motion_fits import DEFAULT, KINDS, Setting, fit, frames, judge, settings
+from _motion_fits import DEFAULT, KINDS, Setting, defaults, fit, frames, judge, settings
 from _motion_report import report
 
 from perturbflow.dynamics import SPARSITIES
@@ -75,7 +75,8 @@ def main() -> None:
     folder = arguments.output / f"motion_capture{'_quick' if arguments.quick else ''}"
     folder.mkdir(parents=True, exist_ok=True)
     if not arguments.report:
-        wanted = settings(
+        wanted = [] if arguments.quick else defaults(tuple(arguments.kinds), n_seeds=arguments.seeds)
+        wanted += settings(
             kinds=tuple(arguments.kinds),
             orders=(2,) if arguments.quick else (2, 1),
             sparsities=tuple(arguments.sparsities),

@@ -230,7 +230,7 @@ def hematopoiesis() -> None:
 
 
 MOTION = {
-    "fit, group_lasso": ORANGE,
+    "fit, cnode": ORANGE,
     "fit, none": GREEN,
     "linear, 2nd order": BLUE,
     "mean gait cycle, aligned": GREY,
@@ -254,8 +254,8 @@ def motion_horizon() -> None:
 
 def motion_sparsity() -> None:
     """Error of new trials and new subjects against the share of absent inputs."""
-    data = table("benchmarks/motion_capture.md", "kind", "order", "sparsity", "seeds")
-    data = data[data["kind"] == "angles"]
+    data = table("benchmarks/motion_capture.md", "kind", "order", "sparsity", "effort")
+    data = data[(data["kind"] == "angles") & (data["effort"] == data["effort"].min())]
     axes = new(7.0, 3.2, 2)
     for ax, level in zip(axes, ("trial", "subject"), strict=True):
         for (order, part), colour, marker in zip(data.groupby("order", sort=False), (ORANGE, BLUE), "os", strict=False):

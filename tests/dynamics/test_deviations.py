@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from perturbflow.dynamics import deviations
+from perturbflow.dynamics._deviations import Covariances
 
 TIME = np.arange(0.0, 20.0, 0.4)
 STATE = np.column_stack([np.cos(TIME), np.sin(TIME)])
@@ -50,3 +53,29 @@ def test_units_of_genes_do_not_matter():
     unit = np.array([1.0, 1e4])
     scaled = deviations(residual[NOW] * np.sqrt(unit), TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER], unit)
     np.testing.assert_allclose(scaled.mean / np.sqrt(unit), predicted(residual).mean, rtol=1e-6, atol=1e-9)
+
+
+def test_mean_and_evidence_are_those_of_a_gaussian_process():
+    residual = np.column_stack([np.cos(2 * TIME), np.sin(TIME) + 1, 0.3 * TIME])
+    found, n, d = predicted(residual), 30, 3
+    apart = np.abs(TIME[:, None] - TIME[NOW])
+    distance = ((STATE[:, None] - STATE[NOW]) ** 2).sum(axis=2) / STATE[NOW].var(axis=0).sum()
+    passing = [(0.0, 1.0)] + [(c, w) for c in (0.1, 1.0) for w in (1.0, 4.0, 4.0, 16.0)]
+    readouts = [(0.0, 1.0)] + [(b, length) for b in (0.1, 1.0, 10.0) for length in (0.25, 0.5)]
+    nearest = None
+    for a, (b, length), (c, w) in itertools.product((0.1, 1.0, 10.0), readouts, passing):
+        whole = a + b * np.exp(-distance / (2 * length**2)) + c * np.exp(-apart / w)
+        solved = np.linalg.solve(whole[NOW] + 0.1 * np.eye(n), residual[NOW])
+        size = (residual[NOW] * solved).sum() / (n * d)
+        evidence = -0.5 * d * (n * np.log(size) + np.linalg.slogdet(whole[NOW] + 0.1 * np.eye(n))[1])
+        if nearest is None or abs(evidence - found.evidence) < nearest[0]:
+            nearest = abs(evidence - found.evidence), whole[LATER] @ solved
+    assert nearest[0] < 1e-8 * abs(found.evidence)
+    np.testing.assert_allclose(found.mean, nearest[1], rtol=1e-7, atol=1e-9)
+
+
+def test_covariances_serve_several_residuals():
+    along = Covariances(TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER])
+    for residual in (STATE + 1, np.cos(2 * TIME)[:, None], STATE):
+        found = along.deviation(residual[NOW], np.ones(residual.shape[1]))
+        np.testing.assert_array_equal(found.mean, predicted(residual).mean)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky
+from scipy.linalg.lapack import dpotrf, dpotri
 
 Array = NDArray[np.float64]
 
@@ -96,31 +96,74 @@ def deviations(
     >>> bool(np.abs(found.mean[:, 0] - 3 - np.cos(2 * time[16:])).max() < 0.3)
     True
     """
-    n, d = residual.shape
-    times, states = np.concatenate([time, later]), np.concatenate([latent, latent_later])
-    apart = np.abs(times[:, None] - times[None, :n])
-    distance = ((states[:, None] - states[None, :n]) ** 2).sum(axis=2)
-    distance /= max(latent.var(axis=0).sum(), 1e-12)
-    relative = residual / np.sqrt(unit)
-    products = relative @ relative.T
-    same = [np.exp(-distance / (2 * length**2)) for length in LENGTHS]
-    close = [np.exp(-apart / duration) for duration in DURATIONS]
-    moving = correlation(apart)
-    close += [moving * np.exp(-apart / duration) for duration in MOVING_DURATIONS]
+    return Covariances(time, latent, later, latent_later, correlation=correlation).deviation(residual, unit)
 
-    def covariance(at: Choice) -> Array:
+
+class Covariances:
+    """Covariances of deviations along one solution, of which every trajectory along it has the most likely.
+
+    They depend on times and states alone: what is inverted for one residual serves others. Arguments are those of
+    :func:`deviations`.
+    """
+
+    def __init__(
+        self,
+        time: Array,
+        latent: Array,
+        later: Array,
+        latent_later: Array,
+        *,
+        correlation: Callable[[Array], Array] = np.ones_like,
+    ) -> None:
+        self.n = n = len(time)
+        times, states = np.concatenate([time, later]), np.concatenate([latent, latent_later])
+        apart = np.abs(times[:, None] - times[None, :n])
+        distance = ((states[:, None] - states[None, :n]) ** 2).sum(axis=2)
+        distance /= max(latent.var(axis=0).sum(), 1e-12)
+        self.same = [np.exp(-distance / (2 * length**2)) for length in LENGTHS]
+        self.close = [np.exp(-apart / duration) for duration in DURATIONS]
+        moving = correlation(apart)
+        self.close += [moving * np.exp(-apart / duration) for duration in MOVING_DURATIONS]
+        self.known: dict[Choice, tuple[Array, float]] = {}
+
+    def between(self, rows: slice, at: Choice) -> Array:
+        """Return the covariance of deviations at some times and the observed ones, without noise."""
         offset, readout, length, passing, duration = at
-        return OFFSETS[offset] + READOUTS[readout] * same[length] + PASSING[passing] * close[duration]
+        found = np.full_like(self.same[0][rows], OFFSETS[offset])
+        if READOUTS[readout]:
+            found += READOUTS[readout] * self.same[length][rows]
+        if PASSING[passing]:
+            found += PASSING[passing] * self.close[duration][rows]
+        return found
 
-    def evidence(at: Choice) -> float:
-        root = cholesky(covariance(at)[:n] + NOISE * np.eye(n), lower=True)
-        size = max(float(np.trace(cho_solve((root, True), products))) / (n * d), 1e-300)
-        return -0.5 * d * (n * np.log(size) + 2 * float(np.log(np.diag(root)).sum()))
+    def inverse(self, at: Choice) -> tuple[Array, float]:
+        """Return the inverse of the covariance of what was observed, with noise, and the logarithm of its determinant."""
+        offset, readout, length, passing, duration = at
+        # Lengths of what is not there make no difference.
+        key = (offset, readout, length if READOUTS[readout] else 0, passing, duration if PASSING[passing] else 0)
+        if key not in self.known:
+            whole = self.between(slice(self.n), key)
+            whole[np.diag_indices(self.n)] += NOISE
+            root, _ = dpotrf(whole, lower=True, clean=False)
+            half, _ = dpotri(root, lower=True)
+            lower = np.tril(half)
+            self.known[key] = lower + np.tril(half, -1).T, 2 * float(np.log(np.diag(root)).sum())
+        return self.known[key]
 
-    chosen, best = _climb(evidence, START, tuple(map(len, (OFFSETS, READOUTS, LENGTHS, PASSING, close))))
-    whole = covariance(chosen)
-    weights = np.linalg.solve(whole[:n] + NOISE * np.eye(n), whole[n:].T).T
-    return Deviation(mean=weights @ residual, evidence=best)
+    def deviation(self, residual: Array, unit: Array) -> Deviation:
+        """Return the deviations that are expected after a residual (n, d), with the covariance that makes it most likely."""
+        n, d = residual.shape
+        relative = residual / np.sqrt(unit)
+        products = relative @ relative.T
+
+        def evidence(at: Choice) -> float:
+            inverse, log_determinant = self.inverse(at)
+            size = max(float(np.vdot(inverse, products)) / (n * d), 1e-300)
+            return -0.5 * d * (n * np.log(size) + log_determinant)
+
+        chosen, best = _climb(evidence, START, tuple(map(len, (OFFSETS, READOUTS, LENGTHS, PASSING, self.close))))
+        weights = self.between(slice(n, None), chosen) @ self.inverse(chosen)[0]
+        return Deviation(mean=weights @ residual, evidence=best)
 
 
 def _climb(evidence: Callable[[Choice], float], start: Choice, sizes: Choice) -> tuple[Choice, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from perturbflow.dynamics._deviations import deviations
+from perturbflow.dynamics._deviations import Covariances
 from perturbflow.dynamics._first_frame import Neighbours
 from perturbflow.dynamics._guard import MARGIN, Guard
 from perturbflow.dynamics._integrate import held, solve_rk4
@@ -265,10 +265,10 @@ class ObservedForecasts:
             here, there = solutions.at(place, now), solutions.at(place, later)
             state, state_later = solutions.latent(place, now), solutions.latent(place, later)
             moving = partial(_faster, solutions.correlation, place.tempo)
+            covariances = Covariances(now, state, later, state_later, correlation=moving)
             for amplitude in AMPLITUDES:
                 at_rest = (1 - amplitude) * solutions.mean
-                residual = levels - amplitude * here - at_rest
-                found = deviations(residual, now, state, later, state_later, solutions.spread.noise, correlation=moving)
+                found = covariances.deviation(levels - amplitude * here - at_rest, solutions.spread.noise)
                 means.append(amplitude * there + at_rest + found.mean)
                 evidence.append(found.evidence)
         weight = np.array(evidence)

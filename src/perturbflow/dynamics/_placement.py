@@ -94,6 +94,8 @@ class Solutions:
         grid = step * np.arange(levels.shape[1])
         self.curves = [CubicSpline(grid, one) for one in levels]
         self.projected = [CubicSpline(grid, one @ self.basis) for one in levels]
+        self.pieces = np.stack([curve.c for curve in self.projected], axis=1)  # (4, K, steps, p), of falling powers
+        self.n_steps = self.pieces.shape[2]
         self.mean = levels.mean(axis=(0, 1))
         self.autocorrelation = self._autocorrelation()
 
@@ -142,9 +144,8 @@ class Solutions:
         of other tempos, in case that the rest of the evidence is for them.
         """
         observed = levels @ self.basis
-        found: list[Place] = []
-        for k in np.flatnonzero(np.ones(len(self.span), dtype=bool) if allowed is None else allowed):
-            found += self._search(int(k), time, observed)
+        chosen = np.flatnonzero(np.ones(len(self.span), dtype=bool) if allowed is None else allowed)
+        found = self._search(chosen, time, observed)
         found = sorted(found, key=_unlikely)
         if len(time) < FEWEST_TIMES:
             return list(_apart(found))[:n]
@@ -154,14 +155,29 @@ class Solutions:
         others = [place for place in found[n:] if abs(np.log(place.tempo / found[0].tempo)) > OTHER_TEMPO]
         return found[:n] + others[: n // 2]
 
-    def _search(self, k: int, time: Array, observed: Array) -> list[Place]:
-        """Return the best places along a solution, one for every tempo."""
-        shifts = np.arange(0.0, max(self.span[k], SHIFTS), SHIFTS)
+    def _search(self, chosen: NDArray[np.int_], time: Array, observed: Array) -> list[Place]:
+        """Return the best places along some solutions, two for every tempo."""
+        per_shift = round(SHIFTS / self.step)  # steps of the grid
+        shifts = SHIFTS * np.arange(max(len(np.arange(0.0, max(span, SHIFTS), SHIFTS)) for span in self.span[chosen]))
+        beyond = shifts >= np.maximum(self.span[chosen, None], SHIFTS)
         found = []
         for tempo in TEMPOS if len(time) >= FEWEST_TIMES else [1.0]:
-            residual = observed - self.projected[k](shifts[:, None] + tempo * time)
-            scores = self._score(residual, time, float(tempo))
-            found += [Place(k, float(shifts[at]), float(tempo), float(scores[at])) for at in np.argsort(-scores)[:2]]
+            # All shifts are whole steps of the grid: the places within steps are those of the first one.
+            first = np.minimum((tempo * time / self.step).astype(int), self.n_steps - 1)
+            within = tempo * time - self.step * first
+            at = np.minimum(per_shift * np.arange(len(shifts))[:, None] + first, self.n_steps - 1)
+            curve = self.pieces[0][chosen][:, at]
+            for part in self.pieces[1:]:
+                curve *= within[:, None]
+                curve += part[chosen][:, at]
+            scores = np.where(beyond, -np.inf, self._score(observed - curve, time, float(tempo)))
+            best = np.argsort(-scores, axis=1)[:, :2]
+            found += [
+                Place(int(k), float(shifts[i]), float(tempo), float(score[i]))
+                for k, score, places in zip(chosen, scores, best, strict=True)
+                for i in places
+                if np.isfinite(score[i])
+            ]
         return found
 
     def _score(self, residual: Array, time: Array, tempo: float) -> Array:
@@ -169,8 +185,9 @@ class Solutions:
         if len(time) < FEWEST_TIMES:
             return -0.5 * (residual**2 / (1 + self.offset)).sum(axis=-1).mean(axis=-1)
         n, recent = _independent(time), _recent(time)
-        offset = np.einsum("n,...np->...p", recent, residual)
-        size = np.einsum("n,...np->...", recent, (residual - offset[..., None, :]) ** 2) / residual.shape[-1]
+        offset = recent @ residual
+        centred = residual - offset[..., None, :]
+        size = np.einsum("...np,...np->...n", centred, centred) @ recent / residual.shape[-1]
         score = -0.5 * n * residual.shape[-1] * np.log(size + 1e-9)
         score -= (FREEDOM + 1) / 2 * np.log1p(offset**2 / (FREEDOM * (self.offset + 1 / n))).sum(axis=-1)
         return score - (FREEDOM + 1) / 2 * np.log1p((np.log(tempo) / self.spread.tempo) ** 2 / FREEDOM)
