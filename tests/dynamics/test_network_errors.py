@@ -6,8 +6,7 @@ import torch
 
 from perturbflow.dynamics import FieldConfig, Problem, TargetField, Trajectory, _network_errors
 from perturbflow.dynamics._compact import CompactField
-from perturbflow.dynamics._compensation import _linearised, _trained, compensated
-from perturbflow.dynamics._matching import MatchedWindows, piece_errors, relative_errors, root_error, window_errors
+from perturbflow.dynamics._matching import MatchedWindows, piece_errors, window_errors
 
 N_GENES = 4
 
@@ -51,38 +50,3 @@ def test_gradients_by_hand_are_those_of_autograd(problem, options, of, monkeypat
     gradients = torch.autograd.grad((scale * found).sum(), parameters, allow_unused=True)
     for name, one, other in zip(names, gradients, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=name)
-
-
-def test_windows_are_linear_in_the_weights_to_first_order(problem):
-    field = compact(field_of())
-    windows = MatchedWindows.of(field, problem.chunks)
-    with torch.no_grad():
-        slopes, miss = _linearised(field, windows)
-        step = 1e-2 * torch.randn(slopes.shape[:2], generator=torch.Generator().manual_seed(0))
-        for parameter, part in zip(
-            _trained(field), step.split([p[0].numel() for p in _trained(field)], 1), strict=True
-        ):
-            parameter.data += part.view(parameter.shape)
-        change = miss - _linearised(field, windows)[1]
-    torch.testing.assert_close(change, torch.bmm(step[:, None], slopes)[:, 0], rtol=0.1, atol=0.1 * float(change.std()))
-
-
-def test_other_weights_make_up_for_a_weak_input(problem):
-    field = compact(field_of(production="free"))
-    with torch.no_grad():
-        field.matrices[0][..., 2] *= 0.05
-        field.biases[0] += 3.0  # where the units are lines
-    heads, column = torch.tensor([0, 1]), torch.tensor([2, 2])
-    without = field.select(heads)
-    without.allowed[[0, 1], column] = 0
-    moved = compensated(field, heads, column, problem.chunks)
-    assert torch.equal(moved.allowed, without.allowed)
-    before, after = (root_error(*relative_errors(one, problem.chunks)) for one in (without, moved))
-    assert (after < 0.5 * before).all()
-
-
-def test_mechanisms_without_any_weight_of_evidence_stay(problem):
-    held = problem.chunks.pieces(torch.tensor([1]))  # gene 0 is held there
-    field = compact(field_of())
-    moved = compensated(field, torch.tensor([0]), torch.tensor([0]), held)
-    assert all(torch.equal(one[0], other[0]) for one, other in zip(moved.parameters(), field.parameters(), strict=True))

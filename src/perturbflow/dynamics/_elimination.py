@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from perturbflow.dynamics._compact import CompactField
-from perturbflow.dynamics._compensation import compensated
 from perturbflow.dynamics._field import TargetField
 from perturbflow.dynamics._matching import (
     CHUNKS_A_STEP,
@@ -26,7 +24,6 @@ from perturbflow.dynamics._sparsity import Sparsity
 
 DECAY_OF_WEIGHTS = 1e-4
 HEADS_AT_ONCE = 1024
-SHARE_OF_STEPS = 0.5  # where the weights that stay have made up for an input to first order
 THRESHOLDS = torch.logspace(-2.5, 0.5, 31)
 
 
@@ -262,8 +259,9 @@ class Backward:
             return False
         trained, costs, outside = [], [], []
         for part in torch.arange(len(heads)).split(HEADS_AT_ONCE):
-            without, n_steps = self._without(now, heads[part], column[part])
-            cost, diverged = self._train(without, n_steps=n_steps)
+            without = now.select(heads[part])
+            without.allowed[torch.arange(len(part)), column[part]] = 0
+            cost, diverged = self._train(without, n_steps=self.n_steps)
             found.diverged[heads[part][diverged]] = True
             trained.append(without)
             costs.append(cost)
@@ -283,20 +281,6 @@ class Backward:
             following.append((trained[head // HEADS_AT_ONCE], head % HEADS_AT_ONCE))
         found.rounds.append(_gather(following))
         return True
-
-    def _without(self, field: CompactField, heads: Tensor, column: Tensor) -> tuple[CompactField, int]:
-        """Return mechanisms that have just lost an input each, and the steps of training that they need."""
-        without = field.select(heads)
-        without.allowed[torch.arange(len(heads)), column] = 0
-        if not field.is_one_elu_layer:
-            return without, self.n_steps
-        some = torch.linspace(0, len(self.train) - 1, min(len(self.train), CHUNKS_A_STEP)).long()
-        moved = compensated(field, heads, column, self.train.pieces(some))
-        better = _errors(moved, self.train) < _errors(without, self.train)
-        with torch.no_grad():
-            for parameter, value in zip(without.parameters(), moved.parameters(), strict=True):
-                parameter[better] = value[better]
-        return without, math.ceil(SHARE_OF_STEPS * self.n_steps)
 
     def _train(self, field: CompactField, *, n_steps: int) -> tuple[Tensor, Tensor]:
         """Fit mechanisms by integral matching; the logarithm makes the steps of good and bad ones alike.

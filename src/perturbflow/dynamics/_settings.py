@@ -25,8 +25,7 @@ class DynamicsSettings:
         Inputs of a target that elimination begins with, at most.
     matching_steps, path_steps, elimination_steps, shooting_steps, solving_steps
         Steps of integral matching at the first strength and at each further one, after each removal of an input, of
-        short solutions, and of solutions of whole trajectories. After a removal networks with one hidden layer of
-        exponential linear units take half of the steps, as their weights make up for the input first.
+        short solutions, and of solutions of whole trajectories.
     learning_rate
         Learning rate of Adam.
     segment
