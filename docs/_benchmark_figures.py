@@ -242,30 +242,38 @@ def motion_horizon() -> None:
     """Error of new trials against the horizon of the forecast."""
     data = table("benchmarks/motion_capture.md", "kind", "model", "0.2 s").set_index(["kind", "model"])
     times = [float(column.removesuffix(" s")) for column in data.columns]
-    axes = new(7.0, 2.8, 2)
+    axes = new(8.0, 2.8, 2)
     for ax, kind in zip(axes, ("angles", "positions"), strict=True):
         for model, colour in MOTION.items():
             if (kind, model) in data.index:
                 ax.plot(times, data.loc[(kind, model)].astype(float), "o-", ms=4, color=colour, label=model)
         ax.set(title=kind, xlabel="up to, s", yscale="log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
+    axes[0].set_yticks([0.1, 0.2, 0.4])
+    axes[1].set_yticks([0.01, 0.02, 0.04])
     axes[0].set_ylabel("score, new trials")
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def motion_sparsity() -> None:
     """Error of new trials and new subjects against the share of absent inputs."""
     data = table("benchmarks/motion_capture.md", "kind", "order", "sparsity", "effort")
     data = data[(data["kind"] == "angles") & (data["effort"] == data["effort"].min())]
-    axes = new(7.0, 3.2, 2)
+    axes = new(7.5, 3.2, 2)
+    colours = dict(zip(data["sparsity"].unique(), plt.get_cmap("tab10").colors, strict=False))
     for ax, level in zip(axes, ("trial", "subject"), strict=True):
-        for (order, part), colour, marker in zip(data.groupby("order", sort=False), (ORANGE, BLUE), "os", strict=False):
-            x, y = part["absent inputs"].astype(float), numbers(part[level])["mean"]
-            ax.plot(x, y, marker, ms=4, color=colour, label=f"order {order}")
-            for name, place in zip(part["sparsity"], zip(x, y, strict=True), strict=True):
-                ax.annotate(name, place, xytext=(3, 3), textcoords="offset points", fontsize=6)
-        ax.set(title=f"new {level}, angles", xlabel="absent inputs", xlim=(-0.03, 1.1))
+        for row, score in zip(data.to_dict("records"), numbers(data[level])["mean"], strict=True):
+            name, second = row["sparsity"], str(row["order"]).strip() == "2"
+            face, label = (colours[name], name) if second else ("none", None)
+            ax.plot(float(row["absent inputs"]), score, "o", ms=5, color=colours[name], mfc=face, label=label)
+        ax.set(title=f"new {level}, angles", xlabel="absent inputs", xlim=(-0.05, 1.0), yscale="log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
+    axes[0].set_yticks([0.2, 0.5, 1.0])
+    axes[1].set_yticks([0.5, 1.0, 2.0])
     axes[0].set_ylabel("score, second half")
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def dynamics_cost() -> None:
