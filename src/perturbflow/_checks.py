@@ -120,6 +120,17 @@ def check_key(key: str, available: Iterable[object], *, where: str, hint: str = 
         raise KeyError(msg)
 
 
+def check_genes_of_fit(genes: Sequence[str], available: Iterable[str], *, where: str) -> None:
+    """Raise KeyError unless all genes that dynamics were fitted to are among those of the cells."""
+    missing = sorted({*genes} - {*available}, key=list(genes).index)
+    if missing:
+        msg = (
+            f"Expected the {len(genes)} genes that the dynamics were fitted to in `{where}`, found {len(missing)} missing: "
+            f"{listing(missing)}. Pass cells in which they were measured, or fit again without them."
+        )
+        raise KeyError(msg)
+
+
 def check_no_slash(names: Iterable[str], *, what: str, hint: str) -> None:
     """Raise ValueError if a name contains the separator of paths within h5ad and zarr files."""
     wrong = [name for name in names if "/" in name]

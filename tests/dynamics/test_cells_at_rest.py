@@ -205,13 +205,13 @@ def test_stability_finds_edges_and_none_in_shuffled_cells():
     assert (edge_stability(cells.shuffled(rng), n_halves=20, rng=rng) >= 0.9).sum() == 0
 
 
-@pytest.mark.parametrize(("regulators", "most"), [((0, 1), 1.0), ((0, 1, 2), 0.5)])
+@pytest.mark.parametrize(("regulators", "most"), [((0, 1), 2 / 3), ((0, 1, 2), 0.5)])
 def test_edges_of_regulators_that_were_never_held_have_no_direction(regulators, most):
     cells = screen(regulators=regulators)
     cells = cells.taken(np.flatnonzero(cells.condition < 2))  # only gene 0 was held
     cells = replace(cells, names=cells.names[:2], held=cells.held[:2])
     stable = edge_stability(cells, n_halves=4, rng=np.random.default_rng(0), n_expected_false=4.0)
-    assert stable[1, 2] == most  # from 1 to 2, which may or may not regulate it
+    assert stable[1, 2] == pytest.approx(most)  # from 1 to 2, which may or may not regulate it
     free = replace(cells, held=np.zeros_like(cells.held))
     free_share = edge_stability(free, n_halves=4, rng=np.random.default_rng(0))
     assert free_share.max() == pytest.approx(2 / 3)  # what all halves have in common is not known to be right

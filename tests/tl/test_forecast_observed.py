@@ -116,7 +116,12 @@ def test_held_genes_stay(fitted_dynamics):
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
-        (lambda x: x[:, :2].copy(), {}, KeyError, r"3 genes of the fit in `observed.var_names`.*missing: \['c'\]"),
+        (
+            lambda x: x[:, :2].copy(),
+            {},
+            KeyError,
+            r"3 genes that the dynamics were fitted to in `observed.var_names`.*missing: \['c'\]",
+        ),
         (lambda x: x[:0].copy(), {}, ValueError, "Expected cells in `observed`, found none"),
         (lambda x: x.to_df(), {}, TypeError, "Expected `observed` to be an AnnData"),
         (lambda x: x, {"start": np.ones((1, 3))}, ValueError, "Expected `start` or `observed`, found both"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, listing, position_of
+from perturbflow._checks import check_genes_of_fit, check_key, position_of
 from perturbflow._warnings import warn
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._entry import Entry
@@ -171,17 +171,6 @@ def read_pairs(adata: AnnData, key: str) -> pd.DataFrame:
     return edges
 
 
-def check_genes_of_fit(adata: AnnData, genes: Sequence[str]) -> None:
-    """Raise KeyError unless all genes of fitted dynamics are there."""
-    missing = [gene for gene in genes if gene not in adata.var_names]
-    if missing:
-        msg = (
-            f"Expected the {len(genes)} genes that the dynamics were fitted to in `adata.var_names`, found "
-            f"{len(missing)} missing: {listing(missing)}. Use the cells of the fit, or fit again."
-        )
-        raise KeyError(msg)
-
-
 def read_dynamics(adata: AnnData, key: str = "dynamics") -> StoredDynamics:
     """Read fitted dynamics from ``uns[key]``; with a warning if their fit was interrupted."""
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
@@ -199,7 +188,7 @@ def read_dynamics(adata: AnnData, key: str = "dynamics") -> StoredDynamics:
         )
         raise ValueError(msg)
     stored = StoredDynamics.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
-    check_genes_of_fit(adata, stored.genes)
+    check_genes_of_fit(stored.genes, adata.var_names, where="adata.var_names")
     if stored.interrupted:
         msg = (
             f"The fit of the dynamics in `adata.uns[{key!r}]` was interrupted: they are what it had learned by then. Run "

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, position_of
+from perturbflow._checks import check_genes_of_fit, check_key, position_of
 from perturbflow._warnings import warn
 from perturbflow.dynamics import StandingDynamics
-from perturbflow.predict._dynamics_store import check_genes_of_fit
 from perturbflow.store._entry import Entry
 from perturbflow.store._keys import is_standing
 from perturbflow.store._stored_checks import Array, check_arrays, check_below, check_equal
@@ -122,7 +121,7 @@ def read_standing(adata: AnnData, key: str) -> StoredStanding:
     """Read dynamics of cells at rest from ``uns[key]``."""
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
     stored = StoredStanding.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
-    check_genes_of_fit(adata, stored.genes)
+    check_genes_of_fit(stored.genes, adata.var_names, where="adata.var_names")
     return stored
 
 

@@ -52,8 +52,9 @@ def infer_graph(
     evidence: pairs are ranked by the mean of their rank by the fit and by :func:`perturbflow.dynamics.snapshot_evidence`.
 
     Of cells at rest, registered without a time, the confidence is the share of halves of the cells, half of them seen as ranks, in which the edge
-    is among those of most evidence (see :func:`perturbflow.dynamics.edge_stability`), or two thirds of it where nothing was perturbed, since about as many of those that
-    always come back are true; an edge is kept from 0.5 on. The weight is its evidence, with the sign of its effect.
+    is among those of most evidence (see :func:`perturbflow.dynamics.edge_stability`); of edges from a regulator that was never perturbed it is two thirds of that, since about
+    as many of those that always come back are true, or half where the edge could as well point the other way. Edges
+    from 0.5 on are kept. The weight is its evidence, with the sign of its effect.
 
     A graph is a statement about the model: j changes the rate of i at the observed levels, given all other regulators.
     It is no proof of binding, and a regulator that was not measured is blamed on those that go with it.

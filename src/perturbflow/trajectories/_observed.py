@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, check_type, listing
+from perturbflow._checks import check_genes_of_fit, check_key, check_type
 from perturbflow.dynamics import Observed
 from perturbflow.trajectories._fields import (
     clamped_genes,
@@ -54,13 +54,7 @@ def observed_of(observed: object, fields: DynamicsFields, genes: Sequence[str]) 
 
     check_type(observed, AnnData, name="observed", expected="an AnnData of new cells")
     assert isinstance(observed, AnnData)
-    missing = [gene for gene in genes if gene not in observed.var_names]
-    if missing:
-        msg = (
-            f"Expected the {len(genes)} genes of the fit in `observed.var_names`, found {len(missing)} missing: "
-            f"{listing(missing)}. Measure the same genes, or fit again without these."
-        )
-        raise KeyError(msg)
+    check_genes_of_fit(genes, observed.var_names, where="observed.var_names")
     if not observed.n_obs:
         msg = "Expected cells in `observed`, found none. Pass at least one cell of every new trajectory."
         raise ValueError(msg)
