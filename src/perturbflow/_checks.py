@@ -103,6 +103,14 @@ def check_whole_number(value: object, *, name: str, least: int = 0) -> None:
         raise ValueError(msg)
 
 
+def check_n_jobs(value: object) -> None:
+    """Raise unless ``value`` is a number of processes, as of joblib."""
+    check_whole_number(value, name="n_jobs", least=-(2**15))
+    if value == 0:
+        msg = "Expected `n_jobs` to be a number of processes, or -1 for one on every core, found 0. Pass 1 for none beside this one."
+        raise ValueError(msg)
+
+
 def check_between(value: object, low: float, high: float, *, name: str) -> None:
     """Raise unless ``value`` is a number from ``low`` to ``high``, both included."""
     check_type(value, () if isinstance(value, bool) else Real, name=name, expected="a number")

@@ -28,7 +28,7 @@ def shares(parameters: Mapping[str, str], *, returns: str = "", raises: str = ""
         sections = {title: text.strip("\n") for title, text in zip(parts[::2], parts[1::2], strict=True)}
         order = list(inspect.signature(function).parameters)
         own = re.split(r"^(?=\S)", sections.pop("Parameters", ""), flags=re.MULTILINE)
-        entries = {order.index(re.split(r"[,\n]", entry)[0]): entry.rstrip() for entry in own if entry}
+        entries = {order.index(re.split(r"[,\n]", entry)[0].lstrip("*")): entry.rstrip() for entry in own if entry}
         described = {name for entry in entries.values() for name in entry.split("\n")[0].split(", ")}
         for place, name in enumerate(order):
             if name in parameters and name not in described:

@@ -189,6 +189,7 @@ def test_copy_view_and_key(fitted_dynamics, unchanged):
     [
         ({"method": "weights"}, ValueError, "Expected `method` to be one of"),
         ({"n_bootstraps": -1}, ValueError, "Expected `n_bootstraps` to be at least 0"),
+        ({"n_jobs": 0}, ValueError, "Expected `n_jobs` to be a number of processes, .* found 0"),
         ({"seed": "0"}, TypeError, "Expected `seed` to be a whole number"),
         ({"key": "absent"}, KeyError, "Run `pf.tl.fit_dynamics"),
         ({"key_added": "dynamics"}, ValueError, "found 'dynamics', which is that of pf.tl.fit_dynamics"),

@@ -11,7 +11,7 @@ from perturbflow.dynamics._snapshot_evidence import possible_edges, snapshot_evi
 Array = NDArray[np.float64]
 
 STABLE = 0.9  # share of halves from which an edge is called stable
-# Share of stable edges from regulators that nothing held that are true: 32 of 53 in eleven simulated screens.
+# Share of stable edges from regulators that nothing held that are true: 36 of 59 in eleven simulated screens.
 NEVER_HELD = 2 / 3
 
 

@@ -1,4 +1,4 @@
-"""The arguments `modality`, `show` and `save` of every plot."""
+"""The arguments `show` and `save` of every plot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ Plot = TypeVar("Plot", bound=Callable[..., Any])
 
 FORMAT = "pdf"
 PARAMETERS = {
-    "modality": "Modality of a MuData that is meant.",
     "ax": "Axes to draw on; those of a new figure if None.",
     "show": "Show the figure.",
     "save": (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from perturbflow._docs import shares
 from perturbflow.screen._annotations import read_annotations
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MEANT = "Modality of a MuData that is meant"
+_PARAMETERS = {
+    "modality": f"{_MEANT}; results are written into it.",
+    "copy": "Return a copy of ``adata`` instead of writing into it.",
+}
 
 
 def takes_modality(function: Function) -> Function:
@@ -29,7 +35,7 @@ def takes_modality(function: Function) -> Function:
     signature = inspect.signature(function)
     names = [name for name, parameter in signature.parameters.items() if "MuData" in str(parameter.annotation)]
     writes = "copy" in signature.parameters
-    function.__doc__ = _documented(function.__doc__, writes=writes)
+    function = shares(_PARAMETERS if writes else {"modality": f"{_MEANT}."})(function)
     is_alone = names[0] == "adata" and "Mapping" not in str(signature.parameters["adata"].annotation)
 
     @wraps(function)
@@ -69,16 +75,6 @@ def takes_modality(function: Function) -> Function:
         return mdata if is_copy else None
 
     return cast("Function", wrapper)
-
-
-def _documented(text: str | None, *, writes: bool) -> str | None:
-    """Return a docstring whose parameters end with those that all such functions have."""
-    if text is None or re.search(r"^\s*modality$", text, flags=re.MULTILINE):
-        return text
-    shared = "modality\n    Modality of a MuData that is meant"
-    shared += "; results are written into it.\n" if writes else ".\n"
-    shared += "copy\n    Return a copy of ``adata`` instead of writing into it.\n" if writes else ""
-    return inspect.cleandoc(text).replace("\n\nReturns\n-------\n", f"\n{shared}\nReturns\n-------\n", 1)
 
 
 def is_mudata(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_one_of, check_whole_number, listing
+from perturbflow._checks import check_n_jobs, check_one_of, check_whole_number, listing
 from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
@@ -219,6 +219,7 @@ def evaluate(
     _check_own_names(({} if key is None else {key: flow}) | others, key=key, others=others)
     _check_covariates([key for key, _ in vocabulary.covariates])
     check_one_of(scale, ("log1p", "linear"), name="scale")
+    check_n_jobs(n_jobs)
     counts = {
         "min_cells": (min_cells, MIN_CELLS),
         "n_resamples": (n_resamples, 1),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scipy import sparse
 
-from perturbflow._checks import check_one_of, check_whole_number
+from perturbflow._checks import check_n_jobs, check_one_of, check_whole_number
 from perturbflow._progress import shows_progress, stage
 from perturbflow.predict._dynamics_store import read_dynamics
 from perturbflow.predict._standing_store import has_standing, read_standing
@@ -122,6 +122,7 @@ def infer_graph(
 
     check_one_of(method, (*FITTED, *STATIC), name="method")
     check_whole_number(n_bootstraps, name="n_bootstraps")
+    check_n_jobs(n_jobs)
     check_whole_number(seed, name="seed")
     names = [f"{key_added}{suffix}" for suffix in SUFFIXES]
     check_key_added(adata, key_added, "dynamics_graph", beside=[("varp", name) for name in names])
