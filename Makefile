@@ -92,7 +92,7 @@ notebooks: $(venv)/.installed-tutorials ## Run the tutorials and keep their outp
 	$(bin)/python tutorials/run.py --keep $(ARGS)
 
 docs: $(venv)/.installed-doc ## Build the documentation into docs/_build/html
-	rm -rf docs/generated docs/_build/doctrees # pages of names that are no longer public, or were not when last built
+	rm -rf docs/generated docs/_build/doctrees docs/_build/html/generated # pages of names that are no longer public, or were not when last built
 	$(bin)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going $(ARGS)
 
 lint: $(venv)/.installed-dev ## Check style, formatting and types

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
 # Modules that need a package of an extra are left out where it is not installed.
@@ -20,6 +21,11 @@ def pytest_collection_finish() -> None:
     """Look for garbage from here on, among what the tests make."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _numpy_in_examples(doctest_namespace: dict[str, object]) -> None:
+    doctest_namespace["np"] = np  # as numpydoc assumes
 
 
 @pytest.fixture(autouse=True)

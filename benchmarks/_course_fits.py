@@ -22,12 +22,12 @@ from scipy.optimize import nnls
 
 from perturbflow.baselines import TRAJECTORY_BASELINES
 from perturbflow.dynamics import (
+    Backward,
     DynamicsSettings,
     DynamicsTrainer,
     FieldConfig,
     FittedDynamics,
     Trajectory,
-    eliminate,
     mean_jacobian,
     smooth,
 )
@@ -240,16 +240,17 @@ def fit_supports(
         elimination = None
         if thresholds is not None:
             states = trainer.whole.chunks.state[:, :-1][trainer.whole.chunks.step > 0]
-            elimination = eliminate(
-                copy.deepcopy(trainer.field),
-                mean_jacobian(trainer.field, states).magnitude * trainer.field.allowed,
+            backward = Backward(
                 trainer.whole.chunks,
                 None,
-                n_candidates=settings.n_candidates,
                 n_steps=max(5, round(100 * effort)),
                 learning_rate=settings.learning_rate,
                 generator=trainer.generator,
             )
+            importance = mean_jacobian(trainer.field, states).magnitude * trainer.field.allowed
+            elimination = backward.begin(copy.deepcopy(trainer.field), importance, n_candidates=settings.n_candidates)
+            while backward.remove(elimination):
+                pass
             trainer.evidence = elimination.evidence
         shared = time.process_time() - began
         start = trainer.start

@@ -224,7 +224,10 @@ def one_run(name: str, seed: int, options: dict[str, Any], *, steps: int, pretra
             changes = tuning if is_tuned else {}
             curves[model] = train(flow, cells, steps=n_steps, seed=seed, judge=judge, **changes)
         scores[model] = judge.scores(flow)
-    text = f"{name}, {options['parametrisation']}, seed {seed}: {len(screen.training)} training cells. {report}"
+    text = (
+        f"{name}, {options['parametrisation']}, seed {seed}: {len(screen.training)} training cells; "
+        f"{report['n_shared_genes']} of {len(genes)} genes shared."
+    )
     print(text, flush=True)
     return scores, curves
 

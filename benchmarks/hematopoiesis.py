@@ -5,7 +5,7 @@ squared error on other donors. Fits with every sparsity, null baselines, floors,
 reasons for its failure. A second protocol uses logarithms, bins, and a scale of the training donors alone, and scores
 every lineage as centred R2 against the mean of the training donors. Last, how the graph agrees with published tables.
 
-Everything is chosen on the training donors: how much of which smooth course to believe on blocks of time or donors left out
+Everything is chosen on the training donors: how much of which smooth trajectory to believe on blocks of time or donors left out
 (`_course_fits.shares` in the paper's protocol, `_course_fits.blend` of every lineage in the second one), the strength of sparsity as the sparsest fit whose error on the training cells is within 1 % of
 the smallest.
 
@@ -79,7 +79,7 @@ SWEEP_EFFORT = 0.4
 THRESHOLDS = (THRESHOLD, 1.0)
 HONEST_EFFORT = 0.7
 RELEASED_ITERATIONS = 400  # then its learning rate is 2e-6
-AS_IS, BLENDED = "course as it is", "blended course"
+AS_IS, BLENDED = "trajectory as it is", "blended trajectory"
 SHOWN_GENES = ("HBB", "HBA1", "GATA1", "KLF1", "CD34", "TFRC", "SPTA1", "MPO")
 
 
@@ -203,7 +203,7 @@ def paper_row(
         "strength": fit.strength,
         "threshold": np.nan if fit.threshold is None else fit.threshold,
         **{donor: sum_of_errors(fit.predict(times(views)), views) for donor, views in donors.items()},
-        "about its course": miss,
+        "about its trajectory": miss,
         "feature sparsity": 1 - n_edges / d**2,
         "of regulators": 1 - n_edges / (d * n_regulators),
         "edges": n_edges,
@@ -226,7 +226,9 @@ def paper(options: argparse.Namespace) -> None:
     left_out = shares(across_blocks(observed))
     save(left_out, "shares_paper", options)
     smoother, share = best_share(left_out)
-    print(f"\nShare of a smooth course that predicts blocks of time left out: {smoother}, {share:.2f}\n", flush=True)
+    print(
+        f"\nShare of a smooth trajectory that predicts blocks of time left out: {smoother}, {share:.2f}\n", flush=True
+    )
     print(markdown(left_out.round(4)))
     is_regulator = regulators(n_genes=options.n_genes)
 

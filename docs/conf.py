@@ -12,8 +12,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+import nbformat
 from docutils import nodes
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util import logging
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -22,6 +24,8 @@ DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))  # what pages import, too
 
 from _tutorial_cards import write_cards  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 info = metadata("perturbflow")
 project = info["Name"]
@@ -113,13 +117,24 @@ def document_constant(app: Sphinx, what: str, name: str, thing: object, options:
 
 
 def keep_values_together(app: Sphinx, doctree: nodes.document) -> None:
-    """Put no-break spaces around ± so that no line breaks within a value."""
+    """Put no-break spaces around ± and before % so that no line breaks within a value."""
     for text in list(doctree.findall(nodes.Text)):
-        if " ± " in text:
-            text.parent.replace(text, nodes.Text(text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")))
+        kept = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
+        if kept != text:
+            text.parent.replace(text, nodes.Text(kept))
+
+
+def find_missing_figures(app: Sphinx, error: Exception | None) -> None:
+    """Warn of cells of pages that call a plot, and show no figure."""
+    for page in sorted((Path(app.outdir).parent / "jupyter_execute").glob("*.ipynb") if error is None else []):
+        for cell in nbformat.read(page, as_version=4).cells:
+            plots = cell.cell_type == "code" and re.search(r"^pf\.pl\.", cell.source, re.MULTILINE)
+            if plots and not any("image/png" in output.get("data", {}) for output in cell.outputs):
+                logger.warning("Expected a figure, found none, in %s.md after:\n%s", page.stem, cell.source)
 
 
 def setup(app: Sphinx) -> None:
     """Register what this configuration adds to Sphinx."""
+    app.connect("build-finished", find_missing_figures)
     app.connect("doctree-read", keep_values_together)
     app.connect("autodoc-process-docstring", document_constant)

@@ -12,8 +12,8 @@ from anndata import AnnData
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.flow._training_groups import TrainingGroups
-from perturbflow.predict._doses import DosesToPredict, new_doses, recorded_dose
+from perturbflow.flow._data import TrainingGroups
+from perturbflow.predict._controls import DosesToPredict, new_doses, recorded_dose
 from perturbflow.screen._conditions import Vocabulary
 
 VOCABULARY = Vocabulary(("A", "B", "C", "D"), covariates=(("cell_type", ("T", "B cell")),))

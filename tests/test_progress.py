@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from perturbflow import _progress
+from perturbflow import _progress, settings
 from perturbflow._progress import Progress, count, note, progress, shows_progress, stage
-from perturbflow._settings import settings
 
 
 @pytest.fixture

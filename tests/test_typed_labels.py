@@ -11,8 +11,7 @@ import pytest
 from anndata import AnnData
 
 import perturbflow as pf
-from perturbflow.screen._conditions import Vocabulary
-from perturbflow.screen._typed_labels import place, typed_label
+from perturbflow.screen._conditions import Vocabulary, place, typed_label
 
 LABELS = ("control", "A", "B", "B+A")
 CONTEXTS = {"K": "act", "L": "rep"}  # each with a type of its own

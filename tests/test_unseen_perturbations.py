@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import perturbflow as pf
+from perturbflow.evaluation import registered_cells
 from perturbflow.flow import AdditiveHurdlePrior
 from perturbflow.screen import read_fields
-from perturbflow.screen._feature_table import read_feature_table
-from perturbflow.screen._fields import read_cells
+from perturbflow.screen._fields import read_feature_table
 
 N_HELD_OUT = 10
 
@@ -37,7 +37,7 @@ def evaluate(screen, table, *, use=True):
     components = np.array(read_fields(training).vocabulary.components)
     assert set(held_out) < set(components)
     features = read_feature_table(training) if use else None
-    prior = AdditiveHurdlePrior.fit(read_cells(training), features=features)
+    prior = AdditiveHurdlePrior.fit(registered_cells(training), features=features)
     context = prior.context(np.zeros(0, dtype=int))
     base = prior.distribution(np.zeros(len(components)), context)
     control = adata.X[labels == "control"].toarray().mean(axis=0)

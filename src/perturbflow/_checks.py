@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LARGEST_LOGGED = 20.0  # log1p of 5e8: no count of a cell is as large, unless it was divided by a tiny size factor
 LARGEST_SCALED = 40.0  # of base 2, with a size factor of a millionth
@@ -65,19 +63,7 @@ def check_one_of(value: object, options: Collection[str], *, name: str) -> None:
 def check_options(
     given: Mapping[str, Any] | None, known: Collection[str], *, name: str, elsewhere: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return options that were given as a mapping; TypeError unless all of them are known.
-
-    Parameters
-    ----------
-    given
-        Options by name; None is none.
-    known
-        Names of all options.
-    name
-        Argument that they were given in.
-    elsewhere
-        What some other names are, such as "an argument of its own".
-    """
+    """Return options that were given as a mapping; TypeError unless all are known."""
     if given is None:
         return {}
     check_type(given, Mapping, name=name, expected="a dictionary of options")
@@ -128,6 +114,14 @@ def check_key(key: str, available: Iterable[object], *, where: str, hint: str = 
         raise KeyError(msg)
 
 
+def check_none(wrong: Iterable[Any], expected: str, *, hint: str, found: str = "", which: str = "") -> None:
+    """Raise ValueError if there is anything wrong; the message lists it after ``found`` and before ``which`` it is."""
+    wrong = list(wrong)
+    if wrong:
+        msg = f"Expected {expected}, found {found}{listing(wrong)}{which}. {hint}"
+        raise ValueError(msg)
+
+
 def check_genes_of_fit(genes: Sequence[str], available: Iterable[str], *, where: str) -> None:
     """Raise KeyError unless all genes that dynamics were fitted to are among those of the cells."""
     missing = sorted({*genes} - {*available}, key=list(genes).index)
@@ -142,18 +136,13 @@ def check_genes_of_fit(genes: Sequence[str], available: Iterable[str], *, where:
 def check_no_slash(names: Iterable[str], *, what: str, hint: str) -> None:
     """Raise ValueError if a name contains the separator of paths within h5ad and zarr files."""
     wrong = [name for name in names if "/" in name]
-    if wrong:
-        msg = f"Expected {what} without '/', which h5ad and zarr files read as a folder, found {listing(wrong)}. {hint}"
-        raise ValueError(msg)
+    check_none(wrong, f"{what} without '/', which h5ad and zarr files read as a folder", hint=hint)
 
 
 def check_unique_names(names: Sequence[str], *, what: str, hint: str) -> None:
     """Raise ValueError if a name occurs twice."""
     values, counts = np.unique(np.asarray(names, dtype=str), return_counts=True)
-    if (counts > 1).any():
-        repeated = listing(values[counts > 1].tolist())
-        msg = f"Expected {what} to be unique, found repeated {repeated}. {hint}"
-        raise ValueError(msg)
+    check_none(values[counts > 1].tolist(), f"{what} to be unique", found="repeated ", hint=hint)
 
 
 def check_matrix(x: Any, *, where: str) -> None:
@@ -177,25 +166,7 @@ def check_matrix(x: Any, *, where: str) -> None:
 
 
 def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> None:
-    """Raise unless the values of a matrix can be log1p-normalised expression; time is linear in the stored values.
-
-    Parameters
-    ----------
-    x
-        Array or CSR or CSC matrix or array (n, G).
-    where
-        How the message calls it, for example ``adata.X``.
-    layer
-        Layer that the calls in the message should name.
-
-    Raises
-    ------
-    TypeError
-        If it is no such matrix or does not hold real numbers.
-    ValueError
-        If it is empty, has negative or non-finite values, only zeros, only whole numbers (raw counts), or values that no
-        logarithm of counts reaches (:func:`looks_unlogged`).
-    """
+    """Raise unless the values of a matrix can be log1p-normalised expression; time is linear in the stored values."""
     check_matrix(x, where=where)
     values = x.data if sparse.issparse(x) else np.asarray(x)
     low, high = (values.min(), values.max()) if values.size else (0, 0)

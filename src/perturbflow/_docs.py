@@ -11,15 +11,7 @@ Documented = TypeVar("Documented", bound=Callable[..., Any])
 
 
 def shares(parameters: Mapping[str, str], *, returns: str = "", raises: str = "") -> Callable[[Documented], Documented]:
-    """Decorator: complete a numpydoc docstring with descriptions that several functions have in common.
-
-    Parameters
-    ----------
-    parameters
-        Description by name, for those that the docstring leaves out.
-    returns, raises
-        Sections of a docstring without them.
-    """
+    """Complete a numpydoc docstring with what several functions have in common: parameters by name, returns, raises."""
 
     def decorate(function: Documented) -> Documented:
         if function.__doc__ is None:  # python -OO

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -13,11 +14,11 @@ from inspect import signature
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from joblib import Parallel
+
 from perturbflow._settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from tqdm import tqdm
 
 Parameters = ParamSpec("Parameters")
@@ -32,20 +33,7 @@ _OPEN: ContextVar[Progress | None] = ContextVar("open progress", default=None)
 
 @contextmanager
 def progress(title: str, *, show: bool = True) -> Iterator[Progress]:
-    """Open the progress of a call; what is opened within it becomes stages of it, so that there is one bar.
-
-    Parameters
-    ----------
-    title
-        What is going on, for example "fit flow".
-    show
-        Whether a bar may be drawn. It is where somebody sees it, unless the settings say otherwise; elsewhere every stage
-        is a line of the log.
-
-    Yields
-    ------
-    The progress, of which the first stage has still to begin.
-    """
+    """Open the progress of a call, with a bar if it may ``show`` one; what is opened within becomes stages of it."""
     outer = _OPEN.get()
     if outer is not None:
         yield outer
@@ -94,15 +82,7 @@ def note(**values: object) -> None:
 
 
 class Progress:
-    """Named stages, one after the other.
-
-    Parameters
-    ----------
-    title
-        What is going on.
-    is_drawn
-        Whether there is a bar.
-    """
+    """Named stages, one after the other, as a bar where one is drawn."""
 
     def __init__(self, title: str, *, is_drawn: bool) -> None:
         self.title, self.is_drawn = title, is_drawn
@@ -111,19 +91,7 @@ class Progress:
         self._ended = Event()
 
     def stage(self, name: str, *, unit: str = "step", total: int | None = None, initial: int = 0) -> None:
-        """Begin a stage; the one that is going on already just counts on.
-
-        Parameters
-        ----------
-        name
-            What it does, for example "training".
-        unit
-            What is counted.
-        total
-            How many there are; None where that is unknown.
-        initial
-            How many are done.
-        """
+        """Begin a stage, ``initial`` of ``total`` units done; the one that is going on already just counts on."""
         if name == self.name:
             return
         self.name = name
@@ -167,10 +135,7 @@ class Progress:
 
 
 def is_watched() -> bool:
-    """Return whether somebody sees a bar: in a terminal or a notebook, by the first of several processes alone.
-
-    The variable of tqdm that hides all bars, ``TQDM_DISABLE``, counts here, too.
-    """
+    """Return whether somebody sees a bar: in a terminal or a notebook, the first process alone."""
     if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("TQDM_DISABLE", "0") not in {"", "0"}:
         return False
     if sys.stderr is not None and sys.stderr.isatty():
@@ -185,3 +150,29 @@ def _new_bar(**options: Any) -> tqdm:
         from tqdm.auto import tqdm
 
         return tqdm(**options)
+
+
+@contextmanager
+def progress_bar(what: str, *, unit: str, total: int, initial: int = 0, show: bool = True) -> Iterator[Progress]:
+    """Begin a stage that counts something, ``initial`` of it done, within what is going on or, if shown, by itself."""
+    with progress(what, show=show) as bar:
+        bar.stage(what, unit=unit, total=total, initial=initial)
+        yield bar
+
+
+def side_by_side(
+    jobs: Iterable[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]],
+    what: str,
+    *,
+    unit: str,
+    total: int,
+    n_jobs: int,
+    show: bool = False,
+) -> list[Any]:
+    """Return the results of what ``joblib.delayed`` makes, in order, with a bar that counts those that are done."""
+    results = []
+    with progress_bar(what, unit=unit, total=total, show=show) as bar:
+        for result in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):
+            results.append(result)
+            bar.update()
+    return results

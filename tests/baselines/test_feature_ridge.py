@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from perturbflow.baselines import AdditiveEffect, FeatureRidge, MeanEffect
-from perturbflow.baselines._feature_ridge import left_out_errors
+from perturbflow.baselines._ridge import left_out_errors
 from perturbflow.flow import CellData
 
 RNG = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from perturbflow.baselines import (
     MatchingMean,
     MeanEffect,
 )
-from perturbflow.baselines._group_effects import group_effects
+from perturbflow.baselines._control_shift import group_effects
 from perturbflow.flow import CellData, GroupSums
 
 #               controls           A        controls  A+B

@@ -19,9 +19,8 @@ from anndata import AnnData
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.datasets import _bone_marrow, _kang_2018, _scperturb
-from perturbflow.datasets._count_file import read_counts
-from perturbflow.datasets._download import RemoteFile, local_copy
+from perturbflow.datasets._download import RemoteFile, local_copy, read_counts
+from perturbflow.datasets._published import FILES
 from perturbflow.screen import read_fields
 
 READERS = {
@@ -32,11 +31,6 @@ READERS = {
     "srivatsan_2020_sciplex3": pf.datasets.srivatsan_2020_sciplex3,
     "luecken_2021_bone_marrow": pf.datasets.luecken_2021_bone_marrow,
 }
-FILES = (
-    *(_scperturb.NORMAN, _scperturb.REPLOGLE, _scperturb.ADAMSON, _scperturb.SCIPLEX),
-    _kang_2018.FILE,
-    *_bone_marrow.FILES.values(),
-)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +117,12 @@ def test_a_missing_copy_is_named(reader):
 
 
 def test_published_files_are_at_archives_with_their_hashes():
-    for file in FILES:
+    for file in FILES.values():
         assert file.url.startswith("https://")
         assert file.name in file.url
         kind, _, digits = (file.known_hash or "none:").partition(":")
         assert len(digits) == {"md5": 32, "sha256": 64, "none": 0}[kind]
-    assert [file.name for file in FILES if file.known_hash is None] == [_bone_marrow.FILES["multiome"].name]
+    assert [name for name, file in FILES.items() if file.known_hash is None] == ["multiome"]
 
 
 # As others publish them: a few cells in the layout of each file.
@@ -177,7 +171,7 @@ def test_norman_joins_pairs_by_plus_in_alphabetical_order(tmp_path):
 
 
 def test_replogle_is_read_from_a_dense_matrix_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("perturbflow.datasets._count_file.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("perturbflow.datasets._download.ROWS_AT_ONCE", 7)
     path = tmp_path / "replogle.h5ad"
     saved(path, ["control", "non-targeting", "AARS", "POLR2A"] * 5, x=counts(20), batch=[1, 2] * 10)
     adata = pf.datasets.replogle_2022_k562_essential(path)
@@ -239,7 +233,7 @@ def test_labels_that_are_not_as_published_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
 def test_counts_of_a_part_are_those_of_the_whole(tmp_path, monkeypatch, form):
-    monkeypatch.setattr("perturbflow.datasets._count_file.ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("perturbflow.datasets._download.ROWS_AT_ONCE", 4)
     whole = AnnData(form(counts(11)))
     whole.obs["kind"] = pd.Categorical(list("aabbbbbbbbc"))
     whole.write_h5ad(tmp_path / "cells.h5ad")
@@ -257,6 +251,6 @@ def test_a_published_file_is_read_from_the_download(server, cache, monkeypatch, 
     pytest.importorskip("pooch")
     saved(tmp_path / "cells.h5ad", ["control", "A_B"] * 3)
     file = remote(server, "cells.h5ad", (tmp_path / "cells.h5ad").read_bytes())
-    monkeypatch.setattr(_scperturb, "NORMAN", file)
+    monkeypatch.setitem(FILES, "norman", file)
     assert set(pf.datasets.norman_2019().obs["perturbation"]) == {"control", "A+B"}
     assert (cache / "cells.h5ad").is_file()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import perturbflow as pf
-from perturbflow.datasets._embedding import downstream_effects, perturbation_embedding
 from perturbflow.datasets._network import GeneNetwork
 
 
@@ -35,7 +34,7 @@ def test_cascades_multiply():
         random_network(n_genes=4, n_regulators=2), regulators=np.array([0, 1]), weights=weights
     )
     expected = [[0, 1.0, 0, 1.0 * -0.5], [0, 0, 0, -0.5]]
-    np.testing.assert_allclose(downstream_effects(network), expected, atol=1e-12)
+    np.testing.assert_allclose(network.downstream_effects(), expected, atol=1e-12)
 
 
 def test_regulators_of_a_pathway_share_targets():
@@ -58,12 +57,12 @@ def test_no_regulator_of_a_pathway_regulates_itself():
 
 
 def test_projections_keep_what_is_similar():
-    network, modes = random_network(n_pathways=4), ["knockout"] * 20
-    effects = similarities(downstream_effects(network))[np.triu_indices(20, 1)]
+    network = random_network(n_pathways=4)
+    effects = similarities(network.downstream_effects())[np.triu_indices(20, 1)]
 
     def agreement(noise):
         rng = np.random.default_rng(0)
-        vectors = perturbation_embedding(network, modes, size=16, noise=noise, rng=rng)
+        vectors = network.embedding(-np.ones(20), size=16, noise=noise, rng=rng)
         return np.corrcoef(similarities(vectors)[np.triu_indices(20, 1)], effects)[0, 1]
 
     assert agreement(0.1) > 0.7
@@ -73,8 +72,7 @@ def test_projections_keep_what_is_similar():
 def test_opposite_modes_have_opposite_vectors():
     network = random_network()
     embed = [
-        perturbation_embedding(network, [mode] * 20, size=8, noise=0.0, rng=np.random.default_rng(0))
-        for mode in ("knockout", "overexpression")
+        network.embedding(np.full(20, sign), size=8, noise=0.0, rng=np.random.default_rng(0)) for sign in (-1.0, 1.0)
     ]
     np.testing.assert_allclose(embed[0], -embed[1])
     assert np.abs(embed[0]).max() > 0

@@ -132,7 +132,7 @@ def test_a_hundred_genes_are_fast():
         ({"max_regulators": 0}, ValueError, "`max_regulators` to be at least 1"),
         ({"knockouts": "gene1"}, TypeError, r"`knockouts` to be a sequence of names such as \['A', 'A\+B'\]"),
         ({"knockouts": True}, TypeError, "`knockouts` to be a sequence of names"),
-        ({"knockouts": ["Gene1"]}, ValueError, "`knockouts` to name genes, found 'Gene1'"),
+        ({"knockouts": ["Gene1"]}, ValueError, r"`knockouts` to name genes, found 'Gene1'. Similar: \['gene1'"),
         ({"overexpressions": ["gene9"]}, ValueError, "`overexpressions` to name genes, found 'gene9'"),
         ({"knockouts": 7}, ValueError, "`knockouts` to be from 0 to .*, found 7"),
         ({"n_knockout_trajectories": 0}, ValueError, "`n_knockout_trajectories` to be at least 1"),

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbflow.datasets import solve_system, time_courses
-from perturbflow.datasets._time_courses import check_times, edge_table, held_genes, signed_graph
+from perturbflow.datasets import HillNetwork, solve_system, time_courses
 
 START = np.array([[1.0, 2.0], [0.5, 3.0]])
 
@@ -72,28 +71,23 @@ def test_held_levels_have_no_noise():
 
 
 def test_edges_of_a_graph():
-    graph = signed_graph(np.array([[0.0, -0.3], [7.0, 2.0]]))
+    values = np.ones((1, 2, 2))
+    adata = time_courses(values, np.arange(2.0), ["a", "b"], graph=np.array([[0.0, -0.3], [7.0, 2.0]]))
+    graph = adata.varp["true_graph"]
     assert graph.dtype == np.float32
     np.testing.assert_array_equal(graph.toarray(), [[0, -1], [1, 1]])
-    table = edge_table(graph, np.array(["a", "b"], dtype=object))
-    assert table.to_numpy().tolist() == [["a", "b", -1], ["b", "a", 1], ["b", "b", 1]]
+    assert adata.uns["true_edges"].to_numpy().tolist() == [["a", "b", -1], ["b", "a", 1], ["b", "b", 1]]
 
 
-def test_genes_that_labels_hold():
-    held = held_genes(["b", "a+c"], ["a", "b", "c"], parameter="knockouts")
-    np.testing.assert_array_equal(held, [[False, True, False], [True, False, True]])
-    assert held_genes([], ["a", "b"], parameter="knockouts").shape == (0, 2)
-    with pytest.raises(ValueError, match=r"`knockouts` to name genes, found 'B1'. Similar: \['b1'"):
-        held_genes(["a1+B1"], ["a1", "b1"], parameter="knockouts")
-
-
-@pytest.mark.parametrize("times", [[0.0], [0.0, np.nan], [[[0.0, 1.0]]]])
-def test_too_few_times(times):
-    with pytest.raises(ValueError, match="`times` to be at least two finite numbers"):
-        check_times(np.array(times))
-
-
-@pytest.mark.parametrize("times", [[0.0, 0.0], [1.0, 0.5], [-1.0, 0.0], [[0.0, 1.0], [1.0, 0.0]]])
-def test_times_must_ascend(times):
-    with pytest.raises(ValueError, match="`times` to ascend from 0 or later"):
-        check_times(np.array(times))
+@pytest.mark.parametrize(
+    ("times", "match"),
+    [
+        *[(times, "`times` to be at least two finite numbers") for times in ([0.0], [0.0, np.nan], [[[0.0, 1.0]]])],
+        *[(times, "`times` to ascend from 0 or later") for times in ([0.0, 0.0], [1.0, 0.5], [-1.0, 0.0])],
+        ([[0.0, 1.0], [1.0, 0.0]], "`times` to ascend from 0 or later"),
+    ],
+)
+def test_times_have_to_ascend(times, match):
+    network = HillNetwork.random(2, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=match):
+        network.simulate(np.ones((2, 2)), times)

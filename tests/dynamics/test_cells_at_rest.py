@@ -12,6 +12,7 @@ from perturbflow.dynamics import (
     Snapshot,
     StandingDynamics,
     edge_stability,
+    evidence_ranks,
     fit_standing,
     lyapunov_path,
     lyapunov_residual,
@@ -21,7 +22,7 @@ from perturbflow.dynamics import (
     snapshot_evidence,
     total_effect_probability,
 )
-from perturbflow.dynamics._direct_correlations import partial_correlations
+from perturbflow.dynamics._snapshot_evidence import partial_correlations
 from perturbflow.dynamics._standing_fit import shrunken_effects
 
 RATES = np.array([[-1.0, 0, 0, 0], [0.8, -1, 0, 0], [0, -0.7, -1, 0], [0, 0, 0, -1]])
@@ -77,6 +78,14 @@ def test_interventions_give_direct_edges_and_not_the_indirect_one():
     strongest = {(int(k % 4), int(k // 4)) for k in np.argsort(-weights.ravel())[:2]}
     assert strongest == EDGES
     assert weights[2, 0] < 0.2 * weights[2, 1]
+
+
+def test_responses_of_a_regulator_enter_the_path_together():
+    cells = screen()
+    cells = replace(cells, levels=np.exp(0.3 * cells.levels))  # never negative: a level and a response that saturates
+    none, first = mean_rate_path(cells, [1.001, 0.97])
+    assert not none.any()
+    assert (first != 0).sum(axis=1).tolist() == [1, 1, 1, 1]
 
 
 def test_total_effects_are_seen_downstream_only():
@@ -141,6 +150,13 @@ def test_what_moved_two_genes_is_no_evidence_that_one_acts_on_the_other():
     found = snapshot_evidence(cells)
     assert {tuple(map(int, pair)) for pair in np.argwhere(found.evidence > 0.7)} == {(0, 1), (0, 2)}
     assert (found.sign[0, 1], found.sign[0, 2]) == (1, -1)
+
+
+def test_equal_evidence_shares_the_mean_of_its_ranks():
+    possible = np.array([[False, True, True], [True, False, True], [False, False, False]])
+    score = np.array([[9.0, 1.0, 2.0], [1.0, 9.0, 0.0], [9.0, 9.0, 9.0]])
+    expected = np.array([[0.0, 0.625, 1.0], [0.625, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(evidence_ranks(score, possible), expected)
 
 
 def test_evidence_ranks_all_pairs_with_signs_and_edges_first():
@@ -269,6 +285,28 @@ def test_holding_a_gene_solves_the_steady_state_and_the_lyapunov_equation():
     before = np.diag(solve_continuous_lyapunov(model.rates, -np.diag(noise)))
     after = np.diag(solve_continuous_lyapunov(cut, -np.diag(noise)))
     assert spread[[0, 2, 3]] == pytest.approx(np.sqrt(after / before)[[0, 2, 3]])
+
+
+def test_what_was_held_together_is_predicted_by_that_and_not_by_its_parts():
+    nothing = np.zeros(4)
+    held = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]], dtype=bool)
+    parts = replace(
+        chain(np.zeros((4, 2)), np.full(4, 2.0)),
+        held=held,
+        shift=np.where(held, -2.0, 0.0),
+        offset=np.array([[0, 0, 5.0, 0], [0, 0, 1.0, 0], [0, 0, 0, 3.0]]),
+        stretch=np.array([[0, 0, 0.4, 0], [0, 0, 0.1, 0], [0, 0, 0, 0.2]]),
+        shared=nothing,
+    )
+    mean, spread = parts.hold({0: -2.0, 1: -2.0})
+    assert mean.tolist() == [-2, -2, 5, 0]
+    assert np.log(spread[2:]) == pytest.approx([0.4, 0])
+    # Half as far there is half of it; the other way there is nothing of it.
+    assert parts.hold({0: -1.0, 1: -1.0})[0].tolist() == [-1, -1, 2.5, 0]
+    assert parts.hold({0: 2.0, 1: 2.0})[0].tolist() == [2, 2, 0, 0]
+    without = replace(parts, held=held[1:], shift=parts.shift[1:], offset=parts.offset[1:], stretch=parts.stretch[1:])
+    assert without.hold({0: -2.0, 1: -2.0})[0].tolist() == [-2, -2, 1, 3]
+    assert without.hold({0: -2.0})[0].tolist() == [-2, 0, 1, 0]
 
 
 def test_nothing_held_changes_nothing():

@@ -3,13 +3,17 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 
-from perturbflow.dynamics import deviations
 from perturbflow.dynamics._deviations import Covariances
 
 TIME = np.arange(0.0, 20.0, 0.4)
 STATE = np.column_stack([np.cos(TIME), np.sin(TIME)])
 NOW, LATER = slice(0, 30), slice(30, 50)
+
+
+def deviations(residual, time, state, later, state_later, unit, **options):
+    return Covariances(time, state, later, state_later, **options).deviation(residual, unit)
 
 
 def predicted(residual):
@@ -57,7 +61,8 @@ def test_units_of_genes_do_not_matter():
 
 def test_mean_and_evidence_are_those_of_a_gaussian_process():
     residual = np.column_stack([np.cos(2 * TIME), np.sin(TIME) + 1, 0.3 * TIME])
-    found, n, d = predicted(residual), 30, 3
+    n, d, unit = 30, 3, np.array([0.5, 2.0, 40.0])
+    found = deviations(residual[NOW], TIME[NOW], STATE[NOW], TIME[LATER], STATE[LATER], unit)
     apart = np.abs(TIME[:, None] - TIME[NOW])
     distance = ((STATE[:, None] - STATE[NOW]) ** 2).sum(axis=2) / STATE[NOW].var(axis=0).sum()
     passing = [(0.0, 1.0)] + [(c, w) for c in (0.1, 1.0) for w in (1.0, 4.0, 4.0, 16.0)]
@@ -66,11 +71,11 @@ def test_mean_and_evidence_are_those_of_a_gaussian_process():
     for a, (b, length), (c, w) in itertools.product((0.1, 1.0, 10.0), readouts, passing):
         whole = a + b * np.exp(-distance / (2 * length**2)) + c * np.exp(-apart / w)
         solved = np.linalg.solve(whole[NOW] + 0.1 * np.eye(n), residual[NOW])
-        size = (residual[NOW] * solved).sum() / (n * d)
+        size = (residual[NOW] * solved / unit).sum() / (n * d)
         evidence = -0.5 * d * (n * np.log(size) + np.linalg.slogdet(whole[NOW] + 0.1 * np.eye(n))[1])
-        tried.append((abs(evidence - found.evidence), whole[LATER] @ solved))
-    distance_to_nearest, mean = min(tried, key=lambda one: one[0])
-    assert distance_to_nearest < 1e-8 * abs(found.evidence)
+        tried.append((evidence, whole[LATER] @ solved))
+    most, mean = max(tried, key=lambda one: one[0])
+    assert found.evidence == pytest.approx(most, rel=1e-8)
     np.testing.assert_allclose(found.mean, mean, rtol=1e-7, atol=1e-9)
 
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from perturbflow.dynamics import Elimination, FieldConfig, Problem, TargetField, Trajectory, _elimination, eliminate
-from perturbflow.dynamics._match import match
+from perturbflow.dynamics import Elimination, FieldConfig, Problem, Sparsity, TargetField, Trajectory, _elimination
+from perturbflow.dynamics._matching import match
 from perturbflow.dynamics._problem import start_from_data
-from perturbflow.dynamics._sparsity import Sparsity
 
 LINEAR = np.array([[-1.0, 2.0, 0.0, 0.0], [-2.0, -1.0, 0.0, 0.0], [0.0, 1.5, -1.0, 0.0], [0.0, 0.0, 2.0, -1.0]])
 INF = math.inf
@@ -48,16 +47,11 @@ def generator() -> torch.Generator:
 
 def run(field, problem, *, importance=None, valid=None, n_candidates=8, n_steps=60) -> Elimination:
     importance = torch.ones(4, field.config.n_inputs) if importance is None else importance
-    return eliminate(
-        field,
-        importance,
-        problem.chunks,
-        valid,
-        n_candidates=n_candidates,
-        n_steps=n_steps,
-        learning_rate=0.05,
-        generator=generator(),
-    )
+    backward = _elimination.Backward(problem.chunks, valid, n_steps=n_steps, learning_rate=0.05, generator=generator())
+    found = backward.begin(field, importance, n_candidates=n_candidates)
+    while backward.remove(found):
+        pass
+    return found
 
 
 def test_true_inputs_of_a_linear_system(linear):
@@ -149,7 +143,8 @@ def test_given_field_stays_as_it_is(linear):
 
 def table(errors, held_out=None) -> Elimination:
     values = torch.tensor(errors)
-    return Elimination((), torch.zeros(0, 0), values, values if held_out is None else torch.tensor(held_out))
+    none = torch.zeros(0)
+    return Elimination([], none, none, none, values, values if held_out is None else torch.tensor(held_out))
 
 
 def test_size_is_the_last_whose_input_has_enough_evidence():

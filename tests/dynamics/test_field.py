@@ -10,9 +10,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from perturbflow.dynamics import ACTIVATIONS, DenseField, FieldConfig, TargetField, build_field
-from perturbflow.dynamics._integrate import solve_rk4
-from perturbflow.dynamics._paths import path_weights
+from perturbflow.dynamics import (
+    ACTIVATIONS,
+    DenseField,
+    FieldConfig,
+    TargetField,
+    build_field,
+    path_weights,
+    solve_rk4,
+)
 
 SHAPES: list[dict[str, Any]] = [
     {"structure": "per_target"},

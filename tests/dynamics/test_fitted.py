@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import expm
 
 from perturbflow.dynamics import DenseField, FieldConfig, FittedDynamics, TargetField, Units, build_field
-from perturbflow.dynamics._fitted import keep_support
+from perturbflow.dynamics._fitted import keep_support, strong_inputs
 
 MATRIX = np.array([[-0.5, 1.0, 0.0], [-1.0, -0.5, 0.3], [0.0, 0.0, -1.0]])
 STARTS = np.array([[1.0, 0.0, 2.0], [-1.0, 0.5, 0.3]])
@@ -84,8 +84,8 @@ def test_several_genes_and_starts_held_at_their_own_level():
 def test_replaced_mechanism():
     model = linear()
     stronger = MATRIX.copy()
-    stronger[0] = [-2.0, 0.0, 1.0]
-    found = model.solve(model.state(STARTS), TIME, mechanisms={0: lambda x: x[:, 2] - 2 * x[:, 0]})
+    stronger[1] = [0.0, -2.0, 1.0]  # of a gene whose unit is not 1
+    found = model.solve(model.state(STARTS), TIME, mechanisms={1: lambda x: x[:, 2] - 2 * x[:, 1]})
     np.testing.assert_allclose(found, exact(stronger, STARTS), atol=5e-4)
 
 
@@ -175,6 +175,7 @@ def test_kept_support_of_a_network_per_target(skip):
     if skip:
         weights[2][:] = 0.0
         weights[2][0, 0, 1] = 3.0
+    assert strong_inputs(field, weights, smallest=0.0).sum() == 8  # all but the one without a path
     keep_support(field, weights, smallest=0.01)
     expected = np.ones((3, 3), dtype=bool)
     expected[0, 1] = skip

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from perturbflow.dynamics import FieldConfig, Trajectory, build_field
-from perturbflow.dynamics._held_out import hold_out
-from perturbflow.dynamics._matching import mean_square_change, relative_errors
+from perturbflow.dynamics._matching import MatchedWindows, mean_square_change, window_errors
+from perturbflow.dynamics._problem import hold_out
 
 
 def runs(n, n_times):
@@ -95,7 +95,7 @@ def test_late_errors_of_a_gene_at_rest_are_relative_to_how_it_moved():
     with torch.no_grad():
         for parameter in field.parameters():
             parameter.zero_()  # nothing changes
-    miss, size = relative_errors(field, valid.chunks)
+    miss, size = window_errors(field, MatchedWindows.of(field, valid.chunks))
     assert miss[0] / size[0] < 1e-4
     n_windows = float(valid.chunks.valid.sum())
     torch.testing.assert_close(size[0], n_windows * before[0])
@@ -116,6 +116,6 @@ def test_errors_of_a_gene_that_moves_only_in_what_is_fitted_are_not_relative_to_
         for parameter in field.parameters():
             parameter.zero_()
         field.biases[-1][1] = 0.01 * train.units.time / train.units.scale[1]  # a hundredth of the rate in the others
-    miss, size = relative_errors(field, valid.chunks)
+    miss, size = window_errors(field, MatchedWindows.of(field, valid.chunks))
     # Three of four runs move at the same rate: the mean square is 3/4 of its square, of which a hundredth counts.
     assert (miss[1] / size[1]).item() == pytest.approx(0.01**2 / (0.01 * 3 / 4), rel=1e-3)

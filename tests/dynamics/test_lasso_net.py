@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from perturbflow.dynamics import FieldConfig, build_field
-from perturbflow.dynamics._l1 import soft_threshold
-from perturbflow.dynamics._lasso_net import LassoNet, hierarchical_proximal
+from perturbflow.dynamics import SPARSITIES, FieldConfig, build_field
+from perturbflow.dynamics._penalties import HIERARCHY, hierarchical_proximal, soft_threshold
 
 
 def problem(seed, width):
@@ -115,11 +114,11 @@ def test_the_step_of_a_field_is_that_of_every_input_of_every_target():
     factors, steps = torch.rand(3, 2, generator=draw) + 0.5, torch.rand(3, 1, 2, generator=draw)
     before, linear = field.matrices[0].detach().clone(), field.linear.detach().clone()
     later = field.matrices[1].detach().clone()
-    LassoNet(field, factors=factors, hierarchy=2.0).proximal_(field, 1.5, {"linear": steps})
+    SPARSITIES["lassonet"](field, factors=factors).proximal_(field, 1.5, {"linear": steps})
     for i in range(3):
         for j in range(2):
             amount = (steps[i, 0, j] * factors[i, j] * 1.5 / 3).item()
-            b, w = solve(linear[i, 0, j].item(), before[i, :, j], amount, 2.0)
+            b, w = solve(linear[i, 0, j].item(), before[i, :, j], amount, HIERARCHY)
             assert field.linear[i, 0, j].item() == pytest.approx(b, abs=1e-6)
             np.testing.assert_allclose(field.matrices[0][i, :, j].detach(), w, atol=1e-6)
     assert torch.equal(field.matrices[1], later)
@@ -127,9 +126,9 @@ def test_the_step_of_a_field_is_that_of_every_input_of_every_target():
 
 def test_an_input_without_a_linear_weight_has_no_effect():
     field = build_field(FieldConfig(3, (0, 1, 2), hidden=(4,), skip=True, decay=False))
-    sparsity = LassoNet(field, hierarchy=1.0)
+    sparsity = SPARSITIES["lassonet"](field)
     steps = torch.full_like(field.linear, 0.1)
-    sparsity.proximal_(field, 50.0, {"linear": steps})
+    sparsity.proximal_(field, 450.0, {"linear": steps})
     gone = field.linear[:, 0] == 0
     assert gone.any()
     assert not gone.all()

@@ -8,9 +8,15 @@ import torch
 from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
 
-from perturbflow.dynamics import FieldConfig, Trajectory, _matching, build_field
-from perturbflow.dynamics._matching import SMALLEST_ERROR, make_chunks, relative_errors, root_error
-from perturbflow.dynamics._smoothing import Smoothed
+from perturbflow.dynamics import FieldConfig, Smoothed, Trajectory, _matching, build_field
+from perturbflow.dynamics._matching import (
+    SMALLEST_ERROR,
+    MatchedWindows,
+    make_chunks,
+    piece_errors,
+    root_error,
+    window_errors,
+)
 
 MATRIX = np.array([[-0.5, 2.0, 0.0], [-2.0, -0.5, 0.3], [0.4, 0.0, -1.0]])
 START = np.array([1.0, 0.0, 2.0])
@@ -85,8 +91,18 @@ def by_hand(field, chunks):
     return misses, sizes
 
 
+def errors_of(field, chunks, weights=None):
+    """Sums of squared misses and of squared changes, of every target."""
+    return window_errors(field, MatchedWindows.of(field, chunks), weights=weights)
+
+
+def errors_of_pieces(field, chunks):
+    """The same of every piece."""
+    return [each.T for each in piece_errors(field, MatchedWindows.of(field, chunks))]
+
+
 def relative(field, chunks):
-    miss, size = relative_errors(field, chunks)
+    miss, size = errors_of(field, chunks)
     return (miss / size).detach().numpy()
 
 
@@ -140,17 +156,17 @@ def test_errors_are_sums_over_windows(order):
     assert chunks.valid.sum(dim=1).tolist()[0] > chunks.valid.sum(dim=1).tolist()[1] > 1
     field = random_field(order=order)
     misses, sizes = by_hand(field, chunks)
-    found = relative_errors(field, chunks, by_piece=True)
+    found = errors_of_pieces(field, chunks)
     np.testing.assert_allclose(found[0].detach(), misses, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(found[1].detach(), sizes, rtol=1e-3, atol=1e-6)
-    total = relative_errors(field, chunks)
+    total = errors_of(field, chunks)
     for whole, pieces in zip(total, found, strict=True):
         torch.testing.assert_close(whole, pieces.sum(dim=0))
 
 
 def test_the_window_of_a_short_trajectory_is_all_of_it():
     chunks = chunks_of(run(np.linspace(0, 4, 40)), run([0.0, 0.1, 0.4], start=2 * START), window=0.4)
-    _, size = relative_errors(exact_field(), chunks, by_piece=True)
+    _, size = errors_of_pieces(exact_field(), chunks)
     change = (expm(0.4 * MATRIX) @ (2 * START) - 2 * START) / SCALE / (0.4 / TIME_SCALE)
     np.testing.assert_allclose(size[1].detach(), change**2, rtol=1e-4)
 
@@ -160,19 +176,19 @@ def test_genes_under_intervention_carry_no_weight_but_act_on_others():
     free, held = run(time), run(time, clamped=[0])
     chunks = chunks_of(free, held)
     assert chunks.weight.tolist() == [[1, 1, 1], [0, 1, 1]]
-    miss, size = relative_errors(random_field(), chunks, by_piece=True)
+    miss, size = errors_of_pieces(random_field(), chunks)
     assert miss[1, 0] == size[1, 0] == 0
     assert (miss[0] > 0).all()
     assert (relative(exact_field(), chunks) < 1e-4).all()
     alone = chunks_of(held)
-    miss, size = relative_errors(exact_field(), alone)
+    miss, size = errors_of(exact_field(), alone)
     assert miss[0] == size[0] == 0
     assert root_error(miss, size)[0].item() == pytest.approx(SMALLEST_ERROR)
     # A field that knows nothing of gene 0 misses what its held level does to gene 1.
     without = exact_field()
     with torch.no_grad():
         without.matrices[0][1, 0, 0] = 0
-    assert relative_errors(without, alone)[0][1] > 1000 * miss[1]
+    assert errors_of(without, alone)[0][1] > 1000 * miss[1]
 
 
 def test_long_trajectories_are_cut_without_loss(monkeypatch):
@@ -218,8 +234,8 @@ def test_pieces_can_be_chosen():
     assert len(chunks) == 3
     assert len(some) == 2
     assert some.trajectory.tolist() == [2, 0]
-    every = relative_errors(random_field(), chunks, by_piece=True)
-    for found, expected in zip(relative_errors(random_field(), some, by_piece=True), every, strict=True):
+    every = errors_of_pieces(random_field(), chunks)
+    for found, expected in zip(errors_of_pieces(random_field(), some), every, strict=True):
         torch.testing.assert_close(found, expected[[2, 0]])
     assert chunks.to("cpu").state.device.type == "cpu"
 
@@ -229,7 +245,7 @@ def test_gradients_agree_with_finite_differences():
     field = random_field().double()
     chunks = replace(chunks, state=chunks.state.double(), step=chunks.step.double())
     weights = [w.detach().requires_grad_() for w in field.weights()]
-    assert torch.autograd.gradcheck(lambda *w: root_error(*relative_errors(field, chunks, weights=w)), tuple(weights))
+    assert torch.autograd.gradcheck(lambda *w: root_error(*errors_of(field, chunks, w)), tuple(weights))
 
 
 def test_the_root_error():

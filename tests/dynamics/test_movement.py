@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from scipy.stats import f as f_distribution
+from scipy.stats import f_oneway
 
-from perturbflow.dynamics import Movement, Trajectory
+from perturbflow.dynamics import Movement, Trajectory, smooth
 from perturbflow.dynamics._movement import rest
 
 TIME = np.linspace(0, 3, 15)
@@ -71,10 +75,39 @@ def test_noise_cannot_be_told_from_change_in_few_times():
     few = np.array([0.0, 6.0, 12.0])
     assert Movement.of(runs(wave, noise(0, 0.1), time=few)).moves.all()
     assert Movement.of(runs(wave, lambda time, k: 3, time=few)).moves.tolist() == [True, False]
+    five = np.linspace(0, 3, 5)  # the fewest that tell it
+    assert Movement.of(runs(wave, noise(2, 0.05), n=6, time=five)).moves.tolist() == [True, False]
 
 
 def test_noise_alone_is_all_there_is():
     assert Movement.of(runs(noise(0, 1), noise(1, 1))).moves.all()
+
+
+def family(gene):
+    """Genes of ascending size between nothing and what is clear, small beside a wave."""
+    return [partial(gene, size=size) for size in np.linspace(0, 0.05, 41)]
+
+
+def test_small_genes_move_where_their_curve_is_more_than_noise():
+    genes = family(lambda time, k, size: 2 + 3 * size * np.sin(time) + noise(0, 0.02)(time, k))
+    observed = runs(*[wave] * len(genes), *genes, n=1)  # most are clear
+    found = Movement.of(observed).moves
+    curve = smooth(observed[0])
+    freedom, levels = curve.freedom, curve(TIME)
+    signal = ((levels - levels.mean(axis=0)) ** 2).sum(axis=0) / (freedom - 1)
+    chance = f_distribution.sf(signal / curve.noise**2, freedom - 1, len(TIME) - freedom)
+    assert len(genes) + 5 < found.sum() < 2 * len(genes) - 5
+    np.testing.assert_array_equal(found, chance < 0.005)
+
+
+def test_genes_vary_where_means_of_runs_differ_by_more_than_noise():
+    wiggle = 0.02 * np.where(np.arange(len(TIME)) % 2, 1.0, -1.0)
+    genes = family(lambda time, k, size: 2 + size * (k % 2) + wiggle)
+    observed = runs(wave, *genes)
+    found = Movement.of(observed)
+    expected = [f_oneway(*(run.values[:, gene] for run in observed)).pvalue < 0.005 for gene in range(1, 42)]
+    assert 5 < sum(expected) < 36
+    assert found.varies[1:].tolist() == expected
 
 
 def test_nothing_moves():

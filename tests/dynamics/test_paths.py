@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perturbflow.dynamics._paths import path_product, path_weights
+from perturbflow.dynamics import path_product, path_weights
 
 
 def layers(sizes, *, seed=0, heads=()):

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from perturbflow.dynamics._group_lasso import group_soft_threshold
-from perturbflow.dynamics._l1 import soft_threshold
+from perturbflow.dynamics._penalties import group_soft_threshold, soft_threshold
 
 
 @settings(max_examples=50, deadline=None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Problem, Trajectory
-from perturbflow.dynamics._returns import RATE, with_returns
+from perturbflow.dynamics._problem import RETURN_RATE, with_returns
 
 LINEAR: dict[str, Any] = {"structure": "linear", "decay": False, "production": "free", "self_regulation": True}
 
@@ -39,7 +39,7 @@ def test_copies_lead_back(order):
     noise = some.state[n : 2 * n] - own.state
     assert 0.3 < float(noise[..., 0].std()) < 0.7
     assert float(noise[..., 1].abs().max()) == 0  # held
-    pull = -RATE * noise[..., -3:] - (RATE**2 / 2 * noise[..., :3] if order == 2 else 0)
+    pull = -RETURN_RATE * noise[..., -3:] - (RETURN_RATE**2 / 2 * noise[..., :3] if order == 2 else 0)
     expected = (pull[:, 1:] + pull[:, :-1]) / 2 * own.step[..., None]
     change = (some.goal[n : 2 * n] - own.goal)[..., -3:].diff(dim=1)
     torch.testing.assert_close(change, expected, atol=1e-5, rtol=1e-4)
@@ -62,6 +62,6 @@ def test_a_direction_without_data_decays():
     found = fitted.jacobian().mean.numpy()
     # Genes 0 and 2 are the same: what they differ by was never seen, and fades at the rate of the copies.
     difference = np.array([1.0, 0.0, -1.0]) / np.sqrt(2)
-    assert float(difference @ found @ difference) == pytest.approx(-RATE, abs=0.5)
+    assert float(difference @ found @ difference) == pytest.approx(-RETURN_RATE, abs=0.5)
     # The circle is still gone round, dx/dt = -y, dy/dt = x, if slower for what was never seen beside it.
     assert 0.5 < np.imag(np.linalg.eigvals(found)).max() < 1.1

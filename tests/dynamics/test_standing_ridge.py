@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perturbflow.dynamics import Snapshot
-from perturbflow.dynamics._standing_ridge import STRENGTHS, StandingRidge
+from perturbflow.dynamics._standing_fit import RIDGE_STRENGTHS, StandingRidge
 
 
 def screen(*, n_cells=200, shift=0.0, n_held=5, seed=0):
@@ -53,7 +53,7 @@ def test_a_shared_shift_is_the_coefficient_of_being_perturbed():
 def test_penalties_shrink_and_left_out_conditions_do_not_count():
     cells = screen()
     ridge = StandingRidge(cells)
-    sizes = [np.abs(ridge.solve(perturbed(cells), strength=each, shared=False)[0]).sum() for each in STRENGTHS]
+    sizes = [np.abs(ridge.solve(perturbed(cells), strength=each, shared=False)[0]).sum() for each in RIDGE_STRENGTHS]
     assert (np.diff(sizes) < 0).all()
     moved = cells.levels.copy()
     moved[cells.condition == 5, 0] += 100.0
@@ -78,4 +78,4 @@ def test_where_genes_were_held_in_pairs_only_pairs_are_predicted():
     held[1:, 5] = True
     pairs = Snapshot(cells.levels, cells.condition, cells.names, held, cells.regulators, cells.context)
     strength, _ = StandingRidge(pairs).best(perturbed(pairs))
-    assert strength in STRENGTHS
+    assert strength in RIDGE_STRENGTHS

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from perturbflow.dynamics._strength import StrengthPath, count_edges
+from perturbflow.dynamics._progress import StrengthPath
 
 NOTHING = torch.tensor([math.nan, math.nan])
 
@@ -59,12 +59,3 @@ def test_columns_of_the_table():
     assert columns["valid_error"] == [3.0, 1.5]
     assert columns["n_edges"] == [10, 9]
     assert columns["chosen"] == [False, True]
-
-
-def test_edges_are_paths_above_a_share_of_the_strongest():
-    first = torch.tensor([[[1.0, 0.005, 0.0]], [[0.0, 0.0, 0.0]], [[0.1, 0.2, 0.3]]])
-    last = torch.full((3, 1, 1), -2.0)
-    assert count_edges([first, last], None, smallest=0.01) == 1 + 0 + 3
-    assert count_edges([first, last], None, smallest=0.0) == 2 + 0 + 3
-    skip = torch.tensor([[[0.0, 0.0, 0.1]], [[0.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]]])
-    assert count_edges([first, last], skip, smallest=0.01) == 2 + 1 + 3

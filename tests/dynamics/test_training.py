@@ -15,15 +15,11 @@ from perturbflow.dynamics import (
     DynamicsTrainer,
     FieldConfig,
     Trajectory,
-    _match,
-    _polish,
+    _matching,
+    _shooting,
     _training,
 )
-from perturbflow.dynamics._compact import CompactField
-from perturbflow.dynamics._fitted import keep_support
-from perturbflow.dynamics._matching import window_errors
 from perturbflow.dynamics._optimiser import ProximalAdam
-from perturbflow.dynamics._problem import start_from_data
 
 QUICK: dict[str, Any] = {
     "strengths": (0.01, 0.1),
@@ -140,6 +136,14 @@ def test_state_after_a_part_continues_to_the_same_result(solves, sparsity):
         assert_same(second.fit(), expected)
 
 
+@pytest.mark.parametrize(("n_done", "chosen"), [(-1, 0), (6, 0), (0, -1), (0, 2), (5, 2)])
+def test_a_state_that_cannot_be_is_refused(n_done, chosen):
+    tensors, values = trainer().state()
+    values |= {"strengths": [0.01, 0.1], "n_edges": [1, 1]}
+    with pytest.raises(ValueError, match=f"{n_done} stages and the choice {chosen} of 2"):
+        trainer().load_state(tensors, values | {"n_done": n_done, "chosen": chosen})
+
+
 @pytest.mark.parametrize("stage", ["path", "matching", "shooting", "solving"])
 def test_interrupted_step_keeps_what_was_learned(solves, stage):
     one = trainer()
@@ -183,7 +187,7 @@ def test_interruption_between_strengths_leaves_the_best_so_far(eliminate):
     assert one.path.strengths == [0.01, 0.1]
     assert one.chosen == expected.chosen
     if not eliminate:
-        keep_support(expected.field, expected.sparsity.expected(expected.field.weights()), smallest=0.01)
+        expected.result()  # which fixes the support
     for name, value in expected.field.state_dict().items():
         if name != "allowed":
             assert torch.equal(value, one.field.state_dict()[name]), name
@@ -208,7 +212,7 @@ def nan_after(n_calls: int, whole, gene: int = 1):
 
 @pytest.mark.parametrize("n_before", [0, 30])
 def test_a_loss_that_is_not_finite_keeps_the_best_weights(monkeypatch, n_before):
-    monkeypatch.setattr("perturbflow.dynamics._match.window_errors", nan_after(n_before, window_errors))
+    monkeypatch.setattr(_matching, "window_errors", nan_after(n_before, _matching.window_errors))
     one = trainer(strength=0.01, matching_steps=40)
     one.choose_strength()
     assert one.diverged["path"] == [1]
@@ -228,14 +232,15 @@ def test_a_loss_that_is_not_finite_keeps_the_best_weights(monkeypatch, n_before)
         with pytest.raises(KeyboardInterrupt):
             expected.choose_strength()
     else:
-        start_from_data(expected.field, expected.whole.chunks)
+        expected = trainer(strength=0.01, matching_steps=0)
+        expected.choose_strength()
     for name, value in expected.field.state_dict().items():
         assert torch.equal(value, one.field.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
     ("module", "name", "stage"),
-    [(_match, "window_errors", "path"), (_polish, "solution_errors", "shooting")],
+    [(_matching, "window_errors", "path"), (_shooting, "solution_errors", "shooting")],
 )
 def test_what_is_not_finite_ends_one_stage_and_not_the_fit(monkeypatch, solves, module, name, stage):
     monkeypatch.setattr(module, name, nan_after(3, getattr(module, name)))
@@ -252,7 +257,7 @@ def test_a_mechanism_that_diverges_in_elimination_is_taken_back(monkeypatch):
 
     def spoil(self, loss, *, strength):
         step(self, loss, strength=strength)
-        if isinstance(self.field, CompactField):
+        if hasattr(self.field, "candidates"):  # in elimination
             with torch.no_grad():
                 self.field.biases[0][self.field.targets == 2] = torch.nan
 
@@ -303,8 +308,8 @@ def test_interrupted_solution_is_that_of_short_solutions(solves):
 
 
 def test_interrupted_solution_has_the_starts_of_its_weights(solves, monkeypatch):
-    monkeypatch.setattr(_polish, "WORTHWHILE", -1.0)  # goes on whatever it saves
-    monkeypatch.setattr(_polish, "ROUND", 2)
+    monkeypatch.setattr(_shooting, "WORTHWHILE", -1.0)  # goes on whatever it saves
+    monkeypatch.setattr(_shooting, "ROUND", 2)
     expected, one = trainer(solving_steps=2), trainer(solving_steps=40)
     model = expected.fit()
     n_of_first = expected.history["stage"].count("solving")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbflow.evaluation._challenge import NAMES, with_challenge_scores
+from perturbflow.evaluation._tables import NAMES, with_challenge_scores
 from perturbflow.metrics import METRICS, SUITES, challenge_score
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from perturbflow.evaluation._dataset_metrics import dataset_rows
+from perturbflow.evaluation._tables import dataset_rows
 from perturbflow.metrics import METRICS, Strengths
 
 NAMES = ["spearman_of_numbers_of_significant_genes", "pearson_of_energy_distances"]

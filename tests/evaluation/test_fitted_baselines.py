@@ -8,14 +8,14 @@ import pytest
 from scipy import sparse
 
 import perturbflow as pf
-from perturbflow.baselines import BASELINES, _group_effects
-from perturbflow.evaluation import fitted_baselines
+from perturbflow.baselines import BASELINES
+from perturbflow.baselines._control_shift import group_effects
+from perturbflow.evaluation import fitted_baselines, registered_cells
 from perturbflow.evaluation._baselines import sums_of
 from perturbflow.flow import AdditiveHurdlePrior, GroupSums
 from perturbflow.screen import Expression
-from perturbflow.screen._expression import dense
-from perturbflow.screen._fields import read_cells, read_screen
-from perturbflow.screen._sources import ROWS_AT_ONCE
+from perturbflow.screen._expression import ROWS_AT_ONCE, dense
+from perturbflow.screen._fields import read_screen
 
 N_CELLS, N_GENES = 9000, 12
 
@@ -35,7 +35,7 @@ def large():
 
 def test_every_baseline_is_that_of_the_cells(large):
     rows = np.flatnonzero(large.obs["split"] == "train")
-    training = read_cells(large).subset(rows)
+    training = registered_cells(large).subset(rows)
     found = fitted_baselines(list(BASELINES), sums_of(read_screen(large), rows))
     assert list(found) == list(BASELINES)
     asked = dense(training.x[:30]), np.array([1, 1, 0], dtype=np.float32), np.zeros(0, dtype=int)
@@ -47,7 +47,7 @@ def test_every_baseline_is_that_of_the_cells(large):
 
 
 def test_what_baselines_share_is_estimated_once(registered, monkeypatch):
-    sums, calls = GroupSums.of(read_cells(registered)), []
+    sums, calls = GroupSums.of(registered_cells(registered)), []
 
     def counted(name, function):
         def call(*args, **options):
@@ -57,9 +57,7 @@ def test_what_baselines_share_is_estimated_once(registered, monkeypatch):
         return call
 
     monkeypatch.setattr(AdditiveHurdlePrior, "fit", counted("prior", AdditiveHurdlePrior.fit))
-    monkeypatch.setattr(
-        "perturbflow.evaluation._baselines.group_effects", counted("effects", _group_effects.group_effects)
-    )
+    monkeypatch.setattr("perturbflow.evaluation._baselines.group_effects", counted("effects", group_effects))
     fitted_baselines(list(BASELINES), sums)
     assert sorted(calls) == ["effects", "prior"]
 

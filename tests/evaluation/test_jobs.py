@@ -7,7 +7,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import perturbflow as pf
-from perturbflow.evaluation._jobs import jobs
+from perturbflow.evaluation._scores import jobs
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 3])

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from perturbflow import datasets, pp, tl
 from perturbflow.evaluation import fitted_baselines, judged_conditions, registered_cells, score_samplers
@@ -35,6 +36,28 @@ def test_scores_are_those_of_the_evaluation_of_an_anndata(adata):
     }
     judged: Any = tl.evaluate(adata, key=None, splits=("train", "test"), copy=True, **settings)
     pd.testing.assert_frame_equal(found, judged.uns["evaluation"])
+
+
+def test_torch_and_numpy_compute_the_same_distances(adata, monkeypatch):
+    cells = registered_cells(adata)
+    samplers = fitted_baselines(
+        ["mean effect", "shifted controls"], cells.subset(adata.obs["split"].to_numpy() == "train")
+    )
+    conditions = judged_conditions(adata, splits="test")
+    names = ["energy_distance", "mmd", "energy_loss"]
+    expected = score_samplers(cells, conditions, samplers, metrics=names, device="cpu")
+    monkeypatch.setattr("perturbflow.evaluation._scores.gpu_of", torch.device)
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        found = score_samplers(cells, conditions, samplers, metrics=names, device=device)
+        np.testing.assert_allclose(found["value"], expected["value"], rtol=0, atol=1e-6)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # a device without values is asked for them
+        score_samplers(cells, conditions, samplers, metrics=names, device="meta")
+
+
+def test_a_device_that_is_not_there_is_refused(adata):
+    cells = registered_cells(adata)
+    with pytest.raises(ValueError, match="torch device that is present, found 'nowhere'"):
+        score_samplers(cells, judged_conditions(adata, splits="test"), {}, device="nowhere")
 
 
 def test_cells_are_the_registered_ones(adata):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from perturbflow.flow import CellData
-from perturbflow.flow._angle import share_at
 
 SD = 0.3
 
@@ -22,7 +21,7 @@ class HurdleScreen:
 
     def cells(self, n_cells, angle, mean):
         shape = (n_cells, len(angle))
-        expressed = self.rng.random(shape) < share_at(angle)
+        expressed = self.rng.random(shape) < np.sin(np.clip(angle, 0, np.pi) / 2) ** 2
         return np.where(expressed, mean + SD * self.rng.standard_normal(shape), 0).astype(np.float32)
 
     def add(self, n_cells, doses, codes=(), *, angle=0.0, mean=0.0):

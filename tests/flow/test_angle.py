@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perturbflow.flow._angle import angle, share_at, share_error
+from perturbflow.flow._hurdle_distribution import angle, share_at, share_error
 
 
 @given(st.floats(0, 1))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from perturbflow.flow._batches import DeviceRows
+from perturbflow.flow import DeviceRows
 
 CPU = torch.device("cpu")
 

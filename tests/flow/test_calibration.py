@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import norm, t
 
 from perturbflow.datasets import simulated_perturb_seq
+from perturbflow.evaluation import registered_cells
 from perturbflow.flow import (
     KINDS,
     AdditiveHurdlePrior,
@@ -19,7 +20,6 @@ from perturbflow.flow._calibration import _DEGREES, _SCALES, _WIDTHS, _estimate,
 from perturbflow.flow._cross_validation import HeldOutPrediction, cross_validate, parts_that_tell
 from perturbflow.flow._prior_fit import fit_hurdle
 from perturbflow.pp import setup_perturbation
-from perturbflow.screen._fields import read_cells
 
 LEVELS = (0.5, 0.8, 0.9)
 FEW = {"n_genes": 30, "n_perturbations": 6, "n_combinations": 8}
@@ -29,7 +29,7 @@ def screen(seed, n_cells, **options):
     settings = {"n_genes": 100, "n_perturbations": 16, "n_combinations": 20, "control_fraction": 0.15} | options
     adata = simulated_perturb_seq(n_cells=n_cells, seed=seed, **settings)
     setup_perturbation(adata, perturbation_key="perturbation", control="control", covariate_keys=["cell_type"])
-    return read_cells(adata)
+    return registered_cells(adata)
 
 
 def predictions(n, *, scale, rng, noise=1.0, offset=0.0, n_genes=400):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow._angle import angle, share_at
 from perturbflow.flow._carry import (
     WAYS_OF_ANGLES,
     Carry,
@@ -18,10 +17,15 @@ from perturbflow.flow._carry import (
     from_array,
     mean_weights,
 )
-from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._measurements import Measurements
 
-SCALES = (0.2, 0.8, 1.6)
+
+def angle(share):
+    return 2 * np.arcsin(np.sqrt(share))
+
+
+def share_at(angle):
+    return np.sin(np.clip(angle, 0, np.pi) / 2) ** 2
 
 
 def test_contexts_count_by_resemblance():
@@ -90,7 +94,7 @@ def test_of_what_all_cells_express_little_is_lost_where_contexts_say_so():
     log_odds = rng.choice([0.0, 7.0], (6, 200))
     before, after = (angle(1 / (1 + np.exp(-each))) for each in (log_odds, log_odds - rng.normal(0, 1.5, 200)))
     carry = replace(carry_of(6, 200), bases=before, candidates=WAYS_OF_ANGLES)
-    errors = carry.errors(measured(after - before, 1e-4), SCALES)
+    errors = carry.errors(measured(after - before, 1e-4))
     ways = choose_ways((carry, carry), (errors, errors))[0]
     assert sum(way.share for way in ways if way.odds) > 0.9
 
@@ -107,7 +111,7 @@ def test_effects_that_add_up_whatever_the_base_is_are_found_to():
 
 def chosen(carry, effects, noise=0.01):
     """The ways where both halves show the same."""
-    errors = carry.errors(measured(effects, noise), SCALES)
+    errors = carry.errors(measured(effects, noise))
     ways, same = choose_ways((carry, carry), (errors, errors))
     assert ways == same
     assert sum(way.share for way in ways) == pytest.approx(1)
@@ -147,9 +151,8 @@ def carry_of(n_contexts, n_genes=5):
     rng = np.random.default_rng(1)
     places = rng.normal(size=(n_contexts, 3))
     distances = np.square(places[:, None] - places).sum(axis=-1)
-    covariance = FullCovariance(np.eye(n_contexts))
     bases = rng.normal(size=(n_contexts, n_genes)) * 0.01
-    return Carry(distances, bases, np.arange(n_contexts), [covariance], np.ones(n_genes))
+    return Carry(distances, bases, np.arange(n_contexts), [], np.ones(n_genes))
 
 
 def measured(effects, noise=0.01):
@@ -164,6 +167,7 @@ def measured(effects, noise=0.01):
         lowest=np.full((n, n_genes), -9.0),
         highest=np.full((n, n_genes), 9.0),
         strata=np.zeros(n_genes, dtype=np.intp),
+        scales=(0.2, 0.8, 1.6),
     )
 
 
@@ -192,7 +196,7 @@ def test_errors_are_those_of_contexts_that_are_left_out():
     rng = np.random.default_rng(0)
     carry = replace(carry_of(4), weights=np.arange(5.0))
     effects = rng.normal(0, 1, (4, 5))
-    errors = carry.errors(measured(effects, noise=1e-9), SCALES)
+    errors = carry.errors(measured(effects, noise=1e-9))
     others = [0, 1, 3]
     found = carried(effects[others], carry.bases[others], carry.bases[2], carry.distances[2, others], carry.ways)
     assert errors[2, 0, 0] == pytest.approx(np.square(effects[2] - found) @ carry.weights, rel=1e-3)

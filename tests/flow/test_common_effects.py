@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow._common_effects import common_effects
+from perturbflow.flow._effect_split import RidgeSplit, common_effects
 from perturbflow.flow._measurements import Measurements
-from perturbflow.flow._ridge_split import RidgeSplit
 
 
 def measurements(effects, levels, contexts, noise=0.01):
@@ -24,6 +23,7 @@ def measurements(effects, levels, contexts, noise=0.01):
         lowest=np.full((n_contexts, n_genes), -99.0),
         highest=np.full((n_contexts, n_genes), 99.0),
         strata=np.zeros(n_genes, dtype=np.intp),
+        scales=(1.0,),
     )
 
 

@@ -10,9 +10,8 @@ from scipy import stats
 
 from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums, context_covariances
 from perturbflow.flow import _additive_fit as additive_fit
-from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance, in_factors
+from perturbflow.flow._context_covariance import FactorCovariance, FullCovariance, VectorCholesky, in_factors
 from perturbflow.flow._shrinkage import likely_covariances, posterior_effects
-from perturbflow.flow._vector_cholesky import VectorCholesky
 
 SCALES = np.array([0.3, 1.0])
 N_GENES = 7

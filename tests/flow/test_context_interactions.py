@@ -1,22 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow import _single_effects
+from perturbflow.flow import _interaction_factors
 from perturbflow.flow._carry import Carry
-from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._context_interactions import tell_contexts
+from perturbflow.flow._interaction_factors import EffectTable, SingleEffects
 from perturbflow.flow._measurements import Measurements
-from perturbflow.flow._single_effects import EffectTable, SingleEffects
 
 P, C, G, K = 40, 5, 60, 2
 NOISE = 0.2
 VARIANCES = np.full(G, 0.5)
-SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class Screen(NamedTuple):
@@ -39,7 +38,7 @@ class Screen(NamedTuple):
         shared, expected = np.zeros((self.carry.n_contexts, G)), np.zeros((len(effects), G))
         single = SingleEffects.of(self.measured, levels, self.carry.n_contexts)
         table = None if single is None else EffectTable.of(single, self.measured, shared)
-        found = tell_contexts(table, self.measured, shared, effects, self.carry, VARIANCES, expected, SCALES)
+        found = tell_contexts(table, effects, self.carry, VARIANCES, expected)
         return effects, found
 
     def error(self, effects, pairs):
@@ -72,10 +71,10 @@ def screen(is_measured, *, interaction=0.6, combinations=0, seed=0):
         lowest=-bounds,
         highest=bounds,
         strata=np.zeros(G, dtype=np.intp),
+        scales=(0.1, 0.2, 0.4, 0.8, 1.6),
     )
     distances = 1 - np.eye(n_contexts)
-    covariance = FullCovariance(np.eye(n_contexts))
-    carry = Carry(distances, np.zeros((n_contexts, G)), np.arange(n_contexts), [covariance], np.ones(G))
+    carry = Carry(distances, np.zeros((n_contexts, G)), np.arange(n_contexts), [], np.ones(G))
     effects = np.zeros((n_levels, n_contexts, G), dtype=np.float32)
     for level in range(n_levels):
         own = np.flatnonzero(levels == level)
@@ -106,8 +105,8 @@ def test_interactions_of_a_context_are_learned_from_a_few_perturbations(few, lea
 def test_some_levels_are_enough_to_learn_the_factors(monkeypatch):
     is_measured = few_shot(12)
     given = screen(is_measured)
-    monkeypatch.setattr(_single_effects, "_MOST_LEVELS", 25)
-    monkeypatch.setattr(_single_effects, "_VALUES_AT_ONCE", 7 * G)
+    monkeypatch.setattr(_interaction_factors, "_MOST_LEVELS", 25)
+    monkeypatch.setattr(_interaction_factors, "_VALUES_AT_ONCE", 7 * G)
     effects, told = given.told()
     missing = ~is_measured
     assert told.any()
@@ -207,15 +206,12 @@ def test_order_of_contexts_makes_no_difference():
     order = np.array([3, 0, 4, 2, 1])  # new place of every context
     measured, back = given.measured, np.argsort(order)
     rows = np.lexsort((order[measured.which], measured.design.indices))
-    moved = Measurements(
-        measured.design[rows],
-        measured.levels,
-        order[measured.which][rows],
-        measured.effects[rows],
-        measured.variances[rows],
-        measured.lowest,
-        measured.highest,
-        measured.strata,
+    moved = replace(
+        measured,
+        design=measured.design[rows],
+        which=order[measured.which][rows],
+        effects=measured.effects[rows],
+        variances=measured.variances[rows],
     )
     again, _ = Screen(moved, given.effects[:, back], given.carry, given.truth).told()
     np.testing.assert_allclose(again[:, order], effects, atol=1e-5)

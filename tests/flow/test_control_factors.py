@@ -7,10 +7,9 @@ import pytest
 from scipy import sparse
 
 from perturbflow.flow._carry import Carry, Way, mean_weights
-from perturbflow.flow._context_covariance import FullCovariance
 from perturbflow.flow._control_factors import ControlFactors, _learn, _ridge_weights, read_controls
+from perturbflow.flow._interaction_factors import EffectTable, SingleEffects
 from perturbflow.flow._measurements import Measurements
-from perturbflow.flow._single_effects import EffectTable, SingleEffects
 
 P, G, K = 30, 60, 2
 NOISE = 0.2
@@ -118,11 +117,10 @@ class Screen:
             lowest=-bounds,
             highest=bounds,
             strata=np.zeros(G, dtype=np.intp),
+            scales=(0.1, 0.2, 0.4, 0.8, 1.6),
         )
         distances = squared(positions)
-        carry = Carry(
-            distances, np.zeros((n_contexts, G)), np.arange(known), [FullCovariance(np.eye(known))], np.ones(G)
-        )
+        carry = Carry(distances, np.zeros((n_contexts, G)), np.arange(known), [], np.ones(G))
         self.carry = replace(carry, ways=(Way(1e3, ends=0.0),))
         self.shared = np.zeros((n_contexts, G))
         self.effects = np.stack(
@@ -134,7 +132,7 @@ class Screen:
         single = SingleEffects.of(self.measured, np.arange(len(self.effects)), self.carry.n_contexts)
         table = None if single is None else EffectTable.of(single, self.measured, self.shared)
         effects = self.effects.copy()
-        return effects, read_controls(table, self.measured, self.shared, effects, self.carry, VARIANCES)
+        return effects, read_controls(table, effects, self.carry, VARIANCES)
 
     def error(self, effects, context=-1):
         return np.square(effects[:, context] - self.truth[:, context]).mean()

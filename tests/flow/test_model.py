@@ -258,7 +258,7 @@ def test_steps_follow_the_start(prior, controls, monkeypatch):
 def test_laws_of_cells(prior):
     flow = flow_of(prior)
     doses, codes = np.array([[0, 0], [1, 1], [2, 0]], dtype=np.float32), np.array([[0], [1], [0]])
-    distributions = flow.cell_distributions(doses, codes)
+    distributions = flow.gene_distribution(flow.prior.distributions(doses, codes))
     for i in range(3):
         distribution = prior.distribution(doses[i], prior.context(codes[i]))
         assert (distributions.expressed[i].numpy() == distribution.expressed).all()

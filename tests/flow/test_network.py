@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from perturbflow.flow import NETWORKS, ResidualMLP, TokenUNet, UNet
-from perturbflow.flow._embedding import encode_time
-from perturbflow.flow._network import ResidualBlock
+from perturbflow.flow._network import ResidualBlock, encode_time
 
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp": ("mlp", {"width": 16, "n_blocks": 2}),

@@ -8,10 +8,14 @@ from scipy import sparse
 
 from perturbflow.datasets import simulated_contexts
 from perturbflow.flow import AdditiveHurdlePrior, CellData, HurdleDistribution, mean_expression
-from perturbflow.flow._angle import angle, evidence_variance
+from perturbflow.flow._hurdle_distribution import evidence_variance
 
 N_GENES = 60
 CONTAINERS = [np.asarray, sparse.csr_matrix, sparse.csr_array]
+
+
+def angle(share):
+    return 2 * np.arcsin(np.sqrt(share))
 
 
 def distribution_of(prior, doses, codes=(), controls=None):

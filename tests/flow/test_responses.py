@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, FlowConfig, ResponseFactor, Responses
-from perturbflow.flow._control_states import ControlStates
+from perturbflow.flow._response_fit import ControlStates
 
 N_GENES, N_RESPONDING = 60, 12
 HERE = np.zeros(1, dtype=np.int64)

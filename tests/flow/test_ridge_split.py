@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow._ridge_split import RidgeSplit
+from perturbflow.flow._effect_split import RidgeSplit
 
 PENALTY = 0.03
 # Levels 0 and 3 together, 1 and 4 through 2, 5 alone.

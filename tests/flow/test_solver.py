@@ -8,11 +8,22 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from perturbflow.flow import METHODS, TABLEAUS, CountedField, integrate
+from perturbflow.flow import METHODS, TABLEAUS, integrate
 
 RUNGE_KUTTA = sorted(TABLEAUS)
 STAGES = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "dopri5": 6, "multistep": 1}
 MEAN, VARIANCE = 1.3, 0.4
+
+
+class CountedField:
+    """A velocity field that counts its evaluations."""
+
+    def __init__(self, velocity):
+        self.velocity, self.n_evaluations = velocity, 0
+
+    def __call__(self, t, x):
+        self.n_evaluations += 1
+        return self.velocity(t, x)
 
 
 def exponential(t):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from perturbflow.flow._stratified import stratified_normals, stratified_uniforms
+from perturbflow.flow._joint_move import stratified_normals, stratified_uniforms
 
 
 @settings(max_examples=30, deadline=None)

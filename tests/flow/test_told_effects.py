@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow._interaction_factors import InteractionFactors, PerturbationFactors, Rows, gene_directions
+from perturbflow.flow._context_interactions import Interactions, ToldEffects, quadratic
+from perturbflow.flow._interaction_factors import EffectTable, SingleEffects
 from perturbflow.flow._measurements import Measurements
-from perturbflow.flow._told_effects import Interactions, ToldEffects, quadratic
 
 P, C, G, K = 50, 6, 40, 2
 NOISE = 0.2
-SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class Given(NamedTuple):
@@ -49,13 +48,13 @@ def given(*, rest=0.0, offset=0.0, few=15, noise=NOISE, seed=0):
         lowest=-bounds,
         highest=bounds,
         strata=np.zeros(G, dtype=np.intp),
+        scales=(0.1, 0.2, 0.4, 0.8, 1.6),
     )
-    variances = np.full(n, noise**2)
-    directions = gene_directions(changes, which, variances)
-    rows = Rows(changes @ directions, variances, which, contexts, (P, C))
-    found = InteractionFactors.fit(rows)
-    interactions = Interactions(found, PerturbationFactors.of(found, rows), found.loadings @ directions.T)
-    told = ToldEffects.fit(measured, np.zeros((C, G)), np.arange(n), rows, interactions, SCALES)
+    single = SingleEffects.of(measured, np.arange(P), C)
+    assert single is not None
+    table = EffectTable.of(single, measured, np.zeros((C, G)))
+    found, known, rows = table.known()
+    told = ToldEffects.fit(table, rows, Interactions(found, known, table.genes(found)))
     return Given(told, truth, conserved)
 
 
@@ -118,7 +117,7 @@ def test_effects_are_shrunken_towards_what_is_expected():
 def test_blocks_make_no_difference(monkeypatch):
     screen = given()
     together = screen.effects(np.arange(20))
-    monkeypatch.setattr("perturbflow.flow._told_effects._PERTURBATIONS_AT_ONCE", 3)
+    monkeypatch.setattr("perturbflow.flow._context_interactions._PERTURBATIONS_AT_ONCE", 3)
     for first, second in zip(together, screen.effects(np.arange(20)), strict=True):
         np.testing.assert_allclose(first.everywhere, second.everywhere, rtol=1e-10, atol=1e-12)
 

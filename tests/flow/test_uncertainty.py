@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from perturbflow.flow import KINDS, AdditiveHurdlePrior, condition_kind, mean_expression
-from perturbflow.flow._angle import angle
+
+
+def angle(share):
+    return 2 * np.arcsin(np.sqrt(share))
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ def test_private_modules_are_found(source):
         pytest.param("metrics._energy", "from .. import tl", id="upward_relative_package"),
         pytest.param("metrics._energy", "def f():\n    import perturbflow.tl", id="upward_in_function"),
         pytest.param("pl._evaluation", "from perturbflow.report._words import number", id="figures_upward"),
-        pytest.param("models._primeflow", "from perturbflow.evaluation import _jobs", id="sideways"),
+        pytest.param("models._primeflow", "from perturbflow.evaluation import _scores", id="sideways"),
         pytest.param("tl._evaluate", "import perturbflow as pf", id="whole_package"),
         pytest.param("flow._path", "from perturbflow.dynamics import solve", id="flow_dynamics"),
         pytest.param("dynamics._field", "from perturbflow.flow import solve", id="dynamics_flow"),

@@ -18,10 +18,10 @@ HOUSE = str(Path(pf.__file__).parent) + "/"
 
 # At most so many rooms and files. More files are fine where a room has more to do; another room is a longer route.
 MOST = {
-    "fit_flow": (7, 96),
-    "predict_perturbation": (5, 55),
-    "evaluate": (9, 75),
-    "infer_graph": (7, 42),
+    "fit_flow": (7, 72),
+    "predict_perturbation": (5, 45),
+    "evaluate": (8, 56),
+    "infer_graph": (7, 34),
 }
 
 

@@ -71,7 +71,7 @@ def rises(names: dict[str, Any], key: str) -> bool:
 CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "scanpy": differs,
     "pertpy": lambda names: set(names["single"].obs["mixscape_class_global"]) == {"control", "KO"},
-    "decoupler": lambda names: names["activities"].shape[0] == names["courses"].n_obs,
+    "decoupler": lambda names: names["activities"].shape[0] == names["timecourse"].n_obs,
     "networkx, Cytoscape, Gephi": lambda names: (
         names["nx"].read_graphml("dynamics.graphml").edges == names["graph"].edges
     ),

@@ -30,6 +30,11 @@ def test_one_pass_gives_both_distances(clouds):
     assert twice.mmd == pytest.approx(mmd(x, y, again=again), abs=1e-5)
 
 
+def test_three_real_cells_set_the_same_bandwidths(clouds):
+    x, y, _ = clouds
+    assert Cloud(sample(y[:3])).scores(sample(x)).mmd == pytest.approx(mmd(x, y[:3]), abs=1e-5)
+
+
 def test_energy_scores_differ_as_energy_distances_do(clouds):
     x, y, other = clouds
     cloud = Cloud(sample(y))

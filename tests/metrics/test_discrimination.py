@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perturbflow.metrics import _discrimination, centroid_accuracy, discrimination_score
+from perturbflow.metrics import centroid_accuracy, discrimination_score
 
 DISTANCES = ["l1", "l2", "cosine"]
 CONVENTIONS = ["cell_eval", "cell_eval2"]
@@ -63,7 +63,7 @@ def test_blocks_do_not_matter(distance, convention, monkeypatch):
     targets = np.random.default_rng(0).random(observed.shape) < 0.05
     arguments: dict[str, Any] = {"distance": distance, "convention": convention, "targets": targets}
     expected = discrimination_score(predicted, observed, **arguments)
-    monkeypatch.setattr(_discrimination, "BLOCK_BYTES", 8 * 23 * 5)
+    monkeypatch.setattr("perturbflow.metrics._discrimination.BLOCK_BYTES", 8 * 23 * 5)
     np.testing.assert_allclose(discrimination_score(predicted, observed, **arguments), expected, rtol=0, atol=1e-12)
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from perturbflow.metrics import energy_distance
-from perturbflow.metrics._energy_test import EnergyTest, energy_test_of
+from perturbflow.metrics._clouds import EnergyTest, energy_test_of
 
 
 def samples(seed, *, shift=0.0, n=15, m=12):

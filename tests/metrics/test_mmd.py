@@ -5,9 +5,14 @@ import math
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.spatial.distance import pdist
 
-from perturbflow.metrics import _mmd, mmd
-from perturbflow.metrics._mmd import median_bandwidths
+from perturbflow.metrics import mmd
+
+
+def bandwidths_of(y):
+    """Multiples of the median distance of cells."""
+    return [factor * np.median(pdist(y)) for factor in (0.25, 0.5, 1, 2, 4)]
 
 
 def naive(x, y, *, bandwidths, unbiased):
@@ -29,8 +34,7 @@ def naive(x, y, *, bandwidths, unbiased):
 def test_agrees_with_a_double_loop(bandwidths, unbiased):
     rng = np.random.default_rng(0)
     x, y = rng.gamma(0.3, size=(21, 9)), rng.gamma(0.5, size=(18, 9))
-    distances = [math.dist(y[i], y[j]) for i in range(18) for j in range(i)]
-    used = bandwidths or [f * np.median(distances) for f in (0.25, 0.5, 1, 2, 4)]
+    used = bandwidths or bandwidths_of(y)
     expected = naive(x, y, bandwidths=used, unbiased=unbiased)
     assert mmd(x, y, bandwidths=bandwidths, unbiased=unbiased) == pytest.approx(expected, abs=1e-10)
 
@@ -67,10 +71,10 @@ def test_unbiased_estimate_has_mean_zero_for_equal_laws(n, m):
 def test_bandwidths_are_those_of_the_reference():
     rng = np.random.default_rng(2)
     x, y = rng.gamma(1.0, size=(20, 5)), rng.gamma(1.5, size=(15, 5))
-    bandwidths = median_bandwidths(y)
-    assert mmd(x, y) == mmd(x, y, bandwidths=list(bandwidths))
-    assert mmd(x, y) != pytest.approx(mmd(x, y, bandwidths=list(median_bandwidths(x))), abs=1e-6)
-    np.testing.assert_allclose(median_bandwidths(sparse.csr_matrix(y)), bandwidths)
+    bandwidths = bandwidths_of(y)
+    assert mmd(x, y) == pytest.approx(mmd(x, y, bandwidths=bandwidths), abs=1e-12)
+    assert mmd(x, y) != pytest.approx(mmd(x, y, bandwidths=bandwidths_of(x)), abs=1e-6)
+    assert mmd(sparse.csr_matrix(x), sparse.csr_matrix(y)) == pytest.approx(mmd(x, y), abs=1e-12)
 
 
 def test_invariances():
@@ -85,10 +89,9 @@ def test_invariances():
 
 def test_median_of_many_cells_is_that_of_evenly_spaced_rows(monkeypatch):
     y = np.random.default_rng(4).normal(size=(50, 3))
-    monkeypatch.setattr(_mmd, "MAX_MEDIAN_CELLS", 8)
-    few = [0, 7, 14, 21, 28, 35, 42, 49]
-    distances = [math.dist(y[i], y[j]) for i in few for j in few if i < j]
-    assert median_bandwidths(y)[2] == pytest.approx(np.median(distances))
+    monkeypatch.setattr("perturbflow.metrics._energy.MAX_MEDIAN_CELLS", 8)
+    few = y[[0, 7, 14, 21, 28, 35, 42, 49]]
+    assert mmd(y + 1, y) == pytest.approx(mmd(y + 1, y, bandwidths=bandwidths_of(few)), abs=1e-12)
 
 
 @pytest.mark.parametrize("bandwidths", [[], [1.0, 0.0], [-1.0], [np.nan], 1.0])

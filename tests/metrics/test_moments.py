@@ -8,10 +8,10 @@ from perturbflow.metrics import (
     Moments,
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
+    error_of_variances,
     recall_of_top_genes,
     rmse_of_mean_effects,
 )
-from perturbflow.metrics._moments import moments_of
 
 
 def cells(seed=0, n=40):
@@ -57,7 +57,7 @@ def test_moments_do_in_the_place_of_cells(metric):
 def test_bad_input():
     with pytest.raises(ValueError, match="finite values in `z`"):
         Moments.of(np.array([[np.nan, 1.0]]), name="z")
-    with pytest.raises(ValueError, match="at least 2 cells in `z`, found 1"):
-        moments_of(Moments.of(np.ones((1, 2))), name="z", minimum=2)
+    with pytest.raises(ValueError, match="at least 2 cells in `x`, found 1"):
+        error_of_variances(Moments.of(np.ones((1, 2))), np.ones((3, 2)))
     with pytest.raises(ValueError, match="same genes"):
         rmse_of_mean_effects(Moments.of(np.ones((2, 3))), np.ones((2, 2)), np.ones((2, 2)))

@@ -5,7 +5,6 @@ import pytest
 from scipy import sparse
 from sklearn.decomposition import PCA
 
-from perturbflow.metrics import _principal_components
 from perturbflow.metrics._principal_components import (
     PrincipalComponents,
     cosine_in_components,
@@ -21,7 +20,7 @@ def expression(n=80, n_genes=30, *, seed=0):
 @pytest.fixture(params=["covariance", "lanczos"])
 def _method(request, monkeypatch):
     if request.param == "lanczos":
-        monkeypatch.setattr(_principal_components, "MAX_COVARIANCE_GENES", 1)
+        monkeypatch.setattr("perturbflow.metrics._principal_components.MAX_COVARIANCE_GENES", 1)
 
 
 @pytest.mark.usefixtures("_method")
@@ -41,7 +40,7 @@ def test_agrees_with_scikit_learn(shape):
 def test_containers_and_blocks_agree(container, monkeypatch):
     cells = expression().astype(np.float32)
     expected = PrincipalComponents.of(cells, n_components=5)
-    monkeypatch.setattr(_principal_components, "ROWS", 7)
+    monkeypatch.setattr("perturbflow.metrics._principal_components.ROWS", 7)
     found = PrincipalComponents.of(container(cells), n_components=5)
     np.testing.assert_allclose(found.loadings, expected.loadings, atol=1e-9)
     np.testing.assert_allclose(found.project(container(cells)), expected.project(cells), atol=1e-9)

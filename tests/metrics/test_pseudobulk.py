@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from perturbflow.metrics import _pseudobulk, pseudobulk_moments
+from perturbflow.metrics import pseudobulk_moments
 
 
 @pytest.fixture
@@ -35,6 +35,13 @@ def test_variance_is_that_of_the_pseudo_values(counts):
     np.testing.assert_allclose(variance, pseudo_values.var(axis=0, ddof=1), atol=1e-10)
 
 
+def test_one_cell_has_a_profile_and_no_variance(counts):
+    moments = pseudobulk_moments(counts[:1], target_sum=100.0)
+    assert moments.n_cells == 1
+    np.testing.assert_allclose(moments.mean, profile(counts[:1], 100.0))
+    assert np.isnan(moments.variance).all()
+
+
 def test_the_jackknife_finds_the_variance_of_repeated_samples():
     rng = np.random.default_rng(1)
     profiles, variances = [], []
@@ -57,7 +64,7 @@ def test_the_profile_sees_the_composition_alone(counts, factor):
 @pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csc_array])
 def test_sparse_counts_in_blocks(container, counts, monkeypatch):
     expected = pseudobulk_moments(counts)
-    monkeypatch.setattr(_pseudobulk, "BLOCK_VALUES", 10)  # two cells
+    monkeypatch.setattr("perturbflow.metrics._pseudobulk.BLOCK_VALUES", 10)  # two cells
     found = pseudobulk_moments(container(counts))
     np.testing.assert_allclose(found.mean, expected.mean, atol=1e-12)
     np.testing.assert_allclose(found.variance, expected.variance, atol=1e-12)

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from perturbflow.metrics import Moments, _samples, energy_distance, sliced_wasserstein, wasserstein_of_genes
+from perturbflow.metrics import Moments, energy_distance
 from perturbflow.metrics._clouds import energy_distance_of
 from perturbflow.metrics._principal_components import PrincipalComponents
 from perturbflow.metrics._samples import Sample, Space, distances_together
-from perturbflow.metrics._wasserstein import root_mean_square_distance, sum_of_distances
 
 
 @pytest.fixture
@@ -25,8 +24,8 @@ def samples():
 @pytest.mark.parametrize("kept", [2000, 10], ids=["distances_kept", "distances_computed_again"])
 @pytest.mark.parametrize("block", [1024, 7])
 def test_distances_are_those_of_the_cells(samples, kept, block, monkeypatch):
-    monkeypatch.setattr(_samples, "MOST_CELLS_KEPT", kept)
-    monkeypatch.setattr(_samples, "BLOCK", block)
+    monkeypatch.setattr("perturbflow.metrics._samples.MOST_CELLS_KEPT", kept)
+    monkeypatch.setattr("perturbflow.metrics._samples.BLOCK", block)
     x, y = samples
     half, other = x.part(np.arange(0, 40, 2)), x.part(np.arange(1, 40, 2))
     for one, two in ((x, y), (x, x), (half, other), (half, half), (half, x), (other, y)):
@@ -68,14 +67,6 @@ def test_a_part_is_a_sample_of_its_own(samples):
         np.testing.assert_allclose(getattr(part, name), getattr(alone, name), atol=1e-6, err_msg=name)
     assert part.mean_distance == pytest.approx(alone.mean_distance, abs=1e-6)
     np.testing.assert_array_equal(part.moments.variance, Moments.of(x.cells[rows]).variance)
-
-
-def test_sorted_values_give_the_metrics(samples):
-    x, y = samples
-    distance = sum_of_distances(x.by_gene, y.by_gene) / x.cells.shape[1]
-    assert distance == pytest.approx(wasserstein_of_genes(x.cells, y.cells), rel=1e-6)
-    sliced = root_mean_square_distance(x.sorted_projections, y.sorted_projections)
-    assert sliced == pytest.approx(sliced_wasserstein(x.cells, y.cells), rel=1e-12)
 
 
 def test_a_sample_has_two_cells(samples):

@@ -14,14 +14,12 @@ from scipy import sparse
 from scvi.model import SCVI
 from scvi.train import Trainer, TrainRunner
 
+from perturbflow.evaluation import registered_cells
 from perturbflow.flow import TrainingSettings
-from perturbflow.models import PRiMeFlow
+from perturbflow.models import FittedFlow, PRiMeFlow
 from perturbflow.predict import read_flow, write_flow
-from perturbflow.predict._fitted_flow import FittedFlow
-from perturbflow.screen._fields import read_cells
 from perturbflow.tl import fit_flow, predict_perturbation
-from perturbflow.train._flow_data import FlowData
-from perturbflow.train._flow_plan import FlowPlan
+from perturbflow.train._flow_plan import FlowData, FlowPlan
 
 SMALL: Any = {"width": 16, "n_blocks": 1}
 QUICK: Any = {"plan_kwargs": {"calibrate": False, "batch_size": 32}, "max_steps": 6, "progress_bar": False}
@@ -297,7 +295,7 @@ def test_another_source_of_batches(registered):
             seen.append(number)
             return torch.arange(4)
 
-    cells = read_cells(registered)
+    cells = registered_cells(registered)
     settings = TrainingSettings(max_steps=6, batch_size=4)
     model = PRiMeFlow(registered, **SMALL)
     data = Controls(cells, cells.grouping(), settings)

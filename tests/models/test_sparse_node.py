@@ -9,7 +9,7 @@ import torch
 
 from perturbflow.datasets import hill_network
 from perturbflow.models import SparseNODE
-from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
 
 QUICK: dict[str, Any] = {"effort": 0.01, "strength": 0.01, "plan_kwargs": {"n_candidates": 2}}

@@ -14,6 +14,7 @@ Where a reference is ill-defined the test says how ours differs:
 from __future__ import annotations
 
 import warnings
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,6 @@ from perturbflow.metrics import (
     mse_of_mean_effects,
     pearson_of_mean_effects,
 )
-from perturbflow.metrics._discrimination import Distance
 
 REASON = "the reference package is installed in the environment of the benchmarks alone"
 cell_eval = pytest.importorskip("cell_eval.metrics._anndata", reason=REASON)
@@ -38,7 +38,7 @@ cell_eval2 = pytest.importorskip("cell_eval2.metrics.discrimination", reason=REA
 
 CONTROL = "non-targeting"
 N_GENES = 40
-DISTANCES: list[Distance] = ["l1", "l2", "cosine"]
+DISTANCES: list[Literal["l1", "l2", "cosine"]] = ["l1", "l2", "cosine"]
 
 
 def draw(seed, n_conditions=12, *, exact=False):

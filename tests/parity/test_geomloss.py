@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from perturbflow.metrics import energy_loss
-from perturbflow.metrics._cross_energy import cross_energy
+from perturbflow.metrics._energy import cross_energy
 from perturbflow.metrics._principal_components import PrincipalComponents, cosine_in_components
 
 torch = pytest.importorskip("torch", reason="geomloss computes with torch")

@@ -10,16 +10,17 @@ from scipy import sparse
 
 from perturbflow import tl
 from perturbflow.datasets import simulated_perturb_seq
-from perturbflow.evaluation._leaderboard import higher_is_better
+from perturbflow.evaluation import registered_cells
+from perturbflow.metrics import METRICS
+from perturbflow.pl._predictions import read_comparison
 from perturbflow.pp import setup_perturbation
 from perturbflow.screen import read_fields
-from perturbflow.screen._fields import read_cells
 
 
 def write_prediction(adata, label, *, key="predicted", cell_types=None):
     """Write a prediction as the tool does: for every control cell a real cell of the condition."""
     rng = np.random.default_rng(0)
-    cells: Any = read_cells(adata)
+    cells: Any = registered_cells(adata)
     vector = read_fields(adata).vocabulary.encode_perturbations([label]).toarray()
     observed = np.flatnonzero((cells.perturbations.toarray() == vector).all(axis=1))
     predicted = np.full(adata.shape, np.nan, dtype=np.float32)
@@ -53,6 +54,16 @@ def adata(screen):
 def unobserved(adata):
     """The same without real cells of the combination."""
     return adata[(adata.obs["perturbation"] != adata.uns["label"]).to_numpy()].copy()
+
+
+@pytest.fixture
+def compared():
+    """Reads what plots compare: control, observed and predicted cells of a perturbation."""
+
+    def read(adata, label=None, covariates=None, key="predicted"):
+        return read_comparison(adata, label or adata.uns["label"], covariates=covariates, key=key)
+
+    return read
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +105,7 @@ def curves():
 
 
 @pytest.fixture(scope="session")
-def _analysed_dynamics(_fitted_dynamics):
+def analysed_dynamics(_fitted_dynamics):
     """Time courses with all that a plot of dynamics can show."""
     adata = _fitted_dynamics.copy()
     tl.infer_graph(adata, n_bootstraps=0)
@@ -124,7 +135,7 @@ def evaluated_cells(means, *, splits=("test",), beats=(), n_conditions=7):
     rows = []
     for split in splits:
         for metric, by_model in means.items():
-            sign = 1 if higher_is_better(metric) else -1
+            sign = 1 if metric not in METRICS or METRICS[metric].higher_is_better else -1
             for model, mean in by_model.items():
                 difference = sign * (0.2 if (model, metric) in beats else 0.05)
                 row = {"split": split, "model": model, "metric": metric, "mean": mean, "sd": 0.1}

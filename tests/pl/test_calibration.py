@@ -11,8 +11,6 @@ from perturbflow import pp, tl
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.pl import _calibration as module
 from perturbflow.pl import calibration
-from perturbflow.pl._calibration import _independent_genes
-from perturbflow.pl._drawing import KIND_COLORS
 from perturbflow.predict import read_flow
 
 LEVELS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
@@ -32,7 +30,7 @@ def test_coverage_rises_with_the_level_and_is_that_of_the_conditions(fitted):
     (curve,) = [line for line in ax.lines if len(line.get_xdata()) == len(LEVELS)]
     np.testing.assert_allclose(curve.get_xdata(), LEVELS)
     assert (np.diff(curve.get_ydata()) >= 0).all()
-    assert curve.get_color() == KIND_COLORS["combination"]
+    assert curve.get_color() == "#009E73"
     (thin,) = [each for each in ax.collections if hasattr(each, "get_segments") and each.get_label().startswith("_")][
         :1
     ]
@@ -93,10 +91,10 @@ def test_the_band_is_binomial():
     levels = np.array([0.2, 0.5, 0.8])
     # Of 25 independent genes each.
     shares = rng.binomial(25, levels, (4000, 3)) / 25
-    assert _independent_genes(shares) == pytest.approx(25, rel=0.05)
+    assert module._independent_genes(shares) == pytest.approx(25, rel=0.05)
     # Where all genes are covered or none, a condition is a single observation.
-    assert _independent_genes(rng.binomial(1, levels, (4000, 3)).astype(float)) == pytest.approx(1, abs=1e-3)
-    assert _independent_genes(shares[:1]) == 1.0
+    assert module._independent_genes(rng.binomial(1, levels, (4000, 3)).astype(float)) == pytest.approx(1, abs=1e-3)
+    assert module._independent_genes(shares[:1]) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from perturbflow import pl
 from perturbflow.flow import KINDS
-from perturbflow.pl import _drawing, _graph_style, _verdicts
-from perturbflow.pl._drawing import model_colors
+from perturbflow.pl import _drawing, _evaluation, _graph_style
 
 # Machado, Oliveira and Fernandes (2009): how linear RGB looks without red-, green- or blue-sensitive cones.
 VISION = {
@@ -26,7 +25,7 @@ PALETTES = {
     "models and trajectories": [*_drawing.PALETTE, _drawing.GREY, _drawing.DARK],
     "cells": [*_drawing.SOURCES.values()],
     "kinds of conditions": [*_drawing.KIND_COLORS.values()],
-    "verdicts": [color for color, _ in _verdicts._STYLES.values()],
+    "verdicts": [color for color, _ in _evaluation._STYLES.values()],
     "signs of edges": [*_graph_style.COLORS.values()],
 }
 
@@ -57,12 +56,15 @@ def test_every_kind_of_condition_has_a_colour():
     assert set(KINDS) <= set(_drawing.KIND_COLORS)
 
 
-def test_more_models_than_colours_share_one():
-    names = [f"model {number}" for number in range(7)]
-    colors = model_colors([*names, "mean effect"], lambda name: name in names)
-    assert {colors[name] for name in names} == {_drawing.PALETTE[0]}
-    assert colors["mean effect"] == _drawing.GREY
-    assert len(set(model_colors(names[:6], lambda name: True).values())) == 6
+def test_more_models_than_colours_share_one(tables):
+    def colors(n_models):
+        means = {f"model {number}": 0.1 for number in range(n_models)} | {"mean effect": 0.2}
+        return drawn(pl.evaluation(tables({"energy_distance": means}), split="test"))
+
+    shared = {to_hex(color) for color in (_drawing.PALETTE[0], _drawing.GREY, _drawing.DARK)}
+    assert shared <= colors(7)
+    assert not {to_hex(color) for color in _drawing.PALETTE[1:]} & colors(7)
+    assert {to_hex(color) for color in _drawing.PALETTE} <= colors(6)
 
 
 def drawn(ax: Any) -> set[str]:

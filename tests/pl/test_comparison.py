@@ -11,7 +11,6 @@ import pytest
 from scipy import sparse
 
 from perturbflow import pl
-from perturbflow.pl._predictions import read_comparison
 from perturbflow.pp import setup_perturbation
 from perturbflow.screen import read_fields
 
@@ -29,9 +28,9 @@ def test_missing_prediction_names_the_call(adata, plot):
         plot(adata, adata.uns["label"])
 
 
-def test_advice_has_the_arguments(adata):
+def test_advice_has_the_arguments(compared, adata):
     with pytest.raises(KeyError, match=r"\(adata, \['A'\], covariates={'cell_type': 'type_1'}, key_added='other'\)"):
-        read_comparison(adata, "A", covariates={"cell_type": "type_1"}, key="other")
+        compared(adata, "A", covariates={"cell_type": "type_1"}, key="other")
 
 
 @pytest.mark.parametrize("plot", PLOTS)
@@ -68,9 +67,9 @@ def test_show(adata, plot, monkeypatch):
     assert shown == [True]
 
 
-def test_covariates_restrict_all_sources(adata):
+def test_covariates_restrict_all_sources(compared, adata):
     label = adata.uns["label"]
-    comparison = read_comparison(adata, label, covariates={"cell_type": "type_2"}, key="predicted")
+    comparison = compared(adata, label, covariates={"cell_type": "type_2"})
     is_type = (adata.obs["cell_type"] == "type_2").to_numpy()
     is_control = (adata.obs["perturbation"] == "control").to_numpy()
     np.testing.assert_array_equal(comparison.control, np.flatnonzero(is_type & is_control))
@@ -80,20 +79,20 @@ def test_covariates_restrict_all_sources(adata):
     np.testing.assert_array_equal(comparison.predicted.toarray(), adata.obsm["predicted"][comparison.control].toarray())
 
 
-def test_contexts_without_prediction_are_not_compared(adata):
+def test_contexts_without_prediction_are_not_compared(compared, adata):
     is_other = (adata.obs["cell_type"] == "type_1").to_numpy()
     adata.obsm["predicted"] = sparse.csr_matrix(adata.obsm["predicted"].toarray() * ~is_other[:, None])
-    comparison = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted")
+    comparison = compared(adata)
     for rows in (comparison.control, comparison.observed, comparison.predicted_rows):
         assert not is_other[rows].any()
     with pytest.raises(ValueError, match="found none with .*type_1.*Run pf.tl.predict_perturbation"):
-        read_comparison(adata, adata.uns["label"], covariates={"cell_type": "type_1"}, key="predicted")
+        compared(adata, covariates={"cell_type": "type_1"})
 
 
-def test_contexts_without_observed_cells_are_not_compared(adata):
+def test_contexts_without_observed_cells_are_not_compared(compared, adata):
     label = adata.uns["label"]
     adata = adata[((adata.obs["perturbation"] != label) | (adata.obs["cell_type"] == "type_2")).to_numpy()].copy()
-    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    comparison = compared(adata, label)
     assert set(adata.obs["cell_type"].iloc[comparison.control]) == {"type_2"}
     assert set(adata.obs["cell_type"].iloc[comparison.predicted_rows]) == {"type_2"}
 
@@ -105,12 +104,12 @@ def test_contexts_without_observed_cells_are_not_compared(adata):
         ({"cell_type": "type_9"}, r"covariates\['cell_type'\].*type_1"),
     ],
 )
-def test_unknown_covariates(adata, covariates, match):
+def test_unknown_covariates(compared, adata, covariates, match):
     with pytest.raises(ValueError, match=match):
-        read_comparison(adata, adata.uns["label"], covariates=covariates, key="predicted")
+        compared(adata, covariates=covariates)
 
 
-def test_effects_are_averaged_over_contexts(adata):
+def test_effects_are_averaged_over_contexts(compared, adata):
     label = adata.uns["label"]
     x = adata.X.toarray().astype(float)
     observed, predicted = [], []
@@ -120,12 +119,12 @@ def test_effects_are_averaged_over_contexts(adata):
         of_label = of_type & (adata.obs["perturbation"] == label).to_numpy()
         observed.append(x[of_label].mean(axis=0) - x[control].mean(axis=0))
         predicted.append(adata.obsm["predicted"][control].toarray().mean(axis=0) - x[control].mean(axis=0))
-    effects = read_comparison(adata, label, covariates=None, key="predicted").mean_effects()
+    effects = compared(adata, label).mean_effects()
     np.testing.assert_allclose(effects["observed"], np.mean(observed, axis=0), atol=1e-5)
     np.testing.assert_allclose(effects["predicted"], np.mean(predicted, axis=0), atol=1e-5)
 
 
-def test_one_of_several_predictions_is_found(adata):
+def test_one_of_several_predictions_is_found(compared, adata):
     label = adata.uns["label"]
     adata.obsm[f"predicted_{label}"] = adata.obsm.pop("predicted")
     adata.uns["predicted"] = {
@@ -133,24 +132,24 @@ def test_one_of_several_predictions_is_found(adata):
         "obsm": ["nowhere", f"predicted_{label}"],
         "params": {},
     }
-    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    comparison = compared(adata, label)
     assert comparison.label == label
     with pytest.raises(KeyError, match="predict_perturbation"):
-        read_comparison(adata, "GENE_999", covariates=None, key="predicted")
+        compared(adata, "GENE_999")
 
 
-def test_genes_that_the_flow_does_not_know_are_left_out(adata):
+def test_genes_that_the_flow_does_not_know_are_left_out(compared, adata):
     label = adata.uns["label"]
-    whole = read_comparison(adata, label, covariates=None, key="predicted")
+    whole = compared(adata, label)
     adata.varm["predicted_sd"].iloc[[0, 7]] = np.nan
-    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    comparison = compared(adata, label)
     kept = np.setdiff1d(np.arange(adata.n_vars), [0, 7])
     assert comparison.genes.tolist() == adata.var_names[kept].tolist()
     for name, effect in comparison.mean_effects().items():
         np.testing.assert_allclose(effect, whole.mean_effects()[name][kept])
 
 
-def test_new_control_cells_have_the_fields_of_the_flow(adata, monkeypatch):
+def test_new_control_cells_have_the_fields_of_the_flow(compared, adata, monkeypatch):
     label, fields = adata.uns["label"], read_fields(adata)
     controls = adata[(adata.obs["perturbation"] == "control").to_numpy()].copy()
     controls.obs = controls.obs.drop(columns="perturbation")
@@ -159,21 +158,21 @@ def test_new_control_cells_have_the_fields_of_the_flow(adata, monkeypatch):
     controls.uns["predicted"]["params"] = {"key": "flow", "covariates": {}}
     flow = SimpleNamespace(fields=fields, fitted_splits=("train",))
     monkeypatch.setattr("perturbflow.pl._predictions.read_flow", lambda adata, key: flow)
-    comparison = read_comparison(controls, label, covariates={"cell_type": "type_2"}, key="predicted")
+    comparison = compared(controls, label, covariates={"cell_type": "type_2"})
     is_type = (controls.obs["cell_type"] == "type_2").to_numpy()
     assert not comparison.is_observed
     np.testing.assert_array_equal(comparison.predicted.toarray(), controls.obsm["predicted"][is_type].toarray())
     np.testing.assert_array_equal(comparison.sources()["control"], controls.X[np.flatnonzero(is_type)].toarray())
 
 
-def test_dose_selects_the_observed_cells(adata):
+def test_dose_selects_the_observed_cells(compared, adata):
     label = adata.uns["label"]
     of_label = (adata.obs["perturbation"] == label).to_numpy()
     adata.obs["dose"] = np.where(of_label & (np.arange(adata.n_obs) % 2 == 0), "0.5+1", "1")
     keys: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control", "dose_key": "dose"}
     setup_perturbation(adata, covariate_keys=["cell_type"], **keys)
     adata.uns["predicted"]["params"] = {"dose": "0.5+1"}
-    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    comparison = compared(adata, label)
     np.testing.assert_array_equal(comparison.observed, np.flatnonzero(of_label & (adata.obs["dose"] == "0.5+1")))
     assert comparison.title(None) == f"{label}, dose 0.5+1"
 

@@ -16,8 +16,9 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Annotation, Text
 
 from perturbflow.pl import dynamics_graph
-from perturbflow.pl._drawing import BLUE, VERMILLION
 from perturbflow.pl._graph_layout import LAYOUTS, curve_of, fit_to_box, is_within, loop_of, outline, place_nodes
+
+BLUE, VERMILLION = "#0072B2", "#D55E00"
 
 COLUMNS = ["source", "target", "weight", "sign", "confidence"]
 EDGES = [

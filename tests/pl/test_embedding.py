@@ -10,7 +10,6 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from perturbflow.pl import embedding
-from perturbflow.pl._predictions import read_comparison
 
 
 def clouds(ax):
@@ -18,9 +17,9 @@ def clouds(ax):
     return [np.asarray(each.get_offsets()) for each in ax.collections if len(each.get_offsets()) > 1]
 
 
-def test_map_is_the_pca_of_the_real_cells(adata):
+def test_map_is_the_pca_of_the_real_cells(compared, adata):
     ax: Any = embedding(adata, adata.uns["label"], basis="pca")
-    sources = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted").sources()
+    sources = compared(adata).sources()
     real = np.concatenate([sources["control"], sources["observed"]])
     pca = PCA(n_components=2, random_state=0).fit(real)
     control, compared = clouds(ax)
@@ -41,9 +40,9 @@ def test_prediction_does_not_shape_the_map(adata):
         np.testing.assert_array_equal(before, after)
 
 
-def test_cells_lie_along_and_across_the_effect(adata):
+def test_cells_lie_along_and_across_the_effect(compared, adata):
     label = adata.uns["label"]
-    comparison = read_comparison(adata, label, covariates=None, key="predicted")
+    comparison = compared(adata, label)
     sources, contexts = comparison.sources(), comparison.contexts()
     effect = comparison.mean_effects()["observed"]
     along = {name: np.full(len(cells), np.nan) for name, cells in sources.items()}

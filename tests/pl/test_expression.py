@@ -7,40 +7,38 @@ import pytest
 from scipy import sparse
 
 from perturbflow.pl import expression
-from perturbflow.pl._expression import STEP
-from perturbflow.pl._predictions import read_comparison
 
 
-def sources_of(adata, genes):
-    comparison = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted")
+def sources_of(compared, adata, genes):
+    comparison = compared(adata)
     return comparison.sources(adata.var_names.get_indexer(genes))
 
 
-def test_genes_with_the_largest_observed_effects(adata):
+def test_genes_with_the_largest_observed_effects(compared, adata):
     ax: Any = expression(adata, adata.uns["label"], n_genes=4)
-    effect = read_comparison(adata, adata.uns["label"], covariates=None, key="predicted").mean_effects()["observed"]
+    effect = compared(adata).mean_effects()["observed"]
     expected = adata.var_names[np.argsort(-np.abs(effect))[:4]].tolist()
     assert [text.get_text() for text in ax.get_xticklabels()] == expected
     assert ax.get_ylabel() == "expression (log1p)"
 
 
-def test_zeros_and_means_are_those_of_the_cells(adata):
+def test_zeros_and_means_are_those_of_the_cells(compared, adata):
     genes = ["GENE_003", "GENE_001"]
     ax: Any = expression(adata, adata.uns["label"], genes=genes)
-    sources = sources_of(adata, genes)
+    sources = sources_of(compared, adata, genes)
     assert list(sources) == ["control", "observed", "predicted"]
     zeros = [np.mean(values[:, place] == 0) for values in sources.values() for place in range(2)]
     means = [values[:, place].mean() for values in sources.values() for place in range(2)]
     assert [text.get_text() for text in ax.texts] == [f"{100 * share:.0f}" for share in zeros]
-    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], 0.9 * STEP * np.array(zeros))
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], 0.9 * 0.3 * np.array(zeros))
     lines = [line.get_ydata() for line in ax.lines if line.get_color() == "black"]
     np.testing.assert_allclose([line[0] for line in lines], means, rtol=1e-5)
 
 
-def test_violins_show_expressing_cells_only(adata):
+def test_violins_show_expressing_cells_only(compared, adata):
     gene = adata.var_names[np.asarray((adata.X > 0).sum(axis=0)).argmax()]
     ax: Any = expression(adata, adata.uns["label"], genes=[gene])
-    for body, values in zip(ax.collections, sources_of(adata, [gene]).values(), strict=True):
+    for body, values in zip(ax.collections, sources_of(compared, adata, [gene]).values(), strict=True):
         heights = body.get_paths()[0].vertices[:, 1]
         assert heights.min() == pytest.approx(values[values > 0].min())
         assert heights.max() == pytest.approx(values.max())
@@ -56,7 +54,7 @@ def test_few_expressing_cells_are_points(adata):
     assert [line.get_ydata().tolist() for line in points] == [[1.5, 2.5]]
 
 
-def test_fifty_genes_stand_in_rows_that_share_a_scale(adata):
+def test_fifty_genes_stand_in_rows_that_share_a_scale(compared, adata):
     genes = adata.var_names.tolist()
     assert len(genes) == 50
     ax: Any = expression(adata, adata.uns["label"], genes=genes)
@@ -67,7 +65,7 @@ def test_fifty_genes_stand_in_rows_that_share_a_scale(adata):
     assert ([tick.get_text() for tick in ax.get_yticklabels()].count("0"), zeros[0]) == (5, 0.0)
     # Means are read from the zero of the row of the gene.
     drawn = [line.get_ydata()[0] for line in ax.lines if line.get_color() == "black"]
-    means = np.concatenate([values.mean(axis=0) for values in sources_of(adata, genes).values()])
+    means = np.concatenate([values.mean(axis=0) for values in sources_of(compared, adata, genes).values()])
     expected = means + np.tile(np.repeat(zeros, 10), 3)
     np.testing.assert_allclose(drawn, expected, rtol=1e-5, atol=1e-5)
     # Rows do not touch: the numbers of one stand above the names of the next.
@@ -88,9 +86,9 @@ def test_long_names_do_not_touch(adata, n_genes):
     assert not any(box.overlaps(other) for place, box in enumerate(boxes) for other in boxes[place + 1 :])
 
 
-def test_legend_counts_cells(adata):
+def test_legend_counts_cells(compared, adata):
     ax: Any = expression(adata, adata.uns["label"], n_genes=1)
-    sources = sources_of(adata, [adata.var_names[0]])
+    sources = sources_of(compared, adata, [adata.var_names[0]])
     expected = [f"{name} ({len(values):,} cells)" for name, values in sources.items()]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == expected
 

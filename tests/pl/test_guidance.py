@@ -25,7 +25,7 @@ def with_curve(monkeypatch):
     def read(curve, *, used=2.0, entry_time=0.7):
         config = SimpleNamespace(guidance=used, entry_time=entry_time)
         flow = SimpleNamespace(guidance_curve=curve, flow=SimpleNamespace(config=config))
-        monkeypatch.setattr("perturbflow.pl._guidance.read_flow", lambda adata, key: flow)
+        monkeypatch.setattr("perturbflow.pl._fits.read_flow", lambda adata, key: flow)
         return AnnData(np.zeros((1, 1), dtype=np.float32))
 
     return read

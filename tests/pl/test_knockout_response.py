@@ -10,7 +10,8 @@ from anndata import AnnData
 from matplotlib.patches import Rectangle
 
 from perturbflow.pl import knockout_response
-from perturbflow.pl._drawing import GREY
+
+GREY = "#A8A8A8"
 
 GENES = ["a", "b", "c", "d", "e"]
 SIZES = np.array([0.1, -5.0, -0.8, 0.4, 0.0])  # of the response at the end; b is held

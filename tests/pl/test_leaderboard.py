@@ -46,6 +46,14 @@ def test_numbers_are_means(judged):
     assert ax.get_title(loc="left") == "test: 7 conditions"
 
 
+def test_metrics_without_any_value_are_not_drawn_unless_named(tables):
+    means = MEANS | {"weighted_r2": dict.fromkeys(ROWS, np.nan)}
+    by_default: Any = leaderboard(tables(means), split="test")
+    assert len(by_default.get_xticks()) == 3
+    named: Any = leaderboard(tables(means), split="test", metrics=list(means))
+    assert len(named.get_xticks()) == 4
+
+
 def test_colours_are_positions_between_controls_and_ceiling(judged):
     ax: Any = leaderboard(judged, split="test")
     drawn = np.ma.filled(ax.images[0].get_array(), np.nan)
@@ -111,7 +119,8 @@ def test_many_metrics_become_rows(tables):
     assert ax.images[0].get_array().shape == (35, 14)
     assert len(ax.texts) == 35 * 14
     assert ax.get_yticklabels()[0].get_text().startswith("energy distance")
-    assert leaderboard(adata, split="test", swap_axes=False).images[0].get_array().shape == (14, 35)
+    wide: Any = leaderboard(adata, split="test", swap_axes=False)
+    assert wide.images[0].get_array().shape == (14, 35)
     # Nothing is cut off, and no number is wider than its cell.
     figure = ax.figure
     figure.draw_without_rendering()

@@ -9,7 +9,9 @@ from matplotlib.colors import to_rgb
 
 from perturbflow.metrics import METRICS
 from perturbflow.pl import metric_ranks
-from perturbflow.pl._drawing import BLUE, PALETTE, VERMILLION
+
+BLUE, VERMILLION = "#0072B2", "#D55E00"
+PALETTE = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#663300"]
 
 MEANS = {
     "energy_distance": {"flow": 0.1, "GEARS": 0.2, "mean effect": 0.3, "control cells": 0.4, "ceiling": 0.0},

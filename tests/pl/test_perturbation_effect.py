@@ -7,9 +7,8 @@ import pytest
 from matplotlib.text import Text
 
 from perturbflow.baselines import AdditiveEffect
+from perturbflow.evaluation import registered_cells
 from perturbflow.pl import perturbation_effect
-from perturbflow.pl._predictions import read_comparison
-from perturbflow.screen._fields import read_cells
 
 
 def points(ax):
@@ -17,10 +16,10 @@ def points(ax):
     return {each.get_label().splitlines()[0]: np.asarray(each.get_offsets()) for each in ax.collections}
 
 
-def test_points_are_the_effects(adata):
+def test_points_are_the_effects(compared, adata):
     label = adata.uns["label"]
     ax: Any = perturbation_effect(adata, label)
-    effects = read_comparison(adata, label, covariates=None, key="predicted").mean_effects()
+    effects = compared(adata, label).mean_effects()
     drawn = points(ax)
     assert set(drawn) == {"predicted", "additive effect"}
     np.testing.assert_allclose(drawn["predicted"], np.column_stack([effects["observed"], effects["predicted"]]))
@@ -30,11 +29,11 @@ def test_points_are_the_effects(adata):
     assert ax.get_xlim() == ax.get_ylim()
 
 
-def test_baseline_is_fitted_on_training_cells(adata):
+def test_baseline_is_fitted_on_training_cells(compared, adata):
     label = adata.uns["label"]
-    cells: Any = read_cells(adata)
+    cells: Any = registered_cells(adata)
     sampler = AdditiveEffect().fit(cells.subset((adata.obs["split"] == "train").to_numpy()))
-    comparison: Any = read_comparison(adata, label, covariates={"cell_type": "type_1"}, key="predicted")
+    comparison: Any = compared(adata, label, covariates={"cell_type": "type_1"})
     controls = cells.x[comparison.control].toarray()
     code = cells.covariates[comparison.control[0]]
     shifted = sampler.sample(controls, comparison.perturbation, code, rng=np.random.default_rng(0))

@@ -9,7 +9,6 @@ import pytest
 from anndata import AnnData
 
 from perturbflow import pl
-from perturbflow.pl._drawing import KIND_COLORS
 from perturbflow.tl import rank_perturbations
 
 
@@ -28,7 +27,9 @@ def test_points_and_intervals_are_those_of_the_table(fitted):
     np.testing.assert_allclose([ends[place] for place in range(6)], table[["lower", "upper"]][:6])
     assert ax.get_xlabel() == "share of the squared distance removed\n(0: no move, 1: the target; 90% interval)"
     kinds = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert kinds == [kind for kind in KIND_COLORS if kind in set(table["kind"][:6])]
+    assert kinds == [
+        kind for kind in ("seen", "new dose", "combination", "new context", "unseen") if kind in set(table["kind"][:6])
+    ]
     assert [line.get_xdata()[0] for line in ax.lines] == [0.0, 1.0]
 
 

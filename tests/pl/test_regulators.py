@@ -10,7 +10,6 @@ from anndata import AnnData
 from matplotlib.colors import to_rgba
 
 from perturbflow.pl import regulators
-from perturbflow.pl._graph_style import COLORS
 
 EDGES = [
     ("a", "b", 2.0, 1, 0.5),
@@ -45,7 +44,7 @@ def test_bars_are_confidence_times_weight_by_sign():
     assert [text.get_text() for text in ax.texts] == ["2", "1", "3"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the best on top
     colors = [box[0].get_facecolor() for box in ax.containers]
-    assert colors == [to_rgba(COLORS[sign]) for sign in (1, -1)]
+    assert colors == [to_rgba(color) for color in ("#0072B2", "#D55E00")]
 
 
 def test_by_number_of_targets():

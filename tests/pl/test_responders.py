@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.metrics._response_axis import ResponseAxis, responding_share
+from perturbflow.metrics._response import ResponseAxis, responding_share
 from perturbflow.pl import responders
-from perturbflow.pl._predictions import read_comparison
 
 
 def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_fractions_are_those_of_the_metric(adata):
+def test_fractions_are_those_of_the_metric(compared, adata):
     of_type = {"cell_type": str(adata.obs["cell_type"].cat.categories[0])}
     ax: Any = responders(adata, adata.uns["label"], covariates=of_type)
-    cells = read_comparison(adata, adata.uns["label"], covariates=of_type, key="predicted").sources()
+    cells = compared(adata, covariates=of_type).sources()
     axis = ResponseAxis.of(cells["observed"], cells["control"])
     scores = {name: axis.scores(values) for name, values in cells.items()}
     expected = [responding_share(values, scores["control"], 0.95) for values in scores.values()]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 from matplotlib.image import imread
 
 import perturbflow
 from perturbflow import pl
-from perturbflow.pl._shown_and_saved import shown_and_saved
 
 
 @pytest.fixture
@@ -24,27 +26,13 @@ def folder(tmp_path, monkeypatch):
     return path
 
 
-@shown_and_saved
-def line(*, ax: Any = None, show: bool | None = None, save: bool | str | None = None) -> Any:
-    """Draw a line."""
-    if ax is None:
-        _, ax = plt.subplots()
-    ax.plot([0, 1], [0, 1])
-    return ax
-
-
-@shown_and_saved
-def panels(*, show: bool | None = None, save: bool | str | None = None) -> Any:
-    """Make three Axes."""
-    return plt.subplots(1, 3)[1]
-
-
-@shown_and_saved
-def whole(*, show: bool | None = None, save: bool | str | None = None) -> Any:
-    """Make a figure."""
-    figure = plt.figure()
-    figure.add_subplot()
-    return figure
+@pytest.fixture
+def draw():
+    """Draws a plot of one edge."""
+    edges = pd.DataFrame({"source": ["a"], "target": ["b"], "weight": [1.0], "sign": [1], "confidence": [1.0]})
+    adata = AnnData(np.ones((1, 2)), var=pd.DataFrame(index=["a", "b"]))
+    adata.uns["dynamics_graph"] = {"edges": edges, "method": "jacobian"}
+    return partial(pl.edge_stability, adata)
 
 
 @pytest.mark.parametrize("name", pl.__all__)
@@ -58,61 +46,62 @@ def test_every_plot_takes_show_and_save(name):
 @pytest.mark.parametrize(
     ("save", "expected", "begins"),
     [
-        (True, "line.pdf", b"%PDF"),
-        ("", "line.pdf", b"%PDF"),
-        ("_first", "line_first.pdf", b"%PDF"),
-        ("_first.png", "line_first.png", b"\x89PNG"),
-        (".svg", "line.svg", b"<?xml"),
-        ("_at_0.5", "line_at_0.5.pdf", b"%PDF"),
-        ("png", "linepng.pdf", b"%PDF"),
+        (True, "edge_stability.pdf", b"%PDF"),
+        ("", "edge_stability.pdf", b"%PDF"),
+        ("_first", "edge_stability_first.pdf", b"%PDF"),
+        ("_first.png", "edge_stability_first.png", b"\x89PNG"),
+        (".svg", "edge_stability.svg", b"<?xml"),
+        ("_at_0.5", "edge_stability_at_0.5.pdf", b"%PDF"),
+        ("png", "edge_stabilitypng.pdf", b"%PDF"),
     ],
 )
-def test_names_and_formats(folder, save, expected, begins):
-    line(save=save)
+def test_names_and_formats(draw, folder, save, expected, begins):
+    draw(save=save)
     (path,) = folder.iterdir()
     assert path.name == expected
     assert path.read_bytes().startswith(begins)
 
 
-def test_the_folder_is_that_of_scanpy_by_default(monkeypatch, tmp_path):
+def test_the_folder_is_that_of_scanpy_by_default(draw, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    line(save=True)
-    assert Path("figures/line.pdf").is_file()
+    draw(save=True)
+    assert Path("figures/edge_stability.pdf").is_file()
 
 
 @pytest.mark.parametrize("save", [None, False])
-def test_nothing_is_written_unless_asked(folder, save):
-    line(save=save)
+def test_nothing_is_written_unless_asked(draw, folder, save):
+    draw(save=save)
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("plot", [panels, whole])
-def test_figures_and_panels_are_saved_whole(folder, plot):
-    plot(save=".png")
-    assert imread(folder / f"{plot.__name__}.png").std() > 0
+def test_figures_and_panels_are_saved_whole(folder, tables, analysed_dynamics):
+    pl.evaluation(tables({"energy_distance": {"flow": 0.1, "mean effect": 0.3}}), save=".png")
+    pl.trajectories(analysed_dynamics, ["gene0", "gene1"], save=".png")
+    for name in ("evaluation", "trajectories"):
+        assert imread(folder / f"{name}.png").std() > 0
 
 
-def test_new_figures_are_closed_once_saved_and_given_ones_are_not(folder):
-    ax = line(save=".png")
+def test_new_figures_are_closed_once_saved_and_given_ones_are_not(draw, folder):
+    ax = draw(save=".png")
     assert plt.get_fignums() == []
     ax.figure.savefig(folder / "again.png")  # what is returned can still be used
     figure, ax = plt.subplots()
-    assert line(ax=ax, save="_given.png") is ax
+    assert draw(ax=ax, save="_given.png") is ax
     assert plt.get_fignums() == [figure.number]
 
 
-def test_the_figure_is_shown_before_it_is_closed(folder, monkeypatch):
+def test_the_figure_is_shown_before_it_is_closed(draw, folder, monkeypatch):
     shown: list[list[int]] = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(plt.get_fignums()))
-    line(save=True, show=True)
+    draw(save=True, show=True)
     assert [len(figures) for figures in shown] == [1]
     assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize("save", ["results/a.png", "..\\a.png", 3, ["a"]])
-def test_what_is_no_end_of_a_name_is_refused_before_anything_is_drawn(folder, save):
+def test_what_is_no_end_of_a_name_is_refused_before_anything_is_drawn(draw, folder, save):
     with pytest.raises(ValueError, match=r"Expected `save` to be True or the end of a file name.*pf\.settings\.figdir"):
-        line(save=save)
+        draw(save=save)
     assert plt.get_fignums() == []
     assert not folder.exists()
 

@@ -51,10 +51,10 @@ WITH_AX = sorted(name for name in PLOTS if "ax" in signature(getattr(pl, name)).
 
 
 @pytest.fixture
-def plot(request, _judged_screen, _analysed_dynamics):
+def plot(request, _judged_screen, analysed_dynamics):
     """A plot by name, and cells with what it draws."""
     name = request.param
-    return name, PLOTS[name], _judged_screen if name in SCREEN else _analysed_dynamics
+    return name, PLOTS[name], _judged_screen if name in SCREEN else analysed_dynamics
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def with_history(monkeypatch):
 
     def read(history, *, entry_time=0.7):
         flow = SimpleNamespace(history=history, flow=SimpleNamespace(config=SimpleNamespace(entry_time=entry_time)))
-        monkeypatch.setattr("perturbflow.pl._training.read_flow", lambda adata, key: flow)
+        monkeypatch.setattr("perturbflow.pl._fits.read_flow", lambda adata, key: flow)
         return AnnData(np.zeros((1, 1), dtype=np.float32))
 
     return read

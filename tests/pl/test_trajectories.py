@@ -9,7 +9,9 @@ from anndata import AnnData
 from matplotlib.colors import to_rgb
 
 from perturbflow.pl import trajectories
-from perturbflow.pl._drawing import GREY, PALETTE
+
+GREY = "#A8A8A8"
+PALETTE = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#663300"]
 
 GENES = ["a", "b", "c", "d", "e"]
 NAMES = ["0|control", "1|control", "2|b"]

@@ -10,7 +10,8 @@ from anndata import AnnData
 from matplotlib.colors import to_rgb
 
 from perturbflow.pl import verdicts
-from perturbflow.pl._drawing import BLUE, GREY, ORANGE, VERMILLION
+
+BLUE, GREY, ORANGE, VERMILLION = "#0072B2", "#A8A8A8", "#E69F00", "#D55E00"
 
 BETTER, TIE, BASELINE = "model better", "no difference could be shown", "a baseline is better"
 UNKNOWN = "not measurable at this number of cells"
@@ -98,7 +99,8 @@ def test_names_only_where_all_panels_have_room():
     assert not any(one.overlaps(other) for one, other in zip(boxes[:-1], boxes[1:], strict=True))
     more = judged(61).uns["evaluation_verdicts"]
     adata.uns["evaluation_verdicts"] = pd.concat([table[table["split"] == "valid"], more])
-    assert [len(ax.get_yticks()) for ax in verdicts(adata)] == [0, 0]
+    crowded: Any = verdicts(adata)
+    assert [len(ax.get_yticks()) for ax in crowded] == [0, 0]
 
 
 def test_panels_and_models():

@@ -9,8 +9,7 @@ import pytest
 import perturbflow as pf
 from perturbflow.pp._check_labels import check_labels, check_values, control_labels, report_labels
 from perturbflow.screen import read_fields
-from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._fields import DOSES_KEY
+from perturbflow.screen._splits import condition_frame
 
 
 def said(caplog, *labels, control="control", separator="+") -> list[tuple[str, str]]:
@@ -133,7 +132,7 @@ def test_several_controls_are_registered_as_one(make_adata, controls):
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control=controls, covariate_keys="cell_type")
     fields = read_fields(adata)
     assert (fields.control, fields.controls, fields.vocabulary.components) == (controls[0], tuple(controls), ("A", "B"))
-    assert adata.obsm[DOSES_KEY].toarray()[::2].tolist() == [[0, 0], [0, 0], [1, 0], [1, 0], [0, 0], [1, 1]]
+    assert adata.obsm["perturbation_doses"].toarray()[::2].tolist() == [[0, 0], [0, 0], [1, 0], [1, 0], [0, 0], [1, 1]]
     table, _ = condition_frame(adata)
     assert table["perturbation"].tolist() == [controls[0]] * 2 + ["A", "A", "A+B"]
     assert table["is_control"].tolist() == [True, True, False, False, False]

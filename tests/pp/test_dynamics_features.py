@@ -9,7 +9,6 @@ from scipy.spatial.distance import pdist
 
 import perturbflow as pf
 from perturbflow.screen import read_fields
-from perturbflow.screen._feature_table import FEATURE_TABLE_KEY
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def adata(registered):
 
 def table_of(adata, **options) -> pd.DataFrame:
     assert pf.pp.perturbation_features(adata, source="dynamics", **options) is None
-    return adata.uns[FEATURE_TABLE_KEY]
+    return adata.uns["perturbation_feature_table"]
 
 
 def new_regulators(adata):

@@ -11,8 +11,7 @@ from scipy.spatial.distance import pdist
 
 import perturbflow as pf
 from perturbflow.screen import read_fields
-from perturbflow.screen._feature_table import FEATURE_TABLE_KEY, read_feature_table
-from perturbflow.screen._fields import DOSES_KEY
+from perturbflow.screen._fields import read_feature_table
 
 LABELS = [("control", "T"), ("A", "T"), ("B", "T"), ("C", "T"), ("A+B", "T")]
 SMILES = {"A": "CCO", "B": "CCN", "C": "c1ccccc1", "D": "CCCO"}
@@ -32,7 +31,7 @@ def adata(make_adata):
 
 def register(adata, features, **options: Any) -> pd.DataFrame:
     assert pf.pp.perturbation_features(adata, features, **options) is None
-    return adata.uns[FEATURE_TABLE_KEY]
+    return adata.uns["perturbation_feature_table"]
 
 
 def test_columns_of_a_table_are_standardised(adata):
@@ -61,12 +60,12 @@ def test_the_width_is_capped(adata):
 
 
 def test_components_without_cells_become_predictable(adata):
-    before = adata.obsm[DOSES_KEY].toarray()
+    before = adata.obsm["perturbation_doses"].toarray()
     register(adata, features_of(["A", "B", "BB", "C", "control"]))
     vocabulary = read_fields(adata).vocabulary
     assert vocabulary.components == ("A", "B", "BB", "C")
     assert vocabulary.encode_perturbations(["BB+A"]).toarray().tolist() == [[1, 0, 1, 0]]
-    after = adata.obsm[DOSES_KEY].toarray()
+    after = adata.obsm["perturbation_doses"].toarray()
     assert (after[:, 2] == 0).all()
     np.testing.assert_array_equal(after[:, [0, 1, 3]], before)
     features = read_feature_table(adata)
@@ -90,7 +89,7 @@ def test_genes_have_the_vectors_of_their_names(make_adata):
     other = adata.copy()
     frame = pd.DataFrame(adata.varm["embedding"], index=adata.var_names)
     pd.testing.assert_frame_equal(register(other, frame, kind="genes"), found)
-    adata.uns.pop(FEATURE_TABLE_KEY)
+    adata.uns.pop("perturbation_feature_table")
     pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
     assert register(adata, "embedding", kind="genes").index.tolist() == ["gene_0", "gene_2"]  # not every gene
 
@@ -185,7 +184,7 @@ def test_copy(adata, unchanged):
     with unchanged(adata):
         copied = pf.pp.perturbation_features(adata, features_of("ABCD"), copy=True)
     assert copied is not None
-    assert len(copied.uns[FEATURE_TABLE_KEY]) == 4
+    assert len(copied.uns["perturbation_feature_table"]) == 4
 
 
 def test_registration_again(adata):
@@ -195,7 +194,7 @@ def test_registration_again(adata):
     features = read_feature_table(adata)
     assert features is not None
     assert features.shape == (3, 3)  # those with cells, in their order
-    adata.uns[FEATURE_TABLE_KEY] = adata.uns[FEATURE_TABLE_KEY].drop("B")
+    adata.uns["perturbation_feature_table"] = adata.uns["perturbation_feature_table"].drop("B")
     with pytest.raises(ValueError, match=r"found none of \['B'\]. Run `pf.pp.perturbation_features"):
         read_feature_table(adata)
 

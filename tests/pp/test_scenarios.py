@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 import perturbflow as pf
 from perturbflow.pp._held_out import Conditions
 from perturbflow.pp._scenarios import SCENARIOS, draw_split
-from perturbflow.screen._splits import read_split
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 TYPES = ("NK", "T", "B")
@@ -43,6 +42,10 @@ def combinations(screen):
         return screen([*"ABCDEF", *pairs], types=("NK", "T"), **options)
 
     return build
+
+
+def read_split(adata):
+    return adata.obs["split"].to_numpy(dtype=str)
 
 
 def counts(adata) -> pd.DataFrame:

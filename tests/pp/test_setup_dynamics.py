@@ -14,7 +14,6 @@ from scipy import sparse
 
 import perturbflow as pf
 from perturbflow.trajectories import read_dynamics_fields, trajectories_of
-from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY
 
 GENES = ["GATA1", "SPI1", "KLF1", "CEBPA"]
 FULL: dict[str, Any] = {"time_key": "time", "trajectory_key": "donor", "perturbation_key": "perturbation"}
@@ -40,27 +39,27 @@ def edges(*rows) -> pd.DataFrame:
 
 def test_what_is_written(adata):
     assert pf.pp.setup_dynamics(adata, time_key="time") is None
-    assert adata.uns[DYNAMICS_FIELDS_KEY] == {
+    assert adata.uns["dynamics_fields"] == {
         "time_key": "time",
         "control": "control",
         "separator": "+",
         "regulators": GENES,
         "has_prior": False,
     }
-    assert DYNAMICS_PRIOR_KEY not in adata.varp
+    assert "dynamics_prior" not in adata.varp
     prior = edges(("GATA1", "SPI1", -2.0), ("SPI1", "SPI1", 0.5))
     pf.pp.setup_dynamics(adata, **FULL, regulators=["SPI1", "GATA1"], prior=prior)
     fields = read_dynamics_fields(adata)
     assert fields.regulators == ("GATA1", "SPI1")  # in the order of the genes
     assert (fields.trajectory_key, fields.perturbation_key, fields.has_prior) == ("donor", "perturbation", True)
-    network = adata.varp[DYNAMICS_PRIOR_KEY]
+    network = adata.varp["dynamics_prior"]
     assert isinstance(network, sparse.csr_matrix)
     assert network.dtype == np.float32
     expected = np.zeros((4, 4))
     expected[0, 1], expected[1, 1] = -2, 0.5
     np.testing.assert_array_equal(network.toarray(), expected)
     pf.pp.setup_dynamics(adata, time_key="time")
-    assert DYNAMICS_PRIOR_KEY not in adata.varp
+    assert "dynamics_prior" not in adata.varp
 
 
 def test_trajectories_after_registration_and_h5ad(adata, tmp_path):
@@ -79,14 +78,14 @@ def test_trajectories_after_registration_and_h5ad(adata, tmp_path):
 def test_copies_and_views(adata, unchanged):
     with unchanged(adata):
         copied = pf.pp.setup_dynamics(adata, time_key="time", prior=edges(("KLF1", "GATA1")), copy=True)
-    assert DYNAMICS_PRIOR_KEY not in adata.varp
+    assert "dynamics_prior" not in adata.varp
     assert copied is not None
-    assert DYNAMICS_PRIOR_KEY in copied.varp
+    assert "dynamics_prior" in copied.varp
     view = adata[(adata.obs["donor"] == "b").to_numpy()]
     with unchanged(adata), pytest.warns(UserWarning, match="`adata` is a view .* it has become a copy") as caught:
         pf.pp.setup_dynamics(view, time_key="time")
     assert caught[0].filename == __file__
-    assert DYNAMICS_FIELDS_KEY in view.uns
+    assert "dynamics_fields" in view.uns
 
 
 def test_regulators_from_a_column(adata):
@@ -97,10 +96,10 @@ def test_regulators_from_a_column(adata):
 def test_a_prior_graph_is_like_its_table(adata):
     graph = nx.DiGraph([("GATA1", "SPI1", {"weight": -2.0}), ("KLF1", "GATA1")])
     pf.pp.setup_dynamics(adata, time_key="time", prior=graph)
-    from_graph = adata.varp[DYNAMICS_PRIOR_KEY].toarray()
+    from_graph = adata.varp["dynamics_prior"].toarray()
     table = edges(("KLF1", "GATA1", 1.0), ("GATA1", "SPI1", -2.0))
     pf.pp.setup_dynamics(adata, time_key="time", prior=table)
-    np.testing.assert_array_equal(from_graph, adata.varp[DYNAMICS_PRIOR_KEY].toarray())
+    np.testing.assert_array_equal(from_graph, adata.varp["dynamics_prior"].toarray())
     assert np.count_nonzero(from_graph) == 2
 
 
@@ -119,7 +118,7 @@ def test_advice_on_repeated_edges_works(adata, unchanged, prior):
         pf.pp.setup_dynamics(adata, time_key="time", prior=prior)
     advice = re.findall("`([^`]*)`", str(error.value))[-1]
     pf.pp.setup_dynamics(adata, time_key="time", prior=eval(advice, {"prior": prior, "networkx": nx}))
-    assert adata.varp[DYNAMICS_PRIOR_KEY].nnz == 2
+    assert adata.varp["dynamics_prior"].nnz == 2
 
 
 def test_the_strongest_of_repeated_edges_is_kept(adata):
@@ -127,14 +126,14 @@ def test_the_strongest_of_repeated_edges_is_kept(adata):
     with pytest.raises(ValueError, match="the strongest where they differ") as error:
         pf.pp.setup_dynamics(adata, time_key="time", prior=prior)
     pf.pp.setup_dynamics(adata, time_key="time", prior=eval(re.findall("`([^`]*)`", str(error.value))[-1]))
-    assert adata.varp[DYNAMICS_PRIOR_KEY].toarray()[[0, 2], 1].tolist() == [-3, 2]
+    assert adata.varp["dynamics_prior"].toarray()[[0, 2], 1].tolist() == [-3, 2]
 
 
 def test_columns_and_index_of_a_prior_do_not_matter(adata):
     table = edges(("KLF1", "GATA1", -1.0), ("GATA1", "SPI1", 2.0)).assign(resource="x").iloc[:, ::-1]
     table.index = [7, 7]
     pf.pp.setup_dynamics(adata, time_key="time", prior=table)
-    network = adata.varp[DYNAMICS_PRIOR_KEY].tocoo()
+    network = adata.varp["dynamics_prior"].tocoo()
     assert sorted(zip(network.row, network.col, network.data, strict=True)) == [(0, 1, 2.0), (2, 0, -1.0)]
 
 
@@ -144,7 +143,7 @@ def test_edges_from_no_regulators_are_left_out_and_logged(adata, caplog):
         pf.pp.setup_dynamics(adata, time_key="time", regulators="is_tf", prior=prior)
     assert "Left out 1 of 2 edges of the prior, whose sources are no regulators." in caplog.messages
     assert "Registered 1 trajectories of 12 cells, with 3 regulators of 4 genes." in caplog.messages
-    assert adata.varp[DYNAMICS_PRIOR_KEY].nnz == 1
+    assert adata.varp["dynamics_prior"].nnz == 1
 
 
 def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
@@ -154,7 +153,7 @@ def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
         pf.pp.setup_dynamics(adata, time_key="time", prior=network)
         message = "Left out 3 of 4 edges of the prior, whose source or target is no gene of `adata.var_names`."
         assert caplog.messages[0] == message
-        found = adata.varp[DYNAMICS_PRIOR_KEY].tocoo()
+        found = adata.varp["dynamics_prior"].tocoo()
         assert [(found.row[0], found.col[0])] == [tuple(adata.var_names.get_indexer(["GATA1", "SPI1"]))]
         assert found.nnz == 1
 
@@ -213,7 +212,7 @@ def test_wrong_arguments_leave_adata_unchanged(adata, unchanged, options, error,
     adata.var["length"], adata.var["never"] = 1, False
     with unchanged(adata), pytest.raises(error, match=message):
         pf.pp.setup_dynamics(adata, **(FULL | options))
-    assert DYNAMICS_PRIOR_KEY not in adata.varp
+    assert "dynamics_prior" not in adata.varp
 
 
 def set_times(value, cells=slice(None)):

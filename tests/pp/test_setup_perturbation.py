@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import perturbflow as pf
+from perturbflow.evaluation import registered_cells
 from perturbflow.screen import read_fields
-from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._fields import DOSES_KEY, FIELDS_KEY, read_cells
+from perturbflow.screen._splits import condition_frame
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 FORMATS = {
@@ -29,14 +29,14 @@ FORMATS = {
 def test_what_is_written(make_adata):
     adata = make_adata([("control", "T"), ("SET+KLF1", "T"), ("KLF1+SET", "T"), ("KLF1", "T")], n_cells=2)
     assert pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"]) is None
-    features = adata.obsm[DOSES_KEY]
+    features = adata.obsm["perturbation_doses"]
     assert isinstance(features, sparse.csr_matrix)
     assert features.dtype == np.float32
     assert features.toarray().tolist() == [[0, 0]] * 2 + [[1, 1]] * 4 + [[1, 0]] * 2
     fields = read_fields(adata)
     assert fields.vocabulary.components == ("KLF1", "SET")
     assert fields.vocabulary.covariates == (("cell_type", ("T",)),)
-    assert set(adata.uns[FIELDS_KEY]) == {"perturbation_key", "covariate_keys", "vocabulary"}
+    assert set(adata.uns["perturbation_fields"]) == {"perturbation_key", "covariate_keys", "vocabulary"}
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
@@ -50,7 +50,7 @@ def test_expression_of_every_format_is_left_alone(make_adata, form, dtype):
     assert adata.X.dtype == dtype
     difference = abs(adata.X - before)
     assert difference.max() == 0
-    assert read_cells(adata).x.dtype == np.float32
+    assert registered_cells(adata).x.dtype == np.float32
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
@@ -70,7 +70,7 @@ def test_copy(make_adata, unchanged):
     with unchanged(adata):
         copied = pf.pp.setup_perturbation(adata, **BASIC, copy=True)
     assert copied is not None
-    assert DOSES_KEY in copied.obsm
+    assert "perturbation_doses" in copied.obsm
     view = adata[3:]
     with unchanged(view):  # and no warning
         copied = pf.pp.setup_perturbation(view, **BASIC, copy=True)
@@ -89,8 +89,8 @@ def test_again_replaces(make_adata):
     for cells in (adata, other):
         pf.pp.setup_perturbation(cells, **BASIC, batch_key="cell_type", layer="log", separator=" ")
     assert read_fields(adata) == read_fields(other) != first
-    assert adata.uns[FIELDS_KEY] == other.uns[FIELDS_KEY]
-    assert adata.obsm[DOSES_KEY].shape == (48, 7)
+    assert adata.uns["perturbation_fields"] == other.uns["perturbation_fields"]
+    assert adata.obsm["perturbation_doses"].shape == (48, 7)
 
 
 def test_it_says_what_it_did(make_adata, caplog):
@@ -110,7 +110,7 @@ def test_the_layer_is_what_is_checked(make_adata):
     adata.layers["log"] = adata.X.copy()
     adata.X = sparse.csr_matrix(np.ones(adata.shape))
     pf.pp.setup_perturbation(adata, **BASIC, layer="log")
-    np.testing.assert_array_equal(sparse.csr_matrix(read_cells(adata).x).toarray(), adata.layers["log"].toarray())
+    np.testing.assert_array_equal(sparse.csr_matrix(registered_cells(adata).x).toarray(), adata.layers["log"].toarray())
 
 
 def test_unused_categories_are_fine(make_adata):
@@ -126,14 +126,14 @@ def test_doses(make_adata):
     adata.obs["dose"] = ["none", "1+0.5", "0", "1e-3"]
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
     np.testing.assert_array_equal(
-        adata.obsm[DOSES_KEY].toarray(), np.array([[0, 0], [0.5, 1], [0, 0], [0, 1e-3]], dtype=np.float32)
+        adata.obsm["perturbation_doses"].toarray(), np.array([[0, 0], [0.5, 1], [0, 0], [0, 1e-3]], dtype=np.float32)
     )
     adata.obs["dose"] = [np.nan, 2.0, 1.0, 1.0]
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
-    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
+    assert adata.obsm["perturbation_doses"].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
     adata.obs["dose"] = adata.obs["dose"].astype("category").cat.add_categories([7.0])
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
-    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
+    assert adata.obsm["perturbation_doses"].toarray().tolist() == [[0, 0], [2, 2], [1, 0], [0, 1]]
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array])
@@ -141,7 +141,7 @@ def test_doses_in_lists(make_adata, kind):
     adata = make_adata([("control", "T"), ("B+A", "T"), ("A", "T"), ("B", "T")], n_cells=1)
     adata.obs["dose"] = pd.Series([kind([0.0]), kind([1.0, 0.5]), kind([3]), kind(["2"])], index=adata.obs_names)
     pf.pp.setup_perturbation(adata, **BASIC, dose_key="dose")
-    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[0, 0], [0.5, 1], [3, 0], [0, 2]]
+    assert adata.obsm["perturbation_doses"].toarray().tolist() == [[0, 0], [0.5, 1], [3, 0], [0, 2]]
 
 
 def test_types(make_adata):
@@ -149,7 +149,13 @@ def test_types(make_adata):
     adata.obs["type"] = [None, "i", "a", "i", "a"]
     pf.pp.setup_perturbation(adata, **BASIC, perturbation_type_key="type")
     assert read_fields(adata).vocabulary.components == ("A:a", "A:i", "B:a")
-    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 1]]
+    assert adata.obsm["perturbation_doses"].toarray().tolist() == [
+        [0, 0, 0],
+        [0, 0, 0],
+        [1, 0, 0],
+        [0, 1, 0],
+        [1, 0, 1],
+    ]
 
 
 def with_obs(**columns):
@@ -329,7 +335,9 @@ def test_cells_stored_elsewhere_are_registered_as_those_in_memory(stored_elsewhe
     pf.pp.setup_perturbation(elsewhere, **BASIC, **COLUMNS)
     pf.pp.setup_perturbation(elsewhere, **BASIC, **COLUMNS)  # an earlier registration is replaced
     assert read_fields(elsewhere) == read_fields(adata)
-    np.testing.assert_array_equal(elsewhere.obsm[DOSES_KEY].toarray(), adata.obsm[DOSES_KEY].toarray())
+    np.testing.assert_array_equal(
+        elsewhere.obsm["perturbation_doses"].toarray(), adata.obsm["perturbation_doses"].toarray()
+    )
 
 
 @pytest.mark.parametrize("stored_elsewhere", ["backed", "lazy h5ad", "dask"], indirect=True)
@@ -352,7 +360,7 @@ def test_a_backed_screen_is_not_copied(make_adata, tmp_path):
         pf.pp.setup_perturbation(backed, **BASIC, copy=True)
     with pytest.raises(ValueError, match=r"or a whole one, found a view of one that is backed by a file"):
         pf.pp.setup_perturbation(backed[:], **BASIC)
-    assert FIELDS_KEY not in backed.uns
+    assert "perturbation_fields" not in backed.uns
     backed.file.close()
 
 
@@ -384,7 +392,9 @@ def test_the_order_of_components_does_not_matter(one, other):
     ]
     for adata in cells:
         pf.pp.setup_perturbation(adata, **BASIC)
-    np.testing.assert_array_equal(cells[0].obsm[DOSES_KEY].toarray(), cells[1].obsm[DOSES_KEY].toarray())
+    np.testing.assert_array_equal(
+        cells[0].obsm["perturbation_doses"].toarray(), cells[1].obsm["perturbation_doses"].toarray()
+    )
     assert condition_frame(cells[0])[0].equals(condition_frame(cells[1])[0])
 
 

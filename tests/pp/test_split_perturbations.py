@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import perturbflow as pf
 from perturbflow.pp._held_out import Wanted, hold_out_cells
-from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._splits import check_no_leakage, read_split
+from perturbflow.screen._splits import check_no_leakage, condition_frame, read_split
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 TASKS = ["combination", "covariate_transfer", "unseen_perturbation", "cells"]

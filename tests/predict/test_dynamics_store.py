@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from perturbflow.predict._dynamics_store import read_dynamics, read_edges
+from perturbflow.predict import read_dynamics
+from perturbflow.predict._dynamics_store import read_edges
 from perturbflow.tl import forecast, infer_graph, simulate_knockout
 
 

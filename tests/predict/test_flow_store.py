@@ -13,8 +13,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from perturbflow.models import FittedFlow
 from perturbflow.predict import read_flow, write_flow
-from perturbflow.predict._fitted_flow import FILE, FittedFlow
 from perturbflow.store._file import read_file, write_file
 from perturbflow.tl import fit_flow, predict_perturbation
 
@@ -168,7 +168,7 @@ def test_moved_directory_is_named(stored, tmp_path, unchanged):
 
 
 def test_directory_without_a_flow_is_named(stored):
-    (Path(stored.uns["flow"]["store"]) / FILE).unlink()
+    (Path(stored.uns["flow"]["store"]) / "flow.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"Expected `flow.safetensors` in .*, found no fitted flow"):
         read_flow(stored)
 
@@ -180,8 +180,8 @@ def test_directory_without_a_flow_is_named(stored):
 def test_other_formats_are_refused(fitted, tmp_path, kind, found, advice):
     if kind == "store":
         write_flow(fitted, read_flow(fitted), store=tmp_path)
-        arrays, values = read_file(tmp_path / FILE, kind="a fitted flow", advice="")
-        write_file(tmp_path / FILE, arrays, values | {"format": found}, kind="a fitted flow")
+        arrays, values = read_file(tmp_path / "flow.safetensors", kind="a fitted flow", advice="")
+        write_file(tmp_path / "flow.safetensors", arrays, values | {"format": found}, kind="a fitted flow")
     else:
         fitted.uns["flow"]["format"] = found
     with pytest.raises(ValueError, match=f"Expected a fitted flow of format 6 in .*, found {found}, {advice}"):
@@ -196,7 +196,7 @@ def test_what_is_no_format_is_refused(fitted, found):
 
 
 def test_store_of_an_earlier_version_is_named(stored, tmp_path):
-    save_file({"prior/variance": np.ones(3)}, tmp_path / "store" / FILE)
+    save_file({"prior/variance": np.ones(3)}, tmp_path / "store" / "flow.safetensors")
     with pytest.raises(ValueError, match="found a file of something else, or of an earlier version .* Fit again with"):
         read_flow(stored)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.screen import _csr_file
-from perturbflow.screen._csr_file import CsrInFile
+from perturbflow.screen import _expression
+from perturbflow.screen._expression import CsrInFile
 
 N_CELLS, N_GENES = 300, 11
 
@@ -52,8 +52,8 @@ def stored(request, tmp_path_factory):
 @pytest.mark.parametrize(("gap", "at_once"), [(0, 10**6), (20, 10**6), (10**6, 7), (10**6, 10**6)])
 def test_rows_are_those_of_the_matrix_however_they_are_read(stored, rows, gap, at_once, monkeypatch):
     x, in_file = stored
-    monkeypatch.setattr(_csr_file, "_GAP", gap)
-    monkeypatch.setattr(_csr_file, "_VALUES_AT_ONCE", at_once)
+    monkeypatch.setattr(_expression, "_GAP_OF_VALUES", gap)
+    monkeypatch.setattr(_expression, "_VALUES_AT_ONCE", at_once)
     source = CsrInFile(in_file)
     assert source.shape == x.shape
     for _ in range(2):
@@ -71,7 +71,7 @@ def test_rows_near_each_other_are_read_together_and_others_apart(stored, monkeyp
     source._group = {name: Counted(in_file.group[name], read) for name in ("indptr", "indices", "data")}
     source.read(np.array([0]))
     read.clear()
-    monkeypatch.setattr(_csr_file, "_GAP", 30)
+    monkeypatch.setattr(_expression, "_GAP_OF_VALUES", 30)
     source.read(np.array([210, 212, 290]))
     near, far = (int(x.indptr[210]), int(x.indptr[213])), (int(x.indptr[290]), int(x.indptr[291]))
     assert read == 2 * [near, far]

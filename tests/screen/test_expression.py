@@ -8,10 +8,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from perturbflow._checks import check_matrix
-from perturbflow.screen import Expression, _sources
-from perturbflow.screen._annotations import read_annotations
+from perturbflow.screen import Expression, _expression
 from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import read_cells, read_expression, read_screen
+from perturbflow.screen._modality import read_annotations
 
 N_CELLS, N_GENES = 500, 7
 X = sparse.random(N_CELLS, N_GENES, density=0.4, format="csr", dtype=np.float32, random_state=0)
@@ -91,11 +91,14 @@ def test_cells_are_those_in_memory(stored_elsewhere, registered):
     np.testing.assert_array_equal(np.concatenate([chunk.covariates for chunk in chunks]), expected.covariates)
 
 
-def test_a_file_is_read_in_runs(monkeypatch):
-    runs = _sources._runs(np.array([0, 1, 10, 100, 101, 5000, 5001, 9999]), _sources.GAP)
-    assert [run.tolist() for run in runs] == [[0, 1, 10], [100, 101], [5000, 5001], [9999]]
-    monkeypatch.setattr(_sources, "ROWS_AT_ONCE", 4)
-    assert [run.tolist() for run in _sources._runs(np.arange(10), _sources.GAP)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+def runs_of(rows, *, most=_expression.ROWS_AT_ONCE):
+    return [rows[run].tolist() for run in _expression._runs(rows, rows + 1, gap=_expression.GAP, most=most)]
+
+
+def test_a_file_is_read_in_runs():
+    runs = runs_of(np.array([0, 1, 10, 100, 101, 5000, 5001, 9999]))
+    assert runs == [[0, 1, 10], [100, 101], [5000, 5001], [9999]]
+    assert runs_of(np.arange(10), most=4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_cells_of_a_file_that_are_looked_at_are_a_bounded_number_in_runs(tmp_path):
@@ -107,7 +110,7 @@ def test_cells_of_a_file_that_are_looked_at_are_a_bounded_number_in_runs(tmp_pat
     rows, block = expression.look()
     assert len(rows) == block.shape[0] == 4096
     assert (np.diff(rows) > 0).all()
-    assert len(_sources._runs(rows, _sources.GAP)) <= 64
+    assert len(runs_of(rows)) <= 64
     np.testing.assert_array_equal(expression.some_rows(), rows)
     in_memory = read_expression(backed.to_memory())
     assert len(in_memory.look()[0]) == 9000

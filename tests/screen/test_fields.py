@@ -8,18 +8,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from perturbflow.screen import PerturbationFields, read_fields
-from perturbflow.screen._condition_frame import condition_frame
 from perturbflow.screen._conditions import Vocabulary
-from perturbflow.screen._fields import (
-    DOSES_KEY,
-    FIELDS_KEY,
-    expression,
-    read_cells,
-    text_column,
-    writable,
-    write_fields,
-)
-from perturbflow.screen._splits import check_no_leakage, read_split, split_identity
+from perturbflow.screen._fields import expression, read_cells, text_column, writable, write_fields
+from perturbflow.screen._splits import check_no_leakage, condition_frame, read_split, split_identity
 
 LABELS = ["A+B", "control", "B+A", "B", "control", "A"]
 CELL_TYPES = ["T", "T", "T", "NK", "NK", "T"]
@@ -58,7 +49,7 @@ def test_fields_round_trip_in_memory():
     assert (fields.dose_key, fields.layer, fields.perturbation_type_key) == (None, None, None)
     write_fields(adata, fields)
     assert read_fields(adata) == fields
-    assert adata.obsm[DOSES_KEY].toarray().tolist() == [[1, 1], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]]
+    assert adata.obsm["perturbation_doses"].toarray().tolist() == [[1, 1], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]]
 
 
 @pytest.mark.parametrize("covariate_keys", [(), ("cell_type",)])
@@ -74,7 +65,9 @@ def test_fields_survive_files(tmp_path, form, covariate_keys):
     again = getattr(anndata, f"read_{form}")(tmp_path / "adata")
     assert read_fields(again) == fields
     np.testing.assert_array_equal(read_cells(again).perturbations.toarray(), read_cells(adata).perturbations.toarray())
-    np.testing.assert_array_equal(again.obsm[DOSES_KEY].toarray(), adata.obsm[DOSES_KEY].toarray())
+    np.testing.assert_array_equal(
+        again.obsm["perturbation_doses"].toarray(), adata.obsm["perturbation_doses"].toarray()
+    )
 
 
 def test_missing_fields_say_what_to_run():
@@ -128,7 +121,7 @@ def test_repeated_genes_cannot_be_aligned():
 def test_cells_without_registration():
     fields = read_fields(make())
     adata = make()[[1, 4]].copy()
-    del adata.uns[FIELDS_KEY]
+    del adata.uns["perturbation_fields"]
     assert read_cells(adata, fields=fields).perturbations.shape == (2, 2)
 
 

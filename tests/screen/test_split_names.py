@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perturbflow.screen._split_names import split_named, split_names
+from perturbflow.screen._splits import split_named, split_names
 
 
 @pytest.mark.parametrize(

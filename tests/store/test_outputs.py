@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from perturbflow.models import PRiMeFlow
-from perturbflow.predict._fitted_flow import FittedFlow
-from perturbflow.predict._flow_store import read_flow, write_flow
+from perturbflow.predict._fitted_flow import FittedFlow, read_flow, write_flow
 from perturbflow.store._outputs import check_folder
 from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
 

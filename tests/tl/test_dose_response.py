@@ -11,8 +11,7 @@ from anndata import AnnData
 
 from perturbflow.pp import setup_perturbation
 from perturbflow.predict import HillPosterior, hill
-from perturbflow.predict._hill_fit import bliss, loewe
-from perturbflow.predict._readout import readout_weights
+from perturbflow.predict._dose_curves import bliss, loewe, readout_weights
 from perturbflow.tl import dose_response, fit_flow
 
 DOSES = [1.0, 10.0, 100.0, 1000.0]

@@ -14,10 +14,11 @@ from scipy import sparse
 
 from perturbflow.baselines import BASELINES, ControlCells
 from perturbflow.datasets import simulated_perturb_seq
+from perturbflow.evaluation import registered_cells
 from perturbflow.metrics import METRICS, SUITES, energy_distance, rmse_of_mean_effects
 from perturbflow.pp import setup_perturbation
-from perturbflow.screen._fields import read_cells, read_fields
-from perturbflow.tl._evaluate import evaluate
+from perturbflow.screen import read_fields
+from perturbflow.tl import evaluate
 
 GENES = 6
 EFFECTS = {"control": (), "A": (0,), "B": (1,), "A+B": (0, 1), "C": (2,)}
@@ -51,7 +52,7 @@ class Oracle:
     """Returns other real cells of the condition that is asked for."""
 
     def __init__(self, adata):
-        self.cells: Any = read_cells(adata)
+        self.cells: Any = registered_cells(adata)
         self.asked = []
 
     def sample(self, controls, perturbation, covariates, *, rng):
@@ -140,7 +141,7 @@ def test_additive_effect_finds_the_combination_and_mean_effect_does_not(judged):
 
 
 def test_values_are_those_of_the_metrics(judged):
-    cells: Any = read_cells(judged)
+    cells: Any = registered_cells(judged)
     obs = judged.obs
     real = cells.x[((obs["perturbation"] == "A+B") & (obs["cell_type"] == "U")).to_numpy()]
     controls = cells.x[((obs["perturbation"] == "control") & (obs["cell_type"] == "U")).to_numpy()]
@@ -214,7 +215,7 @@ def test_same_seed_same_table(judged):
 def test_scores_depend_neither_on_other_models_nor_on_other_conditions():
     noisy = Fixed(lambda controls, rng: np.abs(controls + rng.normal(size=controls.shape)))
     adata = screen()
-    several = evaluated(adata, predicted={"a": ControlCells().fit(read_cells(adata)), "noisy": noisy}, **ENERGY)
+    several = evaluated(adata, predicted={"a": ControlCells().fit(registered_cells(adata)), "noisy": noisy}, **ENERGY)
     alone = evaluated(adata, predicted={"noisy": noisy}, splits=["test"], baselines=[], **ENERGY)
     where = {"split": "test", "model": "noisy"}
     np.testing.assert_array_equal(values(alone, **where), values(several, **where))
@@ -229,7 +230,7 @@ class Flow(Oracle):
 
     def __init__(self, adata):
         self.genes = tuple(adata.var_names[::-1])
-        self.cells: Any = read_cells(adata, genes=self.genes)
+        self.cells: Any = registered_cells(adata[:, list(self.genes)])
         self.fields = read_fields(adata)
         self.flow = torch.nn.Identity()
         self.options = []
@@ -255,7 +256,7 @@ def test_flow_is_judged_with_its_own_genes_and_splits(monkeypatch):
     }
     assert by_model["additive effect"] < 0.3 < by_model["mean effect"]
 
-    cells: Any = read_cells(adata, genes=flow.genes)
+    cells: Any = registered_cells(adata[:, list(flow.genes)])
     is_first = ((adata.obs["perturbation"] == "A") & (adata.obs["cell_type"] == "T")).to_numpy()
     is_control = ((adata.obs["perturbation"] == "control") & (adata.obs["cell_type"] == "T")).to_numpy()
     controls = cells.x[is_control].toarray()

@@ -9,8 +9,13 @@ from anndata import AnnData
 from scipy import sparse
 
 from perturbflow.datasets import simulated_contexts
-from perturbflow.evaluation._response_parts import PARTS, Responses, response_parts, split_half_reliability
-from perturbflow.evaluation._response_table import summary_of_parts
+from perturbflow.evaluation._response_parts import (
+    PARTS,
+    Responses,
+    response_parts,
+    split_half_reliability,
+    summary_of_parts,
+)
 from perturbflow.pp import setup_perturbation
 from perturbflow.tl import explain_response
 

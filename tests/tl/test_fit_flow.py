@@ -12,12 +12,12 @@ import torch
 from lightning.pytorch import Callback
 from scipy import sparse
 
+from perturbflow.evaluation import registered_cells
 from perturbflow.flow import AdditiveHurdlePrior
 from perturbflow.pl import training
 from perturbflow.pp import setup_perturbation, split_perturbations
 from perturbflow.predict import read_flow
 from perturbflow.screen import read_fields
-from perturbflow.screen._fields import read_cells
 from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
 from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._validation import ENTRY_TIMES
@@ -117,10 +117,10 @@ def test_validation_cells_choose_and_then_join_the_prior(registered):
     assert flow.fitted_splits == ("train", "valid")
     assert flow.config["entry_time"] in ENTRY_TIMES
     assert flow.config["correction_scale"] in (0.0, 0.5, 1.0)
-    expected = AdditiveHurdlePrior.fit(read_cells(registered, rows=seen)).to_arrays()
+    expected = AdditiveHurdlePrior.fit(registered_cells(registered).subset(seen)).to_arrays()
     assert_same_flow(flow.flow.prior.to_arrays(), expected)
     only_training = AdditiveHurdlePrior.fit(
-        read_cells(registered, rows=(registered.obs["split"] == "train").to_numpy())
+        registered_cells(registered).subset((registered.obs["split"] == "train").to_numpy())
     )
     assert len(only_training.group_contexts) < len(expected["group_contexts"])
 
@@ -132,7 +132,7 @@ def test_without_split_all_cells_train_and_the_log_says_so(registered, caplog):
     flow = read_flow(registered)
     assert flow.fitted_splits == ("train",)
     assert flow.history["valid_energy"].size == 0
-    assert_same_flow(flow.flow.prior.to_arrays(), AdditiveHurdlePrior.fit(read_cells(registered)).to_arrays())
+    assert_same_flow(flow.flow.prior.to_arrays(), AdditiveHurdlePrior.fit(registered_cells(registered)).to_arrays())
 
 
 def test_split_without_validation_conditions_has_no_choices(registered):
@@ -412,7 +412,7 @@ def test_the_prior_alone_is_a_preset(registered):
     assert not fitted.history
     assert fitted.fitted_splits == ("train", "valid")
     assert fitted.calibration.n_conditions.any()
-    known = read_cells(registered).subset((registered.obs["split"] != "test").to_numpy())
+    known = registered_cells(registered).subset((registered.obs["split"] != "test").to_numpy())
     prior = AdditiveHurdlePrior.fit(known)
     np.testing.assert_allclose(fitted.flow.prior.effects, prior.effects, rtol=1e-6)
     label = registered.uns["split"]["held_out"]["perturbation"].iloc[0]

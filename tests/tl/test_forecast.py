@@ -8,7 +8,7 @@ from scipy import sparse
 
 from perturbflow.datasets import hill_network
 from perturbflow.pp import setup_dynamics
-from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast
 
 

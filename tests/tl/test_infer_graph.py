@@ -8,10 +8,10 @@ from anndata import AnnData
 
 from perturbflow import baselines
 from perturbflow.pp import setup_dynamics
-from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict import read_dynamics
 from perturbflow.tl import fit_dynamics, infer_graph
-from perturbflow.train._stability import SURE_EVIDENCE
-from perturbflow.trajectories._fields import read_dynamics_fields, trajectories_of
+from perturbflow.train._graph import SURE_EVIDENCE
+from perturbflow.trajectories import read_dynamics_fields, trajectories_of
 
 COLUMNS = ["source", "target", "weight", "sign", "confidence", "evidence", "kept"]
 
@@ -88,7 +88,7 @@ def test_known_direction_of_a_pair(time_courses):
 
 
 def test_confidence_is_the_share_of_fits(fitted_dynamics, monkeypatch):
-    monkeypatch.setattr("perturbflow.train._stability.SHARE_OF_STEPS", 0.1)
+    monkeypatch.setattr("perturbflow.train._graph.SHARE_OF_STEPS", 0.1)
     infer_graph(fitted_dynamics, n_bootstraps=0)
     kept = fitted_dynamics.varp["dynamics_graph"].toarray() != 0
     alone = kept & (fitted_dynamics.varp["dynamics_graph_evidence"].toarray() >= SURE_EVIDENCE)

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from perturbflow.predict import _prediction, _prediction_file
-from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.models import FittedFlow
+from perturbflow.predict import _predicted_cells, _prediction
 from perturbflow.tl import evaluate, predict_perturbation
 
 LABELS = ["A", "D+B"]
@@ -58,7 +58,7 @@ def test_no_more_than_a_batch_is_predicted_at_a_time(fitted, path, monkeypatch):
         return sparse.csr_matrix(block)
 
     monkeypatch.setattr(FittedFlow, "sample", sampled)
-    monkeypatch.setattr(_prediction_file, "sparse", SimpleNamespace(csr_matrix=written))
+    monkeypatch.setattr(_predicted_cells, "sparse", SimpleNamespace(csr_matrix=written))
     predict_perturbation(fitted, "A", path=path, n_cells=40, covariates={"cell_type": "type_1"})
     assert events == [(what, size) for size in (16, 16, 8) for what in ("predicted", "written")]
 

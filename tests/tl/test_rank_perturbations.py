@@ -9,8 +9,8 @@ import pytest
 
 from perturbflow.datasets import simulated_perturb_seq
 from perturbflow.pp import setup_perturbation, split_perturbations
+from perturbflow.predict import read_flow
 from perturbflow.predict._controls import control_cells
-from perturbflow.predict._flow_store import read_flow
 from perturbflow.predict._predicted_uncertainty import predicted_uncertainty, uncertainty_tables
 from perturbflow.predict._prediction import conditions_to_predict
 from perturbflow.tl import fit_flow, rank_perturbations

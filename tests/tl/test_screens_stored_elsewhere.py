@@ -11,11 +11,11 @@ import pytest
 from anndata.abc import CSRDataset
 
 import perturbflow as pf
-from perturbflow.predict._fitted_flow import FittedFlow
-from perturbflow.predict._stored_prediction import read_prediction
-from perturbflow.screen import _sources
+from perturbflow.models import FittedFlow
+from perturbflow.predict._predicted_cells import read_prediction
+from perturbflow.screen import _expression
 from perturbflow.screen._conditions import Vocabulary
-from perturbflow.screen._csr_file import CsrInFile
+from perturbflow.screen._expression import CsrInFile
 
 JUDGED: dict[str, Any] = {
     "metrics": ["energy_distance", "rmse_of_mean_effects", "rank_of_cosine_in_components"],
@@ -102,7 +102,7 @@ def test_a_screen_is_encoded_once_a_call(fitted, monkeypatch):
 def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatch):
     elsewhere = stored_elsewhere(fitted)
     read = []
-    source = CsrInFile if isinstance(elsewhere.X, CSRDataset) else _sources._InFile
+    source = CsrInFile if isinstance(elsewhere.X, CSRDataset) else _expression._InFile
     read_rows = source.read
 
     def recorded(self, rows):

@@ -7,7 +7,7 @@ import torch
 from anndata import AnnData
 
 from perturbflow.pp import setup_dynamics
-from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast, simulate_knockout
 
 CHAIN = [(0, 1), (1, 2), (3, 2)]  # gene 4 is alone

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import perturbflow as pf
-from perturbflow.evaluation._tables import BASELINE_BETTER, MODEL_BETTER, NOT_MEASURABLE, TIE
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,7 +62,7 @@ def with_scores(
     adata: AnnData, *tables: pd.DataFrame, verdicts: pd.DataFrame | None = None, fitted=("train",)
 ) -> AnnData:
     """Cells with an evaluation that is known."""
-    from perturbflow.evaluation._tables import summary_table
+    from perturbflow.evaluation import summary_table
 
     table = pd.concat(tables)
     names = [name for name in dict.fromkeys(table["model"]) if name not in {"flow", "other", "ceiling"}]
@@ -131,7 +130,7 @@ def test_interrupted_fits_are_named(fitted):
 
 
 def _interrupted(adata: AnnData) -> dict[str, Any]:
-    from perturbflow.predict._flow_store import read_flow
+    from perturbflow.predict import read_flow
 
     flow = read_flow(adata)
     flow.settings["interrupted"] = True
@@ -234,7 +233,12 @@ def test_verdicts_name_losses_harm_and_what_cannot_be_seen(registered):
             "n_cells_needed": [10.0, 10.0, 10.0, 300.0],
             "worse_than_controls": [0.0, 1.0, 0.0, 0.0],
             "worse_than_prior": 0.0,
-            "verdict": [MODEL_BETTER, BASELINE_BETTER, TIE, NOT_MEASURABLE],
+            "verdict": [
+                "model better",
+                "a baseline is better",
+                "no difference could be shown",
+                "not measurable at this number of cells",
+            ],
         }
     )
     found = findings(with_scores(registered, scores(BETTER), verdicts=verdicts))
@@ -376,7 +380,7 @@ def test_text_of_the_data_is_no_html(registered):
             "perturbation": ["<b>P0"],
             "model": ["flow"],
             "worse_than_controls": [0.0],
-            "verdict": [BASELINE_BETTER],
+            "verdict": ["a baseline is better"],
         }
     )
     page = pf.tl.summarise(with_scores(registered, scores(BETTER), verdicts=verdicts))._repr_html_()
@@ -404,8 +408,7 @@ def test_other_content_under_a_key_is_refused(registered):
 
 
 def test_what_is_read_has_a_short_text(fitted, fitted_dynamics):
-    from perturbflow.predict._dynamics_store import read_dynamics
-    from perturbflow.predict._flow_store import read_flow
+    from perturbflow.predict import read_dynamics, read_flow
 
     flow = repr(read_flow(fitted))
     assert flow == (

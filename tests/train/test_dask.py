@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from perturbflow.tl import infer_graph
-from perturbflow.train import _stability
+from perturbflow.train import _graph
 
 distributed: Any = pytest.importorskip("distributed", reason="a cluster of dask needs distributed")
 
@@ -27,7 +27,7 @@ class Finished(distributed.SchedulerPlugin):
 
 
 def test_two_workers_give_the_bootstraps_of_a_serial_run(fitted_dynamics, monkeypatch):
-    monkeypatch.setattr(_stability, "SHARE_OF_STEPS", 0.1)
+    monkeypatch.setattr(_graph, "SHARE_OF_STEPS", 0.1)
     serial = infer_graph(fitted_dynamics, n_bootstraps=4, copy=True)
     # Threads, since new processes would take longer to start than the fits.
     with (

@@ -55,7 +55,7 @@ def test_the_first_process_alone_writes_files(in_two_processes):
 def test_a_batch_that_devices_cannot_share_is_refused():
     cells = CellData(np.ones((30, 2)), np.arange(30)[:, None] % 2, np.zeros((30, 0), dtype=int))
     flow = ConditionalFlow(FlowConfig(2, 1, (), width=4), AdditiveHurdlePrior.fit(cells))
-    from perturbflow.train._flow_data import FlowData
+    from perturbflow.train._flow_plan import FlowData
 
     class Pretends(FlowData):
         def setup(self, stage):

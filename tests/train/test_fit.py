@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from perturbflow.evaluation import registered_cells
 from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, TrainingSettings
 from perturbflow.metrics import energy_in_programs
 from perturbflow.models import FlowOptions, fit
-from perturbflow.screen._fields import read_cells
 from perturbflow.train import HeldOutConditions
 from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._validation import ENTRY_TIMES, GUIDANCES, MIN_CELLS, N_DRAWS, Scores
@@ -51,7 +51,9 @@ def assert_same_weights(first, second):
 @pytest.fixture(scope="module")
 def prior(_registered):
     """The prior of the training cells, which no test changes."""
-    return AdditiveHurdlePrior.fit(read_cells(_registered, rows=(_registered.obs["split"] == "train").to_numpy()))
+    return AdditiveHurdlePrior.fit(
+        registered_cells(_registered).subset(np.flatnonzero(_registered.obs["split"] == "train"))
+    )
 
 
 @pytest.fixture
@@ -60,10 +62,12 @@ def held_out_of(prior):
 
     def make(adata, *, source="control"):
         split = adata.obs["split"].to_numpy()
-        training = read_cells(adata, rows=split == "train")
+        training = registered_cells(adata).subset(np.flatnonzero(split == "train"))
         config = FlowConfig(n_genes=adata.n_vars, n_components=4, n_categories=(2,), source=source, **OPTIONS)
         flow = ConditionalFlow(config, prior)
-        return HeldOutConditions(training, read_cells(adata, rows=split == "valid"), seed=0), flow
+        return HeldOutConditions(
+            training, registered_cells(adata).subset(np.flatnonzero(split == "valid")), seed=0
+        ), flow
 
     return make
 
@@ -361,7 +365,7 @@ def test_a_network_that_is_worse_where_it_was_trained_is_not_used(registered, he
     assert len(held_out.seen) == 8
     training = registered[(registered.obs["split"] == "train").to_numpy()]
     known = {tuple(condition.perturbation) for condition in held_out.seen}
-    assert known <= {tuple(doses) for doses in read_cells(training).perturbations.toarray()}
+    assert known <= {tuple(doses) for doses in registered_cells(training).perturbations.toarray()}
 
 
 def test_only_what_matters_is_chosen(registered, held_out_of, monkeypatch):

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perturbflow.evaluation import registered_cells
 from perturbflow.flow import GroupSums
 from perturbflow.models import PRiMeFlow
-from perturbflow.screen._fields import read_cells, read_screen
+from perturbflow.screen._fields import read_screen
+from perturbflow.screen._screen import sums_of_parts
 from perturbflow.tl import fit_flow
-from perturbflow.train._group_sums import sums_of_parts
 
 QUICK: Any = {
     "max_steps": 6,
@@ -66,7 +67,7 @@ def test_the_model_class_takes_a_backed_file(registered, tmp_path):
 def test_sums_of_parts_add_up_to_those_of_all_cells(registered, n_parts):
     screen = read_screen(registered)
     parts = sums_of_parts(screen, n_parts, seed=1)
-    whole, expected = GroupSums.union(parts), GroupSums.of(read_cells(registered))
+    whole, expected = GroupSums.union(parts), GroupSums.of(registered_cells(registered))
     for name in ("n_cells", "n_expressing", "total", "squares", "covariates"):
         np.testing.assert_allclose(getattr(whole, name), getattr(expected, name), err_msg=name)
     assert (whole.doses != expected.doses).nnz == 0

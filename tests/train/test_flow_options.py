@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from perturbflow.flow import FlowConfig, TrainingSettings
+from perturbflow.models import FlowModelKwargs, FlowPlanKwargs
 from perturbflow.train import PRESETS, FlowOptions
-from perturbflow.train._flow_options import FlowModelKwargs, FlowPlanKwargs
 
 
 def test_the_paper_s_recipe_is_whole():

@@ -3,15 +3,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
 
+import perturbflow as pf
 from perturbflow.dynamics import evidence_ranks, snapshot_evidence
-from perturbflow.predict._dynamics_store import StoredDynamics, read_dynamics
+from perturbflow.predict import read_dynamics
+from perturbflow.predict._dynamics_store import StoredDynamics
 from perturbflow.train import _graph
-from perturbflow.train._graph import Graph, fitted_graph, static_graph
-from perturbflow.train._stability import SURE_EVIDENCE, Stability
-from perturbflow.trajectories._fields import read_dynamics_fields
+from perturbflow.train._graph import SURE_EVIDENCE, Graph, Stability, fitted_graph, static_graph
+from perturbflow.trajectories import read_dynamics_fields
 from perturbflow.trajectories._snapshot_fields import course_cells
 
 GENES = ["A", "B", "C"]
@@ -77,7 +80,7 @@ def test_bootstraps_count_beside_the_fit_itself(fitted_dynamics, stored, monkeyp
     alone = fitted_graph(fitted_dynamics, stored, method="jacobian", n_bootstraps=0, **options)
     assert asked == {}
     found = fitted_graph(fitted_dynamics, stored, method="jacobian", n_bootstraps=3, **options)
-    assert asked == {"n_fits": 3, "n_jobs": 2, "seed": 7, "progress_bar": False}
+    assert asked == {"n_fits": 3, "n_jobs": 2, "seed": 7}
     np.testing.assert_allclose(found.weight, alone.weight / 4 - 3 / 4)
     is_sure = (alone.weight != 0) & (stored.model.evidence.T >= SURE_EVIDENCE)
     assert is_sure.any()
@@ -125,6 +128,22 @@ def test_a_graph_without_edges_says_so(fitted_dynamics, stored):
     assert table["evidence"].is_monotonic_decreasing
 
 
+def test_a_regulator_that_is_steady_in_time_is_found_in_how_cells_covary():
+    rng = np.random.default_rng(0)
+    time = np.repeat(np.arange(6.0), 40)
+    steady, other = rng.normal(5, 1, (2, time.size))
+    levels = np.column_stack([steady, 0.8 * steady + 0.2 * time + 0.3 * rng.normal(size=time.size), other + 0.3 * time])
+    cells = AnnData(levels, obs=pd.DataFrame({"time": time}, index=map(str, range(time.size))))
+    cells.var_names = ["steady", "target", "other"]
+    pf.pp.setup_dynamics(cells, time_key="time")
+    with pytest.warns(UserWarning, match="1 of 3 genes do not change along any trajectory"):
+        pf.tl.fit_dynamics(cells, effort=0.02, progress_bar=False)
+    pf.tl.infer_graph(cells, n_bootstraps=0, progress_bar=False)
+    edges = cells.uns["dynamics_graph"]["edges"].set_index(["source", "target"])
+    assert edges.loc[("steady", "target"), "evidence"] > edges.loc[("steady", "other"), "evidence"]
+    assert not edges.loc["steady", "kept"].any()  # the fit has no mechanism for it
+
+
 def test_how_cells_covary_joins_the_evidence_where_courses_are_means(fitted_dynamics, stored, monkeypatch):
     options: dict[str, Any] = {"method": "jacobian", "n_bootstraps": 0, "n_jobs": 1, "seed": 0}
     alone = fitted_graph(fitted_dynamics, stored, **options)
@@ -133,7 +152,8 @@ def test_how_cells_covary_joins_the_evidence_where_courses_are_means(fitted_dyna
     monkeypatch.setattr(_graph, "CELLS_A_POINT", 1)
     both = fitted_graph(fitted_dynamics, stored, **options)
     cells = course_cells(fitted_dynamics, stored.fields)
-    expected = (evidence_ranks(alone.evidence, alone.possible) + snapshot_evidence(cells).evidence) / 2
-    np.testing.assert_allclose(both.evidence, expected)
+    trusted = fitted_dynamics.n_obs / (fitted_dynamics.n_obs + 2 * 5)  # five regulators, each worth two points
+    ranks = evidence_ranks(alone.evidence, alone.possible)
+    np.testing.assert_allclose(both.evidence, trusted * ranks + (1 - trusted) * snapshot_evidence(cells).evidence)
     np.testing.assert_array_equal(both.weight, alone.weight)
     np.testing.assert_array_equal(both.confidence, alone.confidence)

@@ -6,7 +6,7 @@ import pytest
 from joblib import delayed
 
 from perturbflow import _progress
-from perturbflow.train._progress import progress_bar, side_by_side
+from perturbflow._progress import progress_bar, side_by_side
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import torch
 
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, Trajectory, smooth
 from perturbflow.pp import setup_dynamics
-from perturbflow.predict._dynamics_store import read_dynamics
+from perturbflow.predict import read_dynamics
 from perturbflow.tl import fit_dynamics
-from perturbflow.train import _stability
-from perturbflow.train._stability import resample, stability, sure
-from perturbflow.trajectories._fields import trajectories_of
+from perturbflow.train import _graph
+from perturbflow.train._graph import resample, stability, sure
+from perturbflow.trajectories import trajectories_of
 
 TIME = np.linspace(0, 1, 12)
 
@@ -85,7 +85,7 @@ def test_agreement_of_fits(fitted_dynamics, monkeypatch):
     assert names[0] != names[1]
     # The mean of single fits.
     results = [one.result() for one in made]
-    known = [one.support() & (one.evidence >= _stability.SURE_EVIDENCE) for one in results]
+    known = [one.support() & (one.evidence >= _graph.SURE_EVIDENCE) for one in results]
     np.testing.assert_allclose(found.frequency, np.mean(known, axis=0))
     np.testing.assert_allclose(found.evidence, np.mean([one.evidence for one in results], axis=0), rtol=1e-6)
 
@@ -101,7 +101,7 @@ def test_fits_side_by_side_give_the_same(fitted_dynamics, monkeypatch):
     from joblib import parallel_config
 
     stored = read_dynamics(fitted_dynamics)
-    monkeypatch.setattr(_stability, "SHARE_OF_STEPS", 0.1)
+    monkeypatch.setattr(_graph, "SHARE_OF_STEPS", 0.1)
     one = stability(fitted_dynamics, stored, n_fits=2, n_jobs=1, seed=3)
     with parallel_config(backend="threading"):
         two = stability(fitted_dynamics, stored, n_fits=2, n_jobs=2, seed=3)
@@ -120,7 +120,7 @@ def test_fits_of_bootstraps_are_shorter_only_where_the_fit_is_long(fitted_dynami
         asked.append(options[2])
         return (np.zeros((5, 5)),) * 3
 
-    monkeypatch.setattr(_stability, "_one", remember)
+    monkeypatch.setattr(_graph, "_one", remember)
     stability(fitted_dynamics, stored, n_fits=1, n_jobs=1, seed=0)
     assert asked[0].matching_steps == round(expected * DynamicsSettings().matching_steps)
 
@@ -172,7 +172,7 @@ def test_what_does_not_move_in_a_bootstrap_has_no_edges_there(fitted_dynamics, m
     monkeypatch.setattr(DynamicsTrainer, "__init__", remember)
     settings = DynamicsSettings(strength=0.0, matching_steps=60, elimination_steps=10)
     factors = torch.arange(15.0).reshape(5, 3)  # of regulators 0, 1 and 3
-    found = _stability._one(drawn, config, settings, factors, 0.0, 0)
+    found = _graph._one(drawn, config, settings, factors, 0.0, 0)
     assert asked == [((0, 1), (0, 1), [[3 * k, 3 * k + 1] for k in range(5)])]
     for part in found:
         assert part.shape == (5, 3)
@@ -182,4 +182,4 @@ def test_what_does_not_move_in_a_bootstrap_has_no_edges_there(fitted_dynamics, m
         assert part[:2, :2].any()
     for one in drawn:
         one.values[:] = 1.0
-    assert not np.any(_stability._one(drawn, config, settings, factors, 0.0, 0))
+    assert not np.any(_graph._one(drawn, config, settings, factors, 0.0, 0))

@@ -13,9 +13,16 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from scipy import sparse
 
-from perturbflow.flow import AdditiveHurdlePrior, CellData, ConditionalFlow, FlowConfig, TrainingSettings
-from perturbflow.flow._batches import TrainingConditions
+from perturbflow.flow import (
+    AdditiveHurdlePrior,
+    CellData,
+    ConditionalFlow,
+    FlowConfig,
+    TrainingConditions,
+    TrainingSettings,
+)
 from perturbflow.train import AveragedWeights, Checkpoint, train_flow
+from perturbflow.train._checkpoint import LightningState
 from perturbflow.train._flow_plan import NonFiniteLossError
 
 N_GENES = 16
@@ -58,7 +65,7 @@ def train(flow, cells=CELLS, *, validate=None, on_step=None, callbacks=(), check
         cells,
         TrainingSettings(**settings),
         validate=validate,
-        checkpoint=None if checkpoint is None else lambda state: Checkpoint(checkpoint, state, fit={"fit": 1}),
+        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, LightningState(), fit={"fit": 1}),
         trainer_options={"callbacks": callbacks} | (options or {}),
     )
 

@@ -18,8 +18,8 @@ from perturbflow.flow import (
     TrainingSettings,
     point_on_path,
 )
+from perturbflow.models import FittedFlow
 from perturbflow.predict import write_flow
-from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.screen import PerturbationFields
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.train import inherited_options, train_flow, transfer_weights
@@ -128,7 +128,8 @@ def test_permuted_genes_permute_the_outputs(name, options):
     x = points(len(GENES))
     before, after = outputs(fitted.flow, x, DOSES, CODES), outputs(flow, x[:, order], DOSES, CODES)
     torch.testing.assert_close(after, before[..., order], rtol=1e-4, atol=1e-4)
-    assert report.new_genes == report.dropped_genes == ()
+    assert report["new_genes"] == []
+    assert report["n_dropped_genes"] == 0
 
 
 def test_conditions_are_found_by_name(network):
@@ -139,10 +140,10 @@ def test_conditions_are_found_by_name(network):
     old = outputs(fitted.flow, x, [[0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]], [[0], [1], [0], [1]])
     new = outputs(flow, x, [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0]], [[0, 1], [1, 2], [1, 1], [0, 2]])
     torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-4)
-    assert report.known_components == ("B", "C")
-    assert report.new_components == ("D", "E")
-    assert report.known_categories == ("line: K562", "line: RPE1")
-    assert report.new_categories == ("donor: x", "donor: y", "line: HEK")
+    assert report["known_components"] == ["B", "C"]
+    assert report["new_components"] == ["D", "E"]
+    assert report["known_categories"] == ["line: K562", "line: RPE1"]
+    assert report["new_categories"] == ["donor: x", "donor: y", "line: HEK"]
 
 
 def test_new_conditions_start_as_not_known(network):
@@ -183,8 +184,8 @@ def test_untrained_components_are_not_known():
     trained = np.array([True, False, True])
     fitted.flow.prior = replace(fitted.flow.prior, trained=trained)
     _, report = transferred(fitted, GENES, vocabulary)
-    assert report.known_components == ("A", "C")
-    assert report.new_components == ("B",)
+    assert report["known_components"] == ["A", "C"]
+    assert report["new_components"] == ["B"]
 
 
 FEATURES = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]])
@@ -228,9 +229,9 @@ def test_fewer_genes_keep_their_weights(network):
     flow, report = transferred(fitted, kept)
     places = [GENES.index(gene) for gene in kept]
     assert_weights_of_genes(flow, fitted, range(len(kept)), places)
-    assert report.n_shared_genes == len(kept)
-    assert report.new_genes == ()
-    assert report.dropped_genes == GENES[::3]
+    assert report["n_shared_genes"] == len(kept)
+    assert report["new_genes"] == []
+    assert report["n_dropped_genes"] == len(GENES[::3])
 
 
 def test_new_genes_get_a_mean_of_shared_ones_and_leave_these_alone(network):
@@ -243,9 +244,9 @@ def test_new_genes_get_a_mean_of_shared_ones_and_leave_these_alone(network):
         low, high = old.min(0).values - 1e-5, old.max(0).values + 1e-5
         assert ((new[[0, 11]] >= low) & (new[[0, 11]] <= high)).all()
         assert (new[[0, 11]] != 0).all()
-    assert report.n_shared_genes == 20
-    assert report.new_genes == ("new1", "new2")
-    assert report.dropped_genes == GENES[10:14]
+    assert report["n_shared_genes"] == 20
+    assert report["new_genes"] == ["new1", "new2"]
+    assert report["n_dropped_genes"] == 4
 
 
 def test_new_gene_starts_from_those_with_its_statistics():
@@ -270,7 +271,7 @@ def test_one_shared_gene_is_enough(network):
     fitted = make_fitted(network=network)
     genes = ["G05", *(f"new{i}" for i in range(9))]
     flow, report = transferred(fitted, genes)
-    assert report.n_shared_genes == 1
+    assert report["n_shared_genes"] == 1
     for old, new in gene_rows(flow, fitted):
         torch.testing.assert_close(new, old[[5]].expand_as(new))
 
@@ -326,7 +327,10 @@ def loss_on(flow, cells):
     t, x0 = torch.rand((len(x1), 1), generator=generator), torch.randn(x1.shape, generator=generator)
     doses = cells.perturbations.toarray()
     with torch.inference_mode():
-        distribution, condition = flow.cell_distributions(doses, cells.covariates), flow.encode(doses, cells.covariates)
+        distribution, condition = (
+            flow.gene_distribution(flow.prior.distributions(doses, cells.covariates)),
+            flow.encode(doses, cells.covariates),
+        )
         return float((flow.velocity(point_on_path(x0, x1, t), t, distribution, condition) - (x1 - x0)).square().mean())
 
 
@@ -366,22 +370,18 @@ def test_fine_tuning_on_half_the_cells_needs_a_third_of_the_steps():
     tuned = untrained(half, vocabulary, 1)
     report = transfer_weights(fitted, tuned, adata.var_names[10:], vocabulary)
     fine_tuned = loss_on(trained(tuned, half, 50), held_out)
-    assert report.n_shared_genes == 40
-    assert report.known_components == ()
+    assert report["n_shared_genes"] == 40
+    assert report["known_components"] == []
     assert fine_tuned < 0.95 * from_scratch < 0.8 * short
 
 
 # --- reports and messages
 
 
-def test_report_is_one_line_and_plain_values():
+def test_report_is_plain_values():
     fitted = make_fitted()
     _, report = transferred(fitted, [*GENES[:20], "new"], Vocabulary(("A", "D"), (("line", ("HEK", "K562")),)))
-    assert str(report) == (
-        "Started from a fitted flow: 20 of 21 genes shared (1 new, 4 dropped), 1 of 2 perturbation components and "
-        "1 of 2 covariate categories known."
-    )
-    assert report.to_dict() == {
+    assert report == {
         "n_shared_genes": 20,
         "n_new_genes": 1,
         "n_dropped_genes": 4,
@@ -418,7 +418,7 @@ def test_settings_equal_to_the_defaults_need_not_be_named():
     fitted = make_fitted(network="unet", network_options={"patch": 2})
     options = {"patch": 2, "multipliers": [1, 2, 4, 8], "n_heads": 1, "dropout": 0.1}
     flow = make_flow(GENES, fitted.vocabulary, seed=5, network="unet", network_options=options)
-    assert transfer_weights(fitted, flow, GENES, fitted.vocabulary).n_shared_genes == len(GENES)
+    assert transfer_weights(fitted, flow, GENES, fitted.vocabulary)["n_shared_genes"] == len(GENES)
 
 
 def test_features_of_the_old_panel_are_not_inherited():

@@ -13,12 +13,11 @@ from scipy import sparse
 from perturbflow.flow import TrainingSettings
 from perturbflow.models import FlowOptions, fit
 from perturbflow.screen import Expression
-from perturbflow.screen._annotations import read_annotations
 from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import read_screen
-from perturbflow.train import Windows, _flow_data, _windows
-from perturbflow.train._flow_data import FlowData
-from perturbflow.train._flow_plan import Batch
+from perturbflow.screen._modality import read_annotations
+from perturbflow.train import Windows, _flow_plan
+from perturbflow.train._flow_plan import Batch, FlowData
 
 OPTIONS: Any = {"width": 16, "n_blocks": 1}
 CPU = SimpleNamespace(root_device=torch.device("cpu"))
@@ -33,7 +32,7 @@ def test_steps_follow_from_their_number_alone():
 
 
 def test_every_cell_is_drawn_about_once_a_pass(monkeypatch):
-    monkeypatch.setattr(_windows, "BUFFER", 640)
+    monkeypatch.setattr(_flow_plan, "BUFFER", 640)
     n_cells, width = 6_400 - 30, 64
     windows = Windows(n_cells, 64, width, seed=0)
     drawn = np.bincount(np.concatenate([windows.rows(number) for number in range(300)]), minlength=n_cells)
@@ -45,7 +44,7 @@ def test_every_cell_is_drawn_about_once_a_pass(monkeypatch):
 
 
 def test_neighbours_part_from_pass_to_pass(monkeypatch):
-    monkeypatch.setattr(_windows, "BUFFER", 64)  # one window
+    monkeypatch.setattr(_flow_plan, "BUFFER", 64)  # one window
     windows = Windows(512, 64, 64, seed=0)
     offsets: list[int] = []
     for one in range(10):
@@ -135,8 +134,8 @@ def test_as_many_steps_are_read_at_once_as_fit_into_memory(registered, tmp_path,
         return take(self, rows)
 
     bytes_of_step = 32 * 8 * sparse.csr_matrix(screen.subset().x).nnz / len(screen)
-    monkeypatch.setattr(_flow_data, "_BYTES_READ_AT_ONCE", round(3.5 * bytes_of_step))
-    monkeypatch.setattr(_flow_data, "_CELLS_MEASURED", len(screen))
+    monkeypatch.setattr(_flow_plan, "_BYTES_READ_AT_ONCE", round(3.5 * bytes_of_step))
+    monkeypatch.setattr(_flow_plan, "_CELLS_MEASURED", len(screen))
     data = FlowData(screen, screen.grouping(), TrainingSettings(max_steps=8, batch_size=32))
     data.trainer = cast("Any", SimpleNamespace(world_size=1, global_rank=0, strategy=CPU))
     data.setup("fit")

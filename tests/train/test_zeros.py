@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from perturbflow.evaluation import registered_cells
 from perturbflow.flow import CellData, FlowConfig, TrainingSettings
 from perturbflow.models import FittedFlow, FlowOptions, fit
 from perturbflow.screen._expression import dense
-from perturbflow.screen._fields import read_cells
-from perturbflow.train._zeros import support_of
+from perturbflow.train._validation import support_of
 
 SETTINGS = TrainingSettings(max_steps=150, batch_size=64, learning_rate=3e-3)
 
@@ -29,7 +29,7 @@ def predicted(flow: FittedFlow, cells: CellData) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def training(_registered):
-    return read_cells(_registered, rows=(_registered.obs["split"] == "train").to_numpy())
+    return registered_cells(_registered).subset(np.flatnonzero(_registered.obs["split"] == "train"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_learned_thresholds_give_the_share_of_zeros_of_real_cells(flows, trainin
 
 
 def test_expressed_values_are_those_that_real_cells_reach(flows, training, registered):
-    x = read_cells(registered, rows=registered.obs["split"].isin(["train", "valid"]).to_numpy()).x
+    x = registered_cells(registered).subset(np.flatnonzero(registered.obs["split"].isin(["train", "valid"]))).x
     x = dense(x)
     smallest = np.where(x > 0, x, np.inf).min(axis=0)
     for zeros in ("learned", "rounded"):

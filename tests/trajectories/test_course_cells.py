@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow.trajectories._fields import DynamicsFields
+from perturbflow.trajectories import DynamicsFields
 from perturbflow.trajectories._snapshot_fields import course_cells
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from perturbflow.baselines._additive_effect import AdditiveEffect
 from perturbflow.baselines._additive_hurdle import AdditiveHurdle, ShiftedControls
-from perturbflow.baselines._continuations import CONTINUATIONS
-from perturbflow.baselines._control_cells import ControlCells
-from perturbflow.baselines._covariate_mean import CovariateMean
-from perturbflow.baselines._cross_context import CrossContextEffect
-from perturbflow.baselines._feature_ridge import FeatureRidge
+from perturbflow.baselines._control_shift import (
+    ControlCells,
+    CovariateMean,
+    CrossContextEffect,
+    MatchingMean,
+    MeanEffect,
+)
 from perturbflow.baselines._graphs import (
     correlation_graph,
     degree_graph,
@@ -26,10 +28,9 @@ from perturbflow.baselines._graphs import (
     partial_correlation_graph,
     random_graph,
 )
-from perturbflow.baselines._matching_mean import MatchingMean
-from perturbflow.baselines._mean_effect import MeanEffect
+from perturbflow.baselines._ridge import FeatureRidge
 from perturbflow.baselines._sampler import Sampler
-from perturbflow.baselines._trajectories import FLOORS, TRAJECTORY_BASELINES
+from perturbflow.baselines._trajectories import CONTINUATIONS, FLOORS, TRAJECTORY_BASELINES
 
 __all__ = [
     "BASELINES",

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perturbflow.baselines._control_shift import ControlShift
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from perturbflow.baselines._group_effects import GroupEffects
+from perturbflow.baselines._control_shift import ControlShift, GroupEffects
 
 
 class AdditiveEffect(ControlShift):
@@ -43,7 +38,6 @@ class AdditiveEffect(ControlShift):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from perturbflow.flow import CellData
     >>> cells = CellData(
     ...     np.array([[1.0], [2.0], [4.0]]), np.array([[0, 0], [1, 0], [0, 1]]), np.zeros((3, 0), dtype=int)

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perturbflow.baselines._sampler import of_fit, of_sample
-from perturbflow.screen._named_arrays import check_unnamed
+from perturbflow.baselines._sampler import checked_sample, not_fitted, of_fit, of_sample
 
 if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow import AdditiveHurdlePrior, CellData, Context, GroupSums, HurdleDistribution
+    from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums
 
 
 class AdditiveHurdle:
@@ -30,7 +29,6 @@ class AdditiveHurdle:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> rng = np.random.default_rng(0)
     >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
@@ -41,6 +39,8 @@ class AdditiveHurdle:
     >>> (predicted > 0).mean(axis=0).round(1).tolist(), (x[100:] > 0).mean(axis=0).round(1).tolist()
     ([0.0, 0.6], [0.0, 0.6])
     """
+
+    _moves_controls = False
 
     def __init__(self, prior: AdditiveHurdlePrior | None = None) -> None:
         self._prior = prior
@@ -64,31 +64,14 @@ class AdditiveHurdle:
     ) -> NDArray[np.float32]:
         """Predict perturbed cells of one condition."""
         if self._prior is None:
-            msg = f"Expected a fitted {type(self).__name__}. Call `fit` first."
-            raise RuntimeError(msg)
-        for name, value in (("controls", controls), ("perturbation", perturbation), ("covariates", covariates)):
-            check_unnamed(value, name=name, order="the training cells")
-        controls = np.asarray(controls, dtype=np.float32)
-        expected = (self._prior.n_genes, len(self._prior.trained))
-        if controls.ndim != 2 or (controls.shape[1], np.size(perturbation)) != expected:
-            msg = (
-                f"Expected controls of {expected[0]} genes and {expected[1]} components, as in the training cells, "
-                f"found shapes {controls.shape} and {np.shape(perturbation)}."
-            )
-            raise ValueError(msg)
+            raise not_fitted(self)
+        shape = (self._prior.n_genes, len(self._prior.trained), np.size(covariates))
+        controls, perturbation, covariates = checked_sample(shape, controls, perturbation, covariates)
         context = self._prior.context(covariates, controls)
-        return self._draw(self._prior, controls, self._prior.distribution(perturbation, context), context, rng)
-
-    @staticmethod
-    def _draw(
-        prior: AdditiveHurdlePrior,
-        controls: NDArray[np.float32],
-        distribution: HurdleDistribution,
-        context: Context,
-        rng: np.random.Generator,
-    ) -> NDArray[np.float32]:
-        del context
-        return prior.sample(distribution, len(controls), rng=rng)
+        distribution = self._prior.distribution(perturbation, context)
+        if self._moves_controls:
+            return self._prior.move(controls, distribution, context, rng=rng)
+        return self._prior.sample(distribution, len(controls), rng=rng)
 
 
 class ShiftedControls(AdditiveHurdle):
@@ -104,7 +87,6 @@ class ShiftedControls(AdditiveHurdle):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> rng = np.random.default_rng(0)
     >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
@@ -118,12 +100,4 @@ class ShiftedControls(AdditiveHurdle):
     True
     """
 
-    @staticmethod
-    def _draw(
-        prior: AdditiveHurdlePrior,
-        controls: NDArray[np.float32],
-        distribution: HurdleDistribution,
-        context: Context,
-        rng: np.random.Generator,
-    ) -> NDArray[np.float32]:
-        return prior.move(controls, distribution, context, rng=rng)
+    _moves_controls = True

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from perturbflow._checks import check_between, check_one_of, check_whole_number
-from perturbflow.baselines._derivative_ridge import ridge_coefficients
+from perturbflow._docs import shares
 from perturbflow.baselines._kernel import best_bandwidth, local_line, pool
+from perturbflow.baselines._ridge import ridge_coefficients
 from perturbflow.screen._named_arrays import same_on_both_sides, without_names
 
 if TYPE_CHECKING:
@@ -23,30 +24,26 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 Matrix: TypeAlias = NDArray | sparse.spmatrix | sparse.sparray
 
+of_network = shares(
+    {
+        "values": "Levels (n, d), one row per cell or time.",
+        "n_genes": "Number of genes d.",
+        "rng": "Random generator.",
+    },
+    returns="Scores (d, d), diagonal 0.",
+    raises="ValueError\n    If there is too little data, the shape is another, values are not finite, or an option is out of range.",
+)
 
+
+@of_network
 def correlation_graph(values: FloatArray) -> FloatArray:
     """Correlation of every two genes.
 
     ``r_ji = cov(x_j, x_i) / (sd_j sd_i)``; symmetric, so it cannot tell regulators from targets. A gene that does not
     vary is correlated with none.
 
-    Parameters
-    ----------
-    values
-        Levels (n, d), one row per cell or time.
-
-    Returns
-    -------
-    Correlations (d, d), diagonal 0.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (n, d) with at least two rows, or values are not finite.
-
     Examples
     --------
-    >>> import numpy as np
     >>> correlation_graph(np.array([[0.0, 1.0, 5.0], [1.0, 0.0, 5.0]])).tolist()
     [[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
@@ -55,6 +52,7 @@ def correlation_graph(values: FloatArray) -> FloatArray:
     return _without_diagonal(correlation)
 
 
+@of_network
 def partial_correlation_graph(values: FloatArray, *, shrinkage: float | None = None) -> FloatArray:
     """Correlation of every two genes given all others, from a shrunken correlation matrix.
 
@@ -68,20 +66,9 @@ def partial_correlation_graph(values: FloatArray, *, shrinkage: float | None = N
 
     Parameters
     ----------
-    values
-        Levels (n, d), one row per cell or time.
     shrinkage
-        Intensity s from 0 (none) to 1 (all partial correlations 0); estimated by default.
-
-    Returns
-    -------
-    Partial correlations (d, d), diagonal 0.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (n, d) with at least three rows, values are not finite, the intensity is outside 0 to 1, or
-        it is too small for the matrix to have an inverse.
+        Intensity s from 0 (none) to 1 (all partial correlations 0); estimated by default. ValueError if it is too small for
+        the matrix to have an inverse.
 
     References
     ----------
@@ -89,7 +76,6 @@ def partial_correlation_graph(values: FloatArray, *, shrinkage: float | None = N
 
     Examples
     --------
-    >>> import numpy as np
     >>> x = np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 4.0], [4.0, 3.0]])
     >>> partial_correlation_graph(x, shrinkage=0.0).round(6).tolist()  # no other genes: the correlation
     [[0.0, 0.6], [0.6, 0.0]]
@@ -115,28 +101,12 @@ def partial_correlation_graph(values: FloatArray, *, shrinkage: float | None = N
     return _without_diagonal(0.0 - precision * scale[:, None] * scale)
 
 
+@of_network
 def random_graph(n_genes: int, *, rng: np.random.Generator) -> FloatArray:
     """Scores drawn uniformly between -1 and 1, independently: chance.
 
-    Parameters
-    ----------
-    n_genes
-        Number of genes d.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    Scores (d, d), diagonal 0.
-
-    Raises
-    ------
-    ValueError
-        If there is no gene.
-
     Examples
     --------
-    >>> import numpy as np
     >>> random_graph(3, rng=np.random.default_rng(0)).shape
     (3, 3)
     """
@@ -144,6 +114,7 @@ def random_graph(n_genes: int, *, rng: np.random.Generator) -> FloatArray:
     return _without_diagonal(rng.uniform(-1.0, 1.0, (n_genes, n_genes)))
 
 
+@of_network
 def expression_level_graph(values: FloatArray, *, of: Literal["source", "target"]) -> FloatArray:
     """Score every edge by the mean level of one of its genes: no information about the pair.
 
@@ -152,23 +123,11 @@ def expression_level_graph(values: FloatArray, *, of: Literal["source", "target"
 
     Parameters
     ----------
-    values
-        Levels (n, d), one row per cell or time.
     of
         ``"source"``: the regulator's mean, ``"target"``: the target's mean.
 
-    Returns
-    -------
-    Scores (d, d), diagonal 0.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (n, d) with at least one row, values are not finite, or ``of`` is unknown.
-
     Examples
     --------
-    >>> import numpy as np
     >>> expression_level_graph(np.array([[1.0, 2.0], [3.0, 4.0]]), of="source").tolist()
     [[0.0, 2.0], [3.0, 0.0]]
     """
@@ -176,6 +135,7 @@ def expression_level_graph(values: FloatArray, *, of: Literal["source", "target"
     return _by_gene(_levels(values, least=1).mean(axis=0), of)
 
 
+@of_network
 def degree_graph(network: Matrix, *, of: Literal["source", "target"]) -> FloatArray:
     """Score every edge by the number of edges of one of its genes in a network: no information about the pair.
 
@@ -191,26 +151,14 @@ def degree_graph(network: Matrix, *, of: Literal["source", "target"]) -> FloatAr
     of
         ``"source"``: the regulator's number of targets, ``"target"``: the target's number of regulators.
 
-    Returns
-    -------
-    Scores (d, d), diagonal 0.
-
-    Raises
-    ------
-    ValueError
-        If the network is not square, values are not finite, or ``of`` is unknown.
-
     Examples
     --------
-    >>> import numpy as np
     >>> degree_graph(np.array([[0, 1, -1], [0, 0, 0], [0, 1, 0]]), of="source").tolist()
     [[0.0, 2.0, 2.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
     """
     check_one_of(of, ("source", "target"), name="of")
     network = same_on_both_sides(network, name="network", what="genes")
-    dense = (
-        np.asarray(network) if isinstance(network, np.ndarray) or not sparse.issparse(network) else network.toarray()
-    )
+    dense = network.toarray() if sparse.issparse(network) else np.asarray(network)
     if dense.ndim != 2 or dense.shape[0] != dense.shape[1] or not np.isfinite(dense).all():
         msg = f"Expected `network` to be a square matrix of finite numbers, found shape {dense.shape}."
         raise ValueError(msg)
@@ -218,6 +166,7 @@ def degree_graph(network: Matrix, *, of: Literal["source", "target"]) -> FloatAr
     return _by_gene(is_edge.sum(axis=1 if of == "source" else 0), of)
 
 
+@of_network
 def derivative_ridge_graph(
     trajectories: Sequence[Trajectory], *, bandwidth: float | None = None, penalty: float | None = None
 ) -> FloatArray:
@@ -227,7 +176,7 @@ def derivative_ridge_graph(
     For every target, ``min_b mean (dx_i/dt / sd_i - a - sum_j b_j x_j / sd_j)^2 + penalty sum_j b_j^2``, with ``sd`` the
     spread of the smoothed levels; the score of the edge is ``b_j``, which is ``(df_i / dx_j) sd_j / sd_i`` of the linear
     field. The gene itself is among its regressors (decay) but gets no score. Trajectories in which a gene is clamped
-    say nothing of its dynamics and are left out for that target. Costs O(n d min(n, d)) per fold and set of
+    say nothing of its dynamics and are left out for that target; a column is 0 if its gene is clamped everywhere. Costs O(n d min(n, d)) per fold and set of
     trajectories.
 
     Parameters
@@ -241,20 +190,10 @@ def derivative_ridge_graph(
         Ridge penalty. By default the one out of 13 from 1e-5 to 10 with the smallest error on blocks of time: every
         trajectory is cut into five, one of which is held out in all at a time.
 
-    Returns
-    -------
-    Scores (d, d), diagonal 0; a column is 0 if its gene is clamped everywhere.
-
-    Raises
-    ------
-    ValueError
-        If there is no trajectory, they differ in number of genes, values are not finite, or an option is not positive.
-
     Examples
     --------
     Gene 0 drives gene 1, whose rate of change it is, and gene 1 slows gene 0, ``dx/dt = 1 - y`` and ``dy/dt = x``:
 
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> time = np.linspace(0.0, 6.0, 31)
     >>> levels = np.column_stack([np.sin(time), 1 - np.cos(time)])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from perturbflow._docs import shares
+from perturbflow.screen._named_arrays import check_unnamed
 
 if TYPE_CHECKING:
     from typing import Self
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from perturbflow.flow import CellData
@@ -39,7 +41,6 @@ class Sampler(Protocol):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> class Doubled:
     ...     def fit(self, cells):
@@ -68,3 +69,24 @@ class Sampler(Protocol):
     ) -> NDArray[np.float32]:
         """Predict perturbed cells of one condition."""
         ...
+
+
+def not_fitted(baseline: Any) -> RuntimeError:
+    """Return the error of a baseline that is asked for cells before it was fitted."""
+    return RuntimeError(f"Expected a fitted {type(baseline).__name__}. Call `fit` first.")
+
+
+def checked_sample(
+    shape: tuple[int, int, int], controls: Any, perturbation: Any, covariates: Any
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
+    """Return the arguments of `sample` as arrays; ``shape`` are the numbers of genes, components and covariates."""
+    for name, value in (("controls", controls), ("perturbation", perturbation), ("covariates", covariates)):
+        check_unnamed(value, name=name, order="the training cells")
+    arrays = np.asarray(controls, dtype=np.float32), np.asarray(perturbation), np.asarray(covariates)
+    n_genes, n_components, n_covariates = shape
+    expected = ((len(arrays[0]) if arrays[0].ndim else 0, n_genes), (n_components,), (n_covariates,))
+    for name, array, wanted in zip(("controls", "perturbation", "covariates"), arrays, expected, strict=True):
+        if array.shape != wanted:
+            msg = f"Expected `{name}` to have shape {wanted}, as in the training cells, found {array.shape}."
+            raise ValueError(msg)
+    return arrays

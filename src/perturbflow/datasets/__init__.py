@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from perturbflow.datasets._bone_marrow import luecken_2021_bone_marrow
-from perturbflow.datasets._hematopoiesis import hematopoiesis
 from perturbflow.datasets._hill_network import hill_network
 from perturbflow.datasets._hill_system import HillNetwork
-from perturbflow.datasets._kang_2018 import kang_2018
-from perturbflow.datasets._local import kang_ifnb, norman_mcfaline_subset
+from perturbflow.datasets._local import hematopoiesis, kang_ifnb, norman_mcfaline_subset
 from perturbflow.datasets._motion_capture import motion_capture
-from perturbflow.datasets._scperturb import (
+from perturbflow.datasets._published import (
     adamson_2016_upr,
+    kang_2018,
+    luecken_2021_bone_marrow,
     norman_2019,
     replogle_2022_k562_essential,
     srivatsan_2020_sciplex3,

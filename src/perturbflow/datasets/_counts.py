@@ -7,8 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from perturbflow._docs import shares
 from perturbflow.datasets._network import FloatArray
 
+of_simulation = shares(
+    {
+        "n_genes": "Number of genes.",
+        "n_trajectories": "Number of runs without intervention.",
+        "n_controls": "Number of control cells of every context or type.",
+        "seed": "Seed of all random numbers.",
+    },
+    raises="""TypeError, ValueError
+    If a parameter has the wrong type or is out of range, or parameters do not go together.""",
+)
+BURSTS, DEPTH_SD = 2.0, 0.3  # shape of the gamma distribution of levels, and spread of the log depth
 BURST_FREQUENCY = 4.0  # bursts per mRNA lifetime of an always open promoter, in a typical gene
 
 
@@ -41,3 +53,16 @@ class BurstyGenes:
         if dropout > 0:
             counts *= rng.random(counts.shape, dtype=np.float32) >= dropout
         return sparse.csr_matrix(counts, dtype=np.float32)
+
+
+def counted(log_levels: FloatArray, rng: np.random.Generator) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Counts of cells (n, G) with these log levels, and their log1p after division by the depth of the cell.
+
+    Counts are Poisson with a gamma-distributed rate (negative binomial) and a log-normal depth.
+    """
+    rate = np.exp(log_levels) * rng.gamma(BURSTS, 1 / BURSTS, log_levels.shape)
+    depth = rng.lognormal(0, DEPTH_SD, (len(log_levels), 1))
+    counts = sparse.csr_matrix(rng.poisson(depth * rate).astype(np.float32))
+    scaled = counts.copy()
+    scaled.data /= np.repeat(depth[:, 0], np.diff(counts.indptr)).astype(np.float32)
+    return counts, scaled.log1p()

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from anndata import AnnData
 
-from perturbflow._checks import check_type, check_whole_number
+from perturbflow._checks import check_type, check_whole_number, nearest
+from perturbflow.datasets._counts import of_simulation
 from perturbflow.datasets._hill_system import MAX_START, HillNetwork
-from perturbflow.datasets._time_courses import (
-    CONTROL,
-    check_labels,
-    check_positive,
-    held_genes,
-    time_courses,
-)
+from perturbflow.datasets._time_courses import CONTROL, Bools, solve_system, time_courses
 
 
+@of_simulation
 def hill_network(
     *,
     n_genes: int = 20,
@@ -42,10 +38,6 @@ def hill_network(
 
     Parameters
     ----------
-    n_genes
-        Number of genes.
-    n_trajectories
-        Number of runs without intervention.
     n_times
         Number of times of a run.
     step
@@ -89,11 +81,6 @@ def hill_network(
         ``production``. :meth:`HillNetwork.from_anndata` makes the network of them, to simulate interventions that are
         not in the data.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If a parameter has the wrong type or is out of range, or a gene is unknown.
-
     Examples
     --------
     >>> import perturbflow as pf
@@ -105,7 +92,10 @@ def hill_network(
     """
     check_whole_number(n_trajectories, name="n_trajectories", least=1)
     check_whole_number(n_times, name="n_times", least=2)
-    check_positive(step, name="step")
+    check_type(step, () if isinstance(step, bool) else Real, name="step", expected="a number")
+    if not 0 < step < np.inf:
+        msg = f"Expected `step` to be a finite number above 0, found {step!r}."
+        raise ValueError(msg)
     check_type(irregular, bool, name="irregular", expected="True or False")
     check_whole_number(n_knockout_trajectories, name="n_knockout_trajectories", least=1)
     check_whole_number(n_overexpression_trajectories, name="n_overexpression_trajectories", least=1)
@@ -121,8 +111,8 @@ def hill_network(
     held = np.concatenate(
         [
             np.zeros((1, n_genes), dtype=bool),
-            held_genes(removed, genes, parameter="knockouts"),
-            held_genes(added, genes, parameter="overexpressions"),
+            _held_genes(removed, genes, parameter="knockouts"),
+            _held_genes(added, genes, parameter="overexpressions"),
         ]
     )
     level = np.repeat([0.0, network.production], [1 + len(removed), len(added)])
@@ -137,7 +127,7 @@ def hill_network(
     if irregular:
         times = np.sort(time_rng.uniform(0.0, times[0, -1], times.shape), axis=1)
     return time_courses(
-        network.solve(start, times if irregular else times[0], held),
+        solve_system(network.rhs, start, times if irregular else times[0], held=held),
         times,
         genes,
         graph=network.adjacency(),
@@ -167,8 +157,10 @@ def hill_network(
 def _labels(asked: Sequence[str] | int, drawn: Sequence[str], *, name: str) -> list[str]:
     """Return the interventions that are asked for: as named, or the first of those drawn."""
     if not isinstance(asked, Integral) or isinstance(asked, bool):
-        check_labels(asked, name=name)
-        return list(asked)  # type: ignore[arg-type]
+        if isinstance(asked, str) or not isinstance(asked, Sequence) or not all(isinstance(x, str) for x in asked):
+            msg = f"Expected `{name}` to be a sequence of names such as ['A', 'A+B'], found {asked!r}."
+            raise TypeError(msg)
+        return list(asked)
     number = int(asked)
     if not 0 <= number <= len(drawn):
         msg = (
@@ -176,3 +168,16 @@ def _labels(asked: Sequence[str] | int, drawn: Sequence[str], *, name: str) -> l
         )
         raise ValueError(msg)
     return list(drawn[:number])
+
+
+def _held_genes(labels: Sequence[str], names: Sequence[str], *, parameter: str) -> Bools:
+    """Return which genes labels such as ``"A+B"`` name, shape (labels, genes); ValueError if one is unknown."""
+    position = {name: number for number, name in enumerate(names)}
+    held = np.zeros((len(labels), len(names)), dtype=bool)
+    for row, label in enumerate(labels):
+        for gene in label.split("+"):
+            if gene not in position:
+                msg = f"Expected `{parameter}` to name genes, found {gene!r}. Similar: {nearest(gene, names, n=3)}."
+                raise ValueError(msg)
+            held[row, position[gene]] = True
+    return held

@@ -48,7 +48,6 @@ class HillNetwork:
     --------
     A gene that represses its own activator:
 
-    >>> import numpy as np
     >>> from perturbflow.datasets import HillNetwork
     >>> network = HillNetwork(2, np.array([0, 1]), np.array([1, 0]), np.array([0.5, 0.5]), np.array([1, -1]))
     >>> network.rhs(np.array([0.5, 0.0])).tolist()
@@ -197,24 +196,6 @@ class HillNetwork:
         held = np.zeros(start.shape, dtype=bool)
         held[:, list(clamp)] = True
         start[:, list(clamp)] = list(clamp.values())
-        return self.solve(start, times, held)
-
-    def solve(self, start: Floats, times: Floats, held: NDArray[np.bool_]) -> Floats:
-        """Solve the equations where every run holds genes of its own, ``held`` (K, d), at their start.
-
-        Parameters
-        ----------
-        start
-            Levels at time 0 (K, d).
-        times
-            Times, ascending from 0 or later, (n,) or (K, n).
-        held
-            Whether a run holds a gene (K, d).
-
-        Returns
-        -------
-        Levels (K, n, d).
-        """
         if not (start >= 0).all():
             msg = f"Expected levels of at least 0, found {start.min():g}."
             raise ValueError(msg)

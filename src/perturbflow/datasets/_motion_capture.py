@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from perturbflow._checks import check_one_of, check_unique_names, listing
-from perturbflow.datasets._local import _local_file
+from perturbflow.datasets._local import local_file, of_local
 
 Kind = Literal["angles", "positions"]
 Split = Literal["train", "valid", "test_trial", "test_subject", "test_activity", "test_both"]
@@ -24,6 +24,7 @@ ABOUT = ("subject", "activity", "split")
 SKELETON_KEY = "skeleton"
 
 
+@of_local
 def motion_capture(kind: Kind = "angles", *, splits: Sequence[Split] = SPLITS) -> AnnData:
     """Whole-body motion of three people, walking, jogging, running and jumping (CMU motion capture).
 
@@ -31,8 +32,6 @@ def motion_capture(kind: Kind = "angles", *, splits: Sequence[Split] = SPLITS) -
     out. Training and validation sequences are walks of one person; the test sequences are new walks of the same person
     ("test_trial"), walks of two others ("test_subject"), jogs of the same person ("test_activity"), and a run and a bout
     of jumping of another one ("test_both").
-
-    The files are read from the folder that the environment variable ``PERTURBFLOW_DATA`` names.
 
     Parameters
     ----------
@@ -57,13 +56,6 @@ def motion_capture(kind: Kind = "angles", *, splits: Sequence[Split] = SPLITS) -
         makes learned edges plausible, and is no truth.
     `adata.uns["joints"]`
         Table, ``joint`` and ``parent``: the tree of all joints below "root".
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is not on this machine; the message says where to get it.
-    ValueError
-        If the kind or a split is unknown, a split is repeated or none is left, or a file does not belong to the others.
 
     Notes
     -----
@@ -123,41 +115,19 @@ def motion_capture(kind: Kind = "angles", *, splits: Sequence[Split] = SPLITS) -
 
 
 def _table(name: str, **options: object) -> pd.DataFrame:
-    return pd.read_csv(_local_file(f"{FOLDER}/{name}", source=SOURCE), **options)
+    return pd.read_csv(local_file(f"{FOLDER}/{name}", source=SOURCE), **options)
 
 
 def _neighbours(joint: Sequence[str], joints: pd.DataFrame) -> sparse.csr_matrix:
     """Return 1 between channels whose joints are the same or neighbours, joints without channels being contracted."""
-    recorded = set(joint)
-    around: dict[str, list[str]] = {}
-    for child, parent in joints[["joint", "parent"]].itertuples(index=False):
-        around.setdefault(child, []).append(parent)
-        around.setdefault(parent, []).append(child)
-    edges = {(name, name) for name in recorded}
-    for group in _contracted(around, recorded):
-        edges |= {pair for two in combinations(group, 2) for pair in (two, two[::-1])}
-    for child, parent in joints[["joint", "parent"]].itertuples(index=False):
-        if {child, parent} <= recorded:
-            edges |= {(child, parent), (parent, child)}
-    names = np.asarray(joint)
-    graph = np.array(
-        [[(one, other) in edges and i != k for k, other in enumerate(names)] for i, one in enumerate(names)]
-    )
-    return sparse.csr_matrix(graph.astype(np.float32))
+    import networkx as nx
 
-
-def _contracted(around: dict[str, list[str]], recorded: set[str]) -> Iterable[set[str]]:
-    """Yield the recorded joints around every connected group of joints without channels."""
-    left = set(around) - recorded
-    while left:
-        group, border, ends = set(), [left.pop()], set()
-        while border:
-            name = border.pop()
-            group.add(name)
-            for other in around[name]:
-                if other in recorded:
-                    ends.add(other)
-                elif other not in group:
-                    border.append(other)
-        left -= group
-        yield ends
+    recorded, codes = np.unique(joint, return_inverse=True)
+    tree = nx.from_pandas_edgelist(joints, "joint", "parent")
+    near = nx.Graph(tree.subgraph(recorded))
+    near.add_edges_from((name, name) for name in recorded)
+    for group in nx.connected_components(tree.subgraph(set(tree) - set(recorded))):
+        near.add_edges_from(combinations(nx.node_boundary(tree, group), 2))
+    graph = nx.to_numpy_array(near, nodelist=recorded, dtype=np.float32)[codes][:, codes]
+    np.fill_diagonal(graph, 0)
+    return sparse.csr_matrix(graph)

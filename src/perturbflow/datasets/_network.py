@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 from scipy import sparse
+from scipy.sparse.csgraph import dijkstra
 from scipy.special import expit
 
 FloatArray = NDArray[np.floating]
@@ -64,26 +65,13 @@ class GeneNetwork:
     :math:`b_{cg}` of cell type c, the state :math:`a_g` of the single cell and the factor :math:`f_g` of the
     perturbation (both 1 except in regulators). Protein is taken to follow its mRNA at once. The promoter model is that
     of Herbach et al. (2017), *BMC Syst. Biol.* 11, 105.
-
-    Attributes
-    ----------
-    regulators
-        Positions of the regulators among the genes, ascending, shape (R,).
-    weights
-        Signed weights w; row regulates column, shape (R, G).
-    basal
-        Basal promoter inputs b, shape (cell types, G).
-    threshold
-        Levels k at which half of a regulator's sites are occupied, shape (R,).
-    decay
-        Degradation rates in 1 / mean mRNA lifetime, shape (G,).
     """
 
-    regulators: NDArray[np.intp]
-    weights: FloatArray
-    basal: FloatArray
-    threshold: FloatArray
-    decay: FloatArray
+    regulators: NDArray[np.intp]  # their positions among the genes, ascending (R,)
+    weights: FloatArray  # signed, row regulates column (R, G)
+    basal: FloatArray  # inputs b of promoters (cell types, G)
+    threshold: FloatArray  # levels k at which half of the sites of a regulator are occupied (R,)
+    decay: FloatArray  # in 1 / mean mRNA lifetime (G,)
 
     @classmethod
     def random(
@@ -163,13 +151,28 @@ class GeneNetwork:
 
     def descendants(self) -> NDArray[np.bool_]:
         """Return which genes a regulator reaches along edges, itself included, shape (R, G)."""
-        step = (self.weights != 0).astype(np.float32)
-        reached = np.arange(self.n_genes) == self.regulators[:, None]
-        while True:
-            further = reached | (reached[:, self.regulators] @ step > 0)
-            if (further == reached).all():
-                return reached
-            reached = further
+        distances: FloatArray = dijkstra(abs(self.adjacency()), unweighted=True, indices=self.regulators)
+        return np.isfinite(distances)
+
+    def downstream_effects(self) -> FloatArray:
+        r"""Linear effect of every regulator on every gene, along all paths (R, G): change of log levels.
+
+        Where all levels are at their thresholds, :math:`\partial \log x_g / \partial \log x_r = w_{rg} h / 8`, since a
+        promoter that is open half of the time gives a half and the Hill function of exponent h a quarter; cascades
+        multiply: :math:`J + J_R J + J_R^2 J + \ldots = (I - J_R)^{-1} J` with the columns :math:`J_R` of the regulators.
+        """
+        direct = self.weights * HILL_EXPONENT / 8
+        return np.linalg.solve(np.eye(len(direct)) - direct[:, self.regulators], direct)
+
+    def embedding(self, sign: FloatArray, *, size: int, noise: float, rng: np.random.Generator) -> FloatArray:
+        """Noisy random projections (R, size) of what regulators do when perturbed in the direction ``sign`` (R,).
+
+        Regulators with similar targets have similar ones. The standard deviation of the noise is relative to the root
+        mean square of the projections.
+        """
+        projection = rng.normal(size=(self.n_genes, size)) / np.sqrt(size)
+        vectors = sign[:, None] * self.downstream_effects() @ projection
+        return vectors + noise * np.sqrt(np.mean(vectors**2)) * rng.normal(size=vectors.shape)
 
     def steady_state(self, cells: Cells) -> FloatArray:
         """Return the levels at which production balances decay, shape (n, G)."""

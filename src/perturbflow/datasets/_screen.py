@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from perturbflow._checks import check_whole_number
 
 CONTROL = "control"
 PRODUCTION = {"knockout": 0.0, "overexpression": 5.0}  # at dose 1, relative to that without perturbation
@@ -96,3 +101,51 @@ def _allocate(n_cells: int, is_control: NDArray[np.bool_], *, control_fraction: 
         )
         raise ValueError(msg)
     return allocation
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise unless every parameter is in its range and the screen fits the genes."""
+    counts = ("n_cells", "n_genes", "n_perturbations", "n_combinations", "cell_types", "n_regulators", "embedding_size")
+    for name in counts:
+        check_whole_number(parameters[name], name=name, least=0 if name == "n_combinations" else 1)
+    if parameters["n_pathways"] is not None:
+        check_whole_number(parameters["n_pathways"], name="n_pathways", least=1)
+    ranges: dict[str, tuple[tuple[str, ...], Callable[[float], bool]]] = {
+        "to be a finite number of at least 0": (
+            ("mean_regulators", "effect_strength", "cell_state_sd", "library_size_sd", "embedding_noise"),
+            lambda value: 0 <= value < math.inf,
+        ),
+        "to be a finite number above 0": (("mean_library_size", "target_sum"), lambda value: 0 < value < math.inf),
+        "between 0 and 1": (("control_fraction",), lambda value: 0 < value < 1),
+        "to be at least 0 and below 1": (("dropout",), lambda value: 0 <= value < 1),
+    }
+    for expected, (names, is_within) in ranges.items():
+        for name in names:
+            if not is_within(parameters[name]):
+                msg = f"Expected `{name}` {expected}, found {parameters[name]!r}."
+                raise ValueError(msg)
+
+    if not set(parameters["modes"]) <= set(PRODUCTION) or len(parameters["modes"]) == 0:
+        msg = f"Expected `modes` from {sorted(PRODUCTION)}, found {parameters['modes']!r}."
+        raise ValueError(msg)
+    highest = 1.0 if "knockout" in parameters["modes"] else sys.float_info.max
+    for name, limit in {"doses": highest, "time_points": math.inf}.items():
+        values = parameters[name]
+        if len(values) == 0 or len(set(values)) < len(values) or not all(0 <= value <= limit for value in values):
+            msg = f"Expected `{name}` to be distinct numbers from 0 to {limit:g}, found {values!r}."
+            raise ValueError(msg)
+
+    n_perturbations, n_regulators = parameters["n_perturbations"], parameters["n_regulators"]
+    if not n_perturbations <= n_regulators <= parameters["n_genes"]:
+        msg = (
+            f"Expected n_perturbations <= n_regulators <= n_genes, found {n_perturbations}, {n_regulators} and "
+            f"{parameters['n_genes']}. Only regulators are perturbed: lower `n_perturbations` or raise `n_genes`."
+        )
+        raise ValueError(msg)
+    n_pairs = math.comb(n_perturbations, 2)
+    if parameters["n_combinations"] > n_pairs:
+        msg = (
+            f"Expected at most {n_pairs} combinations of {n_perturbations} perturbations, found "
+            f"n_combinations={parameters['n_combinations']}. Lower it or raise `n_perturbations`."
+        )
+        raise ValueError(msg)

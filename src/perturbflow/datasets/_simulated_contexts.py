@@ -12,9 +12,8 @@ from scipy import sparse
 from scipy.stats import nbinom
 
 from perturbflow._checks import check_between, check_whole_number
+from perturbflow.datasets._counts import BURSTS, DEPTH_SD, counted, of_simulation
 
-_BURSTS = 2.0  # shape of the gamma distribution of the level of a gene in a cell
-_DEPTH_SD = 0.3
 _BASE_MEAN, _BASE_SD = -0.5, 0.8  # of the log level of a gene
 _CONTEXT_SD = 0.5  # of what a context adds to it
 _RESPONDING = 0.3  # share of the genes that an effect changes
@@ -23,6 +22,7 @@ _QUADRATURE = 9  # points of the log depth over which expected values are averag
 _GRID = np.linspace(-9.0, 6.0, 151)  # log levels at which they are computed
 
 
+@of_simulation
 def simulated_contexts(
     n_contexts: int = 8,
     n_perturbations: int = 100,
@@ -57,8 +57,6 @@ def simulated_contexts(
         Number of contexts.
     n_perturbations
         Number of perturbations, each in all contexts.
-    n_genes
-        Number of genes.
     n_factors
         Number of factors of the interactions.
     conserved
@@ -69,12 +67,8 @@ def simulated_contexts(
         Share of its variance that the factors have, from 0 to 1.
     readable
         Share of the variance of d that the factors of the context explain, from 0 to 1.
-    n_controls
-        Number of control cells of every context.
     n_cells
         Number of cells of every other condition.
-    seed
-        Seed of all random numbers.
 
     Returns
     -------
@@ -96,11 +90,6 @@ def simulated_contexts(
     `adata.uns["simulation"]`
         The parameters.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If a parameter has the wrong type or is out of range.
-
     Examples
     --------
     >>> import perturbflow as pf
@@ -111,7 +100,7 @@ def simulated_contexts(
     >>> expected["all"].shape
     (15, 20)
     """
-    sizes = {
+    numbers_of = {
         "n_contexts": n_contexts,
         "n_perturbations": n_perturbations,
         "n_genes": n_genes,
@@ -119,8 +108,8 @@ def simulated_contexts(
         "n_controls": n_controls,
         "n_cells": n_cells,
     }
-    for name, size in sizes.items():
-        check_whole_number(size, name=name, least=1)
+    for name, number in numbers_of.items():
+        check_whole_number(number, name=name, least=1)
     for name, deviation in {"conserved": conserved, "interaction": interaction}.items():
         check_between(deviation, 0.0, MOST, name=name)
     for name, share in {"learnable": learnable, "readable": readable}.items():
@@ -156,7 +145,10 @@ def simulated_contexts(
         }.items()
     }
     labels = pd.MultiIndex.from_product([places, ["control", *names]], names=["context", "perturbation"])
-    counts, scaled, numbers = _cells(levels["all"], [n_controls, *[n_cells] * n_perturbations] * n_contexts, cell_rng)
+    sizes = [n_controls, *[n_cells] * n_perturbations] * n_contexts
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    cells = [counted(np.tile(level, (size, 1)), cell_rng) for level, size in zip(levels["all"], sizes, strict=True)]
+    counts, scaled = (sparse.vstack(part, format="csr") for part in zip(*cells, strict=True))
     obs = labels.to_frame(index=False).iloc[numbers][["perturbation", "context"]].astype("category")
     obs.index = [f"cell_{number}" for number in range(len(numbers))]
     conditions = [f"{place}|{name}" for place, name in labels]
@@ -193,33 +185,18 @@ def _size(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.square(values).mean())) or 1.0
 
 
-def _cells(
-    levels: NDArray[np.float64], sizes: list[int], rng: np.random.Generator
-) -> tuple[sparse.csr_matrix, sparse.csr_matrix, NDArray[np.intp]]:
-    """Counts, their logarithms after division by the depth (n, G), and the condition of every cell (n,)."""
-    counts, scaled = [], []
-    for level, size in zip(levels, sizes, strict=True):
-        rate = np.exp(level) * rng.gamma(_BURSTS, 1 / _BURSTS, (size, len(level)))
-        depth = rng.lognormal(0, _DEPTH_SD, (size, 1))
-        counted = rng.poisson(depth * rate).astype(np.float32)
-        counts.append(sparse.csr_matrix(counted))
-        scaled.append(sparse.csr_matrix(np.log1p(counted / depth.astype(np.float32))))
-    numbers = np.repeat(np.arange(len(sizes)), sizes)
-    return sparse.csr_matrix(sparse.vstack(counts)), sparse.csr_matrix(sparse.vstack(scaled)), numbers
-
-
 def _expected() -> NDArray[np.float64]:
     """Expected values of cells at the levels of the grid: over the log depth by quadrature, over counts one by one."""
     points, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE)
     found = np.zeros(len(_GRID))
     for point, weight in zip(points, weights / weights.sum(), strict=True):
-        depth = math.exp(_DEPTH_SD * point)
+        depth = math.exp(DEPTH_SD * point)
         means = depth * np.exp(_GRID)
         most = int(means.max() * 12)
         # Far counts are summed in steps: there neither the distribution nor the logarithm changes from one to the next.
         steps = np.unique(np.concatenate([np.arange(201), np.geomspace(200, most, 400).astype(int)]))
         for place, mean in enumerate(means):
-            below = nbinom.cdf(steps, _BURSTS, _BURSTS / (_BURSTS + mean))
+            below = nbinom.cdf(steps, BURSTS, BURSTS / (BURSTS + mean))
             middle = (np.append(steps[0], steps[:-1] + 1) + steps) / 2
             found[place] += weight * (np.diff(below, prepend=0.0) @ np.log1p(middle / depth))
     return found

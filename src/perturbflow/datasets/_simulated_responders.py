@@ -14,19 +14,18 @@ from scipy import sparse
 from scipy.special import ndtri
 
 from perturbflow._checks import check_between, check_one_of, check_whole_number
+from perturbflow.datasets._counts import counted, of_simulation
 
 Heterogeneity = Literal["mixture", "state", "correlation", "homogeneous"]
 
-TARGET_SUM = 1e4
 MOST = 100.0  # effect on a log level; larger ones are no numbers of molecules
-_BURSTS = 2.0  # shape of the gamma distribution of the level of a gene in a cell
-_DEPTH_SD = 0.3
 _STATE_SHARE = 0.25  # of the genes, that follow the state of a cell
 _STATE_SD = 0.6
 _CORRELATION_WITH_STATE = 0.95
 _AMOUNT_SD = 0.3
 
 
+@of_simulation
 def simulated_responders(
     heterogeneity: Heterogeneity = "mixture",
     *,
@@ -61,8 +60,6 @@ def simulated_responders(
         cells respond, with an effect of ``fraction * effect``.
     fractions
         Fraction of responders of every perturbation.
-    n_genes
-        Number of genes.
     n_responding
         Number of genes of a program. Programs overlap only where the genes do not suffice.
     effect
@@ -71,12 +68,8 @@ def simulated_responders(
         Number of pairs of perturbations that are applied together; a cell responds to each of them or not.
     cell_types
         Number of cell types, each with all conditions.
-    n_controls
-        Number of control cells of every type.
     n_cells
         Number of cells of every other condition.
-    seed
-        Seed of all random numbers.
 
     Returns
     -------
@@ -95,11 +88,6 @@ def simulated_responders(
         Table, genes by perturbations: whether a gene is of the program.
     `adata.uns["simulation"]`
         The parameters.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a parameter has the wrong type or is out of range.
 
     Examples
     --------
@@ -127,7 +115,7 @@ def simulated_responders(
     chosen = [pairs[i] for i in rng.permutation(len(pairs))[:n_combinations]]
     conditions = [(), *((i,) for i in range(len(names))), *(tuple(sorted(pair)) for pair in chosen)]
 
-    counts, responds, obs = [], [], []
+    cells, responds, obs = [], [], []
     for cell_type in range(cell_types):
         for condition in conditions:
             size = n_cells if condition else n_controls
@@ -139,22 +127,18 @@ def simulated_responders(
                     heterogeneity, fractions[place], effect, states[:, 0], cell_rng
                 )
                 level += change[:, None] * programs[place]
-            rate = np.exp(level) * cell_rng.gamma(_BURSTS, 1 / _BURSTS, level.shape)
-            depth = cell_rng.lognormal(0, _DEPTH_SD, (size, 1))
-            counts.append(sparse.csr_matrix(cell_rng.poisson(depth * rate).astype(np.float32)))
+            cells.append(counted(level, cell_rng))
             label = "+".join(names[place] for place in condition) or "control"
             responds.append(responding)
-            obs.append(pd.DataFrame({"perturbation": label, "cell_type": f"type_{cell_type}", "depth": depth[:, 0]}))
-    stacked = sparse.csr_matrix(sparse.vstack(counts))
+            obs.append(pd.DataFrame({"perturbation": [label] * size, "cell_type": f"type_{cell_type}"}))
+    counts, scaled = (sparse.vstack(part, format="csr") for part in zip(*cells, strict=True))
     table = pd.concat(obs, ignore_index=True)
     table.index = [f"cell_{number}" for number in range(len(table))]
-    scaled = stacked.copy()
-    scaled.data /= np.repeat(table.pop("depth").to_numpy(), np.diff(stacked.indptr)).astype(np.float32)
     return AnnData(
-        scaled.log1p(),
+        scaled,
         obs=table.astype("category"),
         var=pd.DataFrame(index=genes),
-        layers={"counts": stacked},
+        layers={"counts": counts},
         obsm={"responds": pd.DataFrame(np.concatenate(responds), index=table.index, columns=names)},
         varm={"programs": pd.DataFrame(programs.T, index=genes, columns=names)},
         uns={

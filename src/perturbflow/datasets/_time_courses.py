@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.integrate import solve_ivp
 
-from perturbflow._checks import check_between, check_type, listing, nearest
+from perturbflow._checks import check_between, listing
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -60,7 +58,6 @@ def solve_system(
 
     Examples
     --------
-    >>> import numpy as np
     >>> solve_system(lambda x: -x, np.array([[1.0]]), np.array([0.0, np.log(2)])).round(6).tolist()
     [[[1.0], [0.5]]]
     """
@@ -89,12 +86,6 @@ def solve_system(
 def signed_graph(effects: NDArray[Any] | sparse.spmatrix) -> sparse.csr_matrix:
     """Return the signs of effects (d, d), row on column, as CSR matrix of float32 without zeros, columns sorted."""
     return sparse.csr_matrix(effects, dtype=np.float32).sign()
-
-
-def edge_table(graph: sparse.csr_matrix, names: NDArray[Any]) -> pd.DataFrame:
-    """Return the edges of a signed graph as a table with the columns source, target, sign, sorted by position."""
-    edges = graph.tocoo()
-    return pd.DataFrame({"source": names[edges.row], "target": names[edges.col], "sign": edges.data.astype(int)})
 
 
 def time_courses(
@@ -148,7 +139,6 @@ def time_courses(
 
     Examples
     --------
-    >>> import numpy as np
     >>> adata = time_courses(np.ones((2, 3, 1)), np.arange(3.0), ["x"], graph=-np.ones((1, 1)))
     >>> adata.obs["trajectory"].tolist(), adata.uns["true_edges"]["sign"].tolist()
     (['0', '0', '0', '1', '1', '1'], [-1])
@@ -175,6 +165,7 @@ def time_courses(
         level = np.where(held, values[:, 0], -np.inf).max(axis=1)
         obs["held_at"] = np.repeat(np.where(held.any(axis=1), level, np.nan), n_times)
     signs = signed_graph(graph)
+    edges, labels = signs.tocoo(), np.asarray(names, dtype=object)
     return AnnData(
         observed.reshape(-1, d).astype(np.float32),
         obs=obs,
@@ -184,38 +175,12 @@ def time_courses(
         layers={"noise_free": values.reshape(-1, d).astype(np.float32)},
         varp={"true_graph": signs},
         uns={
-            "true_edges": edge_table(signs, np.asarray(names, dtype=object)),
+            "true_edges": pd.DataFrame(
+                {"source": labels[edges.row], "target": labels[edges.col], "sign": edges.data.astype(int)}
+            ),
             "simulation": {**simulation, "noise": noise, "noise_sd": noise_sd},
         },
     )
-
-
-def check_labels(labels: object, *, name: str) -> None:
-    """Raise TypeError unless ``labels`` is a sequence of strings."""
-    if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(x, str) for x in labels):
-        msg = f"Expected `{name}` to be a sequence of names such as ['A', 'A+B'], found {labels!r}."
-        raise TypeError(msg)
-
-
-def held_genes(labels: Sequence[str], names: Sequence[str], *, parameter: str) -> Bools:
-    """Return which genes labels such as ``"A+B"`` name, shape (labels, genes); ValueError if one is unknown."""
-    position = {name: number for number, name in enumerate(names)}
-    held = np.zeros((len(labels), len(names)), dtype=bool)
-    for row, label in enumerate(labels):
-        for gene in label.split("+"):
-            if gene not in position:
-                msg = f"Expected `{parameter}` to name genes, found {gene!r}. Similar: {nearest(gene, names, n=3)}."
-                raise ValueError(msg)
-            held[row, position[gene]] = True
-    return held
-
-
-def check_positive(value: object, *, name: str) -> None:
-    """Raise unless ``value`` is a finite number above 0."""
-    check_type(value, () if isinstance(value, bool) else Real, name=name, expected="a number")
-    if not 0 < value < math.inf:  # type: ignore[operator]
-        msg = f"Expected `{name}` to be a finite number above 0, found {value!r}."
-        raise ValueError(msg)
 
 
 def check_times(times: Floats, *, name: str = "times") -> None:

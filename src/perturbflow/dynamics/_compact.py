@@ -45,42 +45,18 @@ class CompactField(TargetField):
             values = values + torch.bmm(weights[-1], inputs)[:, 0]
         return values
 
-    def select(self, heads: Tensor) -> CompactField:
-        """Return some of the mechanisms, in this order and possibly repeated."""
-        chosen = object.__new__(CompactField)
-        nn.Module.__init__(chosen)
-        chosen.config = self.config
-        for name, buffer in self.named_buffers():
-            chosen.register_buffer(name, buffer[heads] if name in _PER_HEAD else buffer)
-        chosen.matrices = nn.ParameterList(nn.Parameter(m.data[heads]) for m in self.matrices)
-        chosen.biases = nn.ParameterList(nn.Parameter(b.data[heads]) for b in self.biases)
-        chosen.raw_decay = nn.Parameter(self.raw_decay.data[heads])
-        chosen.raw_range = nn.Parameter(self.raw_range.data[heads])
-        if self.config.skip:
-            chosen.linear = nn.Parameter(self.linear.data[heads])
-        return chosen
-
     def expand(self) -> TargetField:
         """Return the mechanisms with all inputs, those that do not count at weight 0 and no longer allowed."""
         field = TargetField(self.config, self.targets.tolist())
-        with torch.no_grad():
-            field.centre.copy_(self.centre)
-            field.allowed.zero_().scatter_(1, self.candidates, self.allowed)
-            index = self.candidates[:, None, :]
-            pairs = [(field.matrices[0], self.matrices[0] * self.allowed[:, None])]
-            pairs += [(field.linear, self.linear * self.allowed[:, None])] if self.config.skip else []
-            for whole, part in pairs:
-                whole.zero_().scatter_(2, index.expand(-1, whole.shape[1], -1), part)
-            for mine, other in zip([*field.matrices][1:], [*self.matrices][1:], strict=True):
-                mine.copy_(other)
-            for mine, other in zip(field.biases, self.biases, strict=True):
-                mine.copy_(other)
-            field.raw_decay.copy_(self.raw_decay)
-            field.raw_range.copy_(self.raw_range)
+        state = self.state_dict()
+        candidates, allowed = state.pop("candidates"), self.allowed
+        state["allowed"] = torch.zeros_like(field.allowed).scatter(1, candidates, allowed)
+        for name in ("matrices.0", *(["linear"] if self.config.skip else [])):
+            part = state[name] * allowed[:, None]
+            index = candidates[:, None].expand_as(part)
+            state[name] = torch.zeros_like(field.state_dict()[name]).scatter(2, index, part)
+        field.load_state_dict(state)
         return field
-
-
-_PER_HEAD = {"targets", "allowed", "candidates"}
 
 
 @contextmanager

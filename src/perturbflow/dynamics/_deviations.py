@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,40 +23,15 @@ START = (1, 2, 1, 1, 0)
 Choice = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """Result of the fit of the deviations of a trajectory.
-
-    Attributes
-    ----------
-    mean
-        Expected deviations at the later times (m, d).
-    evidence
-        Logarithm of the marginal likelihood of what was observed.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> pf.dynamics.Deviation(mean=np.zeros((10, 3)), evidence=-2.0).mean.shape
-    (10, 3)
-    """
+class Deviation(NamedTuple):
+    """Expected deviations at the later times (m, d), and the logarithm of the marginal likelihood of what was observed."""
 
     mean: Array
     evidence: float
 
 
-def deviations(
-    residual: Array,
-    time: Array,
-    latent: Array,
-    later: Array,
-    latent_later: Array,
-    unit: Array,
-    *,
-    correlation: Callable[[Array], Array] = np.ones_like,
-) -> Deviation:
-    r"""Predict how a trajectory will deviate from a solution by how it has deviated so far.
+class Covariances:
+    r"""Covariances of deviations along one solution, of which every trajectory along it has the most likely.
 
     The deviations of every gene are a Gaussian process along time t and the state z of the solution, of covariance
 
@@ -64,46 +39,10 @@ def deviations(
 
     with a static offset, a readout of the state that differs from that of the fit, so that where solutions recur the
     deviations do, what passes, and noise. What passes only fades, with :math:`\rho = 1`, or moves as solutions do, whose
-    autocorrelation is :math:`\rho`. The variances a, b, c and lengths are those of a small grid that make what was
-    observed most likely, over all genes; the limits are no deviation, an offset, and a trajectory that repeats itself.
-
-    Parameters
-    ----------
-    residual
-        Deviations at the observed times (n, d).
-    time, later
-        Observed (n,) and later (m,) times.
-    latent, latent_later
-        States of the solution then (n, p) and (m, p).
-    unit
-        Variance that deviations of each gene are relative to, v (d,).
-    correlation
-        Autocorrelation of solutions as a function of lags; 1 by default.
-
-    Returns
-    -------
-    The expected deviations, and the evidence.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import perturbflow as pf
-    >>> time = np.arange(0.0, 12.0, 0.5)
-    >>> state = np.column_stack([np.cos(time), np.sin(time)])
-    >>> found = pf.dynamics.deviations(
-    ...     3 + np.cos(2 * time[:16, None]), time[:16], state[:16], time[16:], state[16:], np.ones(1)
-    ... )
-    >>> bool(np.abs(found.mean[:, 0] - 3 - np.cos(2 * time[16:])).max() < 0.3)
-    True
-    """
-    return Covariances(time, latent, later, latent_later, correlation=correlation).deviation(residual, unit)
-
-
-class Covariances:
-    """Covariances of deviations along one solution, of which every trajectory along it has the most likely.
-
-    They depend on times and states alone: what is inverted for one residual serves others. Arguments are those of
-    :func:`deviations`.
+    autocorrelation is :math:`\rho`, ``correlation`` of lags. The variances a, b, c and lengths are those of a small grid
+    that make what was observed most likely, over all genes; the limits are no deviation, an offset, and a trajectory that
+    repeats itself. They depend on times (n,), ``later`` ones (m,) and states (n, p), (m, p) alone: what is inverted for
+    one residual serves others.
     """
 
     def __init__(
@@ -151,7 +90,7 @@ class Covariances:
         return self.known[key]
 
     def deviation(self, residual: Array, unit: Array) -> Deviation:
-        """Return the deviations that are expected after a residual (n, d), with the covariance that makes it most likely."""
+        """Return what is expected after a residual (n, d), with the covariance that makes it most likely; v is ``unit`` (d,)."""
         n, d = residual.shape
         relative = residual / np.sqrt(unit)
         products = relative @ relative.T

@@ -6,13 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perturbflow.dynamics._elu_layer import EluLayer
-from perturbflow.dynamics._field_config import FieldConfig
+from perturbflow.dynamics._settings import FieldConfig
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {
@@ -24,35 +24,15 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
 )
 """Nonlinearities by name, a read-only view."""
 
+SHARED = ("inputs", "centre")  # buffers that mechanisms have in common
+
 
 class VectorField(nn.Module, ABC):
     """Rates of change of genes as a function of the state, with weights that can be replaced.
 
     ``forward`` takes the weights of the layers as an argument, so that gates are drawn once and then held through a
-    whole solve. States are in units of each gene's spread, times in units of the data's time scale.
-
-    Parameters
-    ----------
-    config
-        What it is made of.
-    targets
-        Genes whose mechanisms these are, shape (K,).
-    seed
-        Seed of the initial weights.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> config = pf.dynamics.FieldConfig(
-    ...     2, (0, 1), structure="linear", decay=False, production="free", self_regulation=True
-    ... )
-    >>> field = pf.dynamics.build_field(config)
-    >>> rotation = torch.tensor([[0.0, -1.0], [1.0, 0.0]])  # dx/dt = -y, dy/dt = x
-    >>> _ = field.matrices[0].data.copy_(rotation[:, None])
-    >>> field(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).detach()  # of two states
-    tensor([[ 0.,  1.],
-            [-2.,  0.]])
+    whole solve. States (B, order * d) are levels and, in second order, rates, in units of each gene's spread; times are
+    in units of the data's time scale. There are K targets, whose mechanisms these are.
     """
 
     targets: Tensor
@@ -81,84 +61,26 @@ class VectorField(nn.Module, ABC):
 
     @abstractmethod
     def weights(self) -> tuple[Tensor, ...]:
-        """Return the matrices of the layers, from the first to the last, without what is not allowed.
-
-        Returns
-        -------
-        A matrix a layer; what their shapes are depends on the class.
-        """
+        """Return the matrices of the layers, from the first to the last, without what is not allowed."""
 
     @abstractmethod
     def network(self, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Return the output of the networks, shape (K, B).
-
-        Parameters
-        ----------
-        inputs
-            Centred inputs, as of :meth:`network_inputs`.
-        weights
-            Weights of the layers, as of :meth:`weights`.
-
-        Returns
-        -------
-        Outputs (K, B).
-        """
+        """Return the output of the networks, shape (K, B)."""
 
     def decay_rates(self) -> Tensor:
-        """Return the positive rates of decay, shape (K,).
-
-        Returns
-        -------
-        The rates, per unit of time of the field.
-        """
+        """Return the positive rates of decay, shape (K,)."""
         return functional.softplus(self.raw_decay)
 
     def highest_rates(self, state: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """Return the highest derivative of every target, shape (B, K).
-
-        Parameters
-        ----------
-        state
-            Levels and, in second order, rates (B, order * d).
-        weights
-            Weights of the layers; the field's own by default.
-
-        Returns
-        -------
-        Rates of change or, in second order, accelerations.
-        """
+        """Return the highest derivative of every target, shape (B, K)."""
         return self.rates_of(self.network_inputs(state), state.T[self.targets], weights).T
 
     def network_inputs(self, state: Tensor) -> Tensor:
-        """Return what enters the networks, which does not depend on weights.
-
-        Parameters
-        ----------
-        state
-            Levels and, in second order, rates (B, order * d).
-
-        Returns
-        -------
-        Centred inputs (B, n_inputs).
-        """
+        """Return what enters the networks, which does not depend on weights."""
         return state[:, self.inputs] - self.centre
 
     def rates_of(self, inputs: Tensor, level: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """Return the highest derivative of every target, shape (K, B).
-
-        Parameters
-        ----------
-        inputs
-            What enters the networks, as of :meth:`network_inputs`.
-        level
-            Levels of the targets (K, B).
-        weights
-            Weights of the layers; the field's own by default.
-
-        Returns
-        -------
-        Rates of change or, in second order, accelerations.
-        """
+        """Return the highest derivative of every target, shape (K, B)."""
         output = self.network(inputs, self.weights() if weights is None else weights)
         if self.config.production == "bounded":
             output = functional.softplus(self.raw_range)[:, None] * torch.sigmoid(output)
@@ -167,19 +89,7 @@ class VectorField(nn.Module, ABC):
         return output
 
     def forward(self, state: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """Return the time derivative of the state, shape (B, order * d).
-
-        Parameters
-        ----------
-        state
-            Levels and, in second order, rates (B, order * d).
-        weights
-            Weights of the layers; the field's own by default.
-
-        Returns
-        -------
-        The derivative of every entry of the state.
-        """
+        """Return the time derivative of the state, shape (B, order * d)."""
         derivative = self.highest_rates(state, weights)
         if self.config.at_rest:
             derivative = self.of_all_genes(derivative.T).T
@@ -191,17 +101,7 @@ class VectorField(nn.Module, ABC):
         return torch.cat([rates, derivative], dim=1)
 
     def of_all_genes(self, values: Tensor) -> Tensor:
-        """Return rows of the targets among rows of all genes (d, ...), which are 0 for genes without a mechanism.
-
-        Parameters
-        ----------
-        values
-            A row a target (K, ...).
-
-        Returns
-        -------
-        A row a gene (d, ...).
-        """
+        """Return rows of the targets among rows of all genes (d, ...), which are 0 for genes without a mechanism."""
         everything = values.new_zeros(self.config.n_genes, *values.shape[1:])
         return everything.index_copy(0, self.targets, values)
 
@@ -213,25 +113,6 @@ class TargetField(VectorField):
     """A network of its own for every target; a linear function without hidden layers.
 
     Several mechanisms of one target can stand side by side: all are evaluated by the same matrix products.
-
-    Parameters
-    ----------
-    config, targets, seed
-        As of :class:`VectorField`.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> field = pf.dynamics.TargetField(pf.dynamics.FieldConfig(3, (0, 1), hidden=(10,)), targets=[0, 1, 2])
-    >>> [tuple(layer.shape) for layer in field.weights()]  # a hidden layer of ten units and an output for every gene
-    [(3, 10, 2), (3, 1, 10)]
-    >>> field.allowed  # genes 0 and 1 may regulate others, but not themselves
-    tensor([[0., 1.],
-            [1., 0.],
-            [1., 1.]])
-    >>> field(torch.zeros(4, 3)).shape
-    torch.Size([4, 3])
     """
 
     def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
@@ -269,43 +150,22 @@ class TargetField(VectorField):
         return values
 
     def after_first(self, values: Tensor, layers: Sequence[Tensor]) -> Tensor:
-        """Return what the layers after the first make of its values (K, n, B).
-
-        Parameters
-        ----------
-        values
-            Values before the first nonlinearity.
-        layers
-            Weights of the layers that follow.
-
-        Returns
-        -------
-        Outputs (K, B).
-        """
+        """Return what the layers after the first make of its values (K, n, B)."""
         for layer, bias in zip(layers, list(self.biases)[1:], strict=True):
-            if self.config.activation == "elu":
-                values = EluLayer.apply(values, layer, bias[..., None])[0]
-            else:
-                values = torch.baddbmm(bias[..., None], layer, ACTIVATIONS[self.config.activation](values))
+            values = torch.baddbmm(bias[..., None], layer, ACTIVATIONS[self.config.activation](values))
         return values[:, 0]
 
-    def select(self, heads: Tensor) -> TargetField:
-        """Return a field of some of the mechanisms, in this order and possibly repeated, with their weights.
-
-        Parameters
-        ----------
-        heads
-            Positions of the mechanisms (m,).
-
-        Returns
-        -------
-        The field of these mechanisms; weights are copies.
-        """
-        chosen = TargetField(self.config, self.targets[heads].tolist())
-        chosen.to(self.centre.device, self.centre.dtype)
-        state = self.state_dict()
-        per_head = {name for name, _ in self.named_parameters()} | {"targets", "allowed"}
-        chosen.load_state_dict({name: v[heads] if name in per_head else v for name, v in state.items()})
+    def select(self, heads: Tensor) -> Self:
+        """Return some of the mechanisms, in this order and possibly repeated; weights are copies."""
+        chosen = object.__new__(type(self))
+        nn.Module.__init__(chosen)
+        chosen.config = self.config
+        for name, buffer in self.named_buffers():
+            chosen.register_buffer(name, buffer if name in SHARED else buffer[heads])
+        for name, layers in self.named_children():
+            setattr(chosen, name, nn.ParameterList(nn.Parameter(layer.data[heads]) for layer in layers.parameters()))
+        for name, parameter in self.named_parameters(recurse=False):
+            setattr(chosen, name, nn.Parameter(parameter.data[heads]))
         return chosen
 
 
@@ -313,22 +173,6 @@ class DenseField(VectorField):
     """One network for all targets, as in the papers, with an activation after every hidden layer.
 
     Self-regulation cannot be excluded, and a regulator is one for every target.
-
-    Parameters
-    ----------
-    config, targets, seed
-        As of :class:`VectorField`.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> config = pf.dynamics.FieldConfig(3, (0, 1), structure="dense", hidden=(20,), self_regulation=True)
-    >>> field = pf.dynamics.DenseField(config, targets=[0, 1, 2])
-    >>> [tuple(layer.shape) for layer in field.weights()]  # one network gives the rates of all genes
-    [(20, 2), (3, 20)]
-    >>> field(torch.zeros(4, 3)).shape
-    torch.Size([4, 3])
     """
 
     def __init__(self, config: FieldConfig, targets: Sequence[int], *, seed: int = 0) -> None:
@@ -342,12 +186,7 @@ class DenseField(VectorField):
             self.register_buffer(f"mask{k}", torch.ones_like(matrix.data))
 
     def masks(self) -> list[Tensor]:
-        """Return which weights may differ from 0, a matrix a layer.
-
-        Returns
-        -------
-        Masks of the shapes of :meth:`weights`, 1 where a weight is free.
-        """
+        """Return which weights may differ from 0, a matrix a layer."""
         return [self.get_buffer(f"mask{k}") for k in range(len(self.matrices))]
 
     def weights(self) -> tuple[Tensor, ...]:
@@ -363,26 +202,6 @@ class DenseField(VectorField):
 
 
 def build_field(config: FieldConfig, *, seed: int = 0) -> VectorField:
-    """Return a new vector field of all genes that are not at rest.
-
-    Parameters
-    ----------
-    config
-        What it is made of.
-    seed
-        Seed of the initial weights.
-
-    Returns
-    -------
-    A :class:`DenseField` or a :class:`TargetField`, by the structure of the configuration.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> type(pf.dynamics.build_field(pf.dynamics.FieldConfig(2, (0, 1)))).__name__
-    'TargetField'
-    >>> type(pf.dynamics.build_field(pf.dynamics.FieldConfig(2, (0, 1), structure="dense"))).__name__
-    'DenseField'
-    """
+    """Return a new vector field of all genes that are not at rest."""
     kind = DenseField if config.structure == "dense" else TargetField
     return kind(config, config.targets, seed=seed)

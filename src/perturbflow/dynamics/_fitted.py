@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from perturbflow.dynamics._field import DenseField, VectorField, build_field
-from perturbflow.dynamics._field_config import FieldConfig
 from perturbflow.dynamics._integrate import held, solve_rk4
 from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
+from perturbflow.dynamics._penalties import path_strengths
 from perturbflow.dynamics._problem import Units
+from perturbflow.dynamics._settings import FieldConfig
 from perturbflow.dynamics._shooting import MAX_STEP
 
 Array = NDArray[np.float64]
@@ -61,7 +62,6 @@ class FittedDynamics:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> time = np.linspace(0.0, 6.0, 31)
     >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x
@@ -197,13 +197,8 @@ class FittedDynamics:
         -------
         True where target (row) depends on input (column).
         """
-        from perturbflow.dynamics._paths import path_weights
-
-        layers = [w.detach() for w in self.field.weights()]
-        paths = path_weights(layers[:-1] if self.config.skip else layers)
-        if self.config.skip:
-            paths = paths + layers[-1][:, 0].abs()
-        return self.field.of_all_genes(paths > 0).numpy()
+        found = strong_inputs(self.field, [w.detach() for w in self.field.weights()], smallest=0.0)
+        return self.field.of_all_genes(found).numpy()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain arrays and values.
@@ -212,7 +207,7 @@ class FittedDynamics:
         -------
         Everything but ``path`` and ``history`` by name, for ``uns``.
         """
-        weights = {name.replace(".", "_"): v.float().numpy() for name, v in _plain(self.field).items()}
+        weights = {name.replace(".", "_"): v.cpu().float().numpy() for name, v in self.field.state_dict().items()}
         return {
             "config": self.config.to_dict(),
             "weights": weights,
@@ -262,10 +257,6 @@ class FittedDynamics:
         )
 
 
-def _plain(field: VectorField) -> dict[str, Tensor]:
-    return {name: value.detach().cpu() for name, value in field.state_dict().items()}
-
-
 def usual_rates(states: Array, config: FieldConfig) -> Array:
     """Return the affine regression of rates on levels (d + 1, d), for starts whose rates are not known."""
     if config.order == 1:
@@ -277,14 +268,18 @@ def usual_rates(states: Array, config: FieldConfig) -> Array:
     return rates
 
 
+def strong_inputs(field: VectorField, weights: Sequence[Tensor], *, smallest: float) -> Tensor:
+    """Return the inputs of every target whose paths weigh more than a share of its strongest (K, n_inputs)."""
+    paths = path_strengths(field, weights)
+    return paths > smallest * paths.amax(dim=1, keepdim=True)
+
+
 def keep_support(field: VectorField, weights: Sequence[Tensor], *, smallest: float) -> None:
     """Write the weights of evaluation into the field, and fix what is 0 or nearly so.
 
     With a network per target, inputs whose paths weigh less than a share of the target's strongest are removed; in a
     dense network single weights of less than a thousandth of the largest of their layer.
     """
-    from perturbflow.dynamics._paths import path_weights
-
     layers = [w.detach().clone() for w in weights]
     with torch.no_grad():
         if isinstance(field, DenseField):
@@ -292,9 +287,7 @@ def keep_support(field: VectorField, weights: Sequence[Tensor], *, smallest: flo
                 matrix.copy_(layer)
                 mask.copy_((layer.abs() > SMALLEST_WEIGHT * layer.abs().max()).to(mask.dtype))
             return
-        skip = layers[-1][:, 0].abs() if field.config.skip else 0.0
-        paths = path_weights(layers[:-1] if field.config.skip else layers) + skip
-        field.allowed.mul_(paths > smallest * paths.amax(dim=1, keepdim=True))
+        field.allowed.mul_(strong_inputs(field, layers, smallest=smallest))
         for matrix, layer in zip(field.matrices, layers, strict=False):
             matrix.copy_(layer)
         if field.config.skip:

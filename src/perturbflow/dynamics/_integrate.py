@@ -1,19 +1,23 @@
-"""Solutions of ordinary differential equations, with genes that an intervention holds."""
+"""Solutions of ordinary differential equations, with genes that an intervention holds, near what was observed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Derivative = Callable[[Tensor], Tensor]
 
+MARGIN = 0.2  # of half the observed range, within which a field is left as it is
+RATE = 3.0  # at which what is beyond comes back, per unit of time
 
-def held(derivative: Derivative, clamped: Tensor | None) -> Derivative:
+
+def held(derivative: Derivative, clamped: Tensor) -> Derivative:
     """Return the derivative under an intervention: what is clamped (B, n_state) or (n_state,) does not change."""
-    if clamped is None:
-        return derivative
     free = (~clamped).to(torch.get_default_dtype())
     return lambda state: derivative(state) * free.to(state.dtype)
 
@@ -42,3 +46,39 @@ def solve_rk4(derivative: Derivative, start: Tensor, times: Tensor, *, max_step:
             state = rk4_step(derivative, state, interval[:, None] / count)
         states.append(state)
     return torch.stack(states, dim=1)
+
+
+@dataclass(frozen=True)
+class Guard:
+    r"""A range of states beyond which a field is taken at its edge, and leads back.
+
+    Within the range the field is what it was. Beyond, at a state x whose nearest one within is c, the rate of change is
+    :math:`f(c) - \rho (x - c)`, and in second order the acceleration, with rates v whose nearest are w,
+    :math:`f(c, w) - \rho^2 (x - c) - 2\rho (v - w)`: a damped spring with a bounded force, so that no solution grows
+    without bounds, whatever the field is.
+    """
+
+    low: NDArray[np.float64]  # end of the range of each part of the state (order * d,), scaled
+    high: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, states: NDArray[np.floating]) -> Guard:
+        """Return the guard of observed states, with a margin of a fifth of half their range on both sides."""
+        low, high = states.min(axis=0).astype(float), states.max(axis=0).astype(float)
+        margin = MARGIN * (high - low) / 2
+        return cls(low - margin, high + margin)
+
+    def applied(self, derivative: Derivative, *, order: int = 1) -> Derivative:
+        """Return the derivative that leads back from beyond the range."""
+        low, high = torch.tensor(self.low), torch.tensor(self.high)
+
+        def guarded(state: Tensor) -> Tensor:
+            within = torch.minimum(torch.maximum(state, low.to(state.dtype)), high.to(state.dtype))
+            change, beyond = derivative(within), state - within
+            if order == 1:
+                return change - RATE * beyond
+            d = state.shape[1] // 2
+            back = RATE**2 * beyond[:, :d] + 2 * RATE * beyond[:, d:]
+            return torch.cat([state[:, d:], change[:, d:] - back], dim=1)
+
+        return guarded

@@ -48,33 +48,6 @@ def mean_jacobian(field: VectorField, states: Tensor, weights: Sequence[Tensor] 
     """Average the Jacobian of the rates of all targets by all inputs over states, without a gene's own decay.
 
     One forward-mode product an input: memory does not grow with the number of inputs.
-
-    Parameters
-    ----------
-    field
-        The vector field.
-    states
-        States, shape (B, order * d).
-    weights
-        Weights of the layers; those of the field by default.
-
-    Returns
-    -------
-    The averages.
-
-    Examples
-    --------
-    >>> import perturbflow as pf
-    >>> import torch
-    >>> config = pf.dynamics.FieldConfig(
-    ...     2, (0, 1), structure="linear", decay=False, production="free", self_regulation=True
-    ... )
-    >>> field = pf.dynamics.build_field(config)
-    >>> rotation = torch.tensor([[0.0, -1.0], [1.0, 0.0]])  # dx/dt = -y, dy/dt = x
-    >>> _ = field.matrices[0].data.copy_(rotation[:, None])
-    >>> pf.dynamics.mean_jacobian(field, torch.randn(10, 2)).mean  # that of a linear field is its matrix
-    tensor([[ 0., -1.],
-            [ 1.,  0.]])
     """
     used = tuple(w.detach() for w in (field.weights() if weights is None else weights))
     means, magnitudes = [], []

@@ -1,11 +1,17 @@
-"""Integral matching: vector fields fitted to smoothed curves without solving an equation."""
+r"""Integral matching: vector fields fitted to smoothed curves without solving an equation.
+
+For a window from a to b of length h, the miss of target i is :math:`(x_i(b) - x_i(a) - \int_a^b f_i(x(s))\,ds) / h`,
+with the smoothed curve x and the trapezoidal rule; the sum of its squares relative to that of the changes per time is
+the relative error. Dattner and Klaassen (2015), *Electron. J. Stat.* 9, 1939.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +21,8 @@ from torch.nn import functional
 
 from perturbflow.dynamics._field import TargetField, VectorField
 from perturbflow.dynamics._network_errors import NetworkErrors
+from perturbflow.dynamics._optimiser import minimise
+from perturbflow.dynamics._penalties import Sparsity
 from perturbflow.dynamics._smoothing import Smoothed
 from perturbflow.dynamics._trajectory import Trajectory
 
@@ -27,38 +35,19 @@ SMALLEST_ERROR = 1e-4  # relative; what a square-root loss takes for perfect
 
 @dataclass(frozen=True)
 class Chunks:
-    """Smoothed curves on fine grids, in C pieces of L points.
+    """Smoothed curves on fine grids, in C pieces of L points."""
 
-    Attributes
-    ----------
-    state
-        States on the grid, scaled, shape (C, L, order * d).
-    goal
-        What changes are measured along, the states unless these are displaced, shape (C, L, order * d).
-    step
-        Steps of the grid, scaled; 0 after the end of a shorter piece, shape (C, L - 1).
-    start, end
-        First and last point of every window, positions in the grid, shape (W,).
-    valid
-        Whether a window lies within a piece, shape (C, W).
-    weight
-        Weight of a piece for every gene; 0 where an intervention holds the gene, shape (C, d).
-    trajectory
-        The trajectory that a piece belongs to, shape (C,).
-    least_change
-        Mean square change per time, of every part of the state, that errors are at least relative to: 0, or that of other
-        curves where these hardly change, shape (order * d,).
-    """
-
-    state: Tensor
-    goal: Tensor
-    step: Tensor
-    start: Tensor
-    end: Tensor
-    valid: Tensor
-    weight: Tensor
-    trajectory: Tensor
-    least_change: Tensor
+    state: Tensor  # on the grid, scaled (C, L, order * d)
+    goal: Tensor  # what changes are measured along: the states, unless these are displaced (C, L, order * d)
+    step: Tensor  # of the grid, scaled; 0 after the end of a shorter piece (C, L - 1)
+    start: Tensor  # first point of every window, a position in the grid (W,)
+    end: Tensor  # last point of every window (W,)
+    valid: Tensor  # whether a window lies within a piece (C, W)
+    weight: Tensor  # of a piece for every gene; 0 where an intervention holds the gene (C, d)
+    trajectory: Tensor  # that a piece belongs to (C,)
+    least_change: (
+        Tensor  # mean square per time that errors are at least relative to, from other curves or 0 (order * d,)
+    )
 
     def __len__(self) -> int:
         return len(self.state)
@@ -81,26 +70,9 @@ def make_chunks(
     order: int,
     window: float = 1 / 6,
 ) -> Chunks:
-    """Cut smoothed trajectories into pieces of equal length.
+    """Cut smoothed trajectories into pieces of equal length, in units ``scale`` (d,) and ``time_scale``.
 
-    Parameters
-    ----------
-    trajectories
-        The trajectories.
-    curves
-        Their smooth curves.
-    scale
-        Unit of every gene, shape (d,).
-    time_scale
-        Unit of time.
-    order
-        1 or 2: whether states also have rates.
-    window
-        Length of the windows over which rates are integrated, a share of the number of observations.
-
-    Returns
-    -------
-    The pieces.
+    ``window`` is the length of the windows over which rates are integrated, a share of the number of observations.
     """
     counts = [len(t.time) for t in trajectories]
     typical = float(np.median(counts))
@@ -115,7 +87,7 @@ def make_chunks(
         for first in np.linspace(0, max(len(grid) - longest, 0), n_pieces).astype(int):
             grids.append(grid[first : first + longest])
             owners.append(k)
-    states, steps, valid, weight = [], [], [], []
+    found: list[dict[str, Any]] = []
     starts = np.arange(longest - span) if longest > span else np.array([0])
     ends = np.minimum(starts + span, longest - 1)
     for grid, k in zip(grids, owners, strict=True):
@@ -123,69 +95,47 @@ def make_chunks(
         points = curve(grid) / scale
         if order == 2:
             points = np.concatenate([points, curve.derivative(grid) * time_scale / scale], axis=1)
-        states.append(np.concatenate([points, np.repeat(points[-1:], longest - n, axis=0)]))
-        steps.append(np.concatenate([np.diff(grid) / time_scale, np.zeros(longest - n)]))
-        # A trajectory that is shorter than a window is one window.
         inside = ends < n
-        inside[0] = True
-        valid.append(inside)
-        weight.append(~trajectories[k].clamped)
-    state = torch.tensor(np.stack(states), dtype=torch.float32)
+        inside[0] = True  # a trajectory that is shorter than a window is one window
+        found.append(
+            {
+                "state": np.concatenate([points, np.repeat(points[-1:], longest - n, axis=0)]),
+                "step": np.concatenate([np.diff(grid) / time_scale, np.zeros(longest - n)]),
+                "valid": inside,
+                "weight": (~trajectories[k].clamped).astype(float),
+                "trajectory": k,
+            }
+        )
+    pieces = stacked(found)
     return Chunks(
-        state=state,
-        goal=state,
-        step=torch.tensor(np.stack(steps), dtype=torch.float32),
+        **pieces,
+        goal=pieces["state"],
         start=torch.tensor(starts),
         end=torch.tensor(ends),
-        valid=torch.tensor(np.stack(valid)),
-        weight=torch.tensor(np.stack(weight), dtype=torch.float32),
-        trajectory=torch.tensor(owners),
         least_change=torch.zeros(order * len(scale)),
     )
 
 
+def stacked(parts: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Return arrays of several parts by name, one after the other along a first axis, numbers in single precision."""
+    arrays = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    return {name: torch.tensor(a, dtype=torch.float32 if a.dtype.kind == "f" else None) for name, a in arrays.items()}
+
+
 @dataclass(frozen=True)
 class MatchedWindows:
-    """Data that the mechanisms of K targets are matched to, and their inputs: all that training does not change.
+    """Data that the mechanisms of K targets are matched to, and their inputs: all that training does not change."""
 
-    Attributes
-    ----------
-    inputs
-        What enters the networks, as of :meth:`VectorField.network_inputs`.
-    level
-        Levels of the targets on the grid (K, C * L).
-    quadrature
-        Weights of the trapezoidal rule over windows (C, W, L).
-    change
-        Changes over windows per time, times the root of their weight (K, C, W).
-    per_time
-        Root of the weight over the duration of a window (K, C, W).
-    size
-        Weighted sums of the squared changes per time, or what errors are at least relative to (K, C).
-    """
-
-    inputs: Tensor
-    level: Tensor
-    quadrature: Tensor
-    change: Tensor
-    per_time: Tensor
-    size: Tensor
+    inputs: Tensor  # of the networks, see :meth:`VectorField.network_inputs`
+    level: Tensor  # of the targets on the grid (K, C * L)
+    quadrature: Tensor  # weights of the trapezoidal rule over windows (C, W, L)
+    change: Tensor  # over windows per time, times the root of their weight (K, C, W)
+    per_time: Tensor  # root of the weight over the duration of a window (K, C, W)
+    size: Tensor  # weighted sums of the squared changes per time, or what errors are at least relative to (K, C)
 
     @classmethod
     def of(cls, field: VectorField, chunks: Chunks) -> Self:
-        """Return those of a field and curves.
-
-        Parameters
-        ----------
-        field
-            Mechanisms of K targets.
-        chunks
-            The curves.
-
-        Returns
-        -------
-        What :func:`window_errors` needs besides weights.
-        """
+        """Return what the mechanisms of a field are matched to in smoothed curves."""
         state = chunks.state.reshape(-1, chunks.state.shape[-1])
         highest = field.targets + (field.config.order - 1) * field.config.n_genes
         change, duration = _changes(chunks, highest)
@@ -215,55 +165,10 @@ def together(parts: Sequence[Chunks]) -> Chunks:
     return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in PER_PIECE})
 
 
-def relative_errors(
-    field: VectorField, chunks: Chunks, *, weights: Sequence[Tensor] | None = None, by_piece: bool = False
-) -> tuple[Tensor, Tensor]:
-    r"""Return by how much the field misses the changes of its targets over windows, relative to how much they change.
-
-    For a window from a to b of length h, the miss of target i is
-    :math:`(x_i(b) - x_i(a) - \int_a^b f_i(x(s))\,ds) / h`, with the smoothed curve x and the trapezoidal rule.
-    Integral matching; Dattner and Klaassen (2015), *Electron. J. Stat.* 9, 1939.
-
-    Parameters
-    ----------
-    field
-        Mechanisms of K targets.
-    chunks
-        The curves.
-    weights
-        Weights of the layers; those of the field by default.
-    by_piece
-        Return sums of squares of every piece (C, K) instead of sums over pieces (K,).
-
-    Returns
-    -------
-    Weighted sums of the squared misses, and of the squared changes per time: their ratio is the relative error.
-    """
-    windows = MatchedWindows.of(field, chunks)
-    if not by_piece:
-        return window_errors(field, windows, weights=weights)
-    miss, size = piece_errors(field, windows, weights=weights)
-    return miss.T, size.T
-
-
 def window_errors(
     field: VectorField, windows: MatchedWindows, *, weights: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return weighted sums of the squared misses and of the squared changes per time, (K,).
-
-    Parameters
-    ----------
-    field
-        Mechanisms of K targets.
-    windows
-        What they are matched to.
-    weights
-        Weights of the layers; those of the field by default.
-
-    Returns
-    -------
-    The sums, as of :func:`relative_errors`.
-    """
+    """Return weighted sums of the squared misses and of the squared changes per time, (K,) each."""
     used = field.weights() if weights is None else weights
     if isinstance(field, TargetField) and field.is_one_elu_layer:
         config, (first, second) = field.config, used
@@ -315,3 +220,56 @@ def root_error(miss: Tensor, size: Tensor) -> Tensor:
     sparsity then suits targets of any noise.
     """
     return (miss / size.clamp(min=1e-12) + SMALLEST_ERROR**2).sqrt()
+
+
+def drawn_windows(
+    field: VectorField, chunks: Chunks, n_steps: int, generator: torch.Generator
+) -> Iterator[MatchedWindows]:
+    """Yield what every step is matched to: all pieces, or others every time where a step takes no more."""
+    if len(chunks) <= CHUNKS_A_STEP:
+        yield from itertools.repeat(MatchedWindows.of(field, chunks), n_steps)
+        return
+    for _ in range(n_steps):
+        some = torch.randperm(len(chunks), generator=generator)[:CHUNKS_A_STEP]
+        yield MatchedWindows.of(field, chunks.pieces(some))
+
+
+def match(
+    field: VectorField,
+    sparsity: Sparsity,
+    chunks: Chunks,
+    *,
+    strength: float,
+    n_steps: int,
+    learning_rate: float,
+    generator: torch.Generator,
+    n_free_steps: int = 0,
+    on_step: Callable[[float], None] | None = None,
+) -> list[int]:
+    """Fit a field to smoothed curves, see :func:`minimise`; gates and the pieces of a step are drawn."""
+    windows = drawn_windows(field, chunks, n_steps, generator)
+
+    def errors(weights: Sequence[Tensor]) -> Tensor:
+        now = next(windows)
+        return root_error(*window_errors(field, now, weights=sparsity.draw(weights, generator=generator)))
+
+    return minimise(
+        field,
+        sparsity,
+        errors,
+        strength=strength,
+        n_steps=n_steps,
+        learning_rate=learning_rate,
+        n_free_steps=n_free_steps,
+        on_step=on_step,
+    )
+
+
+def matching_error(field: VectorField, chunks: Chunks, weights: Sequence[Tensor] | None = None) -> Tensor:
+    """Return the root of the relative error of every target (K,), with weights of the layers or those of the field."""
+    with torch.no_grad():
+        miss, size = torch.zeros(len(field.targets)), torch.zeros(len(field.targets))
+        for some in torch.arange(len(chunks)).split(CHUNKS_A_STEP):
+            part = window_errors(field, MatchedWindows.of(field, chunks.pieces(some)), weights=weights)
+            miss, size = miss + part[0], size + part[1]
+        return root_error(miss, size)

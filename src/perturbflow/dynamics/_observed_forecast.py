@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from perturbflow.dynamics._deviations import Covariances
-from perturbflow.dynamics._first_frame import Neighbours
-from perturbflow.dynamics._guard import MARGIN, Guard
-from perturbflow.dynamics._integrate import held, solve_rk4
-from perturbflow.dynamics._placement import FEWEST_TIMES, Solutions, Spread
+from perturbflow.dynamics._integrate import MARGIN, Guard, held, solve_rk4
+from perturbflow.dynamics._placement import FEWEST_TIMES, Neighbours, Solutions, Spread
 from perturbflow.dynamics._shooting import MAX_STEP
 from perturbflow.dynamics._trajectory import Trajectory
 
@@ -62,7 +60,6 @@ class Observed:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> pf.dynamics.Observed("new", np.zeros(1), np.ones((1, 2)), np.zeros(2, dtype=bool)).levels.shape
     (1, 2)
@@ -104,13 +101,13 @@ class ObservedForecasts:
     r"""Forecasts of new trajectories along the solutions of a fit, from what was observed of them.
 
     A new trajectory is :math:`x(t) = z(s + \tau t) + g(t)`: a solution z that is followed from a place s on at a tempo
-    :math:`\tau`, and deviations g of which the observed part tells how large they are, with a static offset and a readout
-    of its own (:func:`perturbflow.dynamics.deviations`). Places are weighted by their evidence, as are solutions of smaller
-    amplitude; the mean of what was observed takes its share if it forecasts the second half of that as well from the first. How far trajectories usually are from solutions, and how much tempos differ, is measured on the
-    trajectories of the fit, each along the solutions of the others. A trajectory that was observed at one or two times
-    follows the mean of solutions through similar levels. Solutions cannot leave the range of observed states by far, see
-    :class:`perturbflow.dynamics.Guard`, and no forecast is further from the middle of the levels of the fit and of the new
-    trajectory than one and a half times half their range.
+    :math:`\tau`, and deviations g, a Gaussian process whose size the observed part tells. Places are weighted by their
+    evidence, as are solutions of smaller amplitude; the mean of what was observed takes its share if it forecasts the
+    second half of that as well from the first. How far trajectories usually are from solutions, and how much tempos
+    differ, is measured on the trajectories of the fit, each along the solutions of the others. A trajectory that was
+    observed at one or two times follows the mean of solutions through similar levels. Outside the range of observed
+    states, with a margin of a tenth of its width, the field leads back, and no forecast is further from the middle of the
+    levels of the fit and of the new trajectory than one and a half times half their range.
 
     Parameters
     ----------
@@ -128,7 +125,6 @@ class ObservedForecasts:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> time = np.linspace(0.0, 12.0, 61)
     >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x

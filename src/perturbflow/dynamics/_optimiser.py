@@ -1,18 +1,21 @@
-"""Adam with proximal steps."""
+"""Minimising errors under a penalty: Adam with proximal steps, and the best weights where a loss becomes infinite."""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perturbflow.dynamics._field import VectorField
-from perturbflow.dynamics._sparsity import Sparsity
+from perturbflow.dynamics._penalties import Sparsity
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+EVERY = 25  # steps between copies of the weights
 GATE_LEARNING_RATE = 5.0  # times that of the weights: a gate has to move by several units before it closes
 
 
@@ -21,20 +24,12 @@ class ProximalAdam:
 
     The proximal step of a parameter uses the size of Adam's own step for it, so that a fixed point is one of the
     penalised error and not of Adam's scaling (Yun, Lozano and Yang, 2021, arXiv:2007.07990). The learning rate falls
-    along a half cosine to a twentieth; ``extra`` parameters move with it.
+    along a half cosine to a twentieth.
     """
 
-    def __init__(
-        self,
-        field: VectorField,
-        sparsity: Sparsity,
-        *,
-        learning_rate: float,
-        n_steps: int,
-        extra: list[nn.Parameter] | None = None,
-    ) -> None:
+    def __init__(self, field: VectorField, sparsity: Sparsity, *, learning_rate: float, n_steps: int) -> None:
         self.field, self.sparsity = field, sparsity
-        groups: list[dict[str, Any]] = [{"params": [*field.parameters(), *(extra or [])]}]
+        groups: list[dict[str, Any]] = [{"params": [*field.parameters()]}]
         gates = list(sparsity.parameters())
         if gates:
             groups.append({"params": gates, "lr": GATE_LEARNING_RATE * learning_rate})
@@ -63,3 +58,76 @@ class ProximalAdam:
                 second = state["exp_avg_sq"] / (1 - BETAS[1] ** float(state["step"]))
                 steps[name] = rate / (second.sqrt() + EPSILON)
         return steps
+
+
+class BestWeights:
+    """Keeps a copy of the weights of some modules at the lowest loss, looked at now and then."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self.modules = modules
+        self.loss = math.inf
+        self.states = self._copies()
+
+    def forget(self) -> None:
+        """Start anew: what was lost before cannot be compared with what will be."""
+        self.loss = math.inf
+
+    def see(self, step: int, loss: float) -> None:
+        """Keep the weights, of which the loss is, if they are the best; before they are changed."""
+        if step % EVERY == 0 and loss < self.loss:
+            self.loss, self.states = loss, self._copies()
+
+    def restore(self) -> None:
+        """Give the modules the weights that were kept."""
+        for module, state in zip(self.modules, self.states, strict=True):
+            module.load_state_dict(state)
+
+    def _copies(self) -> list[dict[str, Tensor]]:
+        return [copy.deepcopy(module.state_dict()) for module in self.modules]
+
+
+def worst(errors: Tensor, targets: Tensor) -> list[int]:
+    """Return the genes whose errors are infinite or NaN, or else that with the largest."""
+    bad = ~errors.isfinite()
+    if not bad.any():
+        bad = errors == errors.max()
+    return [int(gene) for gene in targets[bad]]
+
+
+def minimise(
+    field: VectorField,
+    sparsity: Sparsity,
+    errors: Callable[[Sequence[Tensor]], Tensor],
+    *,
+    n_steps: int,
+    learning_rate: float,
+    strength: float = 0.0,
+    n_free_steps: int = 0,
+    on_step: Callable[[float], None] | None = None,
+) -> list[int]:
+    """Minimise the mean over targets of errors plus the penalty, in place; ``on_step`` is called with the loss.
+
+    ``errors`` returns those of a step (K,), given the weights of the layers. The first ``n_free_steps`` have no penalty.
+    It ends early where the loss becomes infinite or NaN: the weights are then the best before, and the genes whose errors
+    ended it are returned.
+    """
+    best = BestWeights(field, sparsity)
+    optimiser = ProximalAdam(field, sparsity, learning_rate=learning_rate, n_steps=n_steps)
+    for step in range(n_steps):
+        weights = field.weights()
+        found = errors(weights)
+        loss = found.mean()
+        now = strength if step >= n_free_steps else 0.0
+        if now > 0:
+            loss = loss + now * sparsity.penalty(weights)
+        value = loss.item()
+        if not math.isfinite(value):
+            best.restore()
+            return worst(found.detach(), field.targets)
+        if step == n_free_steps:
+            best.forget()
+        best.see(step, value)
+        optimiser.step(loss, strength=now)
+        if on_step is not None:
+            on_step(value)
+    return []

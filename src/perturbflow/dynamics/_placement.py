@@ -1,16 +1,13 @@
-"""Placement of a new trajectory along the solutions of a fit: where it is, and how fast it follows them."""
+"""Placement of a new trajectory along the solutions of a fit: where it is, how fast it follows them, what is alike."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Array = NDArray[np.float64]
 
@@ -26,62 +23,34 @@ ROUNDS = 6
 FEWEST_TIMES = 3  # of which a tempo can be told
 OTHER_TEMPO = 0.1  # difference of logarithms of tempos
 APART = 0.5  # units of time between candidates that count as two
+BANDWIDTHS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # squares, relative to the mean square distance of states
+EVERY = 3  # steps of the grid between states
+HORIZONS = (1.0, 2.0, 4.0, 8.0)  # units of time after which bandwidths are judged
 
 
 @dataclass(frozen=True)
 class Place:
-    """A place along a solution.
+    """A place along a solution."""
 
-    Attributes
-    ----------
-    solution
-        Number of the solution.
-    shift
-        Time along it at the first observed time, in units of time.
-    tempo
-        How fast it is followed, 1 for as fast as in the fit.
-    score
-        Logarithm of the likelihood, up to a constant.
-    """
-
-    solution: int
-    shift: float
-    tempo: float
-    score: float = 0.0
+    solution: int  # number
+    shift: float  # time along it at the first observed time, in units of time
+    tempo: float  # how fast it is followed, 1 for as fast as in the fit
+    score: float = 0.0  # logarithm of the likelihood, up to a constant
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Distances of trajectories from solutions that they were placed along.
+    """Distances of trajectories from solutions that they were placed along."""
 
-    Attributes
-    ----------
-    noise
-        Mean square of what is left apart from offsets (d,), scaled.
-    offset
-        Variance of the offsets (d,).
-    tempo
-        Spread of the logarithms of the tempos.
-    """
-
-    noise: Array
-    offset: Array
-    tempo: float = TEMPO_SPREAD
+    noise: Array  # mean square of what is left apart from offsets (d,), scaled
+    offset: Array  # variance of the offsets (d,)
+    tempo: float = TEMPO_SPREAD  # spread of the logarithms of the tempos
 
 
 class Solutions:
-    """Solutions of a fit on a dense grid, along which trajectories are placed.
+    """Solutions of a fit on a dense grid, scaled levels (K, n, d), along which trajectories are placed.
 
-    Parameters
-    ----------
-    levels
-        Scaled levels (K, n, d).
-    step
-        Step of the grid, in units of time.
-    span
-        Time along each up to which others may begin (K,).
-    spread
-        How far trajectories are from solutions.
+    ``step`` of the grid and ``span`` (K,), the time along each up to which others may begin, are in units of time.
     """
 
     def __init__(self, levels: Array, step: float, span: Array, spread: Spread) -> None:
@@ -122,26 +91,12 @@ class Solutions:
         return self.projected[place.solution](place.shift + place.tempo * time)
 
     def places(self, time: Array, levels: Array, *, allowed: Array | None = None, n: int = 6) -> list[Place]:
-        """Return the most likely places of a trajectory.
+        """Return the ``n`` most likely places of a trajectory, scaled levels (n, d) at times since the first.
 
         The likelihood has an offset of the trajectory and a tempo, both of t distributions, and otherwise noise whose size
-        is that of the best fit. A search over shifts and tempos is refined by Gauss-Newton steps.
-
-        Parameters
-        ----------
-        time
-            Observed times (n,) since the first, in units of time.
-        levels
-            Scaled levels (n, d) then.
-        allowed
-            Which solutions may be chosen (K,); all by default.
-        n
-            Largest number of places.
-
-        Returns
-        -------
-        The places, at least half a unit of time apart or along other solutions, the most likely first; then half as many
-        of other tempos, in case that the rest of the evidence is for them.
+        is that of the best fit. A search over shifts and tempos is refined by Gauss-Newton steps. Places are at least half
+        a unit of time apart or along other solutions (of those ``allowed``), the most likely first; then half as many of
+        other tempos, in case that the rest of the evidence is for them.
         """
         observed = levels @ self.basis
         chosen = np.flatnonzero(np.ones(len(self.span), dtype=bool) if allowed is None else allowed)
@@ -241,3 +196,77 @@ def _apart(places: list[Place]) -> Iterator[Place]:
         if all(place.solution != other.solution or abs(place.shift - other.shift) > APART for other in taken):
             taken.append(place)
             yield place
+
+
+class Neighbours:
+    """States along the solutions, as starts of new trajectories of which only levels are known.
+
+    Solutions through states with similar levels, weighted by a Gaussian kernel, tell rates as far as that is possible.
+    The bandwidth forecasts trajectories of the fit, ``runs`` of times since the first and levels, best from solutions
+    of others.
+    """
+
+    def __init__(self, solutions: Solutions, runs: Sequence[tuple[Array, Array]]) -> None:
+        self.solutions = solutions
+        places = [
+            (k, shift)
+            for k, span in enumerate(solutions.span)
+            for shift in np.arange(0.0, max(span, solutions.step), EVERY * solutions.step)
+        ]
+        self.owner = np.array([k for k, _ in places])
+        self.shift = np.array([shift for _, shift in places])
+        self.states = self._later(0.0)
+        self.typical = float(self.states.var(axis=0).sum()) or 1.0
+        self.bandwidth = self._choose(runs)
+
+    def _later(self, after: float) -> Array:
+        """Return the leading components of all states some time later (n, p)."""
+        found = np.empty((len(self.owner), self.solutions.basis.shape[1]))
+        for k, curve in enumerate(self.solutions.projected):
+            mine = self.owner == k
+            found[mine] = curve(self.shift[mine] + after)
+        return found
+
+    def _choose(self, runs: Sequence[tuple[Array, Array]]) -> float:
+        """Return the bandwidth with the smallest error."""
+        later = {after: self._later(after) for after in HORIZONS}
+        errors = np.zeros(len(BANDWIDTHS))
+        for k, (time, levels) in enumerate(runs):
+            others = self.owner != k
+            if not others.any():
+                continue
+            observed = levels @ self.solutions.basis
+            for after in HORIZONS:
+                rows = np.flatnonzero(time + after <= time[-1])[::EVERY]
+                if not len(rows):
+                    continue
+                target = np.stack([np.interp(time[rows] + after, time, column) for column in observed.T], axis=1)
+                square = self._distances(observed[rows])[:, others]
+                for at, bandwidth in enumerate(BANDWIDTHS):
+                    mean = _kernel(square, bandwidth * self.typical) @ later[after][others]
+                    errors[at] += ((mean - target) ** 2).sum()
+        return BANDWIDTHS[int(errors.argmin())]
+
+    def _distances(self, observed: Array) -> Array:
+        """Return squared distances of the leading components (m, p) from all states (m, n)."""
+        return ((observed[:, None] - self.states[None]) ** 2).sum(axis=2)
+
+    def forecast(self, levels: Array, time: Array) -> Array:
+        """Return scaled levels (n, d) at times (n,) since the one at which scaled levels (d,) were observed.
+
+        What the levels differ from those of the mean solution stays, as far as such differences are offsets of whole
+        trajectories in the fit, and is forgotten otherwise.
+        """
+        solutions, spread = self.solutions, self.solutions.spread
+        weight = _kernel(self._distances(levels[None] @ solutions.basis), self.bandwidth * self.typical)[0]
+        at = np.flatnonzero(weight > 1e-4 * weight.max())
+        every = np.append(0.0, time)
+        mean = sum(weight[i] * solutions.curves[self.owner[i]](self.shift[i] + every) for i in at) / weight[at].sum()
+        residual = levels - mean[0]
+        return mean[1:] + residual * spread.offset / (spread.offset + spread.noise)
+
+
+def _kernel(square: Array, bandwidth: float) -> Array:
+    """Return weights that sum to 1 along the second axis."""
+    weight = np.exp(-(square - square.min(axis=1, keepdims=True)) / (2 * bandwidth))
+    return weight / weight.sum(axis=1, keepdims=True)

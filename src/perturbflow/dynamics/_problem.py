@@ -1,18 +1,28 @@
-"""Trajectories made ready for a fit: smoothed, in units of their own spread, in pieces."""
+"""Trajectories made ready for a fit: smoothed, in units of their own spread, in pieces, a part of them held out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from perturbflow.dynamics._field import VectorField
-from perturbflow.dynamics._matching import Chunks, make_chunks
+from perturbflow.dynamics._matching import Chunks, make_chunks, mean_square_change, together
+from perturbflow.dynamics._settings import DynamicsSettings, FieldConfig
 from perturbflow.dynamics._smoothing import Smoothed, smooth
 from perturbflow.dynamics._trajectory import Trajectory
+
+SHARE = 0.25  # of trajectories or times that are held out
+FEWEST_TRAJECTORIES = 4
+FEWEST_TIMES = 8
+LEAST_CHANGE = 0.01  # of the mean square change of a gene: what errors are relative to where it hardly changes
+N_COPIES = 3  # that are displaced
+RETURN_RATE = 2.0  # at which displacements fade, per unit of time
 
 
 @dataclass(frozen=True)
@@ -100,3 +110,73 @@ def start_from_data(field: VectorField, chunks: Chunks) -> None:
         needed = 3 * torch.quantile(rate + decay * level, 0.99, dim=0).clamp(0.1, 30.0)
         field.raw_decay.copy_(torch.expm1(decay)[field.targets].log())
         field.raw_range.copy_((needed + torch.log(-torch.expm1(-needed)))[field.targets])
+
+
+def hold_out(
+    trajectories: Sequence[Trajectory], *, order: int, seed: int, window: float
+) -> tuple[Problem, Problem | None, str]:
+    """Problem to fit, the one to judge with, and what was held out: "trajectories", "time" or "nothing".
+
+    A quarter of the trajectories is held out if there are at least four; otherwise the last quarter of the times of
+    each; nothing if they have fewer than eight.
+    """
+    n = len(trajectories)
+    units = Units.of(trajectories, [smooth(t) for t in trajectories])
+    whole = Problem.of(trajectories, order=order, units=units, window=window)
+    if n >= FEWEST_TRAJECTORIES:
+        chosen = np.random.default_rng(seed).permutation(n)
+        n_held_out = max(1, round(SHARE * n))
+        # A gene that rests in one part and moves in the other would have errors relative to nothing.
+        least = LEAST_CHANGE * mean_square_change(whole.chunks)
+        whole = replace(whole, chunks=replace(whole.chunks, least_change=least))
+        return whole.some(sorted(chosen[n_held_out:])), whole.some(sorted(chosen[:n_held_out])), "trajectories"
+    if min(len(t.time) for t in trajectories) < FEWEST_TIMES:
+        return whole, None, "nothing"
+    # Smoothed apart, so that what is held out does not shape the curves that are fitted.
+    cuts = [len(t.time) - max(3, round(SHARE * len(t.time))) for t in trajectories]
+    early = [t.rows(slice(0, cut)) for t, cut in zip(trajectories, cuts, strict=True)]
+    late = [t.rows(slice(cut, None)) for t, cut in zip(trajectories, cuts, strict=True)]
+    train = Problem.of(early, order=order, units=units, window=window)
+    valid = Problem.of(late, order=order, units=units, window=window)
+    # Where a gene has come to rest its errors are relative to how it moved before, and not to nothing.
+    chunks = replace(valid.chunks, least_change=mean_square_change(train.chunks))
+    return train, replace(valid, chunks=chunks), "time"
+
+
+def with_returns(problem: Problem, settings: DynamicsSettings, config: FieldConfig) -> Problem:
+    r"""Return the problem with three displaced copies of its pieces, of which a field learns that solutions come back.
+
+    Observations say nothing of states beside them, where a field may lead solutions away. A copy has the states
+    :math:`x + \delta` with a smooth random :math:`\delta`, and the rates :math:`\dot x - \kappa\delta`; in second
+    order, with displaced levels and rates :math:`\delta` and :math:`\epsilon`, the accelerations :math:`\ddot x -
+    \kappa\epsilon - \kappa^2\delta / 2`. For a linear field this is a ridge penalty, of the variance of :math:`\delta`,
+    on how it differs from one under which everything decays. Copies are the same ones whenever they are asked for.
+    """
+    if settings.displacement == 0:
+        return problem
+    chunks, generator = problem.chunks, torch.Generator().manual_seed(settings.seed)
+    span = max(int(chunks.end[0] - chunks.start[0]), 1)
+    copies = [_displaced(chunks, settings.displacement, span, config.order, generator) for _ in range(N_COPIES)]
+    return replace(problem, chunks=together([chunks, *copies]))
+
+
+def _displaced(chunks: Chunks, displacement: float, span: int, order: int, generator: torch.Generator) -> Chunks:
+    """Return a displaced copy of every piece."""
+    noise = displacement * _smooth_noise(chunks.state.shape, span, generator)
+    d = chunks.weight.shape[1]
+    noise = noise * chunks.weight.repeat(1, order)[:, None]  # held genes are where they are held
+    pull = -RETURN_RATE * noise[..., -d:] - (RETURN_RATE**2 / 2 * noise[..., :d] if order == 2 else 0.0)
+    way = ((pull[:, 1:] + pull[:, :-1]) / 2 * chunks.step[..., None]).cumsum(dim=1)
+    goal = chunks.goal.clone()
+    goal[:, 1:, -d:] += way
+    return replace(chunks, state=chunks.state + noise, goal=goal)
+
+
+def _smooth_noise(shape: torch.Size, span: int, generator: torch.Generator) -> Tensor:
+    """Return noise of variance 1 along the second axis that is new after ``span`` points."""
+    n_pieces, n_points, n_state = shape
+    n_knots = math.ceil(n_points / span) + 1
+    knots = torch.randn((n_pieces, n_knots, n_state), generator=generator)
+    position = torch.arange(n_points)
+    left, angle = position // span, math.pi / 2 * (position % span) / span
+    return angle.cos()[:, None] * knots[:, left] + angle.sin()[:, None] * knots[:, left + 1]

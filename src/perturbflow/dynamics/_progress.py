@@ -1,8 +1,9 @@
-"""State of an unfinished fit, as tensors and plain values, so that it can go on from there."""
+"""What a fit has found so far: errors along strengths of sparsity, and its state, from which it can go on."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
@@ -11,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from perturbflow.dynamics._elimination import Removals
+from perturbflow.dynamics._elimination import Elimination, below
 from perturbflow.dynamics._field import TargetField, VectorField
-from perturbflow.dynamics._sparsity import Sparsity
-from perturbflow.dynamics._strength import StrengthPath
+from perturbflow.dynamics._penalties import Sparsity
 
 if TYPE_CHECKING:
     from perturbflow.dynamics._training import DynamicsTrainer
@@ -26,11 +26,59 @@ States = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
 @dataclass
+class StrengthPath:
+    """Errors along ascending strengths."""
+
+    strengths: list[float] = default(default_factory=list)  # of sparsity, ascending
+    train: list[Tensor] = default(default_factory=list)  # relative errors of every target (d,) at each
+    valid: list[Tensor] = default(default_factory=list)  # the same; NaN where nothing is held out
+    n_edges: list[int] = default(default_factory=list)  # inputs with a path above 1 % of the strongest
+
+    def add(self, strength: float, train: Tensor, valid: Tensor | None, n_edges: int) -> None:
+        """Append the results of a strength."""
+        self.strengths.append(strength)
+        self.train.append(train)
+        self.valid.append(torch.full_like(train, torch.nan) if valid is None else valid)
+        self.n_edges.append(n_edges)
+
+    def standard_errors(self) -> list[float]:
+        """Return the standard error over targets of the difference of each held-out error from the smallest."""
+        best = self.valid[self.best()]
+        return [float((v - best).std() / math.sqrt(len(v))) if len(v) > 1 else 0.0 for v in self.valid]
+
+    def best(self) -> int:
+        """Return the position of the smallest mean held-out error, the first without any."""
+        means = torch.stack(self.valid).mean(dim=1)
+        return 0 if means.isnan().all() else int(means.nan_to_num(nan=math.inf).argmin())
+
+    def choose(self) -> int:
+        """Return the position of the strongest whose held-out error is the smallest within a standard error."""
+        best = self.best()
+        means = [float(v.mean()) for v in self.valid]
+        if math.isnan(means[best]):
+            return best
+        errors = self.standard_errors()
+        good = [k for k in range(len(means)) if means[k] - means[best] <= errors[k]]
+        return max([*good, best])
+
+    def to_columns(self, chosen: int) -> dict[str, list]:
+        """Return the columns of a table."""
+        return {
+            "strength": list(self.strengths),
+            "train_error": [float(t.mean()) for t in self.train],
+            "valid_error": [float(v.mean()) for v in self.valid],
+            "valid_error_se": self.standard_errors(),
+            "n_edges": list(self.n_edges),
+            "chosen": [k == chosen for k in range(len(self.strengths))],
+        }
+
+
+@dataclass
 class Unfinished:
     """State of a stage that is not done."""
 
     tried: list[States] = default(default_factory=list)  # weights at the strengths of sparsity so far
-    removals: Removals | None = None  # inputs that elimination has removed, None outside of it
+    removals: Elimination | None = None  # inputs that elimination has removed, None outside of it
 
     def state(self) -> dict[str, Tensor]:
         """Return tensors by name."""
@@ -46,24 +94,19 @@ class Unfinished:
     @classmethod
     def of_state(cls, tensors: Mapping[str, Tensor], *, field: VectorField, n_tried: int) -> Unfinished:
         """Return what :meth:`state` was of, for a field of the same shape."""
-        tried = [(_part(tensors, f"tried.{k}.field."), _part(tensors, f"tried.{k}.sparsity.")) for k in range(n_tried)]
-        removals = _part(tensors, "removals.")
+        tried = [(below(tensors, f"tried.{k}.field."), below(tensors, f"tried.{k}.sparsity.")) for k in range(n_tried)]
+        removals = below(tensors, "removals.")
         if not removals:
             return cls(tried)
         if not isinstance(field, TargetField):
             msg = "removals of inputs from a field without a network per target"
             raise ValueError(msg)
-        return cls(tried, Removals.of_state(field, removals))
+        return cls(tried, Elimination.of_state(field, removals))
 
 
 def states_of(field: VectorField, sparsity: Sparsity) -> States:
     """Return copies of the weights."""
     return copy.deepcopy(field.state_dict()), copy.deepcopy(sparsity.state_dict())
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def state_of(trainer: DynamicsTrainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -88,10 +131,10 @@ def restore(trainer: DynamicsTrainer, tensors: Mapping[str, Tensor], values: Map
     for field, sparsity in trainer.unfinished.tried:  # raises if they are of something else
         trainer.field.load_state_dict(field)
         trainer.sparsity.load_state_dict(sparsity)
-    trainer.field.load_state_dict(_part(tensors, "field."))
+    trainer.field.load_state_dict(below(tensors, "field."))
     if values["fixed"]:
         trainer.sparsity = Sparsity(trainer.field)
-    trainer.sparsity.load_state_dict(_part(tensors, "sparsity."))
+    trainer.sparsity.load_state_dict(below(tensors, "sparsity."))
     trainer.start, trainer.evidence = tensors["start"], tensors["evidence"]
     trainer.generator.set_state(tensors["generator"])
     for name in _VALUES:

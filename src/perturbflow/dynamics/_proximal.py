@@ -16,12 +16,7 @@ def soft_threshold(values: Array, threshold: Array | float) -> Array:
 
 
 def group_threshold(values: Array, threshold: Array | float) -> Array:
-    """Shorten the vectors along the last axis by a threshold (..., 1): proximal map of ``threshold * ||values||``.
-
-    >>> import numpy as np
-    >>> group_threshold(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0).tolist()
-    [[2.4000000000000004, 3.2], [0.0, 0.0]]
-    """
+    """Shorten the vectors along the last axis by a threshold (..., 1): proximal map of ``threshold * ||values||``."""
     norm = np.linalg.norm(values, axis=-1, keepdims=True)
     return values * np.maximum(1 - threshold / np.where(norm > 0, norm, 1.0), 0.0)
 
@@ -41,11 +36,6 @@ def proximal_descent(
     points uphill, after O'Donoghue and Candès (2015), *Found. Comput. Math.* 15, 715. The step is at most the inverse
     of the Lipschitz constant, and may differ between independent rows; ``tolerance`` is the largest change in the last
     one.
-
-    >>> import numpy as np
-    >>> lasso = np.zeros(1), lambda w: w - 3, lambda w: soft_threshold(w, 1.0), 1.0  # min (w - 3)^2 / 2 + |w|
-    >>> proximal_descent(*lasso, n_steps=50, tolerance=1e-9)
-    array([2.])
     """
     current, ahead, inertia = start, start, 1.0
     for _ in range(n_steps):

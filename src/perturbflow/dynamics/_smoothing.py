@@ -35,7 +35,6 @@ class Smoothed:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> time = np.linspace(0.0, 6.0, 200)
     >>> noisy = np.sin(time) + np.random.default_rng(0).normal(0.0, 0.1, 200)
@@ -98,7 +97,6 @@ def smooth(trajectory: Trajectory, *, cost_of_freedom: float = COST_OF_FREEDOM) 
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> time = np.linspace(0.0, 6.0, 200)
     >>> noisy = np.sin(time) + np.random.default_rng(0).normal(0.0, 0.1, 200)

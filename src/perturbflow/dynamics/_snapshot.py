@@ -34,7 +34,6 @@ class Snapshot:
 
     Examples
     --------
-    >>> import numpy as np
     >>> levels = np.array([[1.0, 2.0], [3.0, 2.5], [0.0, 6.0], [0.0, 8.0]])
     >>> held = np.array([[False, False], [True, False]])
     >>> cells = Snapshot(levels, np.array([0, 0, 1, 1]), ("control", "A"), held, (0, 1), np.zeros(4, dtype=int))
@@ -110,11 +109,7 @@ class Snapshot:
         middle = np.maximum(self.levels.mean(axis=0, dtype=np.float64), 1e-12).astype(self.levels.dtype)
         response = self.levels**2
         response /= response + middle**2
-        for condition in range(len(self.names)):
-            for context in range(len(self.centre)):
-                rows = (self.condition == condition) & (self.context == context)
-                if rows.any():
-                    response[rows] -= response[rows].mean(axis=0)
+        centre_groups(response, self)
         spread = np.sqrt((response**2).mean(axis=0, dtype=np.float64))
         deviation = self.standard - self.shift[self.condition]
         product = np.asarray(response.T @ deviation, dtype=np.float64) / len(deviation)
@@ -193,3 +188,21 @@ def _means(values: NDArray[np.floating], groups: NDArray[np.intp], *, n_groups: 
         if rows.any():
             total[group] = values[rows].mean(axis=0, dtype=np.float64)
     return total
+
+
+def centre_groups(values: NDArray[np.floating], cells: Snapshot) -> None:
+    """Take the mean of every condition and context from values of cells (n, ...), in place."""
+    groups = cells.condition * len(cells.centre) + cells.context
+    order = np.argsort(groups, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        if len(rows):
+            values[rows] -= values[rows].mean(axis=0)
+
+
+def correlations(covariance: Array, *, shrinkage: float = 0.0) -> Array:
+    """Return correlations (d, d) moved towards 0 by a share; 1 on the diagonal, also of what does not vary."""
+    spread = np.sqrt(np.diag(covariance))
+    spread = np.where(spread > 0, spread, 1.0)
+    correlation = (1 - shrinkage) * covariance / spread / spread[:, None]
+    np.fill_diagonal(correlation, 1.0)
+    return correlation

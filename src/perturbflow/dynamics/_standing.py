@@ -47,7 +47,6 @@ class StandingDynamics:
     --------
     Gene 0 drives gene 1:
 
-    >>> import numpy as np
     >>> nothing = np.zeros((0, 2))
     >>> chain = StandingDynamics(
     ...     weights=np.array([[0.0, 0.0], [0.5, 0.0]]),
@@ -108,7 +107,9 @@ class StandingDynamics:
             for condition, share in self._measured(places, given):
                 push += share * self.offset[condition]
                 wider += share * (self.stretch[condition] - self.shared_stretch)
-            mean = self._mean(places, given, push)
+            held, level = np.zeros(len(mean), dtype=bool), mean
+            held[places], level[places] = True, given
+            mean = mean_at_rest(self.weights, np.asarray(self.regulators, dtype=np.intp), held, level, push)
         spread = np.exp(self.log_ratio(places) + wider)
         spread[places] = 0.0
         return self.centre + mean * self.scale, self.scale * spread
@@ -130,19 +131,6 @@ class StandingDynamics:
         before = self._variance(np.zeros(0, dtype=np.intp))
         before[places] = 1.0
         return np.log(after / before) / 2
-
-    def _mean(self, places: NDArray[np.intp], given: Array, push: Array) -> Array:
-        """Solve for the mean: regulators first, which the others follow."""
-        few = np.asarray(self.regulators, dtype=np.intp)
-        mean = np.zeros(len(self.shared))
-        mean[places] = given
-        free = ~np.isin(few, places)
-        inner = self.weights[few]
-        known = inner[:, ~free] @ mean[few[~free]] + push[few]
-        mean[few[free]] = np.linalg.solve(np.eye(free.sum()) - inner[np.ix_(free, free)], known[free])
-        followers = np.setdiff1d(np.arange(len(mean)), np.concatenate([few, places]))
-        mean[followers] = self.weights[followers] @ mean[few] + push[followers]
-        return mean
 
     def _measured(self, places: NDArray[np.intp], given: Array) -> list[tuple[int, float]]:
         """Measured conditions to go by, and how far: the one that held these genes, or one of each of them."""
@@ -215,3 +203,18 @@ class StandingDynamics:
             regulators=tuple(int(k) for k in np.asarray(values["regulators"])),
             strength=float(values["strength"]),
         )
+
+
+def mean_at_rest(
+    weights: Array, regulators: NDArray[np.intp], held: NDArray[np.bool_], level: Array, push: Array
+) -> Array:
+    """Return means (d,) under a constant push with some genes held at a level: regulators first, which others follow."""
+    mean = np.where(held, level, 0.0)
+    free = ~held[regulators]
+    inner = weights[regulators]
+    known = inner[:, ~free] @ mean[regulators[~free]] + push[regulators]
+    mean[regulators[free]] = np.linalg.solve(np.eye(free.sum()) - inner[np.ix_(free, free)], known[free])
+    followers = ~held
+    followers[regulators] = False
+    mean[followers] = weights[followers] @ mean[regulators] + push[followers]
+    return mean

@@ -13,22 +13,15 @@ from torch import Tensor
 from perturbflow.dynamics._compact import on_support
 from perturbflow.dynamics._elimination import Backward, Elimination
 from perturbflow.dynamics._field import TargetField, VectorField, build_field
-from perturbflow.dynamics._field_config import FieldConfig
-from perturbflow.dynamics._fitted import FittedDynamics, keep_support, usual_rates
-from perturbflow.dynamics._group_lasso import GroupLasso
-from perturbflow.dynamics._held_out import hold_out
+from perturbflow.dynamics._fitted import FittedDynamics, keep_support, strong_inputs, usual_rates
 from perturbflow.dynamics._jacobian import mean_jacobian
-from perturbflow.dynamics._match import match, matching_error
+from perturbflow.dynamics._matching import match, matching_error
 from perturbflow.dynamics._movement import rest
-from perturbflow.dynamics._penalties import SPARSITIES
-from perturbflow.dynamics._polish import UNUSABLE, UNUSABLE_ATTRACTED, shoot, solve
-from perturbflow.dynamics._problem import Problem, start_from_data
-from perturbflow.dynamics._progress import Unfinished, restore, state_of, states_of
-from perturbflow.dynamics._returns import with_returns
-from perturbflow.dynamics._settings import DynamicsSettings
-from perturbflow.dynamics._shooting import make_segments
-from perturbflow.dynamics._sparsity import Sparsity
-from perturbflow.dynamics._strength import StrengthPath, count_edges
+from perturbflow.dynamics._penalties import SPARSITIES, GroupLasso, Sparsity
+from perturbflow.dynamics._problem import Problem, hold_out, start_from_data, with_returns
+from perturbflow.dynamics._progress import StrengthPath, Unfinished, restore, state_of, states_of
+from perturbflow.dynamics._settings import DynamicsSettings, FieldConfig
+from perturbflow.dynamics._shooting import UNUSABLE, UNUSABLE_ATTRACTED, make_segments, shoot, solve
 from perturbflow.dynamics._trajectory import Trajectory
 
 SMALLEST_PATH = 0.01  # share of a target's strongest path below which an input is taken for absent
@@ -36,6 +29,10 @@ STATES_OF_JACOBIAN = 2000
 USUAL_THRESHOLD = 0.1  # of evidence, where nothing is held out
 
 OnStep = Callable[[str, int, float], None]
+
+
+def _nothing() -> None:
+    """Do nothing after a part of the fit."""
 
 
 class DynamicsTrainer:
@@ -65,7 +62,6 @@ class DynamicsTrainer:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> time = np.linspace(0.0, 6.0, 31)
     >>> circle = np.column_stack([np.cos(time), np.sin(time)])  # dx/dt = -y, dy/dt = x
@@ -116,7 +112,7 @@ class DynamicsTrainer:
         self.interrupted = False
         self.diverged: dict[str, list[int]] = {}  # genes, by the stage that their errors ended
         self.unfinished = Unfinished()
-        self.after_part: Callable[[], None] | None = None
+        self.after_part: Callable[[], None] = _nothing
 
     @torch.inference_mode(mode=False)
     @torch.enable_grad()
@@ -137,14 +133,14 @@ class DynamicsTrainer:
         KeyboardInterrupt
             If nothing was learned before.
         """
-        self.after_part = after_part
+        self.after_part = after_part or _nothing
         stages = (self.choose_strength, self.match, self.eliminate, self.shoot, self.solve)
         try:
             for stage in stages[self.n_done :]:
                 stage()
                 self.n_done += 1
                 self.unfinished = Unfinished()
-                self._part_is_done()
+                self.after_part()
         except KeyboardInterrupt:
             if not self.history["step"]:
                 raise
@@ -152,10 +148,6 @@ class DynamicsTrainer:
             if self.unfinished.tried and self.unfinished.removals is None:  # between two strengths, with half a fit
                 self._take_chosen()
         return self.result()
-
-    def _part_is_done(self) -> None:
-        if self.after_part is not None:
-            self.after_part()
 
     def fit_support(self, threshold: float | None) -> None:
         """Find only the support, at the given strength and threshold of evidence, without holding anything out.
@@ -226,15 +218,15 @@ class DynamicsTrainer:
                 fresh=k == 0,
                 stage="path",
             )
-            error, _ = matching_error(self.field, self.sparsity, train.chunks)
-            outside = None if valid is None else matching_error(self.field, self.sparsity, valid.chunks)[0]
-            expected = self.sparsity.expected(self.field.weights())
-            n_edges = count_edges(*self.sparsity.split(expected), smallest=SMALLEST_PATH)
+            weights = self.sparsity.expected(self.field.weights())
+            error = matching_error(self.field, train.chunks, weights)
+            outside = None if valid is None else matching_error(self.field, valid.chunks, weights)
+            n_edges = int(strong_inputs(self.field, weights, smallest=SMALLEST_PATH).sum())
             self.path.add(strength, error, outside, n_edges)
             self.unfinished.tried.append(states_of(self.field, self.sparsity))
             # Elimination makes it sparse: what it begins with should lack nothing.
             self.chosen = self.path.best() if self._eliminates else self.path.choose()
-            self._part_is_done()
+            self.after_part()
         self._take_chosen()
         if self._eliminates and valid is not None:
             self.threshold = self._eliminate(train, valid).choose_threshold()
@@ -379,12 +371,12 @@ class DynamicsTrainer:
             keep_support(field, weights, smallest=0.0)
             removals = backward.begin(field, importance, n_candidates=settings.n_candidates)
             self.unfinished.removals = removals
-            self._part_is_done()
+            self.after_part()
         while backward.remove(removals):
-            self._part_is_done()
+            self.after_part()
         self.unfinished.removals = None
         self._note("elimination", self.field.targets[removals.diverged].tolist())
-        return removals.result()
+        return removals
 
     def _recorder(self, stage: str) -> Callable[[float], None]:
         def record(loss: float) -> None:

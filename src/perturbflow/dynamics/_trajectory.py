@@ -34,7 +34,6 @@ class Trajectory:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> time, levels = np.arange(4.0), np.array([[8.0], [4.0], [2.0], [1.0]])
     >>> run = pf.dynamics.Trajectory("run", time, levels, np.ones(4), np.zeros(1, dtype=bool))

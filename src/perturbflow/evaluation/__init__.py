@@ -8,10 +8,8 @@ of their scores with intervals.
 from __future__ import annotations
 
 from perturbflow.evaluation._baselines import fitted_baselines
-from perturbflow.evaluation._conditions import Condition
-from perturbflow.evaluation._registered import judged_conditions, registered_cells
-from perturbflow.evaluation._score_cells import score_cells
-from perturbflow.evaluation._score_samplers import score_samplers
+from perturbflow.evaluation._conditions import Condition, judged_conditions, registered_cells
+from perturbflow.evaluation._score_arrays import score_cells, score_samplers
 from perturbflow.evaluation._tables import summary_table
 
 __all__ = [

@@ -1,10 +1,11 @@
-"""Cells that another tool predicted, brought into the order and the words of the observed ones, with a report."""
+"""Cells that another tool predicted, also in files, brought into the order and the words of the observed ones, with a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from perturbflow.evaluation._conditions import Condition, named_conditions
 from perturbflow.evaluation._predictors import MIN_CELLS, GivenCells
 from perturbflow.screen._fields import PerturbationFields, find_genes, perturbation_columns, read_screen, text_column
 from perturbflow.screen._labels import hashable_dose
+from perturbflow.screen._modality import read_annotations
 from perturbflow.screen._scale import check_base
 
 if TYPE_CHECKING:
@@ -138,11 +140,11 @@ def _known_cells(predicted: AnnData, fields: PerturbationFields) -> tuple[NDArra
 def _checked(x: Any, *, where: str, scale: str) -> Any:
     """Cells as they are, if they can be what they should be."""
     values = x.data if sparse.issparse(x) else x
-    if not np.isfinite(values).all() or (scale == "linear" and (values < 0).any()):
-        msg = (
-            f"Expected finite values{' of at least 0' if scale == 'linear' else ''} in {where} (scale={scale!r}), found "
-            "others. Remove or replace them."
-        )
+    if not np.isfinite(values).all():
+        msg = f"Expected finite values in {where}, found NaN or infinity. Remove or replace them."
+        raise ValueError(msg)
+    if scale == "linear" and values.size and (low := float(values.min())) < 0:
+        msg = f"Expected values of at least 0 in {where} (scale='linear'), found {low:g}. Pass `scale='log1p'` if they are logged."
         raise ValueError(msg)
     return x
 
@@ -153,11 +155,8 @@ def _logged(x: Any, *, unit: float) -> Any:
 
 def _check_values(x: Any, *, where: str, scale: str) -> None:
     check_matrix(x, where=where)
-    values = x.data if sparse.issparse(x) else x
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        msg = f"Expected finite values in {where}, found NaN or infinity. Remove or replace them."
-        raise ValueError(msg)
+    values = _checked(x.data if sparse.issparse(x) else x, where=where, scale=scale)
+    high = float(values.max()) if values.size else 0.0
     if scale == "log1p" and looks_unlogged(x):
         msg = (
             f"Expected log1p-normalised values in {where} (scale='log1p'), found values up to {high:g}. "
@@ -170,6 +169,41 @@ def _check_values(x: Any, *, where: str, scale: str) -> None:
             "counts. Normalise and log them as the observed cells were."
         )
         raise ValueError(msg)
-    if scale == "linear" and low < 0:
-        msg = f"Expected values of at least 0 in {where} (scale='linear'), found {low:g}. Pass `scale='log1p'` if they are logged."
-        raise ValueError(msg)
+
+
+def predicted_cells(name: str, model: Any) -> AnnData:
+    """Find the cells that a model predicted: an AnnData, or the path of an h5ad or zarr file."""
+    if isinstance(model, str | Path):
+        if not Path(model).exists():
+            msg = (
+                f"Expected predicted[{name!r}] to be the path of an h5ad or zarr file, found no file at {str(model)!r}. "
+                "Check the path."
+            )
+            raise FileNotFoundError(msg)
+        return _opened(Path(model))
+    if not hasattr(model, "var_names"):
+        msg = (
+            f"Expected predicted[{name!r}] to be an AnnData, the path of an h5ad or zarr file, or a fitted sampler with "
+            f"a method `sample`, found {type(model).__name__}."
+        )
+        raise TypeError(msg)
+    read_annotations(model)
+    return model
+
+
+def _opened(path: Path) -> AnnData:
+    """Read annotations, and expression only if it is stored by genes."""
+    from anndata import AnnData, read_h5ad
+    from anndata.abc import CSCDataset
+    from anndata.io import read_elem, sparse_dataset
+
+    if path.is_dir():
+        import zarr
+
+        file: Any = zarr.open_group(str(path), mode="r")
+        x = file["X"]
+        x = sparse_dataset(x) if "indptr" in x else x
+        parts = {key: read_elem(file[key]) for key in ("obs", "var", "uns") if key in file}
+        return AnnData(x.to_memory() if isinstance(x, CSCDataset) else x, **parts)
+    cells = read_h5ad(path, backed="r")
+    return cells.to_memory() if isinstance(cells.X, CSCDataset) else cells

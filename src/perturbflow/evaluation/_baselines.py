@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perturbflow.baselines import BASELINES, AdditiveHurdle, FeatureRidge
-from perturbflow.baselines._control_shift import ControlShift
-from perturbflow.baselines._group_effects import GroupEffects, group_effects
+from perturbflow.baselines._control_shift import ControlShift, GroupEffects, group_effects
 from perturbflow.evaluation._metrics import check_names
 from perturbflow.evaluation._tables import FLOOR
 from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums
@@ -44,7 +43,6 @@ def fitted_baselines(
 
     Examples
     --------
-    >>> import numpy as np
     >>> cells = CellData(np.array([[0.0], [0.0], [2.0]]), np.array([[0.0], [0.0], [1.0]]), np.zeros((3, 0), dtype=int))
     >>> fitted = fitted_baselines(["mean effect"], cells)
     >>> controls, dose, context = np.zeros((2, 1), np.float32), np.ones(1, np.float32), np.zeros(0, int)

@@ -12,9 +12,12 @@ import pandas as pd
 
 from perturbflow.flow import CellData
 from perturbflow.screen._expression import dense as as_array
+from perturbflow.screen._fields import read_cells, read_fields, read_screen
 from perturbflow.screen._screen import Screen
+from perturbflow.screen._splits import read_split, split_names
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from numpy.typing import NDArray
 
     from perturbflow.screen._conditions import Vocabulary
@@ -42,7 +45,6 @@ class Condition:
 
     Examples
     --------
-    >>> import numpy as np
     >>> labels = {"split": "test", "perturbation": "A"}
     >>> one = Condition(labels, np.ones(1, np.float32), np.zeros(0, np.int64), np.arange(5, 9), np.arange(5))
     >>> one.block
@@ -71,14 +73,18 @@ def identity(perturbation: NDArray[np.floating], covariates: NDArray[np.integer]
     return np.asarray(perturbation, np.float32).tobytes(), np.asarray(covariates, np.int64).tobytes()
 
 
+def context_of(vocabulary: Vocabulary, covariates: NDArray[np.integer]) -> dict[str, str]:
+    """Return the categories of a context by covariate."""
+    return {key: known[code] for (key, known), code in zip(vocabulary.covariates, covariates, strict=True)}
+
+
 def named_conditions(cells: Cells, vocabulary: Vocabulary, *, has_doses: bool) -> dict[tuple[bytes, bytes], str]:
     """Names of the perturbed conditions of some cells, such as "A+B (1+0.5) in T", by their identity."""
     names = {}
     for group, _ in groups_of(cells, np.arange(len(cells))):
         if group.perturbation.any():
             dose = f" ({vocabulary.dose_label(group.perturbation)})" if has_doses else ""
-            values = zip(vocabulary.covariates, group.covariates, strict=True)
-            context = ", ".join(categories[code] for (_, categories), code in values)
+            context = ", ".join(context_of(vocabulary, group.covariates).values())
             name = f"{vocabulary.label(group.perturbation)}{dose}{' in ' * bool(context)}{context}"
             names[identity(group.perturbation, group.covariates)] = name
     return names
@@ -105,10 +111,7 @@ def conditions_of(
         for group, rows in groups_of(cells, np.flatnonzero(split == name)):
             if not group.perturbation.any():
                 continue
-            context = {
-                key: categories[code]
-                for (key, categories), code in zip(vocabulary.covariates, group.covariates, strict=True)
-            }
+            context = context_of(vocabulary, group.covariates)
             labels = {"split": name, "perturbation": vocabulary.label(group.perturbation), **context}
             if has_doses:
                 labels["dose"] = vocabulary.dose_label(group.perturbation)
@@ -153,3 +156,90 @@ def generator(seed: int, place: object) -> np.random.Generator:
 def dense(cells: Cells, rows: NDArray[np.intp]) -> NDArray[np.float32]:
     """Expression of some rows as an array (n, G)."""
     return as_array(cells.x[rows])
+
+
+def registered_cells(adata: AnnData) -> CellData:
+    """Return expression, doses and contexts of all cells as arrays.
+
+    Parameters
+    ----------
+    adata
+        Cells with registered fields (:func:`perturbflow.pp.setup_perturbation`).
+
+    Returns
+    -------
+    The cells, in their order: expression (n, G), doses of the perturbation components (n, P) in alphabetical order, and
+    codes of the covariates (n, K).
+
+    Raises
+    ------
+    KeyError
+        If fields are not registered, or have gone since.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=300, n_genes=20, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> cells = pf.evaluation.registered_cells(adata)
+    >>> cells.x.shape, cells.perturbations.shape, cells.covariates.shape
+    ((300, 20), (300, 4), (300, 0))
+    """
+    return read_cells(adata)
+
+
+def judged_conditions(
+    adata: AnnData,
+    *,
+    splits: str | Sequence[str] = ("train", "valid", "test"),
+    fitted_splits: Sequence[str] = ("train",),
+    split_key: str = "split",
+    min_cells: int = 10,
+) -> list[Condition]:
+    """Return the conditions of some splits that have enough cells, block by block.
+
+    Parameters
+    ----------
+    adata
+        Cells with registered fields and a split (:func:`perturbflow.pp.split_perturbations`).
+    splits
+        The split to judge, or several, in the order of the result.
+    fitted_splits
+        Splits whose control cells models start from.
+    split_key
+        Column of ``adata.obs`` with the split.
+    min_cells
+        Conditions with fewer real cells, and contexts with fewer controls, are left out.
+
+    Returns
+    -------
+    The conditions; rows are those of ``adata``.
+
+    Raises
+    ------
+    KeyError
+        If fields or the split are missing.
+    ValueError
+        If a context has no control cells in ``fitted_splits``.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=300, n_genes=20, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination", test_fraction=0.5)
+    >>> [one.labels["split"] for one in pf.evaluation.judged_conditions(adata, splits="test")]
+    ['test']
+    """
+    fields = read_fields(adata)
+    split = read_split(adata, split_key)
+    conditions, _ = conditions_of(
+        read_screen(adata, fields=fields),
+        split,
+        fitted=np.flatnonzero(np.isin(split, fitted_splits)),
+        splits=split_names(splits),
+        vocabulary=fields.vocabulary,
+        has_doses=fields.dose_key is not None,
+        min_cells=min_cells,
+    )
+    return conditions

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbflow.evaluation._jobs import InOrder
+from perturbflow.evaluation._tables import mean_of_known
 from perturbflow.metrics import Metric
 from perturbflow.metrics._clouds import Cloud, CloudScores, energy_distance_of
-from perturbflow.metrics._comparison import Comparison, Pair
-from perturbflow.metrics._moments import Moments
-from perturbflow.metrics._panel import Panel
-from perturbflow.metrics._samples import Sample
+from perturbflow.metrics._moments import Moments, Panel
+from perturbflow.metrics._samples import Comparison, Pair, Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from perturbflow.evaluation._scores import InOrder
 
 N_HALVINGS = 5
 N_HALVINGS_DIFFERENTIAL = 2  # tests of every gene cost more than all the rest
@@ -33,30 +33,17 @@ class Controls:
 
 @dataclass(frozen=True)
 class Judged:
-    """Scores of one model at one condition.
+    """Scores of one model at one condition; for halves of the real cells there are several pairs, and no cloud."""
 
-    Attributes
-    ----------
-    values
-        Value of every metric that needs no other condition.
-    pairs
-        Moments of predicted and real cells, for metrics that do; several for halves of the real cells.
-    cloud
-        Energy scores of the real cells; None for halves.
-    strengths
-        Numbers of significant genes and energy distances to the controls (2, 2), each predicted and real; NaN where unasked.
-    components
-        Predicted and real cells in principal components, for metrics that compare conditions there.
-    adjusted
-        Adjusted p-values of the predicted cells (G,), where genes are tested.
-    """
-
-    values: dict[str, float]
-    pairs: Sequence[tuple[Moments, Moments]]
-    cloud: CloudScores | None = None
+    values: dict[str, float]  # of every metric that needs no other condition
+    pairs: Sequence[tuple[Moments, Moments]]  # of predicted and real cells
+    cloud: CloudScores | None = None  # with energy scores of the real cells
+    # Numbers of significant genes and energy distances to the controls, each predicted and real.
     strengths: tuple[tuple[float, float], tuple[float, float]] = ((np.nan, np.nan), (np.nan, np.nan))
-    components: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]] = ()
-    adjusted: Sequence[NDArray[np.float64] | None] = ()
+    components: Sequence[
+        tuple[NDArray[np.float64], NDArray[np.float64]]
+    ] = ()  # predicted and real cells, where asked for
+    adjusted: Sequence[NDArray[np.float64] | None] = ()  # p-values of predicted cells (G,), where genes are tested
 
 
 class Judge:
@@ -122,7 +109,7 @@ class Judge:
         names = [metric.name for metric in self._metrics]
         values = {name: [one.values[name] for one in judged if name in one.values] for name in names}
         return Judged(
-            {name: _mean(each) for name, each in values.items()},
+            {name: mean_of_known(each) for name, each in values.items()},
             [one.pairs[0] for one in judged],
             strengths=judged[0].strengths,
             components=[pair for one in judged for pair in one.components],
@@ -138,11 +125,6 @@ def needs_of(metrics: Iterable[Metric]) -> frozenset[str]:
 def _significant(*tests: Any) -> tuple[float, float]:
     first, second = (np.nan if test is None else float(test.significant().sum()) for test in tests)
     return first, second
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
 
 
 def with_panels(
@@ -177,7 +159,7 @@ def with_panels(
             rows = [values[metric.name] for values in found[same] if metric.name in values]
             for members in models:
                 for column, one in enumerate(members):
-                    one.values[metric.name] = _mean([float(row[column]) for row in rows])
+                    one.values[metric.name] = mean_of_known([float(row[column]) for row in rows])
 
 
 def _panel_values(
@@ -213,7 +195,7 @@ def interpolated(ceilings: Sequence[Judged], metrics: Sequence[Metric], controls
             mean = (1.0 - p_value) * half.mean + p_value * everything[k]
             pairs.append((Moments(half.n_cells, mean, half.variance), rest))
         values = {
-            metric.name: _mean([metric.value(Comparison((x, y, controls.sample.moments))) for x, y in pairs])
+            metric.name: mean_of_known([metric.value(Comparison((x, y, controls.sample.moments))) for x, y in pairs])
             for metric in wanted
         }
         found.append(Judged(values, pairs) if pairs else None)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from perturbflow._checks import check_key, check_one_of, check_unique_names
 from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._tables import CEILING, CHALLENGE, DUPLICATE, FLOOR, FRACTION, HARM
 from perturbflow.metrics import METRICS, SUITES
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
 
 TABLES = {"scores": "", "summary": "_summary", "verdicts": "_verdicts"}
 BOUNDS = {FLOOR: f"{FLOOR} (floor)", DUPLICATE: DUPLICATE, CEILING: "real halves (ceiling)"}
@@ -26,29 +23,15 @@ POSITIVE_CONTROLS = {CEILING, DUPLICATE}
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """Means of M models under K metrics in one split.
+    """Means of M models under K metrics in one split, NaN where unknown."""
 
-    Parameters
-    ----------
-    models
-        Names: models and baselines from the best to the worst mean rank, then the controls.
-    metrics
-        Names.
-    means, lower, upper
-        Mean over conditions and the ends of its interval (M, K); NaN where unknown.
-    n_conditions
-        Largest number of conditions behind a mean of a metric (K,).
-    beats_baselines
-        Whether the interval of the difference to the best baseline lies on the good side of 0 (M, K).
-    """
-
-    models: tuple[str, ...]
+    models: tuple[str, ...]  # from the best to the worst mean rank, then the controls
     metrics: tuple[str, ...]
-    means: NDArray[np.float64]
-    lower: NDArray[np.float64]
+    means: NDArray[np.float64]  # over conditions (M, K)
+    lower: NDArray[np.float64]  # ends of their intervals (M, K)
     upper: NDArray[np.float64]
-    n_conditions: NDArray[np.int64]
-    beats_baselines: NDArray[np.bool_]
+    n_conditions: NDArray[np.int64]  # largest number behind a mean of a metric (K,)
+    beats_baselines: NDArray[np.bool_]  # shown by the interval of the difference to the best (M, K)
 
     @classmethod
     def of(cls, summary: pd.DataFrame, split: str, metrics: Sequence[str], models: Sequence[str]) -> Leaderboard:
@@ -69,16 +52,19 @@ class Leaderboard:
         """Return which rows compete (M,): all but positive controls."""
         return np.array([model not in POSITIVE_CONTROLS for model in self.models])
 
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """Return the means with the sign with which lower is better (M, K)."""
+        return self.means * [-1.0 if higher_is_better(metric) else 1.0 for metric in self.metrics]
+
     def ranks(self) -> NDArray[np.float64]:
         """Rank of every model under each metric (M, K), 1 is best, ties share their mean; NaN for what is unknown."""
-        signs = np.array([-1.0 if higher_is_better(metric) else 1.0 for metric in self.metrics])
-        values = np.where(self.ranked[:, None], self.means * signs, np.nan)
+        values = np.where(self.ranked[:, None], self.losses, np.nan)
         return np.asarray(rankdata(values, axis=0, nan_policy="omit"), dtype=np.float64)
 
     def is_best(self) -> NDArray[np.bool_]:
         """Return whether no other model has a better mean (M, K)."""
-        signs = np.array([-1.0 if higher_is_better(metric) else 1.0 for metric in self.metrics])
-        values = np.where(self.ranked[:, None] & ~np.isnan(self.means), self.means * signs, np.inf)
+        values = np.where(self.ranked[:, None] & ~np.isnan(self.means), self.losses, np.inf)
         return (values == values.min(axis=0, initial=np.inf)) & np.isfinite(values)
 
     def positions(self) -> NDArray[np.float64]:
@@ -90,10 +76,8 @@ class Leaderboard:
         bounds = [self.models.index(name) for name in (FLOOR, CEILING) if name in self.models]
         positions = np.full(self.means.shape, np.nan)
         if len(bounds) == 2:
-            floor, ceiling = self.means[bounds]
-            signs = np.array([1.0 if higher_is_better(metric) else -1.0 for metric in self.metrics])
-            measurable = signs * (ceiling - floor) > 0
-            np.divide(self.means - floor, ceiling - floor, out=positions, where=measurable)
+            floor, ceiling = self.losses[bounds]
+            np.divide(floor - self.losses, floor - ceiling, out=positions, where=ceiling < floor)
         return positions
 
 

@@ -17,13 +17,28 @@ if TYPE_CHECKING:
 
     from perturbflow.screen._conditions import Vocabulary
 
-
 PERTPY = {
     "edistance": "energy_distance",
     "mean_absolute_error": "mae_of_mean_effects",
     "mse": "mse_of_mean_effects",
 }
 """Names of `pertpy.tl.Distance` for what is a metric here; distances to real cells, in which the controls cancel."""
+
+NEAREST = {
+    **dict.fromkeys(("euclidean", "root_mean_squared_error", "pseudobulk"), "rmse_of_mean_effects"),
+    **dict.fromkeys(("classifier_proba", "classifier_cp"), "classifier_auroc"),
+    **dict.fromkeys(("spearman_distance", "kendalltau_distance"), "spearman_of_log_fold_changes"),
+    **dict.fromkeys(("ks_test", "sym_kldiv"), "wasserstein_of_genes"),
+    **dict.fromkeys(("mean_pairwise", "nb_ll"), "energy_distance"),
+    "pearson_distance": "pearson_of_mean_effects",
+    "cosine_distance": "cosine_of_mean_effects",
+    "r2_distance": "weighted_r2",
+    "wasserstein": "sliced_wasserstein",
+    "t_test": "r2_of_scores",
+    "mean_var_distribution": "error_of_variances",
+    "mahalanobis": "weighted_mse",
+}
+"""Nearest metric here to the other distances of pertpy, whose values mean something else."""
 
 
 def metrics_of(metrics: str | Sequence[str]) -> list[str]:
@@ -37,6 +52,13 @@ def metrics_of(metrics: str | Sequence[str]) -> list[str]:
             raise ValueError(msg)
         return list(SUITES[metrics])
     names = [PERTPY.get(name, name) for name in metrics]
+    if other := [name for name in names if name in NEAREST]:
+        nearest = ", ".join(f"{NEAREST[name]!r} is nearest to {name!r}" for name in other)
+        msg = (
+            f"Expected `metrics` of perturbflow, found distances of pertpy that are none here: {nearest}. Name that one; "
+            "its values mean something else."
+        )
+        raise ValueError(msg)
     check_names(names, METRICS, name="metrics")
     return names
 

@@ -1,20 +1,19 @@
-"""Sources of predicted cells: a sampler that is asked twice, or cells that were predicted elsewhere."""
+"""Sources of predicted cells: a sampler that is asked twice, or cells that were predicted elsewhere; equal cells are one sample."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perturbflow.baselines import ControlCells
 from perturbflow.baselines._control_shift import ControlShift
 from perturbflow.evaluation._conditions import Cells, Condition, dense, draw, groups_of, identity
+from perturbflow.metrics._samples import Sample
 from perturbflow.screen._named_arrays import check_unnamed
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MIN_CELLS = 4
 Draws = tuple["NDArray[np.float32]", "NDArray[np.float32] | None"]
@@ -29,38 +28,25 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True)
-class AskedTwice:
-    """A sampler, asked twice for cells from the same controls.
+class Asked:
+    """A sampler, asked twice for cells from the same controls, or once if it would say the same again.
 
-    Distances between the two predictions are those between independent cells, so that a model gains nothing from making
-    the cells of one prediction depend on each other.
+    Distances between two predictions are those between independent cells, so that a model gains nothing from making the
+    cells of one prediction depend on each other.
     """
 
     name: str
     sampler: Any
-
-    def predict(self, condition: Condition, controls: NDArray[np.float32], *, rng: np.random.Generator) -> Draws:
-        """Sample twice."""
-        first, second = (
-            self.sampler.sample(controls, condition.perturbation, condition.covariates, rng=rng) for _ in range(2)
-        )
-        for predicted in (first, second):
-            check_prediction(predicted, controls.shape[1], model=self.name, labels=condition.labels)
-        return first, second
-
-
-@dataclass(frozen=True)
-class AskedOnce:
-    """A deterministic sampler: what it says once it would say again."""
-
-    name: str
-    sampler: Any
+    is_constant: bool = False
 
     def predict(self, condition: Condition, controls: NDArray[np.float32], *, rng: np.random.Generator) -> Draws:
         """Sample."""
-        predicted = self.sampler.sample(controls, condition.perturbation, condition.covariates, rng=rng)
-        check_prediction(predicted, controls.shape[1], model=self.name, labels=condition.labels)
-        return predicted, predicted
+        draws = []
+        for _ in range(1 if self.is_constant else 2):
+            predicted = self.sampler.sample(controls, condition.perturbation, condition.covariates, rng=rng)
+            check_prediction(predicted, controls.shape[1], model=self.name, labels=condition.labels)
+            draws.append(predicted)
+        return draws[0], draws[-1]
 
 
 class TheControls:
@@ -101,8 +87,7 @@ def asked(name: str, sampler: Any) -> Predictor:
     if type(sampler) is ControlCells:
         return TheControls()
     # A subclass may sample in a way of its own, with chance.
-    is_constant = getattr(type(sampler), "sample", None) is ControlShift.sample
-    return (AskedOnce if is_constant else AskedTwice)(name, sampler)
+    return Asked(name, sampler, is_constant=getattr(type(sampler), "sample", None) is ControlShift.sample)
 
 
 def check_prediction(predicted: Any, n_genes: int, *, model: str, labels: Mapping[str, str]) -> None:
@@ -115,3 +100,45 @@ def check_prediction(predicted: Any, n_genes: int, *, model: str, labels: Mappin
     if not np.isfinite(predicted).all():
         msg = f"Expected {model!r} to return finite values, found NaN or infinity for {dict(labels)}."
         raise ValueError(msg)
+
+
+Samples = tuple[Sample, "Sample | None"]
+
+
+class Recognition:
+    """Makes samples of predicted cells; equal cells, also those of the controls, are one sample.
+
+    Baselines that know nothing of a condition predict the same cells for all of a context, and several of them the same
+    as each other; deterministic ones predict the same twice.
+    """
+
+    def __init__(self, controls: Sample) -> None:
+        self._controls = controls
+        self._constant: dict[str, Sample] | None = None
+
+    def samples(self, predicted: Mapping[str, Draws]) -> dict[str, Samples]:
+        """Make samples of the predictions for one condition, by model."""
+        known = [self._controls, *(self._constant or {}).values()]
+        found: dict[str, Samples] = {}
+        for name, (x, again) in predicted.items():
+            found[name] = self._sample(x, known), None if again is None else self._sample(again, known)
+        # Kept are the cells of models that had no others so far.
+        firsts = {name: first for name, (first, _) in found.items()}
+        if self._constant is None:
+            self._constant = firsts
+        self._constant = {name: one for name, one in self._constant.items() if firsts.get(name, one) is one}
+        return found
+
+    def _sample(self, cells: NDArray[np.floating], known: list[Sample]) -> Sample:
+        for sample in known:
+            if _are_equal(sample.cells, cells):
+                return sample
+        known.append(Sample(cells, self._controls.space))
+        return known[-1]
+
+
+def _are_equal(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
+    if one is other:
+        return True
+    alike = one.shape == other.shape and one.dtype == other.dtype
+    return alike and np.array_equal(one[0], other[0]) and np.array_equal(one, other)

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import effective_n_jobs
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
+from perturbflow._progress import progress_bar
 from perturbflow.evaluation._conditions import Cells, Condition, dense, draw, generator
-from perturbflow.evaluation._jobs import jobs
 from perturbflow.evaluation._judge import Controls, Judge, Judged, interpolated, needs_of, with_panels
 from perturbflow.evaluation._metrics import with_base
-from perturbflow.evaluation._predictors import MIN_CELLS
-from perturbflow.evaluation._recognition import Recognition, Samples
+from perturbflow.evaluation._predictors import MIN_CELLS, Predictor, Recognition, Samples
 from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, verdict_rows
 from perturbflow.metrics import METRICS, Metric
-from perturbflow.metrics._energy_test import energy_test_of
+from perturbflow.metrics._clouds import energy_test_of
 from perturbflow.metrics._principal_components import PrincipalComponents
 from perturbflow.metrics._samples import Sample, Space, distances_together
 from perturbflow.metrics._wilcoxon import WilcoxonAgainst
-from perturbflow.train._progress import progress_bar
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from perturbflow.evaluation._predictors import Predictor
+from perturbflow.predict._torch_state import gpu_of
 
 N_COMPONENTS = 100
 MOST_CELLS_OF_COMPONENTS = 10_000
@@ -39,12 +40,13 @@ class Settings:
 
     metrics: tuple[str, ...]
     n_cells: int | None
-    n_resamples: int
-    n_permutations: int
     seed: int
-    progress_bar: bool
+    n_resamples: int = 1
+    n_permutations: int = 0
+    progress_bar: bool = False
     n_jobs: int = 1
     log_base: float | None = None
+    device: str | None = None
 
     @property
     def wanted(self) -> list[Metric]:
@@ -77,6 +79,7 @@ def score_all(
     """
     needs = needs_of(settings.wanted)
     components = _components(cells, conditions, settings) if "components" in needs else None
+    device = gpu_of(settings.device)
     rows: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
@@ -88,15 +91,16 @@ def score_all(
             chosen = draw(members[0].control_rows, settings.n_cells, generator(settings.seed, context))
             control_cells = dense(cells, chosen)
             controls = Controls(
-                Sample(control_cells, Space(control_cells.mean(axis=0, dtype=np.float64), components)),
+                Sample(control_cells, Space(control_cells.mean(axis=0, dtype=np.float64), components, device)),
                 WilcoxonAgainst(control_cells, base=settings.log_base) if "tests" in needs else None,
             )
             if "strengths" in needs:
                 controls.sample.mean_distance  # noqa: B018 (once, before several threads ask for it)
             judged: list[dict[str, Judged]] = []
             sizes: list[int] = []
-            tasks = _tasks(cells, members, controls, predictors, baselines, settings)
-            for condition, (one, size, said) in zip(members, in_order(_judge, tasks), strict=True):
+            tasks = _tasks(cells, members, controls.sample, predictors, settings)
+            judge = partial(_judge, controls=controls, baselines=baselines, settings=settings)
+            for condition, (one, size, said) in zip(members, in_order(judge, tasks), strict=True):
                 missing += [
                     {
                         "model": name,
@@ -144,45 +148,43 @@ def _by_split(found: Sequence[tuple[str, Mapping[str, Judged]]]) -> dict[str, di
 
 @dataclass(frozen=True)
 class _Task:
-    """All that it takes to judge one condition."""
+    """Real and predicted cells of one condition."""
 
     condition: Condition
     real: Sample
     predicted: dict[str, Samples]
-    controls: Controls
-    baselines: Sequence[str]
-    settings: Settings
 
 
 def _tasks(
     cells: Cells,
     conditions: Sequence[Condition],
-    controls: Controls,
+    controls: Sample,
     predictors: Mapping[str, Predictor],
-    baselines: Sequence[str],
     settings: Settings,
 ) -> Iterator[_Task]:
     """Predict one condition of a block after the other."""
-    recognition = Recognition(controls.sample)
+    recognition = Recognition(controls)
     for condition in conditions:
         place = sorted(condition.labels.items())
         real = dense(cells, draw(condition.rows, settings.n_cells, generator(settings.seed, place)))
         draws = {
-            name: predictor.predict(condition, controls.sample.cells, rng=generator(settings.seed, place))
+            name: predictor.predict(condition, controls.cells, rng=generator(settings.seed, place))
             for name, predictor in predictors.items()
         }
         predicted = recognition.samples({name: one for name, one in draws.items() if one is not None})
-        yield _Task(condition, Sample(real, controls.sample.space), predicted, controls, baselines, settings)
+        yield _Task(condition, Sample(real, controls.space), predicted)
 
 
-def _judge(task: _Task) -> tuple[dict[str, Judged], int, list[dict[str, Any]]]:
+def _judge(
+    task: _Task, *, controls: Controls, baselines: Sequence[str], settings: Settings
+) -> tuple[dict[str, Judged], int, list[dict[str, Any]]]:
     """Scores by model, the number of real cells, and verdicts."""
-    seed, place = task.settings.seed, sorted(task.condition.labels.items())
-    judge = Judge(task.real, task.controls, task.settings.wanted)
-    judged = {name: judge.judge(*draws, rng=generator(seed, place)) for name, draws in task.predicted.items()}
+    place = sorted(task.condition.labels.items())
+    judge = Judge(task.real, controls, settings.wanted)
+    judged = {name: judge.judge(*draws, rng=generator(settings.seed, place)) for name, draws in task.predicted.items()}
     # Every condition has halves of its own, which do not depend on what else is judged.
-    judged[CEILING] = judge.judge_halves(generator(seed, place))
-    return judged, len(task.real), _verdicts(task, judged)
+    judged[CEILING] = judge.judge_halves(generator(settings.seed, place))
+    return judged, len(task.real), _verdicts(task, judged, controls.sample, baselines, settings)
 
 
 def _components(cells: Cells, conditions: Sequence[Condition], settings: Settings) -> PrincipalComponents:
@@ -193,9 +195,11 @@ def _components(cells: Cells, conditions: Sequence[Condition], settings: Setting
     return PrincipalComponents.of(cells.subset(some).x, n_components=n_components)
 
 
-def _verdicts(task: _Task, judged: Mapping[str, Judged]) -> list[dict[str, Any]]:
+def _verdicts(
+    task: _Task, judged: Mapping[str, Judged], controls: Sample, baselines: Sequence[str], settings: Settings
+) -> list[dict[str, Any]]:
     scores = {name: one.cloud for name, one in judged.items() if one.cloud is not None}
-    settings, labels, real, controls = task.settings, task.condition.labels, task.real, task.controls.sample
+    labels, real = task.condition.labels, task.real
     if settings.n_permutations == 0 or FLOOR not in scores:
         return []
     rng = generator(settings.seed, ("verdict", sorted(labels.items())))
@@ -206,9 +210,38 @@ def _verdicts(task: _Task, judged: Mapping[str, Judged]) -> list[dict[str, Any]]
     return verdict_rows(
         labels,
         scores,
-        baselines=task.baselines,
+        baselines=baselines,
         p_value=test.p_value,
         cells_needed=test.cells_needed(len(real)),
         n_resamples=settings.n_resamples,
         rng=rng,
     )
+
+
+InOrder = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Maps a function over tasks; results come in the order of the tasks."""
+
+
+@contextmanager
+def jobs(n_jobs: int) -> Iterator[InOrder]:
+    """Threads, each with one core for its products of matrices.
+
+    Tasks are made one after another by the thread that asks for results, and only a few more than there are jobs are
+    waiting: what is random or needs memory belongs there.
+    """
+    n_threads = effective_n_jobs(n_jobs)
+    if n_threads == 1:
+        yield map
+        return
+
+    def in_order(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        waiting: deque[Future[Any]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) > n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+        yield in_order

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
+from scipy.stats import binomtest
 
-from perturbflow.metrics import METRICS
-from perturbflow.metrics._dynamic_range import pooled_dynamic_range_fraction
+from perturbflow.metrics import METRICS, SUITES, Strengths, challenge_score, dynamic_range_fraction
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from perturbflow.metrics import Metric
     from perturbflow.metrics._clouds import CloudScores
 
 FLOOR = "control cells"
@@ -65,7 +66,6 @@ def summary_table(
 
     Examples
     --------
-    >>> import numpy as np
     >>> import pandas as pd
     >>> rows = [
     ...     ("test", name, model, "mmd", value)
@@ -89,21 +89,32 @@ def summary_table(
         best = best_of(values, models, baselines, higher_is_better=METRICS[metric].higher_is_better)
         for place, model in enumerate(models):
             known = values[~np.isnan(values[:, place]), place]
-            row = {"split": split, "model": model, "metric": metric, "mean": known.mean() if len(known) else np.nan}
-            row |= {"sd": known.std(ddof=1) if len(known) > 1 else np.nan, "n_conditions": len(known)}
-            row |= {"lower": lower[place], "upper": upper[place], "best_baseline": ""}
-            row |= {"difference": np.nan, "difference_lower": np.nan, "difference_upper": np.nan}
+            row = summary_row(split, model, metric, mean_of_known(known), len(known), (lower[place], upper[place]))
+            row["sd"] = known.std(ddof=1) if len(known) > 1 else np.nan
             if best is not None and model not in {CEILING, DUPLICATE, best}:
                 against = values[:, place] - values[:, models.index(best)]
                 ends = interval(resampled_means(against[:, None], n_resamples, rng))
                 low, high = (end[0] if (~np.isnan(against)).sum() > 1 else np.nan for end in ends)
-                row |= {"best_baseline": best, "difference": _mean(against)}
-                row |= {"difference_lower": low, "difference_upper": high}
+                row |= difference_to(best, mean_of_known(against), low, high)
             rows.append(row)
     order = {name: place for place, name in enumerate(dict.fromkeys(table["split"]))}
     model_order = {name: place for place, name in enumerate(dict.fromkeys(table["model"]))}
     rows.sort(key=lambda row: (order[row["split"]], model_order[row["model"]]))
     return pd.DataFrame(rows + list(further) + _fractions(table, n_resamples, rng))
+
+
+def summary_row(
+    split: str, model: str, metric: str, mean: float, n_conditions: int, ends: tuple[float, float] = (np.nan, np.nan)
+) -> dict[str, Any]:
+    """Return a row of the summary, with the ends of the interval of the mean and no difference to a baseline."""
+    row = {"split": split, "model": model, "metric": metric, "mean": mean, "sd": np.nan, "n_conditions": n_conditions}
+    return row | {"lower": ends[0], "upper": ends[1]} | difference_to("", np.nan, np.nan, np.nan)
+
+
+def difference_to(baseline: str, difference: float, lower: float, upper: float) -> dict[str, Any]:
+    """Return what a row of the summary says of the best baseline."""
+    ends = {"difference_lower": lower, "difference_upper": upper}
+    return {"best_baseline": baseline, "difference": difference} | ends
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
@@ -125,16 +136,13 @@ def _fractions(table: pd.DataFrame, n_resamples: int, rng: np.random.Generator) 
             scores = wide[model].to_numpy()
             known = ~np.isnan(scores)
             three = [each[known] for each in (scores, *bounds)]
-            fraction = pooled_dynamic_range_fraction(*three) if known.any() else np.nan
+            # Of the means: fractions of single conditions would be decided by those of the smallest effects.
+            fraction = dynamic_range_fraction(*map(mean_of_known, three))
             model_sum, floor_sum, ceiling_sum = (weights[:, known] @ each for each in three)
             span = floor_sum - ceiling_sum
             ratios = np.divide(floor_sum - model_sum, span, out=np.full(len(span), np.nan), where=span > 0)
             low, high = (end[0] if known.sum() > 1 else np.nan for end in interval(ratios[:, None]))
-            rows.append(
-                {"split": split, "model": model, "metric": FRACTION, "mean": fraction, "sd": np.nan}
-                | {"n_conditions": int(known.sum()), "lower": low, "upper": high, "best_baseline": ""}
-                | {"difference": np.nan, "difference_lower": np.nan, "difference_upper": np.nan}
-            )
+            rows.append(summary_row(split, model, FRACTION, fraction, int(known.sum()), (low, high)))
     return rows
 
 
@@ -142,7 +150,7 @@ def best_of(
     values: NDArray[np.float64], models: Sequence[str], names: Sequence[str], *, higher_is_better: bool
 ) -> str | None:
     """Of some models the one with the best mean over the conditions (rows) that it has; None if none has any."""
-    means = {name: _mean(values[:, models.index(name)]) for name in names if name in models}
+    means = {name: mean_of_known(values[:, models.index(name)]) for name in names if name in models}
     means = {name: -mean if higher_is_better else mean for name, mean in means.items() if not np.isnan(mean)}
     return min(means, key=lambda name: means[name]) if means else None
 
@@ -167,8 +175,10 @@ def interval(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     return low, high
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
+def mean_of_known(values: ArrayLike) -> float:
+    """Return the mean of the values that are known, or NaN."""
+    found = np.asarray(values, dtype=np.float64)
+    known = found[~np.isnan(found)]
     return float(known.mean()) if len(known) else float("nan")
 
 
@@ -247,25 +257,12 @@ def harm_rows(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
     for (split, model), part in verdicts.groupby(["split", "model"], sort=False) if len(verdicts) else ():
         for metric, (column, _) in HARM.items():
             known = part[column].dropna().to_numpy(dtype=np.float64)
-            n = len(known)
-            if not n:
-                continue
-            rate = known.mean()
-            low, high = _wilson(rate, n) if n > 1 else (np.nan, np.nan)
-            rows.append(
-                {"split": split, "model": model, "metric": metric, "mean": rate, "sd": np.nan, "n_conditions": n}
-                | {"lower": low, "upper": high, "best_baseline": "", "difference": np.nan}
-                | {"difference_lower": np.nan, "difference_upper": np.nan}
-            )
+            if n := len(known):
+                # That of Wilson has a length also where none or all are counted.
+                ends = binomtest(int(known.sum()), n).proportion_ci(CONFIDENCE, method="wilson")
+                interval_of_rate = (ends.low, ends.high) if n > 1 else (np.nan, np.nan)
+                rows.append(summary_row(split, model, metric, known.mean(), n, interval_of_rate))
     return rows
-
-
-def _wilson(rate: float, n: int) -> tuple[float, float]:
-    """Interval of a share of n, which has a length also where none or all are counted (Wilson, JASA 1927)."""
-    z = ndtri((1 + CONFIDENCE) / 2)
-    centre, half = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
-    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _finding(verdict: str, model: str, best: str, better: Sequence[str]) -> str:
@@ -276,3 +273,99 @@ def _finding(verdict: str, model: str, best: str, better: Sequence[str]) -> str:
     if verdict == BASELINE_BETTER:
         return f"{' and '.join(in_words[name] for name in better)} {'are' if better[1:] else 'is'} better than {model}"
     return f"{verdict} between {model} and {in_words[best]}" if verdict == TIE else verdict
+
+
+BASELINE = "mean effect"
+# Errors are not divided by the sizes of effects here: on a scale between two ends a common factor cancels.
+NAMES = {
+    "discrimination_score": "pds_cosine",
+    "unbiased_mse_capped": "expr_mse_unbiased_capped_norm",
+    "direction_fidelity_yield": "de_wilcoxon_direction_fidelity_yield_raw",
+    "direction_reach": "de_wilcoxon_direction_reach_raw",
+    "jaccard_of_significant_genes": "de_wilcoxon_sig_jaccard",
+    "relative_error_of_log_fold_changes": "de_wilcoxon_lfc_nmae",
+}
+
+
+def with_challenge_scores(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return a summary with the challenge's score of every model, by split.
+
+    It has further rows, with the mean of :func:`perturbflow.metrics.challenge_score`, where it has all six metrics, the
+    baseline "mean effect" and the ceiling.
+    """
+    rows: list[dict[str, Any]] = []
+    part = summary[summary["metric"].isin(SUITES["vcc2026"])]
+    for split, here in part.groupby("split", sort=False):
+        means = here.pivot(index="model", columns="metric", values="mean").rename(columns=NAMES)
+        if not {BASELINE, CEILING} <= {*means.index} or len(means.columns) < len(NAMES):
+            continue
+        counts = here.groupby("model", sort=False)["n_conditions"].min()
+        for model in counts.index.drop([CEILING, DUPLICATE], errors="ignore"):
+            score = challenge_score(*(means.loc[name].to_dict() for name in (model, BASELINE, CEILING)))["mean"]
+            row = {"split": split, "model": model, "metric": CHALLENGE, "mean": score, "best_baseline": ""}
+            rows.append(row | {"n_conditions": int(counts[model])})
+    return pd.DataFrame(summary.to_dict("records") + rows, columns=summary.columns) if rows else summary
+
+
+def dataset_rows(
+    strengths: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    metrics: Sequence[Metric],
+    *,
+    baselines: Sequence[str],
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Rows for the summary, with intervals, and with the difference to the best baseline.
+
+    ``strengths`` are, by split and model, those of P conditions (P, 2, 2): numbers of significant genes and energy distances
+    to the controls, each predicted and real. Conditions that a model lacks are NaN.
+    """
+    rows = []
+    wanted = [metric for metric in metrics if metric.scope == "dataset"]
+    for split, by_model in strengths.items() if wanted else ():
+        known = {name: np.asarray(np.isfinite(values).any(axis=(1, 2))) for name, values in by_model.items()}
+        known = {name: where for name, where in known.items() if where.any()}  # the interpolated duplicate is a mean
+        n = len(next(iter(by_model.values())))
+        drawn = np.vstack([np.arange(n), rng.integers(n, size=(n_resamples, n))])  # first as they are
+        for metric in wanted:
+            values = {name: _values(metric, by_model[name], where, drawn) for name, where in known.items()}
+            table = np.array([[values[name][0] for name in values]])
+            best = best_of(table, list(values), baselines, higher_is_better=metric.higher_is_better)
+            for model, found in values.items():
+                low, high = _interval(found[1:], known[model])
+                row = summary_row(split, model, metric.name, found[0], int(known[model].sum()), (low, high))
+                if best is not None and model not in {CEILING, DUPLICATE, best}:
+                    both = known[model] & known[best]
+                    own, other = (
+                        values[name]
+                        if known[name].sum() == both.sum()
+                        else _values(metric, by_model[name], both, drawn)
+                        for name in (model, best)
+                    )
+                    difference = own - other
+                    row |= difference_to(best, difference[0], *_interval(difference[1:], both))
+                rows.append(row)
+    return rows
+
+
+def _interval(draws: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[float, float]:
+    """Ends of the interval; NaN where there is a single condition."""
+    low, high = interval(draws[:, None])
+    return (float(low[0]), float(high[0])) if known.sum() > 1 else (np.nan, np.nan)
+
+
+def _values(
+    metric: Metric, strengths: NDArray[np.float64], known: NDArray[np.bool_], drawn: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Value of every draw of conditions (B,), of those among them that the model has."""
+    found = np.full(len(drawn), np.nan)
+    if known.all():
+        drawn_strengths = strengths[drawn]
+        predicted, observed = (Strengths(*np.moveaxis(drawn_strengths[..., side], -1, 0)) for side in range(2))
+        return np.asarray(metric.value((predicted, observed)), dtype=np.float64)
+    for place, conditions in enumerate(drawn):
+        of_model = strengths[conditions[known[conditions]]]
+        if len(of_model):
+            predicted, observed = (Strengths(*of_model[..., side].T) for side in range(2))
+            found[place] = metric.value((predicted, observed))
+    return found

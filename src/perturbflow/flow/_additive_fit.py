@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
-from scipy import sparse
+from numpy.typing import NDArray
 
-from perturbflow.flow._common_effects import common_effects
+from perturbflow.flow._carry import Carry
 from perturbflow.flow._context_interactions import tell_contexts
 from perturbflow.flow._control_factors import FEWEST_CONTEXTS, ControlFactors, read_controls
-from perturbflow.flow._effect_variances import (
+from perturbflow.flow._effect_split import (
     CONTEXT_SHARE,
     INTERACTION_SHARE,
+    Asked,
+    RidgeSplit,
+    common_effects,
     context_variances,
     interaction_variances,
 )
 from perturbflow.flow._feature_effects import FeatureEffects, regress_effects
-from perturbflow.flow._ridge_split import RidgeSplit
+from perturbflow.flow._interaction_factors import EffectTable, SingleEffects
+from perturbflow.flow._measurements import Measurements, members
 from perturbflow.flow._shrinkage import likely_covariances, posterior_effects, shrink_apart
-from perturbflow.flow._single_effects import EffectTable, SingleEffects
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._asked import Asked
-    from perturbflow.flow._carry import Carry
-    from perturbflow.flow._measurements import Measurements
 
 _SPLIT_PENALTY = 0.03
 _CENSORING_ROUNDS = 5
@@ -38,38 +31,14 @@ _TELLING_LEVELS = 32  # that say which covariances between contexts are likely, 
 _LARGEST_RESPONSE = 1.5  # of a dose, relative to the next higher one
 
 
-@dataclass(frozen=True, eq=False)
-class AdditiveFit:
-    """Parts of measured effects, C contexts, L dose levels, g groups, G genes.
-
-    What controls tell of effects in contexts where none was measured is as in :class:`ControlFactors`.
-    """
-
-    shared: NDArray[np.float64]  # mean effect of a component (C, G)
-    effects: NDArray[np.float32]  # what every level adds to it (L, C, G)
-    interactions: NDArray[np.float32]  # what remains in every group (g, G)
-    effect_variances: NDArray[np.float32]  # posterior, of a level in contexts where it was seen (L, G)
-    interaction_variances: NDArray[np.float64]  # of a pair (G,)
-    context_variances: NDArray[np.float64]  # of an effect between contexts (G,)
-    told_variances: NDArray[np.float64]  # share of these that measured effects of a context tell of others (C, G)
-    base_precisions: NDArray[np.float64]  # of what groups say of the base, as if they were more controls (C, G)
-    fraction: NDArray[np.float64]  # share of the variance of effects that features explain (1,)
-    level_factors: NDArray[np.float64]
-    context_factors: NDArray[np.float64]
-    gene_factors: NDArray[np.float64]
-    slope: NDArray[np.float64]
-    read_variances: NDArray[np.float64]
-
-
 def fit_additive(
     measured: Measurements,
     *,
     carry: Carry,
     features: NDArray[np.floating],
-    scales: Sequence[float],
     asked: Asked | None = None,
-) -> AdditiveFit:
-    """Split measured effects into parts that add up; what is not ``asked`` for has 0.
+) -> dict[str, NDArray]:
+    """Split measured effects into parts that add up, by the name of a field of the prior; what is not ``asked`` for has 0.
 
     The shared part first; then a ridge solution, which divides an effect evenly between components that were only seen
     together; from it and the features, what each component is expected to do given the others; then each component is
@@ -82,31 +51,31 @@ def fit_additive(
     shared = np.zeros((n_contexts, n_genes))
     effects = np.zeros((n_levels, n_contexts, n_genes), dtype=np.float32)
     if n_groups == 0:  # the middle of the scales stands for what is not known
-        typical = np.full(n_genes, float(np.median(scales)) ** 2)
-        return AdditiveFit(
-            shared=shared,
-            effects=effects,
-            interactions=np.zeros((0, n_genes), dtype=np.float32),
-            effect_variances=np.repeat(typical[None], n_levels, axis=0).astype(np.float32),
-            interaction_variances=INTERACTION_SHARE * typical,
-            context_variances=CONTEXT_SHARE * typical,
-            told_variances=np.zeros((n_contexts, n_genes)),
-            base_precisions=np.zeros((n_contexts, n_genes)),
-            fraction=np.zeros(1),
+        typical = np.full(n_genes, float(np.median(measured.scales)) ** 2)
+        return {
+            "shared": shared,
+            "effects": effects,
+            "interactions": np.zeros((0, n_genes), dtype=np.float32),
+            "effect_variances": np.repeat(typical[None], n_levels, axis=0).astype(np.float32),
+            "interaction_variances": INTERACTION_SHARE * typical,
+            "context_variances": CONTEXT_SHARE * typical,
+            "told_variances": np.zeros((n_contexts, n_genes)),
+            "base_precisions": np.zeros((n_contexts, n_genes)),
+            "fraction": np.zeros(1),
             **ControlFactors.nothing(n_levels, n_contexts, 0, n_genes)._asdict(),
-        )
+        }
     seen, trained = measured.seen, measured.trained
     split = RidgeSplit(measured.design[:, seen], _SPLIT_PENALTY)
     start = np.zeros((n_levels, n_genes))  # of a level, before it is shrunken: the same in all contexts
     remaining = measured.effects.copy()
     if len(seen) > 1:
         observed, common, noise = common_effects(measured, split)
-        shared = carry.everywhere(observed, _posterior(observed, common, noise, carry, scales, measured.strata)[0])
+        shared = carry.everywhere(observed, _posterior(observed, common, noise, carry, measured)[0])
         for genes in measured.gene_blocks():
             start[seen, genes], fitted = _divide(measured, split, shared[:, genes], genes)
             remaining[:, genes] += measured.beyond(fitted, which, genes) - fitted
     beyond = replace(carry, bases=carry.bases + shared)
-    expected = _expect(measured, remaining, start, features, scales)
+    expected = _expect(measured, remaining, start, features)
     unknown = ~trained[measured.levels]
     effects[unknown] = expected.means[measured.levels[unknown], None]
     # The mean effect of a few components is itself uncertain.
@@ -116,7 +85,7 @@ def fit_additive(
         effect_variances[level] = expected.variances[measured.levels[level]] * uncertain
     fitted_levels = seen if asked is None else asked.levels(measured, split)
     likely = _with_likely_covariances(
-        carry, measured, remaining, start - expected.means[measured.levels], fitted_levels, scales
+        carry, measured, remaining, start - expected.means[measured.levels], fitted_levels
     )
     for level in fitted_levels[np.lexsort((-fitted_levels, measured.levels[fitted_levels]))]:
         component = measured.levels[level]
@@ -128,7 +97,7 @@ def fit_additive(
             total = shared + effects[level + 1]
             prior = _response(partial + shared[which[rows]], noise, total[which[rows]]) * total - shared
         observed, averages, sampling = _by_context(partial - prior[which[rows]], noise, which[rows])
-        shrunken, spread = _posterior(observed, averages, sampling, likely, scales, measured.strata)
+        shrunken, spread = _posterior(observed, averages, sampling, likely, measured)
         new = beyond.everywhere(observed, shrunken + prior[observed])
         remaining[rows] += weight * (start[level] - new[which[rows]])
         effects[level] = new
@@ -139,27 +108,27 @@ def fit_additive(
     spread, scale = _mean_squares(shared[own], effects[:, own], effect_variances, fitted_levels)
     between = context_variances(measured, scale)
     table = _table(measured, shared, fitted_levels)
-    told = tell_contexts(table, measured, shared, effects, beyond, between, expected.means[measured.levels], scales)
+    told = tell_contexts(table, effects, beyond, between, expected.means[measured.levels])
     for better, variance in told.spreads.items():
         effect_variances[better] = variance
     alone, context = measured.design[told.groups].indices, which[told.groups]
     remaining[told.groups] = measured.effects[told.groups] - (shared[context] + effects[alone, context])
-    read = read_controls(table, measured, shared, effects, beyond, between)
+    read = read_controls(table, effects, beyond, between)
     if read.is_read:
         told.variances[~read.context_factors.any(axis=1)] = read.read_variances
     groups = np.arange(n_groups) if asked is None else np.flatnonzero(asked.groups)
-    return AdditiveFit(
-        shared=shared,
-        effects=effects,
-        interactions=_interactions(remaining, measured, scales, groups),
-        effect_variances=effect_variances,
-        interaction_variances=interaction_variances(measured, remaining, split.leverages(), scale),
-        context_variances=between,
-        told_variances=told.variances,
-        base_precisions=_base_precisions(measured, spread, n_contexts),
-        fraction=np.array([expected.fraction]),
+    return {
+        "shared": shared,
+        "effects": effects,
+        "interactions": _interactions(remaining, measured, groups),
+        "effect_variances": effect_variances,
+        "interaction_variances": interaction_variances(measured, remaining, split.leverages(), scale),
+        "context_variances": between,
+        "told_variances": told.variances,
+        "base_precisions": _base_precisions(measured, spread, n_contexts),
+        "fraction": np.array([expected.fraction]),
         **read._asdict(),
-    )
+    }
 
 
 def _table(measured: Measurements, shared: NDArray[np.float64], fitted: NDArray[np.intp]) -> EffectTable | None:
@@ -202,16 +171,13 @@ def _mean_squares(
 
 
 def _interactions(
-    remaining: NDArray[np.float32],
-    measured: Measurements,
-    scales: Sequence[float],
-    groups: NDArray[np.intp],
+    remaining: NDArray[np.float32], measured: Measurements, groups: NDArray[np.intp]
 ) -> NDArray[np.float32]:
     """Return what remains in some groups, shrunken group by group (g, G); 0 in the others."""
     found = np.zeros(remaining.shape, dtype=np.float32)
     for first in range(0, len(groups), _GROUPS_AT_ONCE):
         rows = groups[first : first + _GROUPS_AT_ONCE]
-        found[rows] = shrink_apart(remaining[rows], measured.variances[rows], scales, measured.strata)[0]
+        found[rows] = shrink_apart(remaining[rows], measured.variances[rows], measured.scales, measured.strata)[0]
     return found
 
 
@@ -219,10 +185,7 @@ def _base_precisions(measured: Measurements, spread: NDArray[np.float64], n_cont
     """Return what the groups of every context say of its base (C, G): the shared part takes up the error of it."""
     found = np.zeros((n_contexts, len(spread)))
     if len(measured.seen) > 1:
-        n_groups = len(measured.which)
-        of_context = sparse.csr_matrix(
-            (np.ones(n_groups), (measured.which, np.arange(n_groups))), shape=(n_contexts, n_groups)
-        )
+        of_context = members(measured.which, n_contexts)
         for genes in measured.gene_blocks():
             found[:, genes] = of_context @ (1 / (measured.variances[:, genes] + spread[genes]))
     return found
@@ -239,7 +202,6 @@ def _expect(
     remaining: NDArray[np.float32],
     start: NDArray[np.float64],
     features: NDArray[np.floating],
-    scales: Sequence[float],
 ) -> FeatureEffects:
     """Return what each component is expected to do, from its effect averaged over contexts and those of the others.
 
@@ -256,7 +218,7 @@ def _expect(
         # Before components are shrunken, all contexts have the same effect.
         average[j] = noise[j] * (precision * remaining[rows] / weight).sum(axis=0) + start[level]
     return regress_effects(
-        average, noise, features=features, trained=measured.trained, scales=scales, strata=measured.strata
+        average, noise, features=features, trained=measured.trained, scales=measured.scales, strata=measured.strata
     )
 
 
@@ -266,7 +228,6 @@ def _with_likely_covariances(
     remaining: NDArray[np.float32],
     start: NDArray[np.float64],
     levels: NDArray[np.intp],
-    scales: Sequence[float],
 ) -> Carry:
     """Leave covariances out that are unlikely in some of many levels: which contexts are alike is a matter of these."""
     step = len(levels) // _TELLING_LEVELS
@@ -280,7 +241,7 @@ def _with_likely_covariances(
     likely = likely_covariances(
         ((np.searchsorted(carry.measured, observed), effects, noise) for observed, effects, noise in sets),
         covariances=carry.covariances,
-        scales=scales,
+        scales=measured.scales,
         strata=measured.strata,
     )
     return replace(carry, covariances=likely)
@@ -308,12 +269,16 @@ def _posterior(
     effects: NDArray[np.floating],
     noise: NDArray[np.floating],
     carry: Carry,
-    scales: Sequence[float],
-    strata: NDArray[np.intp],
+    measured: Measurements,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Posterior means and variances (O, G) of effects in the contexts where they were measured."""
     places = np.searchsorted(carry.measured, observed)
     mean, spread = posterior_effects(
-        effects.T, noise.T, observed=places.tolist(), covariances=carry.covariances, scales=scales, strata=strata
+        effects.T,
+        noise.T,
+        observed=places.tolist(),
+        covariances=carry.covariances,
+        scales=measured.scales,
+        strata=measured.strata,
     )
     return mean.T, spread.T

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import chdtr, ndtr
 
+from perturbflow.flow._arrays import Arrays
 from perturbflow.flow._cross_validation import HeldOutPrediction, cross_validate
+from perturbflow.flow._data import CellData
+from perturbflow.flow._group_sums import GroupSums
 from perturbflow.flow._uncertainty import KINDS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Self
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._data import CellData
-    from perturbflow.flow._group_sums import GroupSums
 
 _SCALES = np.geomspace(0.05, 20.0, 25)
 _WIDTHS = np.geomspace(0.1, 10.0, 41)
@@ -37,7 +33,7 @@ _TWO_THIRDS = 0.6827  # of a normal distribution within its standard deviation
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(Arrays):
     r"""Size of errors of the mean expression in units of the standard deviation that the prior states.
 
     For every kind of condition (:func:`condition_kind`) and every stratum of stated standard deviations, the errors
@@ -77,7 +73,6 @@ class Calibration:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> believed = pf.flow.Calibration.uncalibrated()
     >>> low, high = believed.interval(np.array([5.0]), np.array([1.0]), kind="seen", level=0.95)
@@ -156,10 +151,8 @@ class Calibration:
 
         Parameters
         ----------
-        kind
-            Kind of the condition.
-        sd
-            Stated standard deviations (G,).
+        kind, sd
+            Kind of the condition, and stated standard deviations (G,).
 
         Returns
         -------
@@ -175,14 +168,10 @@ class Calibration:
 
         Parameters
         ----------
-        mean
-            Predicted mean expression (G,).
-        sd
-            The standard deviation that the prior states for it (G,).
-        kind
-            Kind of the condition.
-        level
-            The probability, between 0 and 1.
+        mean, sd
+            Predicted mean expression, and the standard deviation that the prior states for it (G,).
+        kind, level
+            Kind of the condition, and the probability, between 0 and 1.
 
         Returns
         -------
@@ -204,30 +193,6 @@ class Calibration:
 
     def _strata(self, k: int, sd: NDArray[np.floating]) -> NDArray[np.intp]:
         return np.searchsorted(self.edges[k], sd, side="right")
-
-    def to_arrays(self) -> dict[str, NDArray]:
-        """The calibration as named arrays.
-
-        Returns
-        -------
-        Every field by name.
-        """
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Self:
-        """Rebuild the calibration from :meth:`to_arrays`.
-
-        Parameters
-        ----------
-        arrays
-            Every field by name.
-
-        Returns
-        -------
-        The calibration.
-        """
-        return cls(**{field.name: np.asarray(arrays[field.name]) for field in fields(cls)})
 
 
 def _estimate(by_kind: Mapping[str, Sequence[HeldOutPrediction]], rng: np.random.Generator) -> dict[str, NDArray]:

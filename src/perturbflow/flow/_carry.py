@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 from scipy.optimize import nnls
 
+from perturbflow.flow._context_covariance import ContextCovariance
+from perturbflow.flow._measurements import Measurements, alone
 from perturbflow.flow._shrinkage import shrink_apart
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-    from scipy import sparse
-
-    from perturbflow.flow._context_covariance import ContextCovariance
-    from perturbflow.flow._measurements import Measurements
 
 _LARGE_CHANGE = 1.0  # of an angle or a mean, at which half of a small difference of the bases is made up
 _STANDARD_ERRORS = 2.0
@@ -61,10 +57,9 @@ def carried(
     r"""Change (..., G) in a context where it was not measured, from the changes (O, G) and bases (O, G) where it was.
 
     Contexts count by their resemblance, :math:`w_c \propto \exp(-D_c / \text{reach})`, with distances (..., O). A small
-    change adds to the base (..., G); a large one ends where it ended elsewhere: with the average change :math:`\delta =
-    \sum_c w_c \delta_c` and the difference :math:`\Delta` of the average base from the context's own, a part
-    :math:`\delta^2 / (\delta^2 + \Delta^2 + 1)` of this difference is added, but never more than half of the change.
-    Several ways are averaged by their shares.
+    change adds to the base (..., G); of a large one, :math:`\delta = \sum_c w_c \delta_c`, a part
+    :math:`\delta^2 / (\delta^2 + \Delta^2 + 1)` of the difference :math:`\Delta` of the average base from the context's own
+    is added, so that it ends where it ended elsewhere. Several ways are averaged by their shares.
     """
     each = _by_way(changes, bases, base, distances, ways)
     return sum((way.share * change for way, change in zip(ways, each, strict=True)), start=np.zeros(base.shape))
@@ -146,7 +141,7 @@ class Carry:
         found[others] = carried(changes, self.bases[observed], self.bases[others], distances, self.ways)
         return found
 
-    def errors(self, measured: Measurements, scales: Sequence[float]) -> NDArray[np.float64]:
+    def errors(self, measured: Measurements) -> NDArray[np.float64]:
         """Products of the errors of every two candidates in contexts left out, summed over levels and genes (C, W, W).
 
         Levels are those of :func:`compared_groups`; contexts where nothing was compared have 0.
@@ -156,7 +151,7 @@ class Carry:
         for rows in _alone(measured.design, measured.which):
             contexts = measured.which[rows]
             changes = measured.effects[rows].astype(np.float64)
-            shrunken = shrink_apart(changes, measured.variances[rows], scales, measured.strata)[0]
+            shrunken = shrink_apart(changes, measured.variances[rows], measured.scales, measured.strata)[0]
             bases, distances = self.bases[contexts], self.distances[np.ix_(contexts, contexts)]
             np.fill_diagonal(distances, np.inf)  # no context tells what is predicted in it
             predicted = np.stack(list(_by_way(shrunken, bases, bases, distances, self.candidates)), axis=1)
@@ -170,14 +165,10 @@ def choose_ways(
 ) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
     r"""Return how angles and means are carried: averaged over ways as is best in contexts that were left out.
 
-    First a single way of both: others than the usual one, the first, if the log squared error of a context is lower by
-    more than two standard errors over contexts. With products :math:`E_c` of errors (C, W, W), from
-    :meth:`Carry.errors`, and the single way e, shares w, at least 0 and of sum 1, then have the lowest
-
-    .. math:: \sum_c \frac{w^T E_c w}{s_c} + |w - e|^2,
-
-    where s is the squared error of angles and means together in the usual way, which stays where fewer than three
-    contexts tell.
+    First a single way of both, e: other than the usual one if the log squared error of a context is lower by more than two
+    standard errors. Shares w then minimise :math:`\sum_c w^T E_c w / s_c + |w - e|^2`, with products of errors
+    :math:`E_c` (C, W, W) from :meth:`Carry.errors` and the squared error s in the usual way, which stays where fewer than
+    three contexts tell.
     """
     usual = errors[0][:, 0, 0] + errors[1][:, 0, 0]
     known = usual > 0
@@ -233,12 +224,9 @@ def compared_groups(design: sparse.csr_matrix, which: NDArray[np.integer]) -> ND
 
 def _alone(design: sparse.csr_matrix, which: NDArray[np.integer]) -> list[NDArray[np.intp]]:
     """Groups of one level and no other, for levels that several contexts have."""
-    alone = np.flatnonzero(np.diff(design.indptr) == 1)
-    alone = alone[design.data[design.indptr[alone]] == 1]
-    level = design.indices[design.indptr[alone]]
-    alone, counts = alone[np.argsort(level, kind="stable")], np.bincount(level, minlength=1)
+    groups, level = alone(design)
     found = []
-    for own in np.split(alone, np.cumsum(counts)[:-1]):
+    for own in np.split(groups[np.argsort(level, kind="stable")], np.cumsum(np.bincount(level, minlength=1))[:-1]):
         contexts, firsts = np.unique(which[own], return_index=True)
         if len(contexts) > 1:
             found.append(own[firsts])

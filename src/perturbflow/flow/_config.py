@@ -1,17 +1,21 @@
-"""Everything that shapes a flow, as plain values."""
+"""Everything that shapes a flow and its training, as plain values."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from typing import Any, Literal, get_args
 
-from perturbflow.flow._network import NETWORKS
+from perturbflow.flow._network import ResidualMLP, VelocityNetwork
 from perturbflow.flow._parametrisation import PARAMETRISATIONS
 from perturbflow.flow._solver import ADAPTIVE_METHODS, METHODS
+from perturbflow.flow._unet import TokenUNet, UNet
+
+NETWORKS: dict[str, Callable[..., VelocityNetwork]] = {"mlp": ResidualMLP, "unet": UNet, "token_unet": TokenUNet}
+"""Networks of the velocity by the name that ``model_kwargs={"network": ...}`` takes."""
 
 Source = Literal["control", "noise"]
 SOURCES = get_args(Source)
@@ -28,12 +32,8 @@ class FlowConfig:
 
     Parameters
     ----------
-    n_genes
-        Number of genes G.
-    n_components
-        Number of perturbation components P.
-    n_categories
-        Number of categories of every covariate (K,).
+    n_genes, n_components, n_categories
+        Numbers of genes G, of perturbation components P, and of categories of every covariate (K,).
     parametrisation
         What the network's output means: ``"zero_inflated"``, ``"gaussian"`` or ``"velocity"``.
     network
@@ -112,16 +112,11 @@ class FlowConfig:
                 msg = f"Expected `{name}` to be one of {sorted(options)}, found {getattr(self, name)!r}."
                 raise ValueError(msg)
         for name in ("width", "n_blocks"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
-                msg = f"Expected `{name}` to be a whole number, found {value!r} of type {type(value).__name__}."
-                raise TypeError(msg)
-            if value is not None and value < 1:
-                msg = f"Expected `{name}` to be at least 1, found {value!r}."
-                raise ValueError(msg)
-        for name, low, high in (("entry_time", 0.0, 1.0), ("correction_scale", 0.0, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                msg = f"Expected `{name}` between {low:g} and {high:g}, found {getattr(self, name)!r}."
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name))
+        for name in ("entry_time", "correction_scale"):
+            if not 0 <= getattr(self, name) <= 1:
+                msg = f"Expected `{name}` between 0 and 1, found {getattr(self, name)!r}."
                 raise ValueError(msg)
         if not math.isfinite(self.guidance):
             msg = f"Expected `guidance` to be finite, found {self.guidance!r}."
@@ -184,6 +179,16 @@ class FlowConfig:
         return cls(**_plain(values))
 
 
+def _check_whole(name: str, value: Any, *, least: int = 1) -> None:
+    """Raise unless a setting is a whole number that is large enough."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        msg = f"Expected `{name}` to be a whole number, found {value!r} of type {type(value).__name__}."
+        raise TypeError(msg)
+    if value < least:
+        msg = f"Expected `{name}` to be at least {least}, found {value!r}."
+        raise ValueError(msg)
+
+
 def _plain(value: Any) -> Any:
     """Turn arrays, array scalars and tuples into lists and numbers, at every depth."""
     if isinstance(value, Mapping):
@@ -191,3 +196,78 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of the training of a flow.
+
+    Parameters
+    ----------
+    max_steps
+        Number of optimiser steps.
+    max_minutes, batch_size, window, learning_rate, weight_decay, warmup_steps, gradient_clip, condition_dropout, part_dropout
+        See :class:`perturbflow.models.FlowPlanKwargs`, as for all that are not described here.
+    precision
+        ``"full"``, ``"bfloat16"`` (mixed: matrix products in bfloat16, weights, distributions and loss in full), or
+        ``"auto"``: mixed on a GPU that has it, full elsewhere.
+    compile_network, validate_every, patience
+        How steps are made and watched.
+    seed
+        Of batches, noise and dropout.
+
+    Raises
+    ------
+    TypeError
+        If a number is not whole where it has to be.
+    ValueError
+        If a setting is out of its range.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> settings = pf.flow.TrainingSettings(max_steps=100)
+    >>> settings.max_steps * settings.batch_size  # cells that are drawn
+    25600
+    >>> pf.flow.TrainingSettings(max_steps=0)
+    Traceback (most recent call last):
+    ValueError: Expected `max_steps` to be at least 1, found 0.
+    """
+
+    max_steps: int = 1500
+    max_minutes: float | None = None
+    batch_size: int = 256
+    window: int | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    gradient_clip: float = 1.0
+    condition_dropout: float = 0.2
+    part_dropout: float = 0.3
+    precision: Literal["auto", "full", "bfloat16"] = "auto"
+    compile_network: bool = False
+    validate_every: int = 100
+    patience: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "warmup_steps", "validate_every", "patience"):
+            _check_whole(name, getattr(self, name))
+        _check_whole("seed", self.seed, least=0)
+        if self.window is not None:
+            _check_whole("window", self.window)
+        for name in ("condition_dropout", "part_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                msg = f"Expected `{name}` to be at least 0 and below 1, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        if self.precision not in ("auto", "full", "bfloat16"):
+            msg = f"Expected `precision` to be 'auto', 'full' or 'bfloat16', found {self.precision!r}."
+            raise ValueError(msg)
+        for name in ("learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                msg = f"Expected `{name}` to be above 0, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        for name in ("weight_decay", "max_minutes"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                msg = f"Expected `{name}` to be at least 0, found {getattr(self, name)!r}."
+                raise ValueError(msg)

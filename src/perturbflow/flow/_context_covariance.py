@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perturbflow.flow._vector_cholesky import VectorCholesky
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-_MOST_WITH_VECTORS = 24  # contexts; matrices of more are worth a call of LAPACK each
 _FEWEST_FOR_FACTORS = 9  # contexts
 _TOLERANCE = 0.05  # of a correlation between contexts
 _ROUNDS = 8  # of the principal-factor method for each number of factors
 
 # Of some scales (K,): the weights ``(s^2 C + diag(noise))^-1 y`` and the diagonal of the inverse (K, O, G).
 Solution: TypeAlias = Callable[["NDArray[np.intp]"], tuple["NDArray[np.floating]", "NDArray[np.floating]"]]
-
-
-class ContextCovariance(Protocol):
-    """Covariance of an effect of unit variance between contexts (C, C)."""
-
-    @property
-    def n_contexts(self) -> int:
-        """Number of contexts C."""
-        ...
-
-    def evidence(
-        self,
-        observed: Sequence[int],
-        squared_scales: NDArray[np.float64],
-        noise: NDArray[np.floating],
-        measured: NDArray[np.floating],
-    ) -> tuple[NDArray[np.floating], Solution]:
-        """Log evidence (S, G) of measurements (O, G) with noise (O, G), at S scales of the effects; and how to solve.
-
-        It is computed in the precision of the measurements, and without ``-sum(log(noise)) / 2``, which is common to
-        all covariances and scales.
-        """
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +36,19 @@ class FullCovariance:
         noise: NDArray[np.floating],
         measured: NDArray[np.floating],
     ) -> tuple[NDArray[np.floating], Solution]:
-        """See :class:`ContextCovariance`."""
+        """Log evidence (S, G) of measurements (O, G) with noise (O, G), at S scales of the effects; and how to solve.
+
+        It is computed in the precision of the measurements, and without ``-sum(log(noise)) / 2``, which is common to
+        all covariances and scales.
+        """
         among = self.matrix[np.ix_(observed, observed)]
-        solve = _by_vectors if len(observed) <= _MOST_WITH_VECTORS else _by_matrices
-        log_evidence, weights, precision = solve(among, squared_scales, noise, measured)
+        first, second = np.tril_indices(len(among))
+        entries = squared_scales[:, None, None] * among[first, second][:, None] + np.zeros(noise.shape[1])
+        entries[:, first == second] += noise
+        cholesky = VectorCholesky(entries, len(among))
+        weights = cholesky.solve(np.broadcast_to(measured, (len(squared_scales), *measured.shape)))
+        precision = cholesky.inverse(np.arange(len(squared_scales)))[:, first == second]
+        log_evidence = -0.5 * (cholesky.log_determinant() + (measured * weights).sum(axis=1))
         log_evidence += 0.5 * np.log(noise).sum(axis=0)
         return log_evidence, lambda scales: (weights[scales], precision[scales])
 
@@ -93,7 +72,7 @@ class FactorCovariance:
         noise: NDArray[np.floating],
         measured: NDArray[np.floating],
     ) -> tuple[NDArray[np.floating], Solution]:
-        r"""See :class:`ContextCovariance`.
+        r"""As :meth:`FullCovariance.evidence`.
 
         With the factors U and the diagonal E of noise and rest,
         :math:`(U U^T + E)^{-1} = E^{-1} - E^{-1} U (I + U^T E^{-1} U)^{-1} U^T E^{-1}` (Woodbury).
@@ -150,7 +129,10 @@ class FactorCovariance:
         return np.tril_indices(self.factors.shape[1])
 
 
-def in_factors(matrix: NDArray[np.float64]) -> FullCovariance | FactorCovariance:
+ContextCovariance: TypeAlias = FullCovariance | FactorCovariance
+
+
+def in_factors(matrix: NDArray[np.float64]) -> ContextCovariance:
     """Correlations (C, C) in as few factors as change none by more than 0.05; as they are, where many are needed.
 
     Which covariance effects have is itself a guess on a coarse grid, and the time of a fit is then linear in contexts.
@@ -179,33 +161,70 @@ def _log_product(values: NDArray[np.floating]) -> NDArray[np.floating]:
     return found + np.log(values[-1]) if len(values) % 2 else found
 
 
-def _by_vectors(
-    among: NDArray[np.float64],
-    squared_scales: NDArray[np.float64],
-    noise: NDArray[np.floating],
-    measured: NDArray[np.floating],
-) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
-    """Log evidence (S, G), weights and diagonal of the inverse (S, O, G), over whole vectors of genes."""
-    first, second = np.tril_indices(len(among))
-    entries = squared_scales[:, None, None] * among[first, second][:, None] + np.zeros(noise.shape[1])
-    entries[:, first == second] += noise
-    cholesky = VectorCholesky(entries, len(among))
-    weights = cholesky.solve(np.broadcast_to(measured, (len(squared_scales), *measured.shape)))
-    squares = (measured * weights).sum(axis=1)
-    diagonal = cholesky.inverse(np.arange(len(squared_scales)))[:, first == second]
-    return -0.5 * (cholesky.log_determinant() + squares), weights, diagonal
+class VectorCholesky:
+    """Decompositions of positive definite n by n matrices, a matrix for every scale and gene.
+
+    Entries are lower triangles in the order of :func:`numpy.tril_indices` (S, n (n + 1) / 2, G). Written over vectors
+    of genes, several entries of a row at a time: matrices of a few rows are far too small for a call of LAPACK each.
+    """
+
+    def __init__(self, entries: NDArray[np.floating], n: int) -> None:
+        # Rows by scales and genes, so that every step is over memory in one piece; diagonals are stored as inverses.
+        self.n, self._factor = n, np.array(entries.swapaxes(0, 1), order="C")
+        rows, found = _rows(self._factor), np.empty_like(self._factor[0])
+        for i, row in enumerate(rows):
+            for j in range(i + 1):
+                if j:
+                    row[j] -= _dot(row[:j], rows[j][:j], out=found)
+                if i == j:
+                    np.reciprocal(np.sqrt(row[j], out=row[j]), out=row[j])
+                else:
+                    row[j] *= rows[j][j]
+
+    def log_determinant(self) -> NDArray[np.floating]:
+        """Logarithms of the determinants (S, G)."""
+        return -2 * np.log(np.stack([row[-1] for row in _rows(self._factor)])).sum(axis=0)
+
+    def solve(self, right: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Solve for right sides (S, n, G)."""
+        found = np.array(right.swapaxes(0, 1), dtype=self._factor.dtype, order="C")
+        rows, product = _rows(self._factor), np.empty_like(found)
+        for i, row in enumerate(rows):
+            if i:
+                found[i] -= _dot(row[:i], found[:i], out=product[0])
+            found[i] *= row[i]
+        for i, row in reversed(list(enumerate(rows))):
+            found[i] *= row[i]
+            found[:i] -= np.multiply(row[:i], found[i], out=product[:i])
+        return found.swapaxes(0, 1)
+
+    def inverse(self, chosen: NDArray[np.intp]) -> NDArray[np.floating]:
+        """Lower triangles of the inverses at some scales, as ``entries`` has them (K, n (n + 1) / 2, G)."""
+        factor = self._factor if len(chosen) == self._factor.shape[1] else self._factor[:, chosen]
+        inverse = np.zeros_like(factor)  # of the factor
+        rows, product = _rows(inverse), np.empty_like(factor[: self.n])
+        for i, row in enumerate(_rows(factor)):
+            for k in range(i):
+                rows[i][: k + 1] -= np.multiply(rows[k], row[k], out=product[: k + 1])
+            rows[i][:i] *= row[i]
+            rows[i][i] = row[i]
+        for i, own in enumerate(rows):  # in place: what is overwritten is not needed any more
+            own *= own[i].copy()
+            for row in rows[i + 1 :]:
+                own += np.multiply(row[: i + 1], row[i], out=product[: i + 1])
+        return inverse.swapaxes(0, 1)
 
 
-def _by_matrices(
-    among: NDArray[np.float64],
-    squared_scales: NDArray[np.float64],
-    noise: NDArray[np.floating],
-    measured: NDArray[np.floating],
-) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
-    """The same gene by gene."""
-    matrices = squared_scales[:, None, None, None] * among + noise.T[:, :, None] * np.eye(len(among))
-    diagonals = np.diagonal(np.linalg.cholesky(matrices), axis1=2, axis2=3)
-    inverses = np.linalg.inv(matrices)
-    weights = (inverses @ measured.T[:, :, None])[..., 0]
-    log_evidence = -np.log(diagonals).sum(axis=2) - 0.5 * (measured.T * weights).sum(axis=2)
-    return log_evidence, weights.swapaxes(1, 2), np.diagonal(inverses, axis1=2, axis2=3).swapaxes(1, 2)
+def _rows(triangle: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+    """Rows of a lower triangle (n (n + 1) / 2, ...), of 1 to n entries."""
+    rows: list[NDArray[np.floating]] = []
+    first = 0
+    while first < len(triangle):
+        rows.append(triangle[first : first + len(rows) + 1])
+        first += len(rows)
+    return rows
+
+
+def _dot(x: NDArray[np.floating], y: NDArray[np.floating], out: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Sum of the products of entries (k, S, G) over the first axis."""
+    return np.einsum("ksg,ksg->sg", x, y, out=out)

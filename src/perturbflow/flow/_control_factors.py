@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perturbflow.flow._carry import mean_weights
-from perturbflow.flow._told_effects import quadratic
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._carry import Carry, Way
-    from perturbflow.flow._measurements import Measurements
-    from perturbflow.flow._single_effects import EffectTable
+from perturbflow.flow._carry import Carry, Way, mean_weights
+from perturbflow.flow._context_interactions import quadratic
+from perturbflow.flow._interaction_factors import EffectTable
 
 FEWEST_CONTEXTS = 5  # of which both controls and factors are known
 _PENALTY = 0.1  # of the mean variance between contexts
@@ -28,31 +22,17 @@ _LEAST = 1e-9
 class ControlFactors(NamedTuple):
     r"""Difference of effects in a context from those carried there, as far as its controls tell.
 
-    With factors :math:`b` of the contexts where perturbations were measured, the factors of another one follow from its controls by
-    ridge regression, :math:`\hat b = \bar b + s\, k^T (K + \lambda)^{-1} b`, where K and k are products of centred mean
-    expression. An effect is carried, and :math:`\sum_k a_k (\hat b_k - b^*_k) l_k` is added to it, where :math:`b^*` are the
-    factors of the contexts that it was carried from, as these count, :math:`a` factors of the perturbation and :math:`l` of
-    the genes.
-
-    Parameters
-    ----------
-    level_factors
-        Factors a of every level (L, K).
-    context_factors
-        Factors b of every context (C, K), 0 where they are not known.
-    gene_factors
-        Factors l (K, G), times how surely controls tell.
-    slope
-        The slope s (1,), learned by leaving contexts out; 0 where controls tell nothing.
-    read_variances
-        How much of the variance of effects between contexts is told (G,).
+    With factors :math:`b` of the contexts where perturbations were measured, those of another one follow from its controls
+    by ridge regression, :math:`\hat b = \bar b + s\, k^T (K + \lambda)^{-1} b`, where K and k are products of centred mean
+    expression. To an effect that is carried :math:`\sum_k a_k (\hat b_k - b^*_k) l_k` is added, where :math:`b^*` are the
+    factors of the contexts that it was carried from, as these count.
     """
 
-    level_factors: NDArray[np.float64]
-    context_factors: NDArray[np.float64]
-    gene_factors: NDArray[np.float64]
-    slope: NDArray[np.float64]
-    read_variances: NDArray[np.float64]
+    level_factors: NDArray[np.float64]  # factors a of every level (L, K)
+    context_factors: NDArray[np.float64]  # factors b of every context (C, K), 0 where they are not known
+    gene_factors: NDArray[np.float64]  # factors l (K, G), times how surely controls tell
+    slope: NDArray[np.float64]  # s (1,), learned by leaving contexts out; 0 where controls tell nothing
+    read_variances: NDArray[np.float64]  # how much of the variance of effects between contexts is told (G,)
 
     @classmethod
     def nothing(cls, n_levels: int, n_contexts: int, n_factors: int, n_genes: int) -> ControlFactors:
@@ -68,12 +48,7 @@ class ControlFactors(NamedTuple):
     def place(self, among: NDArray[np.float64], distances: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the factors of a context that its controls tell (K,).
 
-        Parameters
-        ----------
-        among
-            Squared distances between the controls of all contexts (C, C).
-        distances
-            Squared distances of the context to these (C,).
+        Squared distances between the controls of all contexts are ``among`` (C, C), those of the context to them (C,).
         """
         known = np.flatnonzero(self.context_factors.any(axis=1))
         factors = self.context_factors[known].astype(np.float64)
@@ -88,20 +63,9 @@ class ControlFactors(NamedTuple):
         distances: NDArray[np.float64],
         ways: Sequence[Way],
     ) -> NDArray[np.float64]:
-        """Return what is added to a carried effect (G,).
+        """Return what is added to the effect of a level (G,) that is carried in some ways from the contexts observed (O,).
 
-        Parameters
-        ----------
-        level
-            Number of the level.
-        place
-            Factors of the context, from :meth:`place`.
-        observed
-            Contexts from which the effect is carried (O,).
-        distances
-            Squared distances to these (O,).
-        ways
-            How it is carried.
+        ``place`` are the factors of the context, from :meth:`place`, and distances are to the contexts observed.
         """
         usual = mean_weights(distances, ways) @ self.context_factors[observed]
         return (self.level_factors[level] * (place - usual)) @ self.gene_factors
@@ -109,36 +73,15 @@ class ControlFactors(NamedTuple):
 
 def read_controls(
     table: EffectTable | None,
-    measured: Measurements,
-    shared: NDArray[np.float64],
     effects: NDArray[np.float32],
     carry: Carry,
     variances: NDArray[np.float64],
 ) -> ControlFactors:
-    """Learn how factors of contexts follow from controls, and add to effects in contexts where none or few were measured.
+    """Learn how factors of contexts follow from controls, and add to effects (L, C, G), in place, where they were not measured.
 
-    It is done as far as in contexts that are left out the factors are told better by controls than by the contexts that effects are carried
-    from: with the mean fall of the logarithm of the squared error over contexts, :math:`t` of its standard errors, what is added counts
-    :math:`1 - 1 / t^2`, and nothing where t is below 1.
-
-    Parameters
-    ----------
-    table
-        Effects from which factors are learned; None where they are too few.
-    measured
-        Measured effects.
-    shared
-        Mean effect of a perturbation (C, G).
-    effects
-        What every level adds to it (L, C, G); changed in place where it was not measured.
-    carry
-        How effects are carried without this.
-    variances
-        Variance of an effect between contexts (G,).
-
-    Returns
-    -------
-    What controls tell.
+    It is done as far as in contexts that are left out the factors are told better by controls than by the contexts that
+    effects are carried from: with the mean fall of the logarithm of the squared error over contexts, :math:`t` of its
+    standard errors, what is added counts :math:`1 - 1 / t^2`, and nothing where t is below 1.
     """
     n_levels, n_contexts, n_genes = effects.shape
     if table is None:
@@ -150,7 +93,7 @@ def read_controls(
     learned = _learn(table.factors.contexts[known], carry.distances[np.ix_(known, known)], carry.ways)
     if learned is None:
         return nothing
-    factors, of_levels, rows = table.known(measured, shared)
+    factors, of_levels, rows = table.known()
     genes = table.genes(factors)
     found = nothing._replace(gene_factors=learned.weight * genes, slope=np.array([learned.slope]))
     found.level_factors[table.single.levels] = of_levels.factors

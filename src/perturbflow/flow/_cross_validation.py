@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 
-from perturbflow.flow._asked import Asked
-from perturbflow.flow._data import CellData
+from perturbflow.flow._data import CellData, group_keys
+from perturbflow.flow._effect_split import Asked
 from perturbflow.flow._group_sums import GroupSums
-from perturbflow.flow._grouping import group_keys
+from perturbflow.flow._hurdle_distribution import Context
 from perturbflow.flow._prior import AdditiveHurdlePrior
 from perturbflow.flow._prior_fit import fit_hurdle
 from perturbflow.flow._uncertainty import condition_kind, mean_expression
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Self
-
-    from numpy.typing import NDArray
-    from scipy import sparse
-
-    from perturbflow.flow._hurdle_distribution import Context
 
 MIN_CELLS = 5
 _VALUES_JUDGED = 1_000_000  # of a fit; more conditions of as many genes make no difference

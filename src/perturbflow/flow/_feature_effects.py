@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby, product
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.distance import cdist
 
 from perturbflow.flow._shrinkage import mixture_responsibilities
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
 _FEWEST_COMPONENTS = 4
-_LENGTH_SCALES = (0.4, 0.7, 1.2)  # in units of the median distance between components with cells
+# Length scales of Gaussian kernels, in units of the median distance between components with cells; None is linear.
+_LENGTH_SCALES = (None, 0.4, 0.7, 1.2)
 _FRACTIONS = (0.2, 0.4, 0.6, 0.8, 0.95)
 _NULL_PROBABILITY = 0.8  # that features say nothing, before the effects are seen
 _PERMUTATIONS = 199
@@ -95,10 +93,9 @@ def regress_effects(
 
     # First and second moments of the average over the hypotheses, in units of the spread.
     first, second = np.zeros(effects.shape), np.zeros(effects.shape)
-    for kernel_name in dict.fromkeys(name for name, _ in hypotheses):
-        kernel = _kernel(kernel_name, features, trained)
-        for fraction in (rho for name, rho in hypotheses if name == kernel_name):
-            weight = hypotheses[kernel_name, fraction]
+    for length, own in groupby(hypotheses.items(), key=lambda item: item[0][0]):
+        kernel = _kernel(length, features, trained)
+        for (_, fraction), weight in own:
             for level in levels:
                 mean, variance = _predict(kernel, trained, fraction, level)
                 first[:, level.genes] += weight * mean
@@ -152,7 +149,7 @@ def _noise_levels(effects: NDArray[np.float64], noise: NDArray[np.float64]) -> l
 
 def _weigh(
     features: NDArray[np.floating], trained: NDArray[np.bool_], levels: list[_NoiseLevel]
-) -> dict[tuple[str, float], float]:
+) -> dict[tuple[float | None, float], float]:
     """Probability of every kernel and signal fraction that is not negligible; the rest is that features say nothing."""
     rng = np.random.default_rng(0)
     places = np.flatnonzero(trained)
@@ -163,10 +160,10 @@ def _weigh(
     levels = [level.exchangeable() for level in levels]
     orders = [np.arange(len(places)), *(rng.permutation(len(places)) for _ in range(_PERMUTATIONS))]
     temper = _share_of_independent_genes(levels)
-    hypotheses = [(name, fraction) for name in _kernel_names() for fraction in _FRACTIONS]
-    kernels = {name: _kernel(name, features[places], among) for name in _kernel_names()}
+    hypotheses = list(product(_LENGTH_SCALES, _FRACTIONS))
+    kernels = {length: _kernel(length, features[places], among) for length in _LENGTH_SCALES}
     identity = np.eye(len(places))
-    signals = np.stack([fraction * kernels[name] + (1 - fraction) * identity for name, fraction in hypotheses])
+    signals = np.stack([fraction * kernels[length] + (1 - fraction) * identity for length, fraction in hypotheses])
     log_factors = temper * sum((_gains(signals, level, orders) for level in levels), start=np.zeros(()))
     likelihoods = np.exp(log_factors - log_factors.max())
     observed = likelihoods[:, 0].sum()
@@ -226,22 +223,16 @@ def _predict(
     return means, np.maximum(variances, 0)
 
 
-def _kernel_names() -> Iterator[str]:
-    yield "linear"
-    for length in _LENGTH_SCALES:
-        yield f"gaussian {length}"
-
-
-def _kernel(name: str, features: NDArray[np.floating], trained: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _kernel(length: float | None, features: NDArray[np.floating], trained: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Covariance between components (P, P): mean 0 over those with cells, mean 1 on their part of the diagonal."""
     features = features.astype(np.float64)
-    if name == "linear":
+    if length is None:
         kernel = features @ features.T
     else:
         distances = cdist(features, features, "sqeuclidean")
         known = distances[np.ix_(trained, trained)]
         unit = np.median(known[known > 0]) if (known > 0).any() else 1.0
-        kernel = np.exp(-distances / (2 * float(name.split()[1]) ** 2 * unit))
+        kernel = np.exp(-distances / (2 * length**2 * unit))
     towards = kernel[:, trained].mean(axis=1)
     kernel = kernel - towards[:, None] - towards[None] + towards[trained].mean()
     typical = np.diag(kernel)[trained].mean()

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from perturbflow.flow._data import CellData
-from perturbflow.flow._grouping import Grouping, canonical_order, group_keys
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Self
-
-    from numpy.typing import ArrayLike, NDArray
-
-    from perturbflow.flow._data import Expression
+from perturbflow.flow._data import CellData, Expression, Grouping, canonical_order, group_keys
 
 _VALUES_AT_ONCE = 4_000_000
 _GROWTH = 1.25
@@ -30,18 +23,13 @@ class GroupSums:
 
     Parameters
     ----------
-    doses
-        Dose of every component in every group (g, P), as CSR.
-    covariates
-        Codes of the covariates of every group (g, K).
-    n_cells
-        Number of cells (g,).
+    doses, covariates, n_cells
+        Of every group: doses of all components (g, P), as CSR, codes of the covariates (g, K), number of cells (g,).
     n_expressing, total, squares
         Number of cells that express a gene, sum and sum of squares of its values (g, G).
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> x, doses = np.array([[0.0, 1.0], [2.0, 1.0], [3.0, 0.0]]), np.array([[0.0], [1.0], [1.0]])
     >>> codes = np.zeros((3, 0), dtype=int)
@@ -100,10 +88,8 @@ class GroupSums:
 
         Parameters
         ----------
-        cells
-            The cells.
-        rows
-            Which of them; all where not given.
+        cells, rows
+            The cells, and which of them; all where not given.
 
         Returns
         -------
@@ -171,12 +157,8 @@ class GroupSums:
 
         Parameters
         ----------
-        x
-            Log1p-normalised expression (n, G), an array or a CSR matrix.
-        doses
-            Dose of every component (n, P), at least 0; an all-zero row is a control cell.
-        covariates
-            Codes of the covariates (n, K).
+        x, doses, covariates
+            Expression (n, G), doses (n, P) and codes of covariates (n, K), as of :class:`CellData`.
 
         Raises
         ------

@@ -1,18 +1,16 @@
-"""A few factors of perturbations, contexts and genes that effects differ by between contexts."""
+"""A few factors of perturbations, contexts and genes that effects differ by between contexts, and what they are learned from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-if TYPE_CHECKING:
-    from typing import Self
-
-    from numpy.typing import NDArray
+from perturbflow.flow._measurements import Measurements, alone, members
 
 _MOST_DIRECTIONS = 12  # of genes, among which the factors are looked for
 _MOST_FACTORS = 6
@@ -21,6 +19,11 @@ _POWERS = 3
 _EM_STEPS = 12
 _START_SHARE = 0.3  # of the variance within a row that is taken for a rest before anything is known
 _LEAST = 1e-9
+_FEWEST_CONTEXTS = 3  # in which effects were measured
+_FEWEST_LEVELS = 8  # that were measured in several
+FEWEST_IN_CONTEXT = 3  # effects, that say what a context does
+_MOST_LEVELS = 600  # from which the factors are learned
+_VALUES_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +43,12 @@ class Rows:
     @cached_property
     def by_perturbation(self) -> sparse.csr_matrix:
         """Return which rows are of a perturbation (P, N)."""
-        return _members(self.which, self.shape[0])
+        return members(self.which, self.shape[0])
 
     @cached_property
     def by_context(self) -> sparse.csr_matrix:
         """Return which rows are of a context (C, N)."""
-        return _members(self.contexts, self.shape[1])
-
-
-def _members(groups: NDArray[np.intp], number: int) -> sparse.csr_matrix:
-    n = len(groups)
-    return sparse.csr_matrix((np.ones(n), (groups, np.arange(n))), shape=(number, n))
+        return members(self.contexts, self.shape[1])
 
 
 def gene_directions(values: NDArray[np.floating], which: NDArray[np.intp], noise: NDArray[np.float64]) -> NDArray:
@@ -60,7 +58,7 @@ def gene_directions(values: NDArray[np.floating], which: NDArray[np.intp], noise
     makes no difference.
     """
     precision = 1 / noise
-    of_perturbation = _members(which, int(which.max()) + 1)
+    of_perturbation = members(which, int(which.max()) + 1)
     total = np.maximum(of_perturbation @ precision, _LEAST)  # of a perturbation without rows it is 0
     mean = of_perturbation @ (precision[:, None] * values) / total[:, None]
     apart = (values - mean[which]) * np.sqrt(precision)[:, None]
@@ -202,3 +200,116 @@ class PerturbationFactors:
         """Return what is the same in all contexts (P, R)."""
         mean = rows.by_perturbation @ (self.precision[:, None] * rows.values) / self.total[:, None]
         return mean - (self.factors * centre) @ loadings
+
+
+@dataclass(frozen=True, eq=False)
+class SingleEffects:
+    """Groups of one level and no other, of levels that several contexts have."""
+
+    rows: NDArray[np.intp]  # numbers of the groups (N,)
+    numbers: NDArray[np.intp]  # of their levels among `levels` (N,)
+    contexts: NDArray[np.intp]  # of the groups (N,)
+    levels: NDArray[np.intp]
+    is_measured: NDArray[np.bool_]  # whether a level was measured in a context, alone or not (P, C)
+    is_fitted: NDArray[np.bool_]  # whether the effects of a level are known (P,)
+
+    @classmethod
+    def of(cls, measured: Measurements, fitted: NDArray[np.intp], n_contexts: int) -> SingleEffects | None:
+        """Find them; None where they are too few to learn from."""
+        design = measured.design
+        if len(np.unique(measured.which)) < _FEWEST_CONTEXTS:
+            return None
+        rows, level = alone(design)
+        contexts = measured.which[rows]
+        several = np.bincount(level, minlength=design.shape[1]) > 1  # a group is a level in a context
+        levels = np.flatnonzero(several)
+        if len(levels) < _FEWEST_LEVELS:
+            return None
+        kept = several[level]
+        rows, level, contexts = rows[kept], level[kept], contexts[kept]
+        if len(np.unique(contexts)) < _FEWEST_CONTEXTS:
+            return None
+        is_measured = np.zeros((len(levels), n_contexts), dtype=bool)
+        for number, each in enumerate(levels):
+            is_measured[number, measured.which[measured.of_level(int(each))[0]]] = True
+        numbers = np.searchsorted(levels, level)
+        return cls(rows, numbers, contexts, levels, is_measured, np.isin(levels, fitted))
+
+    @cached_property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Return whether enough effects of a context were measured to say how it differs from others (C,)."""
+        return np.bincount(self.contexts, minlength=self.is_measured.shape[1]) >= FEWEST_IN_CONTEXT
+
+    @property
+    def asking(self) -> NDArray[np.intp]:
+        """Contexts of which enough effects were measured, but not all."""
+        return np.flatnonzero(self.is_known & ~self.is_measured[self.is_fitted].all(axis=0))
+
+    def some_levels(self) -> NDArray[np.bool_]:
+        """Choose levels from which factors are learned: evenly spaced among those of every context (P,)."""
+        chosen = np.zeros(len(self.levels), dtype=bool)
+        places = np.unique(self.contexts)
+        most = max(_MOST_LEVELS // len(places), 1)
+        for place in places:
+            own = self.numbers[self.contexts == place]
+            chosen[own[:: max(1, -(-len(own) // most))]] = True
+        return chosen if len(self.levels) > _MOST_LEVELS else np.ones(len(self.levels), dtype=bool)
+
+
+@dataclass(frozen=True, eq=False)
+class EffectTable:
+    """Measured effects of some levels beyond the shared part, from which the factors are learned."""
+
+    single: SingleEffects
+    measured: Measurements
+    shared: NDArray[np.float64]  # mean effect of a perturbation (C, G), which is taken from the measured
+    rows: Rows  # effects in units of their noise, in directions of genes in which contexts differ
+    levels: NDArray[np.intp]  # of the rows (N,)
+    changes: NDArray[np.float32]  # effects on all genes (N, G)
+    units: NDArray[np.float64]  # noise of every gene (G,)
+    directions: NDArray[np.float64]  # of genes (G, R)
+
+    @classmethod
+    def of(cls, single: SingleEffects, measured: Measurements, shared: NDArray[np.float64]) -> EffectTable:
+        """Collect the effects."""
+        which = np.flatnonzero(single.some_levels()[single.numbers])
+        groups, numbers, contexts = single.rows[which], single.numbers[which], single.contexts[which]
+        variances = measured.variances[groups]
+        units = np.sqrt(variances.mean(axis=0, dtype=np.float64))
+        noise = 1 / (units**2 / variances).mean(axis=1)
+        changes = measured.effects[groups] - shared[contexts].astype(np.float32)
+        scaled = changes / units.astype(np.float32)
+        directions = gene_directions(scaled, numbers, noise)
+        rows = Rows(scaled @ directions, noise, numbers, contexts, single.is_measured.shape)
+        return cls(single, measured, shared, rows, single.levels[numbers], changes, units, directions)
+
+    @cached_property
+    def factors(self) -> InteractionFactors:
+        """Factors of the effects of these levels."""
+        return InteractionFactors.fit(self.rows)
+
+    def genes(self, factors: InteractionFactors) -> NDArray[np.float64]:
+        """Return what factors do to genes (K, G)."""
+        return factors.loadings @ self.directions.T * self.units
+
+    def known(self) -> tuple[InteractionFactors, PerturbationFactors, Rows]:
+        """Factors with what the effects of all levels say of contexts and of perturbations, and these effects."""
+        factors, rows = self.factors, self._all_rows()
+        if rows is not self.rows:
+            factors = factors.with_contexts_of(rows)
+        return factors, PerturbationFactors.of(factors, rows), rows
+
+    def _all_rows(self) -> Rows:
+        """Effects of all levels, whose genes are not needed, block by block."""
+        single = self.single
+        if len(self.levels) == len(single.rows):
+            return self.rows
+        scale = self.directions / self.units[:, None]
+        values, noise = np.empty((len(single.rows), self.directions.shape[1])), np.empty(len(single.rows))
+        at_once = max(1, _VALUES_AT_ONCE // len(self.units))
+        for first in range(0, len(noise), at_once):
+            block = slice(first, first + at_once)
+            groups = single.rows[block]
+            noise[block] = 1 / (self.units**2 / self.measured.variances[groups]).mean(axis=1)
+            values[block] = (self.measured.effects[groups] - self.shared[single.contexts[block]]) @ scale
+        return Rows(values, noise, single.numbers, single.contexts, self.rows.shape)

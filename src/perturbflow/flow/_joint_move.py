@@ -1,26 +1,51 @@
-"""Moving control cells to a distribution with what the cells of the condition share."""
+"""Moving control cells to a distribution with what the cells of the condition share, and evenly spread random numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from perturbflow.flow._hurdle_distribution import LOWEST_EXPRESSION
+from perturbflow.flow._hurdle_distribution import LOWEST_EXPRESSION, Context, HurdleDistribution
+from perturbflow.flow._response_factor import ResponseFactor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
     from perturbflow.flow._prior import AdditiveHurdlePrior
-    from perturbflow.flow._response_factor import ResponseFactor
+
 
 _N_CORRECTIONS = 5
 _LARGEST_CORRELATION = 0.99
+
+
+def stratified_uniforms(members: NDArray[np.bool_], *, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Uniform numbers (n, G), stratified apart over the members (n, G) and the others of every column.
+
+    A number below s occurs in ``m s`` of m members, rounded up or down at random with the right mean.
+    """
+    n_cells, n_genes = members.shape
+    by_gene = np.ascontiguousarray(members.T)
+    keys = rng.random((n_genes, n_cells), dtype=np.float32)
+    keys += by_gene
+    order = keys.argsort(axis=1)
+    place = np.empty((n_genes, n_cells), dtype=np.float32)
+    np.put_along_axis(place, order, np.arange(n_cells, dtype=np.float32)[None], axis=1)
+    n_members = by_gene.sum(axis=1, dtype=np.float32)[:, None]
+    n_others = n_cells - n_members
+    # Members come last in the order.
+    place -= n_others * by_gene
+    place += rng.random((n_genes, 1), dtype=np.float32)
+    place /= np.maximum(np.where(by_gene, n_members, n_others), 1)
+    return place.T
+
+
+def stratified_normals(shape: tuple[int, int], *, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Standard normal numbers (n, G), stratified over the rows of every column."""
+    uniforms = stratified_uniforms(np.zeros(shape, dtype=bool), rng=rng)
+    return ndtri(np.clip(uniforms, 1e-7, 1 - 1e-7)).astype(np.float32)
 
 
 def move_jointly(

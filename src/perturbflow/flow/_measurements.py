@@ -1,20 +1,29 @@
-"""Measured effects of groups of cells, and which components at which doses they are of."""
+"""Measured effects of groups of cells, which components at which doses they are of."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
 _VALUES_AT_ONCE = 4_000_000
+
+
+def members(groups: NDArray[np.integer], number: int) -> sparse.csr_matrix:
+    """Which of N rows are of which group, as a matrix (number, N) that sums over them."""
+    n = len(groups)
+    return sparse.csr_matrix((np.ones(n), (groups, np.arange(n))), shape=(number, n))
+
+
+def alone(design: sparse.csr_matrix) -> tuple[NDArray[np.intp], NDArray[np.integer]]:
+    """Groups of one whole level and no other, ascending, and these levels (n,)."""
+    groups = np.flatnonzero(np.diff(design.indptr) == 1)
+    groups = groups[design.data[design.indptr[groups]] == 1]
+    return groups, design.indices[design.indptr[groups]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +42,7 @@ class Measurements:
     lowest: NDArray[np.float64]  # effects that take a gene to the ends of its range, by context (C, G)
     highest: NDArray[np.float64]  # what lies beyond looks the same
     strata: NDArray[np.intp]  # genes that are expressed as much (G,): how large effects are is learned in each
+    scales: Sequence[float]  # candidate standard deviations of true effects
 
     @property
     def n_components(self) -> int:

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from perturbflow.flow._condition import ConditionEncoder
-from perturbflow.flow._network import NETWORKS
+from perturbflow.flow._batches import ConditionEncoder
+from perturbflow.flow._config import NETWORKS, FlowConfig
+from perturbflow.flow._joint_move import stratified_normals
+from perturbflow.flow._objective import point_on_path
 from perturbflow.flow._parametrisation import PARAMETRISATIONS, GeneDistribution
-from perturbflow.flow._path import point_on_path
+from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleDistribution
+from perturbflow.flow._response_factor import ResponseFactor
 from perturbflow.flow._responses import Responses
 from perturbflow.flow._solver import integrate
-from perturbflow.flow._stratified import stratified_normals
 from perturbflow.flow._support import GeneSupport
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Self
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from perturbflow.flow._config import FlowConfig
-    from perturbflow.flow._prior import AdditiveHurdlePrior, Context, HurdleDistribution
-    from perturbflow.flow._response_factor import ResponseFactor
 
 PREDICTION_SETTINGS = frozenset(
     {"source", "entry_time", "correction_scale", "guidance", "stratified", "method", "n_steps"}
@@ -65,7 +58,6 @@ class ConditionalFlow(nn.Module):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> rng = np.random.default_rng(0)
     >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
@@ -186,14 +178,10 @@ class ConditionalFlow(nn.Module):
 
         Parameters
         ----------
-        x
-            Points (..., n, G).
-        t
-            Times (..., n, 1).
-        distribution
-            Distribution of every gene (..., n, G).
-        condition
-            Encoded conditions (..., n, size).
+        x, t
+            Points (..., n, G) and times (..., n, 1).
+        distribution, condition
+            Distribution of every gene (..., n, G), and encoded conditions (..., n, size).
         correction_scale
             Factor on the network's output.
 
@@ -233,24 +221,6 @@ class ConditionalFlow(nn.Module):
             )
         )
 
-    def cell_distributions(
-        self, perturbations: NDArray[np.floating], covariates: NDArray[np.integer]
-    ) -> GeneDistribution:
-        """Distributions of cells in training contexts.
-
-        Parameters
-        ----------
-        perturbations
-            Doses (n, P).
-        covariates
-            Codes of the covariates (n, K).
-
-        Returns
-        -------
-        One distribution per cell (n, G).
-        """
-        return self.gene_distribution(self.prior.distributions(perturbations, covariates))
-
     @torch.inference_mode()
     def sample(
         self,
@@ -267,10 +237,8 @@ class ConditionalFlow(nn.Module):
         ----------
         controls
             Control cells (n, G) of the context; with the noise source only their number and context matter.
-        perturbation
-            Dose of every component (P,).
-        covariates
-            Codes of the covariates (K,).
+        perturbation, covariates
+            Dose of every component (P,), and codes of the covariates (K,).
         rng
             Source of randomness.
         **changes

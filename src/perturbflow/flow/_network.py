@@ -1,23 +1,105 @@
-"""The velocity networks by name, and the plainest of them."""
+"""Networks of the velocity: what they have in common, a small one for every gene, and the residual perceptron."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from abc import ABC, abstractmethod
+from typing import Literal, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
-from perturbflow.flow._embedding import VelocityNetwork
-from perturbflow.flow._gene_networks import GeneNetworks
-from perturbflow.flow._token_unet import TokenUNet
-from perturbflow.flow._unet import UNet
+Axis: TypeAlias = Literal["gene", "output", "condition"]
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+_N_FREQUENCIES = 32
+_LONGEST_PERIOD = 10_000.0
+_TIME_SCALE = 1000.0
 
-    from torch import Tensor
 
-    from perturbflow.flow._embedding import Axis
+def encode_time(t: Tensor) -> Tensor:
+    """Sinusoidal encoding of times in [0, 1] (n, 1), stretched to the 0..1000 the wavelengths are made for: (n, 64)."""
+    exponents = torch.arange(_N_FREQUENCIES, dtype=t.dtype, device=t.device) / _N_FREQUENCIES
+    angles = _TIME_SCALE * t * torch.exp(-math.log(_LONGEST_PERIOD) * exponents)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class VelocityNetwork(nn.Module, ABC):
+    """A network of a noisy cell, a time and an encoded condition of length ``n_conditions``, zero until it is trained.
+
+    ``width`` is the length of the embedding of time and condition.
+    """
+
+    def __init__(self, n_conditions: int, width: int) -> None:
+        super().__init__()
+        self.time = nn.Sequential(nn.Linear(2 * _N_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition = nn.Linear(n_conditions, width, bias=False)
+        nn.init.zeros_(self.condition.weight)
+
+    def embed(self, t: Tensor, condition: Tensor) -> Tensor:
+        """Embed times (..., n, 1) and encoded conditions (..., n, n_conditions); the null condition adds nothing."""
+        return functional.silu(self.time(encode_time(t)) + self.condition(condition))
+
+    def flatten(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+        """Bring inputs (..., n, G), times and conditions that broadcast to one axis of cells.
+
+        Returns inputs (m, G), embeddings (m, width) or (1, width) where all share one, and the axes (..., n) they stand
+        for.
+        """
+        embedding = self.embed(t, condition)
+        cells = torch.broadcast_shapes(x.shape[:-1], embedding.shape[:-1])
+        if embedding.shape[:-1].numel() > 1:
+            embedding = embedding.expand(*cells, -1)
+        return x.expand(*cells, -1).flatten(0, -2), embedding.flatten(0, -2), cells
+
+    @abstractmethod
+    def axes(self) -> dict[str, tuple[tuple[int, Axis], ...]]:
+        """Axes of entries of the ``state_dict`` with what indexes them: ``"gene"``, ``"output"``, ``"condition"``.
+
+        An ``"output"`` is a block of all genes. Lengths of other axes are settings, so that weights go from one gene
+        panel to another by copying what both have along these.
+        """
+
+
+class GeneNetworks(nn.Module):
+    r"""Networks per gene that join its own noisy value with the state of the cell.
+
+    ``output[g] = k x[g] + sum_c w[c, g] (1 + r[c]) silu(u[c, g] z + (1 + q[c]) a[c, g] x[g] + s[c])``
+
+    with weights a, u and w of the gene's own, the state z of the cell, and k, q, r and s functions of time and
+    condition alone. A network narrower than the number of genes cannot carry every gene's value through to its output,
+    as a plain velocity asks; here it need not, and only what genes have in common passes through z.
+    """
+
+    def __init__(self, n_genes: int, n_outputs: int, state_width: int, embedding_width: int, *, width: int) -> None:
+        if width < 1:
+            msg = f"Expected `gene_width` to be at least 1, found {width}."
+            raise ValueError(msg)
+        super().__init__()
+        self.lift = nn.Parameter(torch.randn(width, n_genes, state_width) * state_width**-0.5)
+        self.gain = nn.Parameter(torch.randn(width, n_genes))
+        self.write = nn.Parameter(torch.zeros(n_outputs, width, n_genes))
+        self.modulation = nn.Linear(embedding_width, 3 * width)
+        self.skip = nn.Linear(embedding_width, n_outputs)
+        for parameter in (*self.modulation.parameters(), *self.skip.parameters()):
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, state: Tensor, embedding: Tensor) -> Tensor:
+        """Outputs (..., n, n_outputs * G) for values of genes, states and embeddings (..., n, size); zero until trained."""
+        own = x[..., None, :]
+        gain, scale, shift = self.modulation(embedding)[..., None].chunk(3, dim=-2)
+        common = functional.linear(state, self.lift.flatten(0, 1)).unflatten(-1, self.gain.shape)
+        hidden = functional.silu(torch.addcmul(common + shift, own, self.gain * (1 + gain))) * (1 + scale)
+        output = self.skip(embedding)[..., None] * own
+        # A product a channel: batched matrix products with a batch of genes would be slow.
+        for channel, weight in zip(hidden.unbind(-2), self.write.unbind(1), strict=True):
+            output = torch.addcmul(output, channel[..., None, :], weight)
+        return output.flatten(-2)
+
+    @staticmethod
+    def axes(prefix: str) -> dict[str, tuple[tuple[int, Axis], ...]]:
+        """Axes as of :meth:`VelocityNetwork.axes`, ``prefix`` being the name of this module there, with the dot."""
+        return {f"{prefix}{name}": ((axis, "gene"),) for name, axis in (("lift", 1), ("gain", 1), ("write", 2))}
 
 
 class ResidualBlock(nn.Module):
@@ -45,16 +127,10 @@ class ResidualMLP(VelocityNetwork):
 
     Parameters
     ----------
-    n_genes
-        Number of genes G.
-    n_outputs
-        Outputs per gene.
-    n_conditions
-        Length of the encoded condition; see :class:`perturbflow.flow.ConditionEncoder`.
-    width
-        Hidden width.
-    n_blocks
-        Number of residual blocks.
+    n_genes, n_outputs, n_conditions
+        Number of genes G, outputs per gene, and length of the condition that :class:`ConditionEncoder` encodes.
+    width, n_blocks
+        Hidden width, and number of residual blocks.
     gene_width
         Channels of a small network of its own for every gene, see :class:`GeneNetworks`; none if 0.
 
@@ -92,12 +168,8 @@ class ResidualMLP(VelocityNetwork):
 
         Parameters
         ----------
-        x
-            Inputs (..., n, G) of a parametrisation.
-        t
-            Times (..., n, 1).
-        condition
-            Encoded conditions (..., n, n_conditions).
+        x, t, condition
+            Inputs of a parametrisation (..., n, G), times (..., n, 1), encoded conditions (..., n, n_conditions).
 
         Returns
         -------
@@ -119,7 +191,3 @@ class ResidualMLP(VelocityNetwork):
             "write.bias": ((0, "output"),),
             **({} if self.genes is None else self.genes.axes("genes.")),
         }
-
-
-NETWORKS: dict[str, Callable[..., VelocityNetwork]] = {"mlp": ResidualMLP, "unet": UNet, "token_unet": TokenUNet}
-"""Networks of the velocity by the name that ``model_kwargs={"network": ...}`` takes."""

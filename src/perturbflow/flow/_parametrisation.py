@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 _LOWEST_VARIANCE = 1e-4
 
@@ -47,75 +44,19 @@ class Parametrisation(ABC):
 
     @abstractmethod
     def inputs(self, x: Tensor, t: Tensor, distribution: GeneDistribution) -> Tensor:
-        """Return what the network sees, about unit scale at every time.
-
-        Parameters
-        ----------
-        x
-            Points on the path (n, G).
-        t
-            Times (n, 1).
-        distribution
-            Distribution of every gene.
-
-        Returns
-        -------
-        Inputs (n, G).
-        """
+        """Return what the network sees of points on the path (n, G) at times (n, 1), about unit scale at every time."""
 
     @abstractmethod
     def velocity(self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor) -> Tensor:
-        """Velocity for outputs of the network.
-
-        Parameters
-        ----------
-        x
-            Points on the path (n, G).
-        t
-            Times (n, 1).
-        distribution
-            Distribution of every gene.
-        output
-            Outputs of the network (n, n_outputs * G).
-
-        Returns
-        -------
-        Velocities (n, G).
-        """
+        """Velocities (n, G) at points (n, G) and times (n, 1) for outputs of the network (n, n_outputs * G)."""
 
     def finish(self, x: Tensor, t: Tensor, distribution: GeneDistribution, output: Tensor) -> Tensor:
-        """Turn the state at the last time into cells: expression is not negative.
-
-        Parameters
-        ----------
-        x
-            States at the last time (n, G).
-        t
-            That time (n, 1).
-        distribution
-            Distribution of every gene.
-        output
-            Outputs of the network there (n, n_outputs * G).
-
-        Returns
-        -------
-        Cells (n, G).
-        """
+        """Turn states at the last time, with the outputs there, into cells (n, G): expression is not negative."""
         del t, distribution, output
         return x.clamp_min(0)
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """Weight of the squared velocity error.
-
-        Parameters
-        ----------
-        t
-            Times (n, 1).
-
-        Returns
-        -------
-        Weights (n, 1).
-        """
+        """Weights of the squared errors of the velocity at times (n, 1)."""
         return torch.ones_like(t)
 
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 
-from perturbflow.flow._angle import share_at
-from perturbflow.flow._distribution_uncertainty import DistributionUncertainty, distribution_uncertainty
+from perturbflow.flow._data import CellData, Expression
 from perturbflow.flow._feature_effects import nearest_distances
 from perturbflow.flow._group_sums import GroupSums
-from perturbflow.flow._hurdle_distribution import LOWEST_EXPRESSION, Context, HurdleDistribution
+from perturbflow.flow._hurdle_distribution import LOWEST_EXPRESSION, Context, HurdleDistribution, share_at
+from perturbflow.flow._joint_move import stratified_uniforms
 from perturbflow.flow._prior_arrays import PriorArrays
 from perturbflow.flow._prior_fit import Pool, fit_hurdle, safe_divide, shrink_base, squared_distances
-from perturbflow.flow._stratified import stratified_uniforms
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from numpy.typing import NDArray
-    from scipy import sparse
-
-    from perturbflow.flow._data import CellData, Expression
+from perturbflow.flow._uncertainty import DistributionUncertainty, distribution_uncertainty
 
 __all__ = ["AdditiveHurdlePrior", "Context", "HurdleDistribution"]
 
@@ -101,7 +95,6 @@ class AdditiveHurdlePrior(PriorArrays):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> rng = np.random.default_rng(0)
     >>> x = np.log1p(rng.poisson([3.0, 1.0], (200, 2)))
@@ -190,10 +183,8 @@ class AdditiveHurdlePrior(PriorArrays):
 
         Parameters
         ----------
-        perturbation
-            Dose of every component (P,); all zero is control.
-        context
-            Where it is applied, from :meth:`context`.
+        perturbation, context
+            Dose of every component (P,), all zero for control, and where it is applied, from :meth:`context`.
 
         Returns
         -------
@@ -219,10 +210,8 @@ class AdditiveHurdlePrior(PriorArrays):
 
         Parameters
         ----------
-        perturbations
-            Dose of every component in every condition (n, P), an array or a CSR matrix; an all-zero row is control.
-        covariates
-            Codes of the covariates of every condition (n, K).
+        perturbations, covariates
+            Of every condition: doses of all components (n, P), an array or a CSR matrix, and codes of covariates (n, K).
 
         Returns
         -------
@@ -287,10 +276,8 @@ class AdditiveHurdlePrior(PriorArrays):
 
         Parameters
         ----------
-        perturbation
-            Dose of every component (P,); all zero is control.
-        context
-            Where it is applied, from :meth:`context`.
+        perturbation, context
+            Dose of every component (P,), all zero for control, and where it is applied, from :meth:`context`.
 
         Returns
         -------
@@ -336,12 +323,8 @@ class AdditiveHurdlePrior(PriorArrays):
 
         Parameters
         ----------
-        distribution
-            The distribution, arrays (G,).
-        n_cells
-            Number of cells n.
-        rng
-            Source of randomness.
+        distribution, n_cells, rng
+            The distribution, arrays (G,), number of cells n, and source of randomness.
 
         Returns
         -------
@@ -370,12 +353,8 @@ class AdditiveHurdlePrior(PriorArrays):
         ----------
         controls
             Control cells (n, G).
-        distribution
-            The distribution to reach, arrays (G,).
-        context
-            The context of the control cells.
-        rng
-            Source of randomness.
+        distribution, context, rng
+            The distribution to reach, arrays (G,), the context of the control cells, and source of randomness.
 
         Returns
         -------

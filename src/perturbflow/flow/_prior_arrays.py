@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow.flow._carry import carried, from_array
+from perturbflow.flow._arrays import Arrays
+from perturbflow.flow._carry import Way, carried, from_array
 from perturbflow.flow._control_factors import ControlFactors
+from perturbflow.flow._data import TrainingGroups
 from perturbflow.flow._dose_levels import DoseLevels
-from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
+from perturbflow.flow._hurdle_distribution import Context
 from perturbflow.flow._prior_fit import Pool, shrink_base, squared_distances
-from perturbflow.flow._training_groups import TrainingGroups
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._carry import Way
-    from perturbflow.flow._hurdle_distribution import Context
-
-# How the arrays are called that the large fields are written as.
-_PACKED = {
-    "effects": ("effect_codes", "effect_steps"),
-    "interactions": ("interaction_codes", "interaction_steps"),
-}
-_VARIANCES, _DEVIATIONS = "effect_variances", "effect_sds"
 
 
 @dataclass(frozen=True, eq=False)
-class PriorArrays:
+class PriorArrays(Arrays):
     """Fields of :class:`AdditiveHurdlePrior`, where they are described, and ways to look conditions up in them."""
+
+    _packed = {
+        "effects": ("effect_codes", "effect_steps"),
+        "interactions": ("interaction_codes", "interaction_steps"),
+    }
+    _deviations = {"effect_variances": "effect_sds"}
 
     contexts: NDArray[np.int64]
     n_controls: NDArray[np.float64]
@@ -209,25 +201,3 @@ class PriorArrays:
         doses.eliminate_zeros()
         doses.sort_indices()
         return doses
-
-    def to_arrays(self) -> dict[str, NDArray]:
-        """The prior as named arrays, to which :meth:`fit` rounds, so that :meth:`from_arrays` gives the same prior.
-
-        Effects and interactions are codes and steps, to 3.1e-5 of the largest of their row; standard deviations stand
-        for ``effect_variances``, to 5e-4 of themselves.
-        """
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, (codes, steps) in _PACKED.items():
-            arrays[codes], arrays[steps] = pack(arrays.pop(name))
-        arrays[_DEVIATIONS] = pack_variances(arrays.pop(_VARIANCES))
-        return arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
-        """Rebuild the prior from :meth:`to_arrays`."""
-        unpacked: dict[str, Any] = {
-            name: unpack(arrays[codes], arrays[steps]) for name, (codes, steps) in _PACKED.items()
-        }
-        unpacked[_VARIANCES] = unpack_variances(arrays[_DEVIATIONS])
-        plain = (field.name for field in fields(cls) if field.name not in unpacked)
-        return cls(**unpacked, **{name: np.asarray(arrays[name]) for name in plain})

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perturbflow.flow._additive_fit import AdditiveFit, fit_additive
-from perturbflow.flow._angle import angle, evidence_variance, share_at
+from perturbflow.flow._additive_fit import fit_additive
+from perturbflow.flow._arrays import pack, pack_variances, unpack, unpack_variances
 from perturbflow.flow._carry import WAYS_OF_ANGLES, Carry, as_array, choose_ways, compared_groups
 from perturbflow.flow._context_covariance import in_factors
 from perturbflow.flow._dose_levels import DoseLevels
+from perturbflow.flow._effect_split import Asked
+from perturbflow.flow._group_sums import GroupSums
+from perturbflow.flow._hurdle_distribution import angle, evidence_variance, share_at
 from perturbflow.flow._measurements import Measurements
-from perturbflow.flow._packed import pack, pack_variances, unpack, unpack_variances
 from perturbflow.flow._shrinkage import context_covariances
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._asked import Asked
-    from perturbflow.flow._group_sums import GroupSums
-
-Changes: TypeAlias = """tuple[
-    NDArray[np.float32], NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]
-]"""
+Changes: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]
 
 _CONTEXT_PSEUDO_CELLS = 2.0  # of the controls of all contexts, added to each context's controls
 _PSEUDO_EXPRESSING_CELLS = 4.0  # of all cells, added where the mean of the expressed values is estimated
@@ -78,29 +72,27 @@ def fit_hurdle(
     sensitivities = np.stack([pool.mean**2 * pool.expressed * (1 - pool.expressed), pool.expressed**2])
     strata = _strata(sums, controls, perturbed, which)
     parts: dict[str, NDArray] = {}
+    halves = (_ANGLE_SCALES, _MEAN_SCALES)
 
     def half_of(half: int, rows: NDArray[np.intp]) -> Measurements:
         change = (_changes_of_angles, _changes_of_means)[half]
         changes = change(sums, perturbed[rows], which[rows], base, control_n, pool)
-        return Measurements(design[rows], levels.components, which[rows], *changes, strata)
+        return Measurements(design[rows], levels.components, which[rows], *changes, strata, halves[half])
 
     of_means = Carry(distances / unit, base[:, 1], measured_contexts, covariances, sensitivities[1])
     of_angles = replace(of_means, bases=base[:, 0], weights=sensitivities[0], candidates=WAYS_OF_ANGLES)
-    carries, halves = (of_angles, of_means), (_ANGLE_SCALES, _MEAN_SCALES)
+    carries = (of_angles, of_means)
     compared = compared_groups(design, which)
-    errors = [carry.errors(half_of(half, compared), halves[half]) for half, carry in enumerate(carries)]
+    errors = [carry.errors(half_of(half, compared)) for half, carry in enumerate(carries)]
     ways = choose_ways(carries, (errors[0], errors[1]))
-    for half, scales in enumerate(halves):
+    for half, carry in enumerate(carries):
         measured = half_of(half, np.arange(len(perturbed)))
-        carry = replace(carries[half], ways=ways[half])
-        found = fit_additive(measured, carry=carry, features=features, scales=scales, asked=asked)
+        found = fit_additive(measured, carry=replace(carry, ways=ways[half]), features=features, asked=asked)
         del measured
-        for field in fields(AdditiveFit):
-            array = getattr(found, field.name)
-            parts.setdefault(field.name, np.empty((2, *array.shape), dtype=np.float32))[half] = _as_stored(
-                field.name, array
-            )
-        del found, array
+        for name in list(found):
+            array = _as_stored(name, found.pop(name))
+            parts.setdefault(name, np.empty((2, *array.shape), dtype=np.float32))[half] = array
+        del array
     return {
         "contexts": contexts,
         "n_controls": control_n,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
+from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
 
 N_AMOUNTS = 50
 _N_ITERATIONS = 12

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perturbflow.flow._control_states import ControlStates
+from perturbflow.flow._arrays import Arrays, pack, unpack
+from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
 from perturbflow.flow._joint_move import move_jointly
-from perturbflow.flow._packed import pack, unpack
+from perturbflow.flow._prior import AdditiveHurdlePrior
 from perturbflow.flow._response_factor import LEAST_EVIDENCE, N_AMOUNTS, ResponseFactor
-from perturbflow.flow._response_fit import control_cells, find_factors
+from perturbflow.flow._response_fit import Cells, ControlStates, control_cells, find_factors
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Self
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._hurdle_distribution import Context, HurdleDistribution
-    from perturbflow.flow._prior import AdditiveHurdlePrior
-    from perturbflow.flow._response_fit import Cells
-
-_PACKED = {"loadings": ("loading_codes", "loading_steps")}
 _CONTEXT_SCALE = 0.5  # of squared distances between contexts, beside those of the prior
 _LEAST_ALIKE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class Responses:
+class Responses(Arrays):
     """Latents of the responses of training conditions, which say who responds and what rises together.
 
     Cells drawn from the prior gene by gene, and control cells shifted gene by gene, have no responders and no programs
@@ -61,7 +53,6 @@ class Responses:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> rng = np.random.default_rng(0)
     >>> x = rng.poisson(0.3, (600, 20)).astype(np.float32)
@@ -74,6 +65,8 @@ class Responses:
     >>> float((latent.amounts > 0).mean().round(1))  # the share of responders
     0.5
     """
+
+    _packed = {"loadings": ("loading_codes", "loading_steps")}
 
     groups: NDArray[np.int64]
     loadings: NDArray[np.float32]
@@ -162,14 +155,10 @@ class Responses:
             The prior.
         controls
             Control cells (n, G).
-        distribution
-            The distribution to reach, arrays (G,).
-        context
-            The context of the control cells.
+        distribution, context, rng
+            The distribution to reach, arrays (G,), the context of the control cells, and source of randomness.
         factors
             The latents, from :meth:`of`; without any this is the prior's own move.
-        rng
-            Source of randomness.
 
         Returns
         -------
@@ -186,10 +175,8 @@ class Responses:
         ----------
         prior
             The prior.
-        perturbation
-            Dose of every component (P,); all zero is control, which has none.
-        context
-            Where it is applied.
+        perturbation, context
+            Dose of every component (P,), all zero for control, which has none, and where it is applied.
 
         Returns
         -------
@@ -260,37 +247,6 @@ class Responses:
     def _dose(prior: AdditiveHurdlePrior, group: int, component: int) -> float:
         own = slice(prior.group_starts[group], prior.group_starts[group + 1])
         return float(prior.group_amounts[own][prior.group_components[own] == component][0])
-
-    def to_arrays(self) -> dict[str, NDArray]:
-        """The responses as named arrays, loadings in 16 bits.
-
-        Returns
-        -------
-        Every field by its name; but codes and steps of ``loadings``.
-        """
-        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, (codes, steps) in _PACKED.items():
-            arrays[codes], arrays[steps] = pack(arrays.pop(name))
-        return arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray]) -> Self:
-        """Rebuild the responses from :meth:`to_arrays`.
-
-        Parameters
-        ----------
-        arrays
-            Every array by name.
-
-        Returns
-        -------
-        The responses.
-        """
-        unpacked: dict[str, Any] = {
-            name: unpack(arrays[codes], arrays[steps]) for name, (codes, steps) in _PACKED.items()
-        }
-        plain = (field.name for field in fields(cls) if field.name not in unpacked)
-        return cls(**unpacked, **{name: np.asarray(arrays[name]) for name in plain})
 
 
 def _mean_of_alike(

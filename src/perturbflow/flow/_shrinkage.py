@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perturbflow.flow._context_covariance import FactorCovariance
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow._context_covariance import ContextCovariance, Solution
-
+from perturbflow.flow._context_covariance import ContextCovariance, FactorCovariance, Solution
 
 # Shared and local parts of the covariance between contexts: (weight of the shared part, length scale of the local part).
 _CONTEXT_KERNELS = ((0.5, 0.3), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5), (0.0, 1.0))

@@ -9,16 +9,14 @@ AnnData are refused. What has one number a gene is then in the order of the firs
 taken as they are.
 
 Where a metric names its source without a reference, it is PerturBench (Wu et al. 2024, PerturBench: benchmarking machine
-learning models for cellular perturbation analysis, arXiv 2408.10609) or cell-eval (Arc Institute, MIT licence).
+learning models for cellular perturbation analysis, arXiv 2408.10609), cell-eval (Arc Institute, MIT licence) or cell-eval2 (0.20.0, Arc Institute).
 """
 
 from __future__ import annotations
 
 from perturbflow.metrics._calibrated import differential_weights, pearson_against_reference, weighted_mse, weighted_r2
-from perturbflow.metrics._catalogue import METRICS
+from perturbflow.metrics._catalogue import METRICS, SUITES
 from perturbflow.metrics._classifier import classifier_auroc
-from perturbflow.metrics._correlations import agreement_of_correlations, error_of_correlations
-from perturbflow.metrics._count_tests import WilcoxonOfCounts
 from perturbflow.metrics._dataset_agreement import (
     Strengths,
     pearson_of_energy_distances,
@@ -26,26 +24,38 @@ from perturbflow.metrics._dataset_agreement import (
 )
 from perturbflow.metrics._differential_agreement import (
     agreement_of_direction,
+    auroc_of_significant_genes,
+    average_precision_of_significant_genes,
     overlap_of_top_genes,
     precision_of_top_genes,
     recall_of_significant_genes,
     spearman_of_log_fold_changes,
 )
 from perturbflow.metrics._differential_expression import DifferentialExpression
-from perturbflow.metrics._differential_scores import auroc_of_significant_genes, average_precision_of_significant_genes
-from perturbflow.metrics._directions import direction_fidelity, direction_fidelity_yield, direction_reach
-from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score
-from perturbflow.metrics._dynamic_range import dynamic_range_fraction
+from perturbflow.metrics._directions import (
+    direction_fidelity,
+    direction_fidelity_yield,
+    direction_reach,
+    jaccard_of_significant_genes,
+    relative_error_of_log_fold_changes,
+)
+from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score, normalised_rank
 from perturbflow.metrics._effects import (
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
+    mae_of_mean_effects,
+    mse_of_mean_effects,
+    pearson_of_mean_effects,
     rmse_of_mean_effects,
 )
-from perturbflow.metrics._energy import energy_distance, energy_loss
-from perturbflow.metrics._errors import mae_of_mean_effects, mse_of_mean_effects, pearson_of_mean_effects
-from perturbflow.metrics._marginals import error_of_variances, error_of_zero_fractions
-from perturbflow.metrics._mmd import mmd
-from perturbflow.metrics._moments import Moments
+from perturbflow.metrics._energy import energy_distance, energy_loss, mmd
+from perturbflow.metrics._gene_variation import (
+    agreement_of_correlations,
+    error_of_correlations,
+    error_of_variances,
+    error_of_zero_fractions,
+)
+from perturbflow.metrics._moments import Moments, Panel
 from perturbflow.metrics._network import (
     auroc,
     average_precision,
@@ -55,19 +65,14 @@ from perturbflow.metrics._network import (
     sign_accuracy,
     support_error,
 )
-from perturbflow.metrics._panel import Panel
 from perturbflow.metrics._pseudobulk import pseudobulk_moments
-from perturbflow.metrics._rank import normalised_rank
 from perturbflow.metrics._registry import Metric, register
-from perturbflow.metrics._rescaling import challenge_score
-from perturbflow.metrics._responders import error_of_responders
-from perturbflow.metrics._response_programs import energy_in_programs, error_of_response_correlation
-from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
-from perturbflow.metrics._suites import SUITES
+from perturbflow.metrics._rescaling import challenge_score, dynamic_range_fraction
+from perturbflow.metrics._response import energy_in_programs, error_of_responders, error_of_response_correlation
 from perturbflow.metrics._t_scores import r2_of_scores, recall_of_top_genes
 from perturbflow.metrics._unbiased_errors import pooled_unbiased_mse, unbiased_mse
 from perturbflow.metrics._wasserstein import sliced_wasserstein, wasserstein_of_genes
-from perturbflow.metrics._wilcoxon import WilcoxonAgainst
+from perturbflow.metrics._wilcoxon import WilcoxonAgainst, WilcoxonOfCounts
 
 __all__ = [
     "METRICS",

@@ -1,8 +1,11 @@
-"""All metrics that predicted cells are judged by, with what is needed to read them."""
+"""All metrics that predicted cells are judged by, with what is needed to read them, and suites of them."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,44 +18,52 @@ from perturbflow.metrics._calibrated import (
     weighted_r2,
 )
 from perturbflow.metrics._classifier import classifier_auroc
-from perturbflow.metrics._correlations import (
-    agreement_of_correlations,
-    agreement_of_pairs,
-    error_of_correlations,
-    error_of_pairs,
-)
-from perturbflow.metrics._cross_energy import cross_energy
 from perturbflow.metrics._dataset_agreement import pearson_of_energy_distances, spearman_of_numbers_of_significant_genes
 from perturbflow.metrics._differential_agreement import (
     agreement_of_direction,
+    auroc_of_significant_genes,
+    average_precision_of_significant_genes,
     overlap_of_top_genes,
     precision_of_top_genes,
     recall_of_significant_genes,
     spearman_of_log_fold_changes,
 )
-from perturbflow.metrics._differential_scores import (
-    auroc_of_significant_genes,
-    average_precision_of_significant_genes,
+from perturbflow.metrics._directions import (
+    direction_fidelity,
+    direction_fidelity_yield,
+    direction_reach,
+    jaccard_of_significant_genes,
+    relative_error_of_log_fold_changes,
 )
-from perturbflow.metrics._directions import direction_fidelity, direction_fidelity_yield, direction_reach
-from perturbflow.metrics._discrimination import centroid_accuracy, discrimination_score
+from perturbflow.metrics._discrimination import (
+    Convention,
+    Distance,
+    centroid_accuracy,
+    discrimination_score,
+    normalised_rank,
+)
 from perturbflow.metrics._effects import (
     PSEUDOCOUNT,
     cosine_of_log_fold_changes,
     cosine_of_mean_effects,
+    mae_of_mean_effects,
+    mse_of_mean_effects,
+    pearson_of_mean_effects,
     rmse_of_mean_effects,
 )
-from perturbflow.metrics._energy import energy_distance, energy_loss
-from perturbflow.metrics._errors import mae_of_mean_effects, mse_of_mean_effects, pearson_of_mean_effects
-from perturbflow.metrics._marginals import error_of_variances, error_of_zero_fractions
-from perturbflow.metrics._mmd import mmd
-from perturbflow.metrics._panel import Panel
+from perturbflow.metrics._energy import cross_energy, energy_distance, energy_loss, mmd
+from perturbflow.metrics._gene_variation import (
+    agreement_of_correlations,
+    agreement_of_pairs,
+    error_of_correlations,
+    error_of_pairs,
+    error_of_variances,
+    error_of_zero_fractions,
+)
+from perturbflow.metrics._moments import Panel
 from perturbflow.metrics._principal_components import cosine_in_components, cross_cosine_in_components
-from perturbflow.metrics._rank import normalised_rank
 from perturbflow.metrics._registry import METRICS, Metric, of_pairs, register
-from perturbflow.metrics._responders import error_of_responders
-from perturbflow.metrics._response_programs import energy_in_programs, error_of_response_correlation
-from perturbflow.metrics._significance import jaccard_of_significant_genes, relative_error_of_log_fold_changes
+from perturbflow.metrics._response import energy_in_programs, error_of_responders, error_of_response_correlation
 from perturbflow.metrics._t_scores import r2_of_scores, recall_of_top_genes
 from perturbflow.metrics._unbiased_errors import unbiased_mse
 from perturbflow.metrics._wasserstein import (
@@ -73,6 +84,8 @@ SYSTEMA = "Systema (Vinas Torne et al. 2025)"
 
 
 # Panels: a value for every condition
+
+PanelFunction: TypeAlias = "Callable[..., NDArray[np.float64]]"
 
 
 def _rank(panel: Panel) -> NDArray[np.float64]:
@@ -96,48 +109,47 @@ def _rank_of_energy_in_components(panel: Panel) -> NDArray[np.float64]:
     return normalised_rank(cross_energy(*panel.components, unbiased=False), higher_is_better=False)
 
 
-def _weights(panel: Panel) -> NDArray[np.float64] | None:
-    """Weights of genes; None where there is no other condition to compare with, or a single cell."""
-    return differential_weights(panel.observed) if len(panel) > 1 and panel.observed_sizes.min() > 1 else None
+def _beside_others(function: PanelFunction) -> PanelFunction:
+    """Decorator: a single condition has nothing to be compared with, and the value NaN."""
+
+    @wraps(function)
+    def values(panel: Panel, **options: Any) -> NDArray[np.float64]:
+        return function(panel, **options) if len(panel) > 1 else np.full(len(panel), np.nan)
+
+    return values
 
 
+def _weights(panel: Panel) -> NDArray[np.float64]:
+    """Weights of genes (P, G); 0, with which nothing has a value, where a condition has a single cell."""
+    has_variances = panel.observed_sizes.min() > 1
+    return differential_weights(panel.observed) if has_variances else np.zeros_like(panel.observed_means)
+
+
+@_beside_others
 def _weighted_mse(panel: Panel) -> NDArray[np.float64]:
-    weights = _weights(panel)
-    if weights is None:
-        return np.full(len(panel), np.nan)
-    return weighted_mse(panel.predicted_means, panel.observed_means, weights)
+    return weighted_mse(panel.predicted_means, panel.observed_means, _weights(panel))
 
 
+@_beside_others
 def _weighted_r2(panel: Panel) -> NDArray[np.float64]:
-    weights = _weights(panel)
-    if weights is None:
-        return np.full(len(panel), np.nan)
     reference = panel.observed_sizes @ panel.observed_means / panel.observed_sizes.sum()
-    return weighted_r2(panel.predicted_means, panel.observed_means, weights, reference)
+    return weighted_r2(panel.predicted_means, panel.observed_means, _weights(panel), reference)
 
 
-def _against_centroids(panel: Panel, *, n_top: int | None = None) -> NDArray[np.float64]:
-    if len(panel) < 2:
-        return np.full(len(panel), np.nan)
+@_beside_others
+def _against_centroids(panel: Panel) -> NDArray[np.float64]:
     reference = panel.observed_means.mean(axis=0)
-    return pearson_against_reference(panel.predicted_means, panel.observed_means, reference, n_top=n_top)
+    return pearson_against_reference(panel.predicted_means, panel.observed_means, reference)
 
 
-def _discrimination(panel: Panel, *, distance: str, convention: str) -> NDArray[np.float64]:
-    if len(panel) < 2:
-        return np.full(len(panel), np.nan)
-    return discrimination_score(
-        panel.predicted_effects,
-        panel.observed_effects,
-        distance=distance,  # type: ignore[arg-type]
-        convention=convention,  # type: ignore[arg-type]
-        targets=panel.targets,
-    )
+@_beside_others
+def _discrimination(panel: Panel, *, distance: Distance, convention: Convention) -> NDArray[np.float64]:
+    effects = panel.predicted_effects, panel.observed_effects
+    return discrimination_score(*effects, distance=distance, convention=convention, targets=panel.targets)
 
 
+@_beside_others
 def _centroid_accuracy(panel: Panel) -> NDArray[np.float64]:
-    if len(panel) < 2:
-        return np.full(len(panel), np.nan)
     return centroid_accuracy(panel.predicted_means, panel.observed_means)
 
 
@@ -280,3 +292,89 @@ for _metric in (
            needs=STRENGTHS),
 ):  # fmt: skip
     register(_metric)
+
+
+_PERTURBENCH = (
+    "rmse_of_mean_effects",
+    "normalised_rank",
+    "cosine_in_components",
+    "rank_of_cosine_in_components",
+    "cosine_of_log_fold_changes",
+    "rank_of_log_fold_changes",
+    "r2_of_scores",
+    "recall_of_top_genes",
+    "energy_loss",
+    "energy_loss_in_components",
+    "rank_of_energy_in_components",
+)
+_CELL_EVAL = (
+    "pearson_of_mean_effects",
+    "mse_of_mean_effects",
+    "mae_of_mean_effects",
+    "discrimination_score_l1",
+    "discrimination_score_l2",
+    "discrimination_score_cosine",
+    "overlap_of_top_genes",
+    "precision_of_top_genes",
+    "recall_of_significant_genes",
+    "agreement_of_direction",
+    "spearman_of_log_fold_changes",
+    "average_precision_of_significant_genes",
+    "auroc_of_significant_genes",
+    "spearman_of_numbers_of_significant_genes",
+    "pearson_of_energy_distances",
+)
+_CELL_EVAL2 = (
+    "discrimination_score",
+    "unbiased_mse_capped",
+    "direction_fidelity_yield",
+    "direction_reach",
+    "jaccard_of_significant_genes",
+    "relative_error_of_log_fold_changes",
+)
+_CALIBRATED = ("weighted_mse", "weighted_r2", "pearson_against_centroids", "centroid_accuracy")
+_RESPONSE = ("energy_in_programs", "error_of_response_correlation", "error_of_responders")
+_DISTRIBUTION = (
+    "energy_distance",
+    "mmd",
+    "sliced_wasserstein",
+    "wasserstein_of_genes",
+    "error_of_zero_fractions",
+    "error_of_variances",
+    "error_of_correlations",
+    "agreement_of_correlations",
+    "classifier_auroc",
+    *_RESPONSE,
+)
+
+SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "default": (
+            "energy_distance",
+            "mmd",
+            "rmse_of_mean_effects",
+            "pearson_of_mean_effects",
+            "cosine_of_mean_effects",
+            "weighted_r2",
+            "pearson_against_centroids",
+            "normalised_rank",
+            "recall_of_top_genes",
+            "overlap_of_top_genes",
+            "jaccard_of_significant_genes",
+            "agreement_of_direction",
+            "spearman_of_numbers_of_significant_genes",
+            "error_of_zero_fractions",
+            "error_of_variances",
+            "agreement_of_correlations",
+            *_RESPONSE,
+        ),
+        "perturbench": _PERTURBENCH,
+        "cell_eval": _CELL_EVAL,
+        "vcc": ("mae_of_mean_effects", "discrimination_score_l1", "overlap_of_top_genes"),
+        "vcc2026": _CELL_EVAL2,
+        "calibrated": _CALIBRATED,
+        "distribution": _DISTRIBUTION,
+        "all": tuple(METRICS),
+    }
+)
+"""Names of metrics by suite, a read-only view."""

@@ -13,6 +13,8 @@ from perturbflow.screen._named_arrays import without_names
 Cells: TypeAlias = NDArray[np.floating] | sparse.spmatrix | sparse.sparray
 """Cells by genes (n, G): an array or any SciPy sparse container."""
 
+RELATIVE_ZERO = 1e-9  # differences below this share of what they are differences of are rounding
+
 
 def check_cells(cells: Cells, *, name: str, minimum: int = 1) -> Cells:
     """Cells as a two-dimensional array or a CSR container, with at least ``minimum`` rows.
@@ -34,6 +36,20 @@ def check_cells(cells: Cells, *, name: str, minimum: int = 1) -> Cells:
         )
         raise ValueError(msg)
     return matrix
+
+
+def check_samples(*, minimum: int = 1, **named: Cells) -> list[Cells]:
+    """Check samples of cells of the same genes, each with at least ``minimum`` rows and finite values."""
+    found = {name: check_cells(cells, name=name, minimum=minimum) for name, cells in named.items()}
+    check_same_genes(**found)
+    for name, cells in found.items():
+        gene_means(cells, name=name)
+    return list(found.values())
+
+
+def dense(cells: Cells) -> NDArray[np.float64]:
+    """Cells as an array in float64."""
+    return np.asarray(cells if isinstance(cells, np.ndarray) else cells.toarray(), dtype=np.float64)
 
 
 class _HasShape(Protocol):

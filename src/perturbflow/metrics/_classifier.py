@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 
-from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.metrics._cells import Cells, check_samples, dense
 from perturbflow.metrics._families import of_cells
+from perturbflow.metrics._ranking import auroc_of
 
 N_COMPONENTS = 20
 MOST_CELLS = 1000
@@ -23,8 +23,8 @@ def classifier_auroc(x: Cells, y: Cells) -> float:
     score of a cell is the share of predicted cells among its ``sqrt(n + m)`` nearest neighbours, itself left out; the AUROC is
     the probability that a predicted cell has a higher one than a real cell.
 
-    *Direction*: lower is better. *Range*: 0 to 1; 0.5 where they cannot be told apart, slightly less by chance because a
-    cell is not its own neighbour, and far less where predictions repeat real cells.
+    *Direction*: lower is better. *Range*: 0 to 1; 0.5 where they cannot be told apart, slightly less by chance because
+    a cell is not its own neighbour, and far less where predictions repeat real cells. NaN if no gene varies.
 
     *Weakness*: a small difference in every cell is as bad as a large one, so that an otherwise good prediction without
     exact zeros has a value of 1. The nearest neighbours of cells in sparse data are the cells with as few counts.
@@ -36,10 +36,6 @@ def classifier_auroc(x: Cells, y: Cells) -> float:
     y
         Real cells (m, G); the same.
 
-    Returns
-    -------
-    The AUROC; NaN if no gene varies.
-
     References
     ----------
     Lopez-Paz and Oquab (2017), Revisiting classifier two-sample tests, ICLR; Schilling (1986), Multivariate two-sample tests
@@ -47,16 +43,12 @@ def classifier_auroc(x: Cells, y: Cells) -> float:
 
     Examples
     --------
-    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> y = rng.normal(size=(200, 5))
     >>> classifier_auroc(y + 10, y)
     1.0
     """
-    x, y = check_cells(x, name="x", minimum=2), check_cells(y, name="y", minimum=2)
-    check_same_genes(x=x, y=y)
-    for name, cells in (("x", x), ("y", y)):
-        gene_means(cells, name=name)
+    x, y = check_samples(x=x, y=y, minimum=2)
     both = np.concatenate([_some(x), _some(y)])
     is_predicted = np.arange(len(both)) < min(x.shape[0], MOST_CELLS)
     centred = both - both.mean(axis=0)
@@ -67,13 +59,12 @@ def classifier_auroc(x: Cells, y: Cells) -> float:
         return float("nan")
     scaled = centred[:, genes] / deviation[genes]
     left, sizes, _ = np.linalg.svd(scaled, full_matrices=False)
-    return _auroc(_shares(left[:, :N_COMPONENTS] * sizes[:N_COMPONENTS], is_predicted), is_predicted)
+    return auroc_of(_shares(left[:, :N_COMPONENTS] * sizes[:N_COMPONENTS], is_predicted), is_predicted)
 
 
 def _some(cells: Cells) -> NDArray[np.float64]:
     chosen = np.unique(np.linspace(0, cells.shape[0] - 1, min(cells.shape[0], MOST_CELLS)).astype(np.intp))
-    part = cells[chosen]
-    return np.asarray(part if isinstance(part, np.ndarray) else part.toarray(), dtype=np.float64)
+    return dense(cells[chosen])
 
 
 def _shares(points: NDArray[np.float64], is_predicted: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -83,8 +74,3 @@ def _shares(points: NDArray[np.float64], is_predicted: NDArray[np.bool_]) -> NDA
     np.fill_diagonal(distances, np.inf)
     nearest = np.argpartition(distances, n_neighbours - 1, axis=1)[:, :n_neighbours]
     return is_predicted[nearest].mean(axis=1)
-
-
-def _auroc(scores: NDArray[np.float64], is_predicted: NDArray[np.bool_]) -> float:
-    n, m = int(is_predicted.sum()), int((~is_predicted).sum())
-    return float((rankdata(scores)[is_predicted].sum() - n * (n + 1) / 2) / (n * m))

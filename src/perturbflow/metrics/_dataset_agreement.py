@@ -24,7 +24,6 @@ class Strengths:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import perturbflow as pf
     >>> strengths = pf.metrics.Strengths(np.array([3.0, 120.0, 0.0]), np.array([0.1, 2.0, 0.0]))
     >>> float(pf.metrics.METRICS["pearson_of_energy_distances"].function(strengths, strengths))
@@ -50,7 +49,6 @@ def spearman_of_numbers_of_significant_genes(predicted: Strengths, observed: Str
 
     Examples
     --------
-    >>> import numpy as np
     >>> predicted, observed = (Strengths(np.array(n), np.zeros(3)) for n in ([1.0, 5.0, 4.0], [2.0, 30.0, 9.0]))
     >>> float(spearman_of_numbers_of_significant_genes(predicted, observed))
     1.0
@@ -79,7 +77,6 @@ def pearson_of_energy_distances(predicted: Strengths, observed: Strengths) -> ND
 
     Examples
     --------
-    >>> import numpy as np
     >>> predicted, observed = (Strengths(np.zeros(3), np.array(far)) for far in ([1.0, 3.0, 2.0], [2.0, 6.0, 4.0]))
     >>> float(pearson_of_energy_distances(predicted, observed).round(6))
     1.0

@@ -1,4 +1,4 @@
-"""Agreement of the differential expression of predicted and of real cells of one condition.
+"""Agreement of the differential expression of predicted and of real cells of one condition, as in cell-eval.
 
 All functions take two :class:`DifferentialExpression` of the same genes against the same controls, predicted first. A
 gene is significant if its adjusted p-value is below ``fdr``; genes are ordered by absolute log fold change, equal ones
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from perturbflow.metrics._differential_expression import DifferentialExpression
 from perturbflow.metrics._families import of_tests
 from perturbflow.metrics._profiles import spearman
+from perturbflow.metrics._ranking import auroc_of, average_precision_of
 
 
 @of_tests
@@ -41,17 +42,12 @@ def overlap_of_top_genes(
     n_top
         Number of genes that count; all significant observed genes if None.
 
-    Returns
-    -------
-    The share, or NaN.
-
     References
     ----------
     Arc Institute, cell-eval (MIT licence); Roohani et al. (2025), Virtual Cell Challenge. *Cell* 188, 3370-3374.
 
     Examples
     --------
-    >>> import numpy as np
     >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 0.1]), np.array([1e-4, 1e-3, 0.9]))
     >>> predicted = DifferentialExpression.of(np.array([3.0, 0.1, 2.0]), np.array([1e-4, 0.9, 1e-3]))
     >>> overlap_of_top_genes(predicted, observed)
@@ -88,13 +84,8 @@ def precision_of_top_genes(
     n_top
         Number of genes that count; all significant predicted genes if None.
 
-    Returns
-    -------
-    The share, or NaN.
-
     Examples
     --------
-    >>> import numpy as np
     >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 0.1]), np.array([1e-4, 1e-3, 0.9]))
     >>> predicted = DifferentialExpression.of(np.array([3.0, 0.1, 0.2]), np.array([1e-4, 0.9, 0.8]))
     >>> precision_of_top_genes(predicted, observed)
@@ -119,13 +110,8 @@ def recall_of_significant_genes(
 
     *Weakness*: a prediction in which every gene is significant has 1. Blind to signs.
 
-    Returns
-    -------
-    The share, or NaN.
-
     Examples
     --------
-    >>> import numpy as np
     >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 0.1]), np.array([1e-4, 1e-3, 0.9]))
     >>> predicted = DifferentialExpression.of(np.array([3.0, 0.1, 0.2]), np.array([1e-4, 0.9, 0.8]))
     >>> recall_of_significant_genes(predicted, observed)
@@ -151,13 +137,8 @@ def agreement_of_direction(
     *Weakness*: blind to the size of the change; any response that all perturbations share scores well, and so does
     noise of the controls, which enter both sides.
 
-    Returns
-    -------
-    The share, or NaN.
-
     Examples
     --------
-    >>> import numpy as np
     >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 0.1]), np.array([1e-4, 1e-3, 0.9]))
     >>> predicted = DifferentialExpression.of(np.array([0.5, 0.1, 0.2]), np.array([1e-4, 0.9, 0.8]))
     >>> agreement_of_direction(predicted, observed)
@@ -185,13 +166,8 @@ def spearman_of_log_fold_changes(
     *Weakness*: genes are chosen by the real cells, so falsely predicted changes cost nothing. Where changes have both
     signs, the signs alone give a high value. With few genes it is noise.
 
-    Returns
-    -------
-    The correlation, or NaN.
-
     Examples
     --------
-    >>> import numpy as np
     >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 1.0]), np.array([1e-4, 1e-3, 1e-3]))
     >>> predicted = DifferentialExpression.of(np.array([9.0, 0.1, 0.2]), np.array([1e-4, 0.9, 0.8]))
     >>> spearman_of_log_fold_changes(predicted, observed)
@@ -225,3 +201,84 @@ def _top_genes(
         genes = np.flatnonzero(side.significant(fdr))
         both.append(genes[np.lexsort((side.p_value[genes], -np.abs(side.log_fold_change[genes])))])
     return both
+
+
+SMALLEST_ADJUSTED = 1e-10
+
+
+@of_tests
+def average_precision_of_significant_genes(
+    predicted: DifferentialExpression,
+    observed: DifferentialExpression,
+    *,
+    fdr: float = 0.05,
+    smallest: float = SMALLEST_ADJUSTED,
+) -> float:
+    """Average precision of the predicted p-values in finding the significant genes.
+
+    ``sum over thresholds t of (recall_t - recall_(t-1)) precision_t`` with thresholds on the predicted adjusted
+    p-values from the smallest, genes with equal values together; a gene is to be found if it is significant in the real
+    cells. Cell-eval's ``pr_auc``.
+
+    *Direction*: higher is better. *Range*: above 0, to 1; chance is the share of significant genes, so that conditions
+    do not compare. NaN if all genes are significant, or none.
+
+    *Weakness*: all genes with adjusted p-values up to ``smallest`` are equal, so with many predicted cells the
+    strongest changes have no order. Blind to signs.
+
+    Examples
+    --------
+    >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 0.1]), np.array([1e-4, 1e-3, 0.9]))
+    >>> predicted = DifferentialExpression.of(np.array([3.0, 0.1, 0.2]), np.array([1e-4, 0.9, 0.5]))
+    >>> average_precision_of_significant_genes(predicted, observed).__round__(6)
+    0.833333
+    """
+    is_significant, certainty = _labels_and_certainty(predicted, observed, fdr, smallest)
+    if is_significant.all() or not is_significant.any():
+        return float("nan")
+    return average_precision_of(certainty, is_significant)
+
+
+@of_tests
+def auroc_of_significant_genes(
+    predicted: DifferentialExpression,
+    observed: DifferentialExpression,
+    *,
+    fdr: float = 0.05,
+    smallest: float = SMALLEST_ADJUSTED,
+) -> float:
+    """Probability that a significant gene has a smaller predicted p-value than one that is not.
+
+    ``P(q(significant) < q(other)) + P(q(significant) = q(other)) / 2`` with q the predicted adjusted p-values, and
+    significance that of the real cells: the area under the receiver operating characteristic. Cell-eval's ``roc_auc``.
+
+    *Direction*: higher is better. *Range*: 0 to 1; 0.5 is chance, and the value of a prediction without any change. NaN
+    if all genes are significant, or none.
+
+    *Weakness*: that of :func:`average_precision_of_significant_genes`, and genes far down the list count as much as
+    those on top. Highly expressed genes are significant more easily on both sides, so that expression alone exceeds
+    chance.
+
+    References
+    ----------
+    Hanley and McNeil (1982), *Radiology* 143, 29-36; Arc Institute, cell-eval (MIT licence).
+
+    Examples
+    --------
+    >>> observed = DifferentialExpression.of(np.array([3.0, -2.0, 0.1]), np.array([1e-4, 1e-3, 0.9]))
+    >>> predicted = DifferentialExpression.of(np.array([3.0, 0.1, 0.2]), np.array([1e-4, 0.9, 0.5]))
+    >>> auroc_of_significant_genes(predicted, observed)
+    0.5
+    """
+    is_significant, certainty = _labels_and_certainty(predicted, observed, fdr, smallest)
+    return auroc_of(certainty, is_significant)
+
+
+def _labels_and_certainty(
+    predicted: DifferentialExpression, observed: DifferentialExpression, fdr: float, smallest: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    check_same_tests(predicted, observed)
+    if not 0 <= smallest <= 1:
+        msg = f"Expected `smallest` from 0 to 1, found {smallest!r}."
+        raise ValueError(msg)
+    return observed.significant(fdr), -np.maximum(predicted.adjusted, smallest)

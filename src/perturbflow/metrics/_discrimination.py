@@ -1,4 +1,4 @@
-"""Discrimination: how often a prediction is closest to the condition that it is meant for."""
+"""How often a prediction is closest to the condition that it is meant for: ranks among all conditions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,60 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from perturbflow._checks import check_one_of
-from perturbflow.metrics._effects import RELATIVE_ZERO
+from perturbflow.metrics._cells import RELATIVE_ZERO
+from perturbflow.metrics._families import of_profiles
 from perturbflow.metrics._profiles import check_profiles
-from perturbflow.screen._named_arrays import by_name
+from perturbflow.screen._named_arrays import real_numbers, same_on_both_sides
+
+
+def normalised_rank(scores: ArrayLike, *, higher_is_better: bool) -> NDArray[np.float64]:
+    """Rank of every prediction at its own reference among all predictions.
+
+    ::
+
+        rank_j = ( #{i != j: score_ij better than score_jj} + 1/2 #{i != j: score_ij = score_jj} ) / (n - 1)
+
+    *Direction*: lower is better. *Range*: 0 (the own prediction is the closest) to 1; 0.5 for a prediction that does
+    not tell conditions apart, by chance or because all are equal (ties take the middle rank; PerturBench, whose rank
+    this is otherwise, breaks them at random). Compare conditions of one context only: across contexts the cell type
+    alone decides.
+
+    *Weakness*: that of :func:`discrimination_score`.
+
+    Parameters
+    ----------
+    scores
+        Scores (n, n) of any metric: row i is the prediction for condition i, column j the reference of condition j.
+    higher_is_better
+        Whether large scores are good (a similarity) or bad (a distance).
+
+    Returns
+    -------
+    The rank (n,) of every condition. NaN where the column has a NaN, and for n = 1: one prediction has no rank.
+
+    Raises
+    ------
+    ValueError
+        If the scores are not a square matrix.
+
+    Examples
+    --------
+    >>> normalised_rank(np.array([[1.0, 5.0, 2.0], [3.0, 4.0, 2.0], [2.0, 6.0, 2.0]]), higher_is_better=False)
+    array([0. , 0. , 0.5])
+    """
+    matrix = real_numbers(same_on_both_sides(scores, name="scores", what="conditions"), name="scores")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
+        msg = f"Expected `scores` to have shape (conditions, conditions), found {matrix.shape}."
+        raise ValueError(msg)
+    n_conditions = len(matrix)
+    if n_conditions == 1:
+        return np.full(1, np.nan)
+    own = np.diagonal(matrix)
+    better = (matrix > own if higher_is_better else matrix < own).sum(axis=0)
+    tied = (matrix == own).sum(axis=0) - 1
+    ranks = (better + 0.5 * tied) / (n_conditions - 1)
+    return np.where(np.isnan(matrix).any(axis=0), np.nan, ranks)
+
 
 Distance = Literal["l1", "l2", "cosine"]
 Convention = Literal["cell_eval", "cell_eval2"]
@@ -20,7 +71,7 @@ BLOCK_BYTES = 64 * 2**20
 TIE = 1e-12  # well above the rounding of a sum over 20,000 genes
 
 
-@by_name("conditions", "genes", of=("predicted", "observed", "targets"))
+@of_profiles
 def discrimination_score(
     predicted: ArrayLike,
     observed: ArrayLike,
@@ -44,8 +95,8 @@ def discrimination_score(
     ================  =========  =================================  ============================================
 
     *Direction*: higher is better. *Range*: 0 to 1 (``1 / P`` to 1 for ``"cell_eval"``); 0.5 (``(P + 1) / (2 P)``) on
-    average for a prediction that does not tell conditions apart. Compare conditions of one context only: across
-    contexts the cell type alone decides.
+    average for a prediction that does not tell conditions apart; NaN for P = 1 under ``"cell_eval2"``. Compare
+    conditions of one context only: across contexts the cell type alone decides.
 
     *Weakness*: tells whether predictions are specific, not whether they are good, and depends on which other
     conditions are in the panel. With ``"l1"`` and ``"l2"`` predictions that are all too small can be closest to the
@@ -58,8 +109,6 @@ def discrimination_score(
     predicted
         Predicted effects of all conditions of one context, shape (P, G): mean expression minus that of the controls.
         For ``"l1"`` and ``"l2"`` mean expression does as well, if the same controls serve both sides.
-    observed
-        Observed effects, shape (P, G), in the same order.
     distance
         Sum of absolute differences, Euclidean distance, or one minus the cosine (1 for an effect of no length).
     convention
@@ -67,15 +116,6 @@ def discrimination_score(
     targets
         Which genes the perturbation of a condition acts on itself, shape (P, G), boolean. Their change is known
         without a model.
-
-    Returns
-    -------
-    The score (P,) of every condition. NaN for P = 1 under ``"cell_eval2"``: nothing is there to be told apart.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, values are not finite, an option is unknown, or no gene is left to compare.
 
     Notes
     -----
@@ -90,7 +130,6 @@ def discrimination_score(
 
     Examples
     --------
-    >>> import numpy as np
     >>> observed = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
     >>> discrimination_score(np.array([[0.9, 0.0], [1.0, 0.1], [1.0, 1.0]]), observed)
     array([1. , 0.5, 0. ])
@@ -130,6 +169,7 @@ def discrimination_score(
     return scores
 
 
+@of_profiles
 def centroid_accuracy(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
     """Share of the other conditions whose observed mean is farther from a prediction than its own.
 
@@ -142,36 +182,17 @@ def centroid_accuracy(predicted: ArrayLike, observed: ArrayLike) -> NDArray[np.f
     ``distance="l2"`` and all genes.
 
     *Direction*: higher is better. *Range*: 0 to 1; 0.5 on average for a prediction that does not tell conditions
-    apart. Compare conditions of one context only.
+    apart. NaN for a single condition. Compare conditions of one context only.
 
-    *Weakness*: tells whether predictions are specific, not whether they are good, and depends on which other
-    conditions are in the panel; the change of the target gene itself, which is known without a model, can suffice.
-
-    Parameters
-    ----------
-    predicted
-        Mean expression of the predicted cells of all conditions of one context, shape (P, G), or mean effects.
-    observed
-        The same of the observed cells, shape (P, G), in the same order.
-
-    Returns
-    -------
-    The accuracy (P,) of every condition; NaN for P = 1.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree or values are not finite.
+    *Weakness*: that of :func:`discrimination_score`; the change of the target gene itself, which is known without a
+    model, can suffice.
 
     References
     ----------
-    Viñas Torné et al. (2025), Systema: a framework for evaluating genetic perturbation response prediction beyond
-    systematic variation. *Nat. Biotechnol.*; Miller et al. (2025), Deep learning-based genetic perturbation models do
-    outperform uninformative baselines on well-calibrated metrics, bioRxiv 10.1101/2025.10.20.683304.
+    Viñas Torné et al. (2025), Systema, *Nat. Biotechnol.*; Miller et al. (2025), bioRxiv 10.1101/2025.10.20.683304.
 
     Examples
     --------
-    >>> import numpy as np
     >>> observed = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
     >>> centroid_accuracy(observed, observed)
     array([1., 1., 1.])

@@ -7,6 +7,9 @@ What rounding leaves of equal cells counts as zero, so that these are at distanc
 than about a millionth of their distance from the centre count as equal.
 
 Time is O(n m G). Memory is a few blocks, whatever the numbers of cells; sparse cells are made dense a block at a time.
+
+Blocks are arrays of NumPy, or tensors of torch where samples are on a GPU: both have the operators that are used here,
+and what differs between them is in :func:`root`, :func:`exp` and :func:`sums`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, check_predictions, gene_means
+from perturbflow.metrics._cells import Cells, check_cells, check_predictions, dense, gene_means
 
 MAX_BLOCK_CELLS = 1024
 BLOCK_BYTES = 64 * 2**20
@@ -49,8 +52,7 @@ class Centred:
 
     def block(self, rows: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return some cells, dense, and their squared lengths."""
-        part = self.cells[rows]
-        values = (part if isinstance(part, np.ndarray) else part.toarray()) - self.centre
+        values = dense(self.cells[rows]) - self.centre
         return values, np.einsum("ng,ng->n", values, values)
 
 
@@ -78,28 +80,52 @@ def squared_distances(
     squared *= -2.0
     squared += squares_x[:, None]
     squared += squares_y
+    if 0 in squared.shape:
+        return squared
     # Products in float32 are summed in many lanes, so that their error does not grow with the number of genes.
-    rounding = squared.dtype.type(np.finfo(squared.dtype).eps * (8 if squared.dtype == np.float32 else x.shape[1] + 4))
-    if squared.min(initial=np.inf) <= rounding * (squares_x.max(initial=0.0) + squares_y.max(initial=0.0)):
-        squared[squared <= rounding * np.add.outer(squares_x, squares_y)] = 0.0
+    is_single = squared.dtype.itemsize == 4
+    rounding = float(np.finfo(np.float32 if is_single else np.float64).eps) * (8 if is_single else x.shape[1] + 4)
+    if squared.min() <= rounding * (squares_x.max() + squares_y.max()):
+        squared[squared <= rounding * (squares_x[:, None] + squares_y)] = 0.0
     return squared
 
 
-def pair_sum(
-    kernel: Kernel, x: Cells, y: Cells, *, centre: NDArray[np.float64], block_cells: int | None = None
-) -> float:
-    """Return the sum over i and j of ``kernel(|x_i - y_j|^2)``.
+def root(squared: Any, shortest: float = 0.0) -> Any:
+    """Return distances of at least ``shortest`` in the place of their squares."""
+    if not isinstance(squared, np.ndarray):
+        return squared.clamp_(min=shortest**2).sqrt_()
+    if shortest > 0:
+        np.maximum(squared, shortest**2, out=squared)
+    return np.sqrt(squared, out=squared)
 
-    ``x`` is (n, G), ``y`` (m, G) and ``centre`` (G,) any point near the cells.
-    """
-    pairs = pair_blocks(Centred(x, centre), Centred(y, centre), block_cells=block_cells or block_size(x))
+
+def exp(values: Any) -> Any:
+    """Return exponentials in the place of the values."""
+    return np.exp(values, out=values) if isinstance(values, np.ndarray) else values.exp_()
+
+
+def sums(values: Any, axis: int | None = None) -> Any:
+    """Return sums in float64, over everything or along an axis, as a number or an array of NumPy."""
+    if isinstance(values, np.ndarray):
+        return values.sum(axis=axis, dtype=np.float64)
+    return as_array(values.double().sum(axis))
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """Return a block as an array of NumPy."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values.cpu())
+
+
+def pair_sum(kernel: Kernel, x: Cells, y: Cells, *, centre: NDArray[np.float64]) -> float:
+    """Return the sum over i and j of ``kernel(|x_i - y_j|^2)``; the centre (G,) is any point near the cells."""
+    pairs = pair_blocks(Centred(x, centre), Centred(y, centre), block_cells=block_size(x))
     return sum(float(kernel(squared).sum()) for _, _, squared in pairs)
 
 
-def pair_sum_within(kernel: Kernel, x: Cells, *, centre: NDArray[np.float64], block_cells: int | None = None) -> float:
+def pair_sum_within(kernel: Kernel, x: Cells, *, centre: NDArray[np.float64]) -> float:
     """Return the sum over i != j of ``kernel(|x_i - x_j|^2)``; every unordered pair of blocks is computed once."""
     cells, total = Centred(x, centre), 0.0
-    for rows, columns, squared in pair_blocks(cells, cells, block_cells=block_cells or block_size(x), half=True):
+    for rows, columns, squared in pair_blocks(cells, cells, block_cells=block_size(x), half=True):
         values = kernel(squared)
         if rows == columns:
             np.fill_diagonal(values, 0.0)

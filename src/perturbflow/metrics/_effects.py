@@ -1,7 +1,7 @@
 """Agreement of mean effects and of log fold changes.
 
-All functions take predicted cells ``x`` (n, G), reference cells ``y`` (m, G) and, where an effect is asked for, control
-cells ``control`` (c, G) that serve both sides, and compare one number per gene. :class:`Moments` do in the place of cells.
+All functions take predicted cells ``x`` (n, G), reference cells ``y`` (m, G) and control cells ``control`` (c, G) that
+serve both sides, each as cells or as :class:`Moments`, and compare one number per gene.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._cells import check_cells, check_same_genes, gene_means
 from perturbflow.metrics._families import of_moments
-from perturbflow.metrics._moments import CellsOrMoments, moments_of
+from perturbflow.metrics._moments import CellsOrMoments, Moments
+from perturbflow.metrics._profiles import correlation_of_changes
 from perturbflow.screen._scale import natural_per_unit
 
 PSEUDOCOUNT = 0.1
-RELATIVE_ZERO = 1e-9
 
 
 @of_moments
@@ -28,22 +28,14 @@ def rmse_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrM
 
     *Direction*: lower is better. *Range*: 0 to infinity, in the units of expression.
 
-    *Weakness*: most genes do not respond, so predicting the controls already scores well; it says nothing about the
-    spread of the cells, and with few cells it cannot reach 0 (the expected squared error of a perfect prediction is the
-    sampling variance of both means).
-
-    Returns
-    -------
-    The error; lower is better, 0 is best.
+    *Weakness*: that of :func:`mse_of_mean_effects`.
 
     Examples
     --------
-    >>> import numpy as np
     >>> rmse_of_mean_effects(np.zeros((3, 4)), np.full((2, 4), 0.5), np.ones((5, 4)))
     0.5
     """
-    predicted, observed, reference = _profiles(x=x, y=y, control=control)
-    return float(np.sqrt(np.mean(np.square((predicted - reference) - (observed - reference)))))
+    return float(np.sqrt(np.mean(np.square(_error(x, y, control)))))
 
 
 @of_moments
@@ -60,17 +52,12 @@ def cosine_of_mean_effects(x: CellsOrMoments, y: CellsOrMoments, control: CellsO
     predictions look alike; any average effect of all perturbations (stress, batch) scores well. For a prediction that
     is a sample of the controls the value is the cosine of sampling noise, not 0.
 
-    Returns
-    -------
-    The cosine, or NaN.
-
     Examples
     --------
-    >>> import numpy as np
     >>> cosine_of_mean_effects(np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]]), np.zeros((1, 2))).__round__(6)
     0.707107
     """
-    return _cosine_of_changes(*_profiles(x=x, y=y, control=control))
+    return _correlation(*_means(x, y, control), is_centred=False)
 
 
 @of_moments
@@ -88,47 +75,143 @@ def cosine_of_log_fold_changes(
     *Weakness*: that of :func:`cosine_of_mean_effects`, with more weight on weakly expressed genes; a ratio of log
     values is not a fold change of counts.
 
-    Returns
-    -------
-    The cosine, or NaN.
-
     Examples
     --------
-    >>> import numpy as np
     >>> control = np.full((1, 2), 0.4)
     >>> cosine_of_log_fold_changes(np.array([[0.9, 0.4]]), np.array([[0.65, 0.4]]), control).__round__(6)
     1.0
     """
-    return _cosine_of_changes(*_log_profiles(natural_per_unit(base), x=x, y=y, control=control))
-
-
-def _profiles(**named: CellsOrMoments) -> list[NDArray[np.float64]]:
-    check_same_genes(**named)
-    return [moments_of(cells, name=name).mean for name, cells in named.items()]
-
-
-def _log_profiles(unit: float, **named: CellsOrMoments) -> list[NDArray[np.float64]]:
-    profiles = [profile * unit for profile in _profiles(**named)]
-    for name, profile in zip(named, profiles, strict=True):
-        if profile.min() <= -PSEUDOCOUNT:
+    means = [mean * natural_per_unit(base) for mean in _means(x, y, control)]
+    for name, mean in zip(("x", "y", "control"), means, strict=True):
+        if mean.min() <= -PSEUDOCOUNT:
             msg = (
-                f"Expected log1p-normalised expression in `{name}`, found a gene with mean {profile.min():.3g}. "
+                f"Expected log1p-normalised expression in `{name}`, found a gene with mean {mean.min():.3g}. "
                 "Clip predictions at 0 first."
             )
             raise ValueError(msg)
-    return [np.log2(profile + PSEUDOCOUNT) for profile in profiles]
+    return _correlation(*(np.log2(mean + PSEUDOCOUNT) for mean in means), is_centred=False)
 
 
-def _cosine_of_changes(
-    predicted: NDArray[np.float64], observed: NDArray[np.float64], reference: NDArray[np.float64]
+@of_moments
+def mse_of_mean_effects(
+    x: CellsOrMoments,
+    y: CellsOrMoments,
+    control: CellsOrMoments,
+    *,
+    predicted_control: CellsOrMoments | None = None,
 ) -> float:
-    # The order of summation alone changes a mean by some 1e-15 of its size; its direction would be noise.
-    zero = RELATIVE_ZERO * float(np.linalg.norm(reference))
-    change_predicted, change_observed = predicted - reference, observed - reference
-    norm_predicted, norm_observed = np.linalg.norm(change_predicted), np.linalg.norm(change_observed)
-    if norm_observed <= zero:
-        return float("nan")
-    if norm_predicted <= zero:
-        return 0.0
-    cosine = float((change_predicted / norm_predicted) @ (change_observed / norm_observed))
-    return min(1.0, max(-1.0, cosine))
+    """Mean squared error of the mean effect.
+
+    ``mean over genes of (e(x) - e(y))^2`` with ``e(a) = mean(a) - mean(control)``. The controls serve both sides, so
+    they cancel and the value is the squared error of the mean expression, cell-eval's ``mse``. cell-eval's ``mse_delta``
+    takes the effect of the prediction from predicted controls, which is not the same: ``predicted_control``.
+
+    *Direction*: lower is better. *Range*: 0 to infinity, in squared units of expression.
+
+    *Weakness*: most genes do not respond, so predicting the controls already scores well, and the mean of all
+    perturbations often scores best; the expected error of a perfect prediction is the sampling variance of both means,
+    not 0.
+
+    Parameters
+    ----------
+    predicted_control
+        Control cells of the prediction alone. Errors of a model that are the same in its controls and in its
+        perturbed cells then do not count.
+
+    Examples
+    --------
+    >>> control = np.ones((5, 2))
+    >>> mse_of_mean_effects(control + 0.5, control, control)
+    0.25
+    >>> mse_of_mean_effects(control + 0.5, control, control, predicted_control=control + 0.5)
+    0.0
+    """
+    return float(np.mean(np.square(_error(x, y, control, predicted_control))))
+
+
+@of_moments
+def mae_of_mean_effects(
+    x: CellsOrMoments,
+    y: CellsOrMoments,
+    control: CellsOrMoments,
+    *,
+    predicted_control: CellsOrMoments | None = None,
+) -> float:
+    """Mean absolute error of the mean effect.
+
+    ``mean over genes of |e(x) - e(y)|`` with ``e(a) = mean(a) - mean(control)``. The controls serve both sides, so they
+    cancel and the value is that of cell-eval's ``mae``, one of the three scores of the Virtual Cell Challenge 2025; its
+    ``mae_delta`` has ``predicted_control``.
+
+    *Direction*: lower is better. *Range*: 0 to infinity, in units of expression.
+
+    *Weakness*: that of :func:`mse_of_mean_effects`; as every gene counts with its absolute error, the noise of thousands
+    of genes without response outweighs the response of a few.
+
+    Examples
+    --------
+    >>> control = np.ones((5, 2))
+    >>> mae_of_mean_effects(control + [[0.5, 0.0]], control, control)
+    0.25
+    """
+    return float(np.mean(np.abs(_error(x, y, control, predicted_control))))
+
+
+@of_moments
+def pearson_of_mean_effects(
+    x: CellsOrMoments,
+    y: CellsOrMoments,
+    control: CellsOrMoments,
+    *,
+    predicted_control: CellsOrMoments | None = None,
+) -> float:
+    """Pearson correlation over genes of the predicted and the observed mean effect.
+
+    ``corr(e(x), e(y))`` with ``e(a) = mean(a) - mean(control)``; cell-eval's ``pearson_delta``.
+
+    *Direction*: higher is better. *Range*: -1 to 1. A prediction without any effect scores 0, as it orders no genes; if
+    the effect of the reference cells is the same in every gene there is no order to find and the value is NaN
+    (cell-eval leaves both undefined).
+
+    *Weakness*: blind to the size of the effect and to a shift of all genes. Errors in ``mean(control)`` enter both
+    effects and make unrelated predictions look alike; the average effect of all perturbations scores well, which
+    :func:`pearson_against_reference` takes away.
+
+    References
+    ----------
+    Adduri et al. (2025), Predicting cellular responses to perturbation across diverse contexts with State, bioRxiv
+    2025.06.26.661135 (cell-eval).
+
+    Examples
+    --------
+    >>> x, y = np.array([[3.0, 1.0, 2.0]]), np.array([[2.0, 0.0, 0.0]])
+    >>> pearson_of_mean_effects(x, y, np.zeros((1, 3))).__round__(6)
+    0.866025
+    """
+    return _correlation(*_means(x, y, control, predicted_control))
+
+
+def _error(
+    x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, predicted_control: CellsOrMoments | None = None
+) -> NDArray[np.float64]:
+    """Difference of the predicted and the observed mean effect (G,)."""
+    predicted, observed, reference, *own = _means(x, y, control, predicted_control)
+    return predicted - (own[0] if own else reference) - (observed - reference)
+
+
+def _correlation(*means: NDArray[np.float64], is_centred: bool = True) -> float:
+    return float(correlation_of_changes(*(mean[None] for mean in means), is_centred=is_centred)[0])
+
+
+def _means(
+    x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMoments, predicted_control: CellsOrMoments | None = None
+) -> list[NDArray[np.float64]]:
+    """Means (G,) of what is given."""
+    named = {"x": x, "y": y, "control": control, "predicted_control": predicted_control}
+    means = {
+        name: cells.mean if isinstance(cells, Moments) else gene_means(check_cells(cells, name=name), name=name)
+        for name, cells in named.items()
+        if cells is not None
+    }
+    check_same_genes(**{name: mean[None] for name, mean in means.items()})
+    return list(means.values())

@@ -47,38 +47,44 @@ NETWORKS = {
     "threshold": "A pair is predicted to be an edge if its absolute score is larger.",
 }
 
+VALUE = "The value, or NaN where it is not defined."
+BAD_CELLS = (
+    "ValueError\n    If shapes disagree, values are not finite, cells are too few, or an option is out of range."
+)
+
 
 def of_cells(function: Function) -> Function:
     """Decorator of metrics of cells."""
-    raises = (
-        "ValueError\n    If shapes disagree, values are not finite, cells are too few, or an option is out of range."
-    )
-    return shares(CELLS, raises=raises)(by_name("genes", of=("x", "y", "control", "again"))(function))
+    return shares(CELLS, returns=VALUE, raises=BAD_CELLS)(by_name("genes", of=("x", "y", "control", "again"))(function))
 
 
 def of_moments(function: Function) -> Function:
     """Decorator of metrics of the moments of cells."""
-    raises = (
-        "ValueError\n    If shapes disagree, values are not finite, cells are too few, or an option is out of range."
+    return shares(MOMENTS, returns=VALUE, raises=BAD_CELLS)(
+        by_name("genes", of=("x", "y", "control", "predicted_control"))(function)
     )
-    return shares(MOMENTS, raises=raises)(by_name("genes", of=("x", "y", "control", "predicted_control"))(function))
 
 
 def of_tests(function: Function) -> Function:
     """Decorator of metrics of tests of differential expression."""
     raises = "ValueError\n    If the genes disagree, none is left, or an option is out of range."
-    return shares(TESTS, raises=raises)(by_name("genes", of=("predicted", "observed", "targets"))(function))
+    return shares(TESTS, returns=VALUE, raises=raises)(
+        by_name("genes", of=("predicted", "observed", "targets"))(function)
+    )
 
 
 def of_profiles(function: Function) -> Function:
     """Decorator of metrics of the profiles of conditions."""
     raises = "ValueError\n    If shapes disagree, values are not finite, or an option is out of range."
     names = ("predicted", "observed", "weights", "reference", "scores", "targets")
-    return shares(PROFILES, raises=raises)(by_name("conditions", "genes", of=names)(function))
+    return shares(PROFILES, returns="The value of every condition (P,), or NaN.", raises=raises)(
+        by_name("conditions", "genes", of=names)(function)
+    )
 
 
 of_networks = shares(
     NETWORKS,
+    returns=VALUE,
     raises=(
         "ValueError\n    If shapes disagree, values are not finite, the threshold is negative, or there is no edge or no\n"
         "    non-edge."
@@ -95,5 +101,6 @@ of_strengths = shares(
 )
 of_panels = shares(
     {"panel": "Predicted and observed moments of P conditions, and of the controls."},
+    returns="The value of every condition (P,), or that of all of them; NaN where it is not defined.",
     raises="ValueError\n    If shapes disagree or a variance is unknown (one cell).",
 )

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
-from scipy.sparse.linalg import LinearOperator, svds
+from scipy.sparse.linalg import LinearOperator, aslinearoperator, svds
 
 from perturbflow.metrics._cells import Cells, check_cells
 from perturbflow.metrics._distances import Centred
@@ -21,21 +21,11 @@ RELATIVE_ZERO = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class PrincipalComponents:
-    """Directions of largest variance of reference cells.
+    """Directions of largest variance of reference cells, by falling variance; the largest loading of each is positive."""
 
-    Parameters
-    ----------
-    mean
-        Mean of every gene in the reference cells (G,).
-    loadings
-        Orthonormal directions (K, G), by falling variance. The largest loading of each, by absolute value, is positive.
-    variance
-        Variance of the reference cells along each (K,), ddof 1.
-    """
-
-    mean: NDArray[np.float64]
-    loadings: NDArray[np.float64]
-    variance: NDArray[np.float64]
+    mean: NDArray[np.float64]  # of every gene in the reference cells (G,)
+    loadings: NDArray[np.float64]  # orthonormal directions (K, G)
+    variance: NDArray[np.float64]  # of the reference cells along each (K,), ddof 1
 
     @classmethod
     def of(cls, cells: Cells, *, n_components: int = 100) -> Self:
@@ -121,13 +111,5 @@ def _covariance(cells: Cells, mean: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _centred_operator(cells: Cells, mean: NDArray[np.float64]) -> LinearOperator:
     """Centred cells (n, G), of which only products are taken."""
-
-    def forward(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        return cells @ vectors - mean @ vectors
-
-    def backward(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        return cells.T @ vectors - np.multiply.outer(mean, vectors.sum(axis=0))
-
-    return LinearOperator(
-        shape=cells.shape, dtype=np.float64, matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward
-    )
+    ones = aslinearoperator(np.ones((cells.shape[0], 1)))
+    return aslinearoperator(cells) - ones @ aslinearoperator(mean[None])

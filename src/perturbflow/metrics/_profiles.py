@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from perturbflow.metrics._effects import RELATIVE_ZERO
+from perturbflow.metrics._cells import RELATIVE_ZERO
 from perturbflow.screen._named_arrays import real_numbers
 
 
@@ -38,15 +38,17 @@ def correlation_of_changes(
     observed: NDArray[np.float64],
     reference: NDArray[np.float64],
     predicted_reference: NDArray[np.float64] | None = None,
+    *,
+    is_centred: bool = True,
 ) -> NDArray[np.float64]:
     """Pearson correlation over genes of the changes of profiles (P, G) from their references, shape (P,).
 
-    0 where the predicted change is the same in every gene, as it orders no genes; NaN where the observed one is.
+    0 where the predicted change is the same in every gene, as it orders no genes; NaN where the observed one is. Not
+    centred, it is the cosine, and a change that is nothing but rounding is what has no direction.
     """
-    change_predicted, flat_predicted = _direction(
-        predicted, reference if predicted_reference is None else predicted_reference
-    )
-    change_observed, flat_observed = _direction(observed, reference)
+    base = reference if predicted_reference is None else predicted_reference
+    change_predicted, flat_predicted = _direction(predicted, base, is_centred)
+    change_observed, flat_observed = _direction(observed, reference, is_centred)
     correlation = np.clip(np.einsum("pg,pg->p", change_predicted, change_observed), -1.0, 1.0)
     correlation[flat_predicted] = 0.0
     correlation[flat_observed] = np.nan
@@ -67,12 +69,13 @@ def spearman(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> N
 
 
 def _direction(
-    profiles: NDArray[np.float64], reference: NDArray[np.float64]
+    profiles: NDArray[np.float64], reference: NDArray[np.float64], is_centred: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Centred changes of length 1, and which of them are nothing but rounding."""
+    """Changes of length 1, and which of them are nothing but rounding."""
     change = profiles - reference
     size = np.maximum(np.linalg.norm(reference, axis=-1), np.linalg.norm(change, axis=-1))
-    change -= change.mean(axis=-1, keepdims=True)
+    if is_centred:
+        change -= change.mean(axis=-1, keepdims=True)
     norm = np.linalg.norm(change, axis=-1)
     flat = norm <= RELATIVE_ZERO * size
     return change / np.where(flat, 1.0, norm)[:, None], flat

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, gene_means
+from perturbflow.metrics._cells import Cells, check_cells, dense, gene_means
 from perturbflow.metrics._moments import Moments
 
 BLOCK_VALUES = 1 << 20
@@ -53,7 +53,6 @@ def pseudobulk_moments(counts: Cells, *, target_sum: float = 50_000.0) -> Moment
 
     Examples
     --------
-    >>> import numpy as np
     >>> pseudobulk_moments(np.array([[1, 3], [1, 3]]), target_sum=4.0).mean
     array([0.69314718, 1.38629436])
     """
@@ -86,8 +85,7 @@ def pseudobulk_moments(counts: Cells, *, target_sum: float = 50_000.0) -> Moment
 def _dense_blocks(counts: Cells) -> Iterator[NDArray[np.float64]]:
     rows = max(1, BLOCK_VALUES // counts.shape[1])
     for start in range(0, counts.shape[0], rows):
-        block = counts[start : start + rows]
-        yield np.asarray(block if isinstance(block, np.ndarray) else block.toarray(), dtype=np.float64)
+        yield dense(counts[start : start + rows])
 
 
 def _profiles_without(

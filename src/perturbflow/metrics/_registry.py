@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from perturbflow.metrics._comparison import Comparison, Pair
+    from perturbflow.metrics._samples import Comparison, Pair
 
 KindName = Literal["distribution", "components", "response", "effect", "differential", "panel", "dataset"]
 Scope = Literal["condition", "panel", "dataset"]

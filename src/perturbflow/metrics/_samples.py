@@ -1,28 +1,39 @@
 """Cells with what several metrics need of them: each is computed once, when it is first asked for.
 
-Distances are in float32: values are off by some 1e-6 of the mean distance from those of :func:`energy_distance`.
+Distances are in float32: values are off by some 1e-6 of the mean distance from those of :func:`energy_distance`. They are
+computed by NumPy, or by torch where the space of the samples names a device; what is summed up of them is in NumPy again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._cells import check_cells
-from perturbflow.metrics._correlations import MOST_VARIABLE, correlations_of_pairs, most_variable_genes
-from perturbflow.metrics._distances import mean_within, pair_blocks, squared_distances
-from perturbflow.metrics._energy import SHORTEST, root
-from perturbflow.metrics._marginals import expressed_shares
+from perturbflow.metrics._distances import as_array, mean_within, pair_blocks, pair_sum, root, squared_distances, sums
+from perturbflow.metrics._energy import SHORTEST
+from perturbflow.metrics._gene_variation import (
+    MOST_VARIABLE,
+    correlations_of_pairs,
+    expressed_shares,
+    most_variable_genes,
+)
 from perturbflow.metrics._moments import Moments
 from perturbflow.metrics._principal_components import PrincipalComponents
 from perturbflow.metrics._wasserstein import N_PROJECTIONS, directions_of, sorted_by_gene
 
-BLOCK = 1024
+if TYPE_CHECKING:
+    import torch
+
+    from perturbflow.metrics._clouds import CloudScores
+    from perturbflow.metrics._differential_expression import DifferentialExpression
+
+BLOCK, BLOCK_ON_DEVICE = 1024, 4096
 MOST_CELLS_KEPT = 2000  # 16 MB of distances; of more cells they are computed again
 
 T = TypeVar("T")
@@ -38,10 +49,15 @@ class once(cached_property, Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Samples of a context share a point near the cells (G,), from which float32 loses nothing, and principal components."""
+    """What the samples of a context share.
+
+    A point near the cells (G,), from which float32 loses nothing, principal components, and the device of torch that
+    computes distances; NumPy does without one.
+    """
 
     centre: NDArray[np.float64]
     components: PrincipalComponents | None = None
+    device: torch.device | None = None
 
 
 class Sample:
@@ -131,12 +147,26 @@ class Sample:
         """Squared lengths of the centred cells (n,)."""
         return np.einsum("ng,ng->n", self.centred, self.centred)
 
-    def block(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    @once
+    def placed(self) -> tuple[Any, ...]:
+        """Centred cells (n, G) and their squared lengths (n,) where distances are computed."""
+        if self.space.device is None:
+            return self.centred, self.squares
+        if self._parent is not None:
+            whole: tuple[Any, ...] = self._parent.placed
+            return tuple(values[self._rows] for values in whole)
+        import torch
+
+        device = self.space.device
+        return torch.as_tensor(self.centred, device=device), torch.as_tensor(self.squares, device=device)
+
+    def block(self, rows: slice) -> tuple[Any, Any]:
         """Return some centred cells and their squared lengths."""
-        return self.centred[rows], self.squares[rows]
+        placed: tuple[Any, ...] = self.placed
+        return placed[0][rows], placed[1][rows]
 
     @once
-    def within(self) -> NDArray[np.float32]:
+    def within(self) -> Any:
         """Squared distances between all cells (n, n), for up to `MOST_CELLS_KEPT`."""
         everything = self.block(slice(None))
         return squared_distances(*everything, *everything)
@@ -146,10 +176,10 @@ class Sample:
         """Mean distance of every cell to all, itself included (n,)."""
         total = np.zeros(len(self))
         for rows, columns, block in blocks_between(self, self, half=True):
-            np.sqrt(block, out=block)
-            total[rows] += block.sum(axis=1, dtype=np.float64)
+            distances = root(block)
+            total[rows] += sums(distances, 1)
             if rows != columns:
-                total[columns] += block.sum(axis=0, dtype=np.float64)
+                total[columns] += sums(distances, 0)
         return total / len(self)
 
     @once
@@ -166,21 +196,22 @@ class Sample:
         if other not in self._distances:
             total = np.zeros(len(self))
             for rows, _, block in blocks_between(self, other):
-                total[rows] += np.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
+                total[rows] += sums(root(block), 1)
             self._distances[other] = total / len(other)
         return self._distances[other]
 
 
-def blocks_between(x: Sample, y: Sample, *, half: bool = False) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+def blocks_between(x: Sample, y: Sample, *, half: bool = False) -> Iterator[tuple[slice, slice, Any]]:
     """Yield squared distances between the cells of two samples, see :func:`~perturbflow.metrics._distances.pair_blocks`.
 
     Those within a sample are kept, up to `MOST_CELLS_KEPT`.
     """
     whole = x.whole
     if whole is y.whole and len(whole) <= MOST_CELLS_KEPT:
-        yield slice(len(x)), slice(len(y)), np.array(whole.within[x._rows][:, y._rows])
+        kept: Any = whole.within[x._rows][:, y._rows]
+        yield slice(len(x)), slice(len(y)), kept.copy() if isinstance(kept, np.ndarray) else kept.clone()
         return
-    yield from pair_blocks(x, y, block_cells=BLOCK, half=half)
+    yield from pair_blocks(x, y, block_cells=BLOCK if x.space.device is None else BLOCK_ON_DEVICE, half=half)
 
 
 def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
@@ -189,7 +220,7 @@ def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
     for one, other, first, start in ((x, x, 0, 0), (x, y, 0, n), (y, y, n, n)):
         part = found[first : first + len(one), start : start + len(other)]
         for rows, columns, block in blocks_between(one, other):
-            part[rows, columns] = np.sqrt(block)
+            part[rows, columns] = as_array(root(block))
     found[n:, :n] = found[:n, n:].T
     return found
 
@@ -197,3 +228,37 @@ def distances_together(x: Sample, y: Sample) -> NDArray[np.float64]:
 def at_least_shortest(squared: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return distances as geomloss has them in the place of their squares, see :func:`energy_loss`."""
     return root(squared, SHORTEST)
+
+
+class Pair:
+    """A predicted sample and a real one."""
+
+    def __init__(self, predicted: Sample, real: Sample) -> None:
+        self.predicted, self.real = predicted, real
+
+    @once
+    def correlations(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Correlations of pairs of genes, predicted and real."""
+        x, y = self.predicted, self.real
+        return correlations_of_pairs(x.cells, x.moments, y.most_variable), y.correlations
+
+    def energy_loss_in_components(self) -> float:
+        """Return the :func:`energy_loss` in principal components."""
+        x, y = self.predicted, self.real
+        total = pair_sum(at_least_shortest, x.components, y.components, centre=np.zeros(x.components.shape[1]))
+        return total / (len(x) * len(y)) - x.spread_in_components / 2 - y.spread_in_components / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Data that metrics of one condition are computed from; None where no metric asks for it.
+
+    Moments are of the predicted cells, of the real ones and of the controls, tests of predicted and of real cells. There is a
+    pair for the prediction, or for two from the same controls; the cloud is what one pass over all pairs of cells gives.
+    """
+
+    moments: tuple[Moments, Moments, Moments]
+    control: NDArray[np.floating] | None = None
+    pairs: Sequence[Pair] = ()
+    tests: tuple[DifferentialExpression, DifferentialExpression] | None = None
+    cloud: CloudScores | None = None

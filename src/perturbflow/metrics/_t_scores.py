@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow._checks import check_one_of
-from perturbflow.metrics._cells import check_same_genes
+from perturbflow.metrics._cells import RELATIVE_ZERO, check_same_genes
 from perturbflow.metrics._families import of_moments
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
-
-RELATIVE_ZERO = 1e-9
 
 
 @of_moments
@@ -48,18 +46,12 @@ def r2_of_scores(
     relative_to
         Whose variance is the denominator.
 
-    Returns
-    -------
-    The share, or NaN.
-
     References
     ----------
-    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15; Wu et al. (2024), PerturBench: benchmarking machine
-    learning models for cellular perturbation analysis, arXiv 2408.10609.
+    Wolf, Angerer and Theis (2018), SCANPY. *Genome Biology* 19, 15.
 
     Examples
     --------
-    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> y, control = rng.normal(1.0, size=(50, 4)), rng.normal(size=(60, 4))
     >>> r2_of_scores(y, y, control)
@@ -106,13 +98,8 @@ def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMo
     n_top
         Number of genes that count.
 
-    Returns
-    -------
-    The recall.
-
     Examples
     --------
-    >>> import numpy as np
     >>> control = np.array([[0.0, 1.0, 1.0], [0.1, 1.1, 1.2]])
     >>> recall_of_top_genes(control + [2.0, 0, 0], control + [1.0, 0, 0], control, n_top=1)
     1.0

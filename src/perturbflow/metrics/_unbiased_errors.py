@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow.metrics._families import of_panels
-from perturbflow.metrics._moments import Moments
-from perturbflow.metrics._panel import Panel
+from perturbflow.metrics._moments import Moments, Panel
 
 
 @of_panels
@@ -41,10 +40,12 @@ def unbiased_mse(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
 
         r = min(1, B / sum_p w_p t_p),    B = sum_g sum_{p: g in G_p} w_p (x_pg - weighted mean over p of x_pg)^2
 
-    Predicting one and the same cells for all conditions therefore subtracts nothing (r = 0).
+    Predicting one and the same cells for all conditions therefore subtracts nothing (r = 0). In cell-eval2
+    ``expr_mse_unbiased`` and ``expr_mse_unbiased_capped``, which subtract the noise of targets too.
 
     *Direction*: lower is better; a perfect prediction has expectation 0. *Range*: any number, in squared units of
-    expression. Values below 0 are noise about an error near 0: clipping them would bring back a bias.
+    expression. Values below 0 are noise about an error near 0: clipping them would bring back a bias. NaN where all
+    genes are targets.
 
     *Weakness*: most genes do not respond, so predicting the controls scores well. Uncapped, a prediction earns a larger
     correction with fewer or more dispersed cells of the same mean, and one whose cells are not independent draws (two
@@ -56,17 +57,8 @@ def unbiased_mse(panel: Panel, *, capped: bool = False) -> NDArray[np.float64]:
     capped
         Bound the correction of the prediction.
 
-    Returns
-    -------
-    The error of every condition (P,); NaN where all genes are targets.
-
-    References
-    ----------
-    cell-eval2 0.20.0, ``expr_mse_unbiased`` and ``expr_mse_unbiased_capped``, which subtract the noise of targets too.
-
     Examples
     --------
-    >>> import numpy as np
     >>> x, y = Moments.of(np.array([[0.0], [2.0]])), Moments.of(np.array([[3.0], [3.0]]))
     >>> unbiased_mse(Panel([x], [y], y)), unbiased_mse(Panel([x], [y], y), capped=True)
     (array([3.]), array([4.]))
@@ -104,10 +96,11 @@ def pooled_unbiased_mse(panel: Panel, *, capped: bool = True) -> float:
     """Noise-corrected error of all conditions, in units of the squared size of their effects.
 
     ``sum of unbiased_mse / sum of unbiased_effect_sizes`` over the conditions where both are defined. A ratio of sums,
-    because single conditions have sizes near 0 with either sign.
+    because single conditions have sizes near 0 with either sign. In cell-eval2 ``expr_mse_unbiased_capped_norm``,
+    scored by the Virtual Cell Challenge of 2026.
 
     *Direction*: lower is better. *Range*: any number; 0 for the right means, 1 for predicting no effect (more, where a
-    cap binds), whatever the number of cells.
+    cap binds), whatever the number of cells. NaN where the summed size is not positive: these cells show no effect.
 
     *Weakness*: the largest effects decide.
 
@@ -116,17 +109,8 @@ def pooled_unbiased_mse(panel: Panel, *, capped: bool = True) -> float:
     capped
         Bound the correction of the prediction, see :func:`unbiased_mse`.
 
-    Returns
-    -------
-    The error; NaN where the summed size is not positive: these cells show no effect.
-
-    References
-    ----------
-    cell-eval2 0.20.0, ``expr_mse_unbiased_capped_norm`` (scored by the 2026 Virtual Cell Challenge).
-
     Examples
     --------
-    >>> import numpy as np
     >>> y, control = Moments.of(np.array([[3.0], [5.0]])), Moments.of(np.array([[0.0], [0.0]]))
     >>> pooled_unbiased_mse(Panel([control], [y], control))
     1.0

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.metrics._cells import Cells, check_cells, check_same_genes, gene_means
+from perturbflow.metrics._cells import Cells, check_samples
 from perturbflow.metrics._families import of_cells
 
 BLOCK_BYTES = 2**20  # of differences: what stays in the cache
@@ -34,10 +34,6 @@ def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     prediction with more cells scores better, and most of the value can be sampling noise: compare it with that of two
     halves of the reference cells.
 
-    Returns
-    -------
-    The mean distance.
-
     Notes
     -----
     Exact, in O((n + m) G log(n + m)) time. Sparse cells are made dense some genes at a time.
@@ -49,11 +45,10 @@ def wasserstein_of_genes(x: Cells, y: Cells) -> float:
 
     Examples
     --------
-    >>> import numpy as np
     >>> wasserstein_of_genes(np.array([[0.0, 1.0], [2.0, 1.0]]), np.array([[3.0, 1.0]]))
     1.0
     """
-    x, y = _check(x, y)
+    x, y = check_samples(x=x, y=y)
     total = 0.0
     for genes in _blocks_of_genes(x, y):
         total += sum_of_distances(*(sorted_by_gene(_dense(cells[:, genes])) for cells in (x, y)))
@@ -82,24 +77,19 @@ def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = N_PROJECTIONS
     seed
         Of the directions, which depend on it and on the number of genes alone.
 
-    Returns
-    -------
-    The distance.
-
     References
     ----------
     Bonneel et al. (2015), Sliced and Radon Wasserstein barycenters of measures. *J. Math. Imaging Vis.* 51, 22-45.
 
     Examples
     --------
-    >>> import numpy as np
     >>> sliced_wasserstein(np.array([[0.0], [1.0]]), np.array([[3.0], [5.0]])).__round__(4)
     3.5355
     """
     if n_projections < 1:
         msg = f"Expected `n_projections` to be at least 1, found {n_projections!r}."
         raise ValueError(msg)
-    x, y = _check(x, y)
+    x, y = check_samples(x=x, y=y)
     directions = directions_of(x.shape[1], n_projections, seed)
     return root_mean_square_distance(*(np.sort(np.asarray(cells @ directions).T, axis=1) for cells in (x, y)))
 
@@ -145,14 +135,6 @@ class _Steps:
         starts = np.concatenate([[0], ends[:-1]])
         self.widths: NDArray[np.float64] = (ends - starts) / (n * m)
         self.rank_x, self.rank_y = starts // m, starts // n
-
-
-def _check(x: Cells, y: Cells) -> tuple[Cells, Cells]:
-    x, y = check_cells(x, name="x"), check_cells(y, name="y")
-    check_same_genes(x=x, y=y)
-    gene_means(x, name="x")
-    gene_means(y, name="y")
-    return x, y
 
 
 def _blocks_of_genes(x: Cells, y: Cells) -> Iterator[slice]:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import CategoricalJointObsField, CategoricalObsField, LayerField, ObsmField
 from scvi.train import TrainRunner
 
 from perturbflow._checks import check_text
-from perturbflow.models._modules import PERTURBATIONS_KEY, FlowModule
 from perturbflow.models._registration import (
+    ARGUMENTS,
+    FIELDS,
+    Module,
     RegisteredModel,
+    arguments_of,
     check_anndata,
     field,
-    one_modality,
     register,
+    register_as_saved,
     without_sparse_array,
 )
-from perturbflow.models._saved_fields import ARGUMENTS, arguments_of, set_up
+from perturbflow.pp import setup_perturbation
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._predicted_uncertainty import warn_of_new_contexts
@@ -33,18 +41,36 @@ from perturbflow.predict._prediction import (
 )
 from perturbflow.screen._fields import DOSES_KEY, FIELDS_KEY, check_expression, read_fields
 from perturbflow.train._fit import fit
-from perturbflow.train._flow_data import DataModule, FlowData
 from perturbflow.train._flow_options import FlowModelKwargs, FlowOptions, FlowPlanKwargs
-from perturbflow.train._flow_plan import FlowPlan
+from perturbflow.train._flow_plan import DataModule, FlowData, FlowPlan
 from perturbflow.train._transfer import inherited_options
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+_PERTURBATIONS_KEY = "perturbations"
 
-    from anndata import AnnData
-    from mudata import MuData
-    from numpy.typing import NDArray
+
+class FlowModule(Module):
+    """The network of a fitted flow, empty before training; the loss is that of the training plan."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flow: Any = None
+
+    def on_load(self, model: PRiMeFlow, **kwargs: Any) -> None:
+        """Rebuild the flow before its weights are read; called by ``load``."""
+        del kwargs
+        self.flow = FittedFlow.untrained(model.fitted_)
+
+    def take(self, fitted: FittedFlow) -> dict[str, Any]:
+        """Take over a flow, and return its other parts: the weights are stored once, as those of the module."""
+        self.flow = fitted.flow
+        return {name: part for name, part in fitted.to_dict().items() if name not in {"weights", "checksum"}}
+
+    def fitted(self, parts: Mapping[str, Any]) -> FittedFlow:
+        """Return the fitted flow of the module and of what :meth:`take` returned."""
+        weights = {name: tensor.cpu().numpy() for name, tensor in self.flow.network.state_dict().items()}
+        fitted = FittedFlow.from_dict({**parts, "weights": weights})
+        fitted.flow = self.flow
+        return fitted
 
 
 class PRiMeFlow(RegisteredModel):
@@ -90,6 +116,7 @@ class PRiMeFlow(RegisteredModel):
     """
 
     _fields_key = FIELDS_KEY
+    _arguments = ARGUMENTS
     _module_cls = FlowModule
     _training_plan_cls = FlowPlan
     _data_splitter_cls = FlowData
@@ -139,43 +166,17 @@ class PRiMeFlow(RegisteredModel):
         """
         given = {name: value for name, value in locals().items() if name in ARGUMENTS}
         check_anndata(adata)
-        set_up(adata, None, kwargs, **given)
-        cls._register(adata, **kwargs)
+        cls._set_up(adata, None, given | kwargs)
 
     @classmethod
-    def setup_mudata(
-        cls,
-        mdata: MuData,
-        *,
-        modalities: Mapping[str, str],
-        perturbation_key: str,
-        control: str | Sequence[str],
-        covariate_keys: Sequence[str] = (),
-        dose_key: str | None = None,
-        batch_key: str | None = None,
-        layer: str | None = None,
-        separator: str = "+",
-        perturbation_type_key: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Register the fields of one modality of ``mdata``, as :meth:`setup_anndata` does for an AnnData.
-
-        Parameters
-        ----------
-        mdata
-            Modalities of the same cells, one of them with log1p-normalised expression.
-        modalities
-            Modality of the arguments below, such as ``{"layer": "rna"}``. There is one for all of them, so that naming
-            one argument is enough.
-        perturbation_key, control, covariate_keys, dose_key, batch_key, layer, separator, perturbation_type_key
-            See :meth:`setup_anndata`.
-        **kwargs
-            What scvi-tools passes when a saved model is loaded.
-        """
-        given = {name: value for name, value in locals().items() if name in ARGUMENTS}
-        modality = one_modality(mdata, modalities, arguments=ARGUMENTS)
-        set_up(mdata, modality, kwargs, **given)
-        cls._register(mdata, modality, **kwargs)
+    def _set_up(cls, data: AnnData | MuData, modality: str | None, arguments: dict[str, Any]) -> None:
+        given = {name: arguments.pop(name) for name in ARGUMENTS if name in arguments}
+        saved = arguments.pop(FIELDS, None)
+        if saved is None:
+            setup_perturbation(data, modality=modality, **given)
+        else:
+            register_as_saved(data if modality is None else data[modality], saved, arguments)
+        cls._register(data, modality, **arguments)
 
     @classmethod
     def _register(cls, data: AnnData | MuData, modality: str | None = None, **kwargs: Any) -> None:
@@ -184,7 +185,7 @@ class PRiMeFlow(RegisteredModel):
         without_sparse_array(adata, fields.layer)
         make = partial(field, modality=modality)
         columns = [make(LayerField, REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False)]
-        columns.append(make(ObsmField, PERTURBATIONS_KEY, DOSES_KEY))
+        columns.append(make(ObsmField, _PERTURBATIONS_KEY, DOSES_KEY))
         if fields.context_keys:
             columns.append(make(CategoricalJointObsField, REGISTRY_KEYS.CAT_COVS_KEY, list(fields.context_keys)))
         if fields.batch_key is not None:

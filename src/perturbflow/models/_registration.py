@@ -1,27 +1,51 @@
-"""Registration with scvi-tools: of an AnnData, or of one modality of a MuData through the MuData fields."""
+"""What the model classes share: registration of an AnnData, or of one modality of a MuData, and the place of the module."""
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from anndata import AnnData
+from mudata import MuData
 from scipy import sparse
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import MuDataWrapper
 from scvi.model.base import BaseModelClass
+from torch import nn
 
-from perturbflow._checks import check_type
+from perturbflow._checks import check_type, listing
+from perturbflow.screen._fields import (
+    PerturbationFields,
+    check_expression,
+    check_fields_are_free,
+    perturbation_columns,
+    text_column,
+    write_fields,
+)
 from perturbflow.screen._modality import is_mudata, resolved
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from mudata import MuData
 
 logger = logging.getLogger(__name__)
 
 MODALITIES = "modalities"
+# Of the registration, named like the fields that it writes.
+ARGUMENTS = (
+    *("perturbation_key", "control", "covariate_keys", "dose_key", "batch_key"),
+    *("layer", "separator", "perturbation_type_key"),
+)
+FIELDS = "fields"  # argument with the fields of a saved model
+
+
+class Module(nn.Module):
+    """What is fitted, without inference and generation of scvi-tools' kind."""
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights are."""
+        return next((weight.device for weight in self.parameters()), torch.device("cpu"))
 
 
 class RegisteredModel(BaseModelClass):
@@ -31,6 +55,7 @@ class RegisteredModel(BaseModelClass):
     """
 
     _fields_key: str
+    _arguments: tuple[str, ...]  # of the registration, named like the fields that it writes
 
     def __init__(self, adata: AnnData | MuData | None, registry: dict | None) -> None:
         try:
@@ -56,6 +81,27 @@ class RegisteredModel(BaseModelClass):
             )
             raise ValueError(msg)
         return names[0]
+
+    @classmethod
+    def setup_mudata(cls, mdata: MuData, *, modalities: Mapping[str, str], **arguments: Any) -> None:
+        """Register the fields of one modality of ``mdata``, as ``setup_anndata`` does for an AnnData.
+
+        Parameters
+        ----------
+        mdata
+            Modalities of the same cells.
+        modalities
+            Modality of the arguments below, such as ``{"layer": "rna"}``. There is one for all of them, so that naming
+            one argument is enough.
+        **arguments
+            Those of ``setup_anndata``.
+        """
+        cls._set_up(mdata, one_modality(mdata, modalities, arguments=cls._arguments), arguments)
+
+    @classmethod
+    @abstractmethod
+    def _set_up(cls, data: AnnData | MuData, modality: str | None, arguments: dict[str, Any]) -> None:
+        """Register with :mod:`perturbflow.pp`, then with scvi-tools, whose own arguments are among them."""
 
     @classmethod
     @abstractmethod
@@ -140,3 +186,59 @@ def without_sparse_array(adata: AnnData, layer: str | None) -> None:
             adata.X = matrix
         else:
             adata.layers[layer] = matrix
+
+
+def arguments_of(fields: PerturbationFields) -> dict[str, Any]:
+    """Return arguments that repeat a registration, plain values, with what the model knows beyond them."""
+    arguments = {name: getattr(fields, name) for name in ARGUMENTS}
+    if len(fields.controls) > 1:
+        arguments["control"] = list(fields.controls)
+    return arguments | {"covariate_keys": list(fields.covariate_keys), FIELDS: fields.to_dict()}
+
+
+def register_as_saved(adata: AnnData, saved: dict[str, Any], passed: dict[str, Any]) -> None:
+    """Register cells with the fields of a saved model, or raise and write nothing; control cells alone are enough.
+
+    ``passed`` is what scvi-tools passes when a saved model is loaded, or a registration is repeated.
+    """
+    fields = PerturbationFields.from_dict(saved)
+    genes = list(map(str, adata.var_names))  # where a tuner repeats the registration of these very cells
+    if "source_registry" in passed:
+        state = passed["source_registry"]["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
+        genes = list(map(str, state["column_names"]))
+    missing, more = (
+        [gene for gene in some if gene not in set(others)]
+        for some, others in ((genes, adata.var_names), (adata.var_names, genes))
+    )
+    if missing or more or len(genes) != adata.n_vars:
+        msg = (
+            f"Expected the {len(genes)} genes of the saved model in `adata.var_names`, found {len(missing)} missing: "
+            f"{listing(missing)}, and {len(more)} further ones: {listing(more)}. Select those of the model, "
+            "`adata[:, model.fitted.genes]` with `model = PRiMeFlow.load(folder, adata=False)`."
+        )
+        raise ValueError(msg)
+    check_fields_are_free(adata)
+    check_expression(adata, fields)
+    advice = (
+        "Control cells are enough to predict: leave other cells out, or fit a model to cells with these perturbations "
+        "and covariates."
+    )
+    labels, _, types = perturbation_columns(adata, fields)
+    distinct = set(zip(labels, [None] * len(labels) if types is None else types, strict=True))
+    unknown = sorted({label for label, kind in distinct if fields.vocabulary.known(label, kind) is None})
+    if unknown:
+        msg = (
+            f"Expected {fields.control!r} and perturbations that the saved model knows, "
+            f"{listing(fields.vocabulary.components)}, in `adata.obs[{fields.perturbation_key!r}]`, found "
+            f"{listing(unknown)}. {advice}"
+        )
+        raise ValueError(msg)
+    for key, categories in fields.vocabulary.covariates:
+        unknown = sorted(set(text_column(adata, key).tolist()) - set(categories))
+        if unknown:
+            msg = (
+                f"Expected values of `adata.obs[{key!r}]` that the saved model knows, {listing(categories)}, found "
+                f"{listing(unknown)}. {advice}"
+            )
+            raise ValueError(msg)
+    write_fields(adata, fields)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from pathlib import Path
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from numpy.typing import ArrayLike, NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import LayerField, NumericalObsField
 
-from perturbflow.models._modules import TIME_KEY, DynamicsModule
-from perturbflow.models._registration import RegisteredModel, check_anndata, field, one_modality, register
+from perturbflow.models._registration import Module, RegisteredModel, check_anndata, field, register
 from perturbflow.pp import setup_dynamics
 from perturbflow.predict._dynamics_store import StoredDynamics
 from perturbflow.predict._solutions import start_levels, warn_beyond, warn_without_effect
@@ -28,16 +32,24 @@ from perturbflow.train._fit_dynamics import fit_dynamics
 from perturbflow.train._graph import fitted_graph
 from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, DYNAMICS_PRIOR_KEY, read_dynamics_fields
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from anndata import AnnData
-    from mudata import MuData
-    from numpy.typing import ArrayLike, NDArray
-
 # Of the registration, named like the fields that it writes.
 _ARGUMENTS = ("time_key", "trajectory_key", "regulators", "perturbation_key", "control", "separator", "layer")
+
+
+_TIME_KEY = "time"
+
+
+class DynamicsModule(Module):
+    """The vector field of fitted dynamics, empty before training; dynamics are fitted to whole courses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.field: Any = None
+
+    def on_load(self, model: SparseNODE, **kwargs: Any) -> None:
+        """Rebuild the field before its weights are read; called by ``load``."""
+        del kwargs
+        self.field = StoredDynamics.from_dict(model.fitted_).model.field
 
 
 class SparseNODE(RegisteredModel):
@@ -77,6 +89,7 @@ class SparseNODE(RegisteredModel):
     """
 
     _fields_key = DYNAMICS_FIELDS_KEY
+    _arguments = (*_ARGUMENTS, "prior")
     _module_cls = DynamicsModule
 
     def __init__(
@@ -124,45 +137,17 @@ class SparseNODE(RegisteredModel):
         **kwargs
             What scvi-tools passes when a saved model is loaded.
         """
-        given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
+        given = {name: value for name, value in locals().items() if name in cls._arguments}
         check_anndata(adata)
-        setup_dynamics(adata, prior=_table(prior), **given)
-        cls._register(adata, **kwargs)
+        cls._set_up(adata, None, given | kwargs)
 
     @classmethod
-    def setup_mudata(
-        cls,
-        mdata: MuData,
-        *,
-        modalities: Mapping[str, str],
-        time_key: str,
-        trajectory_key: str | None = None,
-        regulators: Sequence[str] | str | None = None,
-        prior: Any = None,
-        perturbation_key: str | None = None,
-        control: str | Sequence[str] = "control",
-        separator: str = "+",
-        layer: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Register the fields of one modality of ``mdata``, as :meth:`setup_anndata` does for an AnnData.
-
-        Parameters
-        ----------
-        mdata
-            Modalities of the same cells along time.
-        modalities
-            Modality of the arguments below, such as ``{"layer": "rna"}``. There is one for all of them, so that naming
-            one argument is enough.
-        time_key, trajectory_key, regulators, prior, perturbation_key, control, separator, layer
-            See :meth:`setup_anndata`.
-        **kwargs
-            What scvi-tools passes when a saved model is loaded.
-        """
-        given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
-        modality = one_modality(mdata, modalities, arguments=(*_ARGUMENTS, "prior"))
-        setup_dynamics(mdata, prior=_table(prior), modality=modality, **given)
-        cls._register(mdata, modality, **kwargs)
+    def _set_up(cls, data: AnnData | MuData, modality: str | None, arguments: dict[str, Any]) -> None:
+        given = {name: arguments.pop(name) for name in cls._arguments if name in arguments}
+        if isinstance(given.get("prior"), dict):  # the lists of a saved model
+            given["prior"] = pd.DataFrame(given["prior"])
+        setup_dynamics(data, modality=modality, **given)
+        cls._register(data, modality, **arguments)
 
     @classmethod
     def _register(cls, data: AnnData | MuData, modality: str | None = None, **kwargs: Any) -> None:
@@ -171,7 +156,7 @@ class SparseNODE(RegisteredModel):
         make = partial(field, modality=modality)
         columns = [
             make(LayerField, REGISTRY_KEYS.X_KEY, fields.layer, is_count_data=False),
-            make(NumericalObsField, TIME_KEY, fields.time_key),
+            make(NumericalObsField, _TIME_KEY, fields.time_key),
         ]
         arguments = {name: getattr(fields, name) for name in _ARGUMENTS}
         arguments["regulators"] = list(fields.regulators)
@@ -311,8 +296,3 @@ def _edges(adata: AnnData) -> dict[str, list[Any]]:
         "target": genes[network.col].tolist(),
         "weight": network.data.tolist(),
     }
-
-
-def _table(prior: Any) -> Any:
-    """Turn the lists of a saved model back into a table; any other prior network stays what it is."""
-    return pd.DataFrame(prior) if isinstance(prior, dict) else prior

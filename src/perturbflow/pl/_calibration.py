@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -14,9 +14,16 @@ from perturbflow.evaluation._conditions import conditions_of
 from perturbflow.flow import condition_kind, mean_expression
 from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage
-from perturbflow.pl._drawing import DARK, KIND_COLORS, check_split, drawing, finish, new_panels
-from perturbflow.pl._shown_and_saved import plot
-from perturbflow.predict._flow_store import read_flow
+from perturbflow.pl._drawing import (
+    DARK,
+    KIND_COLORS,
+    check_split,
+    finish,
+    of_evaluation,
+    panels,
+    plot,
+)
+from perturbflow.predict._fitted_flow import read_flow
 from perturbflow.screen._fields import read_screen
 from perturbflow.screen._splits import read_split
 
@@ -46,37 +53,8 @@ class _Coverage:
     shares: NDArray[np.float64]
 
 
-@overload
-def calibration(
-    adata: AnnData | MuData,
-    *,
-    key: str = ...,
-    split: None = ...,
-    split_key: str = ...,
-    min_cells: int = ...,
-    modality: str | None = ...,
-    ax: None = ...,
-    show: bool | None = ...,
-    save: bool | str | None = ...,
-) -> NDArray[np.object_]: ...
-
-
-@overload
-def calibration(
-    adata: AnnData | MuData,
-    *,
-    key: str = ...,
-    split: str,
-    split_key: str = ...,
-    min_cells: int = ...,
-    modality: str | None = ...,
-    ax: Axes | None = ...,
-    show: bool | None = ...,
-    save: bool | str | None = ...,
-) -> Axes: ...
-
-
 @plot
+@of_evaluation
 def calibration(
     adata: AnnData | MuData,
     *,
@@ -114,12 +92,6 @@ def calibration(
         Column of ``adata.obs`` with the split.
     min_cells
         Conditions with fewer real cells, or fewer controls, are left out.
-    ax
-        Axes to draw on, with ``split`` only.
-
-    Returns
-    -------
-    The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.
 
     Raises
     ------
@@ -159,18 +131,14 @@ def calibration(
         raise ValueError(msg)
     coverages = [_coverage(flow, cells, condition) for condition in conditions]
     splits = list(dict.fromkeys(coverage.split for coverage in coverages))
-    if split is not None:
-        with drawing(ax, figsize=(3.9, 3.9)) as ax:
-            _draw(ax, split, coverages, is_fitted=split in flow.fitted_splits)
-        return ax
-    axes = new_panels(len(splits), figsize=(0.4 + 3.5 * len(splits), 3.9))
+    axes = panels(len(splits), ax, figsize=(0.4 + 3.5 * len(splits), 3.9))
     for panel, each in zip(axes, splits, strict=True):
         members = [coverage for coverage in coverages if coverage.split == each]
         _draw(panel, each, members, is_fitted=each in flow.fitted_splits)
     for panel in axes[1:]:
         panel.set_ylabel("")
         panel.tick_params(labelleft=False)
-    return axes
+    return axes if split is None else axes[0]
 
 
 def _coverage(flow: FittedFlow, cells: Screen, condition: Condition) -> _Coverage:

@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_key, check_one_of, check_type
-from perturbflow.pl._drawing import DARK, SOURCES, drawing, legend_above
+from perturbflow.pl._drawing import DARK, SOURCES, drawing, legend_above, plot
 from perturbflow.pl._predictions import fields_of
-from perturbflow.pl._shown_and_saved import plot
-from perturbflow.screen._conditions import Vocabulary
+from perturbflow.screen._conditions import Vocabulary, typed_label
 from perturbflow.screen._fields import FIELDS_KEY
-from perturbflow.screen._typed_labels import typed_label
 from perturbflow.store._keys import read_record
 
 if TYPE_CHECKING:
@@ -53,13 +51,6 @@ def dose_response(
         The context, as values of covariates; the first in the table if None.
     key
         The curves in ``adata.uns``.
-
-    Raises
-    ------
-    KeyError
-        If there are no curves, with the call that makes them, or a covariate is unknown.
-    ValueError
-        If the entry is something else, or a perturbation or value is not in the table.
 
     Examples
     --------

@@ -1,26 +1,61 @@
-"""Common parts of all plots: axes, colours, and labels of points that do not overlap."""
+"""Common parts of all plots: figures that are shown and saved, axes, colours, rows, legends, and labels of points."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
+from numpy.typing import ArrayLike, NDArray
 
 from perturbflow._checks import check_one_of
+from perturbflow._docs import shares
+from perturbflow._settings import settings
+from perturbflow.screen._modality import takes_modality
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.text import Annotation
-    from numpy.typing import ArrayLike, NDArray
+Plot = TypeVar("Plot", bound=Callable[..., Any])
+
+FORMAT = "pdf"
+PARAMETERS = {
+    "ax": "Axes to draw on; those of a new figure if None.",
+    "show": "Show the figure.",
+    "save": (
+        "Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as\n"
+        '``"_first.png"``.'
+    ),
+}
+
+RAISES = """KeyError
+    If what is drawn, or a name in it, is not in ``adata``, with the call that makes it or the most similar names.
+ValueError
+    If it is something else, or an option is unknown or out of range."""
+of_graph = shares(
+    {"adata": "Cells with a graph (:func:`perturbflow.tl.infer_graph`).", "key": "The graph in ``adata.uns``."}
+)
+of_fit = shares(
+    {"adata": "Cells with a fitted flow (:func:`perturbflow.tl.fit_flow`).", "key": "The flow in ``adata.uns``."}
+)
+of_evaluation = shares(
+    {
+        "adata": "Cells with an evaluation (:func:`perturbflow.tl.evaluate`).",
+        "key": "The evaluation in ``adata.uns``.",
+        "split": "Draw this split only; by default one panel for every split.",
+        "ax": "Axes to draw on, with ``split`` only.",
+    },
+    returns="The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.",
+)
 
 # Okabe and Ito's palette, which remains distinct under colour blindness, with a brown in place of their purple: without
 # green-sensitive cones that is hard to tell from grey, which is for what others are compared with.
@@ -42,6 +77,53 @@ _NAMES = {"mmd": "MMD", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "auroc": "AU
 _NAMES |= {name: name.capitalize() for name in ("pearson", "spearman", "jaccard", "wasserstein")}
 
 
+def plot(function: Plot) -> Plot:
+    """Decorator of every plot: it takes a MuData, and shows and saves its figure by ``show`` and ``save``.
+
+    The function itself sees neither of these. A file is ``<plot><save>.pdf`` in the figure directory, as in scanpy; a
+    new figure that is saved is closed, so that loops do not fill the memory.
+    """
+
+    @wraps(function)
+    def wrapper(
+        *arguments: Any, show: bool | None = None, save: bool | str | None = None, **options: Any
+    ) -> Axes | Figure | NDArray[np.object_]:
+        path = None if save is None or save is False else _path(function.__name__, save)
+        drawn = function(*arguments, **options)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _figure_of(drawn).savefig(path, bbox_inches="tight")
+        if show:
+            plt.show()
+        if path is not None and options.get("ax") is None:
+            plt.close(_figure_of(drawn))
+        return drawn
+
+    return takes_modality(shares(PARAMETERS, returns="The Axes.", raises=RAISES)(cast("Plot", wrapper)))
+
+
+def _path(name: str, save: bool | str) -> Path:
+    """Return the file of a plot; ValueError if ``save`` names a folder or is no text."""
+    if save is True:
+        save = ""
+    if not isinstance(save, str) or "/" in save or "\\" in save:
+        msg = (
+            f"Expected `save` to be True or the end of a file name, such as '_first.png', found {save!r}. "
+            "Files go to `pf.settings.figdir`; elsewhere with `ax.figure.savefig(path)`."
+        )
+        raise ValueError(msg)
+    known = save.rpartition(".")[2].lower() in Figure().canvas.get_supported_filetypes()
+    return Path(settings.figdir) / f"{name}{save}{'' if known and '.' in save else f'.{FORMAT}'}"
+
+
+def _figure_of(drawn: Axes | Figure | NDArray[np.object_]) -> Figure:
+    """Return the figure of what a plot returns: Axes, an array of them, or the figure itself."""
+    if isinstance(drawn, Figure):
+        return drawn
+    ax = cast("Axes", np.atleast_1d(np.asarray(drawn, dtype=object))[0])
+    return cast("Figure", ax.get_figure(root=True))
+
+
 @contextmanager
 def drawing(ax: Axes | None, *, figsize: tuple[float, float]) -> Iterator[Axes]:
     """Yield ``ax`` or the Axes of a new figure.
@@ -58,8 +140,10 @@ def drawing(ax: Axes | None, *, figsize: tuple[float, float]) -> Iterator[Axes]:
     figure.sca(current)
 
 
-def new_panels(n_panels: int, *, figsize: tuple[float, float]) -> NDArray[np.object_]:
-    """Return the Axes (n_panels,) of a new figure, side by side."""
+def panels(n_panels: int, ax: Axes | None = None, *, figsize: tuple[float, float]) -> NDArray[np.object_]:
+    """Return ``ax`` or the Axes (n_panels,) of a new figure, side by side."""
+    if ax is not None:
+        return np.array([ax], dtype=object)
     figure, axes = plt.subplots(1, n_panels, figsize=figsize, layout="constrained", squeeze=False)
     figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
     return axes[0]
@@ -110,12 +194,51 @@ def finish(ax: Axes, title: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
+def legend_beside(ax: Axes, **options: Any) -> None:
+    """Write the legend to the right of the Axes, off the data."""
+    options = {"fontsize": "small", "title_fontsize": "x-small", "alignment": "left"} | options
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, **options)
+
+
 def legend_above(ax: Axes, title: str, *, n_lines: int = 1, **options: Any) -> None:
     """Write the title and, between it and the Axes, the legend in one row, whose entries have so many lines."""
     finish(ax, "")
     ax.set_title(title, loc="left", fontsize="medium", pad=6 + 14 * n_lines)
     options = {"ncols": 3, "columnspacing": 1.0, "borderaxespad": 0.1, "handlelength": 1.8} | options
     ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False, fontsize="small", **options)
+
+
+def name_rows(ax: Axes, names: Sequence[str], *, margin: float = 0.5, fontsize: float | str = "small") -> None:
+    """Write names beside the rows 0, 1, ..., which run from the top down."""
+    ax.set_yticks(range(len(names)), names, fontsize=fontsize)
+    ax.set_ylim(len(names) - margin, -margin)
+    ax.tick_params(axis="y", length=0)
+
+
+def labels_of_rows(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return a name of every row of a table: its values in some columns, such as perturbation and context."""
+    return [", ".join(map(str, row)) for row in table[list(columns)].itertuples(index=False)]
+
+
+def text_behind(ax: Axes, ends: ArrayLike, texts: Sequence[str], **options: Any) -> None:
+    """Write texts behind the ends of the rows 0, 1, ..."""
+    for place, (end, text) in enumerate(zip(ends, texts, strict=True)):  # type: ignore[arg-type]
+        ax.annotate(text, (end, place), xytext=(4, 0), textcoords="offset points", va="center", color=DARK, **options)
+
+
+def points_of_kind(
+    ax: Axes,
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    rows: NDArray[np.intp],
+    *,
+    linewidth: float = 1.2,
+    **style: Any,
+) -> None:
+    """Draw some rows of a table as points with intervals; ``columns`` are those of the point and of both ends."""
+    point, lower, upper = (table[column].iloc[rows] for column in columns)
+    ax.hlines(rows, lower, upper, color=style["color"], linewidth=linewidth, zorder=2)
+    ax.scatter(point, rows, zorder=3, **style)
 
 
 def label_points(

@@ -13,11 +13,10 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
 from perturbflow._checks import check_between, check_one_of, check_whole_number
-from perturbflow.pl._drawing import DARK, ORANGE, drawing, finish, label_points
+from perturbflow.pl._drawing import DARK, ORANGE, drawing, finish, label_points, of_graph, plot
 from perturbflow.pl._dynamics_results import as_list, positions_of, strongest_edges
 from perturbflow.pl._graph_layout import LAYOUTS, LOOP, curve_of, fit_to_box, loop_of, outline, place_nodes
 from perturbflow.pl._graph_style import REGULATOR, RIM, TARGET, EdgeStyle, graph_legend
-from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +35,7 @@ FONT = 7.5
 
 
 @plot
+@of_graph
 def dynamics_graph(
     adata: AnnData | MuData,
     *,
@@ -59,8 +59,6 @@ def dynamics_graph(
 
     Parameters
     ----------
-    adata
-        Cells with a graph (:func:`perturbflow.tl.infer_graph`).
     genes
         Draw the edges from and to these genes only, and outline them.
     top
@@ -71,8 +69,6 @@ def dynamics_graph(
     layout
         ``"auto"`` keeps what is near in the graph near in the drawing, ``"spring"`` is looser, ``"layered"`` puts
         targets below their regulators, ``"circular"`` puts genes on circles.
-    key
-        The graph in ``adata.uns``.
     show_confidence
         Fade edges of low confidence.
     ax
@@ -81,13 +77,6 @@ def dynamics_graph(
     Returns
     -------
     The Axes. Its units are points.
-
-    Raises
-    ------
-    KeyError
-        If there is no graph, with the call that makes it, or a gene is unknown, with the most similar ones.
-    ValueError
-        If an option is out of range, or ``genes`` is empty.
 
     Examples
     --------

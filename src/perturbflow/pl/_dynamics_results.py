@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_key, nearest
 from perturbflow.predict._dynamics_store import read_edges, read_pairs
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
 
 _MAKERS = {
     "dynamics": "pf.tl.fit_dynamics(adata, key_added={key!r})",

@@ -1,17 +1,16 @@
-"""Control, observed and predicted cells in two dimensions."""
+"""Control, observed and predicted cells in two dimensions: along an effect, principal components, UMAP."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from perturbflow.pl._cell_maps import Basis, cell_map
-from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish, label_points
+from perturbflow._checks import check_one_of
+from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish, label_points, legend_beside, plot
 from perturbflow.pl._predictions import of_prediction, read_comparison
-from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,7 +18,13 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
+    from perturbflow.pl._predictions import Comparison
+
+Basis = Literal["effect", "pca", "umap"]
+Points = dict[str, "NDArray[np.floating]"]
+
 _FEW_CONTEXTS = 8  # more have small centres without names
+N_COMPONENTS = 30  # of the PCA that UMAP starts from
 
 
 @plot
@@ -79,9 +84,7 @@ def embedding(
     >>> ax.get_title(loc="left") == label
     True
     """
-    if basis not in get_args(Basis):
-        msg = f"Expected `basis` to be one of {sorted(get_args(Basis))}, found {basis!r}."
-        raise ValueError(msg)
+    check_one_of(basis, get_args(Basis), name="basis")
     comparison = read_comparison(adata, perturbation, covariates=covariates, key=key)
     rng = np.random.default_rng(seed)
     # As many predicted as observed cells: the eye compares how densely they lie.
@@ -90,7 +93,7 @@ def embedding(
         name: np.sort(rng.choice(size, min(size, limits.get(name, n_cells)), replace=False))
         for name, size in comparison.sizes.items()
     }
-    points, labels = cell_map(comparison, drawn, basis=basis, seed=seed)
+    points, labels = _cell_map(comparison, drawn, basis=basis, seed=seed)
     colors = colors_of(adata, key, list(SOURCES), SOURCES)
 
     with drawing(ax, figsize=(4.9, 3.6)) as ax:
@@ -126,7 +129,7 @@ def embedding(
             ax.scatter([], [], s=40, color=colors[name], label=f"{name} ({len(xy):,} cells)")
         ax.set(xlabel=labels[0], ylabel=labels[1], xticks=[0, 1] if basis == "effect" else [], yticks=[])
         finish(ax, comparison.title(covariates))
-        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small", handletextpad=0.3)
+        legend_beside(ax, handletextpad=0.3)
         if 1 < len(contexts) <= _FEW_CONTEXTS:
             label_points(
                 ax,
@@ -143,3 +146,69 @@ def _draw_shift(ax: Axes, start: NDArray[np.floating], end: NDArray[np.floating]
     xy = np.stack([start, end])
     ax.plot(xy[:, 0], xy[:, 1], color="white", linewidth=2 * width, zorder=3)
     ax.plot(xy[:, 0], xy[:, 1], color=color, linewidth=width, zorder=4)
+
+
+def _cell_map(
+    comparison: Comparison, drawn: Mapping[str, NDArray[np.intp]], *, basis: Basis, seed: int
+) -> tuple[Points, list[str]]:
+    """Place drawn cells in two dimensions: coordinates (n, 2) by source, and the labels of both axes."""
+    sources = comparison.sources(drawn=drawn)
+    n_real, n_genes = sum(len(each) for name, each in sources.items() if name != "predicted"), len(comparison.genes)
+    if n_real < 3 or n_genes < 2:
+        msg = f"Expected at least 3 real cells and 2 genes, found {n_real} and {n_genes}. Widen `covariates`."
+        raise ValueError(msg)
+    if basis == "effect":
+        return _along_effect(comparison, drawn, seed)
+    return _principal_components(sources, seed) if basis == "pca" else _umap(sources, seed)
+
+
+def _along_effect(
+    comparison: Comparison,
+    drawn: Mapping[str, NDArray[np.intp]],
+    seed: int,
+) -> tuple[Points, list[str]]:
+    """Place cells along the mean effect and, across it, along the first principal component of what is left."""
+    target = "observed" if comparison.is_observed else "predicted"
+    changes = comparison.changes(drawn)
+    is_drawn_in = [np.isin(drawn[target], places[target]) for _, places in comparison.contexts()]
+    effect = np.mean([changes[target][rows].mean(axis=0) for rows in is_drawn_in if rows.any()], axis=0)
+    size = float(effect @ effect)
+    if size == 0:
+        msg = f"Expected {target} cells whose mean differs from that of the controls, found none. Pass `basis='pca'`."
+        raise ValueError(msg)
+    along = {name: values @ effect / size for name, values in changes.items()}
+    across = {name: values - along[name][:, None] * effect for name, values in changes.items()}
+    components, _ = _components(across, 1, seed)
+    points = {name: np.column_stack([along[name], components[name]]) for name in along}
+    return points, [f"along the {target} effect\n(0: controls, 1: {target} mean)", "PC1 of the other differences"]
+
+
+def _principal_components(sources: Mapping[str, NDArray[np.floating]], seed: int) -> tuple[Points, list[str]]:
+    """Place cells on the first two principal components."""
+    components, shares = _components(sources, 2, seed)
+    return components, [f"PC{i + 1} ({share:.1%} of variance)" for i, share in enumerate(shares)]
+
+
+def _umap(sources: Mapping[str, NDArray[np.floating]], seed: int) -> tuple[Points, list[str]]:
+    """Place cells on a UMAP of the real ones."""
+    from umap import UMAP
+
+    components, _ = _components(sources, N_COMPONENTS, seed)
+    of_real = [name for name in components if name != "predicted"]
+    real = np.concatenate([components[name] for name in of_real])
+    reducer = UMAP(n_neighbors=min(15, len(real) - 1), random_state=seed, n_jobs=1)
+    reducer.fit(real)
+    ends = np.cumsum([len(components[name]) for name in of_real])
+    placed = dict(zip(of_real, np.split(reducer.embedding_, ends[:-1]), strict=True))
+    return {**placed, "predicted": reducer.transform(components["predicted"])}, ["UMAP 1", "UMAP 2"]
+
+
+def _components(
+    sources: Mapping[str, NDArray[np.floating]], n_components: int, seed: int
+) -> tuple[Points, NDArray[np.floating]]:
+    """Principal components of the real cells, with all cells placed on them, and their shares of the variance."""
+    from sklearn.decomposition import PCA
+
+    real = np.concatenate([values for name, values in sources.items() if name != "predicted"])
+    pca = PCA(n_components=min(n_components, len(real) - 1, real.shape[1]), random_state=seed).fit(real)
+    return {name: pca.transform(values) for name, values in sources.items()}, pca.explained_variance_ratio_

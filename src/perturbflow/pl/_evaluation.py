@@ -1,19 +1,35 @@
-"""Scores of the flow beside baselines, floor and ceiling."""
+"""Condition by condition: scores of models beside baselines and bounds, and verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_one_of
 from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_table, splits_of
-from perturbflow.evaluation._tables import CEILING, FLOOR
+from perturbflow.evaluation._tables import BASELINE_BETTER, CEILING, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
 from perturbflow.metrics import METRICS
-from perturbflow.pl._drawing import DARK, check_split, colors_of, drawing, finish, metric_name, model_colors, new_panels
-from perturbflow.pl._shown_and_saved import plot
+from perturbflow.pl._drawing import (
+    BLUE,
+    DARK,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    check_split,
+    colors_of,
+    finish,
+    labels_of_rows,
+    metric_name,
+    model_colors,
+    name_rows,
+    of_evaluation,
+    panels,
+    plot,
+    points_of_kind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,37 +40,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MANY = 20  # models; rows of more are lower
-
-
-@overload
-def evaluation(
-    adata: AnnData | MuData,
-    *,
-    key: str = ...,
-    metric: str = ...,
-    split: None = ...,
-    modality: str | None = ...,
-    ax: None = ...,
-    show: bool | None = ...,
-    save: bool | str | None = ...,
-) -> NDArray[np.object_]: ...
-
-
-@overload
-def evaluation(
-    adata: AnnData | MuData,
-    *,
-    key: str = ...,
-    metric: str = ...,
-    split: str,
-    modality: str | None = ...,
-    ax: Axes | None = ...,
-    show: bool | None = ...,
-    save: bool | str | None = ...,
-) -> Axes: ...
+_STYLES = {
+    MODEL_BETTER: (BLUE, "o"),
+    TIE: (ORANGE, "D"),
+    BASELINE_BETTER: (VERMILLION, "s"),
+    NOT_MEASURABLE: (GREY, "X"),
+}
+_MOST_LABELS = 60
+_NOT_LABELS = {
+    *("split", "model", "best_baseline", "difference", "lower", "upper", "p_value", "n_cells", "n_cells_needed"),
+    *("verdict", "finding", "worse_than_controls", "worse_than_prior"),
+}
 
 
 @plot
+@of_evaluation
 def evaluation(
     adata: AnnData | MuData,
     *,
@@ -76,28 +76,11 @@ def evaluation(
 
     Parameters
     ----------
-    adata
-        Cells with an evaluation (:func:`perturbflow.tl.evaluate`).
     key
         The table in ``adata.uns``. ``adata.uns["<key>_colors"]`` may have colours of models: by name, or a list in the
         order of the table.
     metric
         The metric to draw.
-    split
-        Draw this split only; by default one panel for every split.
-    ax
-        Axes to draw on, with ``split`` only.
-
-    Returns
-    -------
-    The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.
-
-    Raises
-    ------
-    KeyError
-        If there is no evaluation, with the call that makes it.
-    ValueError
-        If metric or split are not in the table, or ``ax`` is given without ``split``.
 
     Examples
     --------
@@ -121,19 +104,15 @@ def evaluation(
     colors = colors_of(adata, key, names, model_colors(names, is_own))
     fractions = _fractions(summary) if metric == "energy_distance" else {}
     height = 1.0 + (0.36 if len(models) <= _MANY else 0.24) * len(models)
-    if split is not None:
-        with drawing(ax, figsize=(5.2, height)) as ax:
-            _draw_split(ax, table, split, metric=metric, models=models, colors=colors, fractions=fractions)
-        return ax
-    axes = new_panels(len(splits), figsize=(1.6 + 3.3 * len(splits), height))
+    axes = panels(len(splits), ax, figsize=(1.8 + 3.3 * len(splits), height))
     for panel, each in zip(axes, splits, strict=True):
-        _draw_split(panel, table, each, metric=metric, models=models, colors=colors, fractions=fractions)
+        _draw_scores(panel, table, each, metric=metric, models=models, colors=colors, fractions=fractions)
     for panel in axes[1:]:
         panel.tick_params(labelleft=False)
-    return axes
+    return axes if split is None else axes[0]
 
 
-def _draw_split(
+def _draw_scores(
     ax: Axes,
     table: pd.DataFrame,
     split: str,
@@ -193,16 +172,11 @@ def _draw_split(
         )
     arrow = "higher is better" if METRICS[metric].higher_is_better else "lower is better"
     n_conditions = len(part.drop(columns=["model", "metric", "value", "n_cells"]).drop_duplicates())
-    ax.set(
-        yticks=range(len(models)),
-        yticklabels=[BOUNDS.get(model, model) for model in models],
-        ylim=(len(models) - 0.4, -0.8),
-        xlabel=f"{metric_name(metric)} ({arrow})",
-    )
+    ax.set_xlabel(f"{metric_name(metric)} ({arrow})")
+    name_rows(ax, [BOUNDS.get(model, model) for model in models], fontsize="medium")
     for tick, model in zip(ax.get_yticklabels(), models, strict=True):
         if is_own(model):
             tick.set_fontweight("bold")
-    ax.tick_params(axis="y", length=0)
     finish(ax, f"{split}: {n_conditions:,} condition{'s' * (n_conditions != 1)}")
 
 
@@ -221,3 +195,102 @@ def _fractions(summary: pd.DataFrame) -> dict[tuple[str, str], float]:
     return {
         (split, model): value for split, model, value in zip(rows["split"], rows["model"], rows["mean"], strict=True)
     }
+
+
+@plot
+@of_evaluation
+def verdicts(
+    adata: AnnData | MuData,
+    *,
+    key: str = "evaluation",
+    split: str | None = None,
+    model: str | None = None,
+    modality: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: bool | str | None = None,
+) -> Axes | NDArray[np.object_]:
+    """Difference of the energy distances of a model and of the best baseline, for every condition.
+
+    Left of 0 the model is better. Lines are the intervals (95 %), colours the verdicts, whose numbers the legend gives,
+    with how often no effect at all, the control cells, is better than the model: a condition whose real cells cannot be
+    told from the controls says nothing about models. Names, perturbation and context, are written where no split has more
+    than 60 conditions.
+
+    Parameters
+    ----------
+    model
+        The model; by default the first in the table, which is the flow if there is one.
+
+    Raises
+    ------
+    KeyError
+        If there is no evaluation, with the call that makes it.
+    ValueError
+        If there are no verdicts or those of an earlier version, split or model have none, or ``ax`` is given without ``split``.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.simulated_perturb_seq(n_cells=600, n_genes=50, n_perturbations=4, n_combinations=2)
+    >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
+    >>> pf.pp.split_perturbations(adata, task="combination")
+    >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
+    >>> pf.tl.evaluate(adata, metrics=["energy_distance"], splits=["test"], n_permutations=20, progress_bar=False)
+    >>> ax = pf.pl.verdicts(adata, split="test")
+    >>> len(ax.get_yticks()) == len(adata.uns["evaluation_verdicts"])
+    True
+    """
+    table = read_table(adata, key, "verdicts")
+    if table.empty:
+        msg = "Expected verdicts, found an evaluation without. Evaluate a model that is no baseline, `n_permutations` > 0."
+        raise ValueError(msg)
+    if unknown := sorted(set(table["verdict"].astype(str)) - set(_STYLES)):
+        msg = f"Expected the verdicts {list(_STYLES)}, found {unknown}, of an earlier version. Run `pf.tl.evaluate` again."
+        raise ValueError(msg)
+    models = list(dict.fromkeys(map(str, table["model"])))
+    model = models[0] if model is None else model
+    check_one_of(model, models, name="model")
+    table = table[table["model"] == model]
+    splits = check_split(splits_of(table, None), split, ax)
+    sizes = [int((table["split"] == each).sum()) for each in splits]
+    has_names = max(sizes) <= _MOST_LABELS
+    height = 2.1 + (0.17 * max(sizes) if has_names else 0.04 * min(max(sizes), 150))
+    longest = max(map(len, _conditions(table[table["split"].isin(splits)])))
+    width = 3.6 + (0.055 * longest if has_names else 0.0)
+    axes = panels(len(splits), ax, figsize=(width * len(splits), height))
+    for panel, each in zip(axes, splits, strict=True):
+        _draw_verdicts(panel, table, each, model, has_names=has_names)
+    return axes if split is None else axes[0]
+
+
+def _draw_verdicts(ax: Axes, table: pd.DataFrame, split: str, model: str, *, has_names: bool) -> None:
+    part = table[table["split"] == split].sort_values("difference", kind="stable", na_position="last")
+    found = part["verdict"].astype(str).to_numpy()
+    ax.axvline(0.0, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    for verdict, (color, marker) in _STYLES.items():
+        rows = np.flatnonzero(found == verdict)
+        losses = _no_effect(part.iloc[rows]) if verdict == BASELINE_BETTER else ""
+        style: dict[str, Any] = {"color": color, "marker": marker, "linewidths": 0, "s": 22 if has_names else 9}
+        columns, width = ("difference", "lower", "upper"), 1.2 if has_names else 0.7
+        points_of_kind(ax, part, columns, rows, linewidth=width, label=f"{len(rows)} {verdict}{losses}", **style)
+    name_rows(ax, _conditions(part), fontsize=7)
+    if not has_names:
+        ax.set(yticks=[], ylabel=f"{len(part)} conditions")
+    ax.set_xlabel(f"energy distance,\n{model} minus best baseline\n(below 0: the model is better)")
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, fontsize=8, handletextpad=0.2, borderaxespad=0.2
+    )
+    finish(ax, "")
+    ax.set_title(f"{split}: {model}", loc="left", fontsize="medium", pad=62)
+
+
+def _no_effect(losses: pd.DataFrame) -> str:
+    """In how many of some losses no effect at all is better than the model."""
+    n = int(losses["finding"].astype(str).str.contains(f"no effect ({FLOOR})", regex=False).sum())
+    return f"; no effect ({FLOOR}) in {n}" if n else ""
+
+
+def _conditions(part: pd.DataFrame) -> list[str]:
+    """Names of conditions: perturbation and context."""
+    return labels_of_rows(part, [name for name in part.columns if name not in _NOT_LABELS])

@@ -11,9 +11,8 @@ import numpy as np
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from perturbflow.pl._drawing import DARK, EXPRESSION, SOURCES, colors_of, drawing, finish
+from perturbflow.pl._drawing import DARK, EXPRESSION, SOURCES, colors_of, drawing, finish, legend_beside, plot
 from perturbflow.pl._predictions import of_prediction, read_comparison
-from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,11 +53,6 @@ def expression(
         perturbation, the largest predicted effects.
     n_genes
         Number of genes if ``genes`` is not given.
-
-    Raises
-    ------
-    KeyError
-        If there is no prediction, with the call that makes it, or a gene is unknown.
 
     Examples
     --------
@@ -110,18 +104,9 @@ def expression(
         _name(ax, names, n_columns=n_columns, top=top, pitch=pitch)
         ax.tick_params(axis="x", length=0)
         finish(ax, comparison.title(covariates))
-        ax.legend(
-            handles=[
-                Patch(color=colors[name], label=f"{name} ({len(values):,} cells)") for name, values in sources.items()
-            ],
-            loc="upper left",
-            bbox_to_anchor=(1.0, 1.0),
-            frameon=False,
-            fontsize="small",
-            title="violin: expressing cells\nbar and number: % zeros\nline: mean of all cells",
-            title_fontsize="x-small",
-            alignment="left",
-        )
+        handles = [Patch(color=colors[name], label=f"{name} ({len(x):,} cells)") for name, x in sources.items()]
+        about = "violin: expressing cells\nbar and number: % zeros\nline: mean of all cells"
+        legend_beside(ax, handles=handles, title=about)
     return ax
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path
 
-from perturbflow.pl._drawing import BLUE, DARK, VERMILLION
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
+from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, legend_beside
 
 COLORS = {1: BLUE, -1: VERMILLION}
 SIGNS = {1: "activation", -1: "repression"}
@@ -114,15 +112,7 @@ def graph_legend(ax: Axes, edges: pd.DataFrame, *, style: EdgeStyle, kinds: list
             Line2D([], [], color=style.color(DARK, value), linewidth=2.2, label=f"confidence {value:.2g}")
             for value in _scale(confidences.min(), confidences.max())
         ]
-    ax.legend(
-        handles=handles,
-        handler_map=handlers,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-        fontsize="small",
-        handlelength=2.4,
-    )
+    legend_beside(ax, handles=handles, handler_map=handlers, handlelength=2.4)
 
 
 def _scale(low: float, high: float) -> list[float]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from perturbflow.evaluation._leaderboard import (
@@ -21,8 +22,7 @@ from perturbflow.evaluation._leaderboard import (
     read_table,
     splits_of,
 )
-from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, metric_name
-from perturbflow.pl._shown_and_saved import plot
+from perturbflow.pl._drawing import BLUE, DARK, VERMILLION, metric_name, plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,38 +39,6 @@ _WIDTH, _HEIGHT = 0.47, 0.25  # of a cell, in inches
 _MOST_COLUMNS = 16  # of metrics; more become rows
 _MOST_BESIDE = 8  # columns of a panel that has others beside it
 _LONGEST = 28  # characters in a line of the name of a metric
-
-
-@overload
-def leaderboard(
-    adata: AnnData | MuData,
-    *,
-    key: str = ...,
-    split: str,
-    metrics: str | Sequence[str] | None = ...,
-    models: Sequence[str] | None = ...,
-    swap_axes: bool | None = ...,
-    modality: str | None = ...,
-    ax: Axes | None = ...,
-    show: bool | None = ...,
-    save: bool | str | None = ...,
-) -> Axes: ...
-
-
-@overload
-def leaderboard(
-    adata: AnnData | MuData | Mapping[str, AnnData | MuData],
-    *,
-    key: str = ...,
-    split: str | None = ...,
-    metrics: str | Sequence[str] | None = ...,
-    models: Sequence[str] | None = ...,
-    swap_axes: bool | None = ...,
-    modality: str | None = ...,
-    ax: None = ...,
-    show: bool | None = ...,
-    save: bool | str | None = ...,
-) -> Axes | NDArray[np.object_]: ...
 
 
 @plot
@@ -105,7 +73,8 @@ def leaderboard(
     split
         Draw this split only; by default a panel for every split.
     metrics
-        Metrics to draw, in this order, or the name of a suite of ``perturbflow.metrics.SUITES``; all by default.
+        Metrics to draw, in this order, or the name of a suite of ``perturbflow.metrics.SUITES``; by default all
+        that have a value.
         "dynamic_range_fraction" is drawn if named.
     models
         Models to draw; all by default. Control cells and ceiling give the colours also if they are not among them.
@@ -117,13 +86,6 @@ def leaderboard(
     Returns
     -------
     The Axes if ``split`` is given for one AnnData, otherwise an array with the Axes of every panel.
-
-    Raises
-    ------
-    KeyError
-        If there is no evaluation, with the call that makes it.
-    ValueError
-        If a split, metric or model is not in the table, or ``ax`` is given for several panels.
 
     Examples
     --------
@@ -142,6 +104,10 @@ def leaderboard(
         raise ValueError(msg)
     tables = {name: read_table(each, key) for name, each in scenarios.items()}
     shown = list(dict.fromkeys(metric for table in tables.values() for metric in metrics_in(table, metrics)))
+    if metrics is None:
+        rows = pd.concat([table if split is None else table[table["split"] == split] for table in tables.values()])
+        has_values = set(rows.loc[rows["mean"].notna(), "metric"])
+        shown = [metric for metric in shown if metric in has_values] or shown
     drawn = list(dict.fromkeys(model for table in tables.values() for model in models_in(table, models)))
     boards = {}
     for name, table in tables.items():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
-from scipy.stats import pearsonr
 
 from perturbflow.evaluation._leaderboard import (
     BOUNDS,
@@ -26,13 +26,13 @@ from perturbflow.pl._drawing import (
     PALETTE,
     check_split,
     colors_of,
-    drawing,
     finish,
     metric_name,
     model_colors,
-    new_panels,
+    of_evaluation,
+    panels,
+    plot,
 )
-from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,37 +45,8 @@ _GREYS = ("#8A8A8A", "#ABABAB", "#C6C6C6")
 _REST = "#6E6E6E"  # models that are no baselines but not among the best
 
 
-@overload
-def metric_ranks(
-    adata: AnnData | MuData,
-    *,
-    key: str = ...,
-    split: None = ...,
-    metrics: str | Sequence[str] | None = ...,
-    models: Sequence[str] | None = ...,
-    modality: str | None = ...,
-    ax: None = ...,
-    show: bool | None = ...,
-    save: bool | str | None = ...,
-) -> NDArray[np.object_]: ...
-
-
-@overload
-def metric_ranks(
-    adata: AnnData | MuData,
-    *,
-    key: str = ...,
-    split: str,
-    metrics: str | Sequence[str] | None = ...,
-    models: Sequence[str] | None = ...,
-    modality: str | None = ...,
-    ax: Axes | None = ...,
-    show: bool | None = ...,
-    save: bool | str | None = ...,
-) -> Axes: ...
-
-
 @plot
+@of_evaluation
 def metric_ranks(
     adata: AnnData | MuData,
     *,
@@ -98,23 +69,13 @@ def metric_ranks(
 
     Parameters
     ----------
-    adata
-        Cells with an evaluation (:func:`perturbflow.tl.evaluate`).
     key
         The evaluation in ``adata.uns``. ``adata.uns["<key>_colors"]`` may have colours of models: by name, or a list in
         the order of the table.
-    split
-        Draw this split only; by default one panel for every split.
     metrics
         Metrics to draw, or the name of a suite of ``perturbflow.metrics.SUITES``; all by default.
     models
         Models to rank, among each other; all by default.
-    ax
-        Axes to draw on, with ``split`` only.
-
-    Returns
-    -------
-    The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.
 
     Raises
     ------
@@ -152,14 +113,10 @@ def metric_ranks(
     groups = ([model for model in names if is_own(model)], [model for model in names if not is_own(model)])
     markers = {model: _MARKERS[place % len(_MARKERS)] for group in groups for place, model in enumerate(group)}
     width, height = 3.0 + 0.32 * (len(shown) + 1), 1.9 + 0.24 * len(ranked)
-    if split is not None:
-        with drawing(ax, figsize=(width, height)) as ax:
-            _draw(ax, split, boards[split], colors, markers, bold=best)
-        return ax
-    axes = new_panels(len(splits), figsize=(width * len(splits), height))
+    axes = panels(len(splits), ax, figsize=(width * len(splits), height))
     for panel, each in zip(axes, splits, strict=True):
         _draw(panel, each, boards[each], colors, markers, bold=best)
-    return axes
+    return axes if split is None else axes[0]
 
 
 def _greys(names: Sequence[str]) -> dict[str, str]:
@@ -184,7 +141,7 @@ def _draw(
     agreement = _rank_correlations(ranks)
     order = _alike(agreement)
     ranks, metrics = ranks[:, order], metrics[order]
-    models = [model for model in _by_mean(board.models, ranks) if not np.isnan(ranks[board.models.index(model)]).all()]
+    models = pd.DataFrame(ranks, index=board.models).mean(axis=1).dropna().sort_values(kind="stable").index
     last = len(metrics) + 0.4
     for place, model in enumerate(models, start=1):
         row = ranks[board.models.index(model)]
@@ -222,22 +179,9 @@ def _draw(
     ax.spines["bottom"].set_visible(False)
 
 
-def _by_mean(models: Sequence[str], ranks: NDArray[np.float64]) -> list[str]:
-    known = ~np.isnan(ranks)
-    sums = np.where(known, ranks, 0.0).sum(axis=1)
-    means = np.divide(sums, known.sum(axis=1), out=np.full(len(ranks), np.inf), where=known.any(axis=1))
-    return [models[place] for place in np.argsort(means, kind="stable")]
-
-
 def _rank_correlations(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
     """Correlation of the ranks under every two metrics (K, K), over models that both have; NaN where undefined."""
-    n = ranks.shape[1]
-    correlations = np.full((n, n), np.nan)
-    for i in range(n):
-        for j in range(i + 1):
-            both = ranks[~np.isnan(ranks[:, [i, j]]).any(axis=1)][:, [i, j]]
-            if len(both) > 1 and (np.ptp(both, axis=0) > 0).all():
-                correlations[i, j] = correlations[j, i] = pearsonr(both[:, 0], both[:, 1]).statistic
+    correlations: NDArray[np.float64] = pd.DataFrame(ranks).corr(min_periods=2).to_numpy()
     return correlations
 
 

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_one_of, listing
 from perturbflow._docs import shares
 from perturbflow.predict._controls import control_cells
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.predict._stored_prediction import StoredPrediction, read_prediction
+from perturbflow.predict._fitted_flow import read_flow
+from perturbflow.predict._predicted_cells import StoredPrediction, read_prediction
+from perturbflow.screen._conditions import Vocabulary, place
 from perturbflow.screen._expression import dense
-from perturbflow.screen._fields import FIELDS_KEY, read_fields, read_screen
+from perturbflow.screen._fields import FIELDS_KEY, PerturbationFields, read_fields, read_screen
 from perturbflow.screen._screen import Screen
-from perturbflow.screen._typed_labels import place
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._conditions import Vocabulary
-    from perturbflow.screen._fields import PerturbationFields
 
 of_prediction = shares(
     {
@@ -44,43 +39,22 @@ of_prediction = shares(
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Control, observed and predicted cells of one perturbation.
+    """Control, observed and predicted cells of one perturbation, in the contexts that all of them have.
 
-    Parameters
-    ----------
-    label
-        Canonical label of the perturbation.
-    fields
-        The registered fields.
-    cells
-        All cells of the AnnData, encoded; rows below refer to it. Expression is read for those rows alone.
-    perturbation
-        Dose of every component (P,); None if these cells do not know the perturbation.
-    control, observed
-        Rows of the real cells; ``observed`` may be empty. All sources have the same contexts.
-    predicted_rows
-        Rows (n,) of the control cells that have a prediction.
-    predicted
-        The predicted cells, CSR (n, G).
-    genes
-        Names of the genes, those of ``adata`` that the flow knows, in the order of all arrays.
-    dose
-        Dose that was predicted, if it was stated.
-    fitted_splits
-        Splits that the flow has seen.
+    Rows refer to ``cells``, of which expression is read for those alone.
     """
 
-    label: str
+    label: str  # canonical
     fields: PerturbationFields
-    cells: Screen
-    perturbation: NDArray[np.float32] | None
+    cells: Screen  # all of the AnnData
+    perturbation: NDArray[np.float32] | None  # dose of every component (P,); None if these cells do not know it
     control: NDArray[np.intp]
-    observed: NDArray[np.intp]
-    predicted_rows: NDArray[np.intp]
-    predicted: sparse.csr_matrix
-    genes: pd.Index
-    dose: str | None
-    fitted_splits: tuple[str, ...]
+    observed: NDArray[np.intp]  # may be empty
+    predicted_rows: NDArray[np.intp]  # of the control cells (n,) that have a prediction
+    predicted: sparse.csr_matrix  # (n, G)
+    genes: pd.Index  # those of the AnnData that the flow knows, in the order of all arrays
+    dose: str | None  # that was predicted, if it was stated
+    fitted_splits: tuple[str, ...]  # that the flow has seen
 
     @property
     def is_observed(self) -> bool:
@@ -131,6 +105,15 @@ class Comparison:
     def controls(self, places: NDArray[np.intp]) -> NDArray[np.floating]:
         """Dense control cells at some places of :meth:`contexts`."""
         return dense(self.cells.x[self.control[places]])
+
+    def changes(self, drawn: Mapping[str, NDArray[np.intp]] | None = None) -> dict[str, NDArray[np.float64]]:
+        """:meth:`sources`, minus the mean of the controls of the same context."""
+        changes = {name: values.astype(np.float64) for name, values in self.sources(drawn=drawn).items()}
+        for _, places in self.contexts():
+            controls = mean(self.controls(places["control"]))
+            for name, values in changes.items():
+                values[places[name] if drawn is None else np.isin(drawn[name], places[name])] -= controls
+        return changes
 
     def mean_effects(self) -> dict[str, NDArray[np.float64]]:
         """Mean minus the mean of the controls of the same context (G,), averaged over contexts."""

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_key, check_one_of, check_whole_number
-from perturbflow.pl._drawing import DARK, PALETTE
+from perturbflow.pl._drawing import DARK, PALETTE, plot
 from perturbflow.pl._dynamics_results import as_list, positions_of
-from perturbflow.pl._shown_and_saved import plot
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,7 +11,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbflow._checks import check_between, check_key, check_text, check_type, check_unique_names, listing, nearest
+from perturbflow._checks import (
+    check_between,
+    check_key,
+    check_none,
+    check_text,
+    check_type,
+    check_unique_names,
+    listing,
+    nearest,
+)
 from perturbflow._warnings import warn
 from perturbflow.pp._bin_pseudotime import is_of_cells
 from perturbflow.screen._fields import check_in_memory, text_column
@@ -45,12 +54,9 @@ def assign_lineages(
 ) -> AnnData:
     """Give every lineage the cells that may still become it: a row for every pair of a lineage and such a cell.
 
-    Dynamics are fitted along trajectories, and a trajectory starts in the trunk. If every cell were given to its most
-    likely lineage alone, the trunk would go to one of them and the others would start late. Here a cell stays in a lineage
-    as long as its probability is at least ``min_share`` of what it is at the start: cells that are not committed are in
-    several lineages, committed ones in one.
-
-    Without probabilities, ``groupby`` and ``paths`` say through which clusters each lineage goes; a cluster may be in several.
+    A trajectory starts in the trunk, which all lineages share: a cell stays in a lineage as long as its probability is at
+    least ``min_share`` of what it is at the start, so that cells that are not committed are in several lineages. Without
+    probabilities, ``groupby`` and ``paths`` say through which clusters each lineage goes; a cluster may be in several.
 
     Parameters
     ----------
@@ -116,12 +122,10 @@ def assign_lineages(
     else:
         member, lineages = _members_of_fates(adata, key, time, names=names, min_share=min_share)
     source = f"`adata.obsm[{key!r}]`" if groupby is None else "`paths`"
-    if timeless := [name for name, column in zip(lineages, member.T, strict=True) if np.isnan(time[column]).all()]:
-        msg = (
-            f"Expected cells with a time in `adata.obs[{time_key!r}]` in every lineage, found none in {listing(timeless)}. "
-            f"Leave these lineages of {source} out, or give their cells a time."
-        )
-        raise ValueError(msg)
+    timeless = [name for name, column in zip(lineages, member.T, strict=True) if np.isnan(time[column]).all()]
+    expected = f"cells with a time in `adata.obs[{time_key!r}]` in every lineage"
+    hint = f"Leave these lineages of {source} out, or give their cells a time."
+    check_none(timeless, expected, found="none in ", hint=hint)
     return _rows_of_members(adata, member, lineages, key_added=key_added)
 
 
@@ -133,12 +137,9 @@ def _members_of_fates(
     entry = adata.obsm[key]
     values = _values(entry, key)
     lineages = _names(entry, names, key=key, n_lineages=values.shape[1])
-    if empty := [name for name, column in zip(lineages, values.T, strict=True) if not column.any()]:
-        msg = (
-            f"Expected cells of every lineage in `adata.obsm[{key!r}]`, found none of {listing(empty)}. "
-            "Leave these columns out."
-        )
-        raise ValueError(msg)
+    empty = [name for name, column in zip(lineages, values.T, strict=True) if not column.any()]
+    expected = f"cells of every lineage in `adata.obsm[{key!r}]`"
+    check_none(empty, expected, found="none of ", hint="Leave these columns out.")
 
     known = np.sort(time[~np.isnan(time)])
     # All cells of the last of these times, which would else be chosen by their order.
@@ -208,10 +209,7 @@ def members_of_paths(
     time: NDArray[np.float64],
     names: Sequence[str] | None,
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return which cells are of which lineage (n, lineages), by the clusters that each goes through, and the names.
-
-    A warning says which clusters are earlier than the one before. ``names`` must not be given: paths have names.
-    """
+    """Return which cells are of which lineage (n, lineages), by the clusters on its path, and the names."""
     if groupby is None or paths is None or names is not None:
         given = [
             name for name, value in (("groupby", groupby), ("paths", paths), ("names", names)) if value is not None

@@ -12,9 +12,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow._checks import check_type, check_whole_number
+from perturbflow._checks import check_columns, check_text, check_type, check_whole_number, listing
 from perturbflow.pp._check_labels import control_labels
-from perturbflow.pp._setup_dynamics import MIN_TIMES, check_distinct_times, check_fields
+from perturbflow.screen._fields import check_in_memory
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_registration
 from perturbflow.trajectories._fields import (
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 ERROR_LAYER = "standard_error"
 SIZE_COLUMN = "n_cells"
 BINS_KEY = "bin_pseudotime"
+MIN_TIMES = 3  # with two, no change of the derivative can be seen
 
 
 @takes_modality
@@ -57,9 +58,8 @@ def bin_pseudotime(
 ) -> AnnData:
     """Average the cells of every trajectory in bins of equal numbers of cells along pseudotime.
 
-    Single cells are noisy and their pseudotimes uneven; in bins of equal counts every mean has the same number of cells
-    behind it. The sizes of the bins of a trajectory differ by at most one cell. Cells of equal time are put in the
-    order of their names, so that the order of the cells does not matter.
+    In bins of equal counts every mean has the same number of cells behind it, to within one. Cells of equal time are put
+    in the order of their names.
 
     Parameters
     ----------
@@ -68,8 +68,7 @@ def bin_pseudotime(
     time_key
         Column of ``obs`` with the pseudotime.
     trajectory_key
-        Column of ``obs`` with the trajectory of every cell, such as a lineage of a donor. By default all cells are of
-        one.
+        Column of ``obs`` with the trajectory of every cell. By default all cells are of one.
     n_bins
         Number of bins of every trajectory, and under every perturbation; each needs as many distinct times.
     perturbation_key, control, separator
@@ -198,6 +197,36 @@ def bin_pseudotime(
     if n_left_out:
         logger.info("Left out %d of %d cells, which have no time or no trajectory.", n_left_out, adata.n_obs)
     return binned
+
+
+def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
+    """Raise unless names are text, columns are there and have one role each, and the cells are in memory."""
+    optional = ("trajectory_key", "perturbation_key", "layer")
+    for name in ("time_key", *optional, "separator"):
+        if getattr(fields, name) is not None or name not in optional:
+            check_text(getattr(fields, name), name=name)
+    check_in_memory(adata)
+    keys = (fields.time_key, fields.trajectory_key, fields.perturbation_key)
+    check_columns(adata.obs.columns, [key for key in keys if key is not None])
+
+
+def check_distinct_times(
+    time: NDArray[np.float64], names: pd.Series, codes: NDArray[np.intp], *, least: int, advice: str
+) -> None:
+    """Raise unless every trajectory has at least so many distinct times; ``codes`` says which a cell is of (n,)."""
+    n_times = pd.Series(time).groupby(codes).nunique().to_numpy()
+    few = n_times < least
+    if few.any():
+        n_cells = np.bincount(codes, minlength=len(names))
+        found = [
+            f"{name}: {times} ({cells} cells)"
+            for name, times, cells in zip(names[few], n_times[few], n_cells[few], strict=True)
+        ]
+        msg = (
+            f"Expected at least {least} distinct times in every trajectory, and under every perturbation, found fewer "
+            f"in {few.sum()} of {len(names)}: {listing(found)}. {advice}"
+        )
+        raise ValueError(msg)
 
 
 def _with_time(adata: AnnData, fields: DynamicsFields) -> AnnData:

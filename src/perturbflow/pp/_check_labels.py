@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
-from perturbflow._checks import check_no_slash, check_text, check_type, listing, nearest
+from perturbflow._checks import check_no_slash, check_none, check_text, check_type, listing, nearest
 from perturbflow.screen._conditions import canonical_label
 from perturbflow.screen._labels import check_parts, label_parts, readings
 
@@ -40,29 +40,7 @@ def control_labels(control: object) -> tuple[str, ...]:
 def check_labels(
     labels: Iterable[str], *, controls: Sequence[str], separator: str, key: str
 ) -> dict[str, tuple[str, ...]]:
-    """Read the components of all labels.
-
-    Parameters
-    ----------
-    labels
-        The labels, each once.
-    controls
-        Labels of control cells, the first for all of them.
-    separator
-        What stands between components.
-    key
-        Column of ``obs`` that the messages name.
-
-    Returns
-    -------
-    Components of every label, none for control cells.
-
-    Raises
-    ------
-    ValueError
-        If a label cannot be read, a control label is absent, there are no control or no perturbed cells, or two names
-        look the same.
-    """
+    """Read the components of all labels of a column; ValueError for what cannot be read or told apart."""
     if separator in controls:
         msg = (
             f"Expected `separator` to be no label of control cells, found {separator!r} in both. Name another "
@@ -74,12 +52,10 @@ def check_labels(
     parts = {label: label_parts(label, control=controls, separator=separator) for label in known}
     check_parts(parts, control=controls, separator=separator, where=where)
     missing = [label for label, each in parts.items() if (MISSING - {*controls}).intersection(each)]
-    if missing:
-        msg = (
-            f"Expected the names of perturbations{where}, found {listing(missing)}, which name missing values. Fill them "
-            "in or remove these cells; where this stands for no perturbation, add it to the labels in `control`."
-        )
-        raise ValueError(msg)
+    hint = (
+        "Fill them in or remove these cells; where this stands for no perturbation, add it to the labels in `control`."
+    )
+    check_none(missing, f"the names of perturbations{where}", which=", which name missing values", hint=hint)
     components = {label: tuple(part for part in each if part not in controls) for label, each in parts.items()}
 
     found = {part for each in parts.values() for part in each}
@@ -109,12 +85,8 @@ def check_values(values: Iterable[str], *, key: str) -> None:
     where = f"in `adata.obs[{key!r}]`"
     known = sorted(values)
     missing = [value for value in known if not value.strip() or value in MISSING - _WORDS]
-    if missing:
-        msg = (
-            f"Expected a value for every cell {where}, found {listing(missing)}, which stand for missing ones. Fill in the "
-            "values or remove these cells."
-        )
-        raise ValueError(msg)
+    hint = "Fill in the values or remove these cells."
+    check_none(missing, f"a value for every cell {where}", which=", which stand for missing ones", hint=hint)
     twins = _twins(known, _shown)
     if twins:
         msg = f"Expected values that look different {where}, found {ascii(twins[:10])}. Give each one name."

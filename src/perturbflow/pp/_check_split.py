@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_key, check_one_of, check_text, check_type, listing
+from perturbflow._checks import check_key, check_none, check_one_of, check_text, check_type
 from perturbflow.pp._held_out import Conditions
 from perturbflow.pp._scenarios import in_contexts
-from perturbflow.pp._split_record import cell_hash, condition_hash, merge_doses
-from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._fields import read_fields
+from perturbflow.screen._fields import PerturbationFields, read_fields
 from perturbflow.screen._modality import takes_modality
-from perturbflow.screen._split_names import SPLITS
-from perturbflow.screen._splits import check_no_leakage
+from perturbflow.screen._splits import SPLITS, check_no_leakage, split_identity
+from perturbflow.store._keys import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
+
+
+logger = logging.getLogger(__name__)
 
 
 @takes_modality
@@ -88,15 +92,13 @@ def check_split(adata: AnnData | MuData, *, split_key: str = "split", modality: 
     split = check_no_leakage(adata, split_key)
     again = f"Split again with `key_added={split_key!r}`, or restore `adata.obs[{split_key!r}]`."
 
-    fields = read_fields(adata)
-    table, codes = condition_frame(adata, fields=fields, with_batch=False)
+    conditions = Conditions.of(adata, read_fields(adata))
     if record["task"] != "cells":
-        _, conditions, rows = merge_doses(table, fields)
-        of_condition = _one_split_each(conditions, rows[codes], split, advice=again)
+        of_condition = _one_split_each(conditions, split, advice=again)
         left_out = record["parameters"].get("contexts") if record.get("scenario") == "leave_one_out" else None
         check_rules(conditions, of_condition, task=record["task"], left_out=left_out, advice=again)
 
-    if condition_hash(table, codes, split, fields) != record["hash"]:
+    if condition_hash(conditions, split) != record["hash"]:
         msg = (
             f"Expected the conditions of the recorded split, with hash {record['hash'][:12]}..., found others: "
             f"conditions were moved between splits, added or removed. {again}"
@@ -120,31 +122,22 @@ def check_rules(
     left_out: Mapping[str, Iterable[str]] | None = None,
     advice: str,
 ) -> None:
-    """Raise if a split of conditions (P,) breaks the rule of its task; ``"cells"`` has none.
-
-    ``left_out`` are values of covariates whose perturbed conditions must all be in the test, ``advice`` is what to do
-    next.
-    """
+    """Raise if a split of conditions (P,) breaks the rule of its task, or trains on what is left out."""
     check_one_of(task, ("combination", "covariate_transfer", "unseen_perturbation"), name="task")
-    labels, parts = conditions.table["perturbation"].tolist(), conditions.components
+    labels, parts = conditions.labels, conditions.components
+    elsewhere = {"which": " elsewhere", "hint": advice}
     frame = pd.DataFrame({"label": labels, "split": split, "n": [len(part) for part in parts]})
     held_out = (frame["split"] != "train") & (frame["n"] > 0)
     if task == "combination":
-        _raise_if(
-            sorted(set(frame.loc[held_out & (frame["n"] == 1), "label"])),
-            "all single perturbations in training for task='combination'",
-            advice,
-        )
+        singles = sorted(set(frame.loc[held_out & (frame["n"] == 1), "label"]))
+        check_none(singles, "all single perturbations in training for task='combination'", **elsewhere)
         n_splits = frame.groupby("label")["split"].nunique()
         several = n_splits.index[n_splits > 1].difference([conditions.control])
-        _raise_if(several, "every combination in one split in all contexts for task='combination'", advice)
+        check_none(several, "every combination in one split in all contexts for task='combination'", **elsewhere)
     elif task == "covariate_transfer":
         trained = set(frame.loc[frame["split"] == "train", "label"])
-        _raise_if(
-            sorted(set(frame.loc[held_out, "label"]) - trained),
-            "every held-out perturbation in another context in training for task='covariate_transfer'",
-            advice,
-        )
+        expected = "every held-out perturbation in another context in training for task='covariate_transfer'"
+        check_none(sorted(set(frame.loc[held_out, "label"]) - trained), expected, **elsewhere)
     else:
         present = {
             name: {c for part, of in zip(parts, split, strict=True) if of == name for c in part} for name in SPLITS
@@ -152,22 +145,14 @@ def check_rules(
         for place, name in enumerate(SPLITS[1:], start=1):
             known = set().union(*(present[earlier] for earlier in SPLITS[:place]))
             rows = zip(labels, parts, split, strict=True)
-            _raise_if(
-                sorted({label for label, part, of in rows if of == name and part and known.issuperset(part)}),
-                f"an unseen component in every {name} condition for task='unseen_perturbation'",
-                advice,
+            seen = sorted({label for label, part, of in rows if of == name and part and known.issuperset(part)})
+            check_none(
+                seen, f"an unseen component in every {name} condition for task='unseen_perturbation'", **elsewhere
             )
     if left_out is not None:
         wanted = {key: tuple(map(str, values)) for key, values in left_out.items()}
         inside = in_contexts(conditions, wanted) & (frame["n"] > 0).to_numpy() & (split != "test")
-        _raise_if(sorted(set(frame.loc[inside, "label"])), f"all perturbed cells of {wanted} in the test", advice)
-
-
-def _raise_if(found: Iterable[str], expected: str, advice: str) -> None:
-    found = list(found)
-    if found:
-        msg = f"Expected {expected}, found {listing(found)} elsewhere. {advice}"
-        raise ValueError(msg)
+        check_none(sorted(set(frame.loc[inside, "label"])), f"all perturbed cells of {wanted} in the test", **elsewhere)
 
 
 def _read_record(adata: AnnData, key: str) -> Mapping[str, Any]:
@@ -184,18 +169,93 @@ def _read_record(adata: AnnData, key: str) -> Mapping[str, Any]:
     return record
 
 
-def _one_split_each(
-    conditions: Conditions, rows: NDArray[np.integer], split: NDArray[np.str_], *, advice: str
-) -> NDArray[np.str_]:
+def _one_split_each(conditions: Conditions, split: NDArray[np.str_], *, advice: str) -> NDArray[np.str_]:
     """Split of every condition (P,); raise if a perturbed one is in several. Controls count as training."""
-    pairs = pd.DataFrame({"row": rows, "split": split}).drop_duplicates()
-    perturbed = np.array([bool(part) for part in conditions.components])
-    pairs = pairs[perturbed[pairs["row"]]]
+    pairs = pd.DataFrame({"row": conditions.codes, "split": split}).drop_duplicates()
+    pairs = pairs[conditions.is_perturbed[pairs["row"]]]
     several = np.unique(pairs.loc[pairs["row"].duplicated(), "row"])
-    if several.size:
-        found = conditions.table.iloc[several].agg(" in ".join, axis=1)
-        msg = f"Expected every perturbed condition in one split, found {listing(found)} in several. {advice}"
-        raise ValueError(msg)
-    of_condition = np.full(len(perturbed), "train")
+    found = [" in ".join(row) for row in conditions.names.iloc[several].to_numpy()]
+    check_none(found, "every perturbed condition in one split", which=" in several", hint=advice)
+    of_condition = np.full(len(conditions.table), "train")
     of_condition[pairs["row"]] = pairs["split"]
     return of_condition
+
+
+def check_split_key(adata: AnnData, key: str, fields: PerturbationFields) -> None:
+    """Raise if the split would overwrite anything but a split."""
+    check_key_added(adata, key, "split", beside=[("obs", key)])
+    registered = {
+        fields.perturbation_key,
+        *fields.context_keys,
+        *filter(None, (fields.dose_key, fields.perturbation_type_key)),
+    }
+    if key in registered:
+        msg = (
+            f"Expected `key_added` to be none of the registered columns of `adata.obs`, found {key!r}. "
+            "Choose another `key_added`."
+        )
+        raise ValueError(msg)
+
+
+def condition_hash(conditions: Conditions, split: NDArray[np.str_]) -> str:
+    """Hash which perturbed condition is in which split of the cells, as the notes of :func:`check_split` say."""
+    keys = sorted(conditions.covariate_keys)
+    covariates = conditions.table[keys].astype(str).to_numpy(dtype=object)
+    parts = conditions.components
+    pairs = pd.DataFrame({"row": conditions.codes, "split": split}).drop_duplicates().itertuples(index=False)
+    entries = {
+        (tuple(sorted(parts[row])), tuple(zip(keys, covariates[row], strict=True)), str(name))
+        for row, name in pairs
+        if parts[row]
+    }
+    return _sha256(sorted(entries))
+
+
+def cell_hash(names: pd.Index, split: NDArray[np.str_]) -> str:
+    """Hash which cell is in which split: SHA-256 of the JSON, without spaces, of the sorted list of ``[name, split]``."""
+    return _sha256(sorted(zip(map(str, names), split.tolist(), strict=True)))
+
+
+def _sha256(entries: list[tuple[Any, ...]]) -> str:
+    return hashlib.sha256(json.dumps(entries, separators=(",", ":")).encode()).hexdigest()
+
+
+def held_out_table(conditions: Conditions, split: NDArray[np.str_], more: pd.DataFrame | None = None) -> pd.DataFrame:
+    """List the conditions that are held out, sorted by split; ``more`` has further columns."""
+    names = conditions.names
+    record = pd.concat([names, pd.DataFrame({"split": split}), conditions.table[["n_cells"]], more], axis=1)
+    record = record[split != "train"].sort_values(["split", *names])
+    record.index = pd.Index([str(row) for row in range(len(record))])
+    return record
+
+
+def write_split(
+    adata: AnnData,
+    split: NDArray[np.str_],
+    record: dict[str, Any],
+    *,
+    key: str,
+    fields: PerturbationFields,
+    conditions: Conditions,
+) -> None:
+    """Write the split to ``obs``, and the record, with the hashes, to ``uns``."""
+    n_cells = {name: int((split == name).sum()) for name in SPLITS}
+    entry = {
+        **record,
+        "fields": split_identity(fields),
+        "n_cells": n_cells,
+        "hash": condition_hash(conditions, split),
+        "cell_hash": cell_hash(adata.obs_names, split),
+    }
+    adata.obs[key] = pd.Categorical(split, categories=SPLITS)
+    adata.uns[key] = entry
+    logger.info(
+        "Split %d cells for the task %r: %s; %d conditions held out.",
+        *(adata.n_obs, record["task"], n_cells, len(record["held_out"])),
+    )
+
+
+def warn_without_validation(split: NDArray[np.str_], reason: str) -> None:
+    """Say that there is nothing to choose on, and why."""
+    if not (split == "valid").any():
+        logger.warning("%s: nothing is held out for validation.", reason)

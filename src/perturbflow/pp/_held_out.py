@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -14,31 +14,55 @@ import numpy as np
 import pandas as pd
 
 from perturbflow.screen._conditions import parse_label
+from perturbflow.screen._splits import condition_frame
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from numpy.typing import NDArray
+
+    from perturbflow.screen._fields import PerturbationFields
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The conditions to divide."""
+    """The conditions to divide: perturbations in contexts, without the batch and in all doses."""
 
     table: pd.DataFrame  # one row a condition: `perturbation`, covariates, in an order that is not that of cells
     covariate_keys: tuple[str, ...]  # columns of the covariates
     control: str  # how labels are written
     separator: str
+    codes: NDArray[np.intp] | None = None  # condition of every cell (n,), where there are cells
+
+    @classmethod
+    def of(cls, adata: AnnData, fields: PerturbationFields) -> Conditions:
+        """Conditions of cells."""
+        table, codes = condition_frame(adata, fields=fields, with_batch=False, with_dose=False)
+        return cls(table, fields.covariate_keys, fields.control, fields.separator, codes)
 
     @property
+    def names(self) -> pd.DataFrame:
+        """What tells conditions apart: label and covariates."""
+        return self.table[["perturbation", *self.covariate_keys]]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Label of every condition."""
+        return self.table["perturbation"].tolist()
+
+    @cached_property
     def components(self) -> list[tuple[str, ...]]:
         """Components of every condition."""
-        return [
-            parse_label(label, control=self.control, separator=self.separator) for label in self.table["perturbation"]
-        ]
+        return [parse_label(label, control=self.control, separator=self.separator) for label in self.labels]
 
-    @property
+    @cached_property
     def contexts(self) -> list[tuple[str, ...]]:
         """Covariates of every condition."""
         return [tuple(row) for row in self.table[list(self.covariate_keys)].to_numpy(dtype=object)]
+
+    @property
+    def is_perturbed(self) -> NDArray[np.bool_]:
+        """Return which are no controls (P,)."""
+        return np.array([bool(part) for part in self.components])
 
 
 @dataclass(frozen=True)
@@ -53,14 +77,10 @@ class Wanted:
 def hold_out_combinations(
     conditions: Conditions, wanted: Wanted, *, rng: np.random.Generator
 ) -> tuple[NDArray[np.str_], pd.DataFrame]:
-    """Hold out combinations in all contexts, spread over how many of their components are known alone.
-
-    Returns the split of every condition, and the columns ``n_components``, ``n_seen`` and ``seen``.
-    """
+    """Hold out combinations in all contexts, spread over how many of their components are known alone."""
     known = known_components(conditions)
     columns = known["seen"].tolist(), known["n_components"].tolist()
-    labels = conditions.table["perturbation"].tolist()
-    candidates = {label: kind for label, kind, n in zip(labels, *columns, strict=True) if n > 1}
+    candidates = {label: kind for label, kind, n in zip(conditions.labels, *columns, strict=True) if n > 1}
     if not candidates:
         msg = (
             "Expected combinations of perturbations for task='combination', found none. "
@@ -68,7 +88,7 @@ def hold_out_combinations(
         )
         raise ValueError(msg)
     role = _divide(candidates, wanted, rng=rng, n_kept=0 if 1 in columns[1] else 1)
-    split = np.array([role.get(label, "train") for label in labels])
+    split = np.array([role.get(label, "train") for label in conditions.labels])
     return split, known
 
 
@@ -85,11 +105,8 @@ def known_components(conditions: Conditions) -> pd.DataFrame:
 def hold_out_pairs(
     conditions: Conditions, wanted: Wanted, *, rng: np.random.Generator
 ) -> tuple[NDArray[np.str_], pd.DataFrame]:
-    """Hold out pairs of a perturbation and a context, spread over contexts.
-
-    Every perturbation keeps a context in training, and every context a perturbation as far as possible.
-    """
-    labels, contexts = conditions.table["perturbation"].tolist(), conditions.contexts
+    """Hold out pairs of a perturbation and a context, spread over contexts; each keeps one in training."""
+    labels, contexts = conditions.labels, conditions.contexts
     perturbed = {row: contexts[row] for row, part in enumerate(conditions.components) if part}
     n_contexts = Counter(labels[row] for row in perturbed)
     n_perturbations = Counter(perturbed.values())
@@ -208,10 +225,7 @@ def _divide(
     n_kept: int,
     can_validate: Callable[[str, set[str]], bool] = lambda candidate, test: True,
 ) -> dict[str, str]:
-    """Give test and validation their shares of the candidates, whose values are what to spread over.
-
-    Validation leaves ``n_kept`` candidates to training.
-    """
+    """Give test and validation shares of the candidates, spread over their values; some are kept to train."""
     order = _spread(candidates, rng=rng)
     if wanted.named is None:
         test = order[: _share(len(order), wanted.test_fraction)]
@@ -223,10 +237,7 @@ def _divide(
 
 
 def _spread(candidates: dict, *, rng: np.random.Generator) -> list:
-    """Shuffle candidates such that every beginning of the list takes about the same share of every stratum.
-
-    In each stratum, the k-th of m shuffled members stands at (k + u) / m, with one uniform offset u a stratum.
-    """
+    """Shuffle candidates such that every beginning of the list takes about the same share of every stratum."""
     strata: dict[Hashable, list] = {}
     for candidate, stratum in candidates.items():
         strata.setdefault(stratum, []).append(candidate)
@@ -239,10 +250,7 @@ def _spread(candidates: dict, *, rng: np.random.Generator) -> list:
 
 
 def _take_in_turn(candidates: dict[int, tuple[str, ...]], n: int, take: Callable[[int], bool]) -> list[int]:
-    """Take up to n candidates, each from the stratum of whose members the smallest share is taken so far.
-
-    Candidates are tried in their order; one that cannot be taken now can never be.
-    """
+    """Take up to n candidates in their order, the next from the stratum of which the smallest share is taken so far."""
     queues: dict[tuple[str, ...], list[int]] = {}
     for candidate, stratum in candidates.items():
         queues.setdefault(stratum, []).append(candidate)
@@ -267,9 +275,9 @@ def _share(n: int, fraction: float) -> int:
     return max(1, _round(n * fraction)) if fraction else 0
 
 
-def check_training(split: NDArray[np.str_], components: Sequence[tuple[str, ...]]) -> None:
+def check_training(split: NDArray[np.str_], conditions: Conditions) -> None:
     """Raise unless perturbed conditions are left for training."""
-    perturbed = np.array([bool(part) for part in components])
+    perturbed = conditions.is_perturbed
     if not (perturbed & (split == "train")).any():
         msg = (
             f"Expected perturbed conditions in training, found all {perturbed.sum()} of them held out. "

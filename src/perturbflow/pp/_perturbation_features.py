@@ -13,6 +13,7 @@ import pandas as pd
 from perturbflow._checks import (
     check_key,
     check_no_slash,
+    check_none,
     check_one_of,
     check_text,
     check_type,
@@ -20,19 +21,30 @@ from perturbflow._checks import (
     check_whole_number,
     listing,
 )
+from perturbflow.dynamics import left_out_responses
 from perturbflow.pp._check_labels import MISSING
-from perturbflow.pp._dynamics_features import dynamics_vectors
 from perturbflow.screen._conditions import TYPE_MARK, Vocabulary, parse_label
-from perturbflow.screen._feature_table import FEATURE_TABLE_KEY
-from perturbflow.screen._fields import PerturbationFields, read_fields, text_column, writable, write_fields
+from perturbflow.screen._fields import (
+    FEATURE_TABLE_KEY,
+    PerturbationFields,
+    read_fields,
+    text_column,
+    writable,
+    write_fields,
+)
 from perturbflow.screen._labels import label_parts, naming
 from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._splits import check_no_leakage
 from perturbflow.store._keys import check_key_added
+from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY
+from perturbflow.trajectories._snapshot_fields import is_snapshot, read_snapshot_fields, snapshot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
+
+    from perturbflow.dynamics import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +90,7 @@ def perturbation_features(
     source
         "features", those that are given. "dynamics", for cells at rest that were registered with
         :func:`perturbflow.pp.setup_dynamics` too: how all genes respond, in standard deviations, if the gene of the
-        component is held, by dynamics fitted to the training cells in which nothing held it. Whether such features help is
-        for the flow to find out, which believes features as far as they predict measured effects.
+        component is held, by dynamics fitted to the training cells in which nothing held it.
     components
         Components without cells that are to become predictable. By default all that ``features`` name; with "genes" and
         from dynamics none.
@@ -120,8 +131,7 @@ def perturbation_features(
     Notes
     -----
     Where components name their type ("MAPK1:CRISPRa"), rows may do so too. A row without a type counts for all types,
-    each in columns of its own, because the two types of a perturbation share nothing; components without cells need
-    their type.
+    each in columns of its own, since they share nothing; components without cells need their type.
 
     Examples
     --------
@@ -214,9 +224,7 @@ def _genes(adata: AnnData, features: object, fields: PerturbationFields) -> pd.D
 def _numbers(table: pd.DataFrame) -> pd.DataFrame:
     """The table as float64, or an error that names its columns without numbers."""
     wrong = [str(column) for column, dtype in table.dtypes.items() if dtype.kind not in "fiub"]
-    if wrong:
-        msg = f"Expected numbers in all columns of `features`, found others in {listing(wrong)}. Drop or encode these."
-        raise ValueError(msg)
+    check_none(wrong, "numbers in all columns of `features`", found="others in ", hint="Drop or encode these.")
     return table.astype(np.float64)
 
 
@@ -258,9 +266,7 @@ def _fingerprints(molecules: Mapping[str, str]) -> NDArray[np.float64]:
     with rdBase.BlockLogs():  # RDKit would print what the error below says
         parsed = {name: Chem.MolFromSmiles(text) if text else None for name, text in molecules.items()}
     wrong = [f"{molecules[name]} ({name})" for name, molecule in parsed.items() if molecule is None]
-    if wrong:
-        msg = f"Expected valid SMILES, found {listing(wrong)}. Correct them."
-        raise ValueError(msg)
+    check_none(wrong, "valid SMILES", hint="Correct them.")
     bits = [generator.GetFingerprintAsNumPy(molecule) for molecule in parsed.values()]
     return np.array(bits, dtype=np.float64).reshape(len(bits), _FINGERPRINT_BITS)
 
@@ -288,13 +294,11 @@ def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
         or name in MISSING.union(vocabulary.controls)
         or (vocabulary.has_types and name.count(TYPE_MARK) != 1)
     ]
-    if wrong:
-        kind = f", each with its type as in 'MAPK1{TYPE_MARK}CRISPRa'" if vocabulary.has_types else ""
-        msg = (
-            f"Expected names of single perturbations other than {naming(vocabulary.controls)} and without "
-            f"{vocabulary.separator!r}{kind}, found {listing(wrong)}. Name those to predict in `components`."
-        )
-        raise ValueError(msg)
+    kind = f", each with its type as in 'MAPK1{TYPE_MARK}CRISPRa'" if vocabulary.has_types else ""
+    others = f"{naming(vocabulary.controls)} and without {vocabulary.separator!r}{kind}"
+    check_none(
+        wrong, f"names of single perturbations other than {others}", hint="Name those to predict in `components`."
+    )
     return replace(vocabulary, components=tuple(sorted({*vocabulary.components, *new})))
 
 
@@ -343,3 +347,53 @@ def _standardised(table: pd.DataFrame, *, scale_columns: bool, max_features: int
         values = scores * np.sign(scores[np.abs(scores).argmax(axis=0), np.arange(scores.shape[1])])
     names = [f"feature_{number}" for number in range(1, values.shape[1] + 1)]
     return pd.DataFrame(values, index=table.index, columns=names)
+
+
+def dynamics_vectors(
+    adata: AnnData, fields: PerturbationFields, components: Sequence[str], *, split_key: str, seed: int
+) -> pd.DataFrame:
+    """Return the simulated response of all genes to every component (P, d), from training cells.
+
+    Each is simulated by dynamics that saw no cell in which its gene was held, at the level that it was measured at. One
+    that was never measured alone is held as far from its mean as others of its type are on average, in the direction of most.
+    """
+    if DYNAMICS_FIELDS_KEY not in adata.uns or not is_snapshot(adata):
+        msg = (
+            "Expected cells at rest for `source='dynamics'`, found none registered. Run `pf.pp.setup_dynamics(adata, "
+            "regulators=...)` without `time_key` first."
+        )
+        raise ValueError(msg)
+    parts = [name.split(TYPE_MARK) if fields.vocabulary.has_types else [name] for name in components]
+    unknown = sorted({gene for gene, *_ in parts} - {*map(str, adata.var_names)})
+    hint = "Dynamics know no others: pass a table of features."
+    check_none(unknown, "perturbations of genes in `adata.var_names`", hint=hint)
+    if split_key in adata.obs:
+        adata = adata[check_no_leakage(adata, split_key, fields=fields) == "train"]
+    cells = snapshot_of(adata, read_snapshot_fields(adata))
+    places = adata.var_names.get_indexer([gene for gene, *_ in parts])
+    kinds = ["|".join(kind) for _, *kind in parts]
+    shifts = _held_shifts(cells, places, ["|".join(part) for part in parts], kinds)
+    # Contexts share their standard levels; the unit of the model is the mean over contexts.
+    share = np.bincount(cells.context, minlength=len(cells.centre)) / len(cells.context)
+    centre = share @ cells.centre
+    levels = [
+        {int(place): float(centre[place] + shift * cells.scale[place])}
+        for place, shift in zip(places, shifts, strict=True)
+    ]
+    return pd.DataFrame(left_out_responses(cells, levels, seed=seed), index=list(components))
+
+
+def _held_shifts(
+    cells: Snapshot, places: NDArray[np.intp], names: Sequence[str], kinds: Sequence[str]
+) -> NDArray[np.float64]:
+    """By how much every component moves its own gene, in standard deviations; of those not measured what is usual."""
+    position = {name: row for row, name in enumerate(cells.names)}
+    rows = np.array([position.get(name, -1) for name in names])
+    found = np.where(rows >= 0, cells.shift[rows, places], np.nan)
+    for kind in set(kinds):
+        mine = np.array([other == kind for other in kinds])
+        known = found[mine & (rows >= 0)]
+        upwards = (known > 0).sum() > len(known) / 2
+        same = known[(known > 0) == upwards]
+        found[mine & (rows < 0)] = same.mean() if len(same) else -1.0
+    return found

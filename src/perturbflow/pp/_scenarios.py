@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perturbflow._checks import listing
+from perturbflow._checks import check_none
 from perturbflow.pp._held_out import Conditions
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+_JIANG24 = (("cell_type", ("k562", "mcf7", "ht29", "hap1")), ("treatment", ("IFNG", "INS", "TGFB")))
+_COMBINATIONS: dict[str, Any] = {"task": "combination", "rule": "combinations", "seed": 42, "max_conditions": 200}
+_NAMED: dict[str, Any] = {"task": "covariate_transfer", "rule": "contexts", "fraction": 0.7, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,6 @@ class Scenario:
         values = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**values, "contexts": contexts} if contexts else values
 
-
-_JIANG24 = (("cell_type", ("k562", "mcf7", "ht29", "hap1")), ("treatment", ("IFNG", "INS", "TGFB")))
-_COMBINATIONS: dict[str, Any] = {"task": "combination", "rule": "combinations", "seed": 42, "max_conditions": 200}
-_NAMED: dict[str, Any] = {"task": "covariate_transfer", "rule": "contexts", "fraction": 0.7, "seed": 0}
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
@@ -105,12 +103,8 @@ def draw_split(conditions: Conditions, scenario: Scenario, *, rng: np.random.Gen
 
 
 def halve(conditions: Conditions, held_out: list[int], task: str, *, rng: np.random.Generator) -> NDArray[np.str_]:
-    """Give half of the held-out conditions to the test and half to validation, in every context as nearly as possible.
-
-    The shuffled conditions of one context after the other go to test and validation in turn. A combination goes to one
-    of them in all its contexts.
-    """
-    labels, contexts = conditions.table["perturbation"].tolist(), conditions.contexts
+    """Halve the held-out conditions, in every context as nearly as possible; combinations in all contexts alike."""
+    labels, contexts = conditions.labels, conditions.contexts
     strata: dict[Hashable, tuple] = {}
     for row in sorted(held_out):
         if task == "combination":
@@ -142,9 +136,8 @@ def _floor(number: float) -> int:
 
 
 def _draw_combinations(conditions: Conditions, scenario: Scenario, *, rng: np.random.Generator) -> list[int]:
-    labels = conditions.table["perturbation"].tolist()
-    n_components = [len(part) for part in conditions.components]
-    combinations = sorted({label for label, n in zip(labels, n_components, strict=True) if n > 1})
+    pairs = zip(conditions.labels, conditions.components, strict=True)
+    combinations = sorted({label for label, part in pairs if len(part) > 1})
     n_drawn = _floor(scenario.fraction * len(combinations))
     if scenario.max_conditions is not None:
         n_drawn = min(n_drawn, scenario.max_conditions)
@@ -156,13 +149,13 @@ def _draw_combinations(conditions: Conditions, scenario: Scenario, *, rng: np.ra
         )
         raise ValueError(msg)
     drawn = {combinations[place] for place in rng.choice(len(combinations), n_drawn, replace=False)}
-    return [row for row, label in enumerate(labels) if label in drawn]
+    return [row for row, label in enumerate(conditions.labels) if label in drawn]
 
 
 def _draw_pairs(conditions: Conditions, scenario: Scenario, *, rng: np.random.Generator) -> list[int]:
     """Draw contexts for each perturbation, of those below their limit; first for those with the most contexts."""
     rows_of: dict[str, list[int]] = {}
-    for row, (label, part) in enumerate(zip(conditions.table["perturbation"], conditions.components, strict=True)):
+    for row, (label, part) in enumerate(zip(conditions.labels, conditions.components, strict=True)):
         if part:
             rows_of.setdefault(label, []).append(row)
     contexts = conditions.contexts
@@ -188,9 +181,7 @@ def _draw_pairs(conditions: Conditions, scenario: Scenario, *, rng: np.random.Ge
 def _draw_in_contexts(conditions: Conditions, scenario: Scenario, *, rng: np.random.Generator) -> list[int]:
     """Draw perturbations in every named context, of those that are in other contexts, too."""
     named = in_contexts(conditions, dict(scenario.contexts))
-    contexts = conditions.contexts
-    parts = conditions.components
-    labels = conditions.table["perturbation"].tolist()
+    labels, contexts, parts = conditions.labels, conditions.contexts, conditions.components
     elsewhere = {labels[row] for row in np.flatnonzero(~named)}
     drawn: list[int] = []
     for context in sorted({contexts[row] for row in np.flatnonzero(named)}):
@@ -206,20 +197,17 @@ def _draw_in_contexts(conditions: Conditions, scenario: Scenario, *, rng: np.ran
 def _leave_value_out(conditions: Conditions, scenario: Scenario, *, rng: np.random.Generator) -> NDArray[np.str_]:
     """Test on all perturbations in the contexts with a value of a covariate, validate on another value."""
     ((key, values),) = scenario.contexts
-    labels = conditions.table["perturbation"].to_numpy(dtype=object)
+    labels = np.array(conditions.labels, dtype=object)
     of = conditions.table[key].to_numpy(dtype=object)
-    perturbed = np.array([bool(part) for part in conditions.components])
+    perturbed = conditions.is_perturbed
     test = perturbed & np.isin(of, values)
     if not test.any():
         msg = f"Expected perturbed cells of {key} {list(values)} to test on, found none. Name another value."
         raise ValueError(msg)
     only_here = sorted(set(labels[test]) - set(labels[perturbed & ~test]))
-    if only_here:
-        msg = (
-            f"Expected every perturbation of {key} {list(values)} in another {key}, too, found {listing(only_here)} "
-            "nowhere else. Remove their cells from this context first, or give a table of conditions as `held_out`."
-        )
-        raise ValueError(msg)
+    expected = f"every perturbation of {key} {list(values)} in another {key}, too"
+    hint = "Remove their cells from this context first, or give a table of conditions as `held_out`."
+    check_none(only_here, expected, which=" nowhere else", hint=hint)
     options = []
     for other in sorted(set(of[perturbed]) - set(values)):
         valid = perturbed & (of == other)

@@ -12,9 +12,10 @@ import pandas as pd
 from scipy import sparse
 
 from perturbflow._checks import check_columns, check_key, check_text, check_type, check_unique_names, listing, nearest
+from perturbflow.pp._bin_pseudotime import MIN_TIMES, check_distinct_times, check_fields
 from perturbflow.pp._check_labels import check_values, control_labels
-from perturbflow.pp._setup_snapshot import snapshot_fields
-from perturbflow.screen._fields import check_gene_names, check_in_memory, writable
+from perturbflow.screen._fields import FIELDS_KEY, check_gene_names, check_in_memory, read_fields, text_column, writable
+from perturbflow.screen._labels import naming
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_registration
 from perturbflow.trajectories._fields import (
@@ -29,17 +30,14 @@ from perturbflow.trajectories._fields import (
     trajectory_groups,
     write_dynamics_fields,
 )
-from perturbflow.trajectories._snapshot_fields import SnapshotFields
+from perturbflow.trajectories._snapshot_fields import SnapshotFields, snapshot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from networkx import DiGraph
-    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
-
-MIN_TIMES = 3  # with two, no change of the derivative can be seen
 
 
 @takes_modality
@@ -60,12 +58,10 @@ def setup_dynamics(
 ) -> AnnData | MuData | None:
     """Register where ``adata`` keeps what dynamics are fitted to, after checking all of it.
 
-    Nothing is written unless everything is right, and neither expression nor times are changed. The order of the cells
-    does not matter. Another call replaces what was registered.
+    Nothing is written unless everything is right. Another call replaces what was registered.
 
     Without ``time_key`` the cells are a snapshot: each condition is at rest, and dynamics are fitted to how its cells
-    covary and to what perturbations changed. What :func:`perturbflow.pp.setup_perturbation` registered need not be named
-    again: perturbations, their types, controls, contexts and layer are taken from there.
+    covary and to what perturbations changed. What :func:`perturbflow.pp.setup_perturbation` registered is taken from there.
 
     Parameters
     ----------
@@ -73,9 +69,8 @@ def setup_dynamics(
         Cells, or means of cells (see :func:`~perturbflow.pp.bin_pseudotime`), with finite expression of any scale: an
         array or a CSR or CSC matrix. A view becomes a copy, with a warning.
     time_key
-        Column of ``obs`` with the time or pseudotime, in one unit for all cells: numbers, or text or categories that
-        are numbers ("0", "6", "12"). Cells of equal time are replicates: they are averaged. By default the cells are a
-        snapshot.
+        Column of ``obs`` with the time or pseudotime, in one unit: numbers, or text that is numbers ("0", "6", "12").
+        Cells of equal time are replicates: they are averaged. By default the cells are a snapshot.
     trajectory_key
         Column of ``obs`` with the trajectory of every cell: a donor, a lineage, a well. By default all cells are of one.
         Every trajectory, and under every perturbation, needs three distinct times. Not of a snapshot.
@@ -83,10 +78,9 @@ def setup_dynamics(
         Genes that may regulate others: their names, or the name of a boolean column of ``var``. By default all genes.
     prior
         Network that is known beforehand: a table with the columns ``source`` (regulator), ``target`` and, where wanted,
-        ``weight`` (finite, not 0, by default 1; its sign is that of the regulation), or a directed graph of networkx
-        with such weights at its edges. Tables of decoupler, such as ``decoupler.op.collectri()``, can be passed as they
-        are: edges of genes that were not measured, and from genes that are no ``regulators``, are left out, and logged.
-        Not of a snapshot.
+        ``weight`` (finite, not 0, by default 1; its sign is that of the regulation), such as
+        ``decoupler.op.collectri()``, or a directed graph of networkx. Edges of genes that were not measured, and from
+        genes that are no ``regulators``, are left out, and logged. Not of a snapshot.
     perturbation_key
         Column of ``obs`` with the intervention on every cell: ``control``, or the genes that it holds at the level
         that was observed ("GATA1", "GATA1+SPI1"), in any order. What regulates such a gene is not fitted there. By
@@ -117,10 +111,9 @@ def setup_dynamics(
     TypeError
         If an argument or the expression is of the wrong type.
     ValueError
-        If there is a column "trajectory" or "lineage" but no ``trajectory_key``, so that courses would be merged; times are
-        missing, infinite, no numbers or all the same, or a trajectory has fewer than three; a trajectory
-        or a perturbation is missing; a perturbation or a regulator is no gene, or no edge of the prior is between two
-        genes; regulators or edges are repeated; the expression is not finite, or genes are repeated.
+        If a column "trajectory" or "lineage" is there but not named; times are missing, infinite, no numbers or all the
+        same, or a trajectory has fewer than three; a trajectory or a perturbation is missing; a perturbation, a regulator
+        or every edge of the prior is of no gene; regulators, edges or genes are repeated; or expression is not finite.
 
     Examples
     --------
@@ -211,36 +204,6 @@ def _check_place(adata: AnnData) -> None:
     """Raise if something else is registered under the names of dynamics, or genes occur twice."""
     check_registration(adata, DYNAMICS_FIELDS_KEY, beside=[("varp", DYNAMICS_PRIOR_KEY)])
     check_gene_names(adata)
-
-
-def check_fields(adata: AnnData, fields: DynamicsFields) -> None:
-    """Raise unless names are text, columns are there and have one role each, and the cells are in memory."""
-    optional = ("trajectory_key", "perturbation_key", "layer")
-    for name in ("time_key", *optional, "separator"):
-        if getattr(fields, name) is not None or name not in optional:
-            check_text(getattr(fields, name), name=name)
-    check_in_memory(adata)
-    keys = (fields.time_key, fields.trajectory_key, fields.perturbation_key)
-    check_columns(adata.obs.columns, [key for key in keys if key is not None])
-
-
-def check_distinct_times(
-    time: NDArray[np.float64], names: pd.Series, codes: NDArray[np.intp], *, least: int, advice: str
-) -> None:
-    """Raise unless every trajectory has at least so many distinct times; ``codes`` says which a cell is of (n,)."""
-    n_times = pd.Series(time).groupby(codes).nunique().to_numpy()
-    few = n_times < least
-    if few.any():
-        n_cells = np.bincount(codes, minlength=len(names))
-        found = [
-            f"{name}: {times} ({cells} cells)"
-            for name, times, cells in zip(names[few], n_times[few], n_cells[few], strict=True)
-        ]
-        msg = (
-            f"Expected at least {least} distinct times in every trajectory, and under every perturbation, found fewer "
-            f"in {few.sum()} of {len(names)}: {listing(found)}. {advice}"
-        )
-        raise ValueError(msg)
 
 
 def _check_times(adata: AnnData, fields: DynamicsFields) -> int:
@@ -374,3 +337,57 @@ def _edges(prior: pd.DataFrame | DiGraph) -> pd.DataFrame:
         msg = "Expected at least one edge in `prior`, found none. Leave `prior` out."
         raise ValueError(msg)
     return edges
+
+
+def snapshot_fields(adata: AnnData, fields: SnapshotFields) -> SnapshotFields:
+    """Check the fields of a snapshot; what is not named is taken from a registered screen."""
+    if fields.perturbation_key is None and FIELDS_KEY in adata.uns:
+        screen = read_fields(adata)
+        first, *others = screen.controls
+        fields = replace(
+            fields,
+            perturbation_key=screen.perturbation_key,
+            perturbation_type_key=fields.perturbation_type_key or screen.perturbation_type_key,
+            control=first,
+            other_controls=tuple(others),
+            separator=screen.separator,
+            layer=fields.layer or screen.layer,
+            context_keys=screen.context_keys,
+        )
+    for name in ("perturbation_key", "perturbation_type_key", "layer"):
+        if getattr(fields, name) is not None:
+            check_text(getattr(fields, name), name=name)
+    check_text(fields.separator, name="separator")
+    if fields.perturbation_type_key is not None and fields.perturbation_key is None:
+        msg = (
+            f"Expected `perturbation_key` beside `perturbation_type_key`, found only the latter, "
+            f"{fields.perturbation_type_key!r}. Name the column with the perturbed genes."
+        )
+        raise ValueError(msg)
+    keys = [fields.perturbation_key, fields.perturbation_type_key, *fields.context_keys]
+    check_columns(adata.obs.columns, [key for key in keys if key is not None])
+    if fields.perturbation_key is not None:
+        _check_names_genes(adata, fields)
+    cells = snapshot_of(adata, fields)
+    logger.info(
+        "Registered a snapshot of %d cells under %d perturbations of measured genes, with %d regulators of %d genes.",
+        len(cells.condition),
+        len(cells.names) - 1,
+        len(fields.regulators),
+        adata.n_vars,
+    )
+    return fields
+
+
+def _check_names_genes(adata: AnnData, fields: SnapshotFields) -> None:
+    """Raise unless some label names measured genes."""
+    labels = sorted(set(text_column(adata, str(fields.perturbation_key))))
+    named = sorted({gene for label in labels for gene in fields.genes_of(label)})
+    if named and not any(name in adata.var_names for name in named):
+        msg = (
+            f"Expected labels of `adata.obs[{fields.perturbation_key!r}]` that name genes of `adata.var_names`, or "
+            f"{naming(fields.controls)}, found {listing(named)}, none of which is a gene. The most similar genes to "
+            f"{named[0]!r} are {nearest(named[0], adata.var_names, n=3)}. Name the genes that are held, joined by "
+            f"{fields.separator!r}, and what else was done to them in `perturbation_type_key`."
+        )
+        raise ValueError(msg)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_columns, check_no_slash, check_text, check_type, listing
+from perturbflow._checks import check_columns, check_no_slash, check_none, check_text, check_type, listing
 from perturbflow.pp._check_labels import MISSING, check_labels, check_values, control_labels, report_labels
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import (
@@ -61,22 +61,20 @@ def setup_perturbation(
 ) -> AnnData | MuData | None:
     """Register where ``adata`` says what was done to its cells, after checking all of it.
 
-    Nothing is written unless everything is right, and the expression is never changed. Another call replaces what was
-    registered; splits and fits that were made with other fields have to be made again.
+    Nothing is written unless everything is right. Another call replaces what was registered; splits and fits that were
+    made with other fields have to be made again.
 
     Parameters
     ----------
     adata
-        Cells with log1p-normalised expression, not scaled: an array or a CSR or CSC matrix, or backed by a file
-        (``anndata.read_h5ad(path, backed="r")``), lazy (``anndata.experimental.read_lazy``) or with arrays of dask. Of
-        expression in a file only some thousand cells are looked at, and nothing in the file changes: what is set below
-        stays in memory until ``adata`` is written. Logarithms are natural, or of
-        the base that ``scanpy.pp.log1p`` has recorded in ``uns["log1p"]``. Cells should be normalised to one total; where
-        they seem not to be, a warning says which. A view becomes a copy, with a warning.
+        Cells with log1p-normalised expression, not scaled: an array, a CSR or CSC matrix, backed by a file, lazy
+        (``anndata.experimental.read_lazy``) or with arrays of dask. Of a file only some thousand cells are looked at, and
+        nothing in it changes. Logarithms are natural, or of the base that ``scanpy.pp.log1p`` recorded in
+        ``uns["log1p"]``. A warning says where cells seem not to be normalised to one total. A view becomes a copy.
     perturbation_key
         Column of ``obs`` with the perturbation of every cell: ``control``, one component ("KLF1") or several
-        ("SET+KLF1"). Their order does not matter, nor do spaces around them. A label of which a part is empty or has a
-        bracket that does not close ("Ca2+", "(+)-JQ1") is refused, and so is the text of a missing value ("nan").
+        ("SET+KLF1"), in any order. A label with an empty part or an open bracket ("Ca2+", "(+)-JQ1") is refused, and so
+        is the text of a missing value ("nan").
     control
         Label of control cells, or several of them (``["Neg0", "Neg1"]``): the first then stands for all. They are found
         before labels are split ("KLF1_non_targeting" is "KLF1"), and may contain the separator.
@@ -116,11 +114,9 @@ def setup_perturbation(
     TypeError
         If an argument or the expression is of the wrong type.
     ValueError
-        If the expression is not log1p-normalised (raw counts, also of some cells, un-logged, negative or non-finite
-        values); genes are repeated; values are missing in a column, also as text ("nan"); there is no control cell, or none in a context, or
-        none with one of the labels in ``control``; a label cannot be read, or names a component twice; two names differ
-        only in characters that cannot be seen; a dose is wrong, or 0 wherever the component occurs; or a name cannot be
-        stored.
+        If the expression is not log1p-normalised; genes are repeated; values are missing in a column, also as text
+        ("nan"); a context, or a label in ``control``, has no control cell; a label cannot be read, or names a component
+        twice; two names look the same; a dose is wrong, or 0 wherever the component occurs; or a name cannot be stored.
 
     Examples
     --------
@@ -144,12 +140,8 @@ def setup_perturbation(
     check_fields_are_free(adata)
     _check_reserved([*covariate_keys, *([] if batch_key is None else [batch_key])], with_dose=dose_key is not None)
     wrong = [key for key in (perturbation_key, dose_key) if key in OF_PREDICTED_CELLS]
-    if wrong:
-        msg = (
-            f"Expected names of columns other than {list(OF_PREDICTED_CELLS)}, which predicted cells have, found {wrong}. "
-            "Rename these columns of `adata.obs`."
-        )
-        raise ValueError(msg)
+    expected = f"names of columns other than {list(OF_PREDICTED_CELLS)}, which predicted cells have"
+    check_none(wrong, expected, hint="Rename these columns of `adata.obs`.")
 
     if layer is not None:
         check_text(layer, name="layer")
@@ -199,13 +191,8 @@ def _names(value: Sequence[str], *, name: str) -> tuple[str, ...]:
 def _check_reserved(keys: Sequence[str], *, with_dose: bool) -> None:
     """Raise if covariates cannot stand under their own names in tables of conditions."""
     reserved = (*RESERVED, "dose") if with_dose else RESERVED
-    wrong = [key for key in keys if key in reserved]
-    if wrong:
-        msg = (
-            f"Expected names of covariates other than {list(reserved)}, which are columns of the tables of conditions, "
-            f"found {wrong}. Rename these columns of `adata.obs`."
-        )
-        raise ValueError(msg)
+    expected = f"names of covariates other than {list(reserved)}, which are columns of the tables of conditions"
+    check_none([key for key in keys if key in reserved], expected, hint="Rename these columns of `adata.obs`.")
 
 
 def _components(adata: AnnData, fields: PerturbationFields) -> dict[str, tuple[str, ...]]:
@@ -215,14 +202,10 @@ def _components(adata: AnnData, fields: PerturbationFields) -> dict[str, tuple[s
     values = adata.obs[key].dropna().unique().tolist()
     numbers = [value for value in values if not isinstance(value, str)]
     wrong = numbers or [value for value in values if not value.strip()]
-    if wrong:
-        column = f"adata.obs[{key!r}]"
-        advice = f" If numbers are names, run `{column} = {column}.astype(str)`." if numbers else ""
-        msg = (
-            f"Expected labels in `{column}` to be non-empty strings, found {listing(wrong)}. "
-            f"Name every perturbation, and the controls.{advice}"
-        )
-        raise ValueError(msg)
+    column = f"adata.obs[{key!r}]"
+    advice = f" If numbers are names, run `{column} = {column}.astype(str)`." if numbers else ""
+    hint = f"Name every perturbation, and the controls.{advice}"
+    check_none(wrong, f"labels in `{column}` to be non-empty strings", hint=hint)
     return check_labels(labels, controls=fields.controls, separator=fields.separator, key=key)
 
 
@@ -246,12 +229,8 @@ def _collect_vocabulary(
     never = [
         token for token, total in zip(vocabulary.components, np.ravel(encoded.sum(axis=0)), strict=True) if total == 0
     ]
-    if never:
-        msg = (
-            f"Expected every perturbation at a dose above 0 in some cell, found only 0 for {listing(never)}. "
-            f"Correct `adata.obs[{fields.dose_key!r}]` or label these cells {fields.control!r}."
-        )
-        raise ValueError(msg)
+    hint = f"Correct `adata.obs[{fields.dose_key!r}]` or label these cells {fields.control!r}."
+    check_none(never, "every perturbation at a dose above 0 in some cell", found="only 0 for ", hint=hint)
     return vocabulary, encoded
 
 
@@ -265,12 +244,8 @@ def _check_types(adata: AnnData, types: NDArray[np.object_], *, perturbed: NDArr
         )
         raise ValueError(msg)
     unnamed = sorted(MISSING.intersection(types[perturbed]))
-    if unnamed:
-        msg = (
-            f"Expected the names of types in `adata.obs[{key!r}]`, found {unnamed}, which name missing values. Fill in "
-            "the types."
-        )
-        raise ValueError(msg)
+    expected = f"the names of types in `adata.obs[{key!r}]`"
+    check_none(unnamed, expected, which=", which name missing values", hint="Fill in the types.")
     check_no_slash(
         sorted(set(types[perturbed])), what="types of perturbations", hint=f"Rename them in `adata.obs[{key!r}]`."
     )

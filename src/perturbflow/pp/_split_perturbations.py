@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
-import pandas as pd
 
 from perturbflow._checks import (
     check_between,
@@ -17,6 +17,12 @@ from perturbflow._checks import (
     check_whole_number,
     listing,
 )
+from perturbflow.pp._check_split import (
+    check_split_key,
+    held_out_table,
+    warn_without_validation,
+    write_split,
+)
 from perturbflow.pp._held_out import (
     Conditions,
     Wanted,
@@ -26,23 +32,14 @@ from perturbflow.pp._held_out import (
     hold_out_components,
     hold_out_pairs,
 )
-from perturbflow.pp._split_record import (
-    check_split_key,
-    held_out_table,
-    merge_doses,
-    warn_without_validation,
-    write_split,
-)
-from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._conditions import Vocabulary
-from perturbflow.screen._fields import PerturbationFields, read_fields, writable
+from perturbflow.screen._conditions import Vocabulary, typed_label
+from perturbflow.screen._fields import read_fields, writable
 from perturbflow.screen._modality import takes_modality
-from perturbflow.screen._typed_labels import typed_label
+from perturbflow.screen._splits import condition_frame
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
-    from numpy.typing import NDArray
 
 Task = Literal["combination", "covariate_transfer", "unseen_perturbation", "cells"]
 HeldOut: TypeAlias = str | tuple[str, Mapping[str, object]]
@@ -69,9 +66,8 @@ def split_perturbations(
 ) -> AnnData | MuData | None:
     """Divide cells into training, validation and test for one of four questions.
 
-    Test and validation hold out different conditions, each with all its cells: in all doses, and whatever the order of
-    the components in a label. Control cells stay in training, except for ``"cells"``. The split depends on the
-    conditions and the seed, not on the order of the cells.
+    Test and validation hold out different conditions, each with all its cells, in all doses. Control cells stay in
+    training, except for ``"cells"``. The split depends on the conditions and the seed, not on the order of the cells.
 
     Parameters
     ----------
@@ -152,7 +148,7 @@ def split_perturbations(
     fields = read_fields(adata)
     check_split_key(adata, key_added, fields)
 
-    table, codes = condition_frame(adata, fields=fields, with_batch=False)
+    conditions = Conditions.of(adata, fields)
     rng = np.random.default_rng(seed)
     wanted = Wanted(test_fraction, valid_fraction)
     if task == "cells":
@@ -164,50 +160,24 @@ def split_perturbations(
             what="cell names in `adata.obs_names`",
             hint="Run `adata.obs_names_make_unique()` first.",
         )
+        _, codes = condition_frame(adata, fields=fields, with_batch=False)
         split = hold_out_cells(codes, adata.obs_names, wanted, rng=rng)
-        record = table[["perturbation", *fields.covariate_keys]].iloc[:0].assign(split="", n_cells=0)
+        record = conditions.names.iloc[:0].assign(split="", n_cells=0)
     else:
-        split, record = _split_conditions(table, fields, task=task, wanted=wanted, held_out=held_out, rng=rng)
-        split = split[codes]
+        if held_out is not None:
+            wanted = replace(wanted, named=_read_held_out(held_out, conditions, fields.vocabulary, task=task))
+        chosen, more = _HOLD_OUT[task](conditions, wanted, rng=rng)
+        check_training(chosen, conditions)
+        split, record = chosen[conditions.codes], held_out_table(conditions, chosen, more)
     if valid_fraction:
         warn_without_validation(split, f"Found too few candidates for valid_fraction={valid_fraction:g}")
 
     adata = writable(adata, copy=copy)
-    write_split(
-        adata,
-        split,
-        {
-            "task": task,
-            "seed": int(seed),
-            "test_fraction": float(test_fraction),
-            "valid_fraction": float(valid_fraction),
-            "held_out": record,
-        },
-        key=key_added,
-        fields=fields,
-        conditions=(table, codes),
-    )
+    asked = {"task": task, "seed": int(seed)}
+    fractions = {"test_fraction": float(test_fraction), "valid_fraction": float(valid_fraction)}
+    entry = asked | fractions | {"held_out": record}
+    write_split(adata, split, entry, key=key_added, fields=fields, conditions=conditions)
     return adata if copy else None
-
-
-def _split_conditions(
-    table: pd.DataFrame,
-    fields: PerturbationFields,
-    *,
-    task: Task,
-    wanted: Wanted,
-    held_out: Sequence[HeldOut] | None,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.str_], pd.DataFrame]:
-    """Split of every row of the table of conditions, and the table of those held out."""
-    merged, conditions, rows = merge_doses(table, fields)
-    if held_out is not None:
-        named = _read_held_out(held_out, conditions, fields.vocabulary, task=task)
-        wanted = Wanted(wanted.test_fraction, wanted.valid_fraction, named)
-    split, more = _HOLD_OUT[task](conditions, wanted, rng=rng)
-    check_training(split, conditions.components)
-
-    return split[rows], held_out_table(merged, split, fields, more)
 
 
 def _read_held_out(
@@ -219,8 +189,7 @@ def _read_held_out(
     if len(entries) == 0:
         msg = "Expected at least one condition in `held_out`, found none. Leave it out for a random choice."
         raise ValueError(msg)
-    labels = conditions.table["perturbation"]
-    parts = conditions.components
+    labels, parts = np.array(conditions.labels, dtype=object), conditions.components
     options, kind = {
         "combination": ({label for label, part in zip(labels, parts, strict=True) if len(part) > 1}, "a combination"),
         "covariate_transfer": ({label for label, part in zip(labels, parts, strict=True) if part}, "a perturbation"),
@@ -244,7 +213,7 @@ def _read_held_out(
         if task != "covariate_transfer":
             named.append(label)
             continue
-        is_named = is_here & (labels == label).to_numpy()
+        is_named = is_here & (labels == label)
         if not is_named.any():
             observed = [context for context, yes in zip(conditions.contexts, labels == label, strict=True) if yes]
             msg = f"Expected cells of {label!r} in {dict(covariates)}, found it only in {listing(observed)}."

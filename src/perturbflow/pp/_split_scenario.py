@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,31 +13,33 @@ import pandas as pd
 from perturbflow._checks import (
     check_between,
     check_key,
+    check_none,
     check_one_of,
     check_text,
     check_type,
     check_unique_names,
     check_whole_number,
+    listing,
 )
-from perturbflow.pp._check_split import check_rules
-from perturbflow.pp._held_out import Conditions, Wanted, check_training, divide_cells, known_components
-from perturbflow.pp._held_out_table import check_values, read_contexts, split_by_table
-from perturbflow.pp._scenarios import SCENARIOS, Scenario, draw_split
-from perturbflow.pp._split_record import (
+from perturbflow.pp._check_split import (
+    check_rules,
     check_split_key,
     held_out_table,
-    merge_doses,
     warn_without_validation,
     write_split,
 )
-from perturbflow.screen._condition_frame import condition_frame
+from perturbflow.pp._held_out import Conditions, Wanted, check_training, divide_cells, known_components
+from perturbflow.pp._scenarios import SCENARIOS, Scenario, draw_split, halve
 from perturbflow.screen._fields import PerturbationFields, read_fields, writable
 from perturbflow.screen._modality import takes_modality
+from perturbflow.screen._splits import condition_frame
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
+
+    from perturbflow.screen._conditions import Vocabulary
 
 
 @takes_modality
@@ -53,11 +56,9 @@ def split_scenario(
 ) -> AnnData | MuData | None:
     """Divide cells into training, validation and test by a named rule, so that studies can be compared.
 
-    As in :func:`perturbflow.pp.split_perturbations`, a condition is a perturbation in a context (a combination of
-    covariates, without the batch), in all doses, and the split depends on the names of conditions and control cells and
-    on the seed, not on their order. Half of what the rules of PerturBench hold out is for the test and half for
-    validation, in every context as nearly as possible. Of the control cells of every context and batch half are in
-    training, one at least, and a quarter each in validation and test.
+    Conditions are those of :func:`perturbflow.pp.split_perturbations`. Half of what the rules of PerturBench hold out is
+    for the test and half for validation, in every context as nearly as possible. Of the control cells of every context
+    and batch half are in training, one at least, and a quarter each in validation and test.
 
     Parameters
     ----------
@@ -83,10 +84,9 @@ def split_scenario(
         perturbation would be left without training. All controls are in training.
     held_out
         What to hold out. A table with the columns ``perturbation``, one a covariate (not for combinations) and, unless
-        it is to be divided in halves, ``split`` ("valid" or "test"), such as ``uns["split"]["held_out"]`` of another
-        study: it takes the place of the random choice. Or covariates with their values: the one to leave out
-        (``{"cell_type": "B"}``), or the contexts of the rule of Jiang24 and Frangieh21 in other words (``{"condition":
-        "Co-culture"}``).
+        it is to be halved, ``split`` ("valid" or "test"), such as ``uns["split"]["held_out"]`` of another study. Or
+        covariates with their values: the one to leave out (``{"cell_type": "B"}``), or the contexts of the rule of
+        Jiang24 and Frangieh21 in other words (``{"condition": "Co-culture"}``).
     fraction, seed
         Instead of those of the scenario.
     key_added
@@ -141,28 +141,30 @@ def split_scenario(
     fields = read_fields(adata)
     check_split_key(adata, key_added, fields)
 
-    table, codes = condition_frame(adata, fields=fields, with_batch=False)
-    merged, conditions, rows = merge_doses(table, fields)
-    _check_covariates(rule, conditions)
+    conditions = Conditions.of(adata, fields)
+    if rule.task == "covariate_transfer" and not fields.covariate_keys:
+        msg = (
+            f"Expected registered covariates for {scenario!r}, found none. Register `covariate_keys` with "
+            "`pf.pp.setup_perturbation`."
+        )
+        raise ValueError(msg)
     rng = np.random.default_rng(rule.seed)
     if isinstance(held_out, pd.DataFrame):
         chosen = split_by_table(held_out, conditions, fields.vocabulary, task=rule.task, rng=rng)
     else:
         rule = _with_contexts(rule, held_out, conditions)
         chosen = draw_split(conditions, rule, rng=rng)
-    check_training(chosen, conditions.components)
+    check_training(chosen, conditions)
     check_rules(conditions, chosen, task=rule.task, advice="Leave fewer contexts out, or change the table `held_out`.")
-    split = chosen[rows][codes]
-    is_control = table["is_control"].to_numpy(dtype=bool)[codes]
+    split = chosen[conditions.codes]
+    is_control = conditions.table["is_control"].to_numpy(dtype=bool)[conditions.codes]
     split[is_control] = _divide_controls(adata, is_control, rule, fields)
     warn_without_validation(split, f"Found no conditions to validate on for {scenario!r}")
 
     adata = writable(adata, copy=copy)
     more = known_components(conditions) if rule.task == "combination" else None
-    write_split(
-        adata, split, _record(rule, held_out, held_out_table(merged, chosen, fields, more)),
-        key=key_added, fields=fields, conditions=(table, codes),
-    )  # fmt: skip
+    record = _record(rule, held_out, held_out_table(conditions, chosen, more))
+    write_split(adata, split, record, key=key_added, fields=fields, conditions=conditions)
     return adata if copy else None
 
 
@@ -188,15 +190,9 @@ def _with_options(rule: Scenario, held_out: object, *, fraction: float | None, s
         "left_out_value": "a table of conditions, or a covariate with its value",
         "contexts": "a table of conditions, or covariates with their values",
     }
-    takes_mapping = rule.rule in suits
+    expected = f"{suits.get(rule.rule, 'a table of conditions (a pandas.DataFrame)')} for {rule.name!r}"
     if held_out is not None and not isinstance(held_out, pd.DataFrame):
-        kinds = (Mapping,) if takes_mapping else ()
-        check_type(
-            held_out,
-            kinds,
-            name="held_out",
-            expected=suits.get(rule.rule, "a table of conditions (a pandas.DataFrame)") + f" for {rule.name!r}",
-        )
+        check_type(held_out, Mapping if rule.rule in suits else (), name="held_out", expected=expected)
     if rule.rule == "left_out_value" and held_out is None:
         msg = (
             f"Expected the value to leave out for {rule.name!r}, found none. Give it, as held_out={{'cell_type': 'B'}}."
@@ -212,16 +208,6 @@ def _with_options(rule: Scenario, held_out: object, *, fraction: float | None, s
         check_whole_number(seed, name="seed")
         rule = replace(rule, seed=int(seed))
     return rule
-
-
-def _check_covariates(rule: Scenario, conditions: Conditions) -> None:
-    """Raise if there are no contexts to transfer between."""
-    if rule.task == "covariate_transfer" and not conditions.covariate_keys:
-        msg = (
-            f"Expected registered covariates for {rule.name!r}, found none. "
-            "Register `covariate_keys` with `pf.pp.setup_perturbation`."
-        )
-        raise ValueError(msg)
 
 
 def _with_contexts(rule: Scenario, held_out: Mapping[str, Any] | None, conditions: Conditions) -> Scenario:
@@ -250,3 +236,81 @@ def _divide_controls(
     # A stream of its own: the same controls whether the conditions are drawn or given.
     _, codes = condition_frame(adata, fields=fields)
     return divide_cells(codes[is_control], names, wanted, rng=np.random.default_rng([rule.seed, 1]))
+
+
+def split_by_table(
+    table: pd.DataFrame, conditions: Conditions, vocabulary: Vocabulary, *, task: str, rng: np.random.Generator
+) -> NDArray[np.str_]:
+    """Split of every condition (P,) by a table; one without the column ``split`` is divided in halves."""
+    keys = list(conditions.covariate_keys) if task == "covariate_transfer" else []
+    for column in ("perturbation", *keys):
+        check_key(column, table.columns, where="held_out.columns", hint="Add the column, or rename one.")
+    if table.empty:
+        msg = "Expected at least one condition in the table `held_out`, found none. Leave it out for a random choice."
+        raise ValueError(msg)
+    rows_of: dict[tuple[str, ...], list[int]] = {}
+    for row, part in enumerate(conditions.components):
+        if len(part) > (task == "combination"):
+            name = tuple(conditions.table.iloc[row][["perturbation", *keys]])
+            rows_of.setdefault(name, []).append(row)
+
+    covariates = table[keys].astype(str).to_numpy(dtype=object)
+    names = [
+        (vocabulary.canonical(str(label)), *values)
+        for label, values in zip(table["perturbation"], covariates, strict=True)
+    ]
+    missing = [" in ".join(name) for name in dict.fromkeys(names) if name not in rows_of]
+    kind = "combinations" if task == "combination" else "perturbed conditions"
+    hint = "Remove these rows, or correct the names."
+    check_none(missing, f"{kind} with cells in the table `held_out`", found=f"{len(missing)} others: ", hint=hint)
+    if "split" not in table:
+        held_out = [row for name in dict.fromkeys(names) for row in rows_of[name]]
+        return halve(conditions, held_out, task, rng=rng)
+
+    given = table["split"].astype(str).tolist()
+    wrong = sorted(set(given) - {"valid", "test"}) or ([] if "test" in given else ["valid"])
+    hint = (
+        "Say which is which with `held_out['split'].map({...})`, or leave the column out to divide the conditions in "
+        "halves."
+    )
+    check_none(wrong, "'valid' or 'test' in `held_out['split']`, at least once 'test'", hint=hint)
+    pairs = dict.fromkeys(zip(names, given, strict=True))
+    twice = [" in ".join(name) for name, n in Counter(name for name, _ in pairs).items() if n > 1]
+    check_none(twice, "one split a condition in `held_out`", found="two of ", hint="Remove one of the rows.")
+    split = np.full(len(conditions.table), "train")
+    for name, of in pairs:
+        split[rows_of[name]] = of
+    return split
+
+
+def read_contexts(
+    held_out: Mapping[str, object], conditions: Conditions, *, only_one: bool
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Read covariates with one or several values each, such as ``{"cell_type": ["B", "NK"]}``."""
+    if not held_out or (only_one and len(held_out) > 1):
+        number = "one covariate" if only_one else "covariates"
+        msg = f"Expected {number} in `held_out`, such as {{'cell_type': 'B'}}, found {dict(held_out)!r}."
+        raise ValueError(msg)
+    contexts = []
+    for key, value in held_out.items():
+        check_type(key, str, name="held_out", expected="a mapping of covariates to values")
+        check_key(
+            key, conditions.covariate_keys, where="covariate_keys", hint="Register it, or name another covariate."
+        )
+        several = isinstance(value, list | tuple | set | np.ndarray | pd.Index | pd.Series)
+        values = tuple(sorted({str(one) for one in value})) if several else (str(value),)  # type: ignore[attr-defined]
+        check_values(key, values, conditions)
+        contexts.append((key, values))
+    return tuple(contexts)
+
+
+def check_values(key: str, values: Sequence[str], conditions: Conditions) -> None:
+    """Raise if a covariate has not all of the values."""
+    known = sorted(set(conditions.table[key]))
+    missing = [value for value in values if value not in known]
+    if missing or not values:
+        msg = (
+            f"Expected values of {key!r} among {listing(known)} to hold out, found {listing(missing)}. "
+            f"Name them as in `adata.obs[{key!r}]`, for example held_out={{{key!r}: {known[0]!r}}}."
+        )
+        raise ValueError(msg)

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "HillPosterior": "_hill_fit",
+    "HillPosterior": "_dose_curves",
     "Pair": "_interaction_fit",
-    "hill": "_hill_fit",
+    "hill": "_dose_curves",
     "interaction_fit": "_interaction_fit",
     "read_dynamics": "_dynamics_store",
-    "read_flow": "_flow_store",
-    "write_flow": "_flow_store",
+    "read_flow": "_fitted_flow",
+    "write_flow": "_fitted_flow",
 }
 __all__ = sorted(_MODULES)
 

@@ -1,4 +1,4 @@
-"""Storage of fitted dynamics in AnnData."""
+"""Storage of fitted dynamics in AnnData, along time or of cells at rest, and of their graphs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from perturbflow.store._entry import Entry
 from perturbflow.store._keys import is_record, is_standing
 from perturbflow.store._stored_checks import Array, check_arrays, check_below, check_equal, probabilities
 from perturbflow.trajectories._fields import DynamicsFields
+from perturbflow.trajectories._snapshot_fields import SnapshotFields
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
-    from perturbflow.dynamics import FittedDynamics
+    from perturbflow.dynamics import FittedDynamics, StandingDynamics
 
 # Of fitted dynamics: N trajectories and d genes with s states.
 DYNAMICS: Mapping[str, Array] = MappingProxyType(
@@ -53,21 +55,34 @@ _ENTRY = Entry(
 )
 
 
+# Of d genes, r of them regulators, and m perturbations.
+STANDING: Mapping[str, Array] = MappingProxyType(
+    {
+        "weights": Array(("d", "r")),
+        "regulators": Array(("r",), low=0, or_empty=True),
+        "shared": Array(("d",)),
+        "held": Array(("m", "d"), low=0, high=1, or_empty=True),
+        "shift": Array(("m", "d"), or_empty=True),
+        "offset": Array(("m", "d"), or_empty=True),
+        "stretch": Array(("m", "d"), or_empty=True),
+        "shared_stretch": Array(("d",)),
+        "noise": Array(("d",), above=0),
+        "centre": Array(("d",)),
+        "scale": Array(("d",), above=0),
+        "strength": Array((), low=0),
+    }
+)
+_STANDING_ENTRY = Entry(
+    what="dynamics of cells at rest",
+    format=1,
+    names=frozenset({"standing", "evidence", "sign", "genes", "perturbations", "fields", "seed"}),
+    advice="Fit again with `pf.tl.fit_dynamics`, or read what you had stored again.",
+)
+
+
 @dataclass
 class StoredDynamics:
-    """Fitted dynamics with the names of their genes.
-
-    Attributes
-    ----------
-    model
-        The fitted model.
-    genes
-        Names of the d genes.
-    fields
-        The fields that the cells were registered with.
-    settings
-        How it was fitted, plain values.
-    """
+    """Fitted dynamics with the names of their genes, the fields of the cells, and how they were fitted."""
 
     model: FittedDynamics
     genes: list[str]
@@ -127,7 +142,7 @@ class StoredDynamics:
             model=model,
             genes=[str(gene) for gene in values["genes"]],
             fields=DynamicsFields.from_dict(values["fields"]),
-            settings=dict(values["settings"]),
+            settings={name: plain(value) for name, value in values["settings"].items()},
         )
 
 
@@ -150,6 +165,80 @@ def _check(values: Mapping[str, Any]) -> None:
     # A field of the widths that it claims is only made if it has the weights for it.
     for layer, width in enumerate(() if config.structure == "linear" else config.hidden):
         check_equal(width, np.shape(values["weights"][f"matrices_{layer}"])[-2], what=f"units in layer {layer + 1}")
+
+
+@dataclass
+class StoredStanding:
+    """Dynamics of cells at rest with the names of their genes."""
+
+    model: StandingDynamics
+    evidence: NDArray[np.float32]  # for every edge from a regulator (r, d)
+    sign: NDArray[np.float32]  # of its effect (r, d)
+    genes: list[str]  # names of the d genes
+    perturbations: list[str]  # names of the measured perturbations, m
+    fields: SnapshotFields  # the fields that the cells were registered with
+    seed: int  # seed of the fit
+
+    def __repr__(self) -> str:
+        return (
+            f"StoredStanding({len(self.genes)} genes, {len(self.model.regulators)} regulators, "
+            f"{len(self.perturbations)} perturbations)"
+        )
+
+    def position(self, gene: str) -> int:
+        """Return the position of a gene."""
+        return position_of(gene, self.genes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain arrays and values."""
+        return _STANDING_ENTRY.sealed(
+            {
+                "standing": self.model.to_dict(),
+                "evidence": self.evidence,
+                "sign": self.sign,
+                "genes": np.array(self.genes, dtype=object),
+                "perturbations": np.array(self.perturbations, dtype=object),
+                "fields": self.fields.to_dict(),
+                "seed": self.seed,
+            }
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "`values`") -> StoredStanding:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        return _STANDING_ENTRY.opened(values, where=where, check=_check_standing, build=cls._from_parts)
+
+    @classmethod
+    def _from_parts(cls, values: Mapping[str, Any]) -> StoredStanding:
+        from perturbflow.dynamics import StandingDynamics  # here, because it loads torch
+
+        return cls(
+            model=StandingDynamics.from_dict(values["standing"]),
+            evidence=np.asarray(values["evidence"], dtype=np.float32),
+            sign=np.asarray(values["sign"], dtype=np.float32),
+            genes=[str(gene) for gene in values["genes"]],
+            perturbations=[str(name) for name in values["perturbations"]],
+            fields=SnapshotFields.from_dict(values["fields"]),
+            seed=int(values["seed"]),
+        )
+
+
+def _check_standing(values: Mapping[str, Any]) -> None:
+    """Raise unless the parts are those of a fit and fit each other."""
+    d, standing = len(values["genes"]), values["standing"]
+    sizes = {"d": d, "r": len(standing["regulators"]), "m": len(values["perturbations"])}
+    check_arrays({name: standing[name] for name in STANDING}, STANDING, part="standing", sizes=sizes)
+    check_below(standing["regulators"], d, what="a regulator")
+    pairs = {"evidence": Array(("r", "d"), low=0, high=1), "sign": Array(("r", "d"), low=-1, high=1)}
+    check_arrays({name: values[name] for name in pairs}, pairs, part="", sizes=sizes)
+    check_equal(len(standing["shared"]), d, what="genes")
+
+
+def plain(value: Any) -> Any:
+    """Turn what a file has made of a plain value back into one."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def read_edges(adata: AnnData, key: str) -> pd.DataFrame:
@@ -190,9 +279,21 @@ def read_dynamics(adata: AnnData, key: str = "dynamics") -> StoredDynamics:
     stored = StoredDynamics.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
     check_genes_of_fit(stored.genes, adata.var_names, where="adata.var_names")
     if stored.interrupted:
-        msg = (
+        warn(
             f"The fit of the dynamics in `adata.uns[{key!r}]` was interrupted: they are what it had learned by then. Run "
             f"`pf.tl.fit_dynamics(adata, key_added={key!r}, ...)` again, with the same `checkpoint` to go on if it had one."
         )
-        warn(msg)
+    return stored
+
+
+def has_standing(adata: AnnData, key: str) -> bool:
+    """Return whether ``uns[key]`` has dynamics of cells at rest."""
+    return key in adata.uns and is_standing(adata.uns[key])
+
+
+def read_standing(adata: AnnData, key: str) -> StoredStanding:
+    """Read dynamics of cells at rest from ``uns[key]``."""
+    check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
+    stored = StoredStanding.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
+    check_genes_of_fit(stored.genes, adata.var_names, where="adata.var_names")
     return stored

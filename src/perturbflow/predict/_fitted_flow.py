@@ -9,27 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from perturbflow._checks import check_key
+from perturbflow._warnings import warn
 from perturbflow.flow import AdditiveHurdlePrior, Calibration, ConditionalFlow, FlowConfig, GeneSupport, Responses
 from perturbflow.flow._model import PREDICTION_SETTINGS
-from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR, RESPONSES, SUPPORT
+from perturbflow.predict._dynamics_store import plain
+from perturbflow.predict._flow_arrays import check_parts
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.screen._fields import PerturbationFields
 from perturbflow.screen._named_arrays import chosen
 from perturbflow.store._entry import Entry
 from perturbflow.store._file import read_file, write_file
-from perturbflow.store._stored_checks import (
-    Damage,
-    check_arrays,
-    check_below,
-    check_equal,
-    check_like,
-    checksum,
-    reading,
-)
+from perturbflow.store._keys import is_record
+from perturbflow.store._stored_checks import checksum, reading
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from anndata import AnnData
     from numpy.typing import NDArray
 
     from perturbflow.screen._conditions import Vocabulary
@@ -47,6 +44,9 @@ _ENTRY = Entry(
     may_change=("history", *(f"config/{name}" for name in sorted(PREDICTION_SETTINGS))),
     advice="Fit again with `pf.tl.fit_flow`, or read what you had stored again.",
 )
+
+
+_STORE, _IDENTITY = "store", "id"
 
 
 @dataclass(eq=False)
@@ -83,7 +83,6 @@ class FittedFlow:
     >>> pf.pp.setup_perturbation(adata, perturbation_key="perturbation", control="control")
     >>> options = pf.models.FlowOptions.of(plan_kwargs={"calibrate": False}, max_steps=20)
     >>> fitted = pf.models.fit(adata, options, progress_bar=False)
-    >>> import numpy as np
     >>> from tempfile import TemporaryDirectory
     >>> controls = adata[adata.obs["perturbation"] == "control"].to_df().to_numpy()
     >>> dose = fitted.vocabulary.encode_perturbations([fitted.vocabulary.components[0]]).toarray()[0]
@@ -214,7 +213,7 @@ class FittedFlow:
             If it was written by a version with another format, or is incomplete, has values
             that a fit does not have, or was changed.
         """
-        return _ENTRY.opened(values, where=where, check=_check, build=cls._from_parts)
+        return _ENTRY.opened(values, where=where, check=check_parts, build=cls._from_parts)
 
     @staticmethod
     def untrained(values: Mapping[str, Any]) -> ConditionalFlow:
@@ -250,10 +249,10 @@ class FittedFlow:
             fields=PerturbationFields.from_dict(values["fields"]),
             history={name: np.asarray(array) for name, array in values["history"].items()},
             fitted_splits=tuple(map(str, values["fitted_splits"])),
-            settings={name: _plain(value) for name, value in values["settings"].items()},
+            settings={name: plain(value) for name, value in values["settings"].items()},
             guidance_curve={name: np.asarray(array) for name, array in values["guidance_curve"].items()},
             calibration=Calibration.from_arrays(values["calibration"]),
-            init={name: _plain(value) for name, value in values["init"].items()},
+            init={name: plain(value) for name, value in values["init"].items()},
         )
 
     def save(self, folder: str | Path) -> str:
@@ -327,47 +326,33 @@ class FittedFlow:
         return cls.from_dict(values, where=where)
 
 
-def _check(values: Mapping[str, Any]) -> None:
-    """Raise unless the parts are those of a flow and fit each other."""
-    import torch
-
-    fields = PerturbationFields.from_dict(values["fields"])
-    config = FlowConfig.from_dict(values["config"])
-    categories = [len(categories) for _, categories in fields.vocabulary.covariates]
-    check_equal(len(values["genes"]), config.n_genes, what="genes")
-    check_equal(len(fields.vocabulary.components), config.n_components, what="components")
-    check_equal(len(categories), len(config.n_categories), what="covariates")
-    for key, found, expected in zip(fields.context_keys, categories, config.n_categories, strict=False):
-        check_equal(found, expected, what=f"categories of {key!r}")
-    sizes = {"G": config.n_genes, "P": config.n_components, "K": len(categories)}
-    check_arrays(values["prior"], PRIOR, part="prior", sizes=sizes)
-    check_arrays(values["responses"], RESPONSES, part="responses", sizes=sizes)
-    check_arrays(values["support"], SUPPORT, part="support", sizes=sizes)
-    check_arrays(values["calibration"], CALIBRATION, part="calibration")
-    check_arrays(values["weights"], {}, part="weights")
-    prior = AdditiveHurdlePrior.from_arrays(values["prior"])
-    check_below(prior.group_contexts, len(prior.contexts), what="a context")
-    check_below(prior.level_components, config.n_components, what="a component")
-    check_below(prior.group_components, config.n_components, what="a component")
-    check_equal(int(prior.group_starts[-1]), len(prior.group_components), what="doses of training groups")
-    prior.groups.doses.check_format()
-    responses = Responses.from_arrays(values["responses"])
-    check_equal(len(responses.tested), len(prior.group_contexts), what="training groups")
-    check_below(responses.groups, len(prior.group_contexts), what="a training group")
-    for column, size in enumerate(categories):
-        check_below(prior.contexts[:, column], size, what="a category")
-    # A network of the sizes that it claims is only made if it has the weights for it.
-    if (config.n_blocks or 0) > len(values["weights"]):
-        msg = f"{config.n_blocks} blocks with {len(values['weights'])} weights"
-        raise Damage(msg)
-    with torch.device("meta"):
-        network = ConditionalFlow(config, prior).network.state_dict()
-    shapes = {name: (tuple(each.shape), str(each.dtype).removeprefix("torch.")) for name, each in network.items()}
-    check_like(values["weights"], shapes, part="weights")
+def write_flow(adata: AnnData, fitted: FittedFlow, *, key: str = "flow", store: str | Path | None = None) -> None:
+    """Write a fitted flow to ``uns[key]``, or to a directory that it names; if that fails, with a warning."""
+    if store is not None:
+        try:
+            identity = fitted.save(store)
+        except OSError as error:
+            warn(
+                f"The fitted flow could not be written to {str(store)!r} ({error}): it is kept in `adata.uns[{key!r}]`. "
+                f"`pf.models.FittedFlow.from_dict(adata.uns[{key!r}]).save(folder)` writes it elsewhere."
+            )
+        else:
+            adata.uns[key] = {_STORE: str(Path(store).resolve()), _IDENTITY: identity}
+            return
+    adata.uns[key] = fitted.to_dict()
 
 
-def _plain(value: Any) -> Any:
-    """Turn what a file has made of a plain value back into one."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value
+def read_flow(adata: AnnData, key: str = "flow") -> FittedFlow:
+    """Read a fitted flow from ``uns[key]``, or from the directory that it names."""
+    check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_flow(adata, key_added={key!r})` first.")
+    entry = adata.uns[key]
+    if not is_record(entry, "flow"):
+        msg = (
+            f"Expected a fitted flow in `adata.uns[{key!r}]`, found something else. "
+            f"Run `pf.tl.fit_flow(adata, key_added=...)` with a key of its own."
+        )
+        raise ValueError(msg)
+    if _STORE in entry:
+        identity = entry.get(_IDENTITY)  # earlier versions stored none
+        return FittedFlow.load(str(entry[_STORE]), identity=None if identity is None else str(identity))
+    return FittedFlow.from_dict(entry, where=f"`adata.uns[{key!r}]`")

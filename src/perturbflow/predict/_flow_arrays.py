@@ -1,11 +1,22 @@
-"""Specification of the arrays of a fitted flow."""
+"""Specification of the arrays of a fitted flow, and whether what was stored is one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
-from perturbflow.store._stored_checks import Array, probabilities
+from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig, Responses
+from perturbflow.screen._fields import PerturbationFields
+from perturbflow.store._stored_checks import (
+    Array,
+    Damage,
+    check_arrays,
+    check_below,
+    check_equal,
+    check_like,
+    probabilities,
+)
 
 # Fields of `AdditiveHurdlePrior`. C contexts, K covariates, P components with F features, L dose levels, g groups, G genes.
 PRIOR: Mapping[str, Array] = MappingProxyType(
@@ -81,3 +92,42 @@ CALIBRATION: Mapping[str, Array] = MappingProxyType(
         "codependence": Array(("kinds",), low=0),
     }
 )
+
+
+def check_parts(values: Mapping[str, Any]) -> None:
+    """Raise unless the parts are those of a flow and fit each other."""
+    import torch
+
+    fields = PerturbationFields.from_dict(values["fields"])
+    config = FlowConfig.from_dict(values["config"])
+    categories = [len(categories) for _, categories in fields.vocabulary.covariates]
+    check_equal(len(values["genes"]), config.n_genes, what="genes")
+    check_equal(len(fields.vocabulary.components), config.n_components, what="components")
+    check_equal(len(categories), len(config.n_categories), what="covariates")
+    for key, found, expected in zip(fields.context_keys, categories, config.n_categories, strict=False):
+        check_equal(found, expected, what=f"categories of {key!r}")
+    sizes = {"G": config.n_genes, "P": config.n_components, "K": len(categories)}
+    check_arrays(values["prior"], PRIOR, part="prior", sizes=sizes)
+    check_arrays(values["responses"], RESPONSES, part="responses", sizes=sizes)
+    check_arrays(values["support"], SUPPORT, part="support", sizes=sizes)
+    check_arrays(values["calibration"], CALIBRATION, part="calibration")
+    check_arrays(values["weights"], {}, part="weights")
+    prior = AdditiveHurdlePrior.from_arrays(values["prior"])
+    check_below(prior.group_contexts, len(prior.contexts), what="a context")
+    check_below(prior.level_components, config.n_components, what="a component")
+    check_below(prior.group_components, config.n_components, what="a component")
+    check_equal(int(prior.group_starts[-1]), len(prior.group_components), what="doses of training groups")
+    prior.groups.doses.check_format()
+    responses = Responses.from_arrays(values["responses"])
+    check_equal(len(responses.tested), len(prior.group_contexts), what="training groups")
+    check_below(responses.groups, len(prior.group_contexts), what="a training group")
+    for column, size in enumerate(categories):
+        check_below(prior.contexts[:, column], size, what="a category")
+    # A network of the sizes that it claims is only made if it has the weights for it.
+    if (config.n_blocks or 0) > len(values["weights"]):
+        msg = f"{config.n_blocks} blocks with {len(values['weights'])} weights"
+        raise Damage(msg)
+    with torch.device("meta"):
+        network = ConditionalFlow(config, prior).network.state_dict()
+    shapes = {name: (tuple(each.shape), str(each.dtype).removeprefix("torch.")) for name, each in network.items()}
+    check_like(values["weights"], shapes, part="weights")

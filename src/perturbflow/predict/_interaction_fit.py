@@ -1,4 +1,4 @@
-"""Fit of the effect of two perturbations together on those of each alone."""
+"""What two perturbations do together, fitted on what each does alone, as it is predicted and as it was measured."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from perturbflow.flow import KINDS, condition_kind
+from perturbflow.flow._hurdle_distribution import share_error
+from perturbflow.predict._next_measurements import with_own_cells
+from perturbflow.predict._predicted_uncertainty import predicted_uncertainty
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from perturbflow.flow import Context
+    from perturbflow.predict._fitted_flow import FittedFlow
+    from perturbflow.predict._predicted_uncertainty import MeasuredMeans
 
 ADDITIVE, SYNERGISTIC, SUPPRESSIVE, EPISTATIC, NEOMORPHIC, UNDETERMINED, NOT_MEASURABLE = (
     *("additive", "synergistic", "suppressive", "epistatic", "neomorphic", "undetermined", "not measurable"),
@@ -19,12 +28,12 @@ _DOMINANT = 0.5  # beyond it one of the two counts three times as much as the ot
 _NEW = 0.5  # share of the effect that is in no direction of the two
 
 
+_WITH_INTERVALS = ("coefficient_1", "coefficient_2", "magnitude", "dominance")
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Effects of two perturbations alone and together on mean expression, with the variances of their errors (all (G,)).
-
-    Variances are without that of the mean of the controls, which is in all three.
-    """
+    """Effects of two perturbations alone and together (G,), with variances without that of the controls."""
 
     first: NDArray[np.float64]
     second: NDArray[np.float64]
@@ -47,13 +56,10 @@ class Pair:
 
 
 def interaction_fit(pair: Pair, *, level: float) -> dict[str, float | str]:
-    r"""Coefficients of ``both ~ c1 first + c2 second``, what follows from them, and a class.
+    """Coefficients of ``both ~ c1 first + c2 second``, what follows from them, and a class.
 
-    Least squares over genes without what errors add to the products: with :math:`M = X^T X - \sum_g \Sigma_g` of the
-    two effects X and the covariance :math:`\Sigma` of their errors, and as much of :math:`X^T y`, the coefficients
-    :math:`c = M^{-1} r` are those of the true effects (regression with errors in variables, Fuller 1987). Their
-    covariance is that of the estimating equations, :math:`M^{-1} \operatorname{Var}(X^T (y - X c)) M^{-1}`. Everything
-    is returned by its name in the tables of :func:`perturbflow.tl.interaction_scores`.
+    Regression with errors in variables (Fuller 1987): least squares without what the errors of effects add to the products,
+    and the covariance of its estimating equations.
     """
     effects = np.stack([pair.first, pair.second])
     noise = np.diag([pair.first_variance.sum(), pair.second_variance.sum()]) + pair.control_variance.sum()
@@ -96,9 +102,6 @@ def interaction_fit(pair: Pair, *, level: float) -> dict[str, float | str]:
     return found | {"class": _class_of(values[2:], half[2:], least_new)}
 
 
-_WITH_INTERVALS = ("coefficient_1", "coefficient_2", "magnitude", "dominance")
-
-
 def _derived(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients, their root mean square, and how much more the first counts than the second, from -1 to 1."""
     first, second = np.abs(coefficients)
@@ -128,3 +131,56 @@ def _class_of(values: NDArray[np.float64], half: NDArray[np.float64], least_new:
         return SUPPRESSIVE
     low, high = _ADDITIVE_RANGE
     return ADDITIVE if low < magnitude - wide and magnitude + wide < high else UNDETERMINED
+
+
+def singles_of(perturbation: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Doses of the components alone, each (P,), in the order of the vocabulary."""
+    found = []
+    for component in np.flatnonzero(perturbation):
+        alone = np.zeros_like(perturbation)
+        alone[component] = perturbation[component]
+        found.append(alone)
+    return found
+
+
+def predicted_pair(fitted: FittedFlow, perturbation: NDArray[np.float32], context: Context) -> tuple[Pair, str]:
+    """Pair as a fit has it, and the cells it rests on; what is uncertain is what both do beyond the singles."""
+    prior, calibration = fitted.flow.prior, fitted.calibration
+    kind = condition_kind(prior, perturbation, context)
+    first, second, both = (
+        predicted_uncertainty(fitted, each, context).effect for each in (*singles_of(perturbation), perturbation)
+    )
+    distribution = prior.distribution(perturbation, context)
+    share, mean = distribution.expressed.astype(np.float64), distribution.mean.astype(np.float64)
+    variances = prior.interaction_variances.astype(np.float64)
+    if kind == "seen":
+        variances = with_own_cells(fitted, perturbation, context, share, variances)
+    sds = np.sqrt(variances)
+    sd = np.hypot(mean * share_error(share, sds[0]), share * sds[1])
+    variance = np.square(calibration.factor(kind, sd) * sd)
+    nothing = np.zeros_like(first)
+    codependence = float(calibration.codependence[KINDS.index(kind)])
+    return Pair(first, second, both, nothing, nothing, variance, nothing, codependence), kind
+
+
+def measured_pair(
+    fitted: FittedFlow, means: MeasuredMeans, perturbation: NDArray[np.float32], covariates: NDArray[np.int64]
+) -> tuple[Pair, int] | None:
+    """Return what cells say of a pair, and their number; None unless controls, both singles and the pair have some."""
+    singles = [means.of(each, covariates) for each in singles_of(perturbation)]
+    both, control = means.of(perturbation, covariates), means.of(np.zeros_like(perturbation), covariates)
+    if both is None or control is None or singles[0] is None or singles[1] is None:
+        return None
+    first, second = singles[0], singles[1]
+    pair = Pair(
+        first.mean - control.mean,
+        second.mean - control.mean,
+        both.mean - control.mean,
+        first.variance,
+        second.variance,
+        both.variance,
+        control.variance,
+        # How sampling goes together over genes is what predictions of known conditions have been off by.
+        max(float(fitted.calibration.codependence[0]), 1.0),
+    )
+    return pair, both.n_cells

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 _LEAST_VARIANCE = 0.01  # below this a gene does not gain further weight
 

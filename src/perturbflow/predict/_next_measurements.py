@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from perturbflow.flow import condition_kind
-from perturbflow.flow._angle import share_error
-from perturbflow.flow._distribution_uncertainty import SIMILAR_CONTEXTS, share_of_context_variance
+from perturbflow.flow._hurdle_distribution import share_error
 from perturbflow.flow._prior_fit import squared_distances
+from perturbflow.flow._uncertainty import SIMILAR_CONTEXTS, share_of_context_variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -61,11 +61,7 @@ def _counts_per_unit(matrix: sparse.csr_matrix) -> NDArray[np.float64]:
 
 
 def to_counts(x: NDArray[np.floating], scale: NDArray[np.floating], *, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Turn log1p-normalised expression into whole counts, rounded at random so that their expectation is kept.
-
-    Rounding to the nearest would turn every expectation below a half into 0, which takes lowly expressed genes away.
-    ``scale`` has the counts that one unit stands for in every cell (n,).
-    """
+    """Turn expression into whole counts, rounded at random: the nearest would be 0 for all lowly expressed genes."""
     expected = np.expm1(x.astype(np.float64)) * np.asarray(scale)[:, None]
     whole = np.floor(expected)
     return (whole + (rng.random(expected.shape) < expected - whole)).astype(np.float32)
@@ -86,12 +82,7 @@ def renormalised(x: Any, total: float) -> sparse.csr_matrix:
 
 
 def to_challenge(x: NDArray[np.floating], total: float, *, targets: Sequence[int] = ()) -> NDArray[np.float32]:
-    """Turn log1p-normalised expression into what the Virtual Cell Challenge asks for.
-
-    The recipe of PRiMeFlow (arXiv 2604.13986) for the challenge: undo the logarithm, scale every cell to the median
-    total, round to whole counts, scale to the median total again, take ``log(1 + x)``, set the gene that was knocked
-    down to 0. ``targets`` are the places of such genes.
-    """
+    """Turn expression into what the Virtual Cell Challenge asks for, by the recipe of PRiMeFlow (arXiv 2604.13986)."""
     counts = np.rint(scaled_to_total(np.expm1(x.astype(np.float64)), total))
     result = np.log1p(scaled_to_total(counts, total)).astype(np.float32)
     result[:, list(targets)] = 0
@@ -109,12 +100,7 @@ class OutputSpace:
 
     @classmethod
     def from_controls(cls, name: str, x: Expression, *, total: float | None, unit: float = 1.0) -> Self:
-        """Choose units for predictions from control cells, which are read a chunk at a time.
-
-        The ``total`` of the counts of a predicted cell is by default that of its control cell ("counts"), or the median
-        of the control cells ("challenge"). Raises ValueError if it is wrong or not wanted, or the counts of the control
-        cells cannot be told from their expression.
-        """
+        """Choose units from control cells, read a chunk at a time; a total of counts is by default that of these."""
         check_one_of(name, OUTPUTS, name="output")
         if total is not None:
             check_between(total, 1, _LARGEST_TOTAL, name="target_total")
@@ -171,11 +157,7 @@ def _depths(x: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def repressed_genes(components: Sequence[str], genes: Sequence[str], *, type_mark: str | None) -> list[int]:
-    """Places of the genes that a perturbation represses; a component without a gene, or of another type, has none.
-
-    ``type_mark`` stands between a component and its type. Without it all are taken to repress, as those of the
-    challenge do.
-    """
+    """Places of the genes that a perturbation represses; without types all are taken to."""
     places = {gene: place for place, gene in enumerate(genes)}
     found = []
     for component in components:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 
 from perturbflow._checks import check_type, check_whole_number, listing
 from perturbflow._warnings import warn
-from perturbflow.predict._doses import DosesToPredict, new_doses
-from perturbflow.predict._fitted_flow import CONTROL_TOTALS
+from perturbflow.predict._controls import ControlCells, DosesToPredict, new_doses
+from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
+from perturbflow.screen._conditions import Vocabulary, place
 from perturbflow.screen._scale import warn_of_totals
-from perturbflow.screen._typed_labels import place
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from perturbflow.predict._controls import ControlCells
-    from perturbflow.predict._fitted_flow import FittedFlow
 
 CELLS_AT_ONCE = 2048
 FAR = 2.0  # distances in units of those between nearest perturbations in training
@@ -53,12 +50,7 @@ def conditions_to_predict(
     argument: str = "perturbations",
     every_dose: bool = False,
 ) -> list[PredictedCondition]:
-    """List every perturbation in every context of the control cells, each once, in the order of the names.
-
-    ``dose`` is what :class:`perturbflow.predict._doses.DosesToPredict` reads; with ``every_dose`` a perturbation that
-    was measured at several, and of which none is asked for, is several conditions. Raises ValueError if a perturbation
-    is unknown, or a dose is wrong or left out and cannot be told from those in training.
-    """
+    """List every perturbation in every context of the control cells, each once, or with ``every_dose`` at all doses."""
     vocabulary, contexts = flow.vocabulary, controls.contexts()
     doses = DosesToPredict(flow, dose, np.array([covariates for covariates, _, _ in contexts]))
     found: dict[tuple[str, str, tuple[int, ...]], tuple[NDArray[np.float32], list[NDArray[np.intp]]]] = {}
@@ -118,18 +110,16 @@ def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondit
         warn(_unseen_message(flow, unseen))
     between = new_doses(flow, asked)
     if between:
-        msg = (
+        warn(
             f"New doses, which were not measured: {listing(between)}. The response is interpolated, and its uncertainty "
             "is larger than at measured doses."
         )
-        warn(msg)
     beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
     if len(beyond):
-        msg = (
+        warn(
             f"The dose of {listing(beyond.tolist())} is above the largest in training: it counts as the largest, "
             "because nothing is known beyond."
         )
-        warn(msg)
 
 
 def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:
@@ -209,3 +199,61 @@ class ConditionSampler:
         """Generate randomness that belongs to one condition."""
         text = f"{purpose}|{condition.label}|{condition.dose_label}"
         return np.random.default_rng([self.seed, zlib.crc32(text.encode()), *condition.covariates.tolist()])
+
+
+def candidate_labels(
+    flow: FittedFlow, candidates: Sequence[str] | None, *, combinations: bool, untrained: bool = False
+) -> list[str]:
+    """Labels of all candidates, by default of components with cells or features, and of their pairs."""
+    vocabulary, prior = flow.vocabulary, flow.flow.prior
+    if candidates is None:
+        known = prior.trained | (untrained or bool(prior.features.shape[1]))
+        names = [name for name, keep in zip(vocabulary.components, known, strict=True) if keep]
+    else:
+        names = [candidates] if isinstance(candidates, str) else list(candidates)
+    if not names:
+        msg = "Expected at least one perturbation in `candidates`, found none."
+        raise ValueError(msg)
+    if combinations:
+        singles = sorted(
+            {name for name in (_unambiguous(vocabulary, each) for each in names) if vocabulary.separator not in name}
+        )
+        names += [vocabulary.separator.join(pair) for pair in itertools.combinations(singles, 2)]
+    return names
+
+
+def candidate_conditions(
+    flow: FittedFlow,
+    controls: ControlCells,
+    candidates: Sequence[str] | None,
+    dose: Any,
+    *,
+    combinations: bool,
+    untrained: bool = False,
+) -> list[PredictedCondition]:
+    """Candidates, see :func:`candidate_labels`, in every context and at every dose at which they were measured."""
+    labels = candidate_labels(flow, candidates, combinations=combinations, untrained=untrained)
+    conditions = conditions_to_predict(flow, controls, labels, dose, argument="candidates", every_dose=True)
+    if not all(condition.perturbation.any() for condition in conditions):
+        msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
+        raise ValueError(msg)
+    return conditions
+
+
+def _unambiguous(vocabulary: Vocabulary, name: str) -> str:
+    """Return the one label that a name stands for; where its type is left to the context, the name as it is."""
+    readings = vocabulary.readings(name)
+    return readings[0] if len(readings) == 1 else vocabulary.written(name)
+
+
+def n_training_cells(
+    flow: FittedFlow, perturbation: NDArray[np.floating], covariates: NDArray[np.integer] | None = None
+) -> int:
+    """Number of training cells of a perturbation at these doses, in one context or, where none is given, in all."""
+    prior = flow.flow.prior
+    where = prior.groups.all_contexts
+    if covariates is not None:
+        where = np.flatnonzero((prior.contexts == covariates).all(axis=1))
+    doses = np.minimum(np.asarray(perturbation, dtype=np.float32), prior.dose_unit)
+    same = prior.groups.find(sparse.csr_matrix(np.repeat(doses[None], len(where), axis=0)), where)
+    return int(prior.group_cells[same[same >= 0]].sum())

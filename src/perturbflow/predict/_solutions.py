@@ -1,4 +1,4 @@
-"""Starts and times of solutions of fitted dynamics."""
+"""Solutions of fitted dynamics: starts and times, responses of cells at rest, and what to say of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_between, listing
+from perturbflow._checks import check_between, check_none, listing
 from perturbflow._warnings import warn
 from perturbflow.screen._named_arrays import chosen
-from perturbflow.trajectories._fields import trajectories_of
-from perturbflow.trajectories._observed import observed_of
+from perturbflow.trajectories._fields import observed_of, trajectories_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
 
-    from perturbflow.predict._dynamics_store import StoredDynamics
+    from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
 
 SAME_LEVEL = 1e-6  # relative difference of levels that are one
 TOLERATED = 0.5  # of the range of a gene in the fit, how far beyond it a level raises no warning
@@ -77,12 +76,9 @@ def observed_solutions(
     first, last = min(each.time[0] for each in new), max(each.time[-1] for each in new)
     fitted = {run.name: run for run in trajectories_of(adata[:, stored.genes], replace(stored.fields, has_prior=False))}
     missing = [name for name in stored.model.names if name not in fitted]
-    if missing:
-        msg = (
-            f"Expected the cells of the {len(stored.model.names)} trajectories of the fit in `adata`, found {len(missing)} "
-            f"missing: {listing(missing)}. Pass the cells of the fit, and new ones in `observed`."
-        )
-        raise ValueError(msg)
+    expected = f"the cells of the {len(stored.model.names)} trajectories of the fit in `adata`"
+    hint = "Pass the cells of the fit, and new ones in `observed`."
+    check_none(missing, expected, found=f"{len(missing)} missing: ", hint=hint)
     span = stored.model.span
     longest = max(last - first, float((span[:, 1] - span[:, 0]).max()))
     end = check_until(until, first=first, last=max(last, first + longest))
@@ -120,17 +116,7 @@ def _entry(
 def warn_without_effect(
     stored: StoredDynamics, levels: Mapping[str, float], unperturbed: NDArray[np.floating] | None = None
 ) -> None:
-    """Say which held genes cannot change any other gene, why, and which genes can.
-
-    Parameters
-    ----------
-    stored
-        The fitted dynamics.
-    levels
-        Levels at which genes are held.
-    unperturbed
-        Levels of all genes without intervention (..., d), where they are known.
-    """
+    """Say which held genes cannot change any other gene, why, and which genes can."""
     config = stored.model.config
     acts = np.zeros((config.n_genes, config.n_genes), dtype=bool)
     sources = np.tile(config.regulators, config.order)
@@ -161,17 +147,7 @@ def warn_without_effect(
 
 
 def warn_beyond(stored: StoredDynamics, values: NDArray[np.floating], *, held: Sequence[str] = ()) -> None:
-    """Warn of genes whose predicted levels lie far outside those of the fit.
-
-    Parameters
-    ----------
-    stored
-        The fitted dynamics.
-    values
-        Predicted levels (K, n, d), NaN where there is no prediction.
-    held
-        Genes that an intervention holds, at whatever level was asked for.
-    """
+    """Warn of genes, other than held ones, whose predicted levels (K, n, d) lie far outside those of the fit."""
     seen = stored.model.states[:, : len(stored.genes)] * stored.model.units.scale
     low, high = seen.min(axis=0), seen.max(axis=0)
     reach = TOLERATED * (high - low)
@@ -216,3 +192,70 @@ def start_levels(start: ArrayLike, genes: Sequence[str], *, order: Sequence[str]
         msg = "Expected `start` to be finite, found NaN or infinite levels. Remove those cells."
         raise ValueError(msg)
     return levels if named is not None else levels[:, pd.Index(order).get_indexer(list(genes))]
+
+
+def default_level(stored: StoredStanding, gene: str, kind: str) -> float:
+    """Return the level of a gene under a kind of intervention, 0 in a knockout.
+
+    Else it is that of the measured perturbation of this gene alone that moved it down or up most; without one, a
+    quarter of its mean, or its mean and three standard deviations.
+    """
+    if kind == "knockout":
+        return 0.0
+    model, place = stored.model, stored.position(gene)
+    alone = (model.held.sum(axis=1) == 1) & model.held[:, place]
+    moved = model.shift[alone, place] * (-1 if kind == "knockdown" else 1)
+    if len(moved) and moved.max() > 0:
+        change = moved.max() * (-1 if kind == "knockdown" else 1)
+        return float(model.centre[place] + change * model.scale[place])
+    mean = model.centre[place]
+    return float(0.25 * mean if kind == "knockdown" else mean + 3 * model.scale[place])
+
+
+def standing_response(stored: StoredStanding, levels: Mapping[str, float]) -> dict[str, Any]:
+    """Return means and spreads (d,) with and without held genes, and the table ``response`` of what changes."""
+    model = stored.model
+    places = {stored.position(gene): level for gene, level in levels.items()}
+    mean, spread = model.hold(places)
+    genes = np.array(stored.genes, dtype=object)
+    response = pd.DataFrame(
+        {
+            "gene": genes,
+            "change": mean - model.centre,
+            "standardised_change": (mean - model.centre) / model.scale,
+            "sd_ratio": spread / model.scale,
+        }
+    )
+    order = np.argsort(-response["standardised_change"].abs().to_numpy(), kind="stable")
+    _warn_of_response(stored, levels, mean)
+    return {
+        "genes": genes,
+        "unperturbed": model.centre,
+        "perturbed": mean,
+        "unperturbed_sd": model.scale,
+        "perturbed_sd": spread,
+        "response": response.iloc[order].reset_index(drop=True),
+    }
+
+
+def _warn_of_response(stored: StoredStanding, levels: Mapping[str, float], mean: np.ndarray) -> None:
+    """Say what makes a response hard to believe."""
+    model = stored.model
+    known = [gene for gene in levels if stored.position(gene) in model.regulators]
+    unable = [gene for gene in levels if gene not in known and not model.held[:, stored.position(gene)].any()]
+    if unable:
+        warn(
+            f"Holding {unable} changes no other gene by the fit: they are no registered regulators, and no measured "
+            "perturbation held them. Name them in `pf.pp.setup_dynamics(adata, regulators=...)`."
+        )
+    low = np.minimum(model.shift.min(axis=0, initial=0.0), -3.0)
+    high = np.maximum(model.shift.max(axis=0, initial=0.0), 3.0)
+    change = (mean - model.centre) / model.scale
+    reach = TOLERATED * (high - low)
+    far = (change < low - reach) | (change > high + reach)
+    far[[stored.position(gene) for gene in levels]] = False
+    if far.any():
+        names = [stored.genes[k] for k in np.flatnonzero(far)]
+        warn(
+            f"The response leaves the observed range of {len(names)} genes, among them {names[:5]}: do not trust it there."
+        )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
-from perturbflow.predict._dynamics_store import StoredDynamics, read_pairs
-from perturbflow.predict._standing_store import StoredStanding
+from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding, read_pairs
 from perturbflow.report._summary import Findings, Step
-from perturbflow.report._words import call_with, counted, number
+from perturbflow.report._words import call_with, counted, number, unless
 from perturbflow.store._keys import is_standing
 from perturbflow.trajectories._snapshot_fields import is_snapshot
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 SURE = 0.9
 _MOST_EDGES = 10
@@ -30,7 +27,7 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
     steps: list[Step] = []
     tables: dict[str, pd.DataFrame] = {}
     names = {} if key == "dynamics" else {"key": key}
-    read = call_with("tl.infer_graph", **names, **_unless_usual(key_added=graph_key))
+    read = call_with("tl.infer_graph", **names, **unless("dynamics_graph", key_added=graph_key))
     if key not in adata.uns:
         steps.append(Step("Fit dynamics", call_with("tl.fit_dynamics", **({"key_added": key} if names else {}))))
     else:
@@ -45,7 +42,7 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
             tables["Edges of most evidence"] = _edge_table(kept, has_confidence=n_fits > 0)
         if method in _METHODS and not n_fits:
             steps.append(Step("Find out how sure the edges are", read))
-        known = call_with("pl.precision_recall", truth_key="known_network", **_unless_usual(keys=graph_key))
+        known = call_with("pl.precision_recall", truth_key="known_network", **unless("dynamics_graph", keys=graph_key))
         steps.append(Step("Compare with a known network in `adata.varp`, where there is one", known))
     elif key in adata.uns:
         steps.append(Step("Read the graph", read))
@@ -62,11 +59,6 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
         tables=tables,
         headline=next(iter(tables), ""),
     )
-
-
-def _unless_usual(**arguments: str) -> dict[str, str]:
-    """Return the name of the graph unless it is the default."""
-    return {name: value for name, value in arguments.items() if value != "dynamics_graph"}
 
 
 def _registered(adata: AnnData) -> str:

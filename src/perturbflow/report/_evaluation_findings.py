@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from perturbflow.evaluation._leaderboard import is_own, metrics_in, read_table
 from perturbflow.evaluation._tables import (
@@ -31,9 +32,6 @@ from perturbflow.report._model_tables import (
 )
 from perturbflow.report._summary import Step
 from perturbflow.report._words import between, call_with, counted, listed, number
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 FEW = 6  # conditions: a bootstrap over fewer gives intervals that are clearly too narrow
 HEADLINE = "energy_distance"

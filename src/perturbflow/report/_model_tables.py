@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,6 @@ from perturbflow.evaluation._leaderboard import Leaderboard, by_mean_rank, highe
 from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR
 from perturbflow.pl._drawing import metric_name
 from perturbflow.report._words import number
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BETTER, WORSE, ALIKE, ONE_CONDITION = "better", "worse", "not told apart", "one condition only"
 

@@ -1,10 +1,11 @@
-"""A summary in words: what was asked, what was found, what cannot be measured, what to do next."""
+"""A summary in words: what was asked, what was found, what cannot be measured, what to do next; and it as a page."""
 
 from __future__ import annotations
 
+import base64
 import html
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -115,3 +116,74 @@ def table_as_html(title: str, table: pd.DataFrame) -> str:
     """Write a table with its title, within a box that scrolls where the page is narrower."""
     body = table.to_html(index=False, border=0, escape=True, na_rep="")
     return f'<h4>{html.escape(title)}</h4><div class="scroll" style="overflow-x:auto">{body}</div>'
+
+
+_WIDE = 640  # pixels: a figure that would not be readable on a telephone, and scrolls there
+_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f4f5f7; color: #1d2430; font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 24px 20px 56px; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 8px 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; margin: 0 0 4px; }
+summary { font-size: 1.1rem; font-weight: 600; cursor: pointer; }
+h3 { font-size: 1.02rem; margin: 20px 0 4px; }
+h4 { font-size: .92rem; margin: 18px 0 6px; color: #465063; }
+p.about { margin: 0 0 20px; color: #5a6475; }
+section { background: #fff; border: 1px solid #dde1e8; border-radius: 10px; padding: 20px 24px 24px; margin: 0 0 20px; }
+ul { margin: 0; padding-left: 1.2em; }
+li { margin: 4px 0; overflow-wrap: anywhere; }
+code { font: .88em/1.5 ui-monospace, Menlo, Consolas, monospace; background: #eef1f5; border-radius: 4px; padding: 2px 5px; }
+.scroll { overflow-x: auto; border: 1px solid #e4e7ed; border-radius: 6px; }
+table { border-collapse: separate; border-spacing: 0; font-size: .85rem; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid #edeff3; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+th { color: #465063; font-weight: 600; }
+tr:last-child td { border-bottom: 0; }
+figure { margin: 22px 0 0; }
+figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+figure .scroll { border: 0; }
+figcaption { color: #5a6475; font-size: .9rem; margin-top: 6px; }
+@media (max-width: 600px) {
+  main { padding: 14px 10px 36px; }
+  section { padding: 14px 14px 18px; }
+  figure .wide { max-width: none; width: 680px; }
+  th:first-child, td:first-child { min-width: 8em; max-width: 46vw; white-space: normal; }
+}
+"""
+
+
+class Figure:
+    """A figure of a page, of a part of the summary, with the width at which it is meant to be seen, in pixels."""
+
+    def __init__(self, part: str, caption: str, png: bytes, *, width: int) -> None:
+        self.part, self.caption, self.png, self.width = part, caption, png, width
+
+    def to_html(self) -> str:
+        """Return the figure with the image in it."""
+        data = base64.b64encode(self.png).decode("ascii")
+        caption = html.escape(self.caption)
+        kind = ' class="wide"' if self.width > _WIDE else ""
+        image = f'<img{kind} src="data:image/png;base64,{data}" width="{self.width}" alt="{caption}">'
+        return f'<figure><div class="scroll">{image}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def page(title: str, about: str, summary: Summary, figures: Sequence[Figure]) -> str:
+    """Write a summary and the figures of its parts as a page, which loads nothing."""
+    sections = []
+    for name, findings in summary.parts.items():
+        drawn = "".join(figure.to_html() for figure in figures if figure.part == name)
+        body = f"<h2>{html.escape(name)}</h2>{findings_as_html(findings)}"
+        sections.append(f"<section>{body}{drawn}</section>")
+        others = [table_as_html(*item) for item in findings.tables.items() if item[0] != findings.headline]
+        if others:
+            sections.append(
+                f"<section><details><summary>{html.escape(name)}: all tables</summary>{''.join(others)}</details></section>"
+            )
+    heading = html.escape(title)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{heading}</title><style>{_STYLE}</style></head><body><main>"
+        f'<h1>{heading}</h1><p class="about">{html.escape(about)}</p>{"".join(sections)}</main></body></html>\n'
+    )

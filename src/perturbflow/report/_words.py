@@ -38,3 +38,8 @@ def call_with(function: str, **arguments: object) -> str:
     """Write a call with its first argument and those that differ from the defaults, which are not None."""
     given = "".join(f", {name}={value!r}" for name, value in arguments.items() if value is not None)
     return f"pf.{function}(adata{given})"
+
+
+def unless(usual: str, **arguments: str) -> dict[str, str]:
+    """Return the arguments that are not what is usual."""
+    return {name: value for name, value in arguments.items() if value != usual}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from annbatch import Loader
 from annbatch.abc import Sampler
+from numpy.typing import NDArray
+from scipy import sparse
 
-from perturbflow.screen._csr_file import CsrInFile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-    from scipy import sparse
+from perturbflow.screen._expression import CsrInFile
 
 GAP = 64  # rows that are read for nothing rather than to open a chunk once more, about as many as there are in one
 

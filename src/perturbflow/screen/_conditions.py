@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow._checks import check_key, listing, nearest
+from perturbflow._checks import check_key, check_none, listing, nearest
 from perturbflow.screen._labels import (
     as_tuple,
     canonical_label,
@@ -23,9 +24,6 @@ from perturbflow.screen._labels import (
     parse_label,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 __all__ = ["Vocabulary", "canonical_label", "parse_dose", "parse_label"]
 
 TYPE_MARK = ":"  # between a perturbation and its type, as in "MAPK1:CRISPRa"
@@ -33,15 +31,7 @@ TYPE_MARK = ":"  # between a perturbation and its type, as in "MAPK1:CRISPRa"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The perturbation components and covariates that have a number.
-
-    Examples
-    --------
-    >>> vocabulary = Vocabulary.from_labels(["control", "SET+KLF1"], control="control", separator="+")
-    >>> vocabulary.encode_perturbations(["KLF1", "KLF1+SET"], doses=[2, "1+0.5"]).toarray()
-    array([[2. , 0. ],
-           [1. , 0.5]], dtype=float32)
-    """
+    """The perturbation components and covariates that have a number."""
 
     components: tuple[str, ...]  # in alphabetical order: "KLF1", or "KLF1:CRISPRa" where a perturbation has a type
     covariates: tuple[tuple[str, tuple[str, ...]], ...] = ()  # and categories of each, whose places are their codes
@@ -65,11 +55,7 @@ class Vocabulary:
         types: Iterable[str] | None = None,
         covariates: Mapping[str, Iterable[str]] | None = None,
     ) -> Self:
-        """Collect the components of labels and the categories of covariates.
-
-        A type of the perturbation of a cell is for all its components, or there is one a component. Raises ValueError
-        if a component is named twice in a label, or a type and a component cannot be told apart.
-        """
+        """Collect the components of labels, with types where there are types, and the categories of covariates."""
         first, *others = as_tuple(control)
         empty = cls((), control=first, separator=separator, has_types=types is not None, other_controls=tuple(others))
         pairs = {(label, None) for label in labels} if types is None else set(zip(labels, types, strict=True))
@@ -80,12 +66,7 @@ class Vocabulary:
     def encode_perturbations(
         self, labels: Iterable[str], doses: Iterable[object] | None = None, types: Iterable[str] | None = None
     ) -> sparse.csr_matrix:
-        """Dose of every component in every cell: CSR (n, P) of float32, in which a row without any is a control cell.
-
-        Doses are what :func:`parse_dose` reads, by default 1; those of control cells do not count. Types are not needed
-        for components that name it ("MAPK1:CRISPRa") or have one type only. Raises ValueError if a component is unknown
-        or has several types, or a dose is wrong.
-        """
+        """Dose of every component in every cell, by default 1: CSR (n, P) of float32; no dose is a control."""
         rows, codes = self.encode_distinct(labels, doses, types)
         return rows[codes]
 
@@ -139,10 +120,7 @@ class Vocabulary:
         return codes
 
     def canonical(self, label: str, *, perturbation_type: str | None = None, where: str = "") -> str:
-        """Return the one label of a perturbation, with types where components have them.
-
-        Raises ValueError if it is unknown, or any of several; ``where`` is what the message says of its place.
-        """
+        """Return the one label of a perturbation, with types; ValueError if it is unknown, or several."""
         tokens = self._tokens(label, perturbation_type, where=where)
         return canonical_label(tokens, control=self.control, separator=self.separator)
 
@@ -154,10 +132,7 @@ class Vocabulary:
             return None
 
     def readings(self, label: str) -> tuple[str, ...]:
-        """Return every known perturbation that a label may stand for, several where types are left out.
-
-        There is none where a component is unknown or the label cannot be read.
-        """
+        """Return every known perturbation that a label may stand for: several where types are left out."""
         try:
             variants = [self._variants(name) for name in self._components(label)]
         except ValueError:
@@ -238,12 +213,8 @@ class Vocabulary:
         )
         if not known:
             wrong = [token for token in tokens if token.count(TYPE_MARK) > 1 or token.endswith(TYPE_MARK)]
-            if wrong:
-                msg = (
-                    f"Expected perturbations and their types without {TYPE_MARK!r} and not empty, since it joins them, "
-                    f"found {listing(wrong)}. Rename them."
-                )
-                raise ValueError(msg)
+            expected = f"perturbations and their types without {TYPE_MARK!r} and not empty, since it joins them"
+            check_none(wrong, expected, hint="Rename them.")
             return tokens
         return tuple(self._resolve(token, where=where) for token in tokens)
 
@@ -274,3 +245,35 @@ class Vocabulary:
         if len(values) == len(parts) and not all(is_component):
             return tuple(value for value, keep in zip(values, is_component, strict=True) if keep)
         return one_each(values, sum(is_component), what=what)
+
+
+def place(argument: str, context: Mapping[str, str] | None = None) -> str:
+    """Say in which argument, and for which context, a label was typed: " in `candidates` for cell_type='B'"."""
+    values = ", ".join(f"{name}={value!r}" for name, value in (context or {}).items())
+    return f" in `{argument}`" + (f" for {values}" if values else "")
+
+
+def typed_label(
+    vocabulary: Vocabulary,
+    label: str,
+    options: Collection[str],
+    *,
+    argument: str,
+    what: str,
+    context: Mapping[str, str] | None = None,
+) -> str:
+    """Return the option that a typed label stands for; ValueError if it is none, or any of several types."""
+    readings = vocabulary.readings(label)
+    found = [reading for reading in readings if reading in options]
+    if len(found) == 1:
+        return found[0]
+    where = place(argument, context)
+    if found:
+        msg = f"Expected a perturbation of one type, found {label!r}{where}, which is any of {found}. Name one of them."
+        raise ValueError(msg)
+    if not readings:
+        vocabulary.canonical(label, where=where)  # says which component is unknown
+    shown = readings[0] if len(readings) == 1 else label
+    here = where.removeprefix(place(argument))
+    msg = f"Expected `{argument}` to name {what}{here}, found {shown!r}. The nearest: {nearest(shown, options, n=5)}."
+    raise ValueError(msg)

@@ -1,48 +1,180 @@
-"""Expression of cells, wherever it is stored: the one way in which cells are read."""
+"""Expression of cells in memory, in a file or in a graph of tasks of dask: the one way in which cells are read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow.screen._sources import ROWS_AT_ONCE, InMemory, source_of
+from perturbflow._checks import check_matrix
 
-if TYPE_CHECKING:
-    from typing import Self
+ROWS_AT_ONCE = 4096
+GAP = 16  # rows that are read for nothing rather than to go to the file once more
+_GAP_OF_VALUES = 16_384  # of a sparse matrix
+_VALUES_AT_ONCE = 1_000_000
 
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._sources import Source
 
 MOST_LOOKED_AT = 4096  # cells of a file, where something is checked that only a look at all of them would prove
 RUN = 64  # neighbours that are looked at together, since a file gives them at the cost of one
 
 
+class Source(Protocol):
+    """A matrix of cells by genes that gives rows in memory."""
+
+    shape: tuple[int, int]
+
+    def read(self, rows: NDArray[np.intp]) -> Any:
+        """Return ascending, distinct rows: an array or a CSR matrix."""
+        ...
+
+
+def source_of(values: Any, *, where: str) -> Source:
+    """Find out how a matrix is stored; TypeError if it is neither in memory nor in a file in a form that has rows."""
+    if isinstance(values, np.ndarray) or sparse.issparse(values):
+        return InMemory(values)
+    if hasattr(values, "compute") and hasattr(values, "chunks"):
+        return _OfTasks(values)
+    from anndata.abc import CSCDataset, CSRDataset  # here, because it takes a second to load
+
+    if isinstance(values, CSCDataset):
+        msg = (
+            f"Expected `{where}` stored by cells, found a CSC matrix in a file, of which every cell takes reading all. "
+            "Write it once more by cells, in a line: "
+            f"`adata = adata.to_memory(); {where} = {where}.tocsr(); adata.write_h5ad(path)`."
+        )
+        raise TypeError(msg)
+    if isinstance(values, CSRDataset):
+        if values.backend == "zarr" and find_spec("annbatch") is not None:
+            from perturbflow.screen._annbatch_rows import AnnbatchRows
+
+            return AnnbatchRows(values)
+        return CsrInFile(values)
+    is_in_file = type(values).__module__.partition(".")[0] in {"h5py", "zarr"}
+    if is_in_file and hasattr(values, "dtype") and len(getattr(values, "shape", ())) == 2:
+        return _InFile(values)
+    check_matrix(values, where=where)
+    return InMemory(values)
+
+
+class InMemory:
+    """An array or a matrix of SciPy; one that is stored by genes is turned once, when cells are first read."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        self.shape = values.shape
+
+    def whole(self) -> Any:
+        """Return all rows, without a copy where that is possible."""
+        if sparse.issparse(self.values) and not isinstance(self.values, sparse.csr_matrix):
+            self.values = sparse.csr_matrix(self.values)
+        return self.values if sparse.issparse(self.values) else np.asarray(self.values)
+
+    def read(self, rows: NDArray[np.intp]) -> Any:
+        """Return rows, in any order."""
+        return self.whole()[rows]
+
+
+class _InFile:
+    """A dense matrix in an h5ad or zarr file: neighbouring rows are read together."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        self.shape = values.shape
+
+    def read(self, rows: NDArray[np.intp]) -> Any:
+        """Return ascending rows, run by run."""
+        runs = [rows[run] for run in _runs(rows, rows + 1, gap=GAP, most=ROWS_AT_ONCE)]
+        return stacked([_part(self.values[int(run[0]) : int(run[-1]) + 1], run - run[0]) for run in runs])
+
+
+class CsrInFile:
+    """A CSR matrix in a file, read from its arrays: AnnData's slices take milliseconds however few the rows."""
+
+    def __init__(self, values: Any) -> None:
+        self.shape: tuple[int, int] = values.shape
+        self._group = values.group
+        self._starts: NDArray[np.int64] | None = None
+
+    def read(self, rows: NDArray[np.intp]) -> sparse.csr_matrix:
+        """Return ascending, distinct rows."""
+        if self._starts is None:
+            self._starts = np.asarray(self._group["indptr"][:], dtype=np.int64)
+        first, last = self._starts[rows], self._starts[rows + 1]
+        ends = np.concatenate([[0], np.cumsum(last - first)])
+        runs = _runs(first, last, gap=_GAP_OF_VALUES, most=_VALUES_AT_ONCE)
+        parts: dict[str, NDArray] = {}
+        for name in ("data", "indices"):
+            stored = self._group[name]
+            parts[name] = np.empty(ends[-1], dtype=stored.dtype)
+            for run in runs:
+                _fill(parts[name][ends[run.start] : ends[run.stop]], stored, first[run], last[run])
+        return sparse.csr_matrix((parts["data"], parts["indices"], ends), shape=(len(rows), self.shape[1]))
+
+
+class _OfTasks:
+    """An array of dask: a chunk is computed once for all rows that are asked of it, and the last one is kept."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        self.shape = values.shape
+        self._ends = np.cumsum(values.chunks[0])
+        self._held: tuple[int, Any] = (-1, None)
+
+    def read(self, rows: NDArray[np.intp]) -> Any:
+        """Return ascending rows, chunk by chunk."""
+        chunks = np.searchsorted(self._ends, rows, side="right")
+        return stacked([self._part(int(chunk), rows[chunks == chunk]) for chunk in np.unique(chunks)])
+
+    def _part(self, chunk: int, rows: NDArray[np.intp]) -> Any:
+        first = int(self._ends[chunk - 1]) if chunk else 0
+        if self._held[0] != chunk:
+            self._held = chunk, self.values[first : int(self._ends[chunk])].compute()
+        return _part(self._held[1], rows - first)
+
+
+def stacked(parts: list[Any]) -> Any:
+    """Put blocks of rows below each other."""
+    if len(parts) == 1:
+        return parts[0]
+    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+
+
+def _part(block: Any, rows: NDArray[np.intp]) -> Any:
+    """Rows of a block, which is not copied where it has no others."""
+    block = sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
+    return block if block.shape[0] == len(rows) else block[rows]
+
+
+def _runs(first: NDArray[np.int64], last: NDArray[np.int64], *, gap: int, most: int) -> list[slice]:
+    """Rows that are read together: cut where the next begins more than a gap behind, or where a run becomes long."""
+    if not len(first):
+        return []
+    stretch = first // most
+    cuts = np.flatnonzero((first[1:] - last[:-1] >= gap) | (stretch[1:] != stretch[:-1])) + 1
+    bounds = [0, *cuts.tolist(), len(first)]
+    return [slice(begin, end) for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def _fill(target: NDArray, stored: Any, first: NDArray[np.int64], last: NDArray[np.int64]) -> None:
+    """Read the values of one run of rows, without those between them."""
+    if not len(target):
+        return
+    begin = int(first[0])
+    block = np.asarray(stored[begin : int(last[-1])])
+    if len(block) > len(target):
+        sizes = last - first
+        shift = first - begin - np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        block = block[np.arange(len(target)) + np.repeat(shift, sizes)]
+    target[:] = block
+
+
 class Expression:
-    """Rows of expression, read when they are asked for.
-
-    ``expression[rows]`` gives cells in memory, as an array or a CSR matrix, in the order of the rows, which may be
-    indices, booleans or a slice. No more than these cells is in memory at a time.
-
-    Parameters
-    ----------
-    values
-        Array, CSR or CSC matrix in memory; dense or CSR matrix in a file; array of dask.
-    where
-        How messages call it.
-
-    Examples
-    --------
-    >>> x = Expression(np.arange(6).reshape(3, 2), where="adata.X")
-    >>> x[[2, 0]].tolist(), x.part(rows=np.array([1, 2]))[[0]].tolist()
-    ([[4, 5], [0, 1]], [[2, 3]])
-    >>> [(rows.tolist(), block.tolist()) for rows, block in x.chunks(n_cells=2)]
-    [([0, 1], [[0, 1], [2, 3]]), ([2], [[4, 5]])]
-    """
+    """Rows of expression wherever it is: ``expression[rows]`` reads these cells alone, as an array or a CSR matrix."""
 
     def __init__(self, values: Any, *, where: str) -> None:
         self._source: Source = source_of(values, where=where)
@@ -111,10 +243,7 @@ class Expression:
             yield some, self[some]
 
     def some_rows(self, n_cells: int = MOST_LOOKED_AT) -> NDArray[np.intp]:
-        """Choose rows for a check that looks at some cells: every so many in memory, and runs of neighbours in a file.
-
-        There are at most about twice as many as asked for, and they are the same for the same number of cells.
-        """
+        """Choose rows that stand for all: every so many in memory, and runs of neighbours in a file."""
         if len(self) <= n_cells:
             return np.arange(len(self))
         if self.is_in_memory:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from scipy import sparse
 
-from perturbflow._checks import check_key, check_log_normalised, check_matrix, check_unique_names, listing
+from perturbflow._checks import check_key, check_log_normalised, check_matrix, check_none, check_unique_names, listing
 from perturbflow._warnings import warn
-from perturbflow.screen._annotations import in_memory
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._expression import Expression
+from perturbflow.screen._modality import in_memory
 from perturbflow.screen._scale import check_base, check_no_counts, natural_per_unit
 from perturbflow.screen._screen import Screen
-from perturbflow.store._keys import check_registration
+from perturbflow.store._keys import check_registration, is_record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,6 +29,9 @@ FIELDS_KEY = "perturbation_fields"
 DOSES_KEY = "perturbation_doses"
 
 _SETUP = "Run `pf.pp.setup_perturbation(adata, ...)` first."
+
+
+FEATURE_TABLE_KEY = "perturbation_feature_table"
 
 
 @dataclass(frozen=True)
@@ -94,22 +97,17 @@ class PerturbationFields:
 
 
 def writable(adata: AnnData, *, copy: bool) -> AnnData:
-    """Return what a function should write to: a copy, or ``adata`` itself.
-
-    A view cannot be written to: it becomes a copy of its own in place, with a warning that says so. What is written
-    beside the expression of a file stays in memory: the file does not change.
-    """
+    """Return what a function writes to: a copy, or ``adata``; a view becomes a copy in place, with a warning."""
     check_writable(adata, copy=copy)
     if copy:
         return adata.copy()
     if adata.is_view:
         from anndata import ImplicitModificationWarning
 
-        msg = (
+        warn(
             "`adata` is a view of another AnnData: it has become a copy, and the original has not changed. "
             "Pass `adata.copy()` to do without this warning."
         )
-        warn(msg)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImplicitModificationWarning)
             adata.obs = adata.obs.copy()  # any assignment makes a view actual
@@ -179,10 +177,7 @@ def read_expression(adata: AnnData, layer: str | None = None, *, genes: Sequence
 
 
 def check_expression(adata: AnnData, fields: PerturbationFields) -> None:
-    """Raise unless cells have log1p-normalised expression where the fields say, with the registered base.
-
-    All cells in memory are looked at, but only some thousands of those in a file.
-    """
+    """Raise unless cells, or some thousands of those in a file, are log1p-normalised, with the registered base."""
     layer = fields.layer
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     rows, x = read_expression(adata, layer).look()
@@ -194,10 +189,7 @@ def check_expression(adata: AnnData, fields: PerturbationFields) -> None:
 
 
 def text_column(adata: AnnData, key: str, *, missing: str | None = None) -> NDArray[np.object_]:
-    """Values of a column of ``obs`` as strings (n,), ``missing`` where there is none, which is an error by default.
-
-    Floating-point numbers are refused: their text is no safe name.
-    """
+    """Values of a column of ``obs`` as text (n,), ``missing`` where there is none; no floating-point numbers."""
     check_key(key, adata.obs.columns, where="adata.obs")
     try:
         column = adata.obs[key].astype("category")
@@ -270,12 +262,7 @@ def read_screen(
     vocabulary: Vocabulary | None = None,
     rows: NDArray[np.integer] | NDArray[np.bool_] | None = None,
 ) -> Screen:
-    """Encode cells, by default all, without reading their expression.
-
-    Fields and vocabulary are by default the registered ones; those of a fitted flow make registration unnecessary. With
-    ``rows`` it does not matter what the labels of other cells are. Raises KeyError if fields, columns or the layer are
-    missing, and ValueError if genes are missing or repeated, or a perturbation or covariate is unknown.
-    """
+    """Encode cells, by default all, without reading expression; labels of cells outside ``rows`` do not matter."""
     fields = read_fields(adata) if fields is None else fields
     from anndata import AnnData  # here, because it takes a second to load
 
@@ -300,10 +287,28 @@ def find_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.intp]:
     check_gene_names(adata)
     places = adata.var_names.get_indexer(list(genes))
     missing = [gene for gene, place in zip(genes, places, strict=True) if place < 0]
-    if missing:
+    hint = "Check that the names are of the same kind (symbols or identifiers)."
+    expected = f"{len(genes)} genes in `adata.var_names`"
+    check_none(missing, expected, found=f"that {len(missing)} are missing: ", hint=hint)
+    return places
+
+
+def read_feature_table(
+    adata: AnnData, *, key: str = FEATURE_TABLE_KEY, vocabulary: Vocabulary | None = None
+) -> NDArray[np.float64] | None:
+    """Features of all components (P, F) in the order of the vocabulary, by default the registered one, or None."""
+    if key not in adata.uns:
+        return None
+    table = adata.uns[key]
+    if not is_record(table, FEATURE_TABLE_KEY):
         msg = (
-            f"Expected {len(genes)} genes in `adata.var_names`, found that {len(missing)} are missing: "
-            f"{listing(missing)}. Check that the names are of the same kind (symbols or identifiers)."
+            f"Expected features of perturbations in `adata.uns[{key!r}]`, found something else. "
+            "Run `pf.pp.perturbation_features(adata, ...)`, or give that entry another name."
         )
         raise ValueError(msg)
-    return places
+    components = list((vocabulary or read_fields(adata).vocabulary).components)
+    missing = sorted(set(components) - set(table.index))
+    expected = f"features of all {len(components)} perturbation components in `adata.uns[{key!r}]`"
+    hint = "Run `pf.pp.perturbation_features(adata, ...)` again, or delete that entry."
+    check_none(missing, expected, found="none of ", hint=hint)
+    return table.loc[components].to_numpy(dtype=np.float64)

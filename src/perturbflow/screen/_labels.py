@@ -17,19 +17,7 @@ _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 
 
 def parse_label(label: str, *, control: str | Sequence[str], separator: str) -> tuple[str, ...]:
-    """Split a label into its components, in its order; none for control cells.
-
-    Spaces around components do not count. Controls are no components (``"KLF1+control"`` is ``"KLF1"``), are found
-    before anything is split, and may contain the separator. Raises ValueError if a component is empty or named twice,
-    or the separator stands within brackets.
-
-    Examples
-    --------
-    >>> parse_label("SET+KLF1", control="control", separator="+")
-    ('SET', 'KLF1')
-    >>> parse_label("KLF1_non_targeting", control="non_targeting", separator="_")
-    ('KLF1',)
-    """
+    """Split a label into its components; controls, which may contain the separator, are none."""
     parts = label_parts(label, control=control, separator=separator)
     check_parts({label: parts}, control=control, separator=separator)
     controls = as_tuple(control)
@@ -37,31 +25,12 @@ def parse_label(label: str, *, control: str | Sequence[str], separator: str) -> 
 
 
 def canonical_label(components: Iterable[str], *, control: str, separator: str) -> str:
-    """Join components in alphabetical order, so that a combination has one label.
-
-    Examples
-    --------
-    >>> canonical_label(["SET", "KLF1"], control="control", separator="+")
-    'KLF1+SET'
-    """
+    """Join components in alphabetical order, so that a combination has one label."""
     return separator.join(sorted(components)) or control
 
 
 def parse_dose(dose: object, n_components: int, *, separator: str = "+") -> tuple[float, ...]:
-    """Read the doses of the components of a label: one number for all of them, or one each, as a string or a list.
-
-    Raises ValueError if it is no number, negative, not finite, too large or too small for single precision, or there
-    are more or fewer numbers than components.
-
-    Examples
-    --------
-    >>> parse_dose("1+0.5", 2)
-    (1.0, 0.5)
-    >>> parse_dose([1, 0.5], 2)
-    (1.0, 0.5)
-    >>> parse_dose(0.1, 2)
-    (0.1, 0.1)
-    """
+    """Read the doses of the components of a label: one number for all, or one each, as in "1+0.5" or [1, 0.5]."""
     return one_each(dose_values(dose, separator=separator), n_components, what=f"dose {dose!r}")
 
 

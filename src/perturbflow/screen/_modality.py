@@ -1,15 +1,18 @@
-"""MuData where AnnData is expected: one of its modalities takes the place of the AnnData."""
+"""MuData or a lazy AnnData where an AnnData is expected."""
 
 from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
+import pandas as pd
+
 from perturbflow._docs import shares
-from perturbflow.screen._annotations import read_annotations
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,10 +30,8 @@ _PARAMETERS = {
 def takes_modality(function: Function) -> Function:
     """Let a function of an AnnData take a MuData too, with the keyword-only argument ``modality``.
 
-    The function itself sees only the AnnData of the modality, in every argument whose annotation names MuData: the
-    value itself, or those of a mapping. A function with the argument ``copy`` is one that writes: with ``copy=True`` it
-    returns a copy of the MuData, and a view of a MuData becomes a copy, as a view of an AnnData does. The annotations
-    of a lazy AnnData are read into memory before. The docstring gets the text of both arguments where it has none.
+    It sees only the AnnData of the modality, in every argument whose annotation names MuData or a mapping of such. With
+    ``copy=True`` it returns a copy of the MuData. What a lazy AnnData has beside its expression is read before.
     """
     signature = inspect.signature(function)
     names = [name for name, parameter in signature.parameters.items() if "MuData" in str(parameter.annotation)]
@@ -163,3 +164,40 @@ def _check_columns(mdata: MuData, adata: AnnData, arguments: Mapping[str, Any], 
                 f"not looked at. {advice}."
             )
             raise KeyError(msg)
+
+
+def read_annotations(adata: AnnData) -> None:
+    """Read the tables and ``uns`` of a lazy AnnData in place, so that they can be written to."""
+    from anndata import ImplicitModificationWarning  # here, because it takes a second to load
+
+    with warnings.catch_warnings():
+        # Of a view, which becomes an AnnData of its own: its tables would be others in any case.
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        for name in ("obs", "var"):
+            if not isinstance(getattr(adata, name), pd.DataFrame):
+                setattr(adata, name, in_memory(getattr(adata, name)))
+        for key in [key for key, entry in adata.uns.items() if _has_lazy(entry)]:
+            adata.uns[key] = in_memory(adata.uns[key])
+
+
+def in_memory(entry: Any) -> Any:
+    """Read an entry: an array of dask, a lazy table, or a mapping of such."""
+    if isinstance(entry, Mapping) and not isinstance(entry, pd.DataFrame) and not _is_lazy(entry):
+        return {key: in_memory(each) for key, each in entry.items()}
+    if hasattr(entry, "to_memory"):
+        return entry.to_memory()
+    if _is_lazy(entry):
+        values = entry.compute()
+        # zarr has a type of text of its own, which neither masks nor sorts as objects do.
+        return values.astype(object) if isinstance(values, np.ndarray) and values.dtype.kind == "T" else values
+    return entry
+
+
+def _is_lazy(entry: Any) -> bool:
+    return hasattr(entry, "to_memory") or (hasattr(entry, "compute") and hasattr(entry, "chunks"))
+
+
+def _has_lazy(entry: Any) -> bool:
+    if isinstance(entry, Mapping) and not isinstance(entry, pd.DataFrame) and not _is_lazy(entry):
+        return any(map(_has_lazy, entry.values()))
+    return _is_lazy(entry)

@@ -60,12 +60,7 @@ def real_numbers(value: Any, *, name: str) -> NDArray[np.float64]:
 
 
 def aligned(*axes: str, **named: Any) -> list[Any]:
-    """Arrays in the order of the first that has names, without the names.
-
-    ``axes`` says what the last axes are, such as "genes"; earlier ones are taken as they are, and an array with fewer
-    axes has the last of them. Raises ValueError if names are repeated or not the same ones, or some have no names where
-    others have to be reordered.
-    """
+    """Arrays in the order of the first that has names, without the names; ``axes`` says what the last axes are."""
     arrays = {name: without_names(value, name=name) for name, value in named.items()}
     for place, what in zip(range(-1, -len(axes) - 1, -1), reversed(axes), strict=True):
         names = {name: _names(value, place) for name, value in named.items() if _n_axes(value) >= -place}
@@ -102,10 +97,7 @@ def names_of(*values: Any, place: int = -1) -> pd.Index | None:
 
 
 def orders(names: Mapping[str, pd.Index | None], *, what: str) -> dict[str, NDArray[np.intp]]:
-    """Places that bring arrays into the order of the first with names, by array, without those that stay as they are.
-
-    ``names`` are those along an axis, or None; ``what`` says in the plural what they name.
-    """
+    """Places that bring arrays into the order of the first with names, for those that are in another."""
     known = {name: index for name, index in names.items() if index is not None and not _is_numbered(index)}
     if all(index.dtype.kind in "iu" for index in known.values()):
         known = {name: index for name, index in names.items() if index is not None}
@@ -152,10 +144,7 @@ def same_on_both_sides(matrix: Any, *, name: str, what: str) -> Any:
 
 
 def chosen(value: Any, wanted: Sequence[str], *, name: str, what: str = "genes") -> Any:
-    """Values along the last axis by name, in the order that is wanted; None where only positions are known.
-
-    Names are those of the columns of a table or, with one axis, of its index; further ones are left out.
-    """
+    """Values along the last axis by name, in the order that is wanted; None where only positions are known."""
     array, index = without_names(value, name=name), _names(value, -1)
     if index is None or _is_numbered(index):
         return None

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_type, listing, looks_unlogged
 from perturbflow._warnings import warn
 from perturbflow.screen._expression import Expression
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
 
 FACTOR = 5.0  # between totals of cells that are alike
 FACTOR_OF_TYPES = (
@@ -61,11 +59,7 @@ def check_base(adata: AnnData, base: float | None, *, where: str, advice: str) -
 
 
 def check_no_counts(x: Any, names: Sequence[str], *, where: str) -> None:
-    """Raise ValueError if some of the cells, but not all, are raw counts.
-
-    Such a cell has only whole numbers, at least three, not all alike and not only 1. Rounded values may be whole by chance:
-    cells are only refused where there are more of them than the share of whole numbers in the other cells lets expect.
-    """
+    """Raise ValueError if more of the cells, but not all, are raw counts than rounding makes whole by chance."""
     rows = _rows_of_whole_numbers(x)
     if len(rows) in {0, x.shape[0]}:
         return
@@ -141,11 +135,7 @@ def _some(x: Any) -> Any:
 
 
 def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str, than: str) -> None:
-    """Warn if cells (n, G) are normalised to another total than others.
-
-    ``known`` is what :func:`summary_of_totals` gave of the others in the same genes; ``what`` and ``than`` are what the
-    message calls both, in the plural.
-    """
+    """Warn if cells (n, G) have another total than those that :func:`summary_of_totals` gave ``known`` of."""
     found = summary_of_totals(x, unit)
     if not len(found) or not len(known):
         return
@@ -153,19 +143,17 @@ def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str, th
     allowed = FACTOR_OF_CONSTANT if high <= CONSTANT * low else FACTOR  # beyond what the others have
     if low / allowed <= found[1] <= high * allowed:
         return
-    msg = (
+    warn(
         f"{what} are on another scale than {than}: without the logarithm their total in these genes is {found[1]:.3g} "
         f"instead of {middle:.3g}. Normalise them to the same `target_sum`, over the same genes, before `sc.pp.log1p`."
     )
-    warn(msg)
 
 
 def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame, *, batch_key: str | None, unit: float) -> None:
     """Warn if part of the cells seem to be normalised to another total.
 
-    Contexts are compared by their mean expression without the logarithm, which does not depend on the depth of the
-    cells; within a context the two sides of the widest gap between totals are. The values of ``batch_key`` are alike
-    else. Of cells in a file only some are looked at.
+    Contexts are compared by mean expression without the logarithm, which does not depend on the depth of cells; within a
+    context, the two sides of the widest gap between totals are.
     """
     looked_at = None if not isinstance(x, Expression) or x.is_in_memory else x.some_rows(MOST_CELLS)
     codes, distinct = _contexts(contexts if looked_at is None else contexts.iloc[looked_at])
@@ -196,11 +184,10 @@ def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame, *, batch_key: str | Non
             of = f" of {labels[code]}" if len(labels) > 1 else ""
             found.append(f"{share:.0%} of the cells{of} have {ratio:.3g} times the expression of the others")
     if found:
-        msg = (
+        warn(
             f"Cells seem to be normalised to different totals: {'; '.join(found[:5])}. Normalise all "
             "counts to one `target_sum` before `sc.pp.log1p`, or the difference counts as biology."
         )
-        warn(msg)
 
 
 def _contexts(contexts: pd.DataFrame) -> tuple[NDArray[np.intp], pd.DataFrame]:

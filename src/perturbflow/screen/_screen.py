@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from perturbflow.flow import CellData, Grouping
-from perturbflow.screen._sources import ROWS_AT_ONCE
+import numpy as np
+
+from perturbflow.flow import CellData, Grouping, GroupSums
+from perturbflow.screen._expression import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,11 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """Cells of an AnnData with numbers for what was done to them.
-
-    It has what :class:`perturbflow.flow.CellData` has, and ``x[rows]`` are cells in memory in both, so that whatever
-    asks for rows takes either.
-    """
+    """Cells with numbers for what was done to them, as :class:`perturbflow.flow.CellData`, read when asked for."""
 
     fields: PerturbationFields  # where the AnnData says it
     x: Expression  # expression (n, G)
@@ -76,3 +74,29 @@ class Screen:
         """Read cells, by default all, a chunk at a time, in the order of ``rows``."""
         for some, block in self.x.chunks(rows, n_cells):
             yield CellData(block, self.distinct[self.codes[some]], self.covariates[some])
+
+
+def sums_of_parts(screen: Screen, n_parts: int, *, seed: int, apart: int | None = None) -> list[GroupSums]:
+    """Sums over random parts of every group of cells, in one pass; beyond ``apart`` parts all are summed together."""
+    part = _even_parts(screen.grouping(), n_parts, np.random.default_rng(seed))
+    if apart is not None:
+        part, n_parts = np.minimum(part, apart), min(n_parts, apart + 1)
+    n_components, n_covariates = screen.distinct.shape[1], screen.covariates.shape[1]
+    sums = [GroupSums.empty(screen.n_genes, n_components, n_covariates) for _ in range(n_parts)]
+    for rows, block in screen.x.chunks():
+        for number, own in enumerate(sums):
+            members = np.flatnonzero(part[rows] == number)
+            some = rows[members]
+            own.add(block[members], screen.distinct[screen.codes[some]], screen.covariates[some])
+    return sums
+
+
+def _even_parts(grouping: Grouping, n_parts: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Number of the part of every cell (n,)."""
+    n_cells, codes = grouping.n_cells, grouping.codes
+    order = np.lexsort([rng.random(len(codes)), codes])
+    rank = np.arange(len(codes)) - np.repeat(grouping.starts[:-1], n_cells)
+    part = np.empty(len(codes), dtype=np.intp)
+    # Groups of fewer cells than parts should not all be in the first ones.
+    part[order] = (rank + np.repeat(rng.integers(n_parts, size=len(n_cells)), n_cells)) % n_parts
+    return part

@@ -1,21 +1,27 @@
-"""The split of the cells: read from ``obs``, and checked against what was held out."""
+"""The split of the cells: its names, the table of conditions, and the check against what was held out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
-from perturbflow._checks import check_key, listing
-from perturbflow.screen._condition_frame import condition_frame
-from perturbflow.screen._fields import PerturbationFields, read_fields, text_column
-from perturbflow.screen._split_names import SPLITS, split_meanings
+from perturbflow._checks import check_key, check_none, check_one_of, check_type, listing
+from perturbflow.screen._fields import PerturbationFields, perturbation_columns, read_fields, text_column
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
+logger = logging.getLogger(__name__)
+SPLITS = ("train", "valid", "test")
+# What others call them, in lower case and without spaces, "_" and "-".
+_SYNONYMS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "development"), "valid"),
+    **dict.fromkeys(("test", "testing", "ood", "outofdistribution", "holdout", "heldout"), "test"),
+}
 
 
 def split_identity(fields: PerturbationFields) -> dict[str, Any]:
@@ -46,13 +52,7 @@ def read_split(adata: AnnData, key: str = "split") -> NDArray[np.str_]:
 def check_no_leakage(
     adata: AnnData, split_key: str = "split", *, fields: PerturbationFields | None = None
 ) -> NDArray[np.str_]:
-    """Read the split; raise if cells of held-out conditions are where a fit would see them.
-
-    Cells of test conditions must all be "test", cells of validation conditions "valid" or "test". Conditions are
-    compared by their canonical labels: the order of the components does not matter, nor does the dose. A split that
-    ``pf.pp.split_perturbations`` has not written has no list of held-out conditions, and passes. Returns the split of
-    every cell, see :func:`read_split`.
-    """
+    """Read the split; raise if cells of recorded held-out conditions are where a fit would see them."""
     split = read_split(adata, split_key)
     record = adata.uns.get(split_key)
     if not isinstance(record, Mapping) or "held_out" not in record:
@@ -67,7 +67,7 @@ def check_no_leakage(
     # Elsewhere a perturbation is held out in all contexts, also in those of cells that were added later.
     names = ["perturbation", *(fields.covariate_keys if record["task"] == "covariate_transfer" else ())]
     held_out = record["held_out"].drop_duplicates(names)
-    conditions, codes = condition_frame(adata, fields=fields, with_batch=False)
+    conditions, codes = condition_frame(adata, fields=fields, with_batch=False, with_dose=False)
     recorded = pd.MultiIndex.from_frame(held_out[names].astype(object))
     places = recorded.get_indexer(pd.MultiIndex.from_frame(conditions[names].astype(object)))
     # The last entry is for conditions that are not held out, whose place is -1.
@@ -81,3 +81,60 @@ def check_no_leakage(
         )
         raise ValueError(msg)
     return split
+
+
+def split_named(name: Any) -> Any:
+    """Return "train", "valid" or "test" for what others call them ("val", "OOD"), and anything else as it is."""
+    if not isinstance(name, str):
+        return name
+    return _SYNONYMS.get("".join(mark for mark in name.casefold() if mark not in " _-"), name)
+
+
+def split_meanings(names: Mapping[str, Any], *, where: str) -> dict[str, str]:
+    """Return which split every name in a column stands for; what others call them is understood, and logged."""
+    meaning = {name: split_named(name) for name in sorted(names)}
+    wrong = [name for name, split in meaning.items() if split not in SPLITS]
+    pairs = ", ".join(f"{names[name]!r}: ..." for name in list(meaning)[:5])
+    hint = f"Say which is which, for example with `{where} = {where}.map({{{pairs}}})`, or name another column."
+    check_none(wrong, f"'train', 'valid' or 'test' in `{where}`", hint=hint)
+    renamed = {name: split for name, split in meaning.items() if split != name}
+    if renamed:
+        logger.warning("The names in `%s`, which stays as it is, are read as %s.", where, renamed)
+    return meaning
+
+
+def split_names(splits: str | Iterable[str], *, name: str = "splits") -> list[str]:
+    """Read the names of one split or several, each once, in the order given."""
+    expected = "the name of a split, or a list of names"
+    check_type(splits, Iterable, name=name, expected=expected)
+    entries = [splits] if isinstance(splits, str) else list(splits)
+    for entry in entries:
+        check_type(entry, str, name=name, expected=expected)
+        check_one_of(split_named(entry), SPLITS, name=name)
+    if not entries:
+        msg = f"Expected at least one split in `{name}`, found none. Name some of {list(SPLITS)}."
+        raise ValueError(msg)
+    return list(dict.fromkeys(map(split_named, entries)))
+
+
+def condition_frame(
+    adata: AnnData, *, fields: PerturbationFields | None = None, with_batch: bool = True, with_dose: bool = True
+) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+    """List the distinct conditions, controls first (perturbation, dose, context), and that of every cell (n,)."""
+    fields = read_fields(adata) if fields is None else fields
+    vocabulary = fields.vocabulary
+    encoded, codes = vocabulary.encode_distinct(*perturbation_columns(adata, fields))
+    distinct = [encoded[[row]].toarray()[0] for row in range(encoded.shape[0])]
+    cells = {"perturbation": np.array([vocabulary.label(row) for row in distinct], dtype=object)[codes]}
+    if with_dose and fields.dose_key is not None:
+        cells["dose"] = np.array([vocabulary.dose_label(row) for row in distinct], dtype=object)[codes]
+    for key in fields.context_keys if with_batch else fields.covariate_keys:
+        cells[key] = text_column(adata, key)
+
+    table = pd.DataFrame(cells)
+    conditions = table.value_counts(sort=False).rename("n_cells").reset_index()
+    conditions.insert(len(cells), "is_control", conditions["perturbation"] == fields.control)
+    conditions = conditions.sort_values(["is_control", *cells], ascending=[False] + [True] * len(cells))
+    conditions = conditions.reset_index(drop=True)
+    places = pd.MultiIndex.from_frame(conditions[list(cells)]).get_indexer(pd.MultiIndex.from_frame(table))
+    return conditions, places

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from anndata import AnnData
 
 from perturbflow._checks import check_key, check_no_slash, check_text
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 Place = tuple[str, str]
 """An attribute of AnnData and a name in it, such as ``("obsm", "predicted")``."""
@@ -49,8 +47,8 @@ def _is_feature_table(entry: Any) -> bool:
     ]
 
 
-def _are_verdicts(entry: Any) -> bool:  # an evaluation without any has an empty table
-    return isinstance(entry, pd.DataFrame) and ("verdict" in entry or not entry.shape[1])
+def _table_or_empty(column: str) -> Callable[[Any], bool]:
+    return lambda entry: isinstance(entry, pd.DataFrame) and (column in entry or not entry.shape[1])
 
 
 def _of_graph(key: str, entry: Mapping[str, Any]) -> list[Place]:
@@ -112,7 +110,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
             {
                 "": _table("split", "perturbation", "model", "metric", "value", "n_cells"),
                 "_summary": _table("split", "model", "metric", "mean", "best_baseline"),
-                "_verdicts": _are_verdicts,
+                "_verdicts": _table_or_empty("verdict"),
                 "_params": _mapping("metrics", "left_out", "report"),
             },
         ),
@@ -123,9 +121,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
                 "": _table("perturbation", "source", "ec50", "status"),
                 "_points": _table("perturbation", "dose", "effect", "sd"),
                 "_curves": _table("perturbation", "dose", "effect", "lower"),
-                "_combinations": lambda entry: (
-                    isinstance(entry, pd.DataFrame) and ("bliss_excess" in entry or not entry.shape[1])
-                ),
+                "_combinations": _table_or_empty("bliss_excess"),
                 "_params": _mapping("level", "readout"),
             },
         ),

@@ -8,17 +8,14 @@ from perturbflow.tl._explain_response import explain_response
 from perturbflow.tl._export_evaluation import export_evaluation
 from perturbflow.tl._fit_dynamics import fit_dynamics
 from perturbflow.tl._fit_flow import fit_flow
-from perturbflow.tl._forecast import forecast
-from perturbflow.tl._graph_table import graph_table
+from perturbflow.tl._graph_exports import graph_table, to_networkx
 from perturbflow.tl._infer_graph import infer_graph
 from perturbflow.tl._interaction_scores import interaction_scores
 from perturbflow.tl._next_perturbations import next_perturbations
 from perturbflow.tl._predict_perturbation import predict_perturbation
 from perturbflow.tl._rank_perturbations import rank_perturbations
-from perturbflow.tl._report import report
-from perturbflow.tl._simulate_knockout import simulate_knockout
-from perturbflow.tl._summarise import summarise
-from perturbflow.tl._to_networkx import to_networkx
+from perturbflow.tl._report import report, summarise
+from perturbflow.tl._solutions import forecast, simulate_knockout
 from perturbflow.tl._write_cell_eval import write_cell_eval
 
 __all__ = [

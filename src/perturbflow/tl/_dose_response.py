@@ -8,18 +8,13 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_between, check_whole_number
-from perturbflow.predict._controls import control_cells
-from perturbflow.predict._dose_curves import DoseCurves
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.predict._measured_effects import MeasuredMeans, measured_screen
-from perturbflow.predict._predicted_uncertainty import contexts_of, warn_of_new_contexts
+from perturbflow.predict._dose_curves import DoseCurves, measured_response, predicted_response, readout_weights
+from perturbflow.predict._predicted_uncertainty import MeasuredMeans, contexts_of, measured_screen, warn_of_new_contexts
 from perturbflow.predict._prediction import PredictedCondition
-from perturbflow.predict._readout import measured_response, predicted_response, readout_weights
-from perturbflow.screen._fields import check_expression, check_writable, writable
+from perturbflow.screen._conditions import place
 from perturbflow.screen._labels import dose_text
 from perturbflow.screen._modality import takes_modality
-from perturbflow.screen._typed_labels import place
-from perturbflow.store._keys import check_key_added
+from perturbflow.tl._common import check_result, flow_and_controls, of_flow, without_none, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,11 +26,12 @@ if TYPE_CHECKING:
 
     from perturbflow.flow import Context
     from perturbflow.predict._controls import ControlCells
+    from perturbflow.predict._dose_curves import Response
     from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.predict._readout import Response
 
 
 @takes_modality
+@of_flow
 def dose_response(
     adata: AnnData | MuData,
     readout: str | Sequence[str] | Mapping[str, float] | pd.Series,
@@ -77,14 +73,6 @@ def dose_response(
         ``adata`` are looked at too.
     full_effect
         Change of the readout that counts as 1 for combinations; by default the plateau of largest size in the context.
-    level
-        Probability of the intervals.
-    min_cells
-        Conditions with fewer cells count as not measured, at least 2.
-    key
-        The fitted flow in ``adata.uns``.
-    key_added
-        Prefix of the entries in ``adata.uns``.
     seed
         Seed of the draws behind the intervals of combinations.
 
@@ -111,14 +99,6 @@ def dose_response(
     `adata.uns["dose_response_params" | f"{key_added}_params"]` : dict
         The parameters, and the weights of the genes of the readout.
 
-    Raises
-    ------
-    KeyError
-        If there is no fitted flow, or a gene is unknown.
-    ValueError
-        If no doses are registered, a perturbation is unknown or a combination, none has two doses, a setting is out of its range, or ``key_added``
-        names something else.
-
     Notes
     -----
     Errors at different doses share those of the controls and count as independent else. A prediction between doses is an interpolation
@@ -144,22 +124,19 @@ def dose_response(
     >>> adata.uns["dose_response"]["source"].tolist()
     ['measured', 'predicted']
     """
-    check_key_added(adata, key_added, "dose_response")
-    check_writable(adata, copy=copy)
+    check_result(adata, key_added, "dose_response", copy=copy)
     check_between(level, 0.01, 0.999, name="level")
     check_whole_number(min_cells, name="min_cells", least=2)
     check_whole_number(seed, name="seed")
     if full_effect is not None and not (np.isfinite(full_effect) and full_effect != 0):
         msg = f"Expected `full_effect` to be finite and not 0, found {full_effect!r}. Leave it out for the largest plateau."
         raise ValueError(msg)
-    flow = read_flow(adata, key)
+    flow, controls = flow_and_controls(adata, key)
     if flow.fields.dose_key is None:
         msg = "Expected registered doses, found none. Run pf.pp.setup_perturbation with `dose_key`, and fit again."
         raise ValueError(msg)
-    check_expression(adata, flow.fields)
     weights = readout_weights(readout, flow.genes)
     components = _components(flow, perturbations)
-    controls = control_cells(adata, flow.fields, genes=flow.genes)
     screen = measured_screen(adata, flow, controls.vocabulary)
     wanted = _conditions(flow.flow.prior.groups.doses, components)
     there = wanted if screen is None else _conditions(screen.distinct, components)
@@ -194,16 +171,16 @@ def dose_response(
                     doses = flow.vocabulary.separator.join(map(dose_text, row.pop("doses")))
                     tables["_combinations"].append(label | {"dose": doses} | about | row)
 
-    adata = writable(adata, copy=copy)
-    for suffix, rows in tables.items():
-        adata.uns[f"{key_added}{suffix}"] = pd.DataFrame(rows)
-    chosen = np.flatnonzero(weights)
-    adata.uns[f"{key_added}_params"] = {
-        **{"key": key, "level": level, "min_cells": min_cells, "seed": seed},
-        **({} if full_effect is None else {"full_effect": float(full_effect)}),
-        "readout": {flow.genes[place]: float(weights[place]) for place in chosen},
-    }
-    return adata if copy else None
+    params = without_none(
+        key=key,
+        level=level,
+        min_cells=min_cells,
+        seed=seed,
+        full_effect=None if full_effect is None else float(full_effect),
+        readout={flow.genes[place]: float(weights[place]) for place in np.flatnonzero(weights)},
+    )
+    results: dict[str, Any] = {f"{key_added}{suffix}": pd.DataFrame(rows) for suffix, rows in tables.items()}
+    return written(adata, copy=copy, uns=results | {f"{key_added}_params": params})
 
 
 def _components(flow: FittedFlow, perturbations: Sequence[str] | None) -> list[int]:

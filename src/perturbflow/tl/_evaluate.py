@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,37 +14,40 @@ from perturbflow._checks import check_n_jobs, check_one_of, check_whole_number, 
 from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
-from perturbflow.evaluation._alignment import aligned, check_predicted
+from perturbflow.evaluation._alignment import aligned, check_predicted, predicted_cells
 from perturbflow.evaluation._baselines import fitted_baselines, sums_of
-from perturbflow.evaluation._challenge import with_challenge_scores
 from perturbflow.evaluation._conditions import conditions_of, generator, named_conditions
-from perturbflow.evaluation._dataset_metrics import dataset_rows
 from perturbflow.evaluation._metrics import check_names, metrics_of, targets_of
-from perturbflow.evaluation._predicted_files import predicted_cells
-from perturbflow.evaluation._predictors import AskedTwice, GivenCells, Predictor, asked
+from perturbflow.evaluation._predictors import GivenCells, Predictor, asked
 from perturbflow.evaluation._scores import Settings, score_all
-from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR, harm_rows, summary_table
-from perturbflow.predict._device import moved
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.screen._feature_table import read_feature_table
-from perturbflow.screen._fields import check_writable, read_fields, read_screen, writable
+from perturbflow.evaluation._tables import (
+    CEILING,
+    DUPLICATE,
+    FLOOR,
+    dataset_rows,
+    harm_rows,
+    summary_table,
+    with_challenge_scores,
+)
+from perturbflow.predict._fitted_flow import read_flow
+from perturbflow.predict._torch_state import moved
+from perturbflow.screen._fields import read_feature_table, read_fields, read_screen
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._scale import summary_of_totals, warn_of_totals
-from perturbflow.screen._split_names import split_names
-from perturbflow.screen._splits import read_split
-from perturbflow.store._keys import check_key_added
+from perturbflow.screen._splits import read_split, split_names
+from perturbflow.tl._common import check_result, of_flow, without_none, written
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from perturbflow.predict._fitted_flow import FittedFlow
 
 MIN_CELLS = 4  # halves of two cells, the least that the unbiased estimates take
 
 
 @takes_modality
+@of_flow
 @shows_progress("evaluate")
 def evaluate(
     adata: AnnData | MuData,
@@ -71,21 +76,18 @@ def evaluate(
     """Compare predicted with real cells, for models, simple baselines and two bounds.
 
     Every condition (perturbation with its dose, in one context of covariates) is judged against its real cells. The
-    flow, every baseline (fitted on exactly the cells that the flow was fitted on) and further samplers predict from the
-    training controls of the context; cells that another tool predicted are taken as they are. The same real controls
-    are the reference of all effects. Two bounds frame the scores: the controls themselves (the floor, model "control
-    cells") and the real cells against themselves, as the mean over random halvings (the ceiling, model "ceiling"). Where genes are tested there is a second positive control for
-    metrics of means, the "interpolated duplicate" of Miller et al. (2025).
+    flow, every baseline (fitted on the same cells) and further samplers predict from the training controls of the
+    context; cells that another tool predicted are taken as they are. The same real controls are the reference of all
+    effects. Two bounds frame the scores: the controls themselves (the floor, model "control cells") and the real cells
+    against themselves, as the mean over random halvings (the ceiling, model "ceiling"). Where genes are tested, the
+    "interpolated duplicate" of Miller et al. (2025) is a second positive control for metrics of means.
 
-    Samplers predict twice from the same controls. Effects are those of both predictions together; the distances
-    within a prediction, which energy distance and MMD subtract, are those between the two, so that a model gains nothing
-    from making the cells of one prediction depend on each other. Tests of genes are made with at most as many predicted
-    as real cells, so that a model gains nothing from predicting many.
-
-    Metrics that compare a condition with others (ranks, weights of genes) see all conditions of the same context and
-    split. Scores on splits that were fitted on are those of a fit to these very cells and can therefore be better than
-    the ceiling. For the unbiased energy distance and MMD a value around 0, also a negative one, means that two samples
-    cannot be told apart; halves have half the cells, so for other metrics the ceiling is cautious.
+    A model gains nothing from dependent or many cells: samplers predict twice, and the distances within a prediction,
+    which energy distance and MMD subtract, are those between the two; genes are tested with at most as many predicted
+    as real cells. Metrics that compare a condition with others (ranks, weights of genes) see all conditions of the same
+    context and split. On splits that were fitted on, scores can be better than the ceiling. The unbiased energy
+    distance and MMD are around 0, or below, where two samples cannot be told apart; halves have half the cells, so for
+    other metrics the ceiling is cautious.
 
     Parameters
     ----------
@@ -94,16 +96,16 @@ def evaluate(
         (:func:`perturbflow.pp.setup_perturbation`).
     predicted
         What else is judged, by name: cells that any tool predicted, as an AnnData (or a MuData with this ``modality``)
-        or the path of an h5ad or zarr file, with the registered columns in ``obs``; or a fitted sampler, anything with the
-        method ``sample`` of :class:`perturbflow.baselines.Sampler`, which gets genes and perturbations in the order of
-        the flow or, without one, of ``adata`` and its registered fields. An AnnData alone has the name "predicted".
-        Predicted cells have to be of conditions with real cells, whichever split these are in.
+        or the path of an h5ad or zarr file, with the registered columns in ``obs``; or a fitted sampler, anything with
+        the method ``sample`` of :class:`perturbflow.baselines.Sampler`, which gets genes and perturbations in the order
+        of the flow or, without one, of ``adata``. An AnnData alone has the name "predicted". Predicted cells are of
+        conditions with real cells, in any split.
     key
         The flow in ``adata.uns``, which is also its name in the tables; None leaves it out. Without a flow under the
         default key only ``predicted`` is judged.
     metrics
         A suite of ``perturbflow.metrics.SUITES`` or names from ``perturbflow.metrics.METRICS``; "edistance", "mse" and
-        "mean_absolute_error" of pertpy are understood.
+        "mean_absolute_error" of pertpy are understood, for its other distances the error names the nearest metric.
     baselines
         Names from ``perturbflow.baselines.BASELINES``; all by default. "control cells" is always there.
     scale
@@ -114,11 +116,11 @@ def evaluate(
     splits
         The split to judge, or several, in the order of the table; those without cells are passed over.
     n_cells
-        Compare at most this many cells: controls (and thereby predictions) of a context and real cells of a condition,
-        drawn at random. Time grows with the square of it. None for all cells.
+        Compare at most this many controls of a context and real cells of a condition, drawn at random; None for all.
+        Time grows with the square of it.
     min_cells
-        Conditions with fewer real cells, and contexts with fewer controls, are left out, with a warning and an entry
-        in ``left_out``. At least 4.
+        Conditions with fewer real cells, and contexts with fewer controls, are left out, with a warning and an entry in
+        ``left_out``. At least 4.
     guidance
         Weight of classifier-free guidance of the flow; the one chosen by the fit if None.
     n_steps
@@ -131,13 +133,10 @@ def evaluate(
         Conditions side by side, as in joblib: -1 for all processors. Predictions are made one after another. Nothing
         depends on it but time and memory.
     device
-        Torch device of the network of the flow, such as "cuda"; "auto" takes a GPU where there is one. By default that of
-        ``pf.settings``, or else the CPU.
+        Torch device of the network of the flow and of distances between cells, such as "cuda"; "auto" takes a GPU where
+        there is one. By default that of ``pf.settings``, or else the CPU.
     seed
-        Seed of all draws. A condition's scores depend on neither the other conditions nor the other models, but for
-        the metrics that compare it with them.
-    key_added
-        Prefix of the entries in ``adata.uns``.
+        Seed of all draws. The scores of a condition depend on other conditions only through metrics that compare them.
     progress_bar
         Whether to show a progress bar over conditions.
 
@@ -147,40 +146,37 @@ def evaluate(
 
     `adata.uns["evaluation" | key_added]` : DataFrame
         One row per condition, model and metric: ``split``, ``perturbation``, one column per covariate, ``dose`` (if
-        doses are registered), ``model``, ``metric``, ``value`` and ``n_cells`` (real cells compared). A value is NaN
-        where the metric is undefined, such as the rank of a single condition.
+        doses are registered), ``model``, ``metric``, ``value`` and ``n_cells`` (real cells compared). NaN where the
+        metric is undefined, such as the rank of a single condition.
     `adata.uns["evaluation_summary"]` : DataFrame
-        ``split``, ``model``, ``metric``, ``mean`` and ``sd`` over the conditions whose value is defined, their number
-        ``n_conditions``, ``lower`` and ``upper`` (95 %, bootstrap over conditions), the ``best_baseline`` on average,
-        and the ``difference`` to it over the conditions that both have, with ``difference_lower`` and
-        ``difference_upper``. The metric "dynamic_range_fraction" has the headline as its mean, with the sums over
-        conditions of the energy distance, ``(sum(floor) - sum(model)) / (sum(floor) - sum(ceiling))``: 0 is as far
-        from the real cells as the controls are, 1 as close as they are to themselves. With verdicts there are also
-        "harm_against_controls" and "harm_against_prior", the shares of conditions in which a model is shown to be worse
-        than the control cells and than "shifted controls", with the interval of Wilson. With the six metrics of the 2026 Virtual
-        Cell Challenge (``metrics="vcc2026"``) and the baseline "mean effect" there is "challenge_score", their mean on a scale
-        from "mean effect" (0) to the ceiling (1), see :func:`perturbflow.metrics.challenge_score`. Intervals over a single
-        condition are NaN.
+        ``split``, ``model``, ``metric``, ``mean`` and ``sd`` over the ``n_conditions`` whose value is defined,
+        ``lower`` and ``upper`` (95 %, bootstrap over conditions; NaN over a single one), the ``best_baseline`` on
+        average, and the ``difference`` to it over the conditions that both have, with ``difference_lower`` and
+        ``difference_upper``. Further rows: "dynamic_range_fraction", the headline, ``(sum(floor) - sum(model)) /
+        (sum(floor) - sum(ceiling))`` of energy distances: 0 is as far from the real cells as the controls are, 1 as
+        close as they are to themselves. With verdicts "harm_against_controls" and "harm_against_prior", the shares of
+        conditions in which a model is shown to be worse than the control cells and than "shifted controls", with the
+        interval of Wilson. With ``metrics="vcc2026"`` and the baseline "mean effect" "challenge_score", see
+        :func:`perturbflow.metrics.challenge_score`.
     `adata.uns["evaluation_verdicts"]` : DataFrame
         One row per condition and model that is no baseline: ``best_baseline`` at this condition, ``difference`` of
         energy distances to it with ``lower`` and ``upper`` (95 %, bootstrap over real cells, the same for both),
-        ``worse_than_controls`` and ``worse_than_prior`` (1 where that is shown, else 0), ``p_value`` that real cells differ from the controls at all, ``n_cells``, ``n_cells_needed`` to see that, and
-        ``verdict``: "not measurable at this number of cells", "model better" (than every baseline), "a baseline is
-        better", or "no difference could be shown" where the interval has 0 in it. ``finding`` says it in words, with the
-        names, also where no effect at all, the control cells, is better than the model.
+        ``worse_than_controls`` and ``worse_than_prior`` (1 where that is shown, else 0), ``p_value`` that real cells
+        differ from the controls at all, ``n_cells``, ``n_cells_needed`` to see that, and ``verdict``: "not measurable
+        at this number of cells", "model better" (than every baseline), "a baseline is better", or "no difference could
+        be shown" where the interval has 0 in it. ``finding`` says it in words, with names.
     `adata.uns["evaluation_params"]` : dict
-        The parameters, ``fitted_splits``, ``left_out``: a table of the conditions left out, with the reason, and
-        ``report``: what of the predicted cells was sorted, left out or missing. Cells of a held-out condition that are
-        missing are named in a warning.
+        The parameters, ``fitted_splits``, ``left_out``, a table of conditions left out with the reason, and ``report``:
+        what of the predicted cells was sorted, left out or missing.
 
     Raises
     ------
     KeyError
         If fields, flow or columns of predicted cells are missing, with the function to run first.
     ValueError
-        If a name is unknown or taken twice, a context has no training controls, no condition is left, predicted cells
-        lack genes, are on another scale, of conditions that are no real ones or of fewer than four cells, none of them
-        is of a condition that is judged, ``key_added`` names something else, or a model returns cells of another shape or with values that are not finite.
+        If a name is unknown or taken twice, a context has no training controls, no condition is left, ``key_added``
+        names something else, predicted cells lack genes, are on another scale, fewer than four or of conditions without
+        real cells, or a model returns cells of another shape or with values that are not finite.
     FileNotFoundError
         If there is no file at a path in ``predicted``.
     TypeError
@@ -188,11 +184,9 @@ def evaluate(
 
     Notes
     -----
-    Conditions are streamed: the memory is that of a few conditions with all their predictions (one, or one more than
-    there are jobs), of the mean profiles and principal components of one context, and, unless ``baselines=[]``, of three
-    numbers a gene and training condition, from which the baselines are fitted. Training cells are read once, a chunk at a
-    time; all cells of ``adata``, and those in files, are read when they are compared.
-    Models that predict the same cells, and those that predict the same for all conditions, are judged once.
+    Conditions are streamed: memory is that of a few conditions with all their predictions, of the mean profiles and
+    principal components of one context, and, unless ``baselines=[]``, of three numbers a gene and training condition.
+    Training cells are read once, a chunk at a time. Models that predict the same cells are judged once.
 
     Examples
     --------
@@ -205,8 +199,7 @@ def evaluate(
     ['control cells', 'mean effect']
     """
     stage("cells and models")
-    check_key_added(adata, key_added, "evaluation")
-    check_writable(adata, copy=copy)
+    check_result(adata, key_added, "evaluation", copy=copy)
     others = _others(predicted)
     key = None if key == "flow" and key not in adata.uns and others else key
     flow = None if key is None else moved(read_flow(adata, key), device)
@@ -220,14 +213,11 @@ def evaluate(
     _check_covariates([key for key, _ in vocabulary.covariates])
     check_one_of(scale, ("log1p", "linear"), name="scale")
     check_n_jobs(n_jobs)
-    counts = {
-        "min_cells": (min_cells, MIN_CELLS),
-        "n_resamples": (n_resamples, 1),
-        "n_permutations": (n_permutations, 0),
-    }
-    counts |= {} if n_cells is None else {"n_cells": (n_cells, MIN_CELLS)}
-    for name, (number, least) in counts.items():
-        check_whole_number(number, name=name, least=least)
+    check_whole_number(min_cells, name="min_cells", least=MIN_CELLS)
+    check_whole_number(n_resamples, name="n_resamples", least=1)
+    check_whole_number(n_permutations, name="n_permutations")
+    if n_cells is not None:
+        check_whole_number(n_cells, name="n_cells", least=MIN_CELLS)
 
     genes = list(map(str, adata.var_names)) if flow is None else list(flow.genes)
     cells = read_screen(adata, genes=None if flow is None else flow.genes, fields=fields)
@@ -258,7 +248,8 @@ def evaluate(
 
     predictors: dict[str, Predictor] = {}
     if flow is not None:
-        predictors[str(key)] = AskedTwice(str(key), _WithSettings(flow, guidance=guidance, n_steps=n_steps))
+        sample = partial(flow.sample, **without_none(guidance=guidance, n_steps=n_steps))
+        predictors[str(key)] = asked(str(key), SimpleNamespace(sample=sample))
     report: list[dict[str, Any]] = []
     without: dict[str, list[str]] = {}
     real = named_conditions(cells, vocabulary, has_doses=fields.dose_key is not None) if others else {}
@@ -291,6 +282,7 @@ def evaluate(
         progress_bar=progress_bar,
         n_jobs=n_jobs,
         log_base=fields.log_base,
+        device=device,
     )
     results = score_all(
         cells, conditions, predictors, baselines=names, settings=settings, targets=targets_of(vocabulary, genes)
@@ -306,25 +298,21 @@ def evaluate(
             )
         )
         warn(msg)
-    params = {
+    params = without_none(
         **{"key": key, "n_cells": n_cells, "n_steps": n_steps, "scale": scale, "metrics": metric_names},
         **{"split_key": split_key, "min_cells": min_cells, "guidance": guidance, "seed": seed},
         **{"n_resamples": n_resamples, "n_permutations": n_permutations},
         **{"fitted_splits": list(fitted_splits), "models": [name for name in predictors if name not in names]},
-        "left_out": left_out,
-        "report": pd.DataFrame(report, columns=["model", "what", "n", "which"]).astype({"n": int}),
-    }
+        left_out=left_out,
+        report=pd.DataFrame(report, columns=["model", "what", "n", "which"]).astype({"n": int}),
+    )
     resampling: dict[str, Any] = {"baselines": names, "n_resamples": n_resamples}
     further = dataset_rows(results.strengths, settings.wanted, **resampling, rng=generator(seed, "screens"))
     further += harm_rows(results.verdicts)
     summary = summary_table(results.scores, **resampling, rng=np.random.default_rng(seed), further=further)
-    adata = writable(adata, copy=copy)
-    adata.uns[key_added] = results.scores
-    adata.uns[f"{key_added}_summary"] = with_challenge_scores(summary)
-    adata.uns[f"{key_added}_verdicts"] = results.verdicts
-    # Files of anndata before 0.12 have no None.
-    adata.uns[f"{key_added}_params"] = {name: value for name, value in params.items() if value is not None}
-    return adata if copy else None
+    tables = {"": results.scores, "_summary": with_challenge_scores(summary), "_verdicts": results.verdicts}
+    entries = (tables | {"_params": params}).items()
+    return written(adata, copy=copy, uns={f"{key_added}{suffix}": entry for suffix, entry in entries})
 
 
 def _others(predicted: AnnData | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -334,24 +322,6 @@ def _others(predicted: AnnData | Mapping[str, Any] | None) -> dict[str, Any]:
     if isinstance(predicted, Mapping):
         return {str(name): model for name, model in predicted.items()}
     return {"predicted": predicted}
-
-
-class _WithSettings:
-    """A flow with settings of prediction, called like a baseline."""
-
-    def __init__(self, flow: FittedFlow, **changes: float | None) -> None:
-        self.flow = flow
-        self.changes = {name: value for name, value in changes.items() if value is not None}
-
-    def sample(
-        self,
-        controls: NDArray[np.float32],
-        perturbation: NDArray[np.float32],
-        covariates: NDArray[np.int64],
-        *,
-        rng: np.random.Generator,
-    ) -> NDArray[np.float32]:
-        return self.flow.sample(controls, perturbation, covariates, rng=rng, **self.changes)
 
 
 def _split(adata: AnnData, split_key: str) -> NDArray[np.str_]:

@@ -8,10 +8,10 @@ import numpy as np
 
 from perturbflow._checks import check_whole_number
 from perturbflow._warnings import warn
-from perturbflow.evaluation._response_table import judged_cells, response_table, summary_of_parts
-from perturbflow.screen._fields import check_writable, read_screen, writable
+from perturbflow.evaluation._response_parts import judged_cells, response_table, summary_of_parts
+from perturbflow.screen._fields import read_screen
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import check_key_added
+from perturbflow.tl._common import check_result, of_cells, written
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +21,7 @@ _FEWEST_CELLS = 4  # one in every quarter
 
 
 @takes_modality
+@of_cells
 def explain_response(
     adata: AnnData | MuData,
     *,
@@ -60,8 +61,6 @@ def explain_response(
         Bootstrap samples of perturbations behind the intervals of the summary, at least 1.
     seed
         Seed of the halvings and of the bootstrap.
-    key_added
-        Prefix of the entries in ``adata.uns``.
 
     Returns
     -------
@@ -106,8 +105,7 @@ def explain_response(
     >>> round(float(summary["share_of_total"].sum()), 6)
     1.0
     """
-    check_key_added(adata, key_added, "response_parts")
-    check_writable(adata, copy=copy)
+    check_result(adata, key_added, "response_parts", copy=copy)
     for name, value, least in (("min_cells", min_cells, _FEWEST_CELLS), ("n_resamples", n_resamples, 1)):
         check_whole_number(value, name=name, least=least)
     check_whole_number(seed, name="seed")
@@ -122,7 +120,4 @@ def explain_response(
         warn(f"Left out {n_left_out} conditions with fewer than {min_cells} cells, or as few controls.")
     table = response_table(screen, seed=seed)
     summary = summary_of_parts(table, n_resamples=n_resamples, rng=np.random.default_rng(seed))
-    adata = writable(adata, copy=copy)
-    adata.uns[key_added] = table
-    adata.uns[f"{key_added}_summary"] = summary
-    return adata if copy else None
+    return written(adata, copy=copy, uns={key_added: table, f"{key_added}_summary": summary})

@@ -6,9 +6,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Literal
 
 from perturbflow._progress import shows_progress, stage
-from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
+from perturbflow.tl._common import of_cells, written
 from perturbflow.trajectories._snapshot_fields import is_snapshot
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from perturbflow.predict._dynamics_store import StoredDynamics
-    from perturbflow.predict._standing_store import StoredStanding
+    from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
     from perturbflow.train._dynamics_options import DynamicsModelKwargs, DynamicsOptions, DynamicsPlanKwargs
 
 
 @takes_modality
+@of_cells
 @shows_progress("fit dynamics")
 def fit_dynamics(
     adata: AnnData | MuData,
@@ -91,15 +91,9 @@ def fit_dynamics(
     plan_kwargs
         How it is fitted, such as ``{"n_candidates": 12, "prior_weight": 0}``: the keys of
         :class:`perturbflow.models.DynamicsPlanKwargs`.
-    seed
-        Seed of everything random.
     checkpoint
         Directory to continue from, with the same result as without a break; written after every strength of sparsity,
         removal of inputs and stage, and removed when the fit is complete.
-    progress_bar
-        Whether to show a progress bar.
-    key_added
-        Where the fitted dynamics go in ``adata.uns``.
 
     Returns
     -------
@@ -139,7 +133,7 @@ def fit_dynamics(
     stage("loading torch")
     from perturbflow.train._dynamics_options import DynamicsOptions, check_dynamics_model, check_dynamics_plan
     from perturbflow.train._fit_dynamics import fit_dynamics as fit  # here, because it loads torch
-    from perturbflow.train._fit_standing import fit_snapshot
+    from perturbflow.train._fit_dynamics import fit_snapshot
 
     check_key_added(adata, key_added, "dynamics")
     options = DynamicsOptions(
@@ -158,9 +152,7 @@ def fit_dynamics(
         stored: StoredDynamics | StoredStanding = fit_snapshot(adata, seed=seed, progress_bar=progress_bar)
     else:
         stored = fit(adata, options, checkpoint=checkpoint, progress_bar=progress_bar)
-    adata = writable(adata, copy=copy)
-    adata.uns[key_added] = stored.to_dict()
-    return adata if copy else None
+    return written(adata, copy=copy, uns={key_added: stored.to_dict()})
 
 
 def _check_usual(options: DynamicsOptions, *, checkpoint: object) -> None:

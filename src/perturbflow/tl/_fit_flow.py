@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from perturbflow._progress import shows_progress, stage
-from perturbflow.predict._device import is_first_process
-from perturbflow.predict._flow_store import write_flow
+from perturbflow.predict._fitted_flow import write_flow
+from perturbflow.predict._torch_state import is_first_process
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
 from perturbflow.store._outputs import check_folder
+from perturbflow.tl._common import of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @takes_modality
+@of_cells
 @shows_progress("fit flow")
 def fit_flow(
     adata: AnnData | MuData,
@@ -45,12 +47,12 @@ def fit_flow(
 ) -> AnnData | MuData | None:
     """Fit PRiMeFlow: learn to generate the cells of every condition, and to extrapolate to conditions not seen.
 
-    An additive hurdle prior over perturbations and covariates is estimated in closed form on the training cells; a
-    velocity network, trained by Lightning, then learns what it lacks, by conditional flow matching. Training stops early on
-    the validation conditions, where it is also chosen how much of a control cell a prediction keeps and how far the network
-    is applied: not at all, unless these conditions show that it helps. Finally the prior is estimated anew on training and
-    validation cells. Test cells are never looked at. Interrupting (Ctrl-C, or the signal that ends a job) keeps the best
-    weights so far. Cells may be in memory or in a file.
+    An additive hurdle prior over perturbations and covariates is estimated in closed form; a velocity network, trained
+    by Lightning, then learns what it lacks, by conditional flow matching. Training stops early on the validation
+    conditions, where it is also chosen how much of a control cell a prediction keeps and how far the network is
+    applied: not at all, unless these conditions show that it helps. Finally the prior is estimated anew on training and
+    validation cells. Test cells are never looked at. Interrupting (Ctrl-C, or the signal that ends a job) keeps the
+    best weights so far. Cells may be in memory or in a file.
 
     Parameters
     ----------
@@ -58,28 +60,26 @@ def fit_flow(
         Cells with registered fields (:func:`perturbflow.pp.setup_perturbation`) and, for early stopping, a split
         (:func:`perturbflow.pp.split_perturbations`).
     preset
-        The recipe that gives every choice that is left out. "default": the additive hurdle prior with a correction by a
-        network, from control cells. "prior": that prior alone, without a network, in closed form: seconds, and where no
-        network helps the same predictions. "primeflow": the paper whole, with a U-Net over the gene axis that gives the
-        velocity from noise, condition dropout 0.2, averaged weights and Dopri5.
+        What is taken where nothing is chosen. "default": the prior with a correction by a network, from control cells.
+        "prior": the prior alone, in seconds, and where no network helps with the same predictions. "primeflow": the
+        paper whole, a U-Net over the gene axis from noise, condition dropout 0.2, averaged weights and Dopri5.
     max_steps
         Number of optimiser steps.
     model_kwargs
-        What the flow is made of, such as ``{"source": "noise", "guidance": 2.0}`` or ``{"network": "unet", "width": 8}``: the
-        keys of :class:`perturbflow.models.FlowModelKwargs`.
+        What the flow is made of, such as ``{"source": "noise", "guidance": 2.0}`` or ``{"network": "unet", "width":
+        8}``: the keys of :class:`perturbflow.models.FlowModelKwargs`.
     plan_kwargs
         How it is fitted, such as ``{"batch_size": 128, "learning_rate": 1e-4, "calibrate": False}``: the keys of
         :class:`perturbflow.models.FlowPlanKwargs`.
     trainer_kwargs
-        Options of Lightning's trainer, such as ``{"accelerator": "cpu"}``, ``{"devices": 2, "strategy": "ddp"}``,
-        ``logger`` or ``callbacks``. A GPU is taken where there is one. The metrics are ``train_loss`` and, at every
-        validation, ``valid_energy``. Several devices share every batch, and the fit is that of one device.
+        Options of Lightning's trainer, such as ``{"accelerator": "cpu"}``, ``{"devices": 2, "strategy": "ddp"}`` (the
+        fit is that of one device), ``logger`` or ``callbacks``. A GPU is taken where there is one. The metrics are
+        ``train_loss`` and ``valid_energy``.
     init_from
-        An earlier flow whose network this one starts from, also over another panel of genes and other conditions: a key
+        An earlier flow whose network this one starts from, also over other genes and conditions, matched by name: a key
         of ``adata.uns``, another AnnData with ``uns["flow"]`` (or a MuData with this ``modality``), the directory of a
-        ``store``, or a :class:`perturbflow.models.FittedFlow`. Genes, perturbations and covariates are matched by name;
-        new genes start from known ones of similar statistics. The network and its parametrisation are those of the
-        earlier flow; the prior is always that of the new cells.
+        ``store``, or a :class:`perturbflow.models.FittedFlow`. New genes start from known ones of similar statistics.
+        The network and its parametrisation are those of the earlier flow, the prior is that of the new cells.
     split_key
         Column of ``adata.obs`` with the split. Without it all cells are training cells.
     seed
@@ -89,10 +89,6 @@ def fit_flow(
     checkpoint
         Directory for checkpoints, written at every validation (or as often without one). A fit that was cut short
         continues from the last, with the same result as without a break; it is removed when the fit is complete.
-    progress_bar
-        Whether to show a progress bar.
-    key_added
-        Where the fitted flow goes in ``adata.uns``.
 
     Returns
     -------
@@ -101,8 +97,8 @@ def fit_flow(
     `adata.uns["flow" | key_added]` : dict
         Configuration, weights, prior, genes, fields, history and ``guidance_curve`` (:func:`perturbflow.pl.guidance`),
         as plain arrays and values, with ``init`` for what was taken over from an earlier flow; or the name of the
-        directory given as ``store``. If that can no longer be written after the fit, the flow is here, with a warning;
-        so it is in all but the first of several processes that share the fit, since the first alone writes files.
+        directory ``store``. If that can no longer be written, the flow is here, with a warning. Of several processes
+        that share a fit the first alone writes files.
 
     Raises
     ------

@@ -8,11 +8,11 @@ from scipy import sparse
 
 from perturbflow._checks import check_n_jobs, check_one_of, check_whole_number
 from perturbflow._progress import shows_progress, stage
-from perturbflow.predict._dynamics_store import read_dynamics
-from perturbflow.predict._standing_store import has_standing, read_standing
+from perturbflow.predict._dynamics_store import has_standing, read_dynamics, read_standing
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added, remove_earlier
+from perturbflow.tl._common import of_dynamics, written
 from perturbflow.trajectories._fields import read_dynamics_fields
 from perturbflow.trajectories._snapshot_fields import is_snapshot
 
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from perturbflow.train._fit_standing import StandingGraph
-    from perturbflow.train._graph import Graph
 
 SUFFIXES = ("", "_evidence", "_rate")
 
 
 @takes_modality
+@of_dynamics
 @shows_progress("infer graph")
 def infer_graph(
     adata: AnnData | MuData,
@@ -48,8 +47,9 @@ def infer_graph(
     is the share of fits, to bootstraps of the trajectories and with other seeds, that are sure of it (stability selection): that keep
     it and whose error is at least a third larger without it.
 
-    Where courses were fitted to means of at least two cells per time or bin, how these cells covary is lost there, and joins the
-    evidence: pairs are ranked by the mean of their rank by the fit and by :func:`perturbflow.dynamics.snapshot_evidence`.
+    Where trajectories are means of at least two cells per time or bin, how these cells covary is lost in the fit, and joins the
+    evidence: pairs are ranked by the mean of their rank by the fit, with weight n, and that by
+    :func:`perturbflow.dynamics.snapshot_evidence`, with weight 2p, for n times or bins in all and p regulators.
 
     Of cells at rest, registered without a time, the confidence is the share of halves of the cells, half of them seen as ranks, in which the edge
     is among those of most evidence (see :func:`perturbflow.dynamics.edge_stability`); of edges from a regulator that was never perturbed it is two thirds of that, since about
@@ -61,8 +61,6 @@ def infer_graph(
 
     Parameters
     ----------
-    adata
-        Cells with fitted dynamics (:func:`perturbflow.tl.fit_dynamics`).
     method
         "jacobian", as above; "gates", the weights of paths times the gates that are open, with the sign of the
         Jacobian; or a baseline that knows neither time nor the fit: "correlation" and "partial_correlation", whose
@@ -76,10 +74,6 @@ def infer_graph(
         Seed of the bootstraps.
     progress_bar
         Whether to show how many of the further fits, or halves, are done.
-    key
-        The dynamics in ``adata.uns``.
-    key_added
-        Where the graph goes in ``adata.varp`` and ``adata.uns``.
 
     Returns
     -------
@@ -96,13 +90,6 @@ def infer_graph(
         edges is possible, and a warning says so. For a second-order field the edges also say whether they act through the
         level or the rate of the source, and ``varp["dynamics_graph_rate"]`` has the latter.
 
-    Raises
-    ------
-    KeyError
-        If there are no fitted dynamics, or, for a baseline, no registered fields.
-    ValueError
-        If a setting is wrong, or ``key_added`` names something else than an earlier graph.
-
     Notes
     -----
     Stability selection after Meinshausen and Bühlmann (2010), *J. R. Stat. Soc. B* 72, 417.
@@ -117,8 +104,13 @@ def infer_graph(
     (5, 5)
     """
     stage("loading torch")
-    from perturbflow.train._fit_standing import standing_graph
-    from perturbflow.train._graph import FITTED, STATIC, fitted_graph, static_graph  # here, because it loads torch
+    from perturbflow.train._graph import (  # here, because it loads torch
+        FITTED,
+        STATIC,
+        fitted_graph,
+        standing_graph,
+        static_graph,
+    )
 
     check_one_of(method, (*FITTED, *STATIC), name="method")
     check_whole_number(n_bootstraps, name="n_bootstraps")
@@ -132,7 +124,6 @@ def infer_graph(
             "`pf.baselines.partial_correlation_graph` and the like take an array."
         )
         raise ValueError(msg)
-    graph: Graph | StandingGraph
     if has_standing(adata, key):
         standing = read_standing(adata, key)
         graph = standing_graph(
@@ -154,7 +145,6 @@ def infer_graph(
             progress_bar=progress_bar,
         )
         genes, parameters = stored.genes, {"key": key, "n_bootstraps": n_bootstraps, "seed": seed}
-    adata = writable(adata, copy=copy)
     position = adata.var_names.get_indexer(genes)
     place = sparse.csr_matrix(
         ([1.0] * len(genes), (range(len(genes)), position)), shape=(len(genes), adata.n_vars), dtype="float32"
@@ -165,8 +155,7 @@ def infer_graph(
         if matrix is not None
     }
     record = {"edges": graph.edges(genes), "method": method, "parameters": parameters}
+    adata = writable(adata, copy=copy)
     remove_earlier(adata, key_added, "dynamics_graph")  # one of second order has a matrix more
-    for name, matrix in matrices.items():
-        adata.varp[name] = matrix
-    adata.uns[key_added] = record
+    written(adata, copy=False, varp=matrices, uns={key_added: record})
     return adata if copy else None

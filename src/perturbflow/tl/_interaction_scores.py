@@ -8,17 +8,13 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_between, check_whole_number
-from perturbflow.predict._controls import control_cells
-from perturbflow.predict._doses import recorded_dose
-from perturbflow.predict._flow_store import read_flow
-from perturbflow.predict._interaction_fit import interaction_fit
-from perturbflow.predict._interaction_pairs import measured_pair, predicted_pair, singles_of
-from perturbflow.predict._measured_effects import MeasuredMeans, measured_screen
-from perturbflow.predict._predicted_uncertainty import contexts_of, warn_of_new_contexts
+from perturbflow.predict._controls import recorded_dose
+from perturbflow.predict._interaction_fit import interaction_fit, measured_pair, predicted_pair, singles_of
+from perturbflow.predict._predicted_uncertainty import MeasuredMeans, contexts_of, measured_screen, warn_of_new_contexts
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation
-from perturbflow.screen._fields import canonical_labels, check_expression, check_writable, writable
+from perturbflow.screen._fields import canonical_labels
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import check_key_added
+from perturbflow.tl._common import check_result, flow_and_controls, of_flow, without_none, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +29,7 @@ _SUFFIXES = ("", "_sd", "_measured", "_measured_sd")
 
 
 @takes_modality
+@of_flow
 def interaction_scores(
     adata: AnnData | MuData,
     combinations: Sequence[str] | None = None,
@@ -61,17 +58,6 @@ def interaction_scores(
         Cells with control cells and a fitted flow. Measured are cells of all splits.
     combinations
         Labels of two perturbations, such as "KLF1+SET"; by default all combinations of two in ``adata``.
-    dose
-        Dose of the perturbations, as in :func:`perturbflow.tl.predict_perturbation`. By default every combination has each
-        of the doses at which it was measured.
-    level
-        Probability of the intervals.
-    min_cells
-        Conditions with fewer cells count as not measured, at least 2.
-    key
-        The fitted flow in ``adata.uns``.
-    key_added
-        Where the table goes in ``adata.uns``, and prefix of the entries in ``adata.varm``.
 
     Returns
     -------
@@ -104,14 +90,6 @@ def interaction_scores(
     `adata.varm["interaction_scores_measured_sd" | f"{key_added}_measured_sd"]` : DataFrame
         Standard deviations of it.
 
-    Raises
-    ------
-    KeyError
-        If there is no fitted flow, or a column is missing.
-    ValueError
-        If a combination is unknown or not of two, there is none, a setting is out of its range, or ``key_added`` names something
-        else.
-
     Notes
     -----
     Of a combination without cells the fit knows no interaction: shares of expressing cells add on the angular scale, so that
@@ -134,16 +112,12 @@ def interaction_scores(
     >>> adata.uns["interaction_scores"]["source"].value_counts().to_dict()
     {'measured': 3, 'predicted': 3}
     """
-    check_key_added(
-        adata, key_added, "interaction_scores", beside=[("varm", f"{key_added}{suffix}") for suffix in _SUFFIXES]
-    )
-    check_writable(adata, copy=copy)
+    beside = [("varm", f"{key_added}{suffix}") for suffix in _SUFFIXES]
+    check_result(adata, key_added, "interaction_scores", copy=copy, beside=beside)
     check_between(level, 0.01, 0.999, name="level")
     check_whole_number(min_cells, name="min_cells", least=2)
-    flow = read_flow(adata, key)
-    check_expression(adata, flow.fields)
+    flow, controls = flow_and_controls(adata, key)
     labels = _pairs_in(adata, flow) if combinations is None else _given(combinations)
-    controls = control_cells(adata, flow.fields, genes=flow.genes)
     conditions = conditions_to_predict(flow, controls, labels, dose, argument="combinations", every_dose=True)
     for condition in conditions:
         if np.count_nonzero(condition.perturbation) != 2:
@@ -180,17 +154,14 @@ def interaction_scores(
             genes[suffix][column] = pair.interaction
             genes[f"{suffix}_sd"][column] = np.sqrt(pair.interaction_variance)
 
-    columns = list(genes[""])
-    adata = writable(adata, copy=copy)
-    adata.uns[key_added] = pd.DataFrame(rows)
-    adata.uns[f"{key_added}_params"] = {
-        **{"key": key, "level": level, "min_cells": min_cells},
-        **({} if dose is None else {"dose": recorded_dose(dose)}),
+    by_gene = {
+        f"{key_added}{suffix}": pd.DataFrame(values, index=list(flow.genes)).reindex(
+            columns=list(genes[""]), index=adata.var_names
+        )
+        for suffix, values in genes.items()
     }
-    for suffix, values in genes.items():
-        table = pd.DataFrame(values, index=list(flow.genes)).reindex(columns=columns, index=adata.var_names)
-        adata.varm[f"{key_added}{suffix}"] = table
-    return adata if copy else None
+    params = without_none(key=key, level=level, min_cells=min_cells, dose=None if dose is None else recorded_dose(dose))
+    return written(adata, copy=copy, uns={key_added: pd.DataFrame(rows), f"{key_added}_params": params}, varm=by_gene)
 
 
 def _pairs_in(adata: AnnData, flow: FittedFlow) -> list[str]:

@@ -8,16 +8,12 @@ import numpy as np
 import pandas as pd
 
 from perturbflow._checks import check_whole_number
-from perturbflow.predict._candidates import candidate_conditions, n_training_cells
-from perturbflow.predict._controls import control_cells
-from perturbflow.predict._doses import recorded_dose
-from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._controls import recorded_dose
 from perturbflow.predict._next_measurements import greedy_choice, measurable
 from perturbflow.predict._predicted_uncertainty import contexts_of, warn_of_new_contexts
-from perturbflow.predict._prediction import warn_of_extrapolation
-from perturbflow.screen._fields import check_expression, check_writable, writable
+from perturbflow.predict._prediction import candidate_conditions, n_training_cells, warn_of_extrapolation
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import check_key_added
+from perturbflow.tl._common import by_label, check_result, flow_and_controls, of_flow, without_none, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,10 +22,10 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from perturbflow.predict._next_measurements import Measurable
-    from perturbflow.predict._prediction import PredictedCondition
 
 
 @takes_modality
+@of_flow
 def next_perturbations(
     adata: AnnData | MuData,
     candidates: Sequence[str] | None = None,
@@ -66,13 +62,6 @@ def next_perturbations(
         How many cells each of them gets.
     combinations
         All pairs of single candidates are candidates too.
-    dose
-        Dose of the perturbations, as in :func:`perturbflow.tl.predict_perturbation`. By default every perturbation is a
-        candidate at each of the doses at which it was measured.
-    key
-        The fitted flow in ``adata.uns``.
-    key_added
-        Where the table goes in ``adata.uns``.
 
     Returns
     -------
@@ -85,13 +74,6 @@ def next_perturbations(
         :func:`perturbflow.tl.rank_perturbations`, and ``n_training_cells`` of this very condition.
     `adata.uns["next_perturbations_params" | f"{key_added}_params"]` : dict
         The parameters, and ``variance``, what is summed before anything is measured.
-
-    Raises
-    ------
-    KeyError
-        If there is no fitted flow, or a column is missing.
-    ValueError
-        If a perturbation is unknown, a number or dose is wrong, or ``key_added`` names something else.
 
     Notes
     -----
@@ -112,23 +94,17 @@ def next_perturbations(
     >>> adata.uns["next_perturbations"]["perturbation"].tolist()
     ['P002', 'P002']
     """
-    check_key_added(adata, key_added, "next_perturbations")
-    check_writable(adata, copy=copy)
+    check_result(adata, key_added, "next_perturbations", copy=copy)
     check_whole_number(n, name="n", least=1)
     check_whole_number(n_cells, name="n_cells", least=1)
-    flow = read_flow(adata, key)
-    check_expression(adata, flow.fields)
-    controls = control_cells(adata, flow.fields, genes=flow.genes)
+    flow, controls = flow_and_controls(adata, key)
     conditions = candidate_conditions(flow, controls, candidates, dose, combinations=combinations, untrained=True)
     if trained := [one for one in conditions if flow.flow.prior.trained[one.perturbation > 0].all()]:
         warn_of_extrapolation(flow, trained)  # nothing is expected to be known of the others
     warn_of_new_contexts(flow, controls, conditions)
 
     contexts = contexts_of(flow, controls, conditions)
-    parts: dict[tuple[str, str], list[PredictedCondition]] = {}
-    for condition in conditions:
-        parts.setdefault((condition.label, condition.dose_label), []).append(condition)
-    everything = list(parts.values())
+    everything = by_label(conditions)
 
     def candidate(number: int) -> Measurable:
         part = everything[number]
@@ -151,10 +127,12 @@ def next_perturbations(
     if flow.fields.dose_key is None and dose is None:
         del table["dose"]
 
-    adata = writable(adata, copy=copy)
-    adata.uns[key_added] = table
-    adata.uns[f"{key_added}_params"] = {
-        **{"key": key, "n": n, "n_cells": n_cells, "combinations": combinations, "variance": variance},
-        **({} if dose is None else {"dose": recorded_dose(dose)}),
-    }
-    return adata if copy else None
+    params = without_none(
+        key=key,
+        n=n,
+        n_cells=n_cells,
+        combinations=combinations,
+        variance=variance,
+        dose=None if dose is None else recorded_dose(dose),
+    )
+    return written(adata, copy=copy, uns={key_added: table, f"{key_added}_params": params})

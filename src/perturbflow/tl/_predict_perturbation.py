@@ -12,12 +12,10 @@ from scipy import sparse
 
 from perturbflow._checks import check_type, check_whole_number
 from perturbflow._progress import shows_progress, stage
-from perturbflow.predict._controls import control_cells, predicted_keys
-from perturbflow.predict._device import moved
-from perturbflow.predict._doses import recorded_dose
-from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._controls import control_cells, predicted_keys, recorded_dose
+from perturbflow.predict._fitted_flow import read_flow
 from perturbflow.predict._output_space import OutputSpace
-from perturbflow.predict._predicted_cells import PredictedCells, predicted_batches
+from perturbflow.predict._predicted_cells import PredictedCells, check_path, predicted_batches, scattered, write_cells
 from perturbflow.predict._predicted_uncertainty import uncertainty_tables, warn_of_new_contexts
 from perturbflow.predict._prediction import (
     ConditionSampler,
@@ -25,11 +23,11 @@ from perturbflow.predict._prediction import (
     warn_of_extrapolation,
     warn_of_scale,
 )
-from perturbflow.predict._prediction_file import check_path, write_cells
-from perturbflow.predict._stored_prediction import scattered
+from perturbflow.predict._torch_state import moved
 from perturbflow.screen._fields import check_expression, check_writable, writable
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added, check_name, remove_earlier
+from perturbflow.tl._common import of_flow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 @takes_modality
+@of_flow
 @shows_progress("predict")
 def predict_perturbation(
     adata: AnnData | MuData,
@@ -77,22 +76,19 @@ def predict_perturbation(
         Control cells, with or without others. Cells without the perturbation column are all taken for controls.
     perturbations
         One label or several, such as "KLF1" or "KLF1+SET"; the order of components does not matter.
-    key
-        The fitted flow in ``adata.uns``.
     covariates
         Predict only in this context, for example ``{"cell_type": "B"}``. Covariates without a column in ``adata.obs``
         are set for all cells.
     dose
         Dose of the perturbations: a number; one a component in the order of the label ("1+0.5", [1, 0.5]); or one by
-        component ({"KLF1": 1}). What is left out is the dose at which the perturbation was measured in training, see
-        Notes. A dose between measured ones is a new one, of kind "new dose"; above the largest it counts as the
-        largest. Both give a warning.
+        component ({"KLF1": 1}). By default the dose in training, see Notes. A dose between measured ones is of kind
+        "new dose", one above the largest counts as the largest, each with a warning.
     guidance
         Weight of classifier-free guidance; 1 is the conditional flow itself, larger values exaggerate what sets the
         condition apart. By default the one chosen by the fit.
     n_cells
-        With ``as_anndata`` or ``path``: number of cells for every perturbation and context, from control cells drawn at random
-        (without replacement as far as they go). By default one for every control cell.
+        With ``as_anndata`` or ``path``: cells for every perturbation and context, from control cells drawn at random.
+        By default one for every control cell.
     n_steps
         Steps of the solver; chosen by the flow by default.
     output
@@ -100,20 +96,15 @@ def predict_perturbation(
         of each cell's control cell, rounded at random so that expectations are kept. "challenge": the recipe for the
         Virtual Cell Challenge, see Notes.
     target_total
-        Total of the counts of a cell over the genes of the flow: with "counts" of every predicted cell, with
-        "challenge" what cells are scaled to. By default it is told from the control cells, whose log1p-normalised
-        values are whole multiples of that of a single count: their own total each, or the median of all.
-    key_added
-        Where predictions go in ``adata.obsm`` and their description in ``adata.uns``.
+        Total of the counts of a cell over the genes of the flow, with "counts", or what cells are scaled to, with
+        "challenge". By default that of each control cell, or the median of all, as told from values that are whole
+        multiples of that of a single count.
     as_anndata
         Return the predicted cells as a new AnnData; nothing is written into ``adata``.
     path
-        Write the predicted cells to this file instead, ending in ".h5ad" or ".zarr": the AnnData that ``as_anndata``
-        would return, with sparse expression. Cells are written as they are predicted, so that any number fits in memory,
-        and the file is there when it is complete. Nothing may be there before.
-    device
-        Torch device of the network, such as "cuda"; "auto" takes a GPU where there is one. By default that of
-        ``pf.settings``, or else the CPU. Cells on another device are others in the last digits.
+        Write the AnnData that ``as_anndata`` would return to this file instead, ending in ".h5ad" or ".zarr", with
+        sparse expression. Cells are written as they are predicted, so that any number fits in memory, and the file is
+        there when it is complete. Nothing may be there before.
     seed
         Seed of everything random. The cells of one perturbation do not depend on which others are asked for.
     progress_bar
@@ -130,52 +121,48 @@ def predict_perturbation(
         flow does not know, store nothing, which is no prediction of zeros: ``obsm["predicted"].getnnz(axis=1) > 0`` are
         the rows with a cell. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
     `adata.uns["predicted" | key_added]` : dict
-        ``perturbations``, their ``doses`` (if doses are registered or given), the names of their entries in ``obsm``,
-        ``params``, and ``uncertainty``: a table with one row per perturbation and context, with the ``kind`` of the
-        condition ("seen", "new dose", "combination", "new context", "unseen"), the root mean squares over genes of
-        the predicted effect on the mean expression and of its calibrated standard deviation (``rms_effect``,
-        ``rms_sd``), ``feature_distance``, how far perturbations without training cells are from the nearest in
-        training (1 is usual among those in training; NaN without features), and ``context_distance``, how far the
-        context is from the nearest with perturbed training cells (1 is the median between such contexts).
+        ``perturbations``, their ``doses`` (if registered or given), the names of their entries in ``obsm``, ``params``,
+        and ``uncertainty``: a table of perturbations and contexts, with the ``kind`` of the condition ("seen", "new
+        dose", "combination", "new context", "unseen"), the root mean squares over genes of the predicted effect and of
+        its calibrated standard deviation (``rms_effect``, ``rms_sd``), ``feature_distance`` of perturbations without
+        training cells to the nearest in training (1 is usual among those; NaN without features), and
+        ``context_distance`` to the nearest context with perturbed training cells (1 is the median between such).
     `adata.varm["predicted_sd" | key_added + "_sd"]` : DataFrame (n_vars, perturbations)
         Standard deviation of the error of the predicted mean of every gene (log1p-normalised); NaN for genes that the
         flow does not know.
 
-    The new AnnData has the same two entries, the flow's genes and in ``obs`` the perturbation, its dose (if doses are registered), the
-    covariates, ``source`` ("predicted") and ``source_cell`` (the control cell it started from).
+    The new AnnData has the same two entries, the flow's genes and in ``obs`` the perturbation, its dose (if doses are
+    registered), the covariates, ``source`` ("predicted") and ``source_cell`` (the control cell it started from).
 
     Raises
     ------
     KeyError
         If there is no fitted flow, or a covariate is missing.
     ValueError
-        If a perturbation is unknown (the nearest known ones are named), a dose is wrong or cannot be left out, genes
-        are missing, there are no control cells, one has no category of a covariate, the expression is not log1p-normalised, counts
-        are wanted that the control cells do not tell, ``key_added`` names something else, the device is not there, or no
-        file can be made at ``path``.
+        If a perturbation is unknown, a dose is wrong or cannot be left out, genes, control cells or categories of a
+        covariate are missing, the expression is not log1p-normalised, counts are wanted that the control cells do not
+        tell, ``key_added`` names something else, the device is not there, or no file can be made at ``path``.
     OSError
         If the file cannot be written.
 
     Notes
     -----
     A category of a covariate that the flow does not know is a new context: it is placed among the known ones by its
-    control cells, with a warning that names the nearest, as it would be if these controls had been in training; no fit is
-    needed.
+    control cells, with a warning that names the nearest; no fit is needed.
 
-    Conditions are streamed in batches of cells: memory is that of one batch and, unless it goes to a file, of the output.
-    Control cells may be in a file too (backed, lazy, or arrays of dask): only those of a batch are read. Those of a
-    context without training controls are one batch, whatever their number.
+    Cells are predicted in batches: memory is that of one batch and, unless it goes to a file, of the output. Control
+    cells may be in a file too (backed, lazy, or arrays of dask): only those of a batch are read. Those of a context
+    without training controls are one batch.
 
-    Where doses are registered and ``dose`` is left out, a perturbation is predicted at the dose at which it was measured
-    in the contexts of the prediction or, if it was not there, in any. A combination that was not measured has the doses
-    at which its components were, alone if they were alone. A component without training cells has the dose of all others
-    if it is the same for all. Where there are several such doses, an error lists them. Where doses are not registered
-    they are 1.
+    Where doses are registered and ``dose`` is left out, a perturbation is predicted at the dose at which it was
+    measured in the contexts of the prediction or, if it was not there, in any; a combination that was not measured at
+    the doses of its components, and a component without training cells at the dose of all others if it is the same for
+    all. Where there are several such doses, an error lists them. Doses that are not registered are 1.
 
     With ``output="challenge"`` the logarithm is undone, every cell is scaled to ``target_total``, rounded to whole
     counts, scaled again and taken the log1p of, and the gene that is knocked down is set to 0 (arXiv 2604.13986). That
-    is the gene with the name of the component; where the fields name the type of a perturbation, only for types that
-    repress, such as "CRISPRi". The challenge gives the median total of its cells: pass it as ``target_total``.
+    is the gene with the name of the component; where types are registered, only for those that repress, such as
+    "CRISPRi". The challenge gives the median total of its cells: pass it as ``target_total``.
 
     Examples
     --------

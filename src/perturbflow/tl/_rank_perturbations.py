@@ -22,24 +22,18 @@ from perturbflow._checks import (
 from perturbflow._warnings import warn
 from perturbflow.flow import KINDS
 from perturbflow.metrics._moments import Moments
-from perturbflow.predict._candidates import candidate_conditions, n_training_cells
-from perturbflow.predict._controls import control_cells
-from perturbflow.predict._doses import recorded_dose
-from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._controls import recorded_dose
 from perturbflow.predict._moves import Profile, Way
 from perturbflow.predict._predicted_uncertainty import contexts_of, predicted_uncertainty, warn_of_new_contexts
-from perturbflow.predict._prediction import warn_of_extrapolation, warn_of_scale
+from perturbflow.predict._prediction import candidate_conditions, n_training_cells, warn_of_extrapolation, warn_of_scale
 from perturbflow.screen._fields import (
     canonical_labels,
-    check_expression,
-    check_writable,
     find_genes,
     read_expression,
-    writable,
 )
 from perturbflow.screen._modality import takes_modality
 from perturbflow.screen._named_arrays import chosen, without_names
-from perturbflow.store._keys import check_key_added
+from perturbflow.tl._common import by_label, check_result, flow_and_controls, of_flow, without_none, written
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,6 +51,7 @@ _GENE_SETS = {"up": 1.0, "down": -1.0}
 
 
 @takes_modality
+@of_flow
 def rank_perturbations(
     adata: AnnData | MuData,
     target: Mapping[str, Any] | pd.Series | ArrayLike,
@@ -111,17 +106,10 @@ def rank_perturbations(
     from_cells
         The control cells to move, as values of columns of ``obs`` or one boolean per cell; by default all. Other cells
         among them do not count.
-    dose
-        Dose of the perturbations, as in :func:`perturbflow.tl.predict_perturbation`. By default every perturbation is
-        ranked at each of the doses at which it was measured.
     metric
         "euclidean", or "standardised" to divide every gene by its standard deviation among control cells.
     level
         Probability of the interval from ``lower`` to ``upper``.
-    key
-        The fitted flow in ``adata.uns``.
-    key_added
-        Where the table goes in ``adata.uns``.
     seed
         Seed of the draws for ``probability_best``.
 
@@ -169,11 +157,8 @@ def rank_perturbations(
     check_one_of(metric, ("euclidean", "standardised"), name="metric")
     check_between(level, 0.01, 0.999, name="level")
     check_whole_number(seed, name="seed")
-    check_key_added(adata, key_added, "ranked_perturbations")
-    check_writable(adata, copy=copy)
-    flow = read_flow(adata, key)
-    check_expression(adata, flow.fields)
-    controls = control_cells(adata, flow.fields, genes=flow.genes)
+    check_result(adata, key_added, "ranked_perturbations", copy=copy)
+    flow, controls = flow_and_controls(adata, key)
     if from_cells is not None:
         keep = _cells(adata, from_cells, flow.fields, name="from_cells")[controls.rows]
         if not keep.any():
@@ -188,15 +173,12 @@ def rank_perturbations(
     table = _score(flow, controls, conditions, move, goal=goal, level=level, rng=np.random.default_rng(seed))
     if flow.fields.dose_key is None and dose is None:
         del table["dose"]
-
-    adata = writable(adata, copy=copy)
-    adata.uns[key_added] = table
-    adata.uns[f"{key_added}_params"] = {
+    params = without_none(
         **{"key": key, "goal": goal, "metric": metric, "level": level, "seed": seed, "combinations": combinations},
-        **({} if dose is None else {"dose": recorded_dose(dose)}),
-        "distance": float(np.sqrt(move.squared_length)),
-    }
-    return adata if copy else None
+        dose=None if dose is None else recorded_dose(dose),
+        distance=float(np.sqrt(move.squared_length)),
+    )
+    return written(adata, copy=copy, uns={key_added: table, f"{key_added}_params": params})
 
 
 def _score(
@@ -211,11 +193,8 @@ def _score(
 ) -> pd.DataFrame:
     """The table, best first."""
     contexts = contexts_of(flow, controls, conditions)
-    by_label: dict[tuple[str, str], list[PredictedCondition]] = {}
-    for condition in conditions:
-        by_label.setdefault((condition.label, condition.dose_label), []).append(condition)
     rows = []
-    for (label, dose), parts in by_label.items():
+    for parts in by_label(conditions):
         shares = np.array([len(part.members) for part in parts]) / sum(len(part.members) for part in parts)
         predicted = [predicted_uncertainty(flow, part.perturbation, contexts[part.codes]) for part in parts]
         effect = shares @ [each.effect for each in predicted]
@@ -226,8 +205,8 @@ def _score(
         progress = measure(effect, variance, codependence)
         rows.append(
             {
-                "perturbation": label,
-                "dose": dose,
+                "perturbation": parts[0].label,
+                "dose": parts[0].dose_label,
                 **asdict(progress),
                 "kind": max((each.kind for each in predicted), key=KINDS.index),
                 "n_training_cells": n_training_cells(flow, parts[0].perturbation),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_key, check_text, check_unique_names, listing
 from perturbflow.predict._controls import control_cells
-from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._fitted_flow import read_flow
 from perturbflow.predict._output_space import renormalised
-from perturbflow.predict._stored_prediction import read_prediction
+from perturbflow.predict._predicted_cells import read_prediction
 from perturbflow.screen._conditions import TYPE_MARK, canonical_label
 from perturbflow.screen._fields import canonical_labels, find_genes, read_expression, text_column
 from perturbflow.screen._modality import takes_modality
@@ -23,7 +23,6 @@ from perturbflow.screen._modality import takes_modality
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
-    from numpy.typing import NDArray
 
     from perturbflow.predict._controls import ControlCells
     from perturbflow.predict._fitted_flow import FittedFlow
@@ -120,11 +119,11 @@ def write_cell_eval(
     cells = _in_obsm(adata, flow, controls, record, key=key) if predicted is None else _new_cells(predicted, flow)
     names = _names(flow.vocabulary, cells.labels, control_label=control_label)
     total = float(params["target_total"]) if "target_total" in params else None
-    # cell-eval undoes natural logarithms, which predictions for the challenge are already.
     unit = flow.fields.natural_per_unit
-    cells = replace(cells, x=cells.x * (unit if total is None else 1.0))
-    contexts = _contexts(controls, controls.covariates)
-    real_controls = _Cells.of(controls.x.take(), contexts, flow.fields.control, total=total, unit=unit)
+    if total is None:  # predictions for the challenge are scaled already
+        cells = cells._replace(x=_scaled(cells.x, None, unit))
+    labels = np.full(len(controls.covariates), flow.fields.control, dtype=object)
+    real_controls = _Cells(_scaled(controls.x.take(), total, unit), labels, _contexts(controls, controls.covariates))
     parts = {Path(path): [cells] if flow.fields.control in cells.labels else [cells, real_controls]}
     if real_path is not None:
         real = _real_cells(adata, flow, cells, fixed=fixed, total=total)
@@ -133,27 +132,17 @@ def write_cell_eval(
         _assembled(each, flow.genes, places, names, perturbation_column).write_h5ad(file)
 
 
-@dataclass(frozen=True, eq=False)
-class _Cells:
+class _Cells(NamedTuple):
     """Log1p-normalised cells over the genes of the flow: CSR (n, G), with a label and covariates of every cell."""
 
     x: sparse.csr_matrix
     labels: NDArray[np.object_]
     contexts: pd.DataFrame
 
-    @classmethod
-    def of(
-        cls,
-        x: Any,
-        contexts: pd.DataFrame,
-        labels: str | NDArray[np.object_],
-        *,
-        total: float | None = None,
-        unit: float = 1.0,
-    ) -> Self:
-        x = x * unit
-        x = sparse.csr_matrix(x, dtype=np.float32) if total is None else renormalised(x, total)
-        return cls(x, np.broadcast_to(np.asarray(labels, dtype=object), len(contexts)), contexts)
+
+def _scaled(x: Any, total: float | None, unit: float) -> sparse.csr_matrix:
+    """Return cells with natural logarithms, which cell-eval undoes, and a total where predictions have one."""
+    return sparse.csr_matrix(x * unit, dtype=np.float32) if total is None else renormalised(x * unit, total)
 
 
 def _record(adata: AnnData, key: str, *, where: str = "adata") -> Mapping[str, Any]:
@@ -225,7 +214,7 @@ def _new_cells(predicted: AnnData, flow: FittedFlow) -> _Cells:
         raise ValueError(msg)
     contexts = {name: text_column(predicted, name) for name, _ in flow.vocabulary.covariates}
     x = read_expression(predicted, genes=flow.genes).take()
-    return _Cells.of(x, pd.DataFrame(contexts, index=range(len(labels))), labels)
+    return _Cells(sparse.csr_matrix(x, dtype=np.float32), labels, pd.DataFrame(contexts, index=range(len(labels))))
 
 
 def _names(vocabulary: Vocabulary, labels: NDArray[np.object_], *, control_label: str) -> dict[str, str]:
@@ -277,7 +266,7 @@ def _real_cells(
         )
         raise ValueError(msg)
     x = read_expression(adata, fields.layer, genes=flow.genes)[keep]
-    return _Cells.of(x, contexts[keep], canonical[keep], total=total, unit=fields.natural_per_unit)
+    return _Cells(_scaled(x, total, fields.natural_per_unit), canonical[keep], contexts[keep])
 
 
 def _assembled(

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "BUFFER": "_windows",
+    "BUFFER": "_flow_plan",
     "PRESETS": "_flow_options",
-    "AveragedWeights": "_averaging",
+    "AveragedWeights": "_callbacks",
     "Checkpoint": "_checkpoint",
     "FlowOptions": "_flow_options",
     "HeldOutConditions": "_validation",
-    "Windows": "_windows",
+    "Windows": "_flow_plan",
     "identity": "_fit_dynamics",
     "inherited_options": "_transfer",
     "train_flow": "_train_flow",

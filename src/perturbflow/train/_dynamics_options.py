@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 
 from perturbflow._checks import check_between, check_one_of, check_options, check_type, check_whole_number
-from perturbflow.dynamics import ACTIVATIONS, SPARSITIES, DynamicsSettings, FieldConfig, Movement
-
-if TYPE_CHECKING:
-    from perturbflow.dynamics import Trajectory
+from perturbflow.dynamics import ACTIVATIONS, SPARSITIES, DynamicsSettings, FieldConfig, Movement, Trajectory
 
 STRUCTURES = ("per_target", "linear", "dense")
 HIDDEN: Mapping[str, tuple[int, ...]] = {"per_target": (10,), "linear": (), "dense": (100, 100)}
+
+
+_RANGES = {"prior_weight": (0, 1e6), "displacement": (0, 10), "window": (0.01, 1), "effort": (0.01, 100)}
+
+
+# Where else a setting is given than in a dictionary that it was found in.
+_ARGUMENTS = dict.fromkeys(
+    ("field", "sparsity", "strength", "order", "eliminate", "effort", "seed"), "an argument of its own"
+)
 
 
 class DynamicsModelKwargs(TypedDict, total=False):
@@ -163,13 +169,10 @@ class DynamicsOptions:
         check_type(self.eliminate, bool, name="eliminate", expected="True or False")
         for name in ("decay", "self_regulation"):
             check_type(getattr(self, name), (bool, type(None)), name=name, expected="True, False or None")
-        check_whole_number(self.n_candidates, name="n_candidates", least=1)
-        check_whole_number(self.n_bins, name="n_bins", least=5)
-        check_between(self.prior_weight, 0, 1e6, name="prior_weight")
-        check_between(self.displacement, 0, 10, name="displacement")
-        check_between(self.window, 0.01, 1, name="window")
-        check_between(self.effort, 0.01, 100, name="effort")
-        check_whole_number(self.seed, name="seed")
+        for name, least in {"n_candidates": 1, "n_bins": 5, "seed": 0}.items():
+            check_whole_number(getattr(self, name), name=name, least=least)
+        for name, (low, high) in _RANGES.items():
+            check_between(getattr(self, name), low, high, name=name)
 
     def config(self, trajectories: Sequence[Trajectory], regulators: Sequence[int]) -> FieldConfig:
         """Return what the field is made of; expression, which is never negative, is produced and decays.
@@ -249,10 +252,6 @@ class DynamicsOptions:
         )
 
 
-# Where else a setting is given than in a dictionary that it was found in.
-_ARGUMENTS = dict.fromkeys(
-    ("field", "sparsity", "strength", "order", "eliminate", "effort", "seed"), "an argument of its own"
-)
 _NOT_OF_MODEL = dict.fromkeys(DynamicsPlanKwargs.__annotations__, "a key of `plan_kwargs`") | _ARGUMENTS
 _NOT_OF_PLAN = dict.fromkeys(DynamicsModelKwargs.__annotations__, "one of the model's options") | _ARGUMENTS
 

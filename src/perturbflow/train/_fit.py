@@ -20,24 +20,20 @@ from perturbflow.flow import (
     Responses,
 )
 from perturbflow.flow._cross_validation import parts_that_tell
-from perturbflow.predict._device import is_first_process
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
-from perturbflow.predict._torch_state import usual_torch
-from perturbflow.screen._feature_table import read_feature_table
-from perturbflow.screen._fields import check_expression, read_fields, read_screen
+from perturbflow.predict._torch_state import is_first_process, usual_torch
+from perturbflow.screen._fields import check_expression, read_feature_table, read_fields, read_screen
 from perturbflow.screen._scale import summary_of_totals
+from perturbflow.screen._screen import sums_of_parts
 from perturbflow.screen._splits import check_no_leakage
 from perturbflow.store._outputs import check_folder
-from perturbflow.train._checkpoint import Checkpoint, hash_of
-from perturbflow.train._flow_data import FlowData
+from perturbflow.train._callbacks import termination_interrupts
+from perturbflow.train._checkpoint import Checkpoint, LightningState, hash_of
 from perturbflow.train._flow_options import FlowOptions
-from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
-from perturbflow.train._group_sums import sums_of_parts
-from perturbflow.train._interruption import termination_interrupts
+from perturbflow.train._flow_plan import FlowData, FlowPlan, NonFiniteLossError
 from perturbflow.train._train_flow import check_trainer_options, placed, run_lightning, train_flow
 from perturbflow.train._transfer import transfer_weights
-from perturbflow.train._validation import HeldOutConditions
-from perturbflow.train._zeros import learn_zeros, support_of
+from perturbflow.train._validation import HeldOutConditions, learn_zeros, support_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,7 +46,6 @@ if TYPE_CHECKING:
     from perturbflow.flow import CellData, TrainingSettings
     from perturbflow.flow._data import Expression
     from perturbflow.screen._screen import Screen
-    from perturbflow.train._lightning_checkpoint import LightningState
     from perturbflow.train._train_flow import Trained
 
 logger = logging.getLogger(__name__)
@@ -181,11 +176,16 @@ def fit(
     flow = ConditionalFlow(config, prior, responses=responses, seed=settings.seed)
     has_zeros = flow.parametrisation.has_zeros
     flow.support = support_of(config, (block for _, block in screen.x.chunks()), has_zeros=has_zeros)
-    init = {}
+    init: dict[str, Any] = {}
     if init_from is not None:
-        report = transfer_weights(init_from, flow, list(map(str, adata.var_names)), fields.vocabulary)
-        logger.info("%s", report)
-        init = report.to_dict()
+        init = transfer_weights(init_from, flow, list(map(str, adata.var_names)), fields.vocabulary)
+        logger.info(
+            "Started from a fitted flow: %d of %d genes shared (%d new, %d dropped), %d of %d perturbation components and "
+            "%d of %d covariate categories known.",
+            *(init["n_shared_genes"], adata.n_vars, init["n_new_genes"], init["n_dropped_genes"]),
+            *(len(init["known_components"]), len(fields.vocabulary.components)),
+            *(len(init["known_categories"]), len(init["known_categories"]) + len(init["new_categories"])),
+        )
     flow.to(target)
     totals = summary_of_totals(_some_controls(screen, seed=settings.seed), fields.natural_per_unit)
 
@@ -197,13 +197,7 @@ def fit(
         held_out = held_out if len(held_out) else None
     identity = _identity(flow, settings, screen, sums, init)
     del sums
-    saved: list[Checkpoint] = []
-
-    def open_checkpoint(state: LightningState) -> Checkpoint:
-        assert checkpoint is not None
-        saved.append(Checkpoint(checkpoint, state, fit=identity))
-        return saved[0]
-
+    saved = Checkpoint(checkpoint, LightningState(), fit=identity) if checkpoint is not None and trains else None
     try:
         if trains:
             trained = train_flow(
@@ -211,7 +205,7 @@ def fit(
                 training,
                 settings,
                 validate=None if held_out is None else held_out.score_of_whole_path,
-                checkpoint=None if checkpoint is None else open_checkpoint,
+                checkpoint=saved,
                 run=run,
                 plan_class=plan_class,
                 data_class=data_class,
@@ -251,8 +245,8 @@ def fit(
             "Interrupted after training: the trained flow is kept, with what was chosen on held-out conditions so far, "
             "and without calibration."
         )
-    if saved and not interrupted and is_first_process():
-        saved[0].remove()
+    if saved is not None and not interrupted and is_first_process():
+        saved.remove()
     logger.info("Fitted a flow: %s.", _chosen(flow, trained, 0 if held_out is None else len(held_out)))
     return FittedFlow(
         flow=flow.cpu(),

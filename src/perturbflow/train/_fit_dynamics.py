@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from perturbflow._checks import listing
-from perturbflow._progress import shows_progress, stage
+from perturbflow._checks import check_whole_number, listing
+from perturbflow._progress import count, note, shows_progress, stage
 from perturbflow._warnings import warn
-from perturbflow.dynamics import DynamicsTrainer
-from perturbflow.predict._dynamics_store import INTERRUPTED, StoredDynamics
+from perturbflow.dynamics import DynamicsTrainer, Snapshot, fit_standing, snapshot_evidence
+from perturbflow.predict._dynamics_store import INTERRUPTED, StoredDynamics, StoredStanding
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._outputs import check_folder
+from perturbflow.train._callbacks import termination_interrupts
 from perturbflow.train._checkpoint import Checkpoint, hash_of
-from perturbflow.train._dynamics_stages import DynamicsStages
-from perturbflow.train._interruption import termination_interrupts
 from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
+from perturbflow.trajectories._snapshot_fields import read_snapshot_fields, snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from perturbflow.train._dynamics_options import DynamicsOptions
 
 logger = logging.getLogger(__name__)
+
+_STEPS_BETWEEN_LOOKS = 50
 
 
 @shows_progress("fit dynamics")
@@ -96,9 +98,9 @@ def fit_dynamics(
     settings = options.settings()
     trainer = DynamicsTrainer(trajectories, config, settings, factors=factors)
     saved = None if checkpoint is None else Checkpoint(checkpoint, trainer, fit=identity(trainer))
-    stages = DynamicsStages(trainer, after_part=None if saved is None else saved.save)
+    after_part = _follow(trainer, None if saved is None else saved.save)
     with termination_interrupts():
-        model = trainer.fit(after_part=stages.after_part)
+        model = trainer.fit(after_part=after_part)
     _warn_diverged(trainer, genes)
     _warn_unpredictive(model)
     if trainer.interrupted:
@@ -106,12 +108,11 @@ def fit_dynamics(
     elif saved is not None:
         saved.remove()
     if not model.support().any():
-        msg = (
+        warn(
             "No gene depends on any regulator in the fitted dynamics: no input was worth its penalty. "
             "`pf.pl.sparsity_path` shows how held-out errors change with the number of edges. Fit longer (`effort`), set "
             "a lower `strength`, or observe more times, trajectories or perturbations."
         )
-        warn(msg)
     logger.info(
         "Fitted dynamics: %d inputs of genes are kept, at strength %.3g of sparsity and threshold %.3g of evidence.",
         int(model.support().sum()),
@@ -120,6 +121,44 @@ def fit_dynamics(
     )
     made = _plain(options, settings) | {INTERRUPTED: trainer.interrupted}
     return StoredDynamics(model=model, genes=genes, fields=fields, settings=made)
+
+
+@shows_progress("fit dynamics")
+def fit_snapshot(adata: AnnData, *, seed: int = 0, progress_bar: bool = True) -> StoredStanding:
+    """Fit dynamics to registered cells without a time."""
+    check_whole_number(seed, name="seed")
+    stage("moments of the cells")
+    fields = read_snapshot_fields(adata)
+    cells = snapshot_of(adata, fields)
+    genes = list(map(str, adata.var_names))
+    _check_varies(cells, genes)
+    stage("evidence for edges")
+    found, few = snapshot_evidence(cells), list(cells.regulators)
+    stage("dynamics")
+    return StoredStanding(
+        model=fit_standing(cells, seed=seed),
+        evidence=found.evidence[few].astype(np.float32),
+        sign=found.sign[few].astype(np.float32),
+        genes=genes,
+        perturbations=list(cells.names[1:]),
+        fields=fields,
+        seed=seed,
+    )
+
+
+def _check_varies(cells: Snapshot, genes: list[str]) -> None:
+    """Raise unless a regulator and another gene vary; warn of genes that do not."""
+    varies = np.diag(cells.within) > 0
+    few = [k for k in cells.regulators if varies[k]]
+    if not few or varies.sum() < 2:
+        msg = (
+            f"Expected at least one regulator and another gene whose levels differ between cells, found "
+            f"{len(few)} such regulators and {int(varies.sum())} such genes. Check the layer and the regulators."
+        )
+        raise ValueError(msg)
+    if not varies.all():
+        names = [genes[k] for k in np.flatnonzero(~varies)]
+        warn(f"{len(names)} genes have the same level in all cells and take part in no edge: {listing(names)}.")
 
 
 def identity(trainer: DynamicsTrainer) -> dict[str, Any]:
@@ -166,11 +205,10 @@ def _warn_same(trajectories: Sequence[Trajectory], config: FieldConfig, genes: S
     for gene in config.targets:
         same.setdefault(levels[gene].tobytes(), []).append(genes[gene])
     if groups := [names for names in same.values() if len(names) > 1]:
-        msg = (
+        warn(
             f"Some genes have the same levels everywhere: {listing(groups)}. Which of them regulates another gene cannot be "
             "told, and each may seem to regulate the others. Keep one of them in `adata`."
         )
-        warn(msg)
 
 
 def _warn_apart(trajectories: Sequence[Trajectory]) -> None:
@@ -178,28 +216,23 @@ def _warn_apart(trajectories: Sequence[Trajectory]) -> None:
     first, last = min(trajectories, key=lambda one: one.time[-1]), max(trajectories, key=lambda one: one.time[0])
     if first.time[-1] >= last.time[0]:
         return
-    msg = (
+    warn(
         f"Trajectory {first.name!r} ends at {first.time[-1]:g}, before {last.name!r} begins at {last.time[0]:g}. "
         "No time is common to all trajectories. If their times are not on one scale, put them on one, as "
         "`pf.pp.bin_pseudotime` does; if they are parts of one course, give them one `trajectory_key`."
     )
-    warn(msg)
 
 
 def _warn_unpredictive(model: FittedDynamics) -> None:
     """Warn of dynamics that do not predict what was held out."""
-    errors = [
-        error
-        for error, used in zip(*(model.path.get(name, []) for name in ("valid_error", "chosen")), strict=True)
-        if used
-    ]
+    path = zip(model.path.get("valid_error", []), model.path.get("chosen", []), strict=True)
+    errors = [error for error, used in path if used]
     if errors and errors[0] >= 1:
-        msg = (
+        warn(
             f"Held-out data are predicted no better than by assuming no change: relative error {errors[0]:.2f}. "
             "Rely on neither the graph nor forecasts of these dynamics. Fit longer (`effort`), keep fewer genes that vary "
             "more, or observe more times or trajectories; `pf.pl.sparsity_path` shows the errors."
         )
-        warn(msg)
 
 
 def _warn_diverged(trainer: DynamicsTrainer, genes: Sequence[str]) -> None:
@@ -207,25 +240,58 @@ def _warn_diverged(trainer: DynamicsTrainer, genes: Sequence[str]) -> None:
     if not trainer.diverged:
         return
     stages = {stage: listing(genes[k] for k in places) for stage, places in trainer.diverged.items()}
-    msg = (
+    warn(
         f"The error became infinite or NaN in {' and '.join(f'{stage} by {names}' for stage, names in stages.items())}. "
         "Training ended there, and the best weights before are kept. Look at the levels and times of these genes, for "
         "values of other sizes than those of other genes, or leave them out of `adata`."
     )
-    warn(msg)
 
 
 def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, Any]:
     """Return the options and settings that repeat a fit, plain values."""
+    of_fit = ("sparsity", "eliminate", "n_candidates", "displacement", "window")
     return {
-        "sparsity": options.sparsity,
+        **{name: getattr(settings, name) for name in of_fit},
+        **{name: getattr(options, name) for name in ("n_bins", "seed")},
+        **{name: float(getattr(options, name)) for name in ("prior_weight", "effort")},
         "strengths": np.asarray(settings.strengths, dtype=float),
-        "eliminate": settings.eliminate,
-        "n_candidates": settings.n_candidates,
-        "n_bins": options.n_bins,
-        "prior_weight": float(options.prior_weight),
-        "displacement": settings.displacement,
-        "window": settings.window,
-        "effort": float(options.effort),
-        "seed": options.seed,
     }
+
+
+def _follow(trainer: DynamicsTrainer, also: Callable[[], None] | None) -> Callable[[], None]:
+    """Show every step of a fit; return what to call after a part of it, which begins the next stage."""
+    settings = trainer.settings
+    totals = {
+        "sparsity path": trainer.n_steps() - settings.matching_steps // 2 - settings.shooting_steps,
+        "matching": settings.matching_steps // 2,
+        "elimination": settings.n_candidates + 1,
+        "shooting": settings.shooting_steps,
+        "whole trajectories": None,  # until it is no longer worthwhile
+    }
+    n_strengths = len(settings.strengths) if settings.strength is None else 1
+
+    def begin() -> None:
+        if trainer.n_done == len(totals):
+            return
+        name = list(totals)[trainer.n_done]
+        unit, total = "round" if name == "elimination" else "step", totals[name]
+        if trainer.n_done == 0 and len(trainer.path.strengths) == n_strengths:
+            # With the path complete, the threshold of elimination is chosen on the same part of the data.
+            name, unit, total = "choice of a threshold", "round", totals["elimination"]
+        stage(name, unit=unit, total=total)
+
+    def after_part() -> None:
+        if trainer.unfinished.removals is not None:
+            count()
+        begin()
+        if also is not None:
+            also()
+
+    def on_step(name: str, step: int, loss: float) -> None:
+        count()
+        if step % _STEPS_BETWEEN_LOOKS == 0:
+            note(loss=f"{loss:.4f}")
+
+    trainer.on_step = on_step
+    begin()
+    return after_part

@@ -11,6 +11,47 @@ from typing import Any, Literal, TypedDict
 from perturbflow._checks import check_one_of, check_options, check_type, listing
 from perturbflow.flow import TrainingSettings
 
+# Where else a setting is given than in a dictionary that it was found in.
+_ARGUMENTS = dict.fromkeys(("max_steps", "seed"), "an argument of its own")
+_OF_TRAINER = {"precision": "one of the trainer's options: '32-true' or 'bf16-mixed'", "lr": "called `learning_rate`"}
+# Recipes: every choice that differs from the defaults of the configuration and of training.
+PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingProxyType(
+    {
+        "default": (
+            {"parametrisation": "zero_inflated", "source": "control", "network": "mlp", "method": "multistep"},
+            {},
+        ),
+        # The prior alone, in closed form: predictions enter the path at its end, where the network has no say.
+        "prior": (
+            {
+                "parametrisation": "zero_inflated",
+                "source": "control",
+                "network": "mlp",
+                "width": 8,
+                "n_blocks": 1,
+                "entry_time": 1.0,
+            },
+            {},
+        ),
+        # PRiMeFlow (arXiv 2604.13986): gene space, noise, independent coupling, U-Net, plain velocity, Dopri5. Its batches of
+        # 38 to 54 cells are those of one of several devices that accumulate: several hundred in all. What the paper's text
+        # leaves open (widths, optimiser) is chosen such that small panels are learned to the end on a CPU.
+        "primeflow": (
+            {
+                "parametrisation": "velocity",
+                "source": "noise",
+                "network": "unet",
+                "width": 16,
+                "n_blocks": 1,
+                "network_options": {"multipliers": (1, 2, 2, 2)},
+                "stratified": False,
+                "method": "dopri5",
+            },
+            {"learning_rate": 2e-3, "part_dropout": 0.0},
+        ),
+    }
+)
+
 
 class FlowModelKwargs(TypedDict, total=False):
     """Options of the model; the preset decides what is left out.
@@ -114,49 +155,8 @@ class FlowPlanKwargs(TypedDict, total=False):
     calibrate: bool
 
 
-# Where else a setting is given than in a dictionary that it was found in.
-_ARGUMENTS = dict.fromkeys(("max_steps", "seed"), "an argument of its own")
-_OF_TRAINER = {"precision": "one of the trainer's options: '32-true' or 'bf16-mixed'", "lr": "called `learning_rate`"}
 _NOT_OF_PLAN = dict.fromkeys(FlowModelKwargs.__annotations__, "one of the model's options") | _ARGUMENTS | _OF_TRAINER
 _NOT_OF_MODEL = dict.fromkeys(FlowPlanKwargs.__annotations__, "a key of `plan_kwargs`") | _ARGUMENTS | _OF_TRAINER
-
-# Recipes: every choice that differs from the defaults of the configuration and of training.
-PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingProxyType(
-    {
-        "default": (
-            {"parametrisation": "zero_inflated", "source": "control", "network": "mlp", "method": "multistep"},
-            {},
-        ),
-        # The prior alone, in closed form: predictions enter the path at its end, where the network has no say.
-        "prior": (
-            {
-                "parametrisation": "zero_inflated",
-                "source": "control",
-                "network": "mlp",
-                "width": 8,
-                "n_blocks": 1,
-                "entry_time": 1.0,
-            },
-            {},
-        ),
-        # PRiMeFlow (arXiv 2604.13986): gene space, noise, independent coupling, U-Net, plain velocity, Dopri5. Its batches of
-        # 38 to 54 cells are those of one of several devices that accumulate: several hundred in all. What the paper's text
-        # leaves open (widths, optimiser) is chosen such that small panels are learned to the end on a CPU.
-        "primeflow": (
-            {
-                "parametrisation": "velocity",
-                "source": "noise",
-                "network": "unet",
-                "width": 16,
-                "n_blocks": 1,
-                "network_options": {"multipliers": (1, 2, 2, 2)},
-                "stratified": False,
-                "method": "dopri5",
-            },
-            {"learning_rate": 2e-3, "part_dropout": 0.0},
-        ),
-    }
-)
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from perturbflow._checks import check_options
+from perturbflow._progress import progress_bar as counted
 from perturbflow._settings import settings as package_settings
-from perturbflow.predict._device import device_of
-from perturbflow.predict._torch_state import usual_torch
-from perturbflow.train._averaging import AveragedWeights
-from perturbflow.train._flow_data import FlowData
-from perturbflow.train._flow_plan import FlowPlan, NonFiniteLossError
-from perturbflow.train._history import History
-from perturbflow.train._interruption import Interruption
-from perturbflow.train._lightning_checkpoint import LightningState, SafeCheckpoints, SaveAfterValidation
+from perturbflow.predict._torch_state import device_of, usual_torch
+from perturbflow.train._callbacks import AveragedWeights, History, Interruption
+from perturbflow.train._checkpoint import SafeCheckpoints, SaveAfterValidation
+from perturbflow.train._flow_plan import FlowData, FlowPlan, NonFiniteLossError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,7 +77,7 @@ def train_flow(
     settings: TrainingSettings,
     *,
     validate: Callable[[ConditionalFlow], float] | None = None,
-    checkpoint: Callable[[LightningState], Checkpoint] | None = None,
+    checkpoint: Checkpoint | None = None,
     run: Callable[..., Trainer] = run_lightning,
     plan_class: type[FlowPlan] = FlowPlan,
     data_class: type[FlowData] = FlowData,
@@ -88,19 +85,17 @@ def train_flow(
     trainer_options: Mapping[str, Any] | None = None,
     progress_bar: bool = False,
 ) -> Trained:
-    """Train the network of a flow, whose prior is fitted, in place.
+    """Train the network of a flow, whose prior is fitted, in place; NonFiniteLossError if it fails before any validation.
 
-    Afterwards the flow holds the averaged weights: those of the best validation (``validate`` is a score, of which lower
-    ones are better), or the last where there is none. The checkpoint is continued if it is there, and written after every
-    validation. ``run`` trains a plan on data with options of Lightning's trainer, which it returns; callbacks among them are
-    added to those of the fit. Raises NonFiniteLossError if the loss is not finite before anything was validated.
+    The flow is left with the averaged weights of the best validation (``validate`` is a score, lower is better) or, without
+    one, of the last step.
     """
     options = dict(trainer_options or {})
     settings, options["precision"] = _precision(settings, options.get("precision"))
     grouping = cells.grouping()
     plan = plan_class(flow, grouping, settings, validate=validate)
     data = data_class(cells, grouping, settings) if datamodule is None else datamodule
-    history = History(progress_bar=progress_bar)
+    history = History()
     interruption = Interruption(lambda: history.seconds)
     averaging = AveragedWeights(history)
     callbacks: list[Any] = [averaging, history, interruption]
@@ -110,24 +105,25 @@ def train_flow(
             "valid_energy", patience=settings.patience, check_finite=False, check_on_train_epoch_end=False
         )
         callbacks.append(stopping)
-    state = LightningState()
-    saved = None if checkpoint is None else checkpoint(state)
-    if saved is not None:
-        callbacks.append(SaveAfterValidation(saved.path))
-    if state.checkpoint is not None and _is_complete(state.checkpoint, settings, stopping):
+    before = None if checkpoint is None else checkpoint.trainer.checkpoint
+    if checkpoint is not None:
+        callbacks.append(SaveAfterValidation(checkpoint.path))
+    if before is not None and _is_complete(before, settings, stopping):
         for callback in (averaging, history):
-            callback.load_state_dict(state.checkpoint["callbacks"][callback.state_key])
-        plan.on_load_checkpoint(state.checkpoint)
+            callback.load_state_dict(before["callbacks"][callback.state_key])
+        plan.on_load_checkpoint(before)
         averaging.finish(plan, validate=True)
         return Trained(history.arrays(), plan.step, interrupted=False, failure=None)
     failure = None
     flow.train()
-    with _quiet():
+    done = 0 if before is None else before["global_step"]
+    bar = counted("training", unit="step", total=settings.max_steps, initial=done, show=progress_bar)
+    with _quiet(), bar as history.bar:
         try:
             run(
                 plan,
                 data,
-                ckpt_path=None if saved is None or state.checkpoint is None else str(saved.path),
+                ckpt_path=None if checkpoint is None or before is None else str(checkpoint.path),
                 **{
                     "max_steps": settings.max_steps,
                     "max_epochs": -1,
@@ -147,7 +143,7 @@ def train_flow(
                 | {
                     "callbacks": [*callbacks, *_listed(options.get("callbacks"))],
                     "plugins": [
-                        *([] if saved is None else [SafeCheckpoints(saved, state)]),
+                        *([] if checkpoint is None else [SafeCheckpoints(checkpoint)]),
                         *_listed(options.get("plugins")),
                     ],
                 },

@@ -15,8 +15,7 @@ from scipy.special import logit
 
 from perturbflow._checks import check_type, check_unique_names, listing
 from perturbflow.flow import NETWORKS
-from perturbflow.predict._fitted_flow import FittedFlow
-from perturbflow.predict._flow_store import read_flow
+from perturbflow.predict._fitted_flow import FittedFlow, read_flow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,48 +33,8 @@ N_NEIGHBOURS = 10
 _FREE_OPTIONS = ("dropout", "gene_features", "gene_order")
 
 
-@dataclass(frozen=True)
-class TransferReport:
-    """Parts that a fit took over from a fitted flow."""
-
-    n_shared_genes: int  # of both panels, which keep what was learned
-    new_genes: tuple[str, ...]  # these start from the shared genes of most similar statistics
-    dropped_genes: tuple[str, ...]  # of the old panel alone
-    known_components: tuple[str, ...]  # with training cells in the fitted flow
-    new_components: tuple[str, ...]  # without any
-    known_categories: tuple[str, ...]  # as "cell_type: B", with training cells in the fitted flow
-    new_categories: tuple[str, ...]  # without any
-
-    def __str__(self) -> str:
-        """One line for the log."""
-        n_genes = self.n_shared_genes + len(self.new_genes)
-        n_components = len(self.known_components) + len(self.new_components)
-        n_categories = len(self.known_categories) + len(self.new_categories)
-        return (
-            f"Started from a fitted flow: {self.n_shared_genes} of {n_genes} genes shared ({len(self.new_genes)} new, "
-            f"{len(self.dropped_genes)} dropped), {len(self.known_components)} of {n_components} perturbation "
-            f"components and {len(self.known_categories)} of {n_categories} covariate categories known."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and lists, for AnnData and JSON."""
-        return {
-            "n_shared_genes": self.n_shared_genes,
-            "n_new_genes": len(self.new_genes),
-            "n_dropped_genes": len(self.dropped_genes),
-            "new_genes": list(self.new_genes),
-            "known_components": list(self.known_components),
-            "new_components": list(self.new_components),
-            "known_categories": list(self.known_categories),
-            "new_categories": list(self.new_categories),
-        }
-
-
 def resolve_init(init_from: str | Path | AnnData | FittedFlow, adata: AnnData) -> FittedFlow:
-    """Find the flow to start from: itself, that in ``uns["flow"]`` of cells, a key of ``adata.uns``, or a directory.
-
-    A string that is both is the key.
-    """
+    """Find the flow to start from: itself, that of cells, a key of ``adata.uns``, or else a directory."""
     check_type(
         init_from,
         (FittedFlow, AnnData, str, Path),
@@ -99,13 +58,7 @@ def resolve_init(init_from: str | Path | AnnData | FittedFlow, adata: AnnData) -
 
 
 def inherited_options(fitted: FittedFlow, genes: Sequence[str]) -> dict[str, Any]:
-    """Settings with which a new flow has the network of a fitted one.
-
-    Where the network is laid out over the genes in an order, shared genes stay at their positions as far as possible:
-    new genes fill the places of dropped ones, further ones come last, and places left over are closed. Returns
-    ``parametrisation``, ``network``, ``width``, ``n_blocks`` and ``network_options`` of
-    :class:`perturbflow.flow.FlowConfig`.
-    """
+    """Settings with which a new flow has the network of a fitted one, shared genes at their places."""
     config = fitted.flow.config
     genes = _checked_panel(fitted, genes)
     options = {name: value for name, value in config.network_options.items() if name != "gene_features"}
@@ -122,26 +75,11 @@ def inherited_options(fitted: FittedFlow, genes: Sequence[str]) -> dict[str, Any
 
 def transfer_weights(
     fitted: FittedFlow, flow: ConditionalFlow, genes: Sequence[str], vocabulary: Vocabulary
-) -> TransferReport:
-    r"""Copy what a fitted network has learned into a new one.
+) -> dict[str, Any]:
+    """Copy what a fitted network has learned into a new one, and return what was shared, new and dropped.
 
-    Weights that belong to no gene and no condition are copied, and so are those of shared genes, perturbation
-    components and categories of covariates, matched by name. The weights :math:`w_g` of a new gene (read-in,
-    embedding, read-out) start from the shared genes that look like it in the new cells,
-
-    .. math::
-
-        w_g = \sum_{h \in N(g)} k_{gh} w_h, \qquad k_{gh} \propto \exp(-d_{gh}^2 / 2 b_g^2),
-
-    the 10 nearest in log-odds of expression, mean and log-variance of the expressed values, each standardised over the
-    shared genes; :math:`b_g` is the distance of the farthest. Both sides are read from the new prior, so that depth and
-    technique of the two studies do not count.
-
-    New components and categories start at zero, which is how training with dropped conditions says "not known". A
-    component whose doses have changed is rescaled, since the network sees doses by their place among those in training.
-    Features of perturbations keep their weights where those of the shared components are the same, and else start at
-    zero. Returns what was shared, new and dropped. If the networks differ, or the panels have no gene in common, a
-    ValueError leaves the new flow unchanged.
+    Weights of genes, components and categories are matched by name. A new gene starts from the shared ones that look like it
+    in the new prior, so that depth and technique do not count; new components and categories start at zero ("not known").
     """
     genes = _checked_panel(fitted, genes)
     _check_same_network(fitted.flow.config, flow.config)
@@ -296,22 +234,25 @@ def _inherited_order(old_genes: Sequence[str], order: Sequence[int] | None, gene
     return None if kept == list(range(len(genes))) else kept
 
 
-def _report(fitted: FittedFlow, genes: tuple[str, ...], vocabulary: Vocabulary) -> TransferReport:
+def _report(fitted: FittedFlow, genes: tuple[str, ...], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Parts that a fit takes over; components and categories are known where the flow had training cells."""
     prior, before = fitted.flow.prior, fitted.vocabulary
     trained = {component for component, seen in zip(before.components, prior.trained, strict=True) if seen}
     seen = {
-        (key, categories[code])
+        f"{key}: {categories[code]}"
         for (key, categories), codes in zip(before.covariates, prior.contexts.T, strict=True)
         for code in codes
     }
-    categories = {f"{key}: {name}": (key, name) in seen for key, names in vocabulary.covariates for name in names}
-    old, new = set(fitted.genes), set(genes)
-    return TransferReport(
-        n_shared_genes=len(old & new),
-        new_genes=tuple(gene for gene in genes if gene not in old),
-        dropped_genes=tuple(gene for gene in fitted.genes if gene not in new),
-        known_components=tuple(component for component in vocabulary.components if component in trained),
-        new_components=tuple(component for component in vocabulary.components if component not in trained),
-        known_categories=tuple(name for name, is_known in categories.items() if is_known),
-        new_categories=tuple(name for name, is_known in categories.items() if not is_known),
-    )
+    categories = [f"{key}: {name}" for key, names in vocabulary.covariates for name in names]
+    new_genes = [gene for gene in genes if gene not in set(fitted.genes)]
+    n_shared = len(genes) - len(new_genes)
+    return {
+        "n_shared_genes": n_shared,
+        "n_new_genes": len(new_genes),
+        "n_dropped_genes": len(fitted.genes) - n_shared,
+        "new_genes": new_genes,
+        "known_components": [name for name in vocabulary.components if name in trained],
+        "new_components": [name for name in vocabulary.components if name not in trained],
+        "known_categories": [name for name in categories if name in seen],
+        "new_categories": [name for name in categories if name not in seen],
+    }

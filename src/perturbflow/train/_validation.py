@@ -1,14 +1,15 @@
-"""Held-out conditions, and what is chosen on them."""
+"""What is chosen on held-out conditions after training, and the values that a flow may predict."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from perturbflow.flow import GeneSupport, zero_thresholds
 from perturbflow.metrics import cosine_of_log_fold_changes, energy_in_programs, recall_of_top_genes
 from perturbflow.metrics._energy import energy_distance_to
 from perturbflow.screen._expression import dense
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from perturbflow.flow import CellData, ConditionalFlow, Grouping
+    from perturbflow.flow import CellData, ConditionalFlow, FlowConfig, Grouping
+    from perturbflow.flow._data import Expression
     from perturbflow.screen._screen import Screen
 
 MAX_CONDITIONS = 12
@@ -30,6 +32,11 @@ GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 N_DRAWS = 2
 # The unbiased energy distance of one prediction asks for cells that do not depend on each other.
 _INDEPENDENT: dict[str, Any] = {"stratified": False}
+
+
+_MOST_CONDITIONS = 16
+_MOST_CELLS = 500
+_N_PREDICTED = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +59,12 @@ class Scores:
 
 
 class HeldOutConditions:
-    """Conditions that no training cell is from, for early stopping and for choices, from controls in training.
-
-    The seed is that of the cells and conditions drawn, and of every prediction: two flows are compared under the same noise.
-    """
+    """Conditions that no training cell is from, for early stopping and choices, always under the same noise."""
 
     def __init__(self, training: CellData | Screen, held_out: CellData | Screen, *, seed: int) -> None:
         self.seed = seed
         groups = training.grouping()
-        controls = {
-            tuple(groups.covariates[i].tolist()): groups.rows(int(i)) for i in np.flatnonzero(groups.is_control)
-        }
+        controls = _controls_of(groups)
         self.conditions = _conditions(training, controls, held_out, held_out.grouping(), np.random.default_rng(seed))
         # What the network was trained on, where it should be better than the prior if anywhere.
         self.seen = _conditions(training, controls, training, groups, np.random.default_rng([seed, 1]))
@@ -78,12 +80,8 @@ class HeldOutConditions:
         conditions: Sequence[_Condition] | None = None,
         **changes: Any,
     ) -> Iterator[tuple[_Condition, NDArray[np.float32]]]:
-        """Every condition with its predicted cells, once a draw; the noise follows from its number.
-
-        A solver that chooses its steps is replaced by one with few: choices do not need its accuracy.
-        """
-        if flow.config.solver_steps is None:
-            changes = {"method": "multistep"} | changes
+        """Every condition with its predicted cells, once a draw, by a solver of few steps."""
+        changes = _few_steps(flow) | changes
         for draw in draws:
             for condition in self.conditions if conditions is None else conditions:
                 rng = np.random.default_rng([self.seed, draw])
@@ -93,10 +91,7 @@ class HeldOutConditions:
                 )
 
     def energies(self, flow: ConditionalFlow, *, n_draws: int = 1, **changes: Any) -> NDArray[np.float64]:
-        """Unbiased energy distance between predicted and real cells, mean over draws (conditions,).
-
-        ``changes`` are settings of prediction, see :meth:`perturbflow.flow.ConditionalFlow.sample`.
-        """
+        """Unbiased energy distance between predicted and real cells, mean over draws (conditions,)."""
         if n_draws == 1:
             changes = _INDEPENDENT | changes
         return _energies(list(self.predictions(flow, draws=range(n_draws), **changes)), n_draws)
@@ -106,20 +101,12 @@ class HeldOutConditions:
         return float(self.energies(flow, entry_time=0.0, correction_scale=1.0).mean())
 
     def choose(self, flow: ConditionalFlow) -> dict[str, float]:
-        """Choose how much of the control cell to keep and how far to scale what the network adds.
+        """Choose how much of the control cell to keep, and how far to scale what the network adds.
 
-        The network is used only where the conditions show that it helps: its energy distance has to be lower than that
-        of the prior alone by more than one standard error (of the paired difference over conditions), and not higher by
-        more than one in training conditions, or in the space of the responses. A single condition has no standard error and shows nothing. A network that
-        helps is tried at half of its output, too.
-
-        Of the choices within one standard error of the lowest (the rule of Breiman et al. 1984), the one whose log
-        fold changes agree best with the real ones wins: the first judges whole cells and is blind to weakly expressed
-        genes, the second is not.
-
-        What cannot win is not computed: no second draw of what one draw shows to be above the prior, or half of the
-        output above the best of the whole, and no training conditions for choices that are not about to be made.
-        Returns ``entry_time`` and ``correction_scale``.
+        The network is used only where it helps: it has to predict better than the prior alone by more than one standard error,
+        and no worse in training conditions or in the space of responses. Among choices within one standard error of the best
+        (Breiman et al. 1984) the best cosine of log fold changes wins, which sees weakly expressed genes. What cannot win is
+        not computed.
         """
         has_distribution = flow.parametrisation.uses_distribution
         if flow.config.source == "control":
@@ -194,12 +181,7 @@ class HeldOutConditions:
     def guidance_curve(
         self, flow: ConditionalFlow, weights: Sequence[float] = GUIDANCES
     ) -> tuple[float, dict[str, NDArray[np.float64]]]:
-        """Choose the weight of guidance, and trace what it trades.
-
-        The lowest mean energy distance wins, unless a smaller weight is within one standard error of it. The curve has
-        by name, for every weight (w,), ``weight``, ``energy_distance`` and ``recall`` (of the 50 most changed genes),
-        means over conditions, with the standard error of each, ``..._se``.
-        """
+        """Choose the smallest weight of guidance within one standard error of the best; trace them all."""
         energies, recalls = {}, {}
         for weight in weights:
             pairs = list(self.predictions(flow, guidance=weight, **_INDEPENDENT))
@@ -217,10 +199,7 @@ class HeldOutConditions:
 
 
 def _energies(pairs: Sequence[tuple[_Condition, NDArray[np.float32]]], n_draws: int) -> NDArray[np.float64]:
-    """Energy distance of every condition, the next draw of it being the independent one if there is one.
-
-    The mean over draws: more draws of a condition are no further conditions.
-    """
+    """Energy distance of every condition, mean over draws, of which the next one is the independent one."""
     if n_draws == 1:
         return np.array([condition.energy(cells) for condition, cells in pairs])
     n = len(pairs) // n_draws
@@ -278,8 +257,54 @@ def _conditions(
     return conditions
 
 
+def _controls_of(groups: Grouping) -> dict[tuple[int, ...], NDArray[np.intp]]:
+    """Rows of the control cells of every context, by its codes."""
+    return {tuple(groups.covariates[i].tolist()): groups.rows(int(i)) for i in np.flatnonzero(groups.is_control)}
+
+
+def _few_steps(flow: ConditionalFlow) -> dict[str, Any]:
+    """Settings of prediction where a solver would choose its steps: choices do not need its accuracy."""
+    return {"method": "multistep"} if flow.config.solver_steps is None else {}
+
+
 def _draw(cells: CellData | Screen, rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float32]:
     """At most ``MAX_CELLS`` of some cells, dense."""
     if len(rows) > MAX_CELLS:
         rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))
     return dense(cells.x[rows])
+
+
+def support_of(config: FlowConfig, chunks: Iterable[Expression], *, has_zeros: bool) -> GeneSupport:
+    """Clipping of predictions before thresholds of zeros are known, from chunks of cells (n, G)."""
+    support = GeneSupport.of(chunks)
+    if has_zeros:
+        return support
+    if config.zeros == "none":  # then small values are what stands for zeros, and stay
+        return replace(support, smallest=np.zeros_like(support.smallest))
+    return support.rounded()
+
+
+def learn_zeros(flow: ConditionalFlow, training: CellData | Screen, *, seed: int) -> None:
+    """Give a trained flow the thresholds with which as many values are zero as in training cells."""
+    if flow.parametrisation.has_zeros or flow.config.zeros != "learned":
+        return
+    rng, groups = np.random.default_rng([seed, 2]), training.grouping()
+    controls = _controls_of(groups)
+    size = min(_MOST_CONDITIONS, len(groups.n_cells))
+    # With large conditions more often, as their cells are among all cells.
+    drawn = rng.choice(len(groups.n_cells), size, replace=False, p=groups.n_cells / groups.n_cells.sum())
+    support, predicted, expressed = flow.support, [], []
+    # Values as they come.
+    flow.support = GeneSupport.unknown(flow.config.n_genes)
+    try:
+        for group in np.sort(drawn).tolist():
+            codes = groups.covariates[group]
+            rows = groups.rows(group)
+            start = dense(training.x[np.sort(rng.choice(controls[tuple(codes.tolist())], _N_PREDICTED))])
+            real = dense(training.x[np.sort(rng.permutation(rows)[:_MOST_CELLS])])
+            dose = groups.doses[[group]].toarray()[0]
+            predicted.append(flow.sample(start, dose, codes, rng=rng, **_few_steps(flow)))
+            expressed.append((real > 0).mean(axis=0))
+    finally:
+        flow.support = support
+    flow.support = replace(support, zero_below=zero_thresholds(np.vstack(predicted), np.mean(expressed, axis=0)))

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_key, listing
 from perturbflow.screen._fields import text_column
 from perturbflow.screen._labels import canonical_label, parse_label
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
 AGAIN = "Run `pf.pp.setup_dynamics(adata, ...)` again."
-_OPTIONS = ("perturbation_key", "layer")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CellFields:
     """Registered fields of an AnnData for cells and what was done to them."""
 
@@ -52,28 +49,19 @@ class CellFields:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for AnnData; what is not set is left out."""
-        return {
-            **self._set(_OPTIONS),
-            "control": self.control,
-            "separator": self.separator,
-            "regulators": list(self.regulators),
-            **({"other_controls": list(self.other_controls)} if self.other_controls else {}),
-        }
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        known = {name: value for name, value in values.items() if value not in (None, ()) or name == "regulators"}
+        return {"has_prior": False} | {n: list(v) if isinstance(v, tuple) else v for n, v in known.items()}
 
-    def _set(self, names: Iterable[str]) -> dict[str, str]:
-        """Options that are not None."""
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-
-    @staticmethod
-    def common(values: Mapping[str, Any], options: Iterable[str] = ()) -> dict[str, Any]:
-        """Read what :meth:`to_dict` wrote, and further options, also after a file has turned lists into arrays."""
-        return {
-            **{name: str(values[name]) for name in (*_OPTIONS, *options) if name in values},
-            "control": str(values["control"]),
-            "separator": str(values["separator"]),
-            "regulators": tuple(map(str, values.get("regulators", ()))),
-            "other_controls": tuple(map(str, values.get("other_controls", ()))),
-        }
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
+        kinds = {each.name: type(each.default) for each in dataclasses.fields(cls) if each.name in values}
+        known: dict[str, Any] = {}
+        for name, kind in kinds.items():
+            value = values[name]
+            known[name] = tuple(map(str, value)) if kind is tuple else bool(value) if kind is bool else str(value)
+        return cls(**known)
 
     def check_present(self, adata: AnnData, *columns: str | None) -> None:
         """Check that columns, the layer and the regulators are still there."""

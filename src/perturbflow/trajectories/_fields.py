@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow._checks import check_key, check_matrix, check_unique_names, listing, nearest
-from perturbflow.dynamics import Trajectory
+from perturbflow._checks import (
+    check_genes_of_fit,
+    check_key,
+    check_matrix,
+    check_type,
+    check_unique_names,
+    listing,
+    nearest,
+)
+from perturbflow.dynamics import Observed, Trajectory
 from perturbflow.screen._fields import expression, text_column
 from perturbflow.screen._labels import naming
 from perturbflow.trajectories._cell_fields import AGAIN, CellFields
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
 
 DYNAMICS_FIELDS_KEY = "dynamics_fields"
 DYNAMICS_PRIOR_KEY = "dynamics_prior"
@@ -37,17 +43,6 @@ class DynamicsFields(CellFields):
     time_key: str  # column of `obs` with the time or pseudotime
     trajectory_key: str | None = None  # column of `obs` with the trajectory
     has_prior: bool = False  # whether `varp["dynamics_prior"]` has a prior network
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for AnnData; what is not set is left out."""
-        own = {"time_key": self.time_key, "has_prior": self.has_prior, **self._set(["trajectory_key"])}
-        return own | super().to_dict()
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
-        common = cls.common(values, ["trajectory_key"])
-        return cls(time_key=str(values["time_key"]), has_prior=bool(values["has_prior"]), **common)
 
 
 def write_dynamics_fields(adata: AnnData, fields: CellFields, prior: sparse.csr_matrix | None) -> None:
@@ -83,27 +78,39 @@ def trajectories_of(adata: AnnData, fields: DynamicsFields) -> list[Trajectory]:
     number. The name is that of the trajectory ("all" where none are registered); where a perturbation is registered,
     "<trajectory>|<perturbation>".
     """
+    return [Trajectory(*each) for each in _courses(adata, fields)]
+
+
+def observed_of(observed: object, fields: DynamicsFields, genes: Sequence[str]) -> list[Observed]:
+    """Collect new cells, which have the columns and genes of the fit, as :func:`trajectories_of`, at one time or more."""
+    from anndata import AnnData
+
+    check_type(observed, AnnData, name="observed", expected="an AnnData of new cells")
+    assert isinstance(observed, AnnData)
+    check_genes_of_fit(genes, observed.var_names, where="observed.var_names")
+    if not observed.n_obs:
+        msg = "Expected cells in `observed`, found none. Pass at least one cell of every new trajectory."
+        raise ValueError(msg)
+    cells = observed[:, list(genes)]
+    for key in (fields.time_key, fields.trajectory_key):
+        if key is not None:
+            check_key(key, cells.obs.columns, where="observed.obs", hint="Name the columns as in the cells of the fit.")
+    fields.check_present(cells, fields.time_key, fields.trajectory_key)
+    return [Observed(name, time, levels, clamped) for name, time, levels, _, clamped in _courses(cells, fields)]
+
+
+def _courses(adata: AnnData, fields: DynamicsFields) -> Iterator[Any]:
+    """Yield name, times (n,), mean levels (n, d), numbers of cells (n,) and held genes (d,) of every trajectory."""
     x = finite_expression(adata, fields.layer)
     time = time_column(adata, fields.time_key)
     groups, codes = trajectory_groups(adata, fields)
     clamped = clamped_genes(adata, groups["perturbation"].tolist(), fields)
-
-    table = pd.DataFrame({"group": codes, "time": time})
-    rows = table.groupby(["group", "time"], sort=True).ngroup().to_numpy()
-    _, first, weight = np.unique(rows, return_index=True, return_counts=True)
-    values = mean_of_groups(x, rows, n_groups=len(weight))
-    group_of_row = codes[first]
-    return [
-        Trajectory(
-            name=name,
-            time=time[first[chosen]],
-            values=values[chosen],
-            weight=weight[chosen].astype(np.float64),
-            clamped=clamped[number],
-        )
-        for number, name in enumerate(groups["name"])
-        for chosen in [group_of_row == number]
-    ]
+    rows = pd.DataFrame({"group": codes, "time": time}).groupby(["group", "time"], sort=True).ngroup().to_numpy()
+    _, first, n_cells = np.unique(rows, return_index=True, return_counts=True)
+    values = mean_of_groups(x, rows, n_groups=len(n_cells))
+    for number, name in enumerate(groups["name"]):
+        mine = codes[first] == number
+        yield name, time[first[mine]], values[mine], n_cells[mine].astype(np.float64), clamped[number]
 
 
 def finite_expression(adata: AnnData, layer: str | None) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow._checks import listing
 from perturbflow._warnings import warn
@@ -16,13 +16,13 @@ from perturbflow.dynamics import Snapshot
 from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import text_column
 from perturbflow.trajectories._cell_fields import CellFields
-from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY, clamped_genes, finite_expression, trajectory_groups
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.trajectories._fields import DynamicsFields
+from perturbflow.trajectories._fields import (
+    DYNAMICS_FIELDS_KEY,
+    DynamicsFields,
+    clamped_genes,
+    finite_expression,
+    trajectory_groups,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +35,6 @@ class SnapshotFields(CellFields):
 
     perturbation_type_key: str | None = None  # column of `obs` with the kind of an intervention
     context_keys: tuple[str, ...] = ()  # columns of `obs` whose values are compared only with themselves
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for AnnData; what is not set is left out."""
-        contexts = {"context_keys": list(self.context_keys)} if self.context_keys else {}
-        return {"has_prior": False, **contexts, **self._set(["perturbation_type_key"])} | super().to_dict()
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote, also after a file has turned lists into arrays."""
-        contexts = tuple(map(str, values.get("context_keys", ())))
-        return cls(context_keys=contexts, **cls.common(values, ["perturbation_type_key"]))
 
 
 def is_snapshot(adata: AnnData) -> bool:

@@ -1,0 +1,329 @@
+"""Solutions of fitted dynamics: along and beyond the observed time, and under interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, nearest
+from perturbflow.predict._dynamics_store import StoredStanding, has_standing, read_dynamics, read_standing
+from perturbflow.predict._solutions import (
+    check_until,
+    default_level,
+    fitted_solutions,
+    new_solutions,
+    new_starts,
+    observed_solutions,
+    standing_response,
+    warn_beyond,
+    warn_without_effect,
+)
+from perturbflow.predict._torch_state import usual_torch
+from perturbflow.screen._conditions import TYPE_MARK, parse_label
+from perturbflow.screen._modality import takes_modality
+from perturbflow.store._keys import check_key_added
+from perturbflow.tl._common import of_dynamics, written
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+    from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
+
+KINDS = ("knockout", "knockdown", "overexpression")
+KNOCKDOWN = 0.25  # of the mean level
+OVEREXPRESSION = 1.5  # times the largest level
+LARGEST = float(np.finfo(np.float32).max)  # of the levels that the result can hold
+
+
+@takes_modality
+@of_dynamics
+@usual_torch()
+def forecast(
+    adata: AnnData | MuData,
+    *,
+    until: float | None = None,
+    n_times: int = 100,
+    start: ArrayLike | None = None,
+    start_names: list[str] | None = None,
+    observed: AnnData | None = None,
+    key: str = "dynamics",
+    key_added: str = "forecast",
+    modality: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    r"""Predict the levels of all genes along every trajectory and beyond, from new initial cells, or on from observed ones.
+
+    Of new trajectories a first part may have been observed, at many times or at one (``observed``). Each is then placed
+    along the solutions of the fit: :math:`x(t) = z(s + \tau t) + g(t)`, with the place s and the tempo :math:`\tau` that
+    its observed part tells, and deviations g of which that part tells how large they are: a static offset, a readout of the
+    state z of its own, and what passes. The limits are the solution as it is, and a trajectory that repeats itself. How far
+    trajectories are from solutions, and how much their tempos differ, is measured on the trajectories of the fit.
+
+    Parameters
+    ----------
+    n_times
+        Number of times, evenly spaced from the first observed one.
+    start
+        Levels of new initial cells at the first time, shape (K, d) or (d,): a table of pandas, whose columns or index
+        name the genes in any order, or an array in the order of ``adata.var_names``. By default the trajectories of the
+        fit, from the starts that were learned with it.
+    start_names
+        Names of the new starts; "start 0", "start 1", ... by default. Not used without ``start``.
+    observed
+        Cells of new trajectories, with the columns that were registered for the fit and the same genes in any order. The
+        cells of the fit have to be in ``adata`` then. Not with ``start``.
+
+    Returns
+    -------
+    None, or the copy with the entry
+
+    `adata.uns["forecast" | key_added]` : dict
+        ``time`` (n,), ``trajectories`` (K,), ``values`` (K, n, d), ``genes`` (d,) and ``observed_until`` (K,), the time
+        after which a trajectory is a forecast. With ``observed`` the trajectories are the new ones. Values before the first observed time of a trajectory are NaN.
+
+    Raises
+    ------
+    KeyError
+        If there are no fitted dynamics, or ``observed`` lacks a gene or a registered column.
+    TypeError
+        If ``observed`` is no AnnData.
+    ValueError
+        If ``until`` is before the observed time begins, ``start`` has another number of genes or is not finite,
+        ``observed`` has no cells, ``adata`` lacks trajectories of the fit, both ``start`` and ``observed`` are given, or
+        ``key_added`` names something else than an earlier forecast.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
+    >>> pf.tl.forecast(adata, until=4.0, n_times=41)
+    >>> adata.uns["forecast"]["values"].shape
+    (6, 41, 5)
+
+    A trajectory of which the first five times are known:
+
+    >>> new = pf.datasets.hill_network(n_genes=5, n_trajectories=7, n_times=20)
+    >>> new = new[(new.obs["trajectory"] == "6") & (new.obs["time"] < 0.5)].copy()
+    >>> pf.tl.forecast(adata, observed=new, until=2.0, n_times=21)
+    >>> adata.uns["forecast"]["values"].shape, adata.uns["forecast"]["observed_until"].round(1).tolist()
+    ((1, 21, 5), [0.4])
+    """
+    check_key_added(adata, key_added, "forecast")
+    check_whole_number(n_times, name="n_times", least=2)
+    stored = read_dynamics(adata, key)
+    if observed is not None:
+        if start is not None:
+            msg = "Expected `start` or `observed`, found both. Levels at the first time may be cells of `observed`."
+            raise ValueError(msg)
+        entry = observed_solutions(adata, stored, observed, until=until, n_times=n_times)
+    elif start is not None:
+        entry = new_solutions(adata, stored, start, start_names, until=until, n_times=n_times)
+    else:
+        entry = fitted_solutions(stored, until=until, n_times=n_times)
+    if observed is None:  # others may differ from all that was in the fit
+        warn_beyond(stored, entry["values"])
+    return written(adata, copy=copy, uns={key_added: entry})
+
+
+@takes_modality
+@of_dynamics
+@usual_torch()
+def simulate_knockout(
+    adata: AnnData | MuData,
+    genes: str | Sequence[str] | Mapping[str, float],
+    *,
+    kind: Literal["knockout", "knockdown", "overexpression"] = "knockout",
+    until: float | None = None,
+    n_times: int = 50,
+    start: ArrayLike | None = None,
+    key: str = "dynamics",
+    key_added: str = "knockout",
+    modality: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Hold genes at a level from the start on, and predict how all others respond over time.
+
+    A do-intervention: whatever regulates the held genes no longer counts. The response is the difference between the
+    run under intervention and the same run without it. A warning names held genes that cannot change any other, and why.
+
+    Of cells at rest, registered without a time, the result is the new standing distribution: means and standard deviations
+    of all genes. Perturbations that were measured add what they did beyond the fitted edges, so that at their level they are
+    reproduced, without what sampling alone explains; several genes add up what each did alone, where they were not held
+    together. ``until``, ``n_times`` and
+    ``start`` do not apply.
+
+    Parameters
+    ----------
+    genes
+        One gene or several that are held together; or the level at which to hold each. The label of a combination, such as
+        "KLF1+SET", names all of its genes.
+    kind
+        Level of genes named without one: 0 for "knockout", a quarter of the mean observed level for "knockdown", 1.5
+        times the largest observed level for "overexpression". Of cells at rest, the level of the measured perturbation of
+        this gene alone in that direction, for the latter two; without one, a quarter of the mean, or the mean and three
+        standard deviations.
+    n_times
+        Number of times, evenly spaced.
+    start
+        Levels of initial cells, shape (K, d) or (d,): a table of pandas, whose columns or index name the genes in any
+        order, or an array in the order of ``adata.var_names``. By default the starts of the trajectories without
+        intervention, or of all if there are none.
+
+    Returns
+    -------
+    None, or the copy with the entry
+
+    `adata.uns["knockout" | key_added]` : dict
+        ``time`` (n,), ``trajectories`` (K,), ``unperturbed`` and ``perturbed`` (K, n, d), ``genes`` (d,),
+        ``interventions`` (gene, kind, value) and ``response``, a table of all genes with the mean change at the last
+        time, the largest mean change and when it is reached, in the unit of the expression. Of cells at rest,
+        ``unperturbed``, ``perturbed``, ``unperturbed_sd`` and ``perturbed_sd`` (d,), and in ``response`` the change, the
+        same in standard deviations, and the ratio of the standard deviations.
+
+    Examples
+    --------
+    >>> import perturbflow as pf
+    >>> adata = pf.datasets.hill_network(n_genes=5, n_trajectories=6, n_times=20)
+    >>> pf.pp.setup_dynamics(adata, time_key="time", trajectory_key="trajectory")
+    >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
+    >>> pf.tl.simulate_knockout(adata, "gene0")
+    >>> adata.uns["knockout"]["perturbed"][:, :, 0].max()
+    np.float32(0.0)
+    """
+    check_key_added(adata, key_added, "knockout")
+    check_one_of(kind, KINDS, name="kind")
+    check_whole_number(n_times, name="n_times", least=2)
+    if has_standing(adata, key):
+        if until is not None or start is not None:
+            msg = "Expected neither `until` nor `start` for cells at rest, found at least one. Leave them out."
+            raise ValueError(msg)
+        standing = read_standing(adata, key)
+        interventions = _interventions(standing, genes, kind)
+        response = standing_response(standing, dict(zip(interventions["gene"], interventions["value"], strict=True)))
+    else:
+        stored = read_dynamics(adata, key)
+        interventions = _interventions(stored, genes, kind)
+        response = _response(adata, stored, interventions, until=until, n_times=n_times, start=start)
+    return written(adata, copy=copy, uns={key_added: response | {"interventions": interventions}})
+
+
+def _response(
+    adata: AnnData,
+    stored: StoredDynamics,
+    interventions: pd.DataFrame,
+    *,
+    until: float | None,
+    n_times: int,
+    start: ArrayLike | None,
+) -> dict[str, Any]:
+    """Solve with and without interventions, and say how far apart both are."""
+    model = stored.model
+    first, last = float(model.span[:, 0].min()), float(model.span[:, 1].max())
+    time = np.linspace(first, check_until(until, first=first, last=last), n_times)
+    if start is None:
+        free = np.flatnonzero(~model.clamped.any(axis=1))
+        rows = free if len(free) else np.arange(len(model.names))
+        states, names = model.start[rows], [model.names[row] for row in rows]
+    else:
+        levels, names = new_starts(adata, stored, start, None)
+        states = model.state(levels)
+    held = dict(zip(interventions["gene"], interventions["value"], strict=True))
+    clamp = {stored.position(gene): value for gene, value in held.items()}
+    unperturbed = model.solve(states, time).astype(np.float32)
+    perturbed = model.solve(states, time, clamp=clamp).astype(np.float32)
+    warn_without_effect(stored, held, unperturbed)
+    warn_beyond(stored, perturbed, held=list(held))
+    change = (perturbed - unperturbed).mean(axis=0)
+    largest = np.abs(change).argmax(axis=0)
+    response = pd.DataFrame(
+        {
+            "gene": np.array(stored.genes, dtype=object),
+            "change": change[-1],
+            "largest_change": change[largest, np.arange(len(stored.genes))],
+            "time_of_largest": time[largest],
+        }
+    )
+    order = np.argsort(-response["largest_change"].abs().to_numpy(), kind="stable")
+    return {
+        "time": time,
+        "trajectories": np.array(names, dtype=object),
+        "genes": np.array(stored.genes, dtype=object),
+        "unperturbed": unperturbed,
+        "perturbed": perturbed,
+        "response": response.iloc[order].reset_index(drop=True),
+    }
+
+
+def _interventions(stored: StoredDynamics | StoredStanding, genes: Any, kind: str) -> pd.DataFrame:
+    """Return the table of genes and the levels at which they are held."""
+    rows = []
+    for name, level in _held(genes, stored):
+        this_kind = kind
+        if isinstance(genes, Mapping):
+            check_between(level, -LARGEST, LARGEST, name=f"genes[{name!r}]")
+            usual = _observed(stored, name).mean()
+            this_kind = "knockout" if level == 0 else "knockdown" if level < usual else "overexpression"
+        elif isinstance(stored, StoredStanding):
+            level = default_level(stored, name, kind)
+        else:
+            observed = _observed(stored, name)
+            level = {"knockdown": KNOCKDOWN * observed.mean(), "overexpression": OVEREXPRESSION * observed.max()}.get(
+                kind, 0
+            )
+        rows.append({"gene": name, "kind": this_kind, "value": float(level)})
+    return pd.DataFrame(rows)
+
+
+def _observed(stored: StoredDynamics | StoredStanding, name: str) -> NDArray[np.float64]:
+    """Levels of a gene that the fit has seen (n,); of cells at rest their mean (1,)."""
+    position = stored.position(name)
+    if isinstance(stored, StoredStanding):
+        return stored.model.centre[[position]]
+    return stored.model.states[:, position] * stored.model.units.scale[position]
+
+
+def _held(genes: Any, stored: StoredDynamics | StoredStanding) -> list[tuple[str, Any]]:
+    """Genes that are named, with their levels if these are; those of a label that joins several one by one.
+
+    A label may name control cells beside its genes, and the type of the perturbation of each.
+    """
+    names = [genes] if isinstance(genes, str) else genes
+    check_type(names, (Mapping, Sequence), name="genes", expected="a gene, several, or the level of each")
+    if len(names) == 0:
+        msg = "Expected at least one gene in `genes`, found none. Name the genes to hold."
+        raise ValueError(msg)
+    held: list[tuple[str, Any]] = []
+    for name in names:
+        check_type(name, str, name="genes", expected="names of genes")
+        level = names[name] if isinstance(names, Mapping) else None
+        held += [(part, level) for part in _parts(name, stored)]
+    if len({name for name, _ in held}) < len(held):
+        msg = f"Expected every gene once in `genes`, found {[name for name, _ in held]}. Name each once."
+        raise ValueError(msg)
+    return held
+
+
+def _parts(name: str, stored: StoredDynamics | StoredStanding) -> list[str]:
+    """Genes of a label; KeyError, with those of similar names, if one is none of the fit."""
+    known, fields = set(stored.genes), stored.fields
+    if name in known:
+        return [name]
+    parts = parse_label(name, control=fields.controls, separator=fields.separator)
+    plain = [part if part in known else part.split(TYPE_MARK)[0] for part in parts]
+    unknown = [part for part in plain if part not in known]
+    if unknown or not parts:
+        wrong = (unknown or [name])[0]
+        inside = "" if wrong == name else f" of {name!r}"
+        msg = (
+            f"Expected one of the {len(known)} genes of the fit in `genes`, found {wrong!r}{inside}. "
+            f"Similar names: {nearest(wrong, known, n=3)}."
+        )
+        raise KeyError(msg)
+    return plain
