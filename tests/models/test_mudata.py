@@ -162,6 +162,16 @@ def test_wrong_modalities(unregistered, unchanged, modalities, error, message):
         PRiMeFlow.setup_mudata(unregistered, **FIELDS, modalities=modalities)
 
 
+def test_unknown_arguments_are_refused_before_anything_is_written(registered, unregistered, unchanged):
+    known = r"Expected keys of `{}.setup_anndata` among .*, found \['{}'\]"
+    with unchanged(registered), pytest.raises(TypeError, match=known.format("PRiMeFlow", "labels_key")):
+        PRiMeFlow.setup_anndata(registered, **FIELDS, labels_key="plate")
+    with unchanged(registered), pytest.raises(TypeError, match=known.format("SparseNODE", "times_key") + ".*use 'time_key'"):
+        SparseNODE.setup_anndata(registered, **DYNAMICS, times_key="time")
+    with unchanged(unregistered["rna"]), pytest.raises(TypeError, match="Instead of 'layers' use 'layer'"):
+        PRiMeFlow.setup_mudata(unregistered, **FIELDS, **RNA, layers="logged")
+
+
 def test_wrong_kinds_of_cells(mdata, registered):
     with pytest.raises(TypeError, match="found AnnData. For an AnnData there is `setup_anndata`"):
         PRiMeFlow.setup_mudata(registered, **FIELDS, **RNA)

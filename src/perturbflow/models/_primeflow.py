@@ -170,7 +170,7 @@ class PRiMeFlow(RegisteredModel):
 
     @classmethod
     def _set_up(cls, data: AnnData | MuData, modality: str | None, arguments: dict[str, Any]) -> None:
-        given = {name: arguments.pop(name) for name in ARGUMENTS if name in arguments}
+        given = cls._take_arguments(arguments)
         saved = arguments.pop(FIELDS, None)
         if saved is None:
             setup_perturbation(data, modality=modality, **given)

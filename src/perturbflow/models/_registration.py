@@ -17,7 +17,7 @@ from scvi.data.fields import MuDataWrapper
 from scvi.model.base import BaseModelClass
 from torch import nn
 
-from perturbflow._checks import check_type, listing
+from perturbflow._checks import check_options, check_type, listing
 from perturbflow.screen._fields import (
     PerturbationFields,
     check_expression,
@@ -102,6 +102,13 @@ class RegisteredModel(BaseModelClass):
     @abstractmethod
     def _set_up(cls, data: AnnData | MuData, modality: str | None, arguments: dict[str, Any]) -> None:
         """Register with :mod:`perturbflow.pp`, then with scvi-tools, whose own arguments are among them."""
+
+    @classmethod
+    def _take_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Take those of the registration out; what scvi-tools passes is left, and goes with the registry of a saved model."""
+        if "source_registry" not in arguments:
+            check_options(arguments, (*cls._arguments, FIELDS), name=f"{cls.__name__}.setup_anndata")
+        return {name: arguments.pop(name) for name in cls._arguments if name in arguments}
 
     @classmethod
     @abstractmethod

@@ -143,7 +143,7 @@ class SparseNODE(RegisteredModel):
 
     @classmethod
     def _set_up(cls, data: AnnData | MuData, modality: str | None, arguments: dict[str, Any]) -> None:
-        given = {name: arguments.pop(name) for name in cls._arguments if name in arguments}
+        given = cls._take_arguments(arguments)
         if isinstance(given.get("prior"), dict):  # the lists of a saved model
             given["prior"] = pd.DataFrame(given["prior"])
         setup_dynamics(data, modality=modality, **given)
