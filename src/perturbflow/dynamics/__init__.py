@@ -1,7 +1,5 @@
 """Sparse dynamics: neural ordinary differential equations in torch, and linear ones of cells at rest."""
 
-from __future__ import annotations
-
 from perturbflow.dynamics._elimination import Backward as Backward
 from perturbflow.dynamics._elimination import Elimination as Elimination
 from perturbflow.dynamics._field import ACTIVATIONS as ACTIVATIONS

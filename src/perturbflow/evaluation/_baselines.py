@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from perturbflow.baselines import BASELINES, AdditiveHurdle, FeatureRidge
 from perturbflow.baselines._control_shift import ControlShift, GroupEffects, group_effects
 from perturbflow.evaluation._metrics import check_names
 from perturbflow.evaluation._tables import FLOOR
 from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._screen import Screen
+from perturbflow.screen._screen import Screen
 
 
 def fitted_baselines(

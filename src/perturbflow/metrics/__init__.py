@@ -12,8 +12,6 @@ Where a metric names its source without a reference, it is PerturBench (Wu et al
 learning models for cellular perturbation analysis, arXiv 2408.10609), cell-eval (Arc Institute, MIT licence) or cell-eval2 (0.20.0, Arc Institute).
 """
 
-from __future__ import annotations
-
 from perturbflow.metrics._calibrated import differential_weights, pearson_against_reference, weighted_mse, weighted_r2
 from perturbflow.metrics._catalogue import METRICS, SUITES
 from perturbflow.metrics._classifier import classifier_auroc

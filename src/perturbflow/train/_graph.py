@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 from joblib import delayed
+from numpy.typing import NDArray
 
 from perturbflow._progress import shows_progress, side_by_side, stage
 from perturbflow._warnings import warn
@@ -27,17 +29,11 @@ from perturbflow.dynamics import (
     smooth,
     snapshot_evidence,
 )
+from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._fit_dynamics import prior_factors
-from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, trajectories_of
+from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, DynamicsFields, trajectories_of
 from perturbflow.trajectories._snapshot_fields import course_cells, snapshot_of
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
-    from perturbflow.trajectories._fields import DynamicsFields
 
 STATIC = {"correlation": correlation_graph, "partial_correlation": partial_correlation_graph}
 FITTED = ("jacobian", "gates")

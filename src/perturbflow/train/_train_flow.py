@@ -7,32 +7,25 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_options
 from perturbflow._progress import progress_bar as counted
 from perturbflow._settings import settings as package_settings
+from perturbflow.flow import CellData, ConditionalFlow, TrainingSettings
 from perturbflow.predict._torch_state import device_of, usual_torch
+from perturbflow.screen._screen import Screen
 from perturbflow.train._callbacks import AveragedWeights, History, Interruption
-from perturbflow.train._checkpoint import SafeCheckpoints, SaveAfterValidation
+from perturbflow.train._checkpoint import Checkpoint, SafeCheckpoints, SaveAfterValidation
 from perturbflow.train._flow_plan import FlowData, FlowPlan, NonFiniteLossError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from lightning.pytorch import LightningDataModule
-    from numpy.typing import NDArray
-
-    from perturbflow.flow import CellData, ConditionalFlow, TrainingSettings
-    from perturbflow.screen._screen import Screen
-    from perturbflow.train._checkpoint import Checkpoint
 
 # Options of the trainer that would make steps, batches and the schedule disagree, and what to use in their place.
 _DECIDED = {
