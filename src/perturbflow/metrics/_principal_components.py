@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, svds
 
+from perturbflow._checks import check_whole_number
 from perturbflow.metrics._cells import Cells, check_cells
 from perturbflow.metrics._distances import Centred
 from perturbflow.metrics._moments import Moments
@@ -34,9 +35,7 @@ class PrincipalComponents:
         Up to 4,000 genes the eigenvectors of the covariance matrix, beyond them the singular vectors of the centred
         cells by Lanczos iteration to machine precision, from a fixed start. Sparse cells are not made dense as a whole.
         """
-        if n_components < 1:
-            msg = f"Expected `n_components` to be at least 1, found {n_components!r}."
-            raise ValueError(msg)
+        check_whole_number(n_components, name="n_components", least=1)
         cells = check_cells(cells, name="cells", minimum=2)
         moments = Moments.of(cells, name="cells")
         mean, spread = moments.mean, float(moments.variance.sum())

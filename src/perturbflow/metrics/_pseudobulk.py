@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,18 +72,14 @@ def pseudobulk_moments(counts: Cells, *, target_sum: float = 50_000.0) -> Moment
     if n_cells == 1:
         return Moments(1, profile, np.full(len(sums), np.nan))
     first, second = np.zeros(len(sums)), np.zeros(len(sums))
-    for block in _dense_blocks(counts):
+    size = max(1, BLOCK_VALUES // counts.shape[1])
+    for start in range(0, n_cells, size):
+        block = dense(counts[start : start + size])
         # Relative to the whole profile, so that the sum of squares keeps its digits.
         deviation = _profiles_without(block, sums, total, target_sum) - profile
         first += deviation.sum(axis=0)
         second += np.einsum("ij,ij->j", deviation, deviation)
     return Moments(n_cells, profile, (n_cells - 1) * np.maximum(second - first**2 / n_cells, 0.0))
-
-
-def _dense_blocks(counts: Cells) -> Iterator[NDArray[np.float64]]:
-    rows = max(1, BLOCK_VALUES // counts.shape[1])
-    for start in range(0, counts.shape[0], rows):
-        yield dense(counts[start : start + rows])
 
 
 def _profiles_without(

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._checks import check_whole_number
 from perturbflow.metrics._cells import Cells, check_samples, dense
 from perturbflow.metrics._energy import energy_distance
 from perturbflow.metrics._families import of_cells
@@ -187,9 +188,7 @@ def energy_in_programs(x: Cells, y: Cells, control: Cells) -> float:
 
 
 def _responding(axis: ResponseAxis, n_top: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    if n_top < 2:
-        msg = f"Expected `n_top` to be at least 2, found {n_top!r}."
-        raise ValueError(msg)
+    check_whole_number(n_top, name="n_top", least=2)
     genes = axis.most_changed(n_top)
     return genes, np.sign(axis.t[genes])
 
