@@ -124,7 +124,8 @@ def embedding(
                 ax.scatter(
                     centre[0], centre[1], s=size, color=colors[name], edgecolors="white", linewidths=1.2, zorder=5
                 )
-            named += [(comparison.context_name(codes), centres[name]) for name in compared if name in centres][:1]
+            context = ", ".join(comparison.fields.vocabulary.named(codes).values())
+            named += [(context, centres[name]) for name in compared if name in centres][:1]
         for name, xy in points.items():
             ax.scatter([], [], s=40, color=colors[name], label=f"{name} ({len(xy):,} cells)")
         ax.set(xlabel=labels[0], ylabel=labels[1], xticks=[0, 1] if basis == "effect" else [], yticks=[])

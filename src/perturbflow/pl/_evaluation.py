@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_one_of
+from perturbflow._checks import check_none, check_one_of
 from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_table, splits_of
 from perturbflow.evaluation._tables import BASELINE_BETTER, CEILING, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
 from perturbflow.metrics import METRICS
@@ -192,9 +192,7 @@ def _ordered(table: pd.DataFrame) -> list[str]:
 
 def _fractions(summary: pd.DataFrame) -> dict[tuple[str, str], float]:
     rows = summary[summary["metric"] == "dynamic_range_fraction"]
-    return {
-        (split, model): value for split, model, value in zip(rows["split"], rows["model"], rows["mean"], strict=True)
-    }
+    return dict(zip(zip(rows["split"], rows["model"], strict=True), rows["mean"], strict=True))
 
 
 @plot
@@ -245,9 +243,8 @@ def verdicts(
     if table.empty:
         msg = "Expected verdicts, found an evaluation without. Evaluate a model that is no baseline, `n_permutations` > 0."
         raise ValueError(msg)
-    if unknown := sorted(set(table["verdict"].astype(str)) - set(_STYLES)):
-        msg = f"Expected the verdicts {list(_STYLES)}, found {unknown}, of an earlier version. Run `pf.tl.evaluate` again."
-        raise ValueError(msg)
+    unknown, hint = sorted(set(table["verdict"].astype(str)) - set(_STYLES)), "Run `pf.tl.evaluate` again."
+    check_none(unknown, f"the verdicts {list(_STYLES)}", which=", of an earlier version", hint=hint)
     models = list(dict.fromkeys(map(str, table["model"])))
     model = models[0] if model is None else model
     check_one_of(model, models, name="model")
