@@ -180,11 +180,8 @@ def bin_pseudotime(
     binned = AnnData(
         mean.astype(dtype),
         obs=obs,
-        var=adata.var.copy(),
-        varm={key: value.copy() for key, value in adata.varm.items()},
-        varp={key: value.copy() for key, value in adata.varp.items() if key != DYNAMICS_PRIOR_KEY},
         layers={ERROR_LAYER: error.astype(dtype)},
-        uns={key: deepcopy(value) for key, value in adata.uns.items() if not is_of_cells(key, value)},
+        **parts_of_genes(adata),
     )
     n_left_out = adata.n_obs - kept.n_obs
     binned.uns[BINS_KEY] = {
@@ -298,6 +295,15 @@ def _most_frequent(column: pd.Series, bins: NDArray[np.intp], *, n_bins: int) ->
     return pd.Categorical.from_codes(most, dtype=column.dtype)
 
 
-def is_of_cells(key: str, value: object) -> bool:
-    """Return whether an entry of ``uns`` says something about the cells that no bin has."""
-    return key == DYNAMICS_FIELDS_KEY or (isinstance(value, dict) and "connectivities_key" in value)
+def parts_of_genes(adata: AnnData) -> dict[str, Any]:
+    """Copies of what is about genes or about no cell, for an AnnData of other rows: neighbours and registrations are not."""
+    return {
+        "var": adata.var.copy(),
+        "varm": {key: value.copy() for key, value in adata.varm.items()},
+        "varp": {key: value.copy() for key, value in adata.varp.items() if key != DYNAMICS_PRIOR_KEY},
+        "uns": {
+            key: deepcopy(value)
+            for key, value in adata.uns.items()
+            if key != DYNAMICS_FIELDS_KEY and not (isinstance(value, dict) and "connectivities_key" in value)
+        },
+    }

@@ -193,7 +193,9 @@ def _given(
     check_unique_names([str(name) for name in vectors.index], what="names of `features`", hint="Keep one row each.")
     vectors.index = vectors.index.astype(str)
     if components is None:
-        components = [] if kind == "genes" else _nameable(vectors.index, fields.vocabulary)
+        known = fields.vocabulary
+        named = [name for name in vectors.index if not known.has_types or TYPE_MARK in name]
+        components = [] if kind == "genes" else [name for name in named if name not in known.controls]
     vocabulary = _extended(fields.vocabulary, components)
     return vocabulary, _vectors_of(vectors, vocabulary, missing=missing)
 
@@ -272,12 +274,6 @@ def _fingerprints(molecules: Mapping[str, str]) -> NDArray[np.float64]:
 
 
 _VECTORS = {"table": _table, "genes": _genes, "smiles": _smiles}
-
-
-def _nameable(names: pd.Index, vocabulary: Vocabulary) -> list[str]:
-    """Names of rows that a component can have: with a type where components have one, and not that of the control."""
-    with_type = [name for name in names if not vocabulary.has_types or TYPE_MARK in name]
-    return [name for name in with_type if name not in vocabulary.controls]
 
 
 def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:

@@ -56,10 +56,6 @@ def _of_graph(key: str, entry: Mapping[str, Any]) -> list[Place]:
     return [("varp", f"{key}{suffix}") for suffix in ("", "_evidence", *(["_rate"] if second_order else []))]
 
 
-def _of_prediction(key: str, entry: Mapping[str, Any]) -> list[Place]:
-    return [*(("obsm", str(name)) for name in entry["obsm"]), ("varm", f"{key}_sd")]
-
-
 @dataclass(frozen=True)
 class Record:
     """Entries that a function writes under a key."""
@@ -102,7 +98,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
             "pf.tl.predict_perturbation",
             "an earlier prediction",
             {"": _mapping("perturbations", "obsm", "params")},
-            _of_prediction,
+            lambda key, entry: [*(("obsm", str(name)) for name in entry["obsm"]), ("varm", f"{key}_sd")],
         ),
         "evaluation": Record(
             "pf.tl.evaluate",

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow._checks import check_key, check_text, check_unique_names, listing
+from perturbflow._checks import check_key, check_none, check_text, check_unique_names, listing
 from perturbflow.predict._controls import control_cells
 from perturbflow.predict._fitted_flow import read_flow
 from perturbflow.predict._output_space import renormalised
@@ -259,12 +259,8 @@ def _real_cells(
     if len(contexts.columns):
         keep &= pd.MultiIndex.from_frame(contexts).isin(pd.MultiIndex.from_frame(cells.contexts.drop_duplicates()))
     missing = sorted(wanted - set(canonical[keep].tolist()))
-    if missing:
-        msg = (
-            f"Expected real cells of every predicted perturbation, found none of {listing(missing)}. Predict others, or "
-            "leave out `real_path`."
-        )
-        raise ValueError(msg)
+    hint = "Predict others, or leave out `real_path`."
+    check_none(missing, "real cells of every predicted perturbation", found="none of ", hint=hint)
     x = read_expression(adata, fields.layer, genes=flow.genes)[keep]
     return _Cells(_scaled(x, total, fields.natural_per_unit), canonical[keep], contexts[keep])
 

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from perturbflow._checks import check_key, listing
+from perturbflow._checks import check_key, check_none
 from perturbflow.screen._fields import text_column
 from perturbflow.screen._labels import canonical_label, parse_label
 
@@ -71,9 +71,5 @@ class CellFields:
         if self.layer is not None:
             check_key(self.layer, adata.layers, where="adata.layers", hint=AGAIN)
         missing = [gene for gene in self.regulators if gene not in adata.var_names]
-        if missing:
-            msg = (
-                f"Expected the {len(self.regulators)} registered regulators in `adata.var_names`, found that "
-                f"{len(missing)} are missing: {listing(missing)}. {AGAIN}"
-            )
-            raise ValueError(msg)
+        expected = f"the {len(self.regulators)} registered regulators in `adata.var_names`"
+        check_none(missing, expected, found=f"that {len(missing)} are missing: ", hint=AGAIN)
