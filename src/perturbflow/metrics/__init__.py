@@ -53,7 +53,7 @@ from perturbflow.metrics._gene_variation import (
     error_of_variances,
     error_of_zero_fractions,
 )
-from perturbflow.metrics._moments import Moments, Panel
+from perturbflow.metrics._moments import Moments, Panel, pseudobulk_moments
 from perturbflow.metrics._network import (
     auroc,
     average_precision,
@@ -63,7 +63,6 @@ from perturbflow.metrics._network import (
     sign_accuracy,
     support_error,
 )
-from perturbflow.metrics._pseudobulk import pseudobulk_moments
 from perturbflow.metrics._registry import Metric, register
 from perturbflow.metrics._rescaling import challenge_score, dynamic_range_fraction
 from perturbflow.metrics._response import energy_in_programs, error_of_responders, error_of_response_correlation

@@ -123,12 +123,6 @@ def _weighted_r2(panel: Panel) -> NDArray[np.float64]:
 
 
 @_beside_others
-def _against_centroids(panel: Panel) -> NDArray[np.float64]:
-    reference = panel.observed_means.mean(axis=0)
-    return pearson_against_reference(panel.predicted_means, panel.observed_means, reference)
-
-
-@_beside_others
 def _discrimination(panel: Panel, *, distance: Distance, convention: Convention) -> NDArray[np.float64]:
     effects = panel.predicted_effects, panel.observed_effects
     return discrimination_score(*effects, distance=distance, convention=convention, targets=panel.targets)
@@ -263,7 +257,9 @@ for _metric in (
            "Squared error of genes weighted by how much they tell the condition from others", MILLER),
     Metric("weighted_r2", _weighted_r2, "panel", HIGHER, 1.0,
            "Weighted R2 against the mean of all perturbed cells", MILLER),
-    Metric("pearson_against_centroids", _against_centroids, "panel", HIGHER, 1.0,
+    Metric("pearson_against_centroids", _beside_others(lambda panel: pearson_against_reference(
+           panel.predicted_means, panel.observed_means, panel.observed_means.mean(axis=0))),
+           "panel", HIGHER, 1.0,
            "Correlation of what differs from the mean of all perturbations", SYSTEMA),
     Metric("unbiased_mse", unbiased_mse, "panel", LOWER, 0.0,
            "Squared error of the mean without what sampling adds to it", f"{CELL_EVAL2}: expr_mse_unbiased"),

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
-from scipy.sparse.linalg import LinearOperator, aslinearoperator, svds
+from scipy.sparse.linalg import aslinearoperator, svds
 
 from perturbflow._checks import check_whole_number
 from perturbflow.metrics._cells import Cells, check_cells
@@ -51,7 +51,8 @@ class PrincipalComponents:
         else:
             k = min(n_components, n_cells - 1, n_genes - 1)
             start = np.random.default_rng(0).normal(size=min(cells.shape))
-            _, values, loadings = svds(_centred_operator(cells, mean), k=k, v0=start, return_singular_vectors="vh")
+            means = aslinearoperator(np.ones((n_cells, 1))) @ aslinearoperator(mean[None])
+            _, values, loadings = svds(aslinearoperator(cells) - means, k=k, v0=start, return_singular_vectors="vh")
             order = np.argsort(-values)
             variance, loadings = values[order] ** 2 / (n_cells - 1), loadings[order]
         kept = variance > RELATIVE_ZERO * spread
@@ -106,9 +107,3 @@ def _covariance(cells: Cells, mean: NDArray[np.float64]) -> NDArray[np.float64]:
         block, _ = Centred(cells, mean).block(slice(start, start + ROWS))
         total += block.T @ block
     return total / (cells.shape[0] - 1)
-
-
-def _centred_operator(cells: Cells, mean: NDArray[np.float64]) -> LinearOperator:
-    """Centred cells (n, G), of which only products are taken."""
-    ones = aslinearoperator(np.ones((cells.shape[0], 1)))
-    return aslinearoperator(cells) - ones @ aslinearoperator(mean[None])

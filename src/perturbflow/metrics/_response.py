@@ -142,7 +142,10 @@ def error_of_response_correlation(x: Cells, y: Cells, control: Cells, *, n_top: 
     (0.0, True)
     """
     x, y, control = check_samples(x=x, y=y, control=control, minimum=2)
-    genes, sign = _responding(ResponseAxis.of(y, control), n_top)
+    check_whole_number(n_top, name="n_top", least=2)
+    axis = ResponseAxis.of(y, control)
+    genes = axis.most_changed(n_top)
+    sign = np.sign(axis.t[genes])
     return abs(_mean_correlation(x, genes, sign) - _mean_correlation(y, genes, sign))
 
 
@@ -185,12 +188,6 @@ def energy_in_programs(x: Cells, y: Cells, control: Cells) -> float:
     directions = directions[:, spread > 1e-9] / spread[spread > 1e-9]
     predicted, observed = ((values - centre) @ directions for values in (dense(x[:, genes]) / unit, real))
     return energy_distance(predicted, observed) if directions.shape[1] else float("nan")
-
-
-def _responding(axis: ResponseAxis, n_top: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    check_whole_number(n_top, name="n_top", least=2)
-    genes = axis.most_changed(n_top)
-    return genes, np.sign(axis.t[genes])
 
 
 def _mean_correlation(cells: Cells, genes: NDArray[np.intp], sign: NDArray[np.float64]) -> float:

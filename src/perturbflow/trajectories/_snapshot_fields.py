@@ -15,9 +15,9 @@ from perturbflow._warnings import warn
 from perturbflow.dynamics import Snapshot
 from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import text_column
-from perturbflow.trajectories._cell_fields import CellFields
 from perturbflow.trajectories._fields import (
     DYNAMICS_FIELDS_KEY,
+    CellFields,
     DynamicsFields,
     clamped_genes,
     finite_expression,
