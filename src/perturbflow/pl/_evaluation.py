@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_none, check_one_of
 from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_table, splits_of
@@ -32,12 +35,7 @@ from perturbflow.pl._drawing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from anndata import AnnData
-    from matplotlib.axes import Axes
     from mudata import MuData
-    from numpy.typing import NDArray
 
 _MANY = 20  # models; rows of more are lower
 _STYLES = {
@@ -267,7 +265,8 @@ def _draw_verdicts(ax: Axes, table: pd.DataFrame, split: str, model: str, *, has
     ax.axvline(0.0, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     for verdict, (color, marker) in _STYLES.items():
         rows = np.flatnonzero(found == verdict)
-        losses = _no_effect(part.iloc[rows]) if verdict == BASELINE_BETTER else ""
+        is_loss = part["finding"].iloc[rows].astype(str).str.contains(f"no effect ({FLOOR})", regex=False)
+        losses = f"; no effect ({FLOOR}) in {n}" if verdict == BASELINE_BETTER and (n := int(is_loss.sum())) else ""
         style: dict[str, Any] = {"color": color, "marker": marker, "linewidths": 0, "s": 22 if has_names else 9}
         columns, width = ("difference", "lower", "upper"), 1.2 if has_names else 0.7
         points_of_kind(ax, part, columns, rows, linewidth=width, label=f"{len(rows)} {verdict}{losses}", **style)
@@ -280,12 +279,6 @@ def _draw_verdicts(ax: Axes, table: pd.DataFrame, split: str, model: str, *, has
     )
     finish(ax, "")
     ax.set_title(f"{split}: {model}", loc="left", fontsize="medium", pad=62)
-
-
-def _no_effect(losses: pd.DataFrame) -> str:
-    """In how many of some losses no effect at all is better than the model."""
-    n = int(losses["finding"].astype(str).str.contains(f"no effect ({FLOOR})", regex=False).sum())
-    return f"; no effect ({FLOOR}) in {n}" if n else ""
 
 
 def _conditions(part: pd.DataFrame) -> list[str]:

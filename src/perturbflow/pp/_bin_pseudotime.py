@@ -169,7 +169,10 @@ def bin_pseudotime(
     dtype = np.float64 if x.dtype == np.float64 else np.float32
 
     names = [f"{name}_{number}" for name in groups["name"] for number in range(n_bins)]
-    obs = pd.DataFrame({time_key: _mean_time(time, order, bins, sizes=sizes)}, index=names)
+    # Rounding must not make two times of bins whose cells all have the same.
+    last = np.cumsum(sizes) - 1
+    mean_time = np.clip(np.bincount(bins, weights=time) / sizes, time[first], time[order[last]])
+    obs = pd.DataFrame({time_key: mean_time}, index=names)
     for key in keys:
         obs[key] = kept.obs[key].iloc[first].array
     obs[SIZE_COLUMN] = sizes
@@ -248,16 +251,6 @@ def _equal_counts(
     bins = np.empty_like(codes)
     bins[order] = codes[order] * n_bins + place * n_bins // sizes[codes[order]]
     return order, bins
-
-
-def _mean_time(
-    time: NDArray[np.float64], order: NDArray[np.intp], bins: NDArray[np.intp], *, sizes: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Mean time of every bin."""
-    last = np.cumsum(sizes) - 1
-    least, greatest = time[order[last - sizes + 1]], time[order[last]]
-    # Rounding must not make two times of bins whose cells all have the same.
-    return np.clip(np.bincount(bins, weights=time) / sizes, least, greatest)
 
 
 def _standard_error(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow._checks import (
     check_key,
@@ -21,7 +23,7 @@ from perturbflow._checks import (
     check_whole_number,
     listing,
 )
-from perturbflow.dynamics import left_out_responses
+from perturbflow.dynamics import Snapshot, left_out_responses
 from perturbflow.pp._check_labels import MISSING
 from perturbflow.screen._conditions import TYPE_MARK, Vocabulary, parse_label
 from perturbflow.screen._fields import (
@@ -40,11 +42,7 @@ from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY
 from perturbflow.trajectories._snapshot_fields import is_snapshot, read_snapshot_fields, snapshot_of
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from mudata import MuData
-    from numpy.typing import NDArray
-
-    from perturbflow.dynamics import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +156,12 @@ def perturbation_features(
     check_whole_number(seed, name="seed")
     fields = read_fields(adata)
     if source == "dynamics":
-        _check_no_features(features, kind)
+        if features is not None or kind != "table":
+            msg = (
+                "Expected neither `features` nor a `kind` of them with `source='dynamics'`, found at least one. Leave them out, "
+                "or leave `source` out."
+            )
+            raise ValueError(msg)
         vocabulary = _extended(fields.vocabulary, components or [])
         table = dynamics_vectors(adata, fields, vocabulary.components, split_key=split_key, seed=seed)
     else:
@@ -198,15 +201,6 @@ def _given(
         components = [] if kind == "genes" else [name for name in named if name not in known.controls]
     vocabulary = _extended(fields.vocabulary, components)
     return vocabulary, _vectors_of(vectors, vocabulary, missing=missing)
-
-
-def _check_no_features(features: object, kind: str) -> None:
-    if features is not None or kind != "table":
-        msg = (
-            "Expected neither `features` nor a `kind` of them with `source='dynamics'`, found at least one. Leave them out, "
-            "or leave `source` out."
-        )
-        raise ValueError(msg)
 
 
 def _table(adata: AnnData, features: object, fields: PerturbationFields) -> pd.DataFrame:

@@ -128,7 +128,11 @@ def setup_perturbation(
     >>> adata.obsm["perturbation_doses"].shape
     (600, 4)
     """
-    covariate_keys = _names(covariate_keys, name="covariate_keys")
+    given = (covariate_keys,) if isinstance(covariate_keys, str) else covariate_keys
+    check_type(given, Iterable, name="covariate_keys", expected="a list of column names")
+    covariate_keys = tuple(given)
+    for key in covariate_keys:
+        check_text(key, name="covariate_keys")
     first, *others = control_labels(control)
     check_text(separator, name="separator")
     keys = {"perturbation_key": perturbation_key}
@@ -179,16 +183,6 @@ def setup_perturbation(
         adata.n_obs,
     )
     return adata if copy else None
-
-
-def _names(value: Sequence[str], *, name: str) -> tuple[str, ...]:
-    """Return column names, given as one string or several."""
-    names = (value,) if isinstance(value, str) else value
-    check_type(names, Iterable, name=name, expected="a list of column names")
-    names = tuple(names)
-    for entry in names:
-        check_text(entry, name=name)
-    return names
 
 
 def _components(adata: AnnData, fields: PerturbationFields) -> dict[str, tuple[str, ...]]:

@@ -15,10 +15,9 @@ from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._alignment import aligned, check_predicted, predicted_cells
-from perturbflow.evaluation._baselines import fitted_baselines, sums_of
 from perturbflow.evaluation._conditions import conditions_of, generator, named_conditions
 from perturbflow.evaluation._metrics import check_names, metrics_of, targets_of
-from perturbflow.evaluation._predictors import GivenCells, Predictor, asked
+from perturbflow.evaluation._predictors import GivenCells, Predictor, asked, fitted_baselines, sums_of
 from perturbflow.evaluation._scores import Settings, score_all
 from perturbflow.evaluation._tables import (
     CEILING,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_type, check_whole_number
@@ -19,6 +21,7 @@ from perturbflow.predict._predicted_cells import PredictedCells, check_path, pre
 from perturbflow.predict._predicted_uncertainty import uncertainty_tables, warn_of_new_contexts
 from perturbflow.predict._prediction import (
     ConditionSampler,
+    PredictedCondition,
     conditions_to_predict,
     warn_of_extrapolation,
     warn_of_scale,
@@ -30,12 +33,7 @@ from perturbflow.store._keys import check_key_added, check_name
 from perturbflow.tl._common import of_flow, written
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mudata import MuData
-    from numpy.typing import NDArray
-
-    from perturbflow.predict._prediction import PredictedCondition
 
 logger = logging.getLogger(__name__)
 
