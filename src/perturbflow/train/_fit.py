@@ -34,7 +34,7 @@ from perturbflow.screen._fields import check_expression, read_feature_table, rea
 from perturbflow.screen._scale import summary_of_totals
 from perturbflow.screen._screen import Screen, sums_of_parts
 from perturbflow.screen._splits import check_no_leakage
-from perturbflow.store._outputs import check_folder
+from perturbflow.store._file import check_folder
 from perturbflow.train._callbacks import termination_interrupts
 from perturbflow.train._checkpoint import Checkpoint, LightningState, hash_of
 from perturbflow.train._flow_options import FlowOptions

@@ -134,7 +134,10 @@ def fitted_graph(
     parts = range(config.order)
     possible = _pairs(config.n_genes, config.regulators, with_itself=config.self_regulation)
     found_evidence = np.max([square(evidence, part) for part in parts], axis=0)
-    if adata is not None and adata.n_obs >= CELLS_A_POINT * (n_points := _n_points(adata, stored)):
+    # Points of the courses that the field was fitted to: times, or bins where these are fewer.
+    courses = [] if adata is None else trajectories_of(adata[:, stored.genes], stored.fields)
+    n_points = sum(min(len(t.time), stored.settings["n_bins"]) for t in courses)
+    if adata is not None and adata.n_obs >= CELLS_A_POINT * n_points:
         stage("evidence of covariation")
         cells = course_cells(adata[:, stored.genes], stored.fields)
         # Genes that do not change along time may regulate others: the cells say so, and the fit has no say.
@@ -202,12 +205,6 @@ def standing_stability(
     jobs = (delayed(edge_stability)(cells, n_halves=size, rng=rng) for size, rng in zip(sizes, rngs, strict=True))
     parts = side_by_side(jobs, "halves of the cells", unit="pair of halves", total=len(sizes), n_jobs=n_jobs)
     return np.average(parts, axis=0, weights=sizes)
-
-
-def _n_points(adata: AnnData, stored: StoredDynamics) -> int:
-    """Points of the courses that the field was fitted to: times, or bins where these are fewer."""
-    n_bins = stored.settings["n_bins"]
-    return sum(min(len(t.time), n_bins) for t in trajectories_of(adata[:, stored.genes], stored.fields))
 
 
 def _pairs(n_genes: int, regulators: Sequence[int] | NDArray[np.intp], *, with_itself: bool) -> NDArray[np.bool_]:

@@ -101,7 +101,8 @@ def train_flow(
     before = None if checkpoint is None else checkpoint.trainer.checkpoint
     if checkpoint is not None:
         callbacks.append(SaveAfterValidation(checkpoint.path))
-    if before is not None and _is_complete(before, settings, stopping):
+    waited = 0 if before is None or stopping is None else before["callbacks"][stopping.state_key]["wait_count"]
+    if before is not None and (before["global_step"] >= settings.max_steps or waited >= settings.patience):
         for callback in (averaging, history):
             callback.load_state_dict(before["callbacks"][callback.state_key])
         plan.on_load_checkpoint(before)
@@ -193,12 +194,6 @@ def _precision(settings: TrainingSettings, asked: str | int | None) -> tuple[Tra
         msg = f"Expected `precision` to be '32-true' or 'bf16-mixed', found {asked!r}."
         raise ValueError(msg)
     return settings, "32-true"
-
-
-def _is_complete(checkpoint: Mapping[str, Any], settings: TrainingSettings, stopping: EarlyStopping | None) -> bool:
-    """Return whether training had ended when the checkpoint was written."""
-    waited = 0 if stopping is None else checkpoint["callbacks"][stopping.state_key]["wait_count"]
-    return checkpoint["global_step"] >= settings.max_steps or waited >= settings.patience
 
 
 @contextmanager
