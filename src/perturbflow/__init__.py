@@ -1,7 +1,5 @@
 """Predict perturbed single cells with flow matching, and which gene drives which with sparse neural ODEs."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING

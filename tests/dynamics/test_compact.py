@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perturbflow.dynamics import FieldConfig, TargetField
-from perturbflow.dynamics._compact import CompactField, on_support
+from perturbflow.dynamics._elimination import CompactField, on_support
 
 FIELDS: dict[str, dict[str, Any]] = {
     "network": {},

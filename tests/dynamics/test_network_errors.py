@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from perturbflow.dynamics import FieldConfig, Problem, TargetField, Trajectory, _network_errors
-from perturbflow.dynamics._compact import CompactField
+from perturbflow.dynamics._elimination import CompactField
 from perturbflow.dynamics._matching import MatchedWindows, piece_errors, window_errors
 
 N_GENES = 4

@@ -11,7 +11,7 @@ import perturbflow as pf
 from perturbflow.baselines import BASELINES
 from perturbflow.baselines._control_shift import group_effects
 from perturbflow.evaluation import fitted_baselines, registered_cells
-from perturbflow.evaluation._baselines import sums_of
+from perturbflow.evaluation._predictors import sums_of
 from perturbflow.flow import AdditiveHurdlePrior, GroupSums
 from perturbflow.screen import Expression
 from perturbflow.screen._expression import ROWS_AT_ONCE, dense
@@ -57,7 +57,7 @@ def test_what_baselines_share_is_estimated_once(registered, monkeypatch):
         return call
 
     monkeypatch.setattr(AdditiveHurdlePrior, "fit", counted("prior", AdditiveHurdlePrior.fit))
-    monkeypatch.setattr("perturbflow.evaluation._baselines.group_effects", counted("effects", group_effects))
+    monkeypatch.setattr("perturbflow.evaluation._predictors.group_effects", counted("effects", group_effects))
     fitted_baselines(list(BASELINES), sums)
     assert sorted(calls) == ["effects", "prior"]
 

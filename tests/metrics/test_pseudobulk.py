@@ -64,7 +64,7 @@ def test_the_profile_sees_the_composition_alone(counts, factor):
 @pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csc_array])
 def test_sparse_counts_in_blocks(container, counts, monkeypatch):
     expected = pseudobulk_moments(counts)
-    monkeypatch.setattr("perturbflow.metrics._pseudobulk.BLOCK_VALUES", 10)  # two cells
+    monkeypatch.setattr("perturbflow.metrics._moments.BLOCK_VALUES", 10)  # two cells
     found = pseudobulk_moments(container(counts))
     np.testing.assert_allclose(found.mean, expected.mean, atol=1e-12)
     np.testing.assert_allclose(found.variance, expected.variance, atol=1e-12)

@@ -11,7 +11,7 @@ import pytest
 
 from perturbflow.models import PRiMeFlow
 from perturbflow.predict._fitted_flow import FittedFlow, read_flow, write_flow
-from perturbflow.store._outputs import check_folder
+from perturbflow.store._file import check_folder
 from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
 
 QUICK: dict[str, Any] = {

@@ -5,8 +5,6 @@ training trajectories and a test trajectory (:data:`TRAJECTORY_BASELINES`) or co
 (:data:`CONTINUATIONS`), those of networks return scores (d, d), row regulates column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any

@@ -229,7 +229,7 @@ class CovariateMean(ControlShift):
     """
 
     def _fit(self, groups: GroupEffects) -> None:
-        self._mean = groups.effects.mean(axis=0)
+        self._groups, self._mean = groups, groups.effects.mean(axis=0)
         self._by_context = {
             context: groups.effects[[other == context for other in groups.contexts]].mean(axis=0)
             for context in set(groups.contexts)
@@ -268,10 +268,6 @@ class CrossContextEffect(CovariateMean):
     >>> CrossContextEffect().fit(cells).sample(controls, np.ones(1), np.array([1]), rng=np.random.default_rng(0))
     array([[5.]], dtype=float32)
     """
-
-    def _fit(self, groups: GroupEffects) -> None:
-        super()._fit(groups)
-        self._groups = groups
 
     def _shift(self, perturbation: NDArray[np.float64], context: tuple[int, ...]) -> NDArray[np.float64]:
         effect = self._groups.of_perturbation(perturbation, within=lambda other: other != context)
@@ -315,10 +311,6 @@ class MatchingMean(CovariateMean):
     >>> MatchingMean().fit(cells).sample(controls, perturbation, np.zeros(0, dtype=int), rng=np.random.default_rng(0))
     array([[2.]], dtype=float32)
     """
-
-    def _fit(self, groups: GroupEffects) -> None:
-        super()._fit(groups)
-        self._groups = groups
 
     def _shift(self, perturbation: NDArray[np.float64], context: tuple[int, ...]) -> NDArray[np.float64]:
         mean = super()._shift(perturbation, context)

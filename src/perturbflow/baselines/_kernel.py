@@ -34,28 +34,25 @@ def pool(trajectories: Sequence[Trajectory]) -> Observations:
     )
 
 
-def local_mean(observed: Observations, at: FloatArray, bandwidth: float) -> FloatArray:
-    """Weighted means around the times ``at`` (m,), with ``weight exp(-(t - at)^2 / (2 bandwidth^2))`` (m, d)."""
-    blocks = (at[start : start + ROWS_AT_ONCE] for start in range(0, len(at), ROWS_AT_ONCE))
-    return np.concatenate([_kernel(observed, block, bandwidth) @ observed.values for block in blocks])
+def local_mean(observed: Observations, at: FloatArray, bandwidth: float, *, of_others: bool = False) -> FloatArray:
+    """Weighted means around the times ``at`` (m,), with ``weight exp(-(t - at)^2 / (2 bandwidth^2))`` (m, d).
 
-
-def local_mean_of_others(observed: Observations, bandwidth: float) -> FloatArray:
-    """At the time of every row, the :func:`local_mean` of all other rows (n, d)."""
-    n = len(observed.time)
-    smooth = np.empty_like(observed.values)
-    for start in range(0, n, ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + ROWS_AT_ONCE, n))
-        smooth[rows] = _kernel(observed, observed.time[rows], bandwidth, leave_out=rows) @ observed.values
-    return smooth
+    With ``of_others`` the times are those of the rows, each of which has the mean of all other rows.
+    """
+    means = np.empty((len(at), observed.values.shape[1]))
+    for start in range(0, len(at), ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, len(at)))
+        kernel = _kernel(observed, at[rows], bandwidth, leave_out=rows if of_others else None)
+        means[rows] = kernel @ observed.values
+    return means
 
 
 def best_bandwidth(observed: Observations) -> float:
     """Bandwidth whose leave-one-out error is smallest, the mean over genes and, by weight, over rows."""
     options = BANDWIDTHS * np.ptp(observed.time)
     errors = [
-        np.average(((local_mean_of_others(observed, h) - observed.values) ** 2).mean(axis=1), weights=observed.weight)
-        for h in options
+        np.average(((means - observed.values) ** 2).mean(axis=1), weights=observed.weight)
+        for means in (local_mean(observed, observed.time, h, of_others=True) for h in options)
     ]
     return float(options[np.argmin(errors)])
 

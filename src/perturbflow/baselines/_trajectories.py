@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perturbflow._checks import check_whole_number
-from perturbflow.baselines._kernel import best_bandwidth, local_mean, local_mean_of_others, pool
+from perturbflow.baselines._kernel import best_bandwidth, local_mean, pool
 
 if TYPE_CHECKING:
     from perturbflow.dynamics import Trajectory
@@ -35,14 +35,15 @@ def hold_start(train: Sequence[Trajectory], test: Trajectory, *, n_rows: int = 5
     """
     check_whole_number(n_rows, name="n_rows", least=1)
     _check(train, test)
-    return _constant(np.average(test.values[:n_rows], axis=0, weights=test.weight[:n_rows]), test)
+    level = np.average(test.values[:n_rows], axis=0, weights=test.weight[:n_rows])
+    return np.tile(level, (len(test.time), 1))
 
 
 def training_mean(train: Sequence[Trajectory], test: Trajectory) -> FloatArray:
     """Predict the mean of every gene over the cells of all training trajectories."""
     _check(train, test)
     cells = pool(train)
-    return _constant(np.average(cells.values, axis=0, weights=cells.weight), test)
+    return np.tile(np.average(cells.values, axis=0, weights=cells.weight), (len(test.time), 1))
 
 
 def training_curve(train: Sequence[Trajectory], test: Trajectory, *, bandwidth: float | None = None) -> FloatArray:
@@ -77,7 +78,8 @@ def leave_one_out_smoother(
     """
     _check(train, test, bandwidth)
     cells = pool([test])
-    return local_mean_of_others(cells, best_bandwidth(cells) if bandwidth is None else bandwidth)
+    width = best_bandwidth(cells) if bandwidth is None else bandwidth
+    return local_mean(cells, cells.time, width, of_others=True)
 
 
 TRAJECTORY_BASELINES: Mapping[str, TrajectoryBaseline] = MappingProxyType(
@@ -110,10 +112,6 @@ def _check(train: Sequence[Trajectory], test: Trajectory, bandwidth: float | Non
     if bandwidth is not None and not bandwidth > 0:
         msg = f"Expected `bandwidth` to be above 0, found {bandwidth!r}."
         raise ValueError(msg)
-
-
-def _constant(level: FloatArray, test: Trajectory) -> FloatArray:
-    return np.tile(level, (len(test.time), 1))
 
 
 Continuation: TypeAlias = "Callable[..., FloatArray]"

@@ -1,7 +1,5 @@
 """Data sets: simulated screens and time courses whose truth is known, and published ones, read from this machine or downloaded."""
 
-from __future__ import annotations
-
 from perturbflow.datasets._hill_network import hill_network
 from perturbflow.datasets._hill_system import HillNetwork
 from perturbflow.datasets._local import hematopoiesis, kang_ifnb, norman_mcfaline_subset

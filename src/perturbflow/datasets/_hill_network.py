@@ -90,6 +90,7 @@ def hill_network(
     >>> adata.obs["perturbation"].cat.categories.tolist()
     ['control', 'gene1']
     """
+    parameters = dict(locals())
     check_whole_number(n_trajectories, name="n_trajectories", least=1)
     check_whole_number(n_times, name="n_times", least=2)
     check_type(step, () if isinstance(step, bool) else Real, name="step", expected="a number")
@@ -136,17 +137,9 @@ def hill_network(
         noise=noise,
         rng=noise_rng,
         simulation={
-            "n_genes": n_genes,
-            "n_trajectories": n_trajectories,
-            "n_times": n_times,
-            "step": step,
-            "irregular": irregular,
-            "max_regulators": max_regulators,
+            **parameters,
             "knockouts": removed,
             "overexpressions": added,
-            "n_knockout_trajectories": n_knockout_trajectories,
-            "n_overexpression_trajectories": n_overexpression_trajectories,
-            "seed": seed,
             "threshold": network.threshold[np.lexsort((network.target, network.source))],
             "exponent": network.exponent,
             "production": network.production,

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from perturbflow._checks import check_one_of, check_unique_names, listing
+from perturbflow._checks import check_none, check_one_of, check_unique_names
 from perturbflow.datasets._local import local_file, of_local
 
 Kind = Literal["angles", "positions"]
@@ -85,12 +85,8 @@ def motion_capture(kind: Kind = "angles", *, splits: Sequence[Split] = SPLITS) -
     joints = _table("skeleton.csv", dtype=str)
     frames = _table(f"{kind}.csv.gz", dtype={"sequence": str})
     unknown = sorted(set(frames["sequence"]) ^ set(sequences["sequence"]))
-    if unknown:
-        msg = (
-            f"Expected the sequences of {kind}.csv.gz to be those of sequences.csv, found {listing(unknown)} in one of them "
-            f"only. Get both files again from {SOURCE}."
-        )
-        raise ValueError(msg)
+    expected = f"the sequences of {kind}.csv.gz to be those of sequences.csv"
+    check_none(unknown, expected, which=" in one of them only", hint=f"Get both files again from {SOURCE}.")
 
     chosen = sequences[sequences["split"].isin(splits)].set_index("sequence")
     frames = frames[frames["sequence"].isin(chosen.index)]

@@ -219,12 +219,15 @@ def simulated_perturb_seq(
     )
 
     obs = screen.conditions.iloc[condition]
-    obs = obs.assign(condition=obs.index, library_size=np.asarray(counts.sum(axis=1)).ravel())
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    scaled = counts.copy()
+    scaled.data *= np.repeat(target_sum / np.maximum(total, 1), np.diff(counts.indptr))
+    obs = obs.assign(condition=obs.index, library_size=total)
     obs.index = _numbered("cell", n_cells)
     labels = ["perturbation", "cell_type", "condition", *(["dose"] if len(doses) > 1 else [])]
     obs[labels] = obs[labels].astype("category")
     return AnnData(
-        _log_normalized(counts, target_sum=target_sum),
+        scaled.log1p(),
         obs=obs,
         var=pd.DataFrame({"is_regulator": np.isin(np.arange(n_genes), network.regulators)}, index=genes),
         layers={"counts": counts},
@@ -281,14 +284,6 @@ def _count_molecules(
         levels = network.response(cells[rows], time[rows])
         blocks.append(bursty.counts(levels, depth=depth[rows], dropout=dropout, rng=rng))
     return sparse.vstack(blocks, format="csr")
-
-
-def _log_normalized(counts: sparse.csr_matrix, *, target_sum: float) -> sparse.csr_matrix:
-    """Scale the counts of every cell to a total and take log1p; a cell without counts stays empty."""
-    total = np.asarray(counts.sum(axis=1)).ravel()
-    scaled = counts.copy()
-    scaled.data *= np.repeat(target_sum / np.maximum(total, 1), np.diff(counts.indptr))
-    return scaled.log1p()
 
 
 def _numbered(prefix: str, n: int, *, start: int = 0, min_digits: int = 1) -> NDArray[np.str_]:

@@ -63,11 +63,8 @@ def solve_system(
     """
     moving = np.ones(start.shape) if held is None else np.where(held, 0.0, 1.0)
 
-    def flat_rate(_: float, state: Floats) -> Floats:
-        return (rate(state.reshape(start.shape)) * moving).ravel()
-
     solved = solve_ivp(
-        flat_rate,
+        lambda _, state: (rate(state.reshape(start.shape)) * moving).ravel(),
         (0.0, float(times.max())),
         start.ravel(),
         method="DOP853",

@@ -1,20 +1,18 @@
 """Sparse dynamics: neural ordinary differential equations in torch, and linear ones of cells at rest."""
 
-from __future__ import annotations
-
 from perturbflow.dynamics._elimination import Backward as Backward
 from perturbflow.dynamics._elimination import Elimination as Elimination
 from perturbflow.dynamics._field import ACTIVATIONS as ACTIVATIONS
 from perturbflow.dynamics._field import DenseField as DenseField
+from perturbflow.dynamics._field import MeanJacobian
 from perturbflow.dynamics._field import TargetField as TargetField
 from perturbflow.dynamics._field import VectorField as VectorField
 from perturbflow.dynamics._field import build_field as build_field
+from perturbflow.dynamics._field import mean_jacobian as mean_jacobian
 from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._integrate import Guard as Guard
 from perturbflow.dynamics._integrate import rk4_step as rk4_step
 from perturbflow.dynamics._integrate import solve_rk4 as solve_rk4
-from perturbflow.dynamics._jacobian import MeanJacobian
-from perturbflow.dynamics._jacobian import mean_jacobian as mean_jacobian
 from perturbflow.dynamics._lyapunov import lyapunov_path as lyapunov_path
 from perturbflow.dynamics._lyapunov import lyapunov_residual as lyapunov_residual
 from perturbflow.dynamics._mean_rates import mean_rate_correlations as mean_rate_correlations

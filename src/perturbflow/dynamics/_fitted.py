@@ -12,9 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from perturbflow.dynamics._field import DenseField, VectorField, build_field
+from perturbflow.dynamics._field import DenseField, MeanJacobian, VectorField, build_field, mean_jacobian
 from perturbflow.dynamics._integrate import held, solve_rk4
-from perturbflow.dynamics._jacobian import MeanJacobian, mean_jacobian
 from perturbflow.dynamics._penalties import path_strengths
 from perturbflow.dynamics._problem import Units
 from perturbflow.dynamics._settings import FieldConfig

@@ -170,8 +170,9 @@ def window_errors(
 ) -> tuple[Tensor, Tensor]:
     """Return weighted sums of the squared misses and of the squared changes per time, (K,) each."""
     used = field.weights() if weights is None else weights
-    if isinstance(field, TargetField) and field.is_one_elu_layer:
-        config, (first, second) = field.config, used
+    config = field.config
+    if isinstance(field, TargetField) and len(field.matrices) == 2 and config.activation == "elu" and not config.skip:
+        first, second = used
         highest = functional.softplus(field.raw_range) if config.production == "bounded" else None
         decay = field.decay_rates() if config.decay else None
         miss = NetworkErrors.apply(windows, first, field.biases[0], second, field.biases[1], highest, decay)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.dynamics._proximal import group_threshold, proximal_descent
+from perturbflow.dynamics._lyapunov import group_threshold, proximal_descent
 from perturbflow.dynamics._snapshot import Snapshot
 
 Array = NDArray[np.float64]

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from perturbflow.dynamics._deviations import Covariances
+from perturbflow.dynamics._fitted import FittedDynamics
 from perturbflow.dynamics._integrate import MARGIN, Guard, held, solve_rk4
 from perturbflow.dynamics._placement import FEWEST_TIMES, Neighbours, Solutions, Spread
 from perturbflow.dynamics._shooting import MAX_STEP
 from perturbflow.dynamics._trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from perturbflow.dynamics._fitted import FittedDynamics
 
 Array = NDArray[np.float64]
 
@@ -260,7 +256,7 @@ class ObservedForecasts:
         for place in solutions.places(now, levels):
             here, there = solutions.at(place, now), solutions.at(place, later)
             state, state_later = solutions.latent(place, now), solutions.latent(place, later)
-            moving = partial(_faster, solutions.correlation, place.tempo)
+            moving = partial(lambda tempo, lag: solutions.correlation(tempo * lag), place.tempo)
             covariances = Covariances(now, state, later, state_later, correlation=moving)
             for amplitude in AMPLITUDES:
                 at_rest = (1 - amplitude) * solutions.mean
@@ -270,8 +266,3 @@ class ObservedForecasts:
         weight = np.array(evidence)
         weight = np.exp((weight - weight.max()) / (EVIDENCE_PER_GENE * levels.shape[1]))
         return np.tensordot(weight / weight.sum(), np.array(means), axes=1)
-
-
-def _faster(correlation: Callable[[Array], Array], tempo: float, lag: Array) -> Array:
-    """Return an autocorrelation of what goes at another tempo."""
-    return correlation(tempo * lag)

@@ -68,10 +68,6 @@ class BestWeights:
         self.loss = math.inf
         self.states = self._copies()
 
-    def forget(self) -> None:
-        """Start anew: what was lost before cannot be compared with what will be."""
-        self.loss = math.inf
-
     def see(self, step: int, loss: float) -> None:
         """Keep the weights, of which the loss is, if they are the best; before they are changed."""
         if step % EVERY == 0 and loss < self.loss:
@@ -125,7 +121,7 @@ def minimise(
             best.restore()
             return worst(found.detach(), field.targets)
         if step == n_free_steps:
-            best.forget()
+            best.loss = math.inf  # what was lost before cannot be compared
         best.see(step, value)
         optimiser.step(loss, strength=now)
         if on_step is not None:

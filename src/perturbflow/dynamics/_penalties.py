@@ -6,13 +6,12 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from perturbflow.dynamics._field import VectorField
+from perturbflow.dynamics._field import VectorField
 
 Weights = Sequence[Tensor]
 

@@ -102,18 +102,15 @@ def snapshot_evidence(cells: Snapshot) -> SnapshotEvidence:
         sure = np.abs(mean_rate_correlations(cells, moments=moments)) * total_effect_probability(cells)
         signed = shares * sure.T
         typical = np.sqrt((shares[possible] ** 2).sum() / max(possible.sum(), 1))
-        signed[never] = typical * _clearest(cells).T[never]
+        # Partial correlations within conditions, of levels or of normal scores, whichever are smaller; rows are targets.
+        both = (correlations(each.within, shrinkage=SHRINKAGE) for each in (cells, cells.scored()))
+        partial = min((partial_correlations(each, cells.regulators) for each in both), key=np.linalg.norm)
+        signed[never] = typical * partial.T[never]
         score = np.abs(signed)
     else:
         parts = _covariation(cells)
         score, signed = np.abs(parts).sum(axis=0), np.sum(parts, axis=0)
     return SnapshotEvidence(evidence=evidence_ranks(score, possible), sign=np.where(possible, np.sign(signed), 0.0))
-
-
-def _clearest(cells: Snapshot) -> Array:
-    """Partial correlations within conditions, of levels or of normal scores, whichever are smaller; rows are targets."""
-    both = (correlations(each.within, shrinkage=SHRINKAGE) for each in (cells, cells.scored()))
-    return min((partial_correlations(each, cells.regulators) for each in both), key=np.linalg.norm)
 
 
 def _covariation(cells: Snapshot) -> list[Array]:

@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perturbflow.dynamics._compact import on_support
-from perturbflow.dynamics._elimination import Backward, Elimination
-from perturbflow.dynamics._field import TargetField, VectorField, build_field
+from perturbflow.dynamics._elimination import Backward, Elimination, on_support
+from perturbflow.dynamics._field import TargetField, VectorField, build_field, mean_jacobian
 from perturbflow.dynamics._fitted import FittedDynamics, keep_support, strong_inputs, usual_rates
-from perturbflow.dynamics._jacobian import mean_jacobian
 from perturbflow.dynamics._matching import match, matching_error
 from perturbflow.dynamics._movement import rest
 from perturbflow.dynamics._penalties import SPARSITIES, GroupLasso, Sparsity

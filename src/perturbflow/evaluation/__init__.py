@@ -5,10 +5,8 @@ that are arrays, :func:`score_samplers` for models that predict from control cel
 of their scores with intervals.
 """
 
-from __future__ import annotations
-
-from perturbflow.evaluation._baselines import fitted_baselines
 from perturbflow.evaluation._conditions import Condition, judged_conditions, registered_cells
+from perturbflow.evaluation._predictors import fitted_baselines
 from perturbflow.evaluation._score_arrays import score_cells, score_samplers
 from perturbflow.evaluation._tables import summary_table
 

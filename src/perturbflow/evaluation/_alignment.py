@@ -6,25 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow._checks import check_key, check_matrix, listing, looks_unlogged, only_whole_numbers
+from perturbflow._checks import check_key, check_matrix, check_none, listing, looks_unlogged, only_whole_numbers
 from perturbflow.evaluation._conditions import Condition, named_conditions
 from perturbflow.evaluation._predictors import MIN_CELLS, GivenCells
 from perturbflow.screen._fields import PerturbationFields, find_genes, perturbation_columns, read_screen, text_column
 from perturbflow.screen._labels import hashable_dose
 from perturbflow.screen._modality import read_annotations
 from perturbflow.screen._scale import check_base
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._screen import Screen
+from perturbflow.screen._screen import Screen
 
 
 def aligned(
@@ -80,7 +77,7 @@ def aligned(
     if not found.x.is_in_memory:  # most cells of a file are seen when they are read
         found = replace(found, x=found.x.changed(partial(_checked, where=where, scale=scale)))
     if scale == "linear":
-        found = replace(found, x=found.x.changed(partial(_logged, unit=fields.natural_per_unit)))
+        found = replace(found, x=found.x.changed(lambda x: np.log1p(x) / fields.natural_per_unit))
     return found, report
 
 
@@ -89,12 +86,9 @@ def check_predicted(
 ) -> list[Condition]:
     """Return the judged conditions without predicted cells; raise if all are, or predictions are of too few cells."""
     few = [real[one.identity] for one in conditions if 0 < given.n_predicted(one) < MIN_CELLS]
-    if few:
-        msg = (
-            f"Expected at least {MIN_CELLS} predicted cells of a condition in predicted[{name!r}], found fewer of "
-            f"{listing(few)}. Predict cells rather than means, or leave these predictions out."
-        )
-        raise ValueError(msg)
+    expected = f"at least {MIN_CELLS} predicted cells of a condition in predicted[{name!r}]"
+    hint = "Predict cells rather than means, or leave these predictions out."
+    check_none(few, expected, found="fewer of ", hint=hint)
     without = [one for one in conditions if not given.n_predicted(one)]
     if len(without) == len(conditions):
         msg = (
@@ -147,10 +141,6 @@ def _checked(x: Any, *, where: str, scale: str) -> Any:
         msg = f"Expected values of at least 0 in {where} (scale='linear'), found {low:g}. Pass `scale='log1p'` if they are logged."
         raise ValueError(msg)
     return x
-
-
-def _logged(x: Any, *, unit: float) -> Any:
-    return np.log1p(x) / unit
 
 
 def _check_values(x: Any, *, where: str, scale: str) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow.flow import CellData
+from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._expression import dense as as_array
 from perturbflow.screen._fields import read_cells, read_fields, read_screen
 from perturbflow.screen._screen import Screen
 from perturbflow.screen._splits import read_split, split_names
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._conditions import Vocabulary
 
 Cells: TypeAlias = CellData | Screen
 """Cells that give those of some rows, in memory or where they are stored."""
@@ -73,18 +70,13 @@ def identity(perturbation: NDArray[np.floating], covariates: NDArray[np.integer]
     return np.asarray(perturbation, np.float32).tobytes(), np.asarray(covariates, np.int64).tobytes()
 
 
-def context_of(vocabulary: Vocabulary, covariates: NDArray[np.integer]) -> dict[str, str]:
-    """Return the categories of a context by covariate."""
-    return {key: known[code] for (key, known), code in zip(vocabulary.covariates, covariates, strict=True)}
-
-
 def named_conditions(cells: Cells, vocabulary: Vocabulary, *, has_doses: bool) -> dict[tuple[bytes, bytes], str]:
     """Names of the perturbed conditions of some cells, such as "A+B (1+0.5) in T", by their identity."""
     names = {}
     for group, _ in groups_of(cells, np.arange(len(cells))):
         if group.perturbation.any():
             dose = f" ({vocabulary.dose_label(group.perturbation)})" if has_doses else ""
-            context = ", ".join(context_of(vocabulary, group.covariates).values())
+            context = ", ".join(vocabulary.named(group.covariates).values())
             name = f"{vocabulary.label(group.perturbation)}{dose}{' in ' * bool(context)}{context}"
             names[identity(group.perturbation, group.covariates)] = name
     return names
@@ -111,7 +103,7 @@ def conditions_of(
         for group, rows in groups_of(cells, np.flatnonzero(split == name)):
             if not group.perturbation.any():
                 continue
-            context = context_of(vocabulary, group.covariates)
+            context = vocabulary.named(group.covariates)
             labels = {"split": name, "perturbation": vocabulary.label(group.perturbation), **context}
             if has_doses:
                 labels["dose"] = vocabulary.dose_label(group.perturbation)

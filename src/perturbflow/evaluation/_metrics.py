@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perturbflow.metrics import METRICS, SUITES, Metric
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._conditions import Vocabulary
+from perturbflow.screen._conditions import Vocabulary
 
 PERTPY = {
     "edistance": "energy_distance",

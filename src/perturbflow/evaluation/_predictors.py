@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow.baselines import ControlCells
-from perturbflow.baselines._control_shift import ControlShift
+from perturbflow.baselines import BASELINES, AdditiveHurdle, ControlCells, FeatureRidge
+from perturbflow.baselines._control_shift import ControlShift, GroupEffects, group_effects
 from perturbflow.evaluation._conditions import Cells, Condition, dense, draw, groups_of, identity
+from perturbflow.evaluation._metrics import check_names
+from perturbflow.evaluation._tables import FLOOR
+from perturbflow.flow import AdditiveHurdlePrior, CellData, GroupSums
 from perturbflow.metrics._samples import Sample
 from perturbflow.screen._named_arrays import check_unnamed
+from perturbflow.screen._screen import Screen
 
 MIN_CELLS = 4
 Draws = tuple["NDArray[np.float32]", "NDArray[np.float32] | None"]
@@ -142,3 +146,60 @@ def _are_equal(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
         return True
     alike = one.shape == other.shape and one.dtype == other.dtype
     return alike and np.array_equal(one[0], other[0]) and np.array_equal(one, other)
+
+
+def fitted_baselines(
+    names: Sequence[str], cells: CellData | GroupSums, *, features: NDArray[np.float64] | None = None
+) -> dict[str, Any]:
+    """Fit baselines; what several of them need is estimated once.
+
+    Parameters
+    ----------
+    names
+        Their names.
+    cells
+        Training cells, controls among them, or the sums over every group of them.
+    features
+        Features of the perturbation components (P, F), for those that use them.
+
+    Returns
+    -------
+    The fitted baselines by name.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+
+    Examples
+    --------
+    >>> cells = CellData(np.array([[0.0], [0.0], [2.0]]), np.array([[0.0], [0.0], [1.0]]), np.zeros((3, 0), dtype=int))
+    >>> fitted = fitted_baselines(["mean effect"], cells)
+    >>> controls, dose, context = np.zeros((2, 1), np.float32), np.ones(1, np.float32), np.zeros(0, int)
+    >>> fitted["mean effect"].sample(controls, dose, context, rng=np.random.default_rng(0)).tolist()
+    [[2.0], [2.0]]
+    """
+    check_names(names, BASELINES, name="names")
+    sums = cells if isinstance(cells, GroupSums) else GroupSums.of(cells)
+    effects: GroupEffects | None = None
+    prior: AdditiveHurdlePrior | None = None
+    fitted: dict[str, Any] = {}
+    for name in names:
+        kind = BASELINES[name]
+        if issubclass(kind, AdditiveHurdle):
+            prior = prior or AdditiveHurdlePrior.fit(sums)
+            fitted[name] = kind(prior)
+        elif name != FLOOR and issubclass(kind, ControlShift):
+            effects = effects or group_effects(sums)
+            fitted[name] = (FeatureRidge(features) if kind is FeatureRidge else kind()).fit(effects)
+        else:
+            fitted[name] = kind().fit(sums)
+    return fitted
+
+
+def sums_of(screen: Screen, rows: NDArray[np.intp]) -> GroupSums:
+    """Sums over every group of some rows of a screen, controls first, of which a chunk is read at a time."""
+    sums = GroupSums.empty(screen.n_genes, screen.distinct.shape[1], screen.covariates.shape[1])
+    for chunk in screen.chunks(rows):
+        sums.add(chunk.x, chunk.perturbations, chunk.covariates)
+    return sums.ordered()

@@ -121,13 +121,10 @@ def split_half_reliability(halvings: list[tuple[Responses, Responses]], *, own: 
     ``2 r / (1 + r)`` is that of all (Spearman and Brown). r is the mean over some halvings; NaN where unknown. ``own`` leaves out
     the template of each half: what a condition has beyond what all perturbations do.
     """
-    r = np.mean([pearson(*(_profiles(half, own=own) for half in pair)) for pair in halvings], axis=0)
+    profiles = [[half.effects - half.template() if own else half.effects for half in pair] for pair in halvings]
+    r = np.mean([pearson(*pair) for pair in profiles], axis=0)
     # Of two halves that disagree nothing would come back.
     return np.where(r > 0, 2 * r / (1 + r), r)
-
-
-def _profiles(responses: Responses, *, own: bool) -> NDArray[np.float64]:
-    return responses.effects - responses.template() if own else responses.effects
 
 
 _HALVINGS = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))  # of four quarters

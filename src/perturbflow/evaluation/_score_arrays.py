@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow._checks import check_type, listing
+from perturbflow._checks import check_none, check_type
 from perturbflow._docs import shares
 from perturbflow.evaluation._conditions import Condition
 from perturbflow.evaluation._metrics import metrics_of
@@ -129,22 +129,17 @@ def _check_names(
     for model, by_name in predicted.items():
         check_type(by_name, Mapping, name=f"predicted[{model!r}]", expected="a dictionary of cells by perturbation")
     check_type(targets, Mapping, name="targets", expected="a dictionary of genes by perturbation")
-    if unknown := sorted({*targets} - {*real}):
-        msg = f"Expected targets of what has real cells, found also {listing(unknown)} in `targets`. Leave these out."
-        raise ValueError(msg)
+    unknown = sorted({*targets} - {*real})
+    expected, hint = "targets of what has real cells", "Leave these out."
+    check_none(unknown, expected, found="also ", which=" in `targets`", hint=hint)
     if not real:
         msg = "Expected real cells of at least one perturbation in `real`, found none. Pass some."
         raise ValueError(msg)
-    if taken := sorted({FLOOR, CEILING, DUPLICATE, "control", "real"} & {*predicted}):
-        msg = f"Expected models with other names than the bounds, found {taken} in `predicted`. Rename them."
-        raise ValueError(msg)
+    taken = sorted({FLOOR, CEILING, DUPLICATE, "control", "real"} & {*predicted})
+    check_none(taken, "models with other names than the bounds", which=" in `predicted`", hint="Rename them.")
     for model, by_name in predicted.items():
-        if unknown := sorted({*by_name} - {*real}):
-            msg = (
-                f"Expected predictions of what has real cells in predicted[{model!r}], found also {listing(unknown)}. "
-                "Leave these out."
-            )
-            raise ValueError(msg)
+        expected = f"predictions of what has real cells in predicted[{model!r}]"
+        check_none(sorted({*by_name} - {*real}), expected, found="also ", hint=hint)
         if not by_name:
             msg = (
                 f"Expected cells of at least one perturbation in predicted[{model!r}], found none. Leave the model out."

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import binomtest
 
-from perturbflow.metrics import METRICS, SUITES, Strengths, challenge_score, dynamic_range_fraction
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from perturbflow.metrics import Metric
-    from perturbflow.metrics._clouds import CloudScores
+from perturbflow.metrics import METRICS, SUITES, Metric, Strengths, challenge_score, dynamic_range_fraction
+from perturbflow.metrics._clouds import CloudScores
 
 FLOOR = "control cells"
 CEILING = "ceiling"

@@ -1,7 +1,5 @@
 """Flow matching in gene-expression space, in pure torch: path, parametrisation, networks, prior, solver, training."""
 
-from __future__ import annotations
-
 from perturbflow.flow._batches import ConditionEncoder as ConditionEncoder
 from perturbflow.flow._batches import DeviceRows as DeviceRows
 from perturbflow.flow._batches import TrainingConditions as TrainingConditions

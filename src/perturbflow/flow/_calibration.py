@@ -242,6 +242,7 @@ def _error_sizes(
     factors, offsets, weights = np.ones(_N_STRATA), np.zeros(_N_STRATA), np.zeros((_N_STRATA, len(_SCALES)))
     weights[:, len(_SCALES) // 2] = 1
     families = _t_mixtures()
+    log_belief = -0.5 * (np.log(np.repeat(_WIDTHS, len(_DEGREES))) / _BELIEF_IN_WIDTHS) ** 2
     for s in np.unique(stratum):
         members = np.flatnonzero(stratum == s)
         if len(members) > _MOST_RESIDUALS:
@@ -257,7 +258,7 @@ def _error_sizes(
         score = (standardised**2 / (1 + relative_noise) - 1) / (1 + relative_noise)
         repeats = _sum_of_squares(score, gene[members]) / np.sum(score**2)
         fit = np.log(families @ likelihoods + 1e-300).sum(axis=1) / max(repeats, 1.0)
-        weights[s] = families[np.argmax(fit + _log_belief())]
+        weights[s] = families[np.argmax(fit + log_belief)]
         total = np.sum(sd[members] ** 2)
         excess = np.sum(residual[members] ** 2 - noise[members]) / total
         sampling = max(repeats, 1.0) * 2 * np.sum((noise[members] + sd[members] ** 2) ** 2) / total**2
@@ -274,11 +275,6 @@ def _believed(expected: float, sd: float, found: float, variance: float) -> floa
 def _sum_of_squares(values: NDArray[np.float64], gene: NDArray[np.intp]) -> float:
     """Sum over genes of the squared sum of the values of a gene, whose errors in different conditions go together."""
     return float(np.sum(np.bincount(gene, weights=values) ** 2))
-
-
-def _log_belief() -> NDArray[np.float64]:
-    """Logarithm of how likely the widths of :func:`_t_mixtures` are before errors are seen (T,)."""
-    return -0.5 * (np.log(np.repeat(_WIDTHS, len(_DEGREES))) / _BELIEF_IN_WIDTHS) ** 2
 
 
 def _t_mixtures() -> NDArray[np.float64]:

@@ -108,7 +108,9 @@ def common_effects(
     sums = members(place, n_contexts)
     counts = np.bincount(place)
     means, spreads = np.empty((2, n_contexts, effects.shape[1]))
-    is_same = _have_the_same(measured, sums)
+    levels_of = sparse.csr_matrix(sums @ measured.design)
+    first = sparse.csr_matrix(np.ones((n_contexts, 1))) @ levels_of[0]
+    is_same = abs(levels_of - first).max() < _SAME  # all contexts have the same levels as often
     for genes in measured.gene_blocks():
         own, noise = effects[:, genes].astype(np.float64), variances[:, genes].astype(np.float64)
         weights = 1 / (noise + _scatter(own, noise, sums, counts)[place])
@@ -136,13 +138,6 @@ def _scatter(
     elif len(counts) > 1:
         found[:] = np.maximum(effects.var(axis=0, ddof=1) - noise.mean(axis=0), 0)
     return found
-
-
-def _have_the_same(measured: Measurements, sums: sparse.csr_matrix) -> bool:
-    """Return whether all contexts have the same levels as often."""
-    found = sparse.csr_matrix(sums @ measured.design)
-    first = sparse.csr_matrix(np.ones((found.shape[0], 1))) @ found[0]
-    return abs(found - first).max() < _SAME
 
 
 def _of_levels(

@@ -254,8 +254,9 @@ class GroupSums:
             self.covariates = np.concatenate([self.covariates, covariates[new]])
             self._size = len(known)
             if self._size > len(self._rows["n_cells"]):
-                room = max(self._size, int(_GROWTH * len(self._rows["n_cells"])))
-                self._rows = {name: _with_room(rows, room) for name, rows in self._rows.items()}
+                more = max(self._size, int(_GROWTH * len(self._rows["n_cells"]))) - len(self._rows["n_cells"])
+                free = {name: np.zeros((more, *rows.shape[1:]), rows.dtype) for name, rows in self._rows.items()}
+                self._rows = {name: np.concatenate([rows, free[name]]) for name, rows in self._rows.items()}
         return numbers
 
     def _accumulate(self, x: Expression, rows: NDArray[np.intp], numbers: NDArray[np.intp]) -> None:
@@ -299,9 +300,3 @@ def _in_blocks(change: np.ufunc, rows: NDArray, places: NDArray[np.intp], others
     for first in range(0, len(places), at_once):
         block = slice(first, min(first + at_once, len(places)))
         rows[places[block]] = change(rows[places[block]], others[block])
-
-
-def _with_room(rows: NDArray, room: int) -> NDArray:
-    wider = np.zeros((room, *rows.shape[1:]), dtype=rows.dtype)
-    wider[: len(rows)] = rows
-    return wider

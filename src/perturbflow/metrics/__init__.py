@@ -12,8 +12,6 @@ Where a metric names its source without a reference, it is PerturBench (Wu et al
 learning models for cellular perturbation analysis, arXiv 2408.10609), cell-eval (Arc Institute, MIT licence) or cell-eval2 (0.20.0, Arc Institute).
 """
 
-from __future__ import annotations
-
 from perturbflow.metrics._calibrated import differential_weights, pearson_against_reference, weighted_mse, weighted_r2
 from perturbflow.metrics._catalogue import METRICS, SUITES
 from perturbflow.metrics._classifier import classifier_auroc
@@ -55,7 +53,7 @@ from perturbflow.metrics._gene_variation import (
     error_of_variances,
     error_of_zero_fractions,
 )
-from perturbflow.metrics._moments import Moments, Panel
+from perturbflow.metrics._moments import Moments, Panel, pseudobulk_moments
 from perturbflow.metrics._network import (
     auroc,
     average_precision,
@@ -65,7 +63,6 @@ from perturbflow.metrics._network import (
     sign_accuracy,
     support_error,
 )
-from perturbflow.metrics._pseudobulk import pseudobulk_moments
 from perturbflow.metrics._registry import Metric, register
 from perturbflow.metrics._rescaling import challenge_score, dynamic_range_fraction
 from perturbflow.metrics._response import energy_in_programs, error_of_responders, error_of_response_correlation

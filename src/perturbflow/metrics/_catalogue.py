@@ -88,11 +88,6 @@ SYSTEMA = "Systema (Vinas Torne et al. 2025)"
 PanelFunction: TypeAlias = "Callable[..., NDArray[np.float64]]"
 
 
-def _rank(panel: Panel) -> NDArray[np.float64]:
-    squared = cdist(panel.predicted_means, panel.observed_means, "sqeuclidean")
-    return normalised_rank(squared, higher_is_better=False)
-
-
 def _rank_of_log_fold_changes(panel: Panel, *, base: float | None = None) -> NDArray[np.float64]:
     means = (panel.predicted_means, panel.observed_means, panel.control.mean)
     *logs, reference = (np.log2(mean * natural_per_unit(base) + PSEUDOCOUNT) for mean in means)
@@ -103,10 +98,6 @@ def _rank_of_log_fold_changes(panel: Panel, *, base: float | None = None) -> NDA
 def _rank_of_cosine_in_components(panel: Panel) -> NDArray[np.float64]:
     means = (np.stack([cells.mean(axis=0) for cells in side]) for side in panel.components)
     return normalised_rank(cross_cosine_in_components(*means), higher_is_better=True)
-
-
-def _rank_of_energy_in_components(panel: Panel) -> NDArray[np.float64]:
-    return normalised_rank(cross_energy(*panel.components, unbiased=False), higher_is_better=False)
 
 
 def _beside_others(function: PanelFunction) -> PanelFunction:
@@ -126,35 +117,15 @@ def _weights(panel: Panel) -> NDArray[np.float64]:
 
 
 @_beside_others
-def _weighted_mse(panel: Panel) -> NDArray[np.float64]:
-    return weighted_mse(panel.predicted_means, panel.observed_means, _weights(panel))
-
-
-@_beside_others
 def _weighted_r2(panel: Panel) -> NDArray[np.float64]:
     reference = panel.observed_sizes @ panel.observed_means / panel.observed_sizes.sum()
     return weighted_r2(panel.predicted_means, panel.observed_means, _weights(panel), reference)
 
 
 @_beside_others
-def _against_centroids(panel: Panel) -> NDArray[np.float64]:
-    reference = panel.observed_means.mean(axis=0)
-    return pearson_against_reference(panel.predicted_means, panel.observed_means, reference)
-
-
-@_beside_others
 def _discrimination(panel: Panel, *, distance: Distance, convention: Convention) -> NDArray[np.float64]:
     effects = panel.predicted_effects, panel.observed_effects
     return discrimination_score(*effects, distance=distance, convention=convention, targets=panel.targets)
-
-
-@_beside_others
-def _centroid_accuracy(panel: Panel) -> NDArray[np.float64]:
-    return centroid_accuracy(panel.predicted_means, panel.observed_means)
-
-
-def _cosine_of_mean_components(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    return float(cosine_in_components(x.mean(axis=0), y.mean(axis=0)))
 
 
 CLOUD, TESTS, COMPONENTS = (frozenset({word}) for word in ("cloud", "tests", "components"))
@@ -217,7 +188,8 @@ for _metric in (
            "Mean absolute error of the mean effect", f"{CELL_EVAL}: mae, mae_delta"),
     Metric("cosine_of_log_fold_changes", cosine_of_log_fold_changes, "effect", HIGHER, 1.0,
            "Cosine of the log2 fold changes of log expression over genes", f"{PERTURBENCH}: cosine_logfc"),
-    Metric("cosine_in_components", _cosine_of_mean_components, "components", HIGHER, 1.0,
+    Metric("cosine_in_components", lambda x, y: float(cosine_in_components(x.mean(axis=0), y.mean(axis=0))),
+           "components", HIGHER, 1.0,
            "Cosine of the mean in principal components", f"{PERTURBENCH}: cosine_pca_average"),
     # Genes
     Metric("recall_of_top_genes", recall_of_top_genes, "effect", HIGHER, 1.0,
@@ -251,7 +223,10 @@ for _metric in (
     Metric("r2_of_scores", r2_of_scores, "effect", HIGHER, 1.0,
            "R2 of the t-scores of genes", f"{PERTURBENCH}: r2_score_scores, the other way round"),
     # Panels
-    Metric("normalised_rank", _rank, "panel", LOWER, 0.0,
+    Metric("normalised_rank",
+           lambda panel: normalised_rank(
+               cdist(panel.predicted_means, panel.observed_means, "sqeuclidean"), higher_is_better=False),
+           "panel", LOWER, 0.0,
            "Rank of the own prediction among those of other conditions (0 best, 0.5 random)",
            f"{PERTURBENCH}: rmse_rank_average"),
     Metric("rank_of_log_fold_changes", _rank_of_log_fold_changes, "panel", LOWER, 0.0,
@@ -259,10 +234,13 @@ for _metric in (
     Metric("rank_of_cosine_in_components", _rank_of_cosine_in_components, "panel", LOWER, 0.0,
            "The same rank by the cosine in principal components", f"{PERTURBENCH}: cosine_pca_rank_average",
            needs=COMPONENTS),
-    Metric("rank_of_energy_in_components", _rank_of_energy_in_components, "panel", LOWER, 0.0,
+    Metric("rank_of_energy_in_components",
+           lambda panel: normalised_rank(cross_energy(*panel.components, unbiased=False), higher_is_better=False),
+           "panel", LOWER, 0.0,
            "The same rank by the energy loss in principal components", f"{PERTURBENCH}: mmd_pca_rank",
            needs=COMPONENTS),
-    Metric("centroid_accuracy", _centroid_accuracy, "panel", HIGHER, 1.0,
+    Metric("centroid_accuracy", lambda panel: centroid_accuracy(panel.predicted_means, panel.observed_means),
+           "panel", HIGHER, 1.0,
            "Share of other conditions that are farther from the prediction than its own", SYSTEMA),
     *(
         Metric(f"discrimination_score_{distance}", partial(_discrimination, distance=distance, convention="cell_eval"),
@@ -273,11 +251,15 @@ for _metric in (
     Metric("discrimination_score", partial(_discrimination, distance="cosine", convention="cell_eval2"),
            "panel", HIGHER, 1.0, "Rank of the own condition by cosine, without the targeted genes",
            f"{CELL_EVAL2}: pds_cosine"),
-    Metric("weighted_mse", _weighted_mse, "panel", LOWER, 0.0,
+    Metric("weighted_mse", _beside_others(
+           lambda panel: weighted_mse(panel.predicted_means, panel.observed_means, _weights(panel))),
+           "panel", LOWER, 0.0,
            "Squared error of genes weighted by how much they tell the condition from others", MILLER),
     Metric("weighted_r2", _weighted_r2, "panel", HIGHER, 1.0,
            "Weighted R2 against the mean of all perturbed cells", MILLER),
-    Metric("pearson_against_centroids", _against_centroids, "panel", HIGHER, 1.0,
+    Metric("pearson_against_centroids", _beside_others(lambda panel: pearson_against_reference(
+           panel.predicted_means, panel.observed_means, panel.observed_means.mean(axis=0))),
+           "panel", HIGHER, 1.0,
            "Correlation of what differs from the mean of all perturbations", SYSTEMA),
     Metric("unbiased_mse", unbiased_mse, "panel", LOWER, 0.0,
            "Squared error of the mean without what sampling adds to it", f"{CELL_EVAL2}: expr_mse_unbiased"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +52,7 @@ def dense(cells: Cells) -> NDArray[np.float64]:
     return np.asarray(cells if isinstance(cells, np.ndarray) else cells.toarray(), dtype=np.float64)
 
 
-class _HasShape(Protocol):
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-
-def check_same_genes(**named: Cells | _HasShape) -> None:
+def check_same_genes(**named: Any) -> None:
     """Refuse cells, or moments of them, with different numbers of genes."""
     found = {name: cells.shape[-1] for name, cells in named.items()}
     if len(set(found.values())) > 1:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._checks import check_whole_number
 from perturbflow.metrics._differential_expression import DifferentialExpression
 from perturbflow.metrics._families import of_tests
 from perturbflow.metrics._profiles import spearman
@@ -193,9 +194,8 @@ def _top_genes(
 ) -> list[NDArray[np.intp]]:
     """Significant genes of both from the largest absolute change."""
     check_same_tests(predicted, observed)
-    if n_top is not None and n_top < 1:
-        msg = f"Expected `n_top` to be at least 1, found {n_top!r}."
-        raise ValueError(msg)
+    if n_top is not None:
+        check_whole_number(n_top, name="n_top", least=1)
     both = []
     for side in (predicted, observed):
         genes = np.flatnonzero(side.significant(fdr))

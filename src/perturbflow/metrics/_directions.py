@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._checks import check_whole_number
 from perturbflow.metrics._differential_agreement import check_same_tests
 from perturbflow.metrics._differential_expression import DifferentialExpression
 from perturbflow.metrics._families import of_tests
@@ -85,9 +86,7 @@ def relative_error_of_log_fold_changes(
     >>> relative_error_of_log_fold_changes(predicted, observed, minimum=2)
     0.92
     """
-    if minimum < 1:
-        msg = f"Expected `minimum` to be at least 1, found {minimum!r}."
-        raise ValueError(msg)
+    check_whole_number(minimum, name="minimum", least=1)
     predicted, observed = judged_genes(predicted, observed, targets)
     judged = observed.significant(fdr) & np.isfinite(observed.log_fold_change)
     change, claimed = observed.log_fold_change[judged], predicted.log_fold_change[judged]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._checks import check_whole_number
 from perturbflow.metrics._cells import Cells, check_same_genes, check_samples, dense
 from perturbflow.metrics._families import of_cells, of_moments
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
@@ -129,9 +130,7 @@ def error_of_pairs(predicted: NDArray[np.float64], observed: NDArray[np.float64]
 
 def _pairs(x: Cells, y: Cells, *, n_top: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Correlations of all pairs of the chosen genes, predicted and observed."""
-    if n_top < 3:
-        msg = f"Expected `n_top` to be at least 3, found {n_top!r}."
-        raise ValueError(msg)
+    check_whole_number(n_top, name="n_top", least=3)
     x, y = check_samples(x=x, y=y, minimum=3)
     moments_x, moments_y = Moments.of(x, name="x"), Moments.of(y, name="y")
     genes = most_variable_genes(moments_y, n_top)

@@ -262,15 +262,6 @@ class EdgePairs:
     def is_edge(self) -> NDArray[np.bool_]:
         return self.truth != 0
 
-    def check_both_kinds(self) -> None:
-        n_edges, n_pairs = int(self.is_edge.sum()), len(self.truth)
-        if not 0 < n_edges < n_pairs:
-            msg = (
-                f"Expected true edges and other pairs among the candidates, found {n_edges} edges in {n_pairs} pairs. "
-                "Choose other `candidates`, or leave out this network."
-            )
-            raise ValueError(msg)
-
     def precision_and_recall(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Both after every distinct strength, from the highest (t,), (t,)."""
         return precision_and_recall(self.strength, self.is_edge)
@@ -351,5 +342,11 @@ def _dense(network: Network, *, name: str) -> NDArray[np.float64]:
 
 def _judged(edge_scores: Network, truth: Network, candidates: NDArray[np.bool_] | None) -> EdgePairs:
     pairs = edge_pairs(edge_scores, truth, candidates)
-    pairs.check_both_kinds()
+    n_edges, n_pairs = int(pairs.is_edge.sum()), len(pairs.truth)
+    if not 0 < n_edges < n_pairs:
+        msg = (
+            f"Expected true edges and other pairs among the candidates, found {n_edges} edges in {n_pairs} pairs. "
+            "Choose other `candidates`, or leave out this network."
+        )
+        raise ValueError(msg)
     return pairs

@@ -8,8 +8,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
-from scipy.sparse.linalg import LinearOperator, aslinearoperator, svds
+from scipy.sparse.linalg import aslinearoperator, svds
 
+from perturbflow._checks import check_whole_number
 from perturbflow.metrics._cells import Cells, check_cells
 from perturbflow.metrics._distances import Centred
 from perturbflow.metrics._moments import Moments
@@ -34,9 +35,7 @@ class PrincipalComponents:
         Up to 4,000 genes the eigenvectors of the covariance matrix, beyond them the singular vectors of the centred
         cells by Lanczos iteration to machine precision, from a fixed start. Sparse cells are not made dense as a whole.
         """
-        if n_components < 1:
-            msg = f"Expected `n_components` to be at least 1, found {n_components!r}."
-            raise ValueError(msg)
+        check_whole_number(n_components, name="n_components", least=1)
         cells = check_cells(cells, name="cells", minimum=2)
         moments = Moments.of(cells, name="cells")
         mean, spread = moments.mean, float(moments.variance.sum())
@@ -52,7 +51,8 @@ class PrincipalComponents:
         else:
             k = min(n_components, n_cells - 1, n_genes - 1)
             start = np.random.default_rng(0).normal(size=min(cells.shape))
-            _, values, loadings = svds(_centred_operator(cells, mean), k=k, v0=start, return_singular_vectors="vh")
+            means = aslinearoperator(np.ones((n_cells, 1))) @ aslinearoperator(mean[None])
+            _, values, loadings = svds(aslinearoperator(cells) - means, k=k, v0=start, return_singular_vectors="vh")
             order = np.argsort(-values)
             variance, loadings = values[order] ** 2 / (n_cells - 1), loadings[order]
         kept = variance > RELATIVE_ZERO * spread
@@ -107,9 +107,3 @@ def _covariance(cells: Cells, mean: NDArray[np.float64]) -> NDArray[np.float64]:
         block, _ = Centred(cells, mean).block(slice(start, start + ROWS))
         total += block.T @ block
     return total / (cells.shape[0] - 1)
-
-
-def _centred_operator(cells: Cells, mean: NDArray[np.float64]) -> LinearOperator:
-    """Centred cells (n, G), of which only products are taken."""
-    ones = aslinearoperator(np.ones((cells.shape[0], 1)))
-    return aslinearoperator(cells) - ones @ aslinearoperator(mean[None])

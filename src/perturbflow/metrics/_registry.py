@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from perturbflow.metrics._samples import Comparison, Pair
+from perturbflow.metrics._samples import Comparison, Pair
 
 KindName = Literal["distribution", "components", "response", "effect", "differential", "panel", "dataset"]
 Scope = Literal["condition", "panel", "dataset"]

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._checks import check_whole_number
 from perturbflow.metrics._cells import Cells, check_samples, dense
 from perturbflow.metrics._energy import energy_distance
 from perturbflow.metrics._families import of_cells
@@ -141,7 +142,10 @@ def error_of_response_correlation(x: Cells, y: Cells, control: Cells, *, n_top: 
     (0.0, True)
     """
     x, y, control = check_samples(x=x, y=y, control=control, minimum=2)
-    genes, sign = _responding(ResponseAxis.of(y, control), n_top)
+    check_whole_number(n_top, name="n_top", least=2)
+    axis = ResponseAxis.of(y, control)
+    genes = axis.most_changed(n_top)
+    sign = np.sign(axis.t[genes])
     return abs(_mean_correlation(x, genes, sign) - _mean_correlation(y, genes, sign))
 
 
@@ -184,14 +188,6 @@ def energy_in_programs(x: Cells, y: Cells, control: Cells) -> float:
     directions = directions[:, spread > 1e-9] / spread[spread > 1e-9]
     predicted, observed = ((values - centre) @ directions for values in (dense(x[:, genes]) / unit, real))
     return energy_distance(predicted, observed) if directions.shape[1] else float("nan")
-
-
-def _responding(axis: ResponseAxis, n_top: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    if n_top < 2:
-        msg = f"Expected `n_top` to be at least 2, found {n_top!r}."
-        raise ValueError(msg)
-    genes = axis.most_changed(n_top)
-    return genes, np.sign(axis.t[genes])
 
 
 def _mean_correlation(cells: Cells, genes: NDArray[np.intp], sign: NDArray[np.float64]) -> float:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perturbflow._checks import check_one_of
+from perturbflow._checks import check_one_of, check_whole_number
 from perturbflow.metrics._cells import RELATIVE_ZERO, check_same_genes
 from perturbflow.metrics._families import of_moments
 from perturbflow.metrics._moments import CellsOrMoments, Moments, moments_of
@@ -104,9 +104,7 @@ def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMo
     >>> recall_of_top_genes(control + [2.0, 0, 0], control + [1.0, 0, 0], control, n_top=1)
     1.0
     """
-    if n_top < 1:
-        msg = f"Expected `n_top` to be at least 1, found {n_top!r}."
-        raise ValueError(msg)
+    check_whole_number(n_top, name="n_top", least=1)
     named = {"x": x, "y": y, "control": control}
     check_same_genes(**named)
     x, y, control = (moments_of(cells, name=name, minimum=2) for name, cells in named.items())

@@ -7,12 +7,12 @@ are compared at once, whatever the two numbers of cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perturbflow._checks import check_whole_number
 from perturbflow.metrics._cells import Cells, check_samples
 from perturbflow.metrics._families import of_cells
 
@@ -49,8 +49,9 @@ def wasserstein_of_genes(x: Cells, y: Cells) -> float:
     1.0
     """
     x, y = check_samples(x=x, y=y)
-    total = 0.0
-    for genes in _blocks_of_genes(x, y):
+    total, size = 0.0, max(1, 32 * BLOCK_BYTES // (8 * (x.shape[0] + y.shape[0])))
+    for start in range(0, x.shape[1], size):
+        genes = slice(start, start + size)
         total += sum_of_distances(*(sorted_by_gene(_dense(cells[:, genes])) for cells in (x, y)))
     return total / x.shape[1]
 
@@ -86,9 +87,7 @@ def sliced_wasserstein(x: Cells, y: Cells, *, n_projections: int = N_PROJECTIONS
     >>> sliced_wasserstein(np.array([[0.0], [1.0]]), np.array([[3.0], [5.0]])).__round__(4)
     3.5355
     """
-    if n_projections < 1:
-        msg = f"Expected `n_projections` to be at least 1, found {n_projections!r}."
-        raise ValueError(msg)
+    check_whole_number(n_projections, name="n_projections", least=1)
     x, y = check_samples(x=x, y=y)
     directions = directions_of(x.shape[1], n_projections, seed)
     return root_mean_square_distance(*(np.sort(np.asarray(cells @ directions).T, axis=1) for cells in (x, y)))
@@ -135,12 +134,6 @@ class _Steps:
         starts = np.concatenate([[0], ends[:-1]])
         self.widths: NDArray[np.float64] = (ends - starts) / (n * m)
         self.rank_x, self.rank_y = starts // m, starts // n
-
-
-def _blocks_of_genes(x: Cells, y: Cells) -> Iterator[slice]:
-    size = max(1, 32 * BLOCK_BYTES // (8 * (x.shape[0] + y.shape[0])))
-    for start in range(0, x.shape[1], size):
-        yield slice(start, start + size)
 
 
 def _dense(cells: Cells) -> NDArray[np.floating]:

@@ -1,7 +1,5 @@
 """Models: fitting, and the scvi-tools classes."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from perturbflow.predict._fitted_flow import FittedFlow

@@ -17,7 +17,7 @@ from scvi.data.fields import MuDataWrapper
 from scvi.model.base import BaseModelClass
 from torch import nn
 
-from perturbflow._checks import check_options, check_type, listing
+from perturbflow._checks import check_none, check_options, check_type, listing
 from perturbflow.screen._fields import (
     PerturbationFields,
     check_expression,
@@ -163,9 +163,8 @@ def one_modality(mdata: MuData, modalities: Mapping[str, str], *, arguments: Seq
         raise TypeError(msg)
     check_type(modalities, Mapping, name=MODALITIES, expected='a modality by argument, such as {"layer": "rna"}')
     unknown = sorted(set(modalities) - set(arguments))
-    if unknown:
-        msg = f"Expected `modalities` of the arguments {list(arguments)}, found those of {unknown}. Correct the names."
-        raise ValueError(msg)
+    expected = f"`modalities` of the arguments {list(arguments)}"
+    check_none(unknown, expected, found="those of ", hint="Correct the names.")
     names = sorted(set(modalities.values()))
     if len(names) != 1:
         msg = (
@@ -233,19 +232,10 @@ def register_as_saved(adata: AnnData, saved: dict[str, Any], passed: dict[str, A
     labels, _, types = perturbation_columns(adata, fields)
     distinct = set(zip(labels, [None] * len(labels) if types is None else types, strict=True))
     unknown = sorted({label for label, kind in distinct if fields.vocabulary.known(label, kind) is None})
-    if unknown:
-        msg = (
-            f"Expected {fields.control!r} and perturbations that the saved model knows, "
-            f"{listing(fields.vocabulary.components)}, in `adata.obs[{fields.perturbation_key!r}]`, found "
-            f"{listing(unknown)}. {advice}"
-        )
-        raise ValueError(msg)
+    known = f"{fields.control!r} and perturbations that the saved model knows, {listing(fields.vocabulary.components)}"
+    check_none(unknown, f"{known}, in `adata.obs[{fields.perturbation_key!r}]`", hint=advice)
     for key, categories in fields.vocabulary.covariates:
         unknown = sorted(set(text_column(adata, key).tolist()) - set(categories))
-        if unknown:
-            msg = (
-                f"Expected values of `adata.obs[{key!r}]` that the saved model knows, {listing(categories)}, found "
-                f"{listing(unknown)}. {advice}"
-            )
-            raise ValueError(msg)
+        expected = f"values of `adata.obs[{key!r}]` that the saved model knows, {listing(categories)}"
+        check_none(unknown, expected, hint=advice)
     write_fields(adata, fields)

@@ -1,7 +1,5 @@
 """Plots of what the tools wrote."""
 
-from __future__ import annotations
-
 from perturbflow.pl._along_time import knockout_response, trajectories
 from perturbflow.pl._calibration import calibration
 from perturbflow.pl._decisions import interaction_scores, ranked_perturbations, response_parts

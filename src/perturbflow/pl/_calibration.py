@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 from perturbflow._checks import check_whole_number
-from perturbflow.evaluation._conditions import conditions_of
+from perturbflow.evaluation._conditions import Condition, conditions_of
 from perturbflow.flow import condition_kind, mean_expression
 from perturbflow.metrics._moments import moments_of
 from perturbflow.metrics._uncertainty import interval_coverage
@@ -23,21 +27,13 @@ from perturbflow.pl._drawing import (
     panels,
     plot,
 )
-from perturbflow.predict._fitted_flow import read_flow
+from perturbflow.predict._fitted_flow import FittedFlow, read_flow
 from perturbflow.screen._fields import read_screen
+from perturbflow.screen._screen import Screen
 from perturbflow.screen._splits import read_split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from anndata import AnnData
-    from matplotlib.axes import Axes
     from mudata import MuData
-    from numpy.typing import NDArray
-
-    from perturbflow.evaluation._conditions import Condition
-    from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.screen._screen import Screen
 
 _LEVELS = (0.05, *(round(0.1 * i, 1) for i in range(1, 10)), 0.95)
 _BAND = 0.95

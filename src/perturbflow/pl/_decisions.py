@@ -249,7 +249,9 @@ def response_parts(
             start = np.where(values > 0, right, left)
             ax.barh(np.arange(len(table)), values, left=start, color=color, height=0.75, label=words)
             right, left = right + np.maximum(values, 0), left + np.minimum(values, 0)
-        text_behind(ax, right, _reliabilities(table), fontsize=7)
+        reliabilities = zip(table["reliability"], table["own_reliability"], strict=True)
+        texts = [f"{whole:.2f} ({'–' if np.isnan(own) else f'{own:.2f}'})" for whole, own in reliabilities]
+        text_behind(ax, right, texts, fontsize=7)
         ax.axvline(0.0, color=DARK, linewidth=0.8)
         name_rows(ax, names)
         ax.set(
@@ -258,10 +260,3 @@ def response_parts(
         )
         legend_above(ax, "parts of responses", n_lines=2, ncols=2)
     return ax
-
-
-def _reliabilities(table: pd.DataFrame) -> list[str]:
-    return [
-        f"{whole:.2f} ({'–' if np.isnan(own) else f'{own:.2f}'})"
-        for whole, own in zip(table["reliability"], table["own_reliability"], strict=True)
-    ]

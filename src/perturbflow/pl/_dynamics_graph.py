@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -104,7 +104,9 @@ def dynamics_graph(
     edges = edges[sure]
     edges = edges.iloc[: MOST_DRAWN if top is None else top]
     regulators = _registered(adata) | set(edges["source"])
-    names = sorted({*edges["source"], *edges["target"], *focus}, key=_order_of(adata))
+    order = {str(name): place for place, name in enumerate(adata.var_names)}
+    drawn = {*edges["source"], *edges["target"], *focus}
+    names = sorted(drawn, key=lambda name: (order.get(name, len(order)), name))
 
     growth = 0.44 if len(names) <= MOST_INSIDE else 0.36
     side = float(np.clip(2.2 + growth * np.sqrt(len(names) + len(edges) / 2), 3.4, 9.0))
@@ -127,12 +129,6 @@ def _registered(adata: AnnData) -> set[str]:
     fields = adata.uns.get("dynamics_fields", {})
     registered = set(map(str, fields.get("regulators", ())))
     return registered if len(registered) < adata.n_vars else set()
-
-
-def _order_of(adata: AnnData) -> Callable[[str], tuple[int, str]]:
-    """Key that sorts genes as in ``adata.var_names``, and those that are not there after them."""
-    order = {str(name): place for place, name in enumerate(adata.var_names)}
-    return lambda name: (order.get(name, len(order)), name)
 
 
 def _title(n_drawn: int, n_all: int, focus: list[str], limit: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perturbflow.baselines import BASELINES
-from perturbflow.evaluation._baselines import fitted_baselines, sums_of
+from perturbflow.evaluation._predictors import fitted_baselines, sums_of
 from perturbflow.metrics._response import LEVEL, ResponseAxis, responding_share
 from perturbflow.pl._drawing import (
     DARK,

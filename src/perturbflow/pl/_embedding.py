@@ -7,18 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_one_of
 from perturbflow.pl._drawing import SOURCES, colors_of, drawing, finish, label_points, legend_beside, plot
-from perturbflow.pl._predictions import of_prediction, read_comparison
+from perturbflow.pl._predictions import Comparison, of_prediction, read_comparison
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-    from matplotlib.axes import Axes
     from mudata import MuData
-    from numpy.typing import NDArray
-
-    from perturbflow.pl._predictions import Comparison
 
 Basis = Literal["effect", "pca", "umap"]
 Points = dict[str, "NDArray[np.floating]"]
@@ -118,13 +116,16 @@ def embedding(
             }
             for name in compared:
                 if name in centres and "control" in centres:
-                    _draw_shift(ax, centres["control"], centres[name], color=colors[name], width=math.sqrt(size) / 5)
+                    shift, width = np.stack([centres["control"], centres[name]]).T, math.sqrt(size) / 5
+                    ax.plot(*shift, color="white", linewidth=2 * width, zorder=3)
+                    ax.plot(*shift, color=colors[name], linewidth=width, zorder=4)
                     lines.append(np.linspace(centres["control"], centres[name], 20))
             for name, centre in centres.items():
                 ax.scatter(
                     centre[0], centre[1], s=size, color=colors[name], edgecolors="white", linewidths=1.2, zorder=5
                 )
-            named += [(comparison.context_name(codes), centres[name]) for name in compared if name in centres][:1]
+            context = ", ".join(comparison.fields.vocabulary.named(codes).values())
+            named += [(context, centres[name]) for name in compared if name in centres][:1]
         for name, xy in points.items():
             ax.scatter([], [], s=40, color=colors[name], label=f"{name} ({len(xy):,} cells)")
         ax.set(xlabel=labels[0], ylabel=labels[1], xticks=[0, 1] if basis == "effect" else [], yticks=[])
@@ -139,13 +140,6 @@ def embedding(
                 others=np.concatenate([*points.values(), *lines]),
             )
     return ax
-
-
-def _draw_shift(ax: Axes, start: NDArray[np.floating], end: NDArray[np.floating], *, color: str, width: float) -> None:
-    """Draw the line from the centre of the controls to another centre."""
-    xy = np.stack([start, end])
-    ax.plot(xy[:, 0], xy[:, 1], color="white", linewidth=2 * width, zorder=3)
-    ax.plot(xy[:, 0], xy[:, 1], color=color, linewidth=width, zorder=4)
 
 
 def _cell_map(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
-from perturbflow._checks import check_one_of
+from perturbflow._checks import check_none, check_one_of
 from perturbflow.evaluation._leaderboard import BOUNDS, is_own, models_in, read_table, splits_of
 from perturbflow.evaluation._tables import BASELINE_BETTER, CEILING, FLOOR, MODEL_BETTER, NOT_MEASURABLE, TIE
 from perturbflow.metrics import METRICS
@@ -32,12 +35,7 @@ from perturbflow.pl._drawing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from anndata import AnnData
-    from matplotlib.axes import Axes
     from mudata import MuData
-    from numpy.typing import NDArray
 
 _MANY = 20  # models; rows of more are lower
 _STYLES = {
@@ -192,9 +190,7 @@ def _ordered(table: pd.DataFrame) -> list[str]:
 
 def _fractions(summary: pd.DataFrame) -> dict[tuple[str, str], float]:
     rows = summary[summary["metric"] == "dynamic_range_fraction"]
-    return {
-        (split, model): value for split, model, value in zip(rows["split"], rows["model"], rows["mean"], strict=True)
-    }
+    return dict(zip(zip(rows["split"], rows["model"], strict=True), rows["mean"], strict=True))
 
 
 @plot
@@ -245,9 +241,8 @@ def verdicts(
     if table.empty:
         msg = "Expected verdicts, found an evaluation without. Evaluate a model that is no baseline, `n_permutations` > 0."
         raise ValueError(msg)
-    if unknown := sorted(set(table["verdict"].astype(str)) - set(_STYLES)):
-        msg = f"Expected the verdicts {list(_STYLES)}, found {unknown}, of an earlier version. Run `pf.tl.evaluate` again."
-        raise ValueError(msg)
+    unknown, hint = sorted(set(table["verdict"].astype(str)) - set(_STYLES)), "Run `pf.tl.evaluate` again."
+    check_none(unknown, f"the verdicts {list(_STYLES)}", which=", of an earlier version", hint=hint)
     models = list(dict.fromkeys(map(str, table["model"])))
     model = models[0] if model is None else model
     check_one_of(model, models, name="model")
@@ -270,7 +265,8 @@ def _draw_verdicts(ax: Axes, table: pd.DataFrame, split: str, model: str, *, has
     ax.axvline(0.0, color=DARK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     for verdict, (color, marker) in _STYLES.items():
         rows = np.flatnonzero(found == verdict)
-        losses = _no_effect(part.iloc[rows]) if verdict == BASELINE_BETTER else ""
+        is_loss = part["finding"].iloc[rows].astype(str).str.contains(f"no effect ({FLOOR})", regex=False)
+        losses = f"; no effect ({FLOOR}) in {n}" if verdict == BASELINE_BETTER and (n := int(is_loss.sum())) else ""
         style: dict[str, Any] = {"color": color, "marker": marker, "linewidths": 0, "s": 22 if has_names else 9}
         columns, width = ("difference", "lower", "upper"), 1.2 if has_names else 0.7
         points_of_kind(ax, part, columns, rows, linewidth=width, label=f"{len(rows)} {verdict}{losses}", **style)
@@ -283,12 +279,6 @@ def _draw_verdicts(ax: Axes, table: pd.DataFrame, split: str, model: str, *, has
     )
     finish(ax, "")
     ax.set_title(f"{split}: {model}", loc="left", fontsize="medium", pad=62)
-
-
-def _no_effect(losses: pd.DataFrame) -> str:
-    """In how many of some losses no effect at all is better than the model."""
-    n = int(losses["finding"].astype(str).str.contains(f"no effect ({FLOOR})", regex=False).sum())
-    return f"; no effect ({FLOOR}) in {n}" if n else ""
 
 
 def _conditions(part: pd.DataFrame) -> list[str]:

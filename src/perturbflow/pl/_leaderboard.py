@@ -209,19 +209,19 @@ def _metric_label(metric: str, factor: float) -> str:
 
 def _factors(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Powers of ten by which the columns of tiny or huge numbers are multiplied (K,)."""
-    usual = [np.median(known) if len(known) else 1.0 for known in map(_sizes, means.T)]
-    exponents = np.floor(np.log10(usual))
+    exponents = np.floor(np.log10([_usual(column) for column in means.T]))
     return np.where((exponents >= -2) & (exponents < 4), 0.0, 3.0 * np.ceil((-1.0 - exponents) / 3))
 
 
-def _sizes(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.abs(column[np.isfinite(column) & (column != 0)])
+def _usual(column: NDArray[np.float64]) -> float:
+    """Median size of the known values other than 0, 1 if there are none."""
+    known = np.abs(column[np.isfinite(column) & (column != 0)])
+    return float(np.median(known)) if len(known) else 1.0
 
 
 def _short(value: float, column: NDArray[np.float64]) -> str:
     """A number with the digits that fit into a cell, at least two that count for the usual size in its column."""
-    known = _sizes(column)
-    usual = float(np.median(known)) if len(known) else 1.0
+    usual = _usual(column)
     decimals = 3 if usual < 0.1 else 2 if usual < 10 else 1 if usual < 100 else 0
     whole = len(str(int(abs(value)))) + (value < 0)
     text = f"{value:.{max(0, min(decimals, 5 - whole))}f}"

@@ -109,20 +109,15 @@ def metric_ranks(
     best = [model for model in names if is_own(model)][: len(PALETTE)]
     is_many = sum(map(is_own, known)) > len(PALETTE)
     default = dict(zip(best, PALETTE, strict=False)) if is_many else model_colors(known, is_own)
-    colors = colors_of(adata, key, known, dict.fromkeys(known, _REST) | default | _greys(names))
     groups = ([model for model in names if is_own(model)], [model for model in names if not is_own(model)])
+    greys = {model: _GREYS[place % len(_GREYS)] for place, model in enumerate(groups[1])}
+    colors = colors_of(adata, key, known, dict.fromkeys(known, _REST) | default | greys)
     markers = {model: _MARKERS[place % len(_MARKERS)] for group in groups for place, model in enumerate(group)}
     width, height = 3.0 + 0.32 * (len(shown) + 1), 1.9 + 0.24 * len(ranked)
     axes = panels(len(splits), ax, figsize=(width * len(splits), height))
     for panel, each in zip(axes, splits, strict=True):
         _draw(panel, each, boards[each], colors, markers, bold=best)
     return axes if split is None else axes[0]
-
-
-def _greys(names: Sequence[str]) -> dict[str, str]:
-    """Shades that differ between baselines of neighbouring mean ranks."""
-    baselines = [model for model in names if not is_own(model)]
-    return {model: _GREYS[place % len(_GREYS)] for place, model in enumerate(baselines)}
 
 
 def _draw(
@@ -138,7 +133,7 @@ def _draw(
     known = ~np.isnan(ranks).all(axis=0)
     metrics = np.array(board.metrics)[known]
     ranks = ranks[:, known]
-    agreement = _rank_correlations(ranks)
+    agreement: NDArray[np.float64] = pd.DataFrame(ranks).corr(min_periods=2).to_numpy()
     order = _alike(agreement)
     ranks, metrics = ranks[:, order], metrics[order]
     models = pd.DataFrame(ranks, index=board.models).mean(axis=1).dropna().sort_values(kind="stable").index
@@ -177,12 +172,6 @@ def _draw(
     n = int(board.n_conditions.max(initial=0))
     finish(ax, f"{split}: {n:,} condition{'s' * (n != 1)}{_said(agreement)}")
     ax.spines["bottom"].set_visible(False)
-
-
-def _rank_correlations(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlation of the ranks under every two metrics (K, K), over models that both have; NaN where undefined."""
-    correlations: NDArray[np.float64] = pd.DataFrame(ranks).corr(min_periods=2).to_numpy()
-    return correlations
 
 
 def _alike(correlations: NDArray[np.float64]) -> NDArray[np.intp]:

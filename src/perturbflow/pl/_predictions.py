@@ -97,11 +97,6 @@ class Comparison:
             for context in contexts
         ]
 
-    def context_name(self, codes: NDArray[np.int64]) -> str:
-        """Name of a context: its values of the covariates."""
-        values = zip(self.fields.vocabulary.covariates, codes, strict=True)
-        return ", ".join(str(categories[code]) for (_, categories), code in values)
-
     def controls(self, places: NDArray[np.intp]) -> NDArray[np.floating]:
         """Dense control cells at some places of :meth:`contexts`."""
         return dense(self.cells.x[self.control[places]])
@@ -129,7 +124,8 @@ class Comparison:
 def read_comparison(adata: AnnData, perturbation: str, *, covariates: Mapping[str, str] | None, key: str) -> Comparison:
     """Find the prediction of ``perturbation``, the controls it started from and the real cells, if there are any."""
     record = _record(adata, key)
-    fields = fields_of(adata, record.get("params", {}).get("key"))
+    flow_key = record.get("params", {}).get("key")
+    fields = fields_of(adata, flow_key)
     label, predicted, dose = _prediction(adata, perturbation, fields=fields, key=key, covariates=covariates)
     genes = adata.var_names[predicted.has_gene]
     cells_of, has_prediction = np.arange(adata.n_obs), predicted.has_cell
@@ -173,7 +169,7 @@ def read_comparison(adata: AnnData, perturbation: str, *, covariates: Mapping[st
         predicted=predicted.cells(cells_of[has_prediction], np.flatnonzero(predicted.has_gene)),
         genes=genes,
         dose=None if dose is None else str(dose),
-        fitted_splits=_fitted_splits(adata, record),
+        fitted_splits=read_flow(adata, flow_key).fitted_splits if flow_key in adata.uns else ("train",),
     )
 
 
@@ -193,12 +189,6 @@ def fields_of(adata: AnnData, flow_key: str | None) -> PerturbationFields:
     if FIELDS_KEY in adata.uns or flow_key is None or flow_key not in adata.uns:
         return read_fields(adata)
     return read_flow(adata, flow_key).fields
-
-
-def _fitted_splits(adata: AnnData, record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Splits that the flow behind a prediction has seen."""
-    flow_key = record.get("params", {}).get("key")
-    return read_flow(adata, flow_key).fitted_splits if flow_key in adata.uns else ("train",)
 
 
 def _prediction(

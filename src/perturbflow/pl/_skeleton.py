@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from perturbflow._checks import check_key, check_one_of, check_whole_number
+from perturbflow.metrics._cells import dense
 from perturbflow.pl._drawing import DARK, PALETTE, plot
 from perturbflow.pl._dynamics_results import as_list, positions_of
 
@@ -114,7 +114,7 @@ def skeleton(
     positions_of([sequence], pd.unique(labels), parameter="sequence", where=f"`adata.obs[{sequence_key!r}]`")
     of_sequence = adata[labels == sequence]
     joints, columns = _columns(adata.var)
-    poses = {name: _dense(of_sequence.X if name == X_NAME else of_sequence.layers[name])[:, columns] for name in names}
+    poses = {name: dense(of_sequence.X if name == X_NAME else of_sequence.layers[name])[:, columns] for name in names}
     rows = np.flatnonzero(np.all([np.isfinite(values).all(axis=(1, 2)) for values in poses.values()], axis=0))
     if not len(rows):
         msg = f"Expected a frame of {sequence!r} with finite positions in {names}, found none. Draw fewer layers."
@@ -204,7 +204,3 @@ def _draw(
         ax.tick_params(length=0)
         ax.set_yticks([])
     return figure
-
-
-def _dense(x: Any) -> NDArray[np.float64]:
-    return np.asarray(x.toarray() if sparse.issparse(x) else x, dtype=np.float64)

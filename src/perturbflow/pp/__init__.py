@@ -1,7 +1,5 @@
 """Preparation: say where AnnData keeps what was done to the cells and when they were seen, divide and bin them."""
 
-from __future__ import annotations
-
 from perturbflow.pp._assign_lineages import assign_lineages
 from perturbflow.pp._bin_pseudotime import bin_pseudotime
 from perturbflow.pp._check_split import check_split

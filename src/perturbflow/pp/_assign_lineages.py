@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +21,11 @@ from perturbflow._checks import (
     nearest,
 )
 from perturbflow._warnings import warn
-from perturbflow.pp._bin_pseudotime import is_of_cells
+from perturbflow.pp._bin_pseudotime import parts_of_genes
 from perturbflow.screen._fields import check_in_memory, text_column
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
-from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, check_times_differ, time_column
+from perturbflow.trajectories._fields import check_times_differ, time_column
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -159,11 +158,8 @@ def _rows_of_members(adata: AnnData, member: NDArray[np.bool_], lineages: list[s
     return AnnData(
         None if adata.X is None else adata.X[cell],
         obs=obs,
-        var=adata.var.copy(),
         layers={name: layer[cell] for name, layer in adata.layers.items() if name is not None},  # None is X
-        varm={name: value.copy() for name, value in adata.varm.items()},
-        varp={name: value.copy() for name, value in adata.varp.items() if name != DYNAMICS_PRIOR_KEY},
-        uns={name: deepcopy(value) for name, value in adata.uns.items() if not is_of_cells(name, value)},
+        **parts_of_genes(adata),
     )
 
 

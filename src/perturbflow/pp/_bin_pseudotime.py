@@ -169,7 +169,10 @@ def bin_pseudotime(
     dtype = np.float64 if x.dtype == np.float64 else np.float32
 
     names = [f"{name}_{number}" for name in groups["name"] for number in range(n_bins)]
-    obs = pd.DataFrame({time_key: _mean_time(time, order, bins, sizes=sizes)}, index=names)
+    # Rounding must not make two times of bins whose cells all have the same.
+    last = np.cumsum(sizes) - 1
+    mean_time = np.clip(np.bincount(bins, weights=time) / sizes, time[first], time[order[last]])
+    obs = pd.DataFrame({time_key: mean_time}, index=names)
     for key in keys:
         obs[key] = kept.obs[key].iloc[first].array
     obs[SIZE_COLUMN] = sizes
@@ -180,11 +183,8 @@ def bin_pseudotime(
     binned = AnnData(
         mean.astype(dtype),
         obs=obs,
-        var=adata.var.copy(),
-        varm={key: value.copy() for key, value in adata.varm.items()},
-        varp={key: value.copy() for key, value in adata.varp.items() if key != DYNAMICS_PRIOR_KEY},
         layers={ERROR_LAYER: error.astype(dtype)},
-        uns={key: deepcopy(value) for key, value in adata.uns.items() if not is_of_cells(key, value)},
+        **parts_of_genes(adata),
     )
     n_left_out = adata.n_obs - kept.n_obs
     binned.uns[BINS_KEY] = {
@@ -253,16 +253,6 @@ def _equal_counts(
     return order, bins
 
 
-def _mean_time(
-    time: NDArray[np.float64], order: NDArray[np.intp], bins: NDArray[np.intp], *, sizes: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Mean time of every bin."""
-    last = np.cumsum(sizes) - 1
-    least, greatest = time[order[last - sizes + 1]], time[order[last]]
-    # Rounding must not make two times of bins whose cells all have the same.
-    return np.clip(np.bincount(bins, weights=time) / sizes, least, greatest)
-
-
 def _standard_error(
     x: Any, bins: NDArray[np.intp], *, mean: NDArray[np.float64], sizes: NDArray[np.intp]
 ) -> NDArray[np.float64]:
@@ -298,6 +288,15 @@ def _most_frequent(column: pd.Series, bins: NDArray[np.intp], *, n_bins: int) ->
     return pd.Categorical.from_codes(most, dtype=column.dtype)
 
 
-def is_of_cells(key: str, value: object) -> bool:
-    """Return whether an entry of ``uns`` says something about the cells that no bin has."""
-    return key == DYNAMICS_FIELDS_KEY or (isinstance(value, dict) and "connectivities_key" in value)
+def parts_of_genes(adata: AnnData) -> dict[str, Any]:
+    """Copies of what is about genes or about no cell, for an AnnData of other rows: neighbours and registrations are not."""
+    return {
+        "var": adata.var.copy(),
+        "varm": {key: value.copy() for key, value in adata.varm.items()},
+        "varp": {key: value.copy() for key, value in adata.varp.items() if key != DYNAMICS_PRIOR_KEY},
+        "uns": {
+            key: deepcopy(value)
+            for key, value in adata.uns.items()
+            if key != DYNAMICS_FIELDS_KEY and not (isinstance(value, dict) and "connectivities_key" in value)
+        },
+    }

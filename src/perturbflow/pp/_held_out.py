@@ -8,19 +8,16 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow.screen._conditions import parse_label
+from perturbflow.screen._fields import PerturbationFields
 from perturbflow.screen._splits import condition_frame
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._fields import PerturbationFields
 
 
 @dataclass(frozen=True, eq=False)

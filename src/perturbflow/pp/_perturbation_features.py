@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow._checks import (
     check_key,
@@ -21,7 +23,7 @@ from perturbflow._checks import (
     check_whole_number,
     listing,
 )
-from perturbflow.dynamics import left_out_responses
+from perturbflow.dynamics import Snapshot, left_out_responses
 from perturbflow.pp._check_labels import MISSING
 from perturbflow.screen._conditions import TYPE_MARK, Vocabulary, parse_label
 from perturbflow.screen._fields import (
@@ -40,11 +42,7 @@ from perturbflow.trajectories._fields import DYNAMICS_FIELDS_KEY
 from perturbflow.trajectories._snapshot_fields import is_snapshot, read_snapshot_fields, snapshot_of
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from mudata import MuData
-    from numpy.typing import NDArray
-
-    from perturbflow.dynamics import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +156,12 @@ def perturbation_features(
     check_whole_number(seed, name="seed")
     fields = read_fields(adata)
     if source == "dynamics":
-        _check_no_features(features, kind)
+        if features is not None or kind != "table":
+            msg = (
+                "Expected neither `features` nor a `kind` of them with `source='dynamics'`, found at least one. Leave them out, "
+                "or leave `source` out."
+            )
+            raise ValueError(msg)
         vocabulary = _extended(fields.vocabulary, components or [])
         table = dynamics_vectors(adata, fields, vocabulary.components, split_key=split_key, seed=seed)
     else:
@@ -193,18 +196,11 @@ def _given(
     check_unique_names([str(name) for name in vectors.index], what="names of `features`", hint="Keep one row each.")
     vectors.index = vectors.index.astype(str)
     if components is None:
-        components = [] if kind == "genes" else _nameable(vectors.index, fields.vocabulary)
+        known = fields.vocabulary
+        named = [name for name in vectors.index if not known.has_types or TYPE_MARK in name]
+        components = [] if kind == "genes" else [name for name in named if name not in known.controls]
     vocabulary = _extended(fields.vocabulary, components)
     return vocabulary, _vectors_of(vectors, vocabulary, missing=missing)
-
-
-def _check_no_features(features: object, kind: str) -> None:
-    if features is not None or kind != "table":
-        msg = (
-            "Expected neither `features` nor a `kind` of them with `source='dynamics'`, found at least one. Leave them out, "
-            "or leave `source` out."
-        )
-        raise ValueError(msg)
 
 
 def _table(adata: AnnData, features: object, fields: PerturbationFields) -> pd.DataFrame:
@@ -272,12 +268,6 @@ def _fingerprints(molecules: Mapping[str, str]) -> NDArray[np.float64]:
 
 
 _VECTORS = {"table": _table, "genes": _genes, "smiles": _smiles}
-
-
-def _nameable(names: pd.Index, vocabulary: Vocabulary) -> list[str]:
-    """Names of rows that a component can have: with a type where components have one, and not that of the control."""
-    with_type = [name for name in names if not vocabulary.has_types or TYPE_MARK in name]
-    return [name for name in with_type if name not in vocabulary.controls]
 
 
 def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:

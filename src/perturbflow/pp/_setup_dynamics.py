@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -131,16 +131,17 @@ def setup_dynamics(
            [ 0.,  0.]], dtype=float32)
     """
     first, *others = control_labels(control)
+    shared: dict[str, Any] = {"perturbation_key": perturbation_key, "control": first, "other_controls": tuple(others)}
+    shared |= {"separator": separator, "layer": layer}
     if time_key is None:
-        _check_snapshot(trajectory_key=trajectory_key, prior=prior)
-        snapshot = SnapshotFields(
-            perturbation_key=perturbation_key,
-            perturbation_type_key=perturbation_type_key,
-            control=first,
-            other_controls=tuple(others),
-            separator=separator,
-            layer=layer,
-        )
+        given = {"trajectory_key": trajectory_key, "prior": prior}
+        if named := [f"`{name}`" for name, value in given.items() if value is not None]:
+            msg = (
+                f"Expected {' and '.join(named)} only for cells along time, found no `time_key`. Name the column with the time, "
+                "or leave them out."
+            )
+            raise ValueError(msg)
+        snapshot = SnapshotFields(perturbation_type_key=perturbation_type_key, **shared)
         return _setup_snapshot(adata, snapshot, regulators=regulators, copy=copy)
     if perturbation_type_key is not None:
         msg = (
@@ -148,15 +149,7 @@ def setup_dynamics(
             f"`time_key={time_key!r}`. Make each kind of perturbation a trajectory of its own in `trajectory_key`."
         )
         raise ValueError(msg)
-    fields = DynamicsFields(
-        time_key=time_key,
-        trajectory_key=trajectory_key,
-        perturbation_key=perturbation_key,
-        control=first,
-        other_controls=tuple(others),
-        separator=separator,
-        layer=layer,
-    )
+    fields = DynamicsFields(time_key=time_key, trajectory_key=trajectory_key, **shared)
     check_fields(adata, fields)
     _check_place(adata)
     finite_expression(adata, layer)
@@ -175,17 +168,6 @@ def setup_dynamics(
         adata.n_vars,
     )
     return adata if copy else None
-
-
-def _check_snapshot(**only_with_time: object) -> None:
-    """Raise if what needs a time is named without one."""
-    named = [f"`{name}`" for name, value in only_with_time.items() if value is not None]
-    if named:
-        msg = (
-            f"Expected {' and '.join(named)} only for cells along time, found no `time_key`. Name the column with the time, "
-            "or leave them out."
-        )
-        raise ValueError(msg)
 
 
 def _setup_snapshot(

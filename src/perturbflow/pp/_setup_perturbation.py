@@ -128,7 +128,11 @@ def setup_perturbation(
     >>> adata.obsm["perturbation_doses"].shape
     (600, 4)
     """
-    covariate_keys = _names(covariate_keys, name="covariate_keys")
+    given = (covariate_keys,) if isinstance(covariate_keys, str) else covariate_keys
+    check_type(given, Iterable, name="covariate_keys", expected="a list of column names")
+    covariate_keys = tuple(given)
+    for key in covariate_keys:
+        check_text(key, name="covariate_keys")
     first, *others = control_labels(control)
     check_text(separator, name="separator")
     keys = {"perturbation_key": perturbation_key}
@@ -138,7 +142,10 @@ def setup_perturbation(
         check_text(key, name=name)
     check_columns(adata.obs.columns, [*keys.values(), *covariate_keys])
     check_fields_are_free(adata)
-    _check_reserved([*covariate_keys, *([] if batch_key is None else [batch_key])], with_dose=dose_key is not None)
+    reserved = RESERVED if dose_key is None else (*RESERVED, "dose")
+    expected = f"names of covariates other than {list(reserved)}, which are columns of the tables of conditions"
+    taken = [key for key in (*covariate_keys, batch_key) if key in reserved]
+    check_none(taken, expected, hint="Rename these columns of `adata.obs`.")
     wrong = [key for key in (perturbation_key, dose_key) if key in OF_PREDICTED_CELLS]
     expected = f"names of columns other than {list(OF_PREDICTED_CELLS)}, which predicted cells have"
     check_none(wrong, expected, hint="Rename these columns of `adata.obs`.")
@@ -176,23 +183,6 @@ def setup_perturbation(
         adata.n_obs,
     )
     return adata if copy else None
-
-
-def _names(value: Sequence[str], *, name: str) -> tuple[str, ...]:
-    """Return column names, given as one string or several."""
-    names = (value,) if isinstance(value, str) else value
-    check_type(names, Iterable, name=name, expected="a list of column names")
-    names = tuple(names)
-    for entry in names:
-        check_text(entry, name=name)
-    return names
-
-
-def _check_reserved(keys: Sequence[str], *, with_dose: bool) -> None:
-    """Raise if covariates cannot stand under their own names in tables of conditions."""
-    reserved = (*RESERVED, "dose") if with_dose else RESERVED
-    expected = f"names of covariates other than {list(reserved)}, which are columns of the tables of conditions"
-    check_none([key for key in keys if key in reserved], expected, hint="Rename these columns of `adata.obs`.")
 
 
 def _components(adata: AnnData, fields: PerturbationFields) -> dict[str, tuple[str, ...]]:

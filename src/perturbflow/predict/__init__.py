@@ -3,8 +3,6 @@
 What benchmarks and extensions use of it is imported when it is first asked for.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_key, check_none, listing
-from perturbflow.screen._conditions import parse_label, place
+from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.screen._conditions import Vocabulary, parse_label, place
 from perturbflow.screen._expression import Expression, dense
 from perturbflow.screen._fields import PerturbationFields, read_expression, text_column, type_column
 from perturbflow.screen._labels import dose_text, hashable_dose, naming, parse_dose
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.screen._conditions import Vocabulary
 
 PREDICTED_SOURCE = "predicted"
 
@@ -48,8 +44,7 @@ class ControlCells:
 
     def named(self, codes: Iterable[int]) -> dict[str, str]:
         """Covariates of a context by name, from their codes (K,)."""
-        named = zip(self.vocabulary.covariates, codes, strict=True)
-        return {name: categories[code] for (name, categories), code in named}
+        return self.vocabulary.named(codes)
 
     def contexts(self) -> list[tuple[NDArray[np.int64], str | None, NDArray[np.intp]]]:
         """Covariate codes (K,), type and members (places among these cells) of every context."""
@@ -114,13 +109,6 @@ def control_cells(
     codes = vocabulary.encode_covariates(columns, n_cells=len(rows))
     types = type_column(adata, fields)
     return ControlCells(rows, x.part(rows=rows), codes, None if types is None else types[rows], vocabulary)
-
-
-def predicted_keys(labels: Sequence[str], *, key_added: str) -> dict[str, str]:
-    """Name of the ``obsm`` entry of every predicted perturbation: one has ``key_added`` for itself."""
-    if len(labels) == 1:
-        return {labels[0]: key_added}
-    return {label: f"{key_added}_{label}".replace("/", "|") for label in labels}
 
 
 class DosesToPredict:

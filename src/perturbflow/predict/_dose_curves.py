@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import chi2
 
 from perturbflow._checks import check_key, check_unique_names
-from perturbflow.flow import KINDS
-from perturbflow.predict._predicted_uncertainty import predicted_uncertainty
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from perturbflow.flow import Context
-    from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.predict._predicted_uncertainty import MeasuredMeans, PredictedMean
+from perturbflow.flow import KINDS, Context
+from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.predict._predicted_uncertainty import MeasuredMeans, PredictedMean, predicted_uncertainty
 
 _POINTS_OF_CURVE = 41
 _DRAWS = 400

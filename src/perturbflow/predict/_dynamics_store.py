@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_genes_of_fit, check_key, position_of
 from perturbflow._warnings import warn
+from perturbflow.dynamics import FittedDynamics, StandingDynamics
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.store._entry import Entry
 from perturbflow.store._keys import is_record, is_standing
 from perturbflow.store._stored_checks import Array, check_arrays, check_below, check_equal, probabilities
 from perturbflow.trajectories._fields import DynamicsFields
 from perturbflow.trajectories._snapshot_fields import SnapshotFields
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.dynamics import FittedDynamics, StandingDynamics
 
 # Of fitted dynamics: N trajectories and d genes with s states.
 DYNAMICS: Mapping[str, Array] = MappingProxyType(

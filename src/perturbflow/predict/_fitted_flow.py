@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_key
 from perturbflow._warnings import warn
@@ -16,20 +18,13 @@ from perturbflow.flow._model import PREDICTION_SETTINGS
 from perturbflow.predict._dynamics_store import plain
 from perturbflow.predict._flow_arrays import check_parts
 from perturbflow.predict._torch_state import usual_torch
+from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import PerturbationFields
 from perturbflow.screen._named_arrays import chosen
 from perturbflow.store._entry import Entry
 from perturbflow.store._file import read_file, write_file
 from perturbflow.store._keys import is_record
 from perturbflow.store._stored_checks import checksum, reading
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._conditions import Vocabulary
 
 CONTROL_TOTALS = "control_totals"
 """Setting with percentiles of the totals of control cells, which new ones are compared with."""

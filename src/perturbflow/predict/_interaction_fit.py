@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from perturbflow.flow import KINDS, condition_kind
+from perturbflow.flow import KINDS, Context, condition_kind
 from perturbflow.flow._hurdle_distribution import share_error
+from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._next_measurements import with_own_cells
-from perturbflow.predict._predicted_uncertainty import predicted_uncertainty
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from perturbflow.flow import Context
-    from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.predict._predicted_uncertainty import MeasuredMeans
+from perturbflow.predict._predicted_uncertainty import MeasuredMeans, predicted_uncertainty
 
 ADDITIVE, SYNERGISTIC, SUPPRESSIVE, EPISTATIC, NEOMORPHIC, UNDETERMINED, NOT_MEASURABLE = (
     *("additive", "synergistic", "suppressive", "epistatic", "neomorphic", "undetermined", "not measurable"),
@@ -90,8 +84,7 @@ def interaction_fit(pair: Pair, *, level: float) -> dict[str, float | str]:
     unexplained = float(left.sum())
     squares = float((4 * left * rest_variance + 2 * np.square(rest_variance)).sum())
     unexplained_sd = np.sqrt(pair.codependence * max(squares, 0.0))
-    values = _derived(coefficients)
-    slopes = _slopes(coefficients)
+    values, slopes = _derived(coefficients)
     sds = np.sqrt(np.maximum(np.einsum("vi,ij,vj->v", slopes, covariance, slopes), 0))
     half = float(ndtri((1 + level) / 2)) * sds
     for name, value, width in zip(_WITH_INTERVALS, values, half, strict=True):
@@ -102,20 +95,14 @@ def interaction_fit(pair: Pair, *, level: float) -> dict[str, float | str]:
     return found | {"class": _class_of(values[2:], half[2:], least_new)}
 
 
-def _derived(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coefficients, their root mean square, and how much more the first counts than the second, from -1 to 1."""
+def _derived(coefficients: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients, magnitude and dominance (4,), and their derivatives with respect to the coefficients (4, 2)."""
     first, second = np.abs(coefficients)
     size = max(float(first + second), 1e-12)
-    return np.array([*coefficients, np.sqrt(np.square(coefficients).mean()), (first - second) / size])
-
-
-def _slopes(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Derivatives of :func:`_derived` by the coefficients (4, 2)."""
-    first, second = np.abs(coefficients)
-    size = max(float(first + second), 1e-12)
-    magnitude = max(float(np.sqrt(np.square(coefficients).mean())), 1e-12)
+    magnitude = np.sqrt(np.square(coefficients).mean())
     dominance = 2 * np.sign(coefficients) * np.array([second, -first]) / size**2
-    return np.vstack([np.eye(2), coefficients / (2 * magnitude), dominance])
+    slopes = np.vstack([np.eye(2), coefficients / (2 * max(float(magnitude), 1e-12)), dominance])
+    return np.array([*coefficients, magnitude, (first - second) / size]), slopes
 
 
 def _class_of(values: NDArray[np.float64], half: NDArray[np.float64], least_new: float) -> str:

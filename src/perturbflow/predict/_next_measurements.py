@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perturbflow.flow import condition_kind
+from perturbflow.flow import AdditiveHurdlePrior, Context, condition_kind
 from perturbflow.flow._hurdle_distribution import share_error
 from perturbflow.flow._prior_fit import squared_distances
 from perturbflow.flow._uncertainty import SIMILAR_CONTEXTS, share_of_context_variance
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from perturbflow.flow import AdditiveHurdlePrior, Context
-    from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.predict._fitted_flow import FittedFlow
 
 _LEAST = 1e-12
 

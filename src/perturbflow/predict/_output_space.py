@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_between, check_one_of
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from numpy.typing import NDArray
-
-    from perturbflow.screen._expression import Expression
+from perturbflow.screen._expression import Expression
 
 OUTPUTS = ("log_normalised", "counts", "challenge")
 REPRESSING_TYPES = frozenset(

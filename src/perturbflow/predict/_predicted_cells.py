@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_key, check_type
@@ -19,15 +21,9 @@ from perturbflow._progress import count
 from perturbflow.predict._controls import PREDICTED_SOURCE
 from perturbflow.predict._output_space import OutputSpace, repressed_genes
 from perturbflow.predict._predicted_uncertainty import uncertainty_tables
+from perturbflow.predict._prediction import ConditionSampler, PredictedCondition
 from perturbflow.screen._conditions import TYPE_MARK
 from perturbflow.screen._modality import in_memory
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.predict._prediction import ConditionSampler, PredictedCondition
-
 
 SUFFIXES = (".h5ad", ".zarr")
 _VALUES_OF_A_CHUNK = 1 << 18

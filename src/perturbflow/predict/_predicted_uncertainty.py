@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._warnings import warn
-from perturbflow.flow import KINDS, GroupSums, condition_kind, mean_expression
+from perturbflow.flow import KINDS, Context, GroupSums, condition_kind, mean_expression
 from perturbflow.flow._data import group_keys
+from perturbflow.predict._controls import ControlCells
+from perturbflow.predict._fitted_flow import FittedFlow
+from perturbflow.predict._prediction import PredictedCondition
+from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._fields import read_screen, text_column
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.flow import Context
-    from perturbflow.predict._controls import ControlCells
-    from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.predict._prediction import PredictedCondition
-    from perturbflow.screen._conditions import Vocabulary
-    from perturbflow.screen._screen import Screen
+from perturbflow.screen._screen import Screen
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +68,12 @@ def uncertainty_tables(
     fitted: FittedFlow, controls: ControlCells, conditions: Sequence[PredictedCondition]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return how uncertain predictions are: a table of conditions, and standard deviations, genes by perturbations."""
-    contexts = contexts_of(fitted, controls, conditions)
+    prior, contexts = fitted.flow.prior, contexts_of(fitted, controls, conditions)
     rows = []
     sds: dict[str, list[tuple[int, NDArray[np.float64]]]] = {}
     for condition in conditions:
         predicted = predicted_uncertainty(fitted, condition.perturbation, contexts[condition.codes])
+        unseen = np.flatnonzero((condition.perturbation != 0) & ~prior.trained)
         rows.append(
             {
                 "perturbation": condition.label,
@@ -86,7 +81,7 @@ def uncertainty_tables(
                 "kind": predicted.kind,
                 "rms_effect": float(np.sqrt(np.mean(predicted.effect**2))),
                 "rms_sd": float(np.sqrt(np.mean(predicted.sd**2))),
-                "feature_distance": _feature_distance(fitted, condition.perturbation),
+                "feature_distance": max((prior.feature_distance(int(j)) for j in unseen), default=np.nan),
                 "context_distance": context_distance(fitted, contexts[condition.codes]),
             }
         )
@@ -97,12 +92,6 @@ def uncertainty_tables(
         for label, parts in sds.items()
     }
     return pd.DataFrame(rows), pd.DataFrame(means, index=list(fitted.genes))
-
-
-def _feature_distance(fitted: FittedFlow, perturbation: NDArray[np.floating]) -> float:
-    prior = fitted.flow.prior
-    unseen = np.flatnonzero((np.asarray(perturbation) != 0) & ~prior.trained)
-    return max((prior.feature_distance(int(j)) for j in unseen), default=np.nan)
 
 
 def context_distance(fitted: FittedFlow, context: Context) -> float:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
 
 from perturbflow._checks import check_between, check_none, listing
 from perturbflow._warnings import warn
+from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
 from perturbflow.screen._named_arrays import chosen
 from perturbflow.trajectories._fields import observed_of, trajectories_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from anndata import AnnData
-    from numpy.typing import ArrayLike, NDArray
-
-    from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
 
 SAME_LEVEL = 1e-6  # relative difference of levels that are one
 TOLERATED = 0.5  # of the range of a gene in the fit, how far beyond it a level raises no warning
@@ -40,7 +36,7 @@ def check_until(until: float | None, *, first: float, last: float) -> float:
 def fitted_solutions(stored: StoredDynamics, *, until: float | None, n_times: int) -> dict[str, Any]:
     """Return the solutions of the trajectories of the fit, from the starts that were learned with it, as an entry."""
     model = stored.model
-    time = _grid(stored, until, n_times)
+    time = time_grid(stored, until, n_times)
     values = np.full((len(model.names), n_times, len(stored.genes)), np.nan, dtype=np.float32)
     for begin in np.unique(model.span[:, 0]):
         rows, late = model.span[:, 0] == begin, time >= begin
@@ -60,7 +56,7 @@ def new_solutions(
     n_times: int,
 ) -> dict[str, Any]:
     """Return the solutions from new starts, as an entry."""
-    time = _grid(stored, until, n_times)
+    time = time_grid(stored, until, n_times)
     levels, names = new_starts(adata, stored, start, start_names)
     values = stored.model.solve(stored.model.state(levels), time).astype(np.float32)
     return _entry(stored, time, names, values, np.full(len(names), time[0]))
@@ -93,7 +89,7 @@ def observed_solutions(
     return _entry(stored, time, [each.name for each in new], values, until_then)
 
 
-def _grid(stored: StoredDynamics, until: float | None, n_times: int) -> NDArray[np.float64]:
+def time_grid(stored: StoredDynamics, until: float | None, n_times: int) -> NDArray[np.float64]:
     """Return evenly spaced times from the first observed one of the fit on."""
     span = stored.model.span
     first, last = float(span[:, 0].min()), float(span[:, 1].max())
@@ -226,7 +222,6 @@ def standing_response(stored: StoredStanding, levels: Mapping[str, float]) -> di
             "sd_ratio": spread / model.scale,
         }
     )
-    order = np.argsort(-response["standardised_change"].abs().to_numpy(), kind="stable")
     _warn_of_response(stored, levels, mean)
     return {
         "genes": genes,
@@ -234,7 +229,9 @@ def standing_response(stored: StoredStanding, levels: Mapping[str, float]) -> di
         "perturbed": mean,
         "unperturbed_sd": model.scale,
         "perturbed_sd": spread,
-        "response": response.iloc[order].reset_index(drop=True),
+        "response": response.sort_values(
+            "standardised_change", key=abs, ascending=False, kind="stable", ignore_index=True
+        ),
     }
 
 

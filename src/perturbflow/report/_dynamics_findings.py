@@ -37,11 +37,15 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
         pairs, method, n_fits = _graph(adata, graph_key)
         kept = pairs[pairs["kept"].astype(bool)]
         found += _edges(pairs, kept, method, n_fits)
-        unknown += _limits_of_edges(method, n_fits)
         if len(kept):
             tables["Edges of most evidence"] = _edge_table(kept, has_confidence=n_fits > 0)
         if method in _METHODS and not n_fits:
+            unknown.append("How sure edges are: the graph was read from one fit, without bootstraps.")
             steps.append(Step("Find out how sure the edges are", read))
+        unknown.append(
+            "Whether edges are true: only a known network tells, and a regulator that was not measured is blamed on genes that "
+            "go with it."
+        )
         known = call_with("pl.precision_recall", truth_key="known_network", **unless("dynamics_graph", keys=graph_key))
         steps.append(Step("Compare with a known network in `adata.varp`, where there is one", known))
     elif key in adata.uns:
@@ -120,18 +124,6 @@ def _edges(pairs: pd.DataFrame, kept: pd.DataFrame, method: str, n_fits: int) ->
     if n_fits:
         sure = int((kept["confidence"] >= SURE).sum())
         said.append(f"{sure:,} of these edges came back in at least {SURE:.0%} of {n_fits:,} fits to resampled cells.")
-    return said
-
-
-def _limits_of_edges(method: str, n_fits: int) -> list[str]:
-    """Say what a graph cannot tell."""
-    said = []
-    if method in _METHODS and not n_fits:
-        said.append("How sure edges are: the graph was read from one fit, without bootstraps.")
-    said.append(
-        "Whether edges are true: only a known network tells, and a regulator that was not measured is blamed on genes that "
-        "go with it."
-    )
     return said
 
 

@@ -204,7 +204,7 @@ class EvaluationFindings:
         ]
 
     def _beaten_ceilings(self, model: str, rows: list[Comparison]) -> list[str]:
-        beaten = [metric_label(row.metric) for row in rows if row.beats_ceiling]
+        beaten = [metric_label(row.metric) for row in rows if row.sign * (row.model - row.ceiling) > 0]
         if not beaten:
             return []
         why = (

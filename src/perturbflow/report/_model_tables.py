@@ -51,11 +51,6 @@ class Comparison:
         low, high = sorted((self.sign * self.lower, self.sign * self.upper))
         return BETTER if low > 0 else WORSE if high < 0 else ALIKE
 
-    @property
-    def beats_ceiling(self) -> bool:
-        """Return whether the model is better than real cells are against themselves."""
-        return bool(self.sign * (self.model - self.ceiling) > 0)
-
 
 def metric_label(metric: str) -> str:
     """Name a metric in words, with an arrow to its better side."""

@@ -98,6 +98,10 @@ class Vocabulary:
         rows.sort_indices()
         return rows, codes
 
+    def named(self, codes: Iterable[int]) -> dict[str, str]:
+        """Values of the covariates with these codes, by key."""
+        return {key: known[code] for (key, known), code in zip(self.covariates, codes, strict=True)}
+
     def with_categories(self, columns: Mapping[str, Iterable[object]]) -> Self:
         """Add categories of covariates that are not known yet, behind those that are, whose codes stay."""
         covariates = []

@@ -5,25 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_key, check_log_normalised, check_matrix, check_none, check_unique_names, listing
 from perturbflow._warnings import warn
+from perturbflow.flow import CellData
 from perturbflow.screen._conditions import Vocabulary
 from perturbflow.screen._expression import Expression
 from perturbflow.screen._modality import in_memory
 from perturbflow.screen._scale import check_base, check_no_counts, natural_per_unit
 from perturbflow.screen._screen import Screen
 from perturbflow.store._keys import check_registration, is_record
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.flow import CellData
 
 FIELDS_KEY = "perturbation_fields"
 DOSES_KEY = "perturbation_doses"

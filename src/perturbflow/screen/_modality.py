@@ -57,13 +57,15 @@ def takes_modality(function: Function) -> Function:
         mdata, modality = given[names[0]], given["modality"]
         given["modality"] = None
         _check_use(mdata, modality, name=names[0])
-        is_copy = False
         if is_mudata(mdata):
             adata = modality_of(mdata, modality, name=names[0])
             _check_columns(mdata, adata, given, modality=modality)
-            if writes:
-                _check_in_memory(mdata, name=names[0])
-                is_copy = given["copy"]
+            if writes and mdata.isbacked:
+                msg = (
+                    f"Expected `{names[0]}` in memory, found a MuData in a file. Read it with `mudata.read_h5mu(path)`."
+                )
+                raise ValueError(msg)
+            is_copy = writes and given["copy"]
             if is_copy:
                 given["copy"] = False
                 given[names[0]] = mdata = mdata.copy()
@@ -138,12 +140,6 @@ def _check_use(value: object, modality: str | None, *, name: str) -> None:
             "Leave out `modality`."
         )
         raise TypeError(msg)
-
-
-def _check_in_memory(mdata: MuData, *, name: str) -> None:
-    if mdata.isbacked:
-        msg = f"Expected `{name}` in memory, found a MuData in a file. Read it with `mudata.read_h5mu(path)`."
-        raise ValueError(msg)
 
 
 def _check_columns(mdata: MuData, adata: AnnData, arguments: Mapping[str, Any], *, modality: str) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from perturbflow.flow import Group
     from perturbflow.screen._expression import Expression
     from perturbflow.screen._fields import PerturbationFields
 
@@ -48,10 +47,6 @@ class Screen:
     def grouping(self) -> Grouping:
         """Divide the cells by what was done to them and their context, as :meth:`perturbflow.flow.CellData.grouping`."""
         return Grouping.of(self.perturbations, self.covariates)
-
-    def groups(self) -> list[Group]:
-        """All groups, as :meth:`perturbflow.flow.CellData.groups`."""
-        return self.grouping().groups()
 
     @property
     def is_control(self) -> NDArray[np.bool_]:

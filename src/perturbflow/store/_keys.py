@@ -41,12 +41,6 @@ def is_standing(entry: Any) -> bool:
 _is_course = _mapping("config", "weights", "genes", "sparsity_path")
 
 
-def _is_feature_table(entry: Any) -> bool:
-    return isinstance(entry, pd.DataFrame) and list(entry.columns) == [
-        f"feature_{k + 1}" for k in range(entry.shape[1])
-    ]
-
-
 def _table_or_empty(column: str) -> Callable[[Any], bool]:
     return lambda entry: isinstance(entry, pd.DataFrame) and (column in entry or not entry.shape[1])
 
@@ -54,10 +48,6 @@ def _table_or_empty(column: str) -> Callable[[Any], bool]:
 def _of_graph(key: str, entry: Mapping[str, Any]) -> list[Place]:
     second_order = "acts_through" in entry["edges"]
     return [("varp", f"{key}{suffix}") for suffix in ("", "_evidence", *(["_rate"] if second_order else []))]
-
-
-def _of_prediction(key: str, entry: Mapping[str, Any]) -> list[Place]:
-    return [*(("obsm", str(name)) for name in entry["obsm"]), ("varm", f"{key}_sd")]
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,9 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
             "pf.pp.bin_pseudotime", "an earlier record of bins", {"": _mapping("time_offset", "time_scale", "n_bins")}
         ),
         "perturbation_feature_table": Record(
-            "pf.pp.perturbation_features", "earlier features", {"": _is_feature_table}
+            "pf.pp.perturbation_features",
+            "earlier features",
+            {"": lambda entry: _table()(entry) and [*entry] == [f"feature_{k + 1}" for k in range(entry.shape[1])]},
         ),
         "split": Record(
             "pf.pp.split_perturbations",
@@ -102,7 +94,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
             "pf.tl.predict_perturbation",
             "an earlier prediction",
             {"": _mapping("perturbations", "obsm", "params")},
-            _of_prediction,
+            lambda key, entry: [*(("obsm", str(name)) for name in entry["obsm"]), ("varm", f"{key}_sd")],
         ),
         "evaluation": Record(
             "pf.tl.evaluate",

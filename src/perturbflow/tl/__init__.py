@@ -1,7 +1,5 @@
 """Tools: fit, predict, judge."""
 
-from __future__ import annotations
-
 from perturbflow.tl._dose_response import dose_response
 from perturbflow.tl._evaluate import evaluate
 from perturbflow.tl._explain_response import explain_response

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from anndata import AnnData
 
 from perturbflow._docs import shares
-from perturbflow.predict._controls import control_cells
-from perturbflow.predict._fitted_flow import read_flow
+from perturbflow.predict._controls import ControlCells, control_cells
+from perturbflow.predict._fitted_flow import FittedFlow, read_flow
+from perturbflow.predict._prediction import PredictedCondition
 from perturbflow.screen._fields import check_expression, check_writable, writable
-from perturbflow.store._keys import check_key_added
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from anndata import AnnData
-
-    from perturbflow.predict._controls import ControlCells
-    from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.predict._prediction import PredictedCondition
+from perturbflow.store._keys import check_key_added, remove_earlier
 
 _DEVICE = (
     'Torch device of the network, such as "cuda"; "auto" takes a GPU where there is one. By default that of\n'
@@ -95,9 +90,16 @@ def check_result(
     check_writable(adata, copy=copy)
 
 
-def written(adata: AnnData, *, copy: bool, **entries: Mapping[str, Any]) -> AnnData | None:
-    """Write entries of ``uns``, ``obsm``, ``varm`` and ``varp``, and return what a tool returns: None, or the copy."""
+def written(
+    adata: AnnData, *, copy: bool, replaces: tuple[str, str] | None = None, **entries: Mapping[str, Any]
+) -> AnnData | None:
+    """Write entries of ``uns``, ``obsm``, ``varm`` and ``varp``, and return what a tool returns: None, or the copy.
+
+    What is beside an earlier entry is removed before, if ``replaces`` has the key and the kind of it.
+    """
     adata = writable(adata, copy=copy)
+    if replaces is not None:
+        remove_earlier(adata, *replaces)
     for attribute, values in entries.items():
         for name, value in values.items():
             getattr(adata, attribute)[name] = value

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from perturbflow._checks import check_n_jobs, check_one_of, check_whole_number, listing
+from perturbflow._checks import check_n_jobs, check_none, check_one_of, check_whole_number, listing
 from perturbflow._progress import shows_progress, stage
 from perturbflow._warnings import warn
 from perturbflow.baselines import BASELINES
 from perturbflow.evaluation._alignment import aligned, check_predicted, predicted_cells
-from perturbflow.evaluation._baselines import fitted_baselines, sums_of
 from perturbflow.evaluation._conditions import conditions_of, generator, named_conditions
 from perturbflow.evaluation._metrics import check_names, metrics_of, targets_of
-from perturbflow.evaluation._predictors import GivenCells, Predictor, asked
+from perturbflow.evaluation._predictors import GivenCells, Predictor, asked, fitted_baselines, sums_of
 from perturbflow.evaluation._scores import Settings, score_all
 from perturbflow.evaluation._tables import (
     CEILING,
@@ -210,7 +209,9 @@ def evaluate(
     names = list(BASELINES) if baselines is None else [FLOOR, *(name for name in baselines if name != FLOOR)]
     check_names(names, BASELINES, name="baselines")
     _check_own_names(({} if key is None else {key: flow}) | others, key=key, others=others)
-    _check_covariates([key for key, _ in vocabulary.covariates])
+    reserved = [key for key, _ in vocabulary.covariates if key in {"model", "metric", "value", "reason"}]
+    expected = "covariates with other names than the columns of the table"
+    check_none(sorted(reserved), expected, hint="Rename them in `adata.obs`.")
     check_one_of(scale, ("log1p", "linear"), name="scale")
     check_n_jobs(n_jobs)
     check_whole_number(min_cells, name="min_cells", least=MIN_CELLS)
@@ -333,13 +334,6 @@ def _split(adata: AnnData, split_key: str) -> NDArray[np.str_]:
     )
     warn(msg)
     return np.full(adata.n_obs, "train")
-
-
-def _check_covariates(keys: Sequence[str]) -> None:
-    taken = sorted({"model", "metric", "value", "reason"} & set(keys))
-    if taken:
-        msg = f"Expected covariates with other names than the columns of the table, found {taken}. Rename them in `adata.obs`."
-        raise ValueError(msg)
 
 
 def _check_own_names(own: Mapping[str, Any], *, key: str | None, others: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Literal
 
+from perturbflow._checks import check_none
 from perturbflow._progress import shows_progress, stage
 from perturbflow.screen._modality import takes_modality
 from perturbflow.store._keys import check_key_added
@@ -161,9 +162,5 @@ def _check_usual(options: DynamicsOptions, *, checkpoint: object) -> None:
         part.name for part in fields(options) if part.name != "seed" and getattr(options, part.name) != part.default
     ]
     changed += [] if checkpoint is None else ["checkpoint"]
-    if changed:
-        msg = (
-            f"Expected no option but `seed` for cells registered without a time, found {changed}. Leave them out, or "
-            "register a time with `pf.pp.setup_dynamics(adata, time_key=...)`."
-        )
-        raise ValueError(msg)
+    hint = "Leave them out, or register a time with `pf.pp.setup_dynamics(adata, time_key=...)`."
+    check_none(changed, "no option but `seed` for cells registered without a time", hint=hint)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from anndata import AnnData
+
 from perturbflow._progress import shows_progress, stage
-from perturbflow.predict._fitted_flow import write_flow
+from perturbflow.predict._fitted_flow import FittedFlow, write_flow
 from perturbflow.predict._torch_state import is_first_process
 from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
+from perturbflow.store._file import check_folder
 from perturbflow.store._keys import check_key_added
-from perturbflow.store._outputs import check_folder
 from perturbflow.tl._common import of_cells
+from perturbflow.train._flow_options import FlowModelKwargs, FlowPlanKwargs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from anndata import AnnData
     from mudata import MuData
-
-    from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.train._flow_options import FlowModelKwargs, FlowPlanKwargs
 
 
 @takes_modality

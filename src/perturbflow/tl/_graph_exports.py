@@ -60,8 +60,7 @@ def graph_table(
     edges = edges[
         (edges["confidence"] >= min_confidence) & (edges["source"] != edges["target"]) & (edges["weight"] != 0)
     ]
-    order = edges["weight"].abs().sort_values(ascending=False, kind="stable").index
-    edges = edges.loc[order].drop_duplicates(["source", "target"])
+    edges = edges.sort_values("weight", key=abs, ascending=False, kind="stable").drop_duplicates(["source", "target"])
     edges = edges[["source", "target", "weight"]].astype({"source": str, "target": str}).reset_index(drop=True)
     if format == "decoupler":
         return edges

@@ -9,9 +9,8 @@ from scipy import sparse
 from perturbflow._checks import check_n_jobs, check_one_of, check_whole_number
 from perturbflow._progress import shows_progress, stage
 from perturbflow.predict._dynamics_store import has_standing, read_dynamics, read_standing
-from perturbflow.screen._fields import writable
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import check_key_added, remove_earlier
+from perturbflow.store._keys import check_key_added
 from perturbflow.tl._common import of_dynamics, written
 from perturbflow.trajectories._fields import read_dynamics_fields
 from perturbflow.trajectories._snapshot_fields import is_snapshot
@@ -155,7 +154,5 @@ def infer_graph(
         if matrix is not None
     }
     record = {"edges": graph.edges(genes), "method": method, "parameters": parameters}
-    adata = writable(adata, copy=copy)
-    remove_earlier(adata, key_added, "dynamics_graph")  # one of second order has a matrix more
-    written(adata, copy=False, varp=matrices, uns={key_added: record})
-    return adata if copy else None
+    earlier = (key_added, "dynamics_graph")  # one of second order has a matrix more
+    return written(adata, copy=copy, replaces=earlier, varp=matrices, uns={key_added: record})

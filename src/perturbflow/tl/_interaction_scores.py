@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_between, check_whole_number
 from perturbflow.predict._controls import recorded_dose
+from perturbflow.predict._fitted_flow import FittedFlow
 from perturbflow.predict._interaction_fit import interaction_fit, measured_pair, predicted_pair, singles_of
 from perturbflow.predict._predicted_uncertainty import MeasuredMeans, contexts_of, measured_screen, warn_of_new_contexts
 from perturbflow.predict._prediction import conditions_to_predict, warn_of_extrapolation
@@ -17,13 +21,7 @@ from perturbflow.screen._modality import takes_modality
 from perturbflow.tl._common import check_result, flow_and_controls, of_flow, without_none, written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from anndata import AnnData
     from mudata import MuData
-    from numpy.typing import NDArray
-
-    from perturbflow.predict._fitted_flow import FittedFlow
 
 _SUFFIXES = ("", "_sd", "_measured", "_measured_sd")
 

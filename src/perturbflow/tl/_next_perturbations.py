@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from perturbflow._checks import check_whole_number
 from perturbflow.predict._controls import recorded_dose
-from perturbflow.predict._next_measurements import greedy_choice, measurable
+from perturbflow.predict._next_measurements import Measurable, greedy_choice, measurable
 from perturbflow.predict._predicted_uncertainty import contexts_of, warn_of_new_contexts
 from perturbflow.predict._prediction import candidate_conditions, n_training_cells, warn_of_extrapolation
 from perturbflow.screen._modality import takes_modality
 from perturbflow.tl._common import by_label, check_result, flow_and_controls, of_flow, without_none, written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from anndata import AnnData
     from mudata import MuData
-
-    from perturbflow.predict._next_measurements import Measurable
 
 
 @takes_modality

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from perturbflow._checks import check_type, check_whole_number
 from perturbflow._progress import shows_progress, stage
-from perturbflow.predict._controls import control_cells, predicted_keys, recorded_dose
+from perturbflow.predict._controls import control_cells, recorded_dose
 from perturbflow.predict._fitted_flow import read_flow
 from perturbflow.predict._output_space import OutputSpace
 from perturbflow.predict._predicted_cells import PredictedCells, check_path, predicted_batches, scattered, write_cells
 from perturbflow.predict._predicted_uncertainty import uncertainty_tables, warn_of_new_contexts
 from perturbflow.predict._prediction import (
     ConditionSampler,
+    PredictedCondition,
     conditions_to_predict,
     warn_of_extrapolation,
     warn_of_scale,
 )
 from perturbflow.predict._torch_state import moved
-from perturbflow.screen._fields import check_expression, check_writable, writable
+from perturbflow.screen._fields import check_expression, check_writable
 from perturbflow.screen._modality import takes_modality
-from perturbflow.store._keys import check_key_added, check_name, remove_earlier
-from perturbflow.tl._common import of_flow
+from perturbflow.store._keys import check_key_added, check_name
+from perturbflow.tl._common import of_flow, written
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mudata import MuData
-    from numpy.typing import NDArray
-
-    from perturbflow.predict._prediction import PredictedCondition
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +232,7 @@ def predict_perturbation(
         return AnnData(x, **elements)
 
     labels = list(dict.fromkeys(condition.label for condition in conditions))
-    keys = predicted_keys(labels, key_added=key_added)
+    keys = {label: key_added if len(labels) == 1 else f"{key_added}_{label}".replace("/", "|") for label in labels}
     beside = [*(("obsm", name) for name in keys.values()), ("varm", f"{key_added}_sd")]
     check_key_added(adata, key_added, "predicted", beside=beside)
     places = adata.var_names.get_indexer(list(flow.genes))
@@ -260,13 +258,8 @@ def predict_perturbation(
     if flow.fields.dose_key is not None or dose is not None:
         doses = {condition.label: condition.dose_label for condition in conditions}
         record["doses"] = [doses[label] for label in labels]
-    adata = writable(adata, copy=copy)
-    remove_earlier(adata, key_added, "predicted")
-    for name, predicted in results.items():
-        adata.obsm[name] = predicted
-    adata.varm[f"{key_added}_sd"] = sds
-    adata.uns[key_added] = record
-    return adata if copy else None
+    beside_it = {"obsm": results, "varm": {f"{key_added}_sd": sds}}
+    return written(adata, copy=copy, replaces=(key_added, "predicted"), uns={key_added: record}, **beside_it)
 
 
 def _predicted(

@@ -165,7 +165,12 @@ def rank_perturbations(
             msg = "Expected control cells among `from_cells`, found none. Name cells with the control label."
             raise ValueError(msg)
         controls = controls.subset(keep)
-    move = _way(adata, target, flow, start=_profile(controls.x), goal=goal, metric=metric)
+    start, sign = _profile(controls.x), -1.0 if goal == "reverse" else 1.0
+    signature = None if goal == "reach" else _signature(adata, target, flow)
+    if signature is None:
+        move = Way.between(start, _target(adata, target, flow), metric, sign=sign)
+    else:
+        move = Way.along(sign * signature, start, metric)
     conditions = candidate_conditions(flow, controls, candidates, dose, combinations=combinations)
     warn_of_scale(flow, controls)
     warn_of_extrapolation(flow, conditions)
@@ -222,15 +227,6 @@ def _score(
     best = np.bincount(drawn.argmax(axis=1), minlength=len(table)) / _DRAWS
     table.insert(9, "probability_best", best)
     return table if goal == "reach" else table.drop(columns="distance")
-
-
-def _way(adata: AnnData, target: Any, flow: FittedFlow, *, start: Profile, goal: str, metric: str) -> Way:
-    """Return the profile that the control cells should reach."""
-    sign = -1.0 if goal == "reverse" else 1.0
-    signature = None if goal == "reach" else _signature(adata, target, flow)
-    if signature is not None:
-        return Way.along(sign * signature, start, metric)
-    return Way.between(start, _target(adata, target, flow), metric, sign=sign)
 
 
 def _signature(adata: AnnData, target: Any, flow: FittedFlow) -> NDArray[np.float64] | None:

@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, nearest
 from perturbflow.predict._dynamics_store import StoredStanding, has_standing, read_dynamics, read_standing
 from perturbflow.predict._solutions import (
-    check_until,
     default_level,
     fitted_solutions,
     new_solutions,
     new_starts,
     observed_solutions,
     standing_response,
+    time_grid,
     warn_beyond,
     warn_without_effect,
 )
@@ -225,8 +225,7 @@ def _response(
 ) -> dict[str, Any]:
     """Solve with and without interventions, and say how far apart both are."""
     model = stored.model
-    first, last = float(model.span[:, 0].min()), float(model.span[:, 1].max())
-    time = np.linspace(first, check_until(until, first=first, last=last), n_times)
+    time = time_grid(stored, until, n_times)
     if start is None:
         free = np.flatnonzero(~model.clamped.any(axis=1))
         rows = free if len(free) else np.arange(len(model.names))
@@ -250,14 +249,13 @@ def _response(
             "time_of_largest": time[largest],
         }
     )
-    order = np.argsort(-response["largest_change"].abs().to_numpy(), kind="stable")
     return {
         "time": time,
         "trajectories": np.array(names, dtype=object),
         "genes": np.array(stored.genes, dtype=object),
         "unperturbed": unperturbed,
         "perturbed": perturbed,
-        "response": response.iloc[order].reset_index(drop=True),
+        "response": response.sort_values("largest_change", key=abs, ascending=False, kind="stable", ignore_index=True),
     }
 
 

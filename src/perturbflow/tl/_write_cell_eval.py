@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perturbflow._checks import check_key, check_text, check_unique_names, listing
-from perturbflow.predict._controls import control_cells
-from perturbflow.predict._fitted_flow import read_flow
+from perturbflow._checks import check_key, check_none, check_text, check_unique_names, listing
+from perturbflow.predict._controls import ControlCells, control_cells
+from perturbflow.predict._fitted_flow import FittedFlow, read_flow
 from perturbflow.predict._output_space import renormalised
 from perturbflow.predict._predicted_cells import read_prediction
-from perturbflow.screen._conditions import TYPE_MARK, canonical_label
+from perturbflow.screen._conditions import TYPE_MARK, Vocabulary, canonical_label
 from perturbflow.screen._fields import canonical_labels, find_genes, read_expression, text_column
 from perturbflow.screen._modality import takes_modality
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from mudata import MuData
-
-    from perturbflow.predict._controls import ControlCells
-    from perturbflow.predict._fitted_flow import FittedFlow
-    from perturbflow.screen._conditions import Vocabulary
 
 _AGAIN = "Run `pf.tl.predict_perturbation(adata, ...)` first."
 
@@ -259,12 +255,8 @@ def _real_cells(
     if len(contexts.columns):
         keep &= pd.MultiIndex.from_frame(contexts).isin(pd.MultiIndex.from_frame(cells.contexts.drop_duplicates()))
     missing = sorted(wanted - set(canonical[keep].tolist()))
-    if missing:
-        msg = (
-            f"Expected real cells of every predicted perturbation, found none of {listing(missing)}. Predict others, or "
-            "leave out `real_path`."
-        )
-        raise ValueError(msg)
+    hint = "Predict others, or leave out `real_path`."
+    check_none(missing, "real cells of every predicted perturbation", found="none of ", hint=hint)
     x = read_expression(adata, fields.layer, genes=flow.genes)[keep]
     return _Cells(_scaled(x, total, fields.natural_per_unit), canonical[keep], contexts[keep])
 

@@ -88,7 +88,8 @@ class AveragedWeights(Callback):
 
     def judge(self, plan: Any, score: float) -> None:
         """Note the score of the average, and keep it if it is the best so far."""
-        self.history.note_score(plan.step, score)
+        self.history.values["valid_step"].append(float(plan.step))
+        self.history.values["valid_energy"].append(score)
         if score < self.best_score:
             self.best_score, self.best = score, _copy(self.average)
 
@@ -96,7 +97,7 @@ class AveragedWeights(Callback):
         """Leave the best weights in the flow, or the average without scores; if ``validate``, the last are scored."""
         if self._current or not self.average:  # interrupted within a validation, or before the first step
             self._current = {}
-        elif validate and plan.validate is not None and self.history.last_scored != plan.step:
+        elif validate and plan.validate is not None and self.history.values["valid_step"][-1:] != [plan.step]:
             plan.flow.network.load_state_dict(self.average)
             plan.flow.eval()
             self.judge(plan, plan.score())
@@ -132,17 +133,6 @@ class History(Callback):
     def arrays(self) -> dict[str, NDArray[np.float64]]:
         """All values by name."""
         return {name: np.array(values, dtype=np.float64) for name, values in self.values.items()}
-
-    @property
-    def last_scored(self) -> int | None:
-        """Step of the last score."""
-        steps = self.values["valid_step"]
-        return int(steps[-1]) if steps else None
-
-    def note_score(self, step: int, score: float) -> None:
-        """Note the score on the held-out conditions at a step."""
-        self.values["valid_step"].append(float(step))
-        self.values["valid_energy"].append(score)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Start the clock."""

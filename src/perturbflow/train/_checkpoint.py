@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from numpy.typing import NDArray
 
 from perturbflow._warnings import warn
 from perturbflow.store._file import read_file, remove_leftovers, write_file
 from perturbflow.store._stored_checks import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lightning.pytorch import Trainer
-    from numpy.typing import NDArray
     from torch import Tensor
 
 _FILE, _KIND = "training.safetensors", "a checkpoint"

@@ -4,49 +4,44 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from anndata import AnnData
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_whole_number
 from perturbflow._progress import shows_progress, stage
 from perturbflow.flow import (
     AdditiveHurdlePrior,
     Calibration,
+    CellData,
     ConditionalFlow,
     FlowConfig,
     GroupSums,
     Responses,
+    TrainingSettings,
 )
 from perturbflow.flow._cross_validation import parts_that_tell
+from perturbflow.flow._data import Expression
 from perturbflow.predict._fitted_flow import CONTROL_TOTALS, FittedFlow
 from perturbflow.predict._torch_state import is_first_process, usual_torch
 from perturbflow.screen._fields import check_expression, read_feature_table, read_fields, read_screen
 from perturbflow.screen._scale import summary_of_totals
-from perturbflow.screen._screen import sums_of_parts
+from perturbflow.screen._screen import Screen, sums_of_parts
 from perturbflow.screen._splits import check_no_leakage
-from perturbflow.store._outputs import check_folder
+from perturbflow.store._file import check_folder
 from perturbflow.train._callbacks import termination_interrupts
 from perturbflow.train._checkpoint import Checkpoint, LightningState, hash_of
 from perturbflow.train._flow_options import FlowOptions
 from perturbflow.train._flow_plan import FlowData, FlowPlan, NonFiniteLossError
-from perturbflow.train._train_flow import check_trainer_options, placed, run_lightning, train_flow
+from perturbflow.train._train_flow import Trained, check_trainer_options, placed, run_lightning, train_flow
 from perturbflow.train._transfer import transfer_weights
 from perturbflow.train._validation import HeldOutConditions, learn_zeros, support_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from anndata import AnnData
-    from lightning.pytorch import LightningDataModule
-    from numpy.typing import NDArray
-
-    from perturbflow.flow import CellData, TrainingSettings
-    from perturbflow.flow._data import Expression
-    from perturbflow.screen._screen import Screen
-    from perturbflow.train._train_flow import Trained
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from perturbflow._warnings import warn
 from perturbflow.dynamics import DynamicsTrainer, Snapshot, fit_standing, snapshot_evidence
 from perturbflow.predict._dynamics_store import INTERRUPTED, StoredDynamics, StoredStanding
 from perturbflow.predict._torch_state import usual_torch
-from perturbflow.store._outputs import check_folder
+from perturbflow.store._file import check_folder
 from perturbflow.train._callbacks import termination_interrupts
 from perturbflow.train._checkpoint import Checkpoint, hash_of
 from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, read_dynamics_fields, trajectories_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from perturbflow.dynamics import DynamicsSettings, FieldConfig, FittedDynamics, Trajectory
+    from perturbflow.dynamics import FieldConfig, FittedDynamics, Trajectory
     from perturbflow.train._dynamics_options import DynamicsOptions
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,10 @@ def fit_dynamics(
         model.strength,
         model.threshold or 0.0,
     )
-    made = _plain(options, settings) | {INTERRUPTED: trainer.interrupted}
+    of_fit = ("sparsity", "eliminate", "n_candidates", "displacement", "window")
+    made = {name: getattr(settings, name) for name in of_fit} | {INTERRUPTED: trainer.interrupted}
+    made |= {"n_bins": options.n_bins, "seed": options.seed, "strengths": np.asarray(settings.strengths, dtype=float)}
+    made |= {"prior_weight": float(options.prior_weight), "effort": float(options.effort)}
     return StoredDynamics(model=model, genes=genes, fields=fields, settings=made)
 
 
@@ -245,17 +248,6 @@ def _warn_diverged(trainer: DynamicsTrainer, genes: Sequence[str]) -> None:
         "Training ended there, and the best weights before are kept. Look at the levels and times of these genes, for "
         "values of other sizes than those of other genes, or leave them out of `adata`."
     )
-
-
-def _plain(options: DynamicsOptions, settings: DynamicsSettings) -> dict[str, Any]:
-    """Return the options and settings that repeat a fit, plain values."""
-    of_fit = ("sparsity", "eliminate", "n_candidates", "displacement", "window")
-    return {
-        **{name: getattr(settings, name) for name in of_fit},
-        **{name: getattr(options, name) for name in ("n_bins", "seed")},
-        **{name: float(getattr(options, name)) for name in ("prior_weight", "effort")},
-        "strengths": np.asarray(settings.strengths, dtype=float),
-    }
 
 
 def _follow(trainer: DynamicsTrainer, also: Callable[[], None] | None) -> Callable[[], None]:

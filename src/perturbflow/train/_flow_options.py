@@ -14,25 +14,13 @@ from perturbflow.flow import TrainingSettings
 # Where else a setting is given than in a dictionary that it was found in.
 _ARGUMENTS = dict.fromkeys(("max_steps", "seed"), "an argument of its own")
 _OF_TRAINER = {"precision": "one of the trainer's options: '32-true' or 'bf16-mixed'", "lr": "called `learning_rate`"}
+_FROM_CONTROLS = {"parametrisation": "zero_inflated", "source": "control", "network": "mlp"}
 # Recipes: every choice that differs from the defaults of the configuration and of training.
 PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingProxyType(
     {
-        "default": (
-            {"parametrisation": "zero_inflated", "source": "control", "network": "mlp", "method": "multistep"},
-            {},
-        ),
+        "default": ({**_FROM_CONTROLS, "method": "multistep"}, {}),
         # The prior alone, in closed form: predictions enter the path at its end, where the network has no say.
-        "prior": (
-            {
-                "parametrisation": "zero_inflated",
-                "source": "control",
-                "network": "mlp",
-                "width": 8,
-                "n_blocks": 1,
-                "entry_time": 1.0,
-            },
-            {},
-        ),
+        "prior": ({**_FROM_CONTROLS, "width": 8, "n_blocks": 1, "entry_time": 1.0}, {}),
         # PRiMeFlow (arXiv 2604.13986): gene space, noise, independent coupling, U-Net, plain velocity, Dopri5. Its batches of
         # 38 to 54 cells are those of one of several devices that accumulate: several hundred in all. What the paper's text
         # leaves open (widths, optimiser) is chosen such that small panels are learned to the end on a CPU.
@@ -236,7 +224,13 @@ class FlowOptions:
         training = TrainingSettings(**{**of_plan, **plan, "max_steps": max_steps, "seed": seed})
         if preset == "prior":
             steps = ["max_steps"] if max_steps != TrainingSettings.max_steps else []
-            _check_no_network([*model, *plan, *steps, *(["init_from"] if inherited else [])])
+            chosen = sorted([*model, *plan, *steps, *(["init_from"] if inherited else [])])
+            if chosen:
+                msg = (
+                    f"Expected no {listing(chosen)} with `preset='prior'`, which has no network to train, found some. Leave "
+                    "them out, or take another preset."
+                )
+                raise ValueError(msg)
         return cls(_merged(of_model, model, inherited or {}), training, guidance, calibrate)
 
 
@@ -248,12 +242,3 @@ def _merged(preset: Mapping[str, Any], chosen: dict[str, Any], inherited: Mappin
         base = {name: value for name, value in base.items() if name not in ("width", "n_blocks", "network_options")}
     further = {**base.get("network_options", {}), **chosen.get("network_options", {})}
     return base | chosen | ({"network_options": further} if further else {})
-
-
-def _check_no_network(chosen: list[str]) -> None:
-    if chosen:
-        msg = (
-            f"Expected no {listing(sorted(chosen))} with `preset='prior'`, which has no network to train, found some. Leave "
-            "them out, or take another preset."
-        )
-        raise ValueError(msg)

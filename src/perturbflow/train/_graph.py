@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 from joblib import delayed
+from numpy.typing import NDArray
 
 from perturbflow._progress import shows_progress, side_by_side, stage
 from perturbflow._warnings import warn
@@ -27,17 +29,11 @@ from perturbflow.dynamics import (
     smooth,
     snapshot_evidence,
 )
+from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
 from perturbflow.predict._torch_state import usual_torch
 from perturbflow.train._fit_dynamics import prior_factors
-from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, trajectories_of
+from perturbflow.trajectories._fields import DYNAMICS_PRIOR_KEY, DynamicsFields, trajectories_of
 from perturbflow.trajectories._snapshot_fields import course_cells, snapshot_of
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
-    from perturbflow.trajectories._fields import DynamicsFields
 
 STATIC = {"correlation": correlation_graph, "partial_correlation": partial_correlation_graph}
 FITTED = ("jacobian", "gates")
@@ -138,7 +134,10 @@ def fitted_graph(
     parts = range(config.order)
     possible = _pairs(config.n_genes, config.regulators, with_itself=config.self_regulation)
     found_evidence = np.max([square(evidence, part) for part in parts], axis=0)
-    if adata is not None and adata.n_obs >= CELLS_A_POINT * (n_points := _n_points(adata, stored)):
+    # Points of the courses that the field was fitted to: times, or bins where these are fewer.
+    courses = [] if adata is None else trajectories_of(adata[:, stored.genes], stored.fields)
+    n_points = sum(min(len(t.time), stored.settings["n_bins"]) for t in courses)
+    if adata is not None and adata.n_obs >= CELLS_A_POINT * n_points:
         stage("evidence of covariation")
         cells = course_cells(adata[:, stored.genes], stored.fields)
         # Genes that do not change along time may regulate others: the cells say so, and the fit has no say.
@@ -206,12 +205,6 @@ def standing_stability(
     jobs = (delayed(edge_stability)(cells, n_halves=size, rng=rng) for size, rng in zip(sizes, rngs, strict=True))
     parts = side_by_side(jobs, "halves of the cells", unit="pair of halves", total=len(sizes), n_jobs=n_jobs)
     return np.average(parts, axis=0, weights=sizes)
-
-
-def _n_points(adata: AnnData, stored: StoredDynamics) -> int:
-    """Points of the courses that the field was fitted to: times, or bins where these are fewer."""
-    n_bins = stored.settings["n_bins"]
-    return sum(min(len(t.time), n_bins) for t in trajectories_of(adata[:, stored.genes], stored.fields))
 
 
 def _pairs(n_genes: int, regulators: Sequence[int] | NDArray[np.intp], *, with_itself: bool) -> NDArray[np.bool_]:

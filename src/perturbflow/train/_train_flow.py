@@ -7,32 +7,25 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from numpy.typing import NDArray
 
 from perturbflow._checks import check_options
 from perturbflow._progress import progress_bar as counted
 from perturbflow._settings import settings as package_settings
+from perturbflow.flow import CellData, ConditionalFlow, TrainingSettings
 from perturbflow.predict._torch_state import device_of, usual_torch
+from perturbflow.screen._screen import Screen
 from perturbflow.train._callbacks import AveragedWeights, History, Interruption
-from perturbflow.train._checkpoint import SafeCheckpoints, SaveAfterValidation
+from perturbflow.train._checkpoint import Checkpoint, SafeCheckpoints, SaveAfterValidation
 from perturbflow.train._flow_plan import FlowData, FlowPlan, NonFiniteLossError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from lightning.pytorch import LightningDataModule
-    from numpy.typing import NDArray
-
-    from perturbflow.flow import CellData, ConditionalFlow, TrainingSettings
-    from perturbflow.screen._screen import Screen
-    from perturbflow.train._checkpoint import Checkpoint
 
 # Options of the trainer that would make steps, batches and the schedule disagree, and what to use in their place.
 _DECIDED = {
@@ -108,7 +101,8 @@ def train_flow(
     before = None if checkpoint is None else checkpoint.trainer.checkpoint
     if checkpoint is not None:
         callbacks.append(SaveAfterValidation(checkpoint.path))
-    if before is not None and _is_complete(before, settings, stopping):
+    waited = 0 if before is None or stopping is None else before["callbacks"][stopping.state_key]["wait_count"]
+    if before is not None and (before["global_step"] >= settings.max_steps or waited >= settings.patience):
         for callback in (averaging, history):
             callback.load_state_dict(before["callbacks"][callback.state_key])
         plan.on_load_checkpoint(before)
@@ -200,12 +194,6 @@ def _precision(settings: TrainingSettings, asked: str | int | None) -> tuple[Tra
         msg = f"Expected `precision` to be '32-true' or 'bf16-mixed', found {asked!r}."
         raise ValueError(msg)
     return settings, "32-true"
-
-
-def _is_complete(checkpoint: Mapping[str, Any], settings: TrainingSettings, stopping: EarlyStopping | None) -> bool:
-    """Return whether training had ended when the checkpoint was written."""
-    waited = 0 if stopping is None else checkpoint["callbacks"][stopping.state_key]["wait_count"]
-    return checkpoint["global_step"] >= settings.max_steps or waited >= settings.patience
 
 
 @contextmanager

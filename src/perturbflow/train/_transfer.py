@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import logit
+from torch import Tensor
 
 from perturbflow._checks import check_type, check_unique_names, listing
-from perturbflow.flow import NETWORKS
+from perturbflow.flow import NETWORKS, AdditiveHurdlePrior, ConditionalFlow, FlowConfig
 from perturbflow.predict._fitted_flow import FittedFlow, read_flow
+from perturbflow.screen._conditions import Vocabulary
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from perturbflow.flow import AdditiveHurdlePrior, ConditionalFlow, FlowConfig
-    from perturbflow.screen._conditions import Vocabulary
-
-    Entry = tuple[str, str, str]
+Entry = tuple[str, str, str]
 
 N_NEIGHBOURS = 10
 # How a network starts, is laid out over the genes or is trained; everything else is part of what its weights mean.

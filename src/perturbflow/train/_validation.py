@@ -171,12 +171,9 @@ class HeldOutConditions:
             )
             for i, condition in enumerate(self.conditions)
         ]
-        return Scores(first, _energies(pairs, N_DRAWS), float(np.mean(cosines)), self._programs(pairs))
-
-    def _programs(self, pairs: Sequence[tuple[_Condition, NDArray[np.float32]]]) -> NDArray[np.float64]:
-        """Energy distance in the space of the response, mean over draws (conditions,); 0 where no gene responds."""
         values = [energy_in_programs(cells, condition.real, condition.controls) for condition, cells in pairs]
-        return np.nan_to_num(np.reshape(values, (-1, len(self))).mean(axis=0))
+        programs = np.nan_to_num(np.reshape(values, (-1, len(self))).mean(axis=0))  # 0 where no gene responds
+        return Scores(first, _energies(pairs, N_DRAWS), float(np.mean(cosines)), programs)
 
     def guidance_curve(
         self, flow: ConditionalFlow, weights: Sequence[float] = GUIDANCES

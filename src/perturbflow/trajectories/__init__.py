@@ -1,7 +1,5 @@
 """Cells along time in an AnnData: registered fields, and how they become trajectories."""
 
-from __future__ import annotations
-
 from perturbflow.trajectories._fields import DynamicsFields, read_dynamics_fields, trajectories_of
 
 __all__ = ["DynamicsFields", "read_dynamics_fields", "trajectories_of"]

@@ -10,14 +10,14 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from perturbflow._checks import listing
+from perturbflow._checks import check_none, listing
 from perturbflow._warnings import warn
 from perturbflow.dynamics import Snapshot
 from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import text_column
-from perturbflow.trajectories._cell_fields import CellFields
 from perturbflow.trajectories._fields import (
     DYNAMICS_FIELDS_KEY,
+    CellFields,
     DynamicsFields,
     clamped_genes,
     finite_expression,
@@ -114,12 +114,8 @@ def _contexts(
     columns = [text_column(adata, key)[rows] for key in fields.context_keys]
     codes, names = pd.factorize(pd.MultiIndex.from_arrays(columns), sort=True)
     alone = np.setdiff1d(codes, codes[condition == 0])
-    if len(alone):
-        msg = (
-            f"Expected control cells in every context of {list(fields.context_keys)}, found none in "
-            f"{listing(names[k] for k in alone)}. Remove these cells."
-        )
-        raise ValueError(msg)
+    expected = f"control cells in every context of {list(fields.context_keys)}"
+    check_none((names[k] for k in alone), expected, found="none in ", hint="Remove these cells.")
     return codes.astype(np.intp)
 
 
