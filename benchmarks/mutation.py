@@ -122,7 +122,8 @@ def judge(room: str, *, n_mutants: int, seed: int, work: Path) -> tuple[dict[str
     if not passes(folder, room):
         msg = f"Expected the tests of {room!r} to pass without a mutant, found failures. Run them with pytest."
         raise RuntimeError(msg)
-    left = [name for name in tried if codes[name] in {SURVIVED, NO_TEST} and passes(folder, room, name)]
+    doubtful = [name for name in tried if codes[name] in {SURVIVED, NO_TEST}]
+    left = [name for name in doubtful if passes(folder, room, name)]
     changes = {name: change(folder, name) for name in left}
     of_text = sum(is_text(diff) for diff in changes.values())
     row = {
@@ -131,6 +132,7 @@ def judge(room: str, *, n_mutants: int, seed: int, work: Path) -> tuple[dict[str
         "tried": len(tried),
         "killed": len(tried) - len(left),
         "killed, %": round(100 * (1 - len(left) / len(tried)), 1),
+        "killed in a process of their own": len(doubtful) - len(left),
         "survived": sum(codes[name] == SURVIVED for name in left),
         "without a test": sum(codes[name] == NO_TEST for name in left),
         "survived, words of messages": of_text,

@@ -175,6 +175,18 @@ def test_moments_keep_names():
         metrics.mse_of_mean_effects(Moments.of(X[GENES[1:]]), other, control)
 
 
+def test_results_in_another_order_keep_names():
+    order = np.array([3, 0, 5, 1, 2, 4])
+    for one in (Moments.of(X), TESTS[0]):
+        found = one.reordered(order)
+        assert found.gene_names is not None
+        assert found.gene_names.tolist() == [GENES[place] for place in order]
+    fewer = TESTS[0].reordered(order[:5])
+    for metric in (metrics.direction_fidelity, metrics.recall_of_significant_genes):
+        with pytest.raises(ValueError, match=r"Expected the same genes in `predicted` and `observed`.*\['e'\]"):
+            metric(fewer, TESTS[1])
+
+
 def test_panels_keep_names():
     def panel(sides):
         predicted, observed, control, targets = sides
