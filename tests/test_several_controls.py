@@ -37,7 +37,8 @@ def pair(_registered):
 
 def test_controls_are_those_of_all_labels(pair):
     one, two = pair
-    rows = [pf.tl.predict_perturbation(adata, "C", copy=True).obsm["predicted"].getnnz(axis=1) > 0 for adata in pair]
+    predicted: list[Any] = [pf.tl.predict_perturbation(adata, "C", copy=True) for adata in pair]
+    rows = [adata.obsm["predicted"].getnnz(axis=1) > 0 for adata in predicted]
     np.testing.assert_array_equal(*rows)
     np.testing.assert_array_equal(rows[0], one.obs["perturbation"] == "control")
     without = two[(two.obs["perturbation"] == "A").to_numpy()].copy()

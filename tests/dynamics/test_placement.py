@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline
@@ -68,7 +70,7 @@ def test_one_time_is_continued_as_the_states_that_are_near(solutions):
 @pytest.mark.parametrize("noise", [0.0, 0.5, 2.0])
 def test_the_bandwidth_forecasts_runs_best_from_the_solutions_of_others(solutions, noise):
     rng = np.random.default_rng(0)
-    runs = [(GRID[:60], solutions.levels[k, :60] + noise * rng.normal(size=(60, 3))) for k in range(3)]
+    runs: list[Any] = [(GRID[:60], solutions.levels[k, :60] + noise * rng.normal(size=(60, 3))) for k in range(3)]
     every = np.concatenate([solutions.curves[k](shift)[None] @ solutions.basis for k, shift in states_of(solutions)])
     errors = np.zeros(6)
     bandwidths = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)

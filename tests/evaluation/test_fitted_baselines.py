@@ -34,7 +34,7 @@ def large():
 
 def test_every_baseline_is_that_of_the_cells(large):
     rows = np.flatnonzero(large.obs["split"] == "train")
-    training = registered_cells(large).subset(rows)
+    training: Any = registered_cells(large).subset(rows)
     found = fitted_baselines(list(BASELINES), sums_of(read_screen(large), rows))
     assert list(found) == list(BASELINES)
     asked = training.x[:30].toarray(), np.array([1, 1, 0], dtype=np.float32), np.zeros(0, dtype=int)

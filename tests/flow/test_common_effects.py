@@ -10,7 +10,7 @@ from perturbflow.flow._effect_split import RidgeSplit, common_effects
 from .effects import measurements, of_levels
 
 
-def common(effects, levels, contexts, noise=0.01):
+def common(effects, levels, contexts, *, noise=0.01):
     measured = measurements(effects, contexts, of_levels(levels, max(levels) + 1), variance=noise)
     return common_effects(measured, RidgeSplit(measured.design, 1e-9))
 

@@ -31,10 +31,11 @@ def test_scores_are_those_of_the_overestimated_variance():
 
 
 def test_equal_scores_are_in_the_order_of_the_genes():
-    control, flat = Moments(9, np.zeros(300), np.ones(300)), np.ones(300)
-    real = Moments(9, np.where(np.arange(300) < 50, 5.0, 1.0), np.ones(300))
+    flat, number = np.ones(300), np.arange(300.0)
+    control = Moments(9, np.zeros(300), flat)
+    real = Moments(9, np.where(number < 50, 5.0, 1.0), flat)
     assert recall_of_top_genes(Moments(9, flat, flat), real, control) == 1
-    two_levels = Moments(9, 1.0 + np.arange(300) % 2, flat)
+    two_levels = Moments(9, flat + number % 2, flat)
     assert recall_of_top_genes(two_levels, real, control) == 0.5  # 1, 3, ..., 99
 
 

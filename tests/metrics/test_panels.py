@@ -73,10 +73,9 @@ def test_ranks_are_those_of_all_pairs_of_conditions():
 
 @pytest.mark.parametrize("base", [2, 10])
 def test_ranks_of_log_fold_changes_are_those_of_natural_logarithms(base):
-    other = Panel(
-        *([replace(one, mean=one.mean / np.log(base)) for one in side] for side in (PANEL.predicted, PANEL.observed)),
-        control=replace(PANEL.control, mean=C / np.log(base)),
-    )
+    sides = [*PANEL.predicted, *PANEL.observed, PANEL.control]
+    *cells, control = (replace(one, mean=one.mean / np.log(base)) for one in sides)
+    other = Panel(cells[:P], cells[P:], control)
     found = METRICS["rank_of_log_fold_changes"].function(other, base=base)
     np.testing.assert_array_equal(found, value("rank_of_log_fold_changes"))
 
