@@ -4,6 +4,10 @@ mutmut changes one operator, number, argument or word of a function at a time; a
 its room fails, and survives when all pass. Functions under a decorator are not changed. Every room is copied to a directory
 of its own, all its mutants are listed, and as many as asked for are drawn at random and tried.
 
+mutmut changes a function in a process that has imported the package, and runs the tests that called it. What is called while
+modules are imported, such as a decorator, has done its work by then. Mutants that survive are therefore tried again by all
+tests of the room in a process of their own, which imports the changed package.
+
     make mutate ARGS="--mutants 100 --rooms flow dynamics metrics"
 """
 
@@ -24,6 +28,7 @@ from _common import markdown
 ROOMS = ("flow", "dynamics", "metrics")
 NO_TEST, SURVIVED = 33, 0  # codes of mutmut
 ROOT = Path(__file__).parents[1]
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 SHARED = ("benchmarks", "conftest.py", "docs", "src", "pyproject.toml")
 CONFIG = """
 [tool.mutmut]
@@ -60,9 +65,16 @@ def prepare(room: str, work: Path) -> Path:
 def run(folder: Path, names: list[str]) -> str:
     """Run mutmut for some mutants, and return what it printed."""
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-    done = subprocess.run(command, cwd=folder, env=os.environ | threads, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=os.environ | THREADS, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
+
+
+def passes(folder: Path, room: str, name: str = "") -> bool:
+    """Return whether all tests of a room pass in a new process, with a mutant or with none."""
+    copy = folder / "mutants"
+    command = [sys.executable, "-m", "pytest", f"tests/{room}", "-x", "-q", "-n0", "-p", "no:cacheprovider"]
+    changed = {"MUTANT_UNDER_TEST": name, "PYTHONPATH": str(copy / "src")} | THREADS
+    return subprocess.run(command, cwd=copy, env=os.environ | changed, capture_output=True, check=False).returncode == 0
 
 
 def results(folder: Path) -> dict[str, int | None]:
@@ -107,7 +119,11 @@ def judge(room: str, *, n_mutants: int, seed: int, work: Path) -> tuple[dict[str
     if not tried:
         msg = f"Expected results of mutants of {room!r}, found none. mutmut said:\n{printed[-2000:]}"
         raise RuntimeError(msg)
-    left = [name for name in tried if codes[name] in {SURVIVED, NO_TEST}]
+    if not passes(folder, room):
+        msg = f"Expected the tests of {room!r} to pass without a mutant, found failures. Run them with pytest."
+        raise RuntimeError(msg)
+    doubtful = [name for name in tried if codes[name] in {SURVIVED, NO_TEST}]
+    left = [name for name in doubtful if passes(folder, room, name)]
     changes = {name: change(folder, name) for name in left}
     of_text = sum(is_text(diff) for diff in changes.values())
     row = {
@@ -116,6 +132,7 @@ def judge(room: str, *, n_mutants: int, seed: int, work: Path) -> tuple[dict[str
         "tried": len(tried),
         "killed": len(tried) - len(left),
         "killed, %": round(100 * (1 - len(left) / len(tried)), 1),
+        "killed in a process of their own": len(doubtful) - len(left),
         "survived": sum(codes[name] == SURVIVED for name in left),
         "without a test": sum(codes[name] == NO_TEST for name in left),
         "survived, words of messages": of_text,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -79,6 +79,19 @@ def unchanged() -> Callable[[AnnData], AbstractContextManager[None]]:
         _assert_same(_contents(adata), before)
 
     return guard
+
+
+@pytest.fixture(scope="session")
+def rewrite() -> Callable[..., None]:
+    """Change the arrays and values of a stored file, whose checksum is right afterwards."""
+    from perturbflow.store._file import read_file, write_file
+
+    def changed(path: Path, change: Callable[[dict, dict], Any], *, kind: str) -> None:
+        arrays, values = read_file(path, kind=kind, advice="")
+        change(arrays, values)
+        write_file(path, arrays, values, kind=kind)
+
+    return changed
 
 
 @pytest.fixture

@@ -245,6 +245,18 @@ def test_measured_perturbations_are_reproduced():
         assert spread[gene] == 0
 
 
+def test_offsets_are_what_weights_do_not_tell_of_genes_that_are_free():
+    cells = screen()
+    model = fit_standing(cells)
+    assert model.held.tolist() == np.eye(4, dtype=bool)[:3].tolist()
+    assert not model.offset[model.held].any()
+    told = model.shared + model.shift[:, list(model.regulators)] @ model.weights.T
+    left = model.shift - told - model.offset  # of free genes, what shrinkage takes of their effects
+    free = ~model.held
+    assert (np.abs(left[free]) < 0.1).all()
+    assert np.abs(model.offset[free]).max() > 0.01
+
+
 def test_a_perturbation_that_was_left_out_is_predicted():
     cells = screen(n_cells=1000)
     model = fit_standing(cells.taken(np.flatnonzero(cells.condition != 2)), seed=0)  # gene 1 was never held

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -100,14 +101,28 @@ def test_small_genes_move_where_their_curve_is_more_than_noise():
     np.testing.assert_array_equal(found, chance < 0.005)
 
 
-def test_genes_vary_where_means_of_runs_differ_by_more_than_noise():
+@pytest.mark.parametrize("n_times", [15, 6])
+def test_genes_vary_where_means_of_runs_differ_by_more_than_noise(n_times):
     wiggle = 0.02 * np.where(np.arange(len(TIME)) % 2, 1.0, -1.0)
-    genes = family(lambda time, k, size: 2 + size * (k % 2) + wiggle)
-    observed = runs(wave, *genes)
+    genes = family(lambda time, k, size: 2 + size * (k % 2) + wiggle[: len(time)])
+    observed = [*runs(wave, *genes, n=3), *runs(wave, *genes, n=4, time=TIME[:n_times])[3:]]
     found = Movement.of(observed)
     expected = [f_oneway(*(run.values[:, gene] for run in observed)).pvalue < 0.005 for gene in range(1, 42)]
     assert 5 < sum(expected) < 36
     assert found.varies[1:].tolist() == expected
+
+
+def test_times_count_by_their_weights():
+    """What is mere noise moves where it changes half as much as what is clear, as weighted standard deviations."""
+    weight = np.linspace(0.1, 4, len(TIME)) ** 2
+    sizes = np.linspace(0.02, 0.2, 41)
+    one = runs(wave, *(noise(2, size) for size in sizes), n=1)[0]
+    one = replace(one, weight=weight)
+    mean = np.average(one.values, axis=0, weights=weight)
+    spread = np.sqrt(np.average((one.values - mean) ** 2, axis=0, weights=weight))
+    expected = spread >= spread[0] / 2
+    assert 5 < expected[1:].sum() < 36
+    np.testing.assert_array_equal(Movement.of([one]).moves, expected)
 
 
 def test_nothing_moves():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,17 @@ def test_a_limit_cycle_is_followed_from_any_phase_and_offset(cycle, offset):
     forecasts = ObservedForecasts(model, runs, duration=14.0)
     found = forecasts.forecast(seen(new, slice(0, 36), offset=offset), new.time[36:66])
     assert np.sqrt(((found - new.values[36:66] - offset) ** 2).mean()) < 0.35  # levels go from -2 to 2
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(3, 5), slice(2, 36)])
+def test_units_of_times_and_levels_do_not_matter(cycle, rows):
+    model, runs = cycle
+    hours, counts, until = 7.0, 30.0, slice(36, 50)
+    other = replace(model, units=Units(np.full(1, counts), hours), span=hours * model.span)
+    moved = [replace(run, time=hours * run.time + 100, values=counts * run.values) for run in runs]
+    expected = ObservedForecasts(model, runs, duration=10.0).forecast(seen(runs[1], rows), runs[1].time[until])
+    found = ObservedForecasts(other, moved, duration=hours * 10.0).forecast(seen(moved[1], rows), moved[1].time[until])
+    np.testing.assert_allclose(found, counts * expected, rtol=1e-6, atol=1e-6)
 
 
 def test_tempo_is_found(cycle):

@@ -14,7 +14,6 @@ from perturbflow.evaluation import fitted_baselines, registered_cells
 from perturbflow.evaluation._predictors import sums_of
 from perturbflow.flow import AdditiveHurdlePrior, GroupSums
 from perturbflow.screen import Expression
-from perturbflow.screen._expression import ROWS_AT_ONCE, dense
 from perturbflow.screen._fields import read_screen
 
 N_CELLS, N_GENES = 9000, 12
@@ -35,10 +34,10 @@ def large():
 
 def test_every_baseline_is_that_of_the_cells(large):
     rows = np.flatnonzero(large.obs["split"] == "train")
-    training = registered_cells(large).subset(rows)
+    training: Any = registered_cells(large).subset(rows)
     found = fitted_baselines(list(BASELINES), sums_of(read_screen(large), rows))
     assert list(found) == list(BASELINES)
-    asked = dense(training.x[:30]), np.array([1, 1, 0], dtype=np.float32), np.zeros(0, dtype=int)
+    asked = training.x[:30].toarray(), np.array([1, 1, 0], dtype=np.float32), np.zeros(0, dtype=int)
     for name, baseline in found.items():
         expected = BASELINES[name]().fit(training).sample(*asked, rng=np.random.default_rng(1))
         np.testing.assert_allclose(
@@ -89,7 +88,7 @@ def test_evaluate_reads_training_cells_of_a_file_once_and_a_chunk_at_a_time(larg
     }
     pf.tl.evaluate(backed, **options)
     monkeypatch.undo()
-    assert max(map(len, asked)) <= ROWS_AT_ONCE
+    assert max(map(len, asked)) <= 4096
     # Training cells once, for all baselines; then 50 controls and 50 cells of C that are compared.
     times = np.bincount(np.concatenate(asked), minlength=N_CELLS)
     is_training = (large.obs["split"] == "train").to_numpy()

@@ -8,7 +8,6 @@ from scipy import sparse
 
 from perturbflow.flow._carry import (
     WAYS_OF_ANGLES,
-    Carry,
     Way,
     as_array,
     carried,
@@ -17,7 +16,8 @@ from perturbflow.flow._carry import (
     from_array,
     mean_weights,
 )
-from perturbflow.flow._measurements import Measurements
+
+from .effects import carry_between, measurements
 
 
 def angle(share):
@@ -152,22 +152,14 @@ def carry_of(n_contexts, n_genes=5):
     places = rng.normal(size=(n_contexts, 3))
     distances = np.square(places[:, None] - places).sum(axis=-1)
     bases = rng.normal(size=(n_contexts, n_genes)) * 0.01
-    return Carry(distances, bases, np.arange(n_contexts), [], np.ones(n_genes))
+    return carry_between(distances, bases)
 
 
 def measured(effects, noise=0.01):
     """One component in as many contexts as there are rows."""
-    n, n_genes = effects.shape
-    return Measurements(
-        design=sparse.csr_matrix(np.ones((n, 1))),
-        levels=np.zeros(1, dtype=np.int64),
-        which=np.arange(n),
-        effects=effects.astype(np.float32),
-        variances=np.full((n, n_genes), noise, dtype=np.float32),
-        lowest=np.full((n, n_genes), -9.0),
-        highest=np.full((n, n_genes), 9.0),
-        strata=np.zeros(n_genes, dtype=np.intp),
-        scales=(0.2, 0.8, 1.6),
+    n = len(effects)
+    return measurements(
+        effects, np.arange(n), sparse.csr_matrix(np.ones((n, 1))), variance=noise, scales=(0.2, 0.8, 1.6)
     )
 
 

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from perturbflow.flow._effect_split import RidgeSplit, common_effects
-from perturbflow.flow._measurements import Measurements
+
+from .effects import measurements, of_levels
 
 
-def measurements(effects, levels, contexts, noise=0.01):
-    n, n_genes = effects.shape
-    n_levels, n_contexts = max(levels) + 1, max(contexts) + 1
-    design = sparse.csr_matrix((np.ones(n), (np.arange(n), levels)), shape=(n, n_levels))
-    return Measurements(
-        design=design,
-        levels=np.arange(n_levels),
-        which=np.array(contexts),
-        effects=effects.astype(np.float32),
-        variances=np.full(effects.shape, noise, dtype=np.float32),
-        lowest=np.full((n_contexts, n_genes), -99.0),
-        highest=np.full((n_contexts, n_genes), 99.0),
-        strata=np.zeros(n_genes, dtype=np.intp),
-        scales=(1.0,),
-    )
-
-
-def common(effects, levels, contexts, **options):
-    measured = measurements(effects, levels, contexts, **options)
+def common(effects, levels, contexts, *, noise=0.01):
+    measured = measurements(effects, contexts, of_levels(levels, max(levels) + 1), variance=noise)
     return common_effects(measured, RidgeSplit(measured.design, 1e-9))
 
 

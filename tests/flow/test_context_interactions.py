@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-from perturbflow.flow import _interaction_factors
-from perturbflow.flow._carry import Carry
 from perturbflow.flow._context_interactions import tell_contexts
-from perturbflow.flow._interaction_factors import EffectTable, SingleEffects
-from perturbflow.flow._measurements import Measurements
+
+from .effects import carry_between, measurements, of_levels, table_of
 
 P, C, G, K = 40, 5, 60, 2
 NOISE = 0.2
@@ -21,9 +19,9 @@ VARIANCES = np.full(G, 0.5)
 class Screen(NamedTuple):
     """Measured effects, effects as they are known and carried, and true ones (P, C, G)."""
 
-    measured: Measurements
+    measured: Any
     effects: np.ndarray
-    carry: Carry
+    carry: Any
     truth: np.ndarray
 
     def told(self, levels=None):
@@ -34,11 +32,8 @@ class Screen(NamedTuple):
     def all_told(self, levels=None):
         """Effects and everything that is told."""
         effects = self.effects.copy()
-        levels = np.arange(len(effects)) if levels is None else levels
-        shared, expected = np.zeros((self.carry.n_contexts, G)), np.zeros((len(effects), G))
-        single = SingleEffects.of(self.measured, levels, self.carry.n_contexts)
-        table = None if single is None else EffectTable.of(single, self.measured, shared)
-        found = tell_contexts(table, effects, self.carry, VARIANCES, expected)
+        table = table_of(self.measured, self.carry.n_contexts, levels)
+        found = tell_contexts(table, effects, self.carry, VARIANCES, np.zeros((len(effects), G)))
         return effects, found
 
     def error(self, effects, pairs):
@@ -52,7 +47,7 @@ def screen(is_measured, *, interaction=0.6, combinations=0, seed=0):
     factors = [rng.normal(size=shape) for shape in ((n_levels, K), (n_contexts, K), (K, G))]
     truth = rng.normal(0, 0.5, (n_levels, 1, G)) + interaction * np.einsum("pk,ck,kg->pcg", *factors) / np.sqrt(K)
     levels, which = np.nonzero(is_measured)
-    rows = [sparse.csr_matrix((np.ones(len(levels)), (np.arange(len(levels)), levels)), shape=(len(levels), n_levels))]
+    rows = [of_levels(levels, n_levels)]
     means = [truth[levels, which]]
     for place in range(combinations):
         pair = np.array([place, place + 1])
@@ -61,20 +56,9 @@ def screen(is_measured, *, interaction=0.6, combinations=0, seed=0):
         which = np.append(which, 0)
     mean = np.concatenate(means)
     changes = mean + NOISE * rng.normal(size=mean.shape)
-    bounds = np.full((n_contexts, G), 99.0)
-    measured = Measurements(
-        design=sparse.csr_matrix(sparse.vstack(rows)),
-        levels=np.arange(n_levels),
-        which=which,
-        effects=changes.astype(np.float32),
-        variances=np.full(changes.shape, NOISE**2, dtype=np.float32),
-        lowest=-bounds,
-        highest=bounds,
-        strata=np.zeros(G, dtype=np.intp),
-        scales=(0.1, 0.2, 0.4, 0.8, 1.6),
-    )
-    distances = 1 - np.eye(n_contexts)
-    carry = Carry(distances, np.zeros((n_contexts, G)), np.arange(n_contexts), [], np.ones(G))
+    design = sparse.csr_matrix(sparse.vstack(rows))
+    measured = measurements(changes, which, design, variance=NOISE**2, n_contexts=n_contexts)
+    carry = carry_between(1 - np.eye(n_contexts), np.zeros((n_contexts, G)))
     effects = np.zeros((n_levels, n_contexts, G), dtype=np.float32)
     for level in range(n_levels):
         own = np.flatnonzero(levels == level)
@@ -105,8 +89,8 @@ def test_interactions_of_a_context_are_learned_from_a_few_perturbations(few, lea
 def test_some_levels_are_enough_to_learn_the_factors(monkeypatch):
     is_measured = few_shot(12)
     given = screen(is_measured)
-    monkeypatch.setattr(_interaction_factors, "_MOST_LEVELS", 25)
-    monkeypatch.setattr(_interaction_factors, "_VALUES_AT_ONCE", 7 * G)
+    monkeypatch.setattr("perturbflow.flow._interaction_factors._MOST_LEVELS", 25)
+    monkeypatch.setattr("perturbflow.flow._interaction_factors._VALUES_AT_ONCE", 7 * G)
     effects, told = given.told()
     missing = ~is_measured
     assert told.any()

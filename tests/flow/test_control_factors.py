@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import sparse
 
-from perturbflow.flow._carry import Carry, Way, mean_weights
+from perturbflow.flow._carry import Way, mean_weights
 from perturbflow.flow._control_factors import ControlFactors, _learn, _ridge_weights, read_controls
-from perturbflow.flow._interaction_factors import EffectTable, SingleEffects
-from perturbflow.flow._measurements import Measurements
+
+from .effects import carry_between, measurements, of_levels, table_of
 
 P, G, K = 30, 60, 2
 NOISE = 0.2
@@ -105,33 +104,18 @@ class Screen:
         self.truth = rng.normal(0, 0.5, (n_levels, 1, G)) + interactions
         levels, self.which = np.nonzero(np.ones((n_levels, known)))
         changes = self.truth[levels, self.which] + NOISE * rng.normal(size=(len(levels), G))
-        bounds = np.full((n_contexts, G), 99.0)
-        self.measured = Measurements(
-            design=sparse.csr_matrix(
-                (np.ones(len(levels)), (np.arange(len(levels)), levels)), shape=(len(levels), n_levels)
-            ),
-            levels=np.arange(n_levels),
-            which=self.which,
-            effects=changes.astype(np.float32),
-            variances=np.full(changes.shape, NOISE**2, dtype=np.float32),
-            lowest=-bounds,
-            highest=bounds,
-            strata=np.zeros(G, dtype=np.intp),
-            scales=(0.1, 0.2, 0.4, 0.8, 1.6),
-        )
-        distances = squared(positions)
-        carry = Carry(distances, np.zeros((n_contexts, G)), np.arange(known), [], np.ones(G))
+        design = of_levels(levels, n_levels)
+        self.measured = measurements(changes, self.which, design, variance=NOISE**2, n_contexts=n_contexts)
+        carry = carry_between(squared(positions), np.zeros((n_contexts, G)), n_perturbed=known)
         self.carry = replace(carry, ways=(Way(1e3, ends=0.0),))
-        self.shared = np.zeros((n_contexts, G))
         self.effects = np.stack(
             [self.carry.everywhere(np.arange(known), changes[levels == level]) for level in range(n_levels)]
         ).astype(np.float32)
 
     def read(self):
         """Effects after reading, and what was read."""
-        single = SingleEffects.of(self.measured, np.arange(len(self.effects)), self.carry.n_contexts)
-        table = None if single is None else EffectTable.of(single, self.measured, self.shared)
         effects = self.effects.copy()
+        table = table_of(self.measured, self.carry.n_contexts)
         return effects, read_controls(table, effects, self.carry, VARIANCES)
 
     def error(self, effects, context=-1):

@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from perturbflow.flow._context_interactions import Interactions, ToldEffects, quadratic
-from perturbflow.flow._interaction_factors import EffectTable, SingleEffects
-from perturbflow.flow._measurements import Measurements
+
+from .effects import measurements, of_levels, table_of
 
 P, C, G, K = 50, 6, 40, 2
 NOISE = 0.2
@@ -36,23 +35,9 @@ def given(*, rest=0.0, offset=0.0, few=15, noise=NOISE, seed=0):
     is_measured = np.ones((P, C), dtype=bool)
     is_measured[few:, -1] = False
     which, contexts = np.nonzero(is_measured)
-    n = len(which)
-    changes = truth[which, contexts] + noise * rng.normal(size=(n, G))
-    bounds = np.full((C, G), 99.0)
-    measured = Measurements(
-        design=sparse.csr_matrix((np.ones(n), (np.arange(n), which)), shape=(n, P)),
-        levels=np.arange(P),
-        which=contexts,
-        effects=changes.astype(np.float32),
-        variances=np.full((n, G), noise**2, dtype=np.float32),
-        lowest=-bounds,
-        highest=bounds,
-        strata=np.zeros(G, dtype=np.intp),
-        scales=(0.1, 0.2, 0.4, 0.8, 1.6),
-    )
-    single = SingleEffects.of(measured, np.arange(P), C)
-    assert single is not None
-    table = EffectTable.of(single, measured, np.zeros((C, G)))
+    changes = truth[which, contexts] + noise * rng.normal(size=(len(which), G))
+    table = table_of(measurements(changes, contexts, of_levels(which, P), variance=noise**2), C)
+    assert table is not None
     found, known, rows = table.known()
     told = ToldEffects.fit(table, rows, Interactions(found, known, table.genes(found)))
     return Given(told, truth, conserved)

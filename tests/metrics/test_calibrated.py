@@ -170,6 +170,17 @@ def test_predicting_the_reference_explains_nothing(seed):
     assert (pearson_against_reference(np.tile(reference, (6, 1)), observed, reference) == 0).all()
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e12])
+def test_the_size_of_other_conditions_does_not_matter(size):
+    predicted, observed, _ = draw_profiles()
+    scale = np.ones((6, 1))
+    scale[3] = size
+    reference = np.zeros(9)
+    expected = pearson_against_reference(predicted, observed, reference)
+    found = pearson_against_reference(scale * predicted, scale * observed, reference)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 def test_correlation_from_the_reference():
     predicted, observed, reference = draw_profiles()
     expected = [np.corrcoef(p - r, o - r)[0, 1] for p, o, r in zip(predicted, observed, reference, strict=True)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import cdist
 
 from perturbflow.metrics import energy_distance, energy_loss, mmd
@@ -9,8 +10,8 @@ from perturbflow.metrics._clouds import Cloud
 from perturbflow.metrics._samples import Sample, Space
 
 
-def sample(cells):
-    return Sample(cells, Space(np.full(cells.shape[1], 0.5)))
+def sample(cells, device=None):
+    return Sample(cells, Space(np.full(cells.shape[1], 0.5), device=device))
 
 
 @pytest.fixture
@@ -28,6 +29,35 @@ def test_one_pass_gives_both_distances(clouds):
     twice = Cloud(sample(y)).scores(sample(x), sample(again))
     assert twice.energy_distance == pytest.approx(energy_distance(x, y, again=again), abs=1e-5)
     assert twice.mmd == pytest.approx(mmd(x, y, again=again), abs=1e-5)
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["numpy", "torch"])
+@pytest.mark.parametrize("kept", [2000, 31, 30, 10])
+def test_what_is_kept_and_where_it_is_computed_change_nothing(clouds, device, kept, monkeypatch):
+    x, y, again = clouds
+    expected = Cloud(sample(y)).scores(sample(x), sample(again))
+    for module in ("_clouds", "_samples"):
+        monkeypatch.setattr(f"perturbflow.metrics.{module}.MOST_CELLS_KEPT", kept)
+    found = Cloud(sample(y, device)).scores(sample(x, device), sample(again, device))
+    for name, value in vars(expected).items():
+        np.testing.assert_allclose(getattr(found, name), value, atol=1e-5, err_msg=name)
+
+
+def test_scores_of_real_cells_by_their_definition(clouds):
+    x, y, again = (one.astype(float) for one in clouds)
+    found = Cloud(sample(y)).scores(sample(x))
+    n, between, within = len(x), cdist(x, y), cdist(x, x)
+    np.testing.assert_allclose(found.energy_scores, between.mean(axis=0) - within.sum() / (n * (n - 1)) / 2, atol=1e-5)
+    influence = between.mean(axis=1) - within.sum(axis=1) / (n - 1)
+    assert found.sampling_variance == pytest.approx(4 * influence.var(ddof=1) / n, rel=1e-4)
+    # Of two predictions pairs are between them, and both ends of a pair are of the same weight.
+    twice = Cloud(sample(y)).scores(sample(x), sample(again))
+    crossed = cdist(x, again) * (1 - np.eye(n))
+    to_real = (between + cdist(again, y)) / 2
+    half = crossed.sum() / (n * (n - 1)) / 2
+    np.testing.assert_allclose(twice.energy_scores, to_real.mean(axis=0) - half, atol=1e-5)
+    influence = to_real.mean(axis=1) - (crossed.sum(axis=0) + crossed.sum(axis=1)) / 2 / (n - 1)
+    assert twice.sampling_variance == pytest.approx(4 * influence.var(ddof=1) / n, rel=1e-4)
 
 
 def test_three_real_cells_set_the_same_bandwidths(clouds):

@@ -31,6 +31,29 @@ def test_agrees_with_the_matrices(n_top):
     assert error_of_correlations(x, y, n_top=n_top) == pytest.approx(expected, abs=1e-12)
 
 
+def test_of_genes_that_vary_equally_the_first_are_compared():
+    rng = np.random.default_rng(12)
+    signs = np.repeat([-1.0, 1.0], 10)  # with a mean of 0 and equal variances, to the last digit
+    x, y = (np.column_stack([rng.permutation(signs) for _ in range(300)]) for _ in range(2))
+    for function in FUNCTIONS:
+        assert function(x, y, n_top=20) == pytest.approx(function(x[:, :20], y[:, :20]), abs=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_what_rounding_leaves_of_constant_genes_is_no_correlation_in_any_unit(unit):
+    y = cells(30, seed=7)
+    x = y.copy()
+    x[:, :3] = 0.1 * 3
+    noise = np.random.default_rng(0).normal(size=(30, 3))
+    almost, varied = x.copy(), x.copy()
+    almost[:, :3] *= 1 + 1e-15 * noise
+    varied[:, :3] *= 1 + 1e-9 * noise
+    for function in FUNCTIONS:
+        expected = function(x, y)
+        assert function(unit * almost, unit * y) == pytest.approx(expected, abs=1e-12)
+        assert abs(function(unit * varied, unit * y) - expected) > 1e-4
+
+
 def test_shift_and_positive_scale_of_genes_do_not_matter():
     y, scale = cells(30, seed=3), np.random.default_rng(4).gamma(1.0, size=12)
     assert agreement_of_correlations(scale * y - 7, y) == pytest.approx(1, abs=1e-12)

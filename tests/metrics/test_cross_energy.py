@@ -46,6 +46,13 @@ def test_copied_cells_are_at_zero():
     np.testing.assert_allclose(np.diagonal(cross_energy(observed, observed, unbiased=False)), 0, atol=1e-12)
 
 
+def test_levels_of_genes_cost_no_digits():
+    predicted, observed = screen(SIZES_X, seed=0), screen(SIZES_Y, seed=1)
+    levels = np.linspace(-1e4, 1e4, 20)
+    moved = ([cells + levels for cells in side] for side in (predicted, observed))
+    np.testing.assert_allclose(cross_energy(*moved), cross_energy(predicted, observed), atol=1e-10)
+
+
 def test_tight_groups_far_from_each_other():
     # Distances within a condition are a millionth of those from the common centre.
     rng = np.random.default_rng(3)

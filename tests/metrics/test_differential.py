@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbflow.metrics import recall_of_top_genes
+from perturbflow.metrics import Moments, recall_of_top_genes
 
 
 def cells(rng, means, n=40):
@@ -28,6 +28,15 @@ def test_scores_are_those_of_the_overestimated_variance():
         predicted = np.tile(control, (4, 1)) + 50.0 * np.isin(np.arange(50), order[:k])
         assert recall_of_top_genes(predicted, real, control, n_top=k) == 1.0
         assert recall_of_top_genes(predicted, real, control, n_top=2 * k) >= 0.5
+
+
+def test_equal_scores_are_in_the_order_of_the_genes():
+    flat, number = np.ones(300), np.arange(300.0)
+    control = Moments(9, np.zeros(300), flat)
+    real = Moments(9, np.where(number < 50, 5.0, 1.0), flat)
+    assert recall_of_top_genes(Moments(9, flat, flat), real, control) == 1
+    two_levels = Moments(9, flat + number % 2, flat)
+    assert recall_of_top_genes(two_levels, real, control) == 0.5  # 1, 3, ..., 99
 
 
 def test_genes_without_variance_are_no_top_genes():

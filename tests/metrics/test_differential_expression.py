@@ -172,6 +172,14 @@ def test_precision_does_not_matter(kinds, as_cells):
     assert found.p_value == pytest.approx(expected, rel=1e-10)
 
 
+def test_values_that_single_precision_cannot_tell_apart_are_not_equal():
+    control = np.random.default_rng(1).normal(size=(40, 9)).astype(np.float32)
+    cells = control[:30] + 1e-10  # above the equal control by less than its rounding
+    for one, two in ((cells, control), (control, cells)):
+        expected = stats.mannwhitneyu(one.astype(float), two.astype(float), axis=0, method="asymptotic").pvalue
+        assert wilcoxon(one, two).p_value == pytest.approx(expected, rel=1e-10)
+
+
 def test_cells_are_not_changed():
     cells = sparse.csr_array(np.array([[1.0, 0.0], [2.0, 3.0]]))
     cells.data[0] = 0.0

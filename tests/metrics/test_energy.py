@@ -155,6 +155,11 @@ def test_two_predictions_are_of_the_same_cells(metric):
         metric(x, y, again=x[:3])
     with pytest.raises(ValueError, match="Expected the same genes"):
         metric(x, y, again=np.ones((4, 3)))
+    for unbiased in (True, False):  # a cell of each, from the same source, is no pair of independent ones
+        with pytest.raises(ValueError, match="at least 2 cells"):
+            metric(x[:1], y, again=x[:1], bandwidths=[1.0], unbiased=unbiased) if metric is mmd else metric(
+                x[:1], y, again=x[:1], unbiased=unbiased
+            )
 
 
 def test_stratified_cells_gain_nothing():

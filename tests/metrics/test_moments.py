@@ -38,6 +38,9 @@ def test_pooled_moments_are_those_of_all_cells_together():
     np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-12)
     np.testing.assert_allclose(found.variance, whole.variance, rtol=1e-12)
     assert np.isnan(Moments.of(parts[1]).variance).all()
+    alone = Moments.pooled(Moments.of(parts[1]))
+    assert (alone.n_cells, alone.mean.tolist()) == (1, parts[1][0].tolist())
+    assert np.isnan(alone.variance).all()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,11 @@ ARGUMENTS: dict[str, Any] = {
         ),
         (THREE, {}),
     ),
+    **dict.fromkeys(
+        ("mse_of_mean_effects", "mae_of_mean_effects", "pearson_of_mean_effects"),
+        (THREE, {"predicted_control": cells(12)}),
+    ),
+    **dict.fromkeys(("energy_distance", "mmd"), (TWO, {"again": cells(len(X), 0.2)})),
     "recall_of_top_genes": (THREE, {"n_top": 2}),
     "differential_weights": (([X, Y, CONTROL],), {}),
     "weighted_mse": ((P, Q, ONE["genes"]), {}),
@@ -146,7 +151,7 @@ def test_other_names_are_refused(subtests):
         with subtests.test(name):
             (first, second, *others), options = ARGUMENTS[name]
             other = second.rename(columns={second.columns[0]: "other"})
-            with pytest.raises(ValueError, match="Expected the same .*other"):
+            with pytest.raises(ValueError, match="Expected the same (genes|targets) in .*other"):
                 called(name, [first, other, *others], options)
 
 
@@ -168,6 +173,18 @@ def test_moments_keep_names():
     assert pd.Index(GENES).equals(pooled.gene_names)
     with pytest.raises(ValueError, match=r"found only in `y` \['a'\]"):
         metrics.mse_of_mean_effects(Moments.of(X[GENES[1:]]), other, control)
+
+
+def test_results_in_another_order_keep_names():
+    order = np.array([3, 0, 5, 1, 2, 4])
+    for one in (Moments.of(X), TESTS[0]):
+        found = one.reordered(order)
+        assert found.gene_names is not None
+        assert found.gene_names.tolist() == [GENES[place] for place in order]
+    fewer = TESTS[0].reordered(order[:5])
+    for metric in (metrics.direction_fidelity, metrics.recall_of_significant_genes):
+        with pytest.raises(ValueError, match=r"Expected the same genes in `predicted` and `observed`.*\['e'\]"):
+            metric(fewer, TESTS[1])
 
 
 def test_panels_keep_names():
@@ -203,3 +220,5 @@ def test_series_of_a_test_have_one_order():
     found = DifferentialExpression(change, p_value[::-1], p_value)
     np.testing.assert_array_equal(found.p_value, p_value)
     assert pd.Index(list("abc")).equals(found.gene_names)
+    with pytest.raises(ValueError, match=r"Expected the same genes in `log_fold_change` and `p_value`.*\['d'\]"):
+        DifferentialExpression(change, p_value.rename({"a": "d"}), p_value)

@@ -5,19 +5,22 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import cdist
 
-from perturbflow.metrics import Moments, energy_distance
+from perturbflow.metrics import Moments, energy_distance, energy_loss
 from perturbflow.metrics._clouds import energy_distance_of
 from perturbflow.metrics._principal_components import PrincipalComponents
-from perturbflow.metrics._samples import Sample, Space, distances_together
+from perturbflow.metrics._samples import Pair, Sample, Space, distances_together
 
 
-@pytest.fixture
-def samples():
+@pytest.fixture(params=[None, "cpu"], ids=["numpy", "torch"])
+def samples(request):
     rng = np.random.default_rng(0)
     cells = [np.log1p(rng.poisson(rate, (n, 12))).astype(np.float32) for rate, n in ((1.0, 40), (2.0, 25))]
-    space = Space(cells[0].mean(axis=0, dtype=np.float64), PrincipalComponents.of(cells[0], n_components=4))
+    components = PrincipalComponents.of(cells[0], n_components=4)
+    device = None if request.param is None else torch.device(request.param)
+    space = Space(cells[0].mean(axis=0, dtype=np.float64), components, device)
     return [Sample(one, space) for one in cells]
 
 
@@ -38,9 +41,9 @@ def test_distances_are_those_of_the_cells(samples, kept, block, monkeypatch):
 
 def test_distances_that_were_kept_are_not_changed_by_who_reads_them(samples):
     x, y = samples
-    before = x.within.copy()
+    before = np.array(x.within.tolist())
     x.distances_to(x), x.part(np.arange(9)).distances_to(x), distances_together(x, y)
-    np.testing.assert_array_equal(x.within, before)
+    np.testing.assert_array_equal(x.within.tolist(), before)
 
 
 def test_a_sample_goes_with_its_last_name(samples):
@@ -67,6 +70,17 @@ def test_a_part_is_a_sample_of_its_own(samples):
         np.testing.assert_allclose(getattr(part, name), getattr(alone, name), atol=1e-6, err_msg=name)
     assert part.mean_distance == pytest.approx(alone.mean_distance, abs=1e-6)
     np.testing.assert_array_equal(part.moments.variance, Moments.of(x.cells[rows]).variance)
+
+
+def test_energy_loss_in_components_is_that_of_the_components(samples):
+    x, y = samples
+    expected = energy_loss(x.components, y.components)
+    assert expected > 0.1
+    assert Pair(x, y).energy_loss_in_components() == pytest.approx(expected, rel=1e-9)
+    assert Pair(y, x).energy_loss_in_components() == pytest.approx(expected, rel=1e-9)
+    near = [Sample(1e-6 * one.cells, x.space) for one in (x, y)]  # nearer than what geomloss tells apart
+    expected = energy_loss(*(one.components for one in near))
+    assert Pair(*near).energy_loss_in_components() == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_sample_has_two_cells(samples):

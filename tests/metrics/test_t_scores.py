@@ -11,7 +11,7 @@ from perturbflow.metrics._t_scores import t_statistics
 
 
 def scores(cells, control):
-    return t_statistics(Moments.of(cells), Moments.of(control))
+    return t_statistics(*(one if isinstance(one, Moments) else Moments.of(one) for one in (cells, control)))
 
 
 def with_scores(*values):
@@ -34,6 +34,16 @@ def test_scores_are_those_of_welch_with_as_many_controls():
 def test_genes_without_variance_have_no_score():
     cells, control = np.tile([0.0, 0.1, 0.7], (7, 1)), np.tile([0.0, 0.1, 0.3], (11, 1))
     assert scores(cells, control).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_what_rounding_leaves_of_a_constant_gene_is_no_variance_in_any_unit(unit):
+    def moments(means, deviation):
+        return Moments(4, unit * np.array(means), np.full(2, (unit * deviation) ** 2))
+
+    assert scores(moments([3.0, 1.0], 1e-10), moments([1.0, 3.0], 1e-10)).tolist() == [0, 0]
+    expected = 2 / (np.sqrt(2) * 1e-7) * np.sqrt(4)
+    assert scores(moments([3.0, 1.0], 1e-7), moments([1.0, 3.0], 1e-7)) == pytest.approx([expected, -expected])
 
 
 def test_a_prediction_without_spread_has_scores():

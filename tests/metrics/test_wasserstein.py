@@ -85,6 +85,14 @@ def test_containers_agree(function, container):
     assert (y == before[1]).all()
 
 
+def test_digits_of_either_side_are_kept():
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(1e3, 1.0, size=(9, 5)), rng.normal(1e3, 1.0, size=(6, 5)).astype(np.float32)
+    exact = wasserstein_of_genes(x, y.astype(float))
+    assert wasserstein_of_genes(x, y) == pytest.approx(exact, rel=1e-12)
+    assert wasserstein_of_genes(y, x) == pytest.approx(exact, rel=1e-12)
+
+
 def test_genes_are_read_in_blocks(monkeypatch):
     rng = np.random.default_rng(6)
     x, y = sparse.csr_array(rng.poisson(0.3, (8, 23))), rng.poisson(0.5, (11, 23))

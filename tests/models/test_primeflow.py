@@ -19,11 +19,12 @@ from perturbflow.flow import TrainingSettings
 from perturbflow.models import FittedFlow, PRiMeFlow
 from perturbflow.predict import read_flow, write_flow
 from perturbflow.tl import fit_flow, predict_perturbation
-from perturbflow.train._flow_plan import FlowData, FlowPlan
 
 SMALL: Any = {"width": 16, "n_blocks": 1}
 QUICK: Any = {"plan_kwargs": {"calibrate": False, "batch_size": 32}, "max_steps": 6, "progress_bar": False}
 FIELDS: Any = {"perturbation_key": "perturbation", "control": "control", "covariate_keys": ["cell_type"]}
+PLAN: Any = PRiMeFlow._training_plan_cls  # what extensions inherit from
+DATA: Any = PRiMeFlow._data_splitter_cls
 
 
 def trained(adata, *, split_key="none", **options):
@@ -215,12 +216,12 @@ def test_layer_and_batch_are_registered(registered):
 def test_hooks_of_scvi_tools_are_live(registered):
     seen: list[Any] = []
 
-    class Plan(FlowPlan):
+    class Plan(PLAN):
         def training_step(self, batch, batch_idx):
             seen.append(("step", batch.number, len(batch.x)))
             return super().training_step(batch, batch_idx)
 
-    class Data(FlowData):
+    class Data(DATA):
         def setup(self, stage):
             seen.append(("data", len(self.cells)))
             super().setup(stage)
@@ -288,7 +289,7 @@ def test_arguments_are_those_of_scvi_tools():
 def test_another_source_of_batches(registered):
     seen = []
 
-    class Controls(FlowData):
+    class Controls(DATA):
         """Control cells alone."""
 
         def draw(self, number):

@@ -9,7 +9,6 @@ import pytest
 import perturbflow as pf
 from perturbflow.pp._check_labels import check_labels, check_values, control_labels, report_labels
 from perturbflow.screen import read_fields
-from perturbflow.screen._splits import condition_frame
 
 
 def said(caplog, *labels, control="control", separator="+") -> list[tuple[str, str]]:
@@ -133,10 +132,11 @@ def test_several_controls_are_registered_as_one(make_adata, controls):
     fields = read_fields(adata)
     assert (fields.control, fields.controls, fields.vocabulary.components) == (controls[0], tuple(controls), ("A", "B"))
     assert adata.obsm["perturbation_doses"].toarray()[::2].tolist() == [[0, 0], [0, 0], [1, 0], [1, 0], [0, 0], [1, 1]]
-    table, _ = condition_frame(adata)
-    assert table["perturbation"].tolist() == [controls[0]] * 2 + ["A", "A", "A+B"]
-    assert table["is_control"].tolist() == [True, True, False, False, False]
-    assert table["n_cells"].tolist() == [4, 2, 2, 2, 2]
+    sizes = {
+        (*group.perturbation.tolist(), *group.covariates.tolist()): len(group.rows)
+        for group in pf.evaluation.registered_cells(adata).groups()
+    }
+    assert sizes == {(0, 0, 0): 4, (0, 0, 1): 2, (1, 0, 0): 2, (1, 0, 1): 2, (1, 1, 1): 2}
 
 
 def test_other_controls_need_another_split(make_adata, tmp_path):

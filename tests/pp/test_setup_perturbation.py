@@ -14,7 +14,6 @@ from scipy import sparse
 import perturbflow as pf
 from perturbflow.evaluation import registered_cells
 from perturbflow.screen import read_fields
-from perturbflow.screen._splits import condition_frame
 
 BASIC: dict[str, Any] = {"perturbation_key": "perturbation", "control": "control"}
 FORMATS = {
@@ -395,7 +394,7 @@ def test_the_order_of_components_does_not_matter(one, other):
     np.testing.assert_array_equal(
         cells[0].obsm["perturbation_doses"].toarray(), cells[1].obsm["perturbation_doses"].toarray()
     )
-    assert condition_frame(cells[0])[0].equals(condition_frame(cells[1])[0])
+    assert read_fields(cells[0]) == read_fields(cells[1])
 
 
 def test_simulated_cells_with_doses():
@@ -403,9 +402,9 @@ def test_simulated_cells_with_doses():
         n_cells=800, n_genes=40, n_perturbations=3, n_combinations=2, doses=(0.5, 1)
     )
     pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"], dose_key="dose")
-    table, codes = condition_frame(adata)
-    assert len(table) == adata.obs["condition"].nunique() == 2 * (1 + 3 * 2 + 2 * 4)
-    assert pd.DataFrame({"ours": codes, "theirs": adata.obs["condition"].to_numpy()}).drop_duplicates().shape[0] == 30
+    groups = list(registered_cells(adata).groups())
+    assert len(groups) == adata.obs["condition"].nunique() == 2 * (1 + 3 * 2 + 2 * 4)
+    assert all(adata.obs["condition"].iloc[group.rows].nunique() == 1 for group in groups)
 
 
 def test_norman_and_mcfaline(data_folder, monkeypatch):
@@ -419,10 +418,11 @@ def test_norman_and_mcfaline(data_folder, monkeypatch):
     pf.pp.setup_perturbation(adata, **BASIC, **columns)
     components = read_fields(adata).vocabulary.components
     assert {"SGK1:CRISPRa", "SGK1:CRISPRi"} <= set(components)
-    table, _ = condition_frame(adata)
-    assert len(table) == adata.obs["condition_cell_type"].nunique() == 64
-    assert table["is_control"].sum() == 4
-    assert table.loc[table["perturbation"] == "KLF1:CRISPRa+SET:CRISPRa", "dose"].tolist() == ["1+1"]
+    groups = list(registered_cells(adata).groups())
+    assert len(groups) == adata.obs["condition_cell_type"].nunique() == 64
+    assert sum(not group.perturbation.any() for group in groups) == 4
+    pair = np.isin(components, ["KLF1:CRISPRa", "SET:CRISPRa"])
+    assert sum((group.perturbation == pair).all() for group in groups) == 1  # both at dose 1
 
 
 def test_kang(data_folder, monkeypatch):
@@ -431,4 +431,4 @@ def test_kang(data_folder, monkeypatch):
     with pytest.raises(ValueError, match=r"`adata.layers\['counts'\]`, found raw counts"):
         pf.pp.setup_perturbation(adata, **BASIC, layer="counts")
     pf.pp.setup_perturbation(adata, **BASIC, covariate_keys=["cell_type"])
-    assert len(condition_frame(adata)[0]) == 12
+    assert len(list(registered_cells(adata).groups())) == 12

@@ -15,7 +15,6 @@ from safetensors.numpy import save_file
 
 from perturbflow.models import FittedFlow
 from perturbflow.predict import read_flow, write_flow
-from perturbflow.store._file import read_file, write_file
 from perturbflow.tl import fit_flow, predict_perturbation
 
 IN_A_NEW_PROCESS = """
@@ -177,11 +176,11 @@ def test_directory_without_a_flow_is_named(stored):
     ("found", "advice"), [(99, "of a later version. Update perturbflow"), (1, "of an earlier version. Fit again")]
 )
 @pytest.mark.parametrize("kind", ["uns", "store"])
-def test_other_formats_are_refused(fitted, tmp_path, kind, found, advice):
+def test_other_formats_are_refused(fitted, tmp_path, rewrite, kind, found, advice):
     if kind == "store":
         write_flow(fitted, read_flow(fitted), store=tmp_path)
-        arrays, values = read_file(tmp_path / "flow.safetensors", kind="a fitted flow", advice="")
-        write_file(tmp_path / "flow.safetensors", arrays, values | {"format": found}, kind="a fitted flow")
+        path = tmp_path / "flow.safetensors"
+        rewrite(path, lambda arrays, values: values.update(format=found), kind="a fitted flow")
     else:
         fitted.uns["flow"]["format"] = found
     with pytest.raises(ValueError, match=f"Expected a fitted flow of format 6 in .*, found {found}, {advice}"):

@@ -9,7 +9,6 @@ import pytest
 from scipy import sparse
 
 from perturbflow.screen import _expression
-from perturbflow.screen._expression import CsrInFile
 
 N_CELLS, N_GENES = 300, 11
 
@@ -54,7 +53,7 @@ def test_rows_are_those_of_the_matrix_however_they_are_read(stored, rows, gap, a
     x, in_file = stored
     monkeypatch.setattr(_expression, "_GAP_OF_VALUES", gap)
     monkeypatch.setattr(_expression, "_VALUES_AT_ONCE", at_once)
-    source = CsrInFile(in_file)
+    source = _expression.CsrInFile(in_file)
     assert source.shape == x.shape
     for _ in range(2):
         found, expected = source.read(rows), x[rows]
@@ -66,7 +65,7 @@ def test_rows_are_those_of_the_matrix_however_they_are_read(stored, rows, gap, a
 
 def test_rows_near_each_other_are_read_together_and_others_apart(stored, monkeypatch):
     x, in_file = stored
-    source = CsrInFile(in_file)
+    source = _expression.CsrInFile(in_file)
     read: list[tuple[int, int]] = []
     source._group = {name: Counted(in_file.group[name], read) for name in ("indptr", "indices", "data")}
     source.read(np.array([0]))

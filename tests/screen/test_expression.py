@@ -9,12 +9,15 @@ from scipy import sparse
 
 from perturbflow._checks import check_matrix
 from perturbflow.screen import Expression, _expression
-from perturbflow.screen._expression import dense
 from perturbflow.screen._fields import read_cells, read_expression, read_screen
 from perturbflow.screen._modality import read_annotations
 
 N_CELLS, N_GENES = 500, 7
 X = sparse.random(N_CELLS, N_GENES, density=0.4, format="csr", dtype=np.float32, random_state=0)
+
+
+def dense(block):
+    return block.toarray() if sparse.issparse(block) else block
 
 
 @pytest.fixture(scope="module")

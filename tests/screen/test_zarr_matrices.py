@@ -13,7 +13,6 @@ from scipy import sparse
 
 import perturbflow as pf
 from perturbflow.screen import Expression
-from perturbflow.screen._expression import dense
 
 zarr = pytest.importorskip("zarr")
 N_CELLS, N_GENES = 500, 7
@@ -44,7 +43,7 @@ def test_rows_are_those_of_the_matrix_in_their_order(tmp_path, monkeypatch, rows
     assert not expression.is_in_memory
     assert type(expression._source).__name__ == ("CsrInFile" if find_spec("annbatch") is None else "AnnbatchRows")
     for _ in range(2):
-        np.testing.assert_array_equal(dense(expression[rows]), X.toarray()[rows])
+        np.testing.assert_array_equal(expression[rows].toarray(), X.toarray()[rows])
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbflow.models import PRiMeFlow
-from perturbflow.predict._fitted_flow import FittedFlow, read_flow, write_flow
+from perturbflow.models import FittedFlow, PRiMeFlow
+from perturbflow.predict import read_flow, write_flow
 from perturbflow.store._file import check_folder
 from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
 

@@ -15,7 +15,6 @@ from perturbflow.predict import read_flow, write_flow
 from perturbflow.predict._fitted_flow import FILE
 from perturbflow.predict._flow_arrays import CALIBRATION, PRIOR
 from perturbflow.store import checksum
-from perturbflow.store._file import read_file, write_file
 from perturbflow.store._stored_checks import Array, check_arrays, check_like
 from perturbflow.tl import forecast, predict_perturbation
 
@@ -107,11 +106,13 @@ def test_settings_of_prediction_and_the_history_may_change(fitted):
     assert read_flow(fitted).flow.config.guidance == 2
 
 
-def test_a_changed_file_is_named(fitted, tmp_path):
+def test_a_changed_file_is_named(fitted, tmp_path, rewrite):
     write_flow(fitted, read_flow(fitted), store=tmp_path)
-    arrays, values = read_file(tmp_path / FILE, kind="a fitted flow", advice="")
-    arrays["prior/variance"][0] += 1
-    write_file(tmp_path / FILE, arrays, values, kind="a fitted flow")
+
+    def more(arrays, values):
+        arrays["prior/variance"][0] += 1
+
+    rewrite(tmp_path / FILE, more, kind="a fitted flow")
     with pytest.raises(ValueError, match=r"Expected a fitted flow in the file .*flow.safetensors.*stored checksum"):
         predict_perturbation(fitted, "A")
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-10])

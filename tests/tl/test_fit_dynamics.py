@@ -17,6 +17,7 @@ from perturbflow.dynamics import SPARSITIES, DynamicsTrainer
 from perturbflow.pp import setup_dynamics
 from perturbflow.predict import read_dynamics
 from perturbflow.tl import fit_dynamics, forecast, infer_graph, simulate_knockout
+from perturbflow.train._fit_dynamics import prior_factors
 
 QUICK: dict[str, Any] = {"effort": 0.01, "progress_bar": False}
 SHORT: dict[str, Any] = QUICK | {"strength": 0.01, "plan_kwargs": {"n_candidates": 1}}
@@ -245,7 +246,6 @@ def test_prior_factors_are_shares_of_the_mean_weight():
     from scipy import sparse
 
     from perturbflow.dynamics import FieldConfig
-    from perturbflow.train._fit_dynamics import prior_factors
 
     prior = sparse.csr_matrix(np.array([[0, 1.0, 0], [0, 0, 0], [-3.0, 0, 0]]))
     found = prior_factors(prior, FieldConfig(3, (0, 2), order=2), weight=2.0)
@@ -404,7 +404,6 @@ def test_genes_that_do_not_move_have_no_say(small, with_genes_at_rest):
 
 def test_prior_edges_of_genes_that_do_not_move_change_nothing(small, with_genes_at_rest):
     from perturbflow.models import DynamicsOptions
-    from perturbflow.train._fit_dynamics import prior_factors
     from perturbflow.trajectories import read_dynamics_fields, trajectories_of
 
     prior = pd.DataFrame({"source": ["gene0", "gene1"], "target": ["gene1", "gene1"], "weight": [2.0, 9.0]})

@@ -14,12 +14,12 @@ from scipy import sparse
 
 from perturbflow.evaluation import registered_cells
 from perturbflow.flow import AdditiveHurdlePrior
+from perturbflow.models import PRiMeFlow
 from perturbflow.pl import training
 from perturbflow.pp import setup_perturbation, split_perturbations
 from perturbflow.predict import read_flow
 from perturbflow.screen import read_fields
 from perturbflow.tl import fit_dynamics, fit_flow, predict_perturbation
-from perturbflow.train._flow_plan import FlowPlan
 from perturbflow.train._validation import ENTRY_TIMES
 
 QUICK: Any = {
@@ -204,14 +204,14 @@ def test_view_becomes_a_copy_of_its_own(registered, unchanged):
 
 
 def test_interruption_keeps_the_weights_so_far(registered, monkeypatch, caplog):
-    step = FlowPlan.training_step
+    step = PRiMeFlow._training_plan_cls.training_step
 
     def interrupted(plan, batch, batch_idx):
         if batch.number == 4:
             raise KeyboardInterrupt
         return step(plan, batch, batch_idx)
 
-    monkeypatch.setattr(FlowPlan, "training_step", interrupted)
+    monkeypatch.setattr(PRiMeFlow._training_plan_cls, "training_step", interrupted)
     fit_flow(registered, **QUICK)
     assert "Interrupted at step 4" in caplog.text
     assert registered.uns["flow"]["settings"]["interrupted"] is True
@@ -224,7 +224,7 @@ def test_interruption_before_the_first_step_writes_nothing(registered, monkeypat
     def interrupted(plan, batch, batch_idx):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(FlowPlan, "training_step", interrupted)
+    monkeypatch.setattr(PRiMeFlow._training_plan_cls, "training_step", interrupted)
     with unchanged(registered), pytest.raises(KeyboardInterrupt):
         fit_flow(registered, **QUICK)
 

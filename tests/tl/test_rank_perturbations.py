@@ -8,12 +8,10 @@ import pandas as pd
 import pytest
 
 from perturbflow.datasets import simulated_perturb_seq
+from perturbflow.flow import mean_expression
 from perturbflow.pp import setup_perturbation, split_perturbations
 from perturbflow.predict import read_flow
-from perturbflow.predict._controls import control_cells
-from perturbflow.predict._predicted_uncertainty import predicted_uncertainty, uncertainty_tables
-from perturbflow.predict._prediction import conditions_to_predict
-from perturbflow.tl import fit_flow, rank_perturbations
+from perturbflow.tl import fit_flow, predict_perturbation, rank_perturbations
 
 
 def ranking(adata, target, **options):
@@ -170,10 +168,9 @@ def test_missing_genes(fitted):
 
 
 def test_uncertainty_of_predictions(fitted):
+    predict_perturbation(fitted, ["A", "A+B"])
+    table, sds = fitted.uns["predicted"]["uncertainty"], fitted.varm["predicted_sd"]
     flow = read_flow(fitted)
-    controls = control_cells(fitted, flow.fields, genes=flow.genes)
-    conditions = conditions_to_predict(flow, controls, ["A", "A+B"], None)
-    table, sds = uncertainty_tables(flow, controls, conditions)
     assert table["perturbation"].tolist() == ["A", "A", "A+B", "A+B"]
     assert table["cell_type"].tolist() == ["type_1", "type_2"] * 2
     assert table["kind"].tolist() == ["seen"] * 2 + ["combination"] * 2
@@ -181,11 +178,12 @@ def test_uncertainty_of_predictions(fitted):
     assert list(sds.index) == list(flow.genes)
     assert (sds.to_numpy() > 0).all()
     prior = flow.flow.prior
-    parts = [predicted_uncertainty(flow, c.perturbation, prior.context(c.covariates)) for c in conditions[:2]]
-    for part, rms in zip(parts, table["rms_sd"][:2], strict=True):
-        assert rms == pytest.approx(np.sqrt(np.mean(part.sd**2)))
-    shares = [len(c.members) for c in conditions[:2]]
-    np.testing.assert_allclose(sds["A"], np.average([part.sd for part in parts], axis=0, weights=shares))
+    doses = flow.vocabulary.encode_perturbations(["A"]).toarray()[0]
+    parts = [mean_expression(prior, doses, prior.context(np.array([code])))[1] for code in range(2)]
+    parts = [flow.calibration.factor("seen", sd) * sd for sd in parts]
+    np.testing.assert_allclose(table["rms_sd"][:2], np.sqrt(np.square(parts).mean(axis=1)))
+    shares = fitted.obs.loc[fitted.obs["perturbation"] == "control", "cell_type"].value_counts()[["type_1", "type_2"]]
+    np.testing.assert_allclose(sds["A"], np.average(parts, axis=0, weights=shares))
 
 
 def test_untrained_perturbations_warn(fitted):

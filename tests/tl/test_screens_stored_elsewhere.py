@@ -13,9 +13,7 @@ from anndata.abc import CSRDataset
 import perturbflow as pf
 from perturbflow.models import FittedFlow
 from perturbflow.predict._predicted_cells import read_prediction
-from perturbflow.screen import _expression
-from perturbflow.screen._conditions import Vocabulary
-from perturbflow.screen._expression import CsrInFile
+from perturbflow.screen import _expression, read_fields
 
 JUDGED: dict[str, Any] = {
     "metrics": ["energy_distance", "rmse_of_mean_effects", "rank_of_cosine_in_components"],
@@ -83,14 +81,15 @@ def test_predictions_rankings_and_evaluations_are_the_same(fitted, in_memory, st
 
 def test_a_screen_is_encoded_once_a_call(fitted, monkeypatch):
     calls = []
-    encode = Vocabulary.encode_distinct
+    vocabulary = type(read_fields(fitted).vocabulary)
+    encode = vocabulary.encode_distinct
 
     def counted(self, labels, *args):
         labels = list(labels)
         calls.append(len(labels))
         return encode(self, labels, *args)
 
-    monkeypatch.setattr(Vocabulary, "encode_distinct", counted)
+    monkeypatch.setattr(vocabulary, "encode_distinct", counted)
     pf.tl.evaluate(fitted, **JUDGED)
     assert calls == [fitted.n_obs]
     calls.clear()
@@ -102,7 +101,7 @@ def test_a_screen_is_encoded_once_a_call(fitted, monkeypatch):
 def test_only_rows_that_are_needed_are_read(fitted, stored_elsewhere, monkeypatch):
     elsewhere = stored_elsewhere(fitted)
     read = []
-    source = CsrInFile if isinstance(elsewhere.X, CSRDataset) else _expression._InFile
+    source = _expression.CsrInFile if isinstance(elsewhere.X, CSRDataset) else _expression._InFile
     read_rows = source.read
 
     def recorded(self, rows):

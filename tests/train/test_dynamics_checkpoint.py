@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import save_file
 
 from perturbflow.dynamics import DynamicsSettings, DynamicsTrainer, FieldConfig, Trajectory
-from perturbflow.store._file import read_file, write_file
 from perturbflow.train import Checkpoint, identity
 
 TIME = np.linspace(0, 2, 10)
@@ -179,12 +178,10 @@ FORGED = {
 
 
 @pytest.mark.parametrize(("change", "match"), FORGED.values(), ids=FORGED)
-def test_what_no_fit_can_have_saved_is_refused(tmp_path, change, match):
+def test_what_no_fit_can_have_saved_is_refused(tmp_path, rewrite, change, match):
     cut_short(tmp_path, 4)
     path = saved(tmp_path, trainer()).path
-    arrays, values = read_file(path, kind="a checkpoint", advice="")
-    change(arrays, values)
-    write_file(path, arrays, values, kind="a checkpoint")
+    rewrite(path, change, kind="a checkpoint")
     with pytest.raises(ValueError, match=match) as error:
         saved(tmp_path, trainer())
     assert str(path) in str(error.value)

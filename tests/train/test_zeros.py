@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from perturbflow.evaluation import registered_cells
 from perturbflow.flow import CellData, FlowConfig, TrainingSettings
 from perturbflow.models import FittedFlow, FlowOptions, fit
-from perturbflow.screen._expression import dense
 from perturbflow.train._validation import support_of
 
 SETTINGS = TrainingSettings(max_steps=150, batch_size=64, learning_rate=3e-3)
@@ -17,11 +18,16 @@ def fitted(adata, **options) -> FittedFlow:
     return fit(adata, FlowOptions(options, SETTINGS, guidance=1.0, calibrate=False), progress_bar=False)
 
 
+def dense(cells: CellData) -> np.ndarray:
+    x: Any = cells.x
+    return x.toarray()
+
+
 def predicted(flow: FittedFlow, cells: CellData) -> np.ndarray:
     """As many cells of every training condition as there are."""
     return np.vstack(
         [
-            flow.sample(dense(cells.x[group.rows]), group.perturbation, group.covariates, rng=np.random.default_rng(1))
+            flow.sample(dense(cells)[group.rows], group.perturbation, group.covariates, rng=np.random.default_rng(1))
             for group in cells.groups()
         ]
     )
@@ -38,7 +44,7 @@ def flows(_registered):
 
 
 def test_learned_thresholds_give_the_share_of_zeros_of_real_cells(flows, training):
-    real = (dense(training.x) == 0).mean(axis=0)
+    real = (dense(training) == 0).mean(axis=0)
     errors = {
         zeros: np.abs((predicted(flow, training) == 0).mean(axis=0) - real).mean() for zeros, flow in flows.items()
     }
@@ -47,8 +53,7 @@ def test_learned_thresholds_give_the_share_of_zeros_of_real_cells(flows, trainin
 
 
 def test_expressed_values_are_those_that_real_cells_reach(flows, training, registered):
-    x = registered_cells(registered).subset(np.flatnonzero(registered.obs["split"].isin(["train", "valid"]))).x
-    x = dense(x)
+    x = dense(registered_cells(registered).subset(np.flatnonzero(registered.obs["split"].isin(["train", "valid"]))))
     smallest = np.where(x > 0, x, np.inf).min(axis=0)
     for zeros in ("learned", "rounded"):
         cells = predicted(flows[zeros], training)

@@ -59,9 +59,7 @@ def differential_weights(conditions: Sequence[CellsOrMoments]) -> NDArray[np.flo
            [0.  , 0.25, 1.  ]])
     """
     named = {f"conditions[{i}]": cells for i, cells in enumerate(conditions)}
-    groups = [
-        moments_of(cells, name=name, minimum=2) for name, cells in zip(named, aligned("genes", **named), strict=True)
-    ]
+    groups = [moments_of(cells, name=name) for name, cells in zip(named, aligned("genes", **named), strict=True)]
     if len(groups) < 2:
         msg = f"Expected at least 2 conditions, found {len(groups)}. A condition is compared with all others."
         raise ValueError(msg)

@@ -72,5 +72,5 @@ def _shares(points: NDArray[np.float64], is_predicted: NDArray[np.bool_]) -> NDA
     n_neighbours = min(max(round(np.sqrt(len(points))), 1), len(points) - 1)
     distances = cdist(points, points)
     np.fill_diagonal(distances, np.inf)
-    nearest = np.argpartition(distances, n_neighbours - 1, axis=1)[:, :n_neighbours]
+    nearest = np.argpartition(distances, n_neighbours - 1)[:, :n_neighbours]
     return is_predicted[nearest].mean(axis=1)

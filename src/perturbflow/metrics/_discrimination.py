@@ -230,7 +230,7 @@ def _distances(
     predicted = np.where(kept, predicted, 0.0)
     products = predicted @ observed.T
     squares_predicted = np.einsum("bg,bg->b", predicted, predicted)[:, None]
-    squares_observed = kept.astype(np.float64) @ np.square(observed).T
+    squares_observed = kept @ np.square(observed).T
     if distance == "l2":
         sizes = squares_predicted + squares_observed
         return sizes - 2.0 * products, sizes
@@ -238,4 +238,4 @@ def _distances(
     directed = (squares_predicted > nothing) & (squares_observed > nothing)
     lengths = np.sqrt(squares_predicted) * np.sqrt(squares_observed)
     cosines = np.divide(products, lengths, out=np.zeros_like(products), where=directed)
-    return 1.0 - np.clip(cosines, -1.0, 1.0), np.ones_like(cosines)
+    return 1.0 - cosines, np.ones_like(cosines)

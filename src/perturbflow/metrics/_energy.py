@@ -135,7 +135,7 @@ def cross_energy(
     Their normalised rank is that of the energy distance, and with ``unbiased=False`` PerturBench's rank of its "MMD".
     """
     (predicted, of_x), (observed, of_y) = _distinct(predicted), _distinct(observed)
-    centre = np.mean([cells.mean(axis=0, dtype=np.float64) for cells in observed], axis=0)
+    centre = np.mean([cells.mean(axis=0) for cells in observed], axis=0)
     within_x, within_y = (
         np.array([mean_within(root, cells, centre=centre, unbiased=unbiased) for cells in conditions])
         for conditions in (predicted, observed)

@@ -53,7 +53,7 @@ def error_of_variances(x: CellsOrMoments, y: CellsOrMoments) -> float:
     >>> error_of_variances(np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 1.0]]))
     0.5
     """
-    predicted, observed = moments_of(x, name="x", minimum=2), moments_of(y, name="y", minimum=2)
+    predicted, observed = moments_of(x, name="x"), moments_of(y, name="y")
     check_same_genes(x=predicted, y=observed)
     sd_x, sd_y = np.sqrt(predicted.variance), np.sqrt(observed.variance)
     total = float(sd_y.sum())

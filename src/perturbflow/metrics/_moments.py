@@ -80,10 +80,10 @@ class Moments:
                 total += np.einsum("ij,ij->j", part, part)
         else:
             # Centred values of the entries that are stored, and the mean itself for those that are not.
-            wide = cells.tocsr().astype(np.float64)
-            part = (wide.data - mean[wide.indices]) ** 2
-            absent = n_cells - np.bincount(wide.indices, minlength=len(mean))
-            total = np.bincount(wide.indices, part, len(mean)) + absent * mean**2
+            stored = cells.tocsr()
+            part = (stored.data - mean[stored.indices]) ** 2
+            absent = n_cells - np.bincount(stored.indices, minlength=len(mean))
+            total = np.bincount(stored.indices, part, len(mean)) + absent * mean**2
         return cls(n_cells, mean, total / (n_cells - 1), names)
 
     def reordered(self, places: NDArray[np.intp]) -> Moments:
@@ -131,11 +131,11 @@ CellsOrMoments: TypeAlias = Cells | Moments
 ROWS = 4096
 
 
-def moments_of(cells: CellsOrMoments, *, name: str, minimum: int = 1) -> Moments:
-    """Return the moments of cells, or moments as they are, of at least ``minimum`` cells."""
+def moments_of(cells: CellsOrMoments, *, name: str) -> Moments:
+    """Return the moments of cells, or moments as they are, of at least two cells."""
     found = cells if isinstance(cells, Moments) else Moments.of(cells, name=name)
-    if found.n_cells < minimum:
-        msg = f"Expected at least {minimum} cells in `{name}`, found {found.n_cells}. Leave out conditions with too few cells."
+    if found.n_cells < 2:
+        msg = f"Expected at least 2 cells in `{name}`, found {found.n_cells}. Leave out conditions with too few cells."
         raise ValueError(msg)
     return found
 
@@ -175,9 +175,9 @@ class Panel:
         sides = {f"{side}[{i}]": one for side in ("predicted", "observed") for i, one in enumerate(getattr(self, side))}
         if names_of(self.control, *sides.values()) is None:
             return
-        control, targets, *found = aligned("genes", control=self.control, targets=self.targets, **sides)
-        values = (found[: len(self.predicted)], found[len(self.predicted) :], control, targets)
-        for name, value in zip(("predicted", "observed", "control", "targets"), values, strict=True):
+        _, targets, *found = aligned("genes", control=self.control, targets=self.targets, **sides)
+        values = (found[: len(self.predicted)], found[len(self.predicted) :], targets)  # in the order of the controls
+        for name, value in zip(("predicted", "observed", "targets"), values, strict=True):
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:

@@ -47,10 +47,9 @@ def correlation_of_changes(
     centred, it is the cosine, and a change that is nothing but rounding is what has no direction.
     """
     base = reference if predicted_reference is None else predicted_reference
-    change_predicted, flat_predicted = _direction(predicted, base, is_centred)
+    change_predicted, _ = _direction(predicted, base, is_centred)
     change_observed, flat_observed = _direction(observed, reference, is_centred)
     correlation = np.clip(np.einsum("pg,pg->p", change_predicted, change_observed), -1.0, 1.0)
-    correlation[flat_predicted] = 0.0
     correlation[flat_observed] = np.nan
     return correlation
 
@@ -71,14 +70,14 @@ def spearman(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> N
 def _direction(
     profiles: NDArray[np.float64], reference: NDArray[np.float64], is_centred: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Changes of length 1, and which of them are nothing but rounding."""
+    """Changes of length 1, and which of them are nothing but rounding: these become 0."""
     change = profiles - reference
     size = np.maximum(np.linalg.norm(reference, axis=-1), np.linalg.norm(change, axis=-1))
     if is_centred:
         change -= change.mean(axis=-1, keepdims=True)
     norm = np.linalg.norm(change, axis=-1)
     flat = norm <= RELATIVE_ZERO * size
-    return change / np.where(flat, 1.0, norm)[:, None], flat
+    return change / np.where(flat, np.inf, norm)[:, None], flat
 
 
 def _real(values: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -59,9 +59,9 @@ def r2_of_scores(
     """
     check_one_of(relative_to, ("observed", "predicted"), name="relative_to")
     check_same_genes(x=x, y=y, control=control)
-    reference = moments_of(control, name="control", minimum=2)
-    predicted = t_statistics(moments_of(x, name="x", minimum=2), reference)
-    observed = t_statistics(moments_of(y, name="y", minimum=2), reference)
+    reference = moments_of(control, name="control")
+    predicted = t_statistics(moments_of(x, name="x"), reference)
+    observed = t_statistics(moments_of(y, name="y"), reference)
     of = observed if relative_to == "observed" else predicted
     if np.ptp(of) == 0:
         return float("nan")
@@ -107,7 +107,7 @@ def recall_of_top_genes(x: CellsOrMoments, y: CellsOrMoments, control: CellsOrMo
     check_whole_number(n_top, name="n_top", least=1)
     named = {"x": x, "y": y, "control": control}
     check_same_genes(**named)
-    x, y, control = (moments_of(cells, name=name, minimum=2) for name, cells in named.items())
+    x, y, control = (moments_of(cells, name=name) for name, cells in named.items())
     top = [_top_genes(cells, control, n_top) for cells in (x, y)]
     return float(np.isin(top[1], top[0]).mean())
 

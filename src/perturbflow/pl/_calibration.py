@@ -143,7 +143,7 @@ def _coverage(flow: FittedFlow, cells: Screen, condition: Condition) -> _Coverag
     context = prior.context(condition.covariates, None if is_known else cells.x[condition.control_rows])
     kind = condition_kind(prior, condition.perturbation, context)
     mean, sd = mean_expression(prior, condition.perturbation, context)
-    observed = moments_of(cells.x[condition.rows], name="observed", minimum=2)
+    observed = moments_of(cells.x[condition.rows], name="observed")
     standard_error = np.sqrt(observed.variance / observed.n_cells)
     shares = []
     for level in _LEVELS:
