@@ -110,7 +110,7 @@ class FittedFlow:
         vocabulary, steps = self.vocabulary, self.history.get("step", np.zeros(0))
         return (
             f"FittedFlow({len(vocabulary.components)} perturbations, {len(self.genes)} genes, covariates "
-            f"{[name for name, _ in vocabulary.covariates]}, {int(steps[-1]) if len(steps) else 0} steps of training on "
+            f"{[name for name, _ in vocabulary.covariates]}, {int(steps[-1]) if len(steps) else 0} training steps on "
             f"{list(self.fitted_splits)})"
         )
 
