@@ -143,7 +143,7 @@ def test_network_of_another_model_is_taken_over(mdata, registered):
 def test_sparse_array_of_the_modality_becomes_a_matrix(mdata, caplog):
     mdata["rna"].X = sparse.csr_array(mdata["rna"].X)
     PRiMeFlow(mdata, **SMALL)
-    assert "The sparse array has become a CSR matrix" in caplog.text
+    assert "The sparse array was converted to a CSR matrix" in caplog.text
     assert isinstance(mdata["rna"].X, sparse.csr_matrix)
 
 
@@ -153,7 +153,7 @@ def test_sparse_array_of_the_modality_becomes_a_matrix(mdata, caplog):
         ({"layer": "atac"}, ValueError, r"Expected `modality` to be one of \['rna', 'protein'\].*found 'atac'"),
         ({}, ValueError, r"Expected one modality .* in `modalities`, found \[\]"),
         ({"layer": "rna", "perturbation_key": "protein"}, ValueError, r"one modality .* found \['protein', 'rna'\]"),
-        ({"label_key": "rna"}, ValueError, r"Expected `modalities` of the arguments .* found those of \['label_key'\]"),
+        ({"label_key": "rna"}, ValueError, r"Expected `modalities` for the arguments .* found those of \['label_key'\]"),
         ("rna", TypeError, r'Expected `modalities` to be a modality by argument, such as {"layer": "rna"}'),
     ],
 )

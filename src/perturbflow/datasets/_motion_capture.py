@@ -87,8 +87,8 @@ def motion_capture(kind: Kind = "angles", *, splits: Sequence[Split] = SPLITS) -
     unknown = sorted(set(frames["sequence"]) ^ set(sequences["sequence"]))
     if unknown:
         msg = (
-            f"Expected the sequences of {kind}.csv.gz to be those of sequences.csv, found {listing(unknown)} in one of them "
-            f"only. Get both files again from {SOURCE}."
+            f"Expected the same sequences in {kind}.csv.gz and sequences.csv, found {listing(unknown)} in only one of them. "
+            f"Download both files again from {SOURCE}."
         )
         raise ValueError(msg)
 

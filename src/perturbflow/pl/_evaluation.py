@@ -243,10 +243,10 @@ def verdicts(
     """
     table = read_table(adata, key, "verdicts")
     if table.empty:
-        msg = "Expected verdicts, found an evaluation without. Evaluate a model that is no baseline, `n_permutations` > 0."
+        msg = "Expected verdicts, found an evaluation without. Evaluate a model other than a baseline with `n_permutations` > 0."
         raise ValueError(msg)
     if unknown := sorted(set(table["verdict"].astype(str)) - set(_STYLES)):
-        msg = f"Expected the verdicts {list(_STYLES)}, found {unknown}, of an earlier version. Run `pf.tl.evaluate` again."
+        msg = f"Expected the verdicts {list(_STYLES)}, found {unknown} from an earlier version. Run `pf.tl.evaluate` again."
         raise ValueError(msg)
     models = list(dict.fromkeys(map(str, table["model"])))
     model = models[0] if model is None else model

@@ -16,14 +16,14 @@ def check_folder(folder: str | Path, *, name: str) -> None:
     An empty name, which would be the current directory, is a ValueError.
     """
     if folder == "":
-        msg = f"Expected `{name}` to be a directory, found ''. Name one, or '.' for the current directory."
+        msg = f"Expected `{name}` to be a directory, found ''. Use '.' for the current directory."
         raise ValueError(msg)
     folder = Path(folder)
     inside = next(part for part in (folder, *folder.absolute().parents) if os.path.lexists(part))
     if not inside.is_dir():
         msg = (
-            f"Expected `{name}` to be a directory or free, found the file {str(inside)!r}"
-            f"{'' if inside == folder else f' in the way of {str(folder)!r}'}. Choose another `{name}`."
+            f"Expected `{name}` to be an existing or new directory, found the file {str(inside)!r}"
+            f"{'' if inside == folder else f' in the path {str(folder)!r}'}. Choose another `{name}`."
         )
         raise NotADirectoryError(msg)
     new = [part for part in (folder, *folder.parents) if not part.exists()]
@@ -37,7 +37,7 @@ def check_folder(folder: str | Path, *, name: str) -> None:
     except OSError as error:
         msg = (
             f"Expected `{name}` to be a directory that can be written to, found {str(folder)!r}: "
-            f"{error.strerror or error}. Choose another `{name}`, or make room for it."
+            f"{error.strerror or error}. Choose another `{name}`, or free the location."
         )
         raise type(error)(msg) from error
     finally:
