@@ -93,7 +93,7 @@ def check_n_jobs(value: object) -> None:
     """Raise unless ``value`` is a number of processes, as of joblib."""
     check_whole_number(value, name="n_jobs", least=-(2**15))
     if value == 0:
-        msg = "Expected `n_jobs` to be a number of processes, or -1 for one on every core, found 0. Pass 1 for none beside this one."
+        msg = "Expected `n_jobs` to be a number of processes, or -1 for all cores, found 0. Pass 1 to use a single process."
         raise ValueError(msg)
 
 
@@ -128,7 +128,7 @@ def check_genes_of_fit(genes: Sequence[str], available: Iterable[str], *, where:
     if missing:
         msg = (
             f"Expected the {len(genes)} genes that the dynamics were fitted to in `{where}`, found {len(missing)} missing: "
-            f"{listing(missing)}. Pass cells in which they were measured, or fit again without them."
+            f"{listing(missing)}. Pass cells in which they were measured, or fit again without these genes."
         )
         raise KeyError(msg)
 
@@ -188,9 +188,9 @@ def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> Non
         n_large, n_cells = int(np.count_nonzero(_has_large(x))), x.shape[0]
         some = "" if n_large == n_cells else f" in {n_large} of {n_cells} cells"
         found, advice = (
-            f"values up to {high:g}{some}, which look un-logged",
+            f"values up to {high:g}{some}, which do not seem to be logged",
             f"Run {log1p} first (after `sc.pp.normalize_total`, if the counts are not normalised either)"
-            + (", of these cells alone if the others are logged" if some else ""),
+            + (", for these cells only if the others are logged" if some else ""),
         )
     else:
         return
@@ -233,7 +233,7 @@ def check_columns(columns: Collection[str], keys: Sequence[str]) -> None:
     """Raise unless every key is one of the columns of ``obs``, once, is used once, and can be stored."""
     for key in keys:
         check_key(key, columns, where="adata.obs")
-    check_unique_names(keys, what="the use of every column of `adata.obs`", hint="Give each column one role.")
+    check_unique_names(keys, what="columns of `adata.obs`", hint="Use each column for one purpose only.")
     check_unique_names(
         [column for column in columns if column in keys],
         what="columns of `adata.obs`",

@@ -78,7 +78,7 @@ class Settings:
     def figdir(self, folder: str | Path) -> None:
         check_type(folder, (str, Path), name="settings.figdir", expected="a directory")
         if folder == "":
-            msg = "Expected `settings.figdir` to be a directory, found ''. Name one, or '.' for the current directory."
+            msg = "Expected `settings.figdir` to be a directory, found ''. Use '.' for the current directory."
             raise ValueError(msg)
         self._figdir = Path(folder)
 

@@ -106,7 +106,9 @@ def test_without_network_the_message_says_where_to_save_a_copy(server, cache, mi
 
 def test_without_pooch_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ImportError, match=r"Expected pooch, .* Run `pip install 'perturbflow\[data\]'`, or download"):
+    with pytest.raises(
+        ImportError, match=r"Expected pooch to be installed.* Run `pip install 'perturbflow\[data\]'`, or download"
+    ):
         local_copy(RemoteFile(name="x.h5ad", url="https://example.org/x.h5ad", size="1 kB", known_hash=None))
 
 

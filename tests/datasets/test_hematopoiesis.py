@@ -96,8 +96,8 @@ def test_release(data):
         ({"lineages": ["T"]}, r"`lineages` to be one of \['B', 'eryth', 'mono'\], found 'T'"),
         ({"donors": ["12"]}, "`donors` to be one of .*, found '12'"),
         ({"donors": ["s1d2", "s1d2"]}, r"`donors` to be unique, found repeated \['s1d2'\]"),
-        ({"donors": []}, "a trajectory that was released, found none"),
-        ({"donors": ["s2d4"], "lineages": ["eryth"]}, "a trajectory that was released, found none"),
+        ({"donors": []}, "a released trajectory, found none"),
+        ({"donors": ["s2d4"], "lineages": ["eryth"]}, "a released trajectory, found none"),
     ],
 )
 def test_bad_input(options, match):

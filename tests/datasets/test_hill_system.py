@@ -99,7 +99,7 @@ def test_from_anndata_is_the_network_behind_the_data():
 def test_from_anndata_of_other_data():
     adata = hill_network(n_genes=3, n_trajectories=1, n_times=2)
     del adata.uns["simulation"]
-    with pytest.raises(KeyError, match="data of `pf.datasets.hill_network`"):
+    with pytest.raises(KeyError, match="data from `pf.datasets.hill_network`"):
         HillNetwork.from_anndata(adata)
 
 

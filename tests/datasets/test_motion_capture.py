@@ -81,7 +81,7 @@ def test_absent_file_says_where_to_get_it(folder):
 def test_files_that_do_not_belong_together(folder):
     with gzip.open(folder / "angles.csv.gz", "at") as file:
         file.write("99_01,0.0,1,2,3,4,5\n")
-    with pytest.raises(ValueError, match=r"found \['99_01'\] in one of them only. Get both files again"):
+    with pytest.raises(ValueError, match=r"found \['99_01'\] in only one of them. Download both files again"):
         pf.datasets.motion_capture()
 
 

@@ -140,7 +140,7 @@ def test_state_after_a_part_continues_to_the_same_result(solves, sparsity):
 def test_a_state_that_cannot_be_is_refused(n_done, chosen):
     tensors, values = trainer().state()
     values |= {"strengths": [0.01, 0.1], "n_edges": [1, 1]}
-    with pytest.raises(ValueError, match=f"{n_done} stages and the choice {chosen} of 2"):
+    with pytest.raises(ValueError, match=f"{n_done} stages and choice {chosen} of 2"):
         trainer().load_state(tensors, values | {"n_done": n_done, "chosen": chosen})
 
 

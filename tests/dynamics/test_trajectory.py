@@ -39,7 +39,7 @@ def test_times_that_do_not_increase_are_an_error(time):
 
 @pytest.mark.parametrize("chosen", [slice(0, 1), np.array([False, False, True])])
 def test_one_row_is_no_trajectory(chosen):
-    with pytest.raises(ValueError, match="at least two times"):
+    with pytest.raises(ValueError, match="at least two strictly increasing times"):
         trajectory().rows(chosen)
 
 

@@ -77,7 +77,7 @@ def test_conditions_are_those_of_the_split(adata):
 
 def test_bad_input(adata):
     cells = registered_cells(adata)
-    with pytest.raises(ValueError, match="at least one condition to judge, found none"):
+    with pytest.raises(ValueError, match="at least one condition to evaluate, found none"):
         score_samplers(cells, [], {})
     with pytest.raises(ValueError, match="different names from"):
         fitted_baselines(["no effect"], cells)

@@ -82,11 +82,11 @@ def test_sums_without_a_part_are_those_of_the_others():
 def test_what_is_no_part_cannot_be_taken_away():
     data = cells()
     some, others = GroupSums.of(data, np.arange(50)), GroupSums.of(data, np.arange(50, N_CELLS))
-    with pytest.raises(ValueError, match="Expected sums over some of the cells, found groups or cells"):
+    with pytest.raises(ValueError, match="Expected sums over a subset of the cells, found groups or cells"):
         some.exclude(others)
     assert_same(some, GroupSums.of(data, np.arange(50)))  # is left as it was
     few = GroupSums.of(data).take(np.array([0, 1]))
-    with pytest.raises(ValueError, match="Pass a part"):
+    with pytest.raises(ValueError, match="Pass a subset"):
         few.exclude(some)
 
 

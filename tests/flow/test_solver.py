@@ -265,7 +265,7 @@ def test_no_steps(n_steps):
 
 @pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "rk4", "multistep"])
 def test_methods_without_an_error_need_a_number_of_steps(method):
-    with pytest.raises(ValueError, match=f"Expected `n_steps` for the method '{method}'.* take the method \"dopri5\""):
+    with pytest.raises(ValueError, match=f"Expected `n_steps` for the method '{method}'.* use the method \"dopri5\""):
         integrate(lambda t, x: x, torch.ones(1), start=0.0, stop=1.0, n_steps=None, method=method)
 
 

@@ -238,5 +238,5 @@ def test_some_genes_must_be_left(convention):
     if convention == "cell_eval":
         assert np.isfinite(discrimination_score(predicted, observed, convention=convention, targets=targets)).all()
         targets[1] = True
-    with pytest.raises(ValueError, match="Expected genes that are no targets, found none for condition"):
+    with pytest.raises(ValueError, match="Expected genes that are not targets, found none for condition"):
         discrimination_score(predicted, observed, convention=convention, targets=targets)

@@ -143,7 +143,7 @@ def test_network_of_another_model_is_taken_over(mdata, registered):
 def test_sparse_array_of_the_modality_becomes_a_matrix(mdata, caplog):
     mdata["rna"].X = sparse.csr_array(mdata["rna"].X)
     PRiMeFlow(mdata, **SMALL)
-    assert "The sparse array has become a CSR matrix" in caplog.text
+    assert "The sparse array was converted to a CSR matrix" in caplog.text
     assert isinstance(mdata["rna"].X, sparse.csr_matrix)
 
 
@@ -153,7 +153,11 @@ def test_sparse_array_of_the_modality_becomes_a_matrix(mdata, caplog):
         ({"layer": "atac"}, ValueError, r"Expected `modality` to be one of \['rna', 'protein'\].*found 'atac'"),
         ({}, ValueError, r"Expected one modality .* in `modalities`, found \[\]"),
         ({"layer": "rna", "perturbation_key": "protein"}, ValueError, r"one modality .* found \['protein', 'rna'\]"),
-        ({"label_key": "rna"}, ValueError, r"Expected `modalities` of the arguments .* found those of \['label_key'\]"),
+        (
+            {"label_key": "rna"},
+            ValueError,
+            r"Expected `modalities` for the arguments .* found those of \['label_key'\]",
+        ),
         ("rna", TypeError, r'Expected `modalities` to be a modality by argument, such as {"layer": "rna"}'),
     ],
 )
@@ -166,7 +170,10 @@ def test_unknown_arguments_are_refused_before_anything_is_written(registered, un
     known = r"Expected keys of `{}.setup_anndata` among .*, found \['{}'\]"
     with unchanged(registered), pytest.raises(TypeError, match=known.format("PRiMeFlow", "labels_key")):
         PRiMeFlow.setup_anndata(registered, **FIELDS, labels_key="plate")
-    with unchanged(registered), pytest.raises(TypeError, match=known.format("SparseNODE", "times_key") + ".*use 'time_key'"):
+    with (
+        unchanged(registered),
+        pytest.raises(TypeError, match=known.format("SparseNODE", "times_key") + ".*use 'time_key'"),
+    ):
         SparseNODE.setup_anndata(registered, **DYNAMICS, times_key="time")
     with unchanged(unregistered["rna"]), pytest.raises(TypeError, match="Instead of 'layers' use 'layer'"):
         PRiMeFlow.setup_mudata(unregistered, **FIELDS, **RNA, layers="logged")

@@ -195,7 +195,7 @@ def test_sparse_array_becomes_a_matrix_with_a_log(registered, caplog):
     expected = trained(registered.copy()).predict("A")
     registered.X = sparse.csr_array(registered.X)
     model = trained(registered)
-    assert "The sparse array has become a CSR matrix" in caplog.text
+    assert "The sparse array was converted to a CSR matrix" in caplog.text
     assert isinstance(registered.X, sparse.csr_matrix)
     np.testing.assert_allclose(model.predict("A"), expected, rtol=1e-3, atol=1e-3)
 

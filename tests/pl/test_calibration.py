@@ -40,8 +40,10 @@ def test_coverage_rises_with_the_level_and_is_that_of_the_conditions(fitted):
     n = fitted.obs.loc[fitted.obs["split"] == "test", "perturbation"].nunique()
     assert len(segments) == n
     noun = "condition" if n == 1 else "conditions"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"combination: {n} {noun}, off by {off:.2f}"]
-    assert ax.get_xlabel() == "level of the interval"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        f"combination: {n} {noun}, mean deviation {off:.2f}"
+    ]
+    assert ax.get_xlabel() == "nominal level of the interval"
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 1), (0, 1))
 
 
@@ -77,7 +79,7 @@ def test_true_means_and_standard_deviations_follow_the_diagonal(fitted, monkeypa
 def test_a_panel_for_every_split_that_says_what_was_fitted_on(fitted):
     axes: Any = calibration(fitted)
     titles = [ax.get_title(loc="left") for ax in axes]
-    assert titles[0] == "train (fitted on)"
+    assert titles[0] == "train (used in the fit)"
     assert titles[-1] == "test"
     _, ax = plt.subplots()
     assert calibration(fitted, split="test", ax=ax) is ax

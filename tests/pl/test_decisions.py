@@ -37,7 +37,7 @@ def test_what_is_not_divided_is_drawn_as_one(registered):
     explain_response(one, min_cells=4)
     ax: Any = pl.response_parts(one)
     said = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert "of this perturbation alone" in said
+    assert "specific to the perturbation" in said
     assert "conserved over contexts" not in said
 
 

@@ -56,7 +56,7 @@ def test_a_known_network_that_shares_nothing_is_refused(adata):
     adata.varp["none"] = np.eye(3)
     with pytest.raises(ValueError, match="found 0 true ones"):
         precision_recall(adata, "none")
-    with pytest.raises(KeyError, match="Put the known network there"):
+    with pytest.raises(KeyError, match="Store the known network there"):
         precision_recall(adata, "nothing")
     with pytest.raises(KeyError, match="pf.tl.infer_graph"):
         precision_recall(adata, "truth", keys="nothing")

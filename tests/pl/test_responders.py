@@ -71,5 +71,5 @@ def test_nothing_that_changes(unobserved):
 
 
 def test_a_prediction_is_needed(adata):
-    with pytest.raises(KeyError, match="Expected the predicted cells of"):
+    with pytest.raises(KeyError, match="Expected predicted cells of"):
         responders(adata, "none")

@@ -100,7 +100,9 @@ def test_the_figure_is_shown_before_it_is_closed(draw, folder, monkeypatch):
 
 @pytest.mark.parametrize("save", ["results/a.png", "..\\a.png", 3, ["a"]])
 def test_what_is_no_end_of_a_name_is_refused_before_anything_is_drawn(draw, folder, save):
-    with pytest.raises(ValueError, match=r"Expected `save` to be True or the end of a file name.*pf\.settings\.figdir"):
+    with pytest.raises(
+        ValueError, match=r"Expected `save` to be True or a suffix of the file name.*pf\.settings\.figdir"
+    ):
         draw(save=save)
     assert plt.get_fignums() == []
     assert not folder.exists()

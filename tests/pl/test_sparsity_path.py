@@ -37,15 +37,15 @@ def test_errors_and_edges_are_those_of_the_path():
     ax: Any = sparsity_path(with_path(PATH))
     other = next(axes for axes in ax.figure.axes if axes is not ax)
     np.testing.assert_array_equal(heights(ax, "training error"), PATH["train_error"])
-    np.testing.assert_array_equal(heights(other, "edges left by the penalty"), PATH["n_edges"])
+    np.testing.assert_array_equal(heights(other, "edges kept by the penalty"), PATH["n_edges"])
     (held_out,) = ax.containers
     np.testing.assert_array_equal(held_out[0].get_ydata(), PATH["valid_error"])
     bars = [np.ptp(segment[:, 1]) / 2 for segment in held_out[2][0].get_segments()]
     np.testing.assert_allclose(bars, PATH["valid_error_se"])
     assert ax.get_xscale() == "symlog"
-    names = ["training error", "error of no change at all", "held-out error (± SE)", "edges left by the penalty"]
+    names = ["training error", "error of predicting no change", "held-out error (± SE)", "edges kept by the penalty"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == names
-    np.testing.assert_array_equal(heights(ax, "error of no change at all"), [1, 1])
+    np.testing.assert_array_equal(heights(ax, "error of predicting no change"), [1, 1])
 
 
 def test_chosen_strength_is_marked():
@@ -94,7 +94,7 @@ def test_only_a_strength_of_zero_and_no_held_out_data():
     ax: Any = sparsity_path(with_path(path))
     ax.figure.draw_without_rendering()
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0"]
-    names = ["training error", "error of no change at all", "edges left by the penalty"]
+    names = ["training error", "error of predicting no change", "edges kept by the penalty"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == names
 
 

@@ -70,7 +70,7 @@ def test_verdicts_of_an_earlier_version_are_refused():
     adata = judged()
     adata.uns["evaluation_verdicts"].loc[0, "verdict"] = "resolved by a baseline"
     with pytest.raises(
-        ValueError, match=r"found \['resolved by a baseline'\], of an earlier version. Run `pf.tl.evaluate`"
+        ValueError, match=r"found \['resolved by a baseline'\] from an earlier version. Run `pf.tl.evaluate`"
     ):
         verdicts(adata)
 

@@ -43,22 +43,24 @@ def test_combinations_are_said_once_with_examples(caplog):
 def test_components_that_are_never_alone_are_pointed_out(caplog, labels, separator, found):
     (level, text) = said(caplog, "control", *labels, separator=separator)[-1]
     assert level == "WARNING"
-    assert text.startswith(f"Labels were read as combinations with components that are in no cell alone, {found}")
+    assert text.startswith(
+        f"Some labels were read as combinations with components that occur in no cell alone, {found}"
+    )
 
 
 def test_spaces_and_case_are_pointed_out(caplog):
     (spaces,) = said(caplog, "control ", " A", "A", "B", "control+B", control=" control")
-    assert spaces == ("WARNING", "Spaces around labels do not count: [' A', 'control '] are read without them.")
+    assert spaces == ("WARNING", "Spaces around labels are ignored: [' A', 'control '] are read without them.")
     (case,) = said(caplog, "control", "Control", "A")
-    assert case[1].startswith(
-        "Names that differ only in upper and lower case count as different: [('Control', 'control')]"
-    )
+    assert case[1].startswith("Names that differ only in case are treated as different: [('Control', 'control')]")
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "None", "NA", "<NA>", "NaT", "null"])
 def test_texts_of_missing_values_are_no_perturbations(text):
     for label in (text, f"A+{text}", f" {text} "):
-        with pytest.raises(ValueError, match=r"names of perturbations .*, which name missing values. Fill") as error:
+        with pytest.raises(
+            ValueError, match=r"names of perturbations .*, which represent missing values. Fill"
+        ) as error:
             check_labels(["control", "A", label], controls=("control",), separator="+", key="p")
         assert f"found {[label]}" in str(error.value)
     components = check_labels(["control", "A", f"A+{text}"], controls=("control", text), separator="+", key="p")
@@ -68,7 +70,7 @@ def test_texts_of_missing_values_are_no_perturbations(text):
 def test_none_may_be_the_name_of_a_covariate():
     check_values(["none", "None", "IFN-γ", "stimulated"], key="stimulus")
     with pytest.raises(
-        ValueError, match=r"every cell in `adata.obs\['stimulus'\]`, found \['', '<NA>', 'nan'\], which stand"
+        ValueError, match=r"every cell in `adata.obs\['stimulus'\]`, found \['', '<NA>', 'nan'\], which represent"
     ):
         check_values(["none", "nan", "<NA>", ""], key="stimulus")
 
@@ -87,7 +89,7 @@ def test_names_with_other_characters_are_kept():
 
 @pytest.mark.parametrize("pair", [("5 \xb5M", "5 \u03bcM"), ("é", "e\u0301"), ("A B", "A\xa0B"), ("A B", "A  B")])
 def test_names_that_look_the_same_are_refused(pair):
-    with pytest.raises(ValueError, match="Expected names that look different") as error:
+    with pytest.raises(ValueError, match="Expected names that can be distinguished") as error:
         check_labels(["control", *pair], controls=("control",), separator="+", key="p")
     assert all(ascii(name) in str(error.value) for name in pair)
 

@@ -83,7 +83,7 @@ def test_the_split_may_have_another_name(adata):
 def test_screens_without_registered_dynamics_are_refused(registered, unchanged):
     adata = registered.copy()
     del adata.uns["dynamics_fields"]
-    with unchanged(adata), pytest.raises(ValueError, match="cells at rest for `source='dynamics'`, found none"):
+    with unchanged(adata), pytest.raises(ValueError, match="steady-state dynamics for `source='dynamics'`, found none"):
         pf.pp.perturbation_features(adata, source="dynamics")
 
 
@@ -91,8 +91,8 @@ def test_screens_without_registered_dynamics_are_refused(registered, unchanged):
     ("options", "message"),
     [
         pytest.param({"components": ["aspirin"]}, r"perturbations of genes .*found \['aspirin'\]", id="no_gene"),
-        pytest.param({"features": pd.DataFrame()}, "neither `features` nor a `kind`", id="features"),
-        pytest.param({"kind": "genes"}, "neither `features` nor a `kind`", id="kind"),
+        pytest.param({"features": pd.DataFrame()}, "neither `features` nor `kind`", id="features"),
+        pytest.param({"kind": "genes"}, "neither `features` nor `kind`", id="kind"),
         pytest.param({"source": "graph"}, "`source` to be", id="source"),
         pytest.param({"seed": -1}, "`seed`", id="seed"),
     ],

@@ -100,7 +100,7 @@ def test_other_columns_are_not_replaced_but_the_same_one_is(unchanged):
     adata.obs["batch"] = ["1", "2"]
     with (
         unchanged(adata),
-        pytest.raises(ValueError, match=r"found other values in `adata.obs\['batch'\]`. Name another"),
+        pytest.raises(ValueError, match=r"found other values in `adata.obs\['batch'\]`. Choose another"),
     ):
         pf.pp.guides_to_genes(adata, "guide", control="ctrl", key_added="batch")
     for _ in range(2):

@@ -119,7 +119,7 @@ def test_smiles_of_cells(adata):
     found = register(adata, "smiles", kind="smiles")
     assert found.index.tolist() == ["A", "B", "C"]
     adata.obs.loc[adata.obs_names[labels == "A"][0], "smiles"] = "CCC"
-    with pytest.raises(ValueError, match="one SMILES a perturbation .* found 'CCC' and 'CCO' of 'A'"):
+    with pytest.raises(ValueError, match="one SMILES per perturbation .* found 'CCC' and 'CCO' of 'A'"):
         register(adata, "smiles", kind="smiles")
 
 

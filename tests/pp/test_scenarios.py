@@ -381,7 +381,7 @@ BAD: dict[str, tuple] = {
     "seed": ("perturbench_srivatsan20", {"seed": -1}, ValueError, "Expected `seed` to be at least 0"),
     "mapping": ("perturbench_norman19", {"held_out": {"cell_type": "B"}}, TypeError, r"a table of conditions \(a pandas.DataFrame\) for 'perturbench_norman19'"),
     "labels": ("perturbench_frangieh21", {"held_out": ["A"]}, TypeError, "covariates with their values for 'perturbench_frangieh21', found"),
-    "no_value": ("leave_one_out", {}, ValueError, r"Expected the value to leave out .* held_out={'cell_type': 'B'}"),
+    "no_value": ("leave_one_out", {}, ValueError, r"Expected the value to hold out .* held_out={'cell_type': 'B'}"),
     "empty_mapping": ("leave_one_out", {"held_out": {}}, ValueError, "Expected one covariate in `held_out`"),
     "two_covariates": ("leave_one_out", {"held_out": {"cell_type": "B", "donor": "1"}}, ValueError, "Expected one covariate"),
     "covariate": ("leave_one_out", {"held_out": {"celltype": "B"}}, KeyError, "Expected 'celltype' in `covariate_keys`"),

@@ -123,7 +123,7 @@ def test_advice_on_repeated_edges_works(adata, unchanged, prior):
 
 def test_the_strongest_of_repeated_edges_is_kept(adata):
     prior = edges(("GATA1", "SPI1", -3.0), ("GATA1", "SPI1", 1.0), ("KLF1", "SPI1", 2.0))
-    with pytest.raises(ValueError, match="the strongest where they differ") as error:
+    with pytest.raises(ValueError, match="the strongest if they differ") as error:
         pf.pp.setup_dynamics(adata, time_key="time", prior=prior)
     pf.pp.setup_dynamics(adata, time_key="time", prior=eval(re.findall("`([^`]*)`", str(error.value))[-1]))
     assert adata.varp["dynamics_prior"].toarray()[[0, 2], 1].tolist() == [-3, 2]
@@ -176,13 +176,13 @@ def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
         ({"regulators": []}, ValueError, "at least one regulator in `regulators`, found none"),
         ({"regulators": [0, 1]}, TypeError, "`regulators` to be names of genes, .* found 0"),
         ({"regulators": 3}, TypeError, "`regulators` to be names of genes, .* found 3"),
-        ({"regulators": "is_tfs"}, KeyError, r"'is_tfs' in `adata.var`, found \['is_tf'.*names of the genes in a list"),
+        ({"regulators": "is_tfs"}, KeyError, r"'is_tfs' in `adata.var`, found \['is_tf'.*list of gene names"),
         ({"regulators": "length"}, TypeError, r"booleans in `adata.var\['length'\]`, found values of type int"),
         ({"regulators": "never"}, ValueError, "at least one regulator"),
         (
             {"prior": edges(("TP53", "SPI1"), ("SPI1", "MYC"))},
             ValueError,
-            r"2 that are not: \['TP53', 'MYC'\].*Name genes in `prior` as in `adata.var_names`",
+            r"2 that are not: \['TP53', 'MYC'\].*Use the gene names of `adata.var_names` in `prior`",
         ),
         ({"prior": nx.DiGraph([("TP53", "SPI1")])}, ValueError, r"1 that are not: \['TP53'\]"),
         ({"prior": nx.Graph([("GATA1", "SPI1")])}, TypeError, "a DataFrame or a directed graph of networkx"),
@@ -249,7 +249,7 @@ def repeat_gene(adata):
         (set_times(np.inf, [1]), "found it infinite in 1 cells"),
         (
             relabel("donor", "a", "nan"),
-            r"a value for every cell in `adata.obs\['donor'\]`, found \['nan'\], which stand",
+            r"a value for every cell in `adata.obs\['donor'\]`, found \['nan'\], which represent",
         ),
         (keep_two_of_donor_a, r"at least 3 distinct times .* in 1 of 3: \['a\|control: 2 \(2 cells\)'\]"),
         (relabel("donor", "a", None), r"a value for every cell in `adata.obs\['donor'\]`, found none in 4 cells"),

@@ -216,7 +216,7 @@ def test_another_fit_in_a_store_is_not_taken_for_the_first(fitted, tmp_path, unc
     ):
         predict_perturbation(first, "A")
     assert str(folder) in str(error.value)
-    assert "Fit again with a `store` of its own" in str(error.value)
+    assert "Fit again with another `store`" in str(error.value)
     first.uns["flow"]["id"] = ids[1]
     assert read_flow(first).flow.config.guidance == read_flow(second).flow.config.guidance == 2
     del first.uns["flow"]["id"]  # as earlier versions named a store

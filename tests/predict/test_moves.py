@@ -59,6 +59,6 @@ def test_what_sampling_adds_to_a_distance_is_taken_out():
 def test_a_target_within_sampling_is_refused():
     mean, variance = np.ones(N_GENES), np.full(N_GENES, 0.5)
     start, near = Profile(mean, variance, variance / 10), Profile(mean + 0.1, variance, variance / 10)
-    with pytest.raises(ValueError, match=r"differs from the control cells by more than sampling, found none"):
+    with pytest.raises(ValueError, match=r"differs from the control cells by more than sampling noise, found none"):
         Way.between(start, near, "euclidean")
     assert Way.between(start, Profile.exactly(mean + 2), "standardised").weights == pytest.approx(np.full(N_GENES, 2))

@@ -177,7 +177,7 @@ def test_rounding_is_decided_by_the_randomness_alone(counts):
         ("counts", 0, ValueError, "Expected `target_total` to be from 1 to"),
         ("counts", "1e4", TypeError, "Expected `target_total` to be a number, found '1e4'"),
         ("log_normalised", 1e4, ValueError, "Expected `target_total` together with `output` 'counts' or 'challenge'"),
-        ("counts", None, ValueError, "found 3 of 4 cells whose values are not whole .* Name the total"),
+        ("counts", None, ValueError, "found 3 of 4 cells whose values are not whole .* Set `target_total` to the total"),
         ("challenge", None, ValueError, "found 3 of 4 cells whose values are not whole"),
     ],
 )  # fmt: skip
@@ -189,7 +189,7 @@ def test_bad_requests(name, total, error, message):
 
 
 def test_only_zeros_tell_no_depth():
-    with pytest.raises(ValueError, match="found 0 of 2 cells .* Name the total"):
+    with pytest.raises(ValueError, match="found 0 of 2 cells .* Set `target_total` to the total"):
         units("counts", np.zeros((2, 3)), total=None)
 
 

@@ -157,7 +157,9 @@ def test_large_values_may_be_logarithms(make, x, expected):
     adata.obs["p"] = ["control", "A"] * 10
     adata.layers["l"] = make(x + (x > 0) * 0.013)
     if expected:
-        with pytest.raises(ValueError, match=r"in `adata.layers\['l'\]`, found values up to .* which look un-logged"):
+        with pytest.raises(
+            ValueError, match=r"in `adata.layers\['l'\]`, found values up to .* which do not seem to be logged"
+        ):
             setup_perturbation(adata, layer="l", **FIELDS)
     else:
         with warnings.catch_warnings():
@@ -168,7 +170,9 @@ def test_large_values_may_be_logarithms(make, x, expected):
 def test_few_unlogged_cells_are_counted():
     x = logged()
     x[3] = np.where(x[3] > 0, 7.7 * np.expm1(x[3]), 0)
-    with pytest.raises(ValueError, match="in 1 of 120 cells, which look un-logged.*of these cells alone if the others"):
+    with pytest.raises(
+        ValueError, match="in 1 of 120 cells, which do not seem to be logged.*for these cells only if the others"
+    ):
         setup_perturbation(cells(x), **FIELDS)
 
 

@@ -76,7 +76,10 @@ def test_nothing_is_left_where_nothing_can_be_written(tmp_path, monkeypatch, ste
 @pytest.mark.parametrize("name", ["store", "checkpoint"])
 def test_places_are_tried_before_a_flow_is_fitted(registered, unchanged, tmp_path, no_work, monkeypatch, name):
     (tmp_path / "f").write_text("mine")
-    with unchanged(registered), pytest.raises(NotADirectoryError, match=f"Expected `{name}` to be a directory or free"):
+    with (
+        unchanged(registered),
+        pytest.raises(NotADirectoryError, match=f"Expected `{name}` to be an existing or new directory"),
+    ):
         fit_flow(registered, **QUICK, **{name: tmp_path / "f" / "x"})
     monkeypatch.setattr("os.fsync", full_disk)
     with (
@@ -108,7 +111,7 @@ def test_a_flow_that_cannot_be_stored_is_kept(registered, tmp_path, monkeypatch,
             write_flow(*args, **kwargs)
 
         patch.setattr("perturbflow.tl._fit_flow.write_flow", fail_after_the_fit)
-        with pytest.warns(UserWarning, match=r"could not be written to .*: it is kept in `adata.uns\['flow'\]`"):
+        with pytest.warns(UserWarning, match=r"could not be written to .*: and was kept in `adata.uns\['flow'\]`"):
             fit_flow(registered, **QUICK, split_key="none", store=tmp_path / "store")
     predict_perturbation(registered, "A", n_steps=2)
     FittedFlow.from_dict(registered.uns["flow"]).save(tmp_path / "again")
@@ -123,7 +126,7 @@ def test_an_earlier_flow_stays_where_the_next_cannot_be_stored(fitted, tmp_path,
         patch.setattr("os.fsync", full_disk)  # after the file was written
         with pytest.raises(OSError, match="No space left on device"):
             flow.save(tmp_path)
-        with pytest.warns(UserWarning, match="it is kept in"):
+        with pytest.warns(UserWarning, match="and was kept in"):
             write_flow(fitted, flow, store=tmp_path)
     assert {path: path.read_bytes() for path in contents(tmp_path)} == before
 

@@ -100,10 +100,10 @@ def test_cells_without_perturbations_have_a_graph(fitted):
     ("options", "message"),
     [
         ({"trajectory_key": "cell_type"}, "found no `time_key`"),
-        ({"perturbation_type_key": "cell_type"}, "Expected `perturbation_key` beside"),
+        ({"perturbation_type_key": "cell_type"}, "Expected `perturbation_key` together with"),
         ({"perturbation_key": "cell_type"}, "none of which is a gene"),
         ({"perturbation_key": "perturbation", "control": "untreated"}, "at least 10 cells without"),
-        ({"time_key": "time", "perturbation_type_key": "cell_type"}, "only for a snapshot"),
+        ({"time_key": "time", "perturbation_type_key": "cell_type"}, "only without a time"),
     ],
 )
 def test_wrong_registrations_are_refused_before_anything_is_written(fitted, options, message):

@@ -51,7 +51,7 @@ def test_order_of_genes_and_controls_do_not_matter():
     extra.obs["cell_type"] = "V"
     more = anndata.concat([other, extra[:, other.var_names]], index_unique="-")
     found, report = judged(more, warns=True)
-    assert set(report.index) == {"genes in another place, sorted"}
+    assert set(report.index) == {"genes in a different order, sorted"}
     np.testing.assert_allclose(table(found, "predicted"), table(plain, "predicted"), rtol=1e-9)
 
 
@@ -70,7 +70,7 @@ def test_predictions_of_no_real_condition_are_named_with_those_that_have_none(
 ):
     predictions, adata = screen(seed=1), screen()
     predictions.obs[column] = predictions.obs[column].astype(str).replace({old: new})
-    match = rf"real conditions in predicted\['mine'\], found .*{re.escape(unmatched)}; without a prediction .*{re.escape(missing)}"
+    match = rf"conditions with real cells in predicted\['mine'\], found .*{re.escape(unmatched)}.*have no prediction: .*{re.escape(missing)}"
     with unchanged(adata), pytest.raises(ValueError, match=match):
         evaluate(adata, {"mine": predictions}, **QUICK)
 
@@ -100,7 +100,7 @@ def test_doses_are_a_part_of_what_is_matched():
 def test_further_genes_are_left_out_and_missing_ones_refused():
     both = anndata.concat([screen(seed=1), _renamed(screen(seed=1))], axis=1, merge="same")
     found, report = judged(both, warns=True)
-    assert report.loc["genes not among the observed ones, left out", "n"] == 6
+    assert report.loc["genes that were not observed, left out", "n"] == 6
     np.testing.assert_array_equal(table(found, "predicted"), table(judged(screen(seed=1))[0], "predicted"))
     adata = screen()
     before = set(adata.uns)

@@ -581,7 +581,7 @@ def shifted(adata):
         (None, {"output": "tpm"}, ValueError, r"Expected `output` to be one of .*, found 'tpm'"),
         (None, {"target_total": 1e4}, ValueError, "Expected `target_total` together with `output` 'counts' or 'challenge'"),
         (None, {"output": "counts", "target_total": -1}, ValueError, "Expected `target_total` to be from 1"),
-        (shifted, {"output": "counts"}, ValueError, "not whole multiples of one number. Name the total"),
+        (shifted, {"output": "counts"}, ValueError, "not integer multiples of one number. Set `target_total` to the total"),
         (None, {"seed": -1}, ValueError, "Expected `seed` to be at least 0"),
         (None, {"device": "abacus"}, ValueError, "Expected `device` to be 'auto' or a torch device that is present, found 'abacus'"),
         (None, {"device": 0.5}, ValueError, "Expected `device` to be 'auto' or a torch device that is present, found 0.5"),

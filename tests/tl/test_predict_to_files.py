@@ -92,7 +92,9 @@ def test_an_interrupted_file_leaves_nothing_and_a_killed_one_is_replaced(fitted,
 
 def test_what_is_there_is_not_replaced(fitted, path):
     path.write_text("mine")
-    with pytest.raises(ValueError, match="Expected nothing at `path`, found .* Delete it, or name another file"):
+    with pytest.raises(
+        ValueError, match="Expected `path` to be a new file, found .* Delete it, or choose another file"
+    ):
         predict_perturbation(fitted, "A", path=path)
     assert path.read_text() == "mine"
 

@@ -86,8 +86,8 @@ def test_registration_alone_says_what_to_do(registered):
     del registered.obs["split"], registered.uns["split"]
     found = findings(registered)
     assert found.asked[0] == (
-        "6 perturbations (4 alone, 2 in combination) in 2 contexts (cell_type), measured in 600 cells of 40 genes; "
-        f"{(registered.obs['perturbation'] == 'control').sum()} of the cells are controls."
+        "6 perturbations (4 single, 2 combinations) in 2 contexts (cell_type): 600 cells, of which "
+        f"{(registered.obs['perturbation'] == 'control').sum()} are controls, and 40 genes."
     )
     assert said(found.asked, "No condition is held out")
     assert found.found == ()
@@ -106,17 +106,17 @@ def test_what_is_held_out_is_counted(registered):
 def test_a_fit_is_described_and_an_evaluation_is_next(fitted, unchanged):
     with unchanged(fitted):
         found = findings(fitted)
-    assert said(found.found, "10 steps of training, on the cells of train and valid.")
-    assert said(found.found, "enter the path at 0.5, with correction scale 1", "on 2 validation conditions.")
-    assert said(found.not_measurable, "chosen on 2 validation conditions", "too few to tell")
+    assert said(found.found, "with 10 training steps to the cells of train and valid.")
+    assert said(found.found, "use entry time 0.5, correction scale 1", "on 2 validation conditions.")
+    assert said(found.not_measurable, "chosen on only 2 validation conditions")
     assert calls(found) == ["pf.tl.evaluate(adata)"]
 
 
 def test_where_the_prior_alone_predicts_this_is_said(registered):
     pf.tl.fit_flow(registered, preset="prior", plan_kwargs={"calibrate": False}, progress_bar=False)
     found = findings(registered)
-    assert said(found.found, "no training of a network")
-    assert said(found.found, "The prior alone predicts, since no network was trained")
+    assert said(found.found, "without training a network")
+    assert said(found.found, "Predictions use the prior alone, since no network was trained")
     # Its two validation conditions are asked by nothing: more of them would change nothing.
     assert not said([*found.found, *found.not_measurable], "chosen")
     assert calls(found) == ["pf.tl.evaluate(adata)"]
@@ -125,7 +125,7 @@ def test_where_the_prior_alone_predicts_this_is_said(registered):
 def test_interrupted_fits_are_named(fitted):
     fitted.uns["flow"] = _interrupted(fitted)
     found = findings(fitted)
-    assert said(found.not_measurable, "the fit was interrupted")
+    assert said(found.not_measurable, "this one was interrupted")
     assert "pf.tl.fit_flow(adata, checkpoint='checkpoint')" in calls(found)
 
 
@@ -139,18 +139,21 @@ def _interrupted(adata: AnnData) -> dict[str, Any]:
 
 def test_fits_without_validation_conditions_chose_nothing(fitted):
     fitted.obs["split"] = fitted.obs["split"].astype(str).replace("valid", "test").astype("category")
-    assert said(findings(fitted).not_measurable, "without validation conditions nothing was chosen")
+    assert said(findings(fitted).not_measurable, "without validation conditions, none were chosen")
 
 
 def test_a_winner_is_told_with_its_interval(registered):
     ceiling = {"ceiling": [0.1, 0.2, 0.1, 0.2]}
     found = findings(with_scores(registered, scores(BETTER | ceiling)))
     (winner,) = said(found.found, "On 4 held-out conditions of the split 'test', flow is better on average")
-    assert "energy distance ↓ 1.43 against 3.65 of the best baseline (mean effect); difference -2.23, 95 %" in winner
-    (way,) = said(found.found, "Of the way between")
+    assert (
+        "energy distance ↓ 1.43, compared with 3.65 for the best baseline (mean effect); difference -2.23, 95 %"
+        in winner
+    )
+    (way,) = said(found.found, "From floor to ceiling")
     # (8.925 - 1.425) / (8.925 - 0.15), and (8.925 - 3.65) / (8.925 - 0.15)
     assert "flow covers 85.5 %" in way
-    assert "mean effect, the best baseline, 60.1 %" in way
+    assert "the best baseline, mean effect, 60.1 %" in way
     assert said(found.not_measurable, "intervals over 4 conditions are too narrow")
     table = found.tables[found.headline]
     assert table["flow"].tolist() == ["1.43"]
@@ -161,21 +164,24 @@ def test_a_loser_is_told_too(registered):
     losing = BETTER | {"flow": BETTER["mean effect"], "mean effect": BETTER["flow"]}
     found = findings(with_scores(registered, scores(losing)))
     assert said(found.found, "flow is worse on average than the best baseline")
-    assert said([step.reason for step in found.next_steps], "Take the simpler model: mean effect is better")
+    assert said([step.reason for step in found.next_steps], "Use the simpler model: mean effect is better")
 
 
 def test_metrics_whose_higher_values_are_better_have_the_other_arrow(registered):
     cosine = {"flow": [0.9, 0.8, 0.85, 0.9], "control cells": [0.0] * 4, "mean effect": [0.5, 0.3, 0.4, 0.2]}
     found = findings(with_scores(registered, scores(BETTER), scores(cosine, metric="cosine_of_mean_effects")))
-    (both,) = said(found.found, "Across 2 metrics")
-    assert "beats the best baseline of each on 2 (energy distance ↓ and cosine of mean effects ↑), loses on 0" in both
+    (both,) = said(found.found, "Of 2 metrics")
+    assert (
+        "better than the respective best baseline on 2 (energy distance ↓ and cosine of mean effects ↑), worse on 0"
+        in both
+    )
 
 
 def test_one_condition_says_nothing_of_others(registered):
     one = {model: values[:1] for model, values in BETTER.items()}
     found = findings(with_scores(registered, scores(one)))
-    assert said(found.found, "On 1 held-out condition", "one condition says nothing of others")
-    assert said(found.not_measurable, "one condition was judged")
+    assert said(found.found, "On 1 held-out condition", "a single condition has no interval")
+    assert said(found.not_measurable, "only one was evaluated")
     assert found.tables[found.headline]["flow is"].tolist() == ["one condition only"]
 
 
@@ -183,17 +189,17 @@ def test_conditions_of_the_fit_are_marked(registered):
     found = findings(with_scores(registered, scores(BETTER, split="train")))
     assert said(found.found, "On 4 conditions of the split 'train', which were used in the fit")
     assert "(used in the fit)" in found.headline
-    assert said(found.not_measurable, "no held-out condition was judged")
+    assert said(found.not_measurable, "no held-out condition was evaluated")
     assert "pf.tl.evaluate(adata, splits='test')" in calls(found)
 
 
 def test_validation_conditions_have_chosen_settings(registered):
     found = findings(with_scores(registered, scores(BETTER, split="valid")))
-    assert said(found.not_measurable, "settings were chosen on them")
+    assert said(found.not_measurable, "settings were chosen on these conditions")
 
 
 @pytest.mark.parametrize(
-    ("split", "why"), [("test", "two halves of the real cells"), ("train", "these very cells were used in the fit")]
+    ("split", "why"), [("test", "two halves of the real cells"), ("train", "these cells were used in the fit")]
 )
 def test_a_ceiling_that_is_beaten_is_explained(split, why, registered):
     found = findings(with_scores(registered, scores(BETTER | {"ceiling": [2.0] * 4}, split=split)))
@@ -205,14 +211,14 @@ def test_baselines_that_are_the_same_share_a_column(registered):
     found = findings(with_scores(registered, scores(BETTER | same)))
     (table,) = (table for title, table in found.tables.items() if title.startswith("All models"))
     assert "mean effect, matching mean, additive effect" in table.columns
-    assert said(found.found, "predict the same here", "mean effect, matching mean and additive effect")
+    assert said(found.found, "have identical scores", "mean effect, matching mean and additive effect")
 
 
 def test_a_model_never_shares_a_column_with_a_baseline(registered):
     found = findings(with_scores(registered, scores(BETTER | {"flow": BETTER["mean effect"]})))
     (table,) = (table for title, table in found.tables.items() if title.startswith("All models"))
     assert {"flow", "mean effect"} <= set(table.columns)
-    assert said(found.found, "not told apart")
+    assert said(found.found, "not significantly different from the best baseline")
 
 
 def test_columns_and_metrics_without_values_are_left_out(registered):
@@ -220,7 +226,7 @@ def test_columns_and_metrics_without_values_are_left_out(registered):
     found = findings(with_scores(registered, scores(BETTER), rank))
     assert "ceiling" not in found.tables[found.headline].columns
     assert found.tables[found.headline]["metric"].str.contains("rank").sum() == 0
-    assert said(found.not_measurable, "no value for these conditions: normalised rank ↓")
+    assert said(found.not_measurable, "undefined for these conditions: normalised rank ↓")
 
 
 def test_verdicts_name_losses_harm_and_what_cannot_be_seen(registered):
@@ -243,8 +249,8 @@ def test_verdicts_name_losses_harm_and_what_cannot_be_seen(registered):
     )
     found = findings(with_scores(registered, scores(BETTER), verdicts=verdicts))
     assert said(found.found, "better than every baseline in 1, a baseline is better in 1 (P1 in T), and no difference")
-    assert said(found.found, "In 1 condition flow is shown to be worse than no effect at all: P1 in T.")
-    assert said(found.not_measurable, "1 condition whose cells cannot be told", "P3 in U; about 300 cells each")
+    assert said(found.found, "In 1 condition, flow is significantly worse than predicting no effect: P1 in T.")
+    assert said(found.not_measurable, "1 condition without a detectable effect", "P3 in U. About 300 cells each")
     assert "pf.pl.verdicts(adata, split='test')" in calls(found)
 
 
@@ -264,7 +270,7 @@ def test_several_models_are_each_answered(registered):
 
 def test_baselines_alone_are_no_answer(registered):
     found = findings(with_scores(registered, scores({name: BETTER[name] for name in ("control cells", "mean effect")})))
-    assert said(found.found, "Only baselines were judged, on 4 held-out conditions of the split 'test'")
+    assert said(found.found, "Only baselines were evaluated, on 4 held-out conditions of the split 'test'")
     assert found.headline.startswith("All models")
 
 
@@ -286,7 +292,7 @@ def test_a_single_perturbation_has_few_columns(registered):
     (table,) = (table for title, table in found.tables.items() if title.startswith("All models"))
     shared = [column for column in table.columns if "," in column]
     assert sum(column.count(",") + 1 for column in shared) >= 4
-    assert said(found.asked, "1 perturbation (1 alone), measured in")
+    assert said(found.asked, "1 perturbation (1 single): ")
 
 
 def test_time_courses_at_every_stage(time_courses, fitted_dynamics):
@@ -300,17 +306,17 @@ def test_time_courses_at_every_stage(time_courses, fitted_dynamics):
     assert said(fit.found, "Dynamics of 5 genes were fitted to 8 trajectories")
     path = fitted_dynamics.uns["dynamics"]["sparsity_path"]
     error = float(path.loc[path["chosen"], "valid_error"].iloc[0])
-    assert said(fit.found, f"relative error ↓ {error:.3g}")
+    assert said(fit.found, "relative error", f"held-out data ↓ is {error:.3g}")
     assert "pf.tl.infer_graph(adata)" in calls(fit)
 
     pf.tl.infer_graph(fitted_dynamics, n_bootstraps=0)
     graph = findings(fitted_dynamics, "Dynamics")
     n_kept = int(fitted_dynamics.uns["dynamics_graph"]["edges"]["kept"].sum())
-    assert said(graph.found, f"{n_kept} are edges of the graph, read from the fitted dynamics")
-    assert said(graph.not_measurable, "How sure edges are")
+    assert said(graph.found, f"The graph has {n_kept} edge", "inferred from the fitted dynamics")
+    assert said(graph.not_measurable, "The confidence of the edges")
     assert "pf.tl.infer_graph(adata)" in calls(graph)
-    assert said(graph.not_measurable, "only a known network tells")
-    assert len(graph.tables["Edges of most evidence"]) == min(n_kept, 10)
+    assert said(graph.not_measurable, "requires a known network")
+    assert len(graph.tables["Edges with the strongest evidence"]) == min(n_kept, 10)
 
 
 def test_confidence_is_counted_over_bootstraps(fitted_dynamics):
@@ -320,14 +326,15 @@ def test_confidence_is_counted_over_bootstraps(fitted_dynamics):
     record["edges"]["confidence"] = np.where(np.arange(len(record["edges"])) < 2, 0.95, 0.4)
     record["edges"]["kept"] = np.arange(len(record["edges"])) < 5
     found = findings(fitted_dynamics, "Dynamics")
-    assert said(found.found, "2 of these edges came back in at least 90% of 9 fits")
-    assert found.tables["Edges of most evidence"]["confidence ↑"].tolist() == ["0.95", "0.95", "0.40", "0.40", "0.40"]
+    assert said(found.found, "2 of these edges were found in at least 90% of 9 bootstrap fits")
+    table = found.tables["Edges with the strongest evidence"]
+    assert table["confidence ↑"].tolist() == ["0.95", "0.95", "0.40", "0.40", "0.40"]
 
 
 def test_graphs_of_baselines_know_no_dynamics(time_courses):
     pf.tl.infer_graph(time_courses, method="correlation")
     assert said(
-        findings(time_courses, "Dynamics").found, "read from the baseline 'correlation', which knows no dynamics"
+        findings(time_courses, "Dynamics").found, "from the baseline 'correlation', which does not model dynamics"
     )
 
 
@@ -337,7 +344,7 @@ def test_interrupted_dynamics_are_named(fitted_dynamics):
     stored = StoredDynamics.from_dict(fitted_dynamics.uns["dynamics"])
     stored.settings["interrupted"] = True
     fitted_dynamics.uns["dynamics"] = stored.to_dict()
-    assert said(findings(fitted_dynamics, "Dynamics").not_measurable, "the fit was interrupted")
+    assert said(findings(fitted_dynamics, "Dynamics").not_measurable, "this one was interrupted")
 
 
 def test_both_halves_of_one_screen():
@@ -347,9 +354,10 @@ def test_both_halves_of_one_screen():
     pf.tl.fit_dynamics(screen)
     summary = pf.tl.summarise(screen)
     assert list(summary.parts) == [CELLS, "Dynamics"]
-    assert said(summary.parts["Dynamics"].asked, "cells at rest (no time is registered)")
+    assert said(summary.parts["Dynamics"].asked, "assumed to be at steady state (no time is registered)")
     assert said(
-        summary.parts["Dynamics"].found, "Dynamics of 20 genes at rest were fitted, with 4 measured perturbations"
+        summary.parts["Dynamics"].found,
+        "Steady-state dynamics of 20 genes were fitted to the control cells and 4 measured perturbations",
     )
     assert said(calls(summary.parts["Dynamics"]), "pf.tl.simulate_knockout(adata, genes=")
 
@@ -364,7 +372,7 @@ def test_it_prints_itself_and_is_a_page_in_notebooks(registered):
     summary = pf.tl.summarise(with_scores(registered, scores(BETTER)))
     text = str(summary)
     assert repr(summary) == text
-    assert text.startswith("Perturbed cells\n===============\n\nWhat was asked\n  - 6 perturbations")
+    assert text.startswith("Perturbed cells\n===============\n\nData and question\n  - 6 perturbations")
     assert max(map(len, text.splitlines())) < 140
     assert "\n      pf.tl.fit_flow(adata)" in text  # calls are whole lines
     page = summary._repr_html_()
@@ -412,7 +420,7 @@ def test_what_is_read_has_a_short_text(fitted, fitted_dynamics):
 
     flow = repr(read_flow(fitted))
     assert flow == (
-        "FittedFlow(4 perturbations, 40 genes, covariates ['cell_type'], 10 steps of training on ['train', 'valid'])"
+        "FittedFlow(4 perturbations, 40 genes, covariates ['cell_type'], 10 training steps on ['train', 'valid'])"
     )
     dynamics = repr(read_dynamics(fitted_dynamics))
     assert dynamics.startswith("StoredDynamics(5 genes, 5 regulators, 8 trajectories, ")

@@ -76,7 +76,7 @@ def group_effects(cells: CellData | GroupSums) -> GroupEffects:
         msg = (
             "Expected perturbed cells and control cells of the same context, "
             f"found {len(perturbed)} perturbed groups and controls in {len(control_of)} contexts, none in common. "
-            "Add training cells or leave out covariates."
+            "Add training cells, or register fewer covariates."
         )
         raise ValueError(msg)
     if len(usable) < len(perturbed):

@@ -31,7 +31,7 @@ of_network = shares(
         "rng": "Random generator.",
     },
     returns="Scores (d, d), diagonal 0.",
-    raises="ValueError\n    If there is too little data, the shape is another, values are not finite, or an option is out of range.",
+    raises="ValueError\n    If there is too little data, a shape is wrong, values are not finite, or an option is out of range.",
 )
 
 
@@ -92,7 +92,7 @@ def partial_correlation_graph(values: FloatArray, *, shrinkage: float | None = N
     smallest = linalg.eigvalsh(shrunken, subset_by_index=(0, 0))[0]
     if smallest <= d * np.finfo(float).eps:
         msg = (
-            f"Expected a correlation matrix with an inverse, found {d} genes in {n} rows, which are linearly dependent "
+            f"Expected an invertible correlation matrix, found {d} genes in {n} rows, which are linearly dependent "
             f"at shrinkage {shrinkage:g}. Use a larger `shrinkage`."
         )
         raise ValueError(msg)
@@ -207,7 +207,7 @@ def derivative_ridge_graph(
             msg = f"Expected `{name}` to be above 0, found {option!r}."
             raise ValueError(msg)
     if len({one.n_genes for one in trajectories}) != 1:
-        msg = f"Expected trajectories of the same genes, found numbers {[one.n_genes for one in trajectories]}."
+        msg = f"Expected trajectories of the same genes, found {[one.n_genes for one in trajectories]} genes."
         raise ValueError(msg)
     lines = []
     for one in trajectories:

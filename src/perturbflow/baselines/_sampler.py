@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from perturbflow.flow import CellData
 
 of_fit = shares(
-    {"cells": "Training cells, controls of every context among them, or the sums over every group of them."},
+    {"cells": "Training cells, with controls of every context, or their sums by group."},
     returns="The fitted baseline itself.",
-    raises="ValueError\n    If a context has no control cells, or effects are needed and there are none.",
+    raises="ValueError\n    If a context has no control cells, or there are no effects although the baseline needs some.",
 )
 of_sample = shares(
     {
         "controls": "Control cells (n, G) of the context, log1p-normalised.",
         "perturbation": "Dose of every perturbation component (P,).",
-        "covariates": "Codes of the covariates (K,), the context.",
+        "covariates": "Codes of the covariates (K,), that is, the context.",
         "rng": "Random generator; samplers without randomness ignore it.",
     },
     returns="As many predicted cells (n, G), a new array.",

@@ -90,12 +90,12 @@ TRAJECTORY_BASELINES: Mapping[str, TrajectoryBaseline] = MappingProxyType(
         "training curve": training_curve,
     }
 )
-"""Fair predictions by name, a read-only view: of the test trajectory they know the times and the start at most."""
+"""Baselines by name (read-only); of the test trajectory, they use at most the times and the start."""
 
 FLOORS: Mapping[str, TrajectoryBaseline] = MappingProxyType(
     {"own mean": own_mean, "leave-one-out smoother": leave_one_out_smoother}
 )
-"""Functions of the same form that read the *test values*, by name: what is left to gain, not something to beat."""
+"""Functions of the same form that use the *test values* (read-only): upper bounds rather than competitors."""
 
 
 def _check(train: Sequence[Trajectory], test: Trajectory, bandwidth: float | None = None) -> None:
@@ -179,8 +179,8 @@ def replay_analogue(
     long = [series for series in train if len(series) >= window + n_steps]
     if not long:
         msg = (
-            f"Expected a training series of {window + n_steps} times, {window} to compare and {n_steps} that follow, found "
-            f"none among {len(train)}. Give longer series, or predict fewer steps."
+            f"Expected a training series of at least {window + n_steps} times ({window} to compare, {n_steps} to continue), "
+            f"found none among {len(train)}. Pass longer series, or predict fewer steps."
         )
         raise ValueError(msg)
     best, smallest = observed, np.inf
@@ -202,18 +202,18 @@ CONTINUATIONS: Mapping[str, Continuation] = MappingProxyType(
         "replay analogue": replay_analogue,
     }
 )
-"""Continuations by name, a read-only view."""
+"""Continuations by name (read-only)."""
 
 
 def _check_series(train: Sequence[FloatArray], observed: FloatArray, n_steps: int, *, least: int = 1) -> None:
     check_whole_number(n_steps, name="n_steps", least=1)
     if observed.ndim != 2 or len(observed) < least:
-        msg = f"Expected `observed` to have {least} or more rows, times by genes, found shape {observed.shape}."
+        msg = f"Expected `observed` to have shape (times, genes) with at least {least} times, found shape {observed.shape}."
         raise ValueError(msg)
     for series in [*train, observed]:
         if series.ndim != 2 or series.shape[1] != observed.shape[1]:
             msg = f"Expected series of {observed.shape[1]} genes, as in `observed`, found one of shape {series.shape}."
             raise ValueError(msg)
         if not np.isfinite(series).all():
-            msg = "Expected finite values in all series, found NaN or infinity. Leave these times out, or fill them."
+            msg = "Expected finite values in all series, found NaN or infinity. Remove these times, or fill in the values."
             raise ValueError(msg)

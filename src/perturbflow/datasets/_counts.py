@@ -18,7 +18,7 @@ of_simulation = shares(
         "seed": "Seed of all random numbers.",
     },
     raises="""TypeError, ValueError
-    If a parameter has the wrong type or is out of range, or parameters do not go together.""",
+    If a parameter has the wrong type or is out of range, or parameters are inconsistent.""",
 )
 BURSTS, DEPTH_SD = 2.0, 0.3  # shape of the gamma distribution of levels, and spread of the log depth
 BURST_FREQUENCY = 4.0  # bursts per mRNA lifetime of an always open promoter, in a typical gene

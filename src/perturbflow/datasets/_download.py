@@ -22,15 +22,15 @@ CACHE_VARIABLE = "PERTURBFLOW_CACHE"
 ROWS_AT_ONCE = 4096
 
 of_download = shares(
-    {"path": "A copy of the (unpacked) file to read instead."},
+    {"path": "Local copy of the (unpacked) file, read instead of downloading it."},
     raises="""ConnectionError
-    If the file cannot be downloaded; the message says where to save a copy.
+    If the file cannot be downloaded; the message says where to save a local copy.
 FileNotFoundError
-    If there is nothing at ``path``.
+    If there is no file at ``path``.
 ImportError
     If pooch is not installed: ``pip install 'perturbflow[data]'``.
 ValueError
-    If what was downloaded is not the published file, labels are not as published, or an option is unknown.""",
+    If the downloaded file or its labels differ from the published ones, or an option is unknown.""",
 )
 
 
@@ -56,15 +56,15 @@ def local_copy(file: RemoteFile, path: str | Path | None = None) -> Path:
     """
     if path is not None:
         if not Path(path).is_file():
-            msg = f"Expected {file.name} at {path}, found no file. Leave `path` out to download it ({file.size})."
+            msg = f"Expected {file.name} at {path}, found no file. Omit `path` to download it ({file.size})."
             raise FileNotFoundError(msg)
         return Path(path)
     try:
         import pooch
     except ImportError:
         msg = (
-            f"Expected pooch, which downloads {file.name} ({file.size}), found it not installed. Run "
-            f"`pip install 'perturbflow[data]'`, or download {file.url} and name the file in `path`."
+            f"Expected pooch to be installed, to download {file.name} ({file.size}), found it missing. Run "
+            f"`pip install 'perturbflow[data]'`, or download {file.url} and pass the file as `path`."
         )
         raise ImportError(msg) from None
     folder = Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("perturbflow"))
@@ -80,8 +80,8 @@ def local_copy(file: RemoteFile, path: str | Path | None = None) -> Path:
         )
     except OSError as error:  # that of requests for everything that a network does
         msg = (
-            f"Expected to download {file.url} ({file.size}), found {type(error).__name__}. Connect to the internet and try "
-            f"again; or download it elsewhere, save it as {folder / file.name}, or name it in `path`."
+            f"Expected to download {file.url} ({file.size}), found {type(error).__name__}. Check the internet "
+            f"connection, or download the file elsewhere and save it as {folder / file.name} or pass it as `path`."
         )
         raise ConnectionError(msg) from error
     return Path(found)

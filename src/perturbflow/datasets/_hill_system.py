@@ -76,7 +76,7 @@ class HillNetwork:
             msg = f"Expected edges between genes 0 to {self.n_genes - 1}, found {listing(sorted(set(ends.tolist())))}."
             raise ValueError(msg)
         if len(set(zip(self.source.tolist(), self.target.tolist(), strict=True))) < n_edges:
-            msg = "Expected every pair of source and target once, found one repeated. Merge its edges."
+            msg = "Expected every pair of source and target once, found repeated pairs. Merge their edges."
             raise ValueError(msg)
         if not (self.threshold > 0).all() or not np.isin(self.sign, (-1, 1)).all():
             msg = "Expected positive thresholds and signs of -1 or 1, found others."
@@ -125,7 +125,7 @@ class HillNetwork:
         The network.
         """
         if "threshold" not in adata.uns.get("simulation", {}):
-            msg = "Expected data of `pf.datasets.hill_network`, found no `adata.uns['simulation']['threshold']`."
+            msg = "Expected data from `pf.datasets.hill_network`, found no `adata.uns['simulation']['threshold']`."
             raise KeyError(msg)
         edges, simulation = adata.uns["true_edges"], adata.uns["simulation"]
         return cls(

@@ -27,10 +27,9 @@ FOLDER_VARIABLE = "PERTURBFLOW_DATA"
 of_local = shares(
     {},
     raises="""FileNotFoundError
-    If a file is not in the folder that the environment variable ``PERTURBFLOW_DATA`` names; the message says where to get
-    it.
+    If a file is missing in the folder named by the environment variable ``PERTURBFLOW_DATA``; the message gives its source.
 ValueError
-    If an option is unknown or out of range, repeated, or leaves nothing.""",
+    If an option is unknown, out of range or repeated, or nothing is left.""",
 )
 FOLDER = "hematopoiesis"
 BASE_NETWORK = "TFs_Targets/tf_targets_baseGRN_human_matrix.csv.gz"
@@ -197,7 +196,7 @@ def hematopoiesis(
         check_unique_names(chosen, what=f"`{name}`", hint="Name each once.")
     trajectories = [pair for pair in product(donors, lineages) if pair not in NOT_RELEASED]
     if not trajectories:
-        msg = f"Expected a trajectory that was released, found none of donors {list(donors)} and lineages {list(lineages)}."
+        msg = f"Expected a released trajectory, found none of donors {list(donors)} and lineages {list(lineages)}."
         raise ValueError(msg)
 
     tables = []
@@ -249,7 +248,7 @@ def _cell_type_networks(folder: Path, genes: set[str]) -> pd.DataFrame:
     suffix = ".csv.gz"
     files = sorted(path for path in folder.glob(f"*{suffix}") if not path.name.endswith(f"_matrix{suffix}"))
     if not files:
-        msg = f"Expected tables of cell types in {folder}, found none. Get them from {SOURCE}."
+        msg = f"Expected tables of cell types in {folder}, found none. Download them from {SOURCE}."
         raise FileNotFoundError(msg)
     tables = [
         pd.read_csv(path)
@@ -267,8 +266,8 @@ def local_file(name: str, *, source: str) -> Path:
     path = folder / name
     if not path.is_file():
         msg = (
-            f"Expected the file {path}, found none. Get it from its source ({source}), save it as {name} in a folder, "
-            f"and name that folder in the environment variable {FOLDER_VARIABLE}."
+            f"Expected the file {path}, found none. Download it from its source ({source}), save it as {name} in a folder, "
+            f"and set the environment variable {FOLDER_VARIABLE} to that folder."
         )
         raise FileNotFoundError(msg)
     return path

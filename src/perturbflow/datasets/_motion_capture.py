@@ -85,8 +85,8 @@ def motion_capture(kind: Kind = "angles", *, splits: Sequence[Split] = SPLITS) -
     joints = _table("skeleton.csv", dtype=str)
     frames = _table(f"{kind}.csv.gz", dtype={"sequence": str})
     unknown = sorted(set(frames["sequence"]) ^ set(sequences["sequence"]))
-    expected = f"the sequences of {kind}.csv.gz to be those of sequences.csv"
-    check_none(unknown, expected, which=" in one of them only", hint=f"Get both files again from {SOURCE}.")
+    expected = f"the same sequences in {kind}.csv.gz and sequences.csv"
+    check_none(unknown, expected, which=" in only one of them", hint=f"Download both files again from {SOURCE}.")
 
     chosen = sequences[sequences["split"].isin(splits)].set_index("sequence")
     frames = frames[frames["sequence"].isin(chosen.index)]

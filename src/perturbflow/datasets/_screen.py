@@ -96,7 +96,7 @@ def _allocate(n_cells: int, is_control: NDArray[np.bool_], *, control_fraction: 
     if allocation.min() < 1:
         msg = (
             f"Expected at least one cell in each of {len(is_control)} conditions ({is_control.sum()} of them control), "
-            f"found n_cells={n_cells} and control_fraction={control_fraction:g}. Raise `n_cells`, or ask for fewer "
+            f"found n_cells={n_cells} and control_fraction={control_fraction:g}. Raise `n_cells`, or simulate fewer "
             "perturbations, doses, time points or cell types."
         )
         raise ValueError(msg)
@@ -146,6 +146,6 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     if parameters["n_combinations"] > n_pairs:
         msg = (
             f"Expected at most {n_pairs} combinations of {n_perturbations} perturbations, found "
-            f"n_combinations={parameters['n_combinations']}. Lower it or raise `n_perturbations`."
+            f"n_combinations={parameters['n_combinations']}. Lower it, or raise `n_perturbations`."
         )
         raise ValueError(msg)

@@ -73,7 +73,7 @@ def solve_system(
         dense_output=True,
     )
     if not solved.success or not np.isfinite(solved.y[:, -1]).all():
-        msg = f"Expected bounded levels up to time {times.max():g}, found a solver that stopped: {solved.message}"
+        msg = f"Expected bounded levels up to time {times.max():g}, but the solver stopped: {solved.message}"
         raise RuntimeError(msg)
     if times.ndim == 1:
         return solved.sol(times).reshape(*start.shape, -1).transpose(0, 2, 1)
@@ -186,5 +186,5 @@ def check_times(times: Floats, *, name: str = "times") -> None:
         msg = f"Expected `{name}` to be at least two finite numbers, found shape {times.shape}: {times.tolist()!r}."
         raise ValueError(msg)
     if times.min() < 0 or (np.diff(times) <= 0).any():
-        msg = f"Expected `{name}` to ascend from 0 or later, found {listing(times.ravel().tolist())}."
+        msg = f"Expected `{name}` to increase and to be at least 0, found {listing(times.ravel().tolist())}."
         raise ValueError(msg)

@@ -71,7 +71,7 @@ class Observed:
         if not n or self.time.shape != (n,) or self.clamped.shape != (d,) or not (np.diff(self.time) > 0).all():
             msg = (
                 f"Expected rising times ({n},), at least one, and clamped of shape ({d},) for levels of shape ({n}, {d}), found "
-                f"{self.time.shape} and {self.clamped.shape}. Average levels of the same time in {self.name!r}."
+                f"{self.time.shape} and {self.clamped.shape}. Average levels at equal times in {self.name!r}."
             )
             raise ValueError(msg)
 
@@ -143,7 +143,7 @@ class ObservedForecasts:
         if len(trajectories) != len(model.start):
             msg = (
                 f"Expected the {len(model.start)} trajectories that the model was fitted to, found {len(trajectories)}. "
-                "Pass these, in the order of the fit."
+                "Pass them in the order of the fit."
             )
             raise ValueError(msg)
         self.model, self.duration = model, duration

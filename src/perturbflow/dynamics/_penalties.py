@@ -339,4 +339,4 @@ SPARSITIES: Mapping[str, type[Sparsity]] = MappingProxyType(
         "pathreg_edge": PathRegEdge,
     }
 )
-"""Ways to sparsity by name, a read-only view; formulas and sources are in the classes."""
+"""Sparsity methods by name (read-only); the classes have formulas and sources."""

@@ -99,7 +99,7 @@ class Unfinished:
         if not removals:
             return cls(tried)
         if not isinstance(field, TargetField):
-            msg = "removals of inputs from a field without a network per target"
+            msg = "removed inputs for a field without one network per target"
             raise ValueError(msg)
         return cls(tried, Elimination.of_state(field, removals))
 
@@ -158,5 +158,5 @@ def _check(trainer: DynamicsTrainer, tensors: Mapping[str, Tensor], values: Mapp
         raise ValueError(msg)
     n_done, chosen, n_strengths = values["n_done"], values["chosen"], len(values["strengths"])
     if not (0 <= n_done <= N_STAGES and 0 <= chosen < max(1, n_strengths)):
-        msg = f"{n_done} stages and the choice {chosen} of {n_strengths}"
+        msg = f"{n_done} stages and choice {chosen} of {n_strengths} strengths"
         raise ValueError(msg)

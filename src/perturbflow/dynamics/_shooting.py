@@ -151,7 +151,10 @@ def solve(
         first = solution_errors(field, segments, start=start)
         beyond_noise = float((first - noise_of(segments)[field.targets]).mean())
     if not beyond_noise < unusable:
-        logger.info("Whole solutions miss the smooth curves by %.2g variances: they are not fitted.", beyond_noise)
+        logger.info(
+            "Full solutions are not fitted, because they deviate from the smoothed curves by %.2g variances.",
+            beyond_noise,
+        )
         return []
     saved = copy.deepcopy(field.state_dict())
     free = start.clone().requires_grad_(True)

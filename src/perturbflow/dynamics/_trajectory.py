@@ -58,7 +58,7 @@ class Trajectory:
             )
             raise ValueError(msg)
         if n < 2 or not (np.diff(self.time) > 0).all():
-            msg = f"Expected at least two times, strictly increasing, in trajectory {self.name!r}, found {n} rows."
+            msg = f"Expected at least two strictly increasing times in trajectory {self.name!r}, found {n} rows."
             raise ValueError(msg)
 
     @property

@@ -43,7 +43,9 @@ def aligned(
     wanted = [fields.perturbation_key, *fields.covariate_keys]
     wanted += [key for key in (fields.batch_key, fields.dose_key, fields.perturbation_type_key) if key is not None]
     for key in wanted:
-        check_key(key, predicted.obs.columns, where=f"{where}.obs", hint="Predicted cells need the registered columns.")
+        check_key(
+            key, predicted.obs.columns, where=f"{where}.obs", hint="Add the registered columns to the predicted cells."
+        )
     try:
         places = find_genes(predicted, genes)
     except ValueError as error:
@@ -55,7 +57,7 @@ def aligned(
         if len(found):
             report.append({"model": name, "what": what, "n": len(found), "which": listing(found)})
 
-    note("genes not among the observed ones, left out", sorted(set(predicted.var_names) - set(genes)))
+    note("genes that were not observed, left out", sorted(set(predicted.var_names) - set(genes)))
     known, unknown = _known_cells(predicted, fields)
     own = fields if fields.layer in predicted.layers else replace(fields, layer=None)
     found = read_screen(predicted, genes=genes, fields=own, rows=known)
@@ -63,17 +65,17 @@ def aligned(
     if unmatched := sorted({*unknown, *(given[one] for one in given.keys() - real.keys())}):
         missing = sorted(real[one] for one in real.keys() - given.keys())
         msg = (
-            f"Expected only predictions of real conditions in {where}, found {len(unmatched)} of others: "
-            f"{listing(unmatched)}; without a prediction are {len(missing)} real conditions: {listing(missing)}. Name "
-            f"perturbations in `obs[{fields.perturbation_key!r}]`, doses and covariates as the observed cells do, or leave "
-            "these predictions out."
+            f"Expected only conditions with real cells in {where}, found {len(unmatched)} others: {listing(unmatched)}. "
+            f"{len(missing)} conditions with real cells have no prediction: {listing(missing)}. Use the names of the observed "
+            f"cells for perturbations in `obs[{fields.perturbation_key!r}]`, doses and covariates, or leave these predictions "
+            "out."
         )
         raise ValueError(msg)
     moved = [gene for k, (gene, place) in enumerate(zip(genes, places, strict=True)) if place != k]
-    note("genes in another place, sorted", moved)
+    note("genes in a different order, sorted", moved)
     _check_values(found.x.look()[1], where=where, scale=scale)
     if scale == "log1p":
-        check_base(predicted, fields.log_base, where=where, advice="Take the logarithm as for the observed cells.")
+        check_base(predicted, fields.log_base, where=where, advice="Use the same logarithm as for the observed cells.")
     if not found.x.is_in_memory:  # most cells of a file are seen when they are read
         found = replace(found, x=found.x.changed(partial(_checked, where=where, scale=scale)))
     if scale == "linear":
@@ -86,15 +88,15 @@ def check_predicted(
 ) -> list[Condition]:
     """Return the judged conditions without predicted cells; raise if all are, or predictions are of too few cells."""
     few = [real[one.identity] for one in conditions if 0 < given.n_predicted(one) < MIN_CELLS]
-    expected = f"at least {MIN_CELLS} predicted cells of a condition in predicted[{name!r}]"
+    expected = f"at least {MIN_CELLS} predicted cells per condition in predicted[{name!r}]"
     hint = "Predict cells rather than means, or leave these predictions out."
-    check_none(few, expected, found="fewer of ", hint=hint)
+    check_none(few, expected, found="fewer for ", hint=hint)
     without = [one for one in conditions if not given.n_predicted(one)]
     if len(without) == len(conditions):
         msg = (
-            f"Expected predictions of what is judged, {listing(real[one.identity] for one in without)}, in predicted[{name!r}], found "
-            f"only those of {listing(sorted(map(real.__getitem__, given.identities)))}. Predict these conditions, or judge "
-            "others (`splits`, `min_cells`)."
+            f"Expected predictions of the evaluated conditions, {listing(real[one.identity] for one in without)}, in "
+            f"predicted[{name!r}], found only {listing(sorted(map(real.__getitem__, given.identities)))}. Predict these "
+            "conditions, or evaluate others (`splits`, `min_cells`)."
         )
         raise ValueError(msg)
     return without
@@ -150,13 +152,13 @@ def _check_values(x: Any, *, where: str, scale: str) -> None:
     if scale == "log1p" and looks_unlogged(x):
         msg = (
             f"Expected log1p-normalised values in {where} (scale='log1p'), found values up to {high:g}. "
-            "Log them first, or pass `scale='linear'` if they are normalised as the observed cells were before log1p."
+            "Log them first, or pass `scale='linear'` if they are normalised like the observed cells before log1p."
         )
         raise ValueError(msg)
     if scale == "log1p" and high > 1 and only_whole_numbers(values):
         msg = (
             f"Expected log1p-normalised values in {where} (scale='log1p'), found only whole numbers, up to {high:g}: raw "
-            "counts. Normalise and log them as the observed cells were."
+            "counts. Normalise and log them like the observed cells."
         )
         raise ValueError(msg)
 

@@ -111,7 +111,7 @@ def conditions_of(
             if control_rows is None:
                 msg = (
                     f"Expected control cells among the training cells of every context, found none for "
-                    f"{context or 'the data'}. Mark its controls as training cells, or leave out covariates in "
+                    f"{context or 'the data'}. Mark its controls as training cells, or register fewer covariates with "
                     "pf.pp.setup_perturbation."
                 )
                 raise ValueError(msg)

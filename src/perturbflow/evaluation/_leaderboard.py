@@ -110,7 +110,7 @@ def metrics_in(table: pd.DataFrame, metrics: str | Sequence[str] | None) -> list
         check_one_of(metrics, SUITES, name="metrics")
         chosen = [metric for metric in SUITES[metrics] if metric in present]
         if not chosen:
-            msg = f"Expected metrics of the suite {metrics!r} in the evaluation, found only {present}."
+            msg = f"Expected metrics of the suite {metrics!r} in the evaluation, found only {present}. Evaluate with this suite."
             raise ValueError(msg)
         return chosen
     return _chosen(metrics, list(dict.fromkeys(map(str, table["metric"]))), name="metrics")

@@ -19,7 +19,7 @@ PERTPY = {
     "mean_absolute_error": "mae_of_mean_effects",
     "mse": "mse_of_mean_effects",
 }
-"""Names of `pertpy.tl.Distance` for what is a metric here; distances to real cells, in which the controls cancel."""
+"""Metrics that are called differently in `pertpy.tl.Distance`: distances to real cells, in which the controls cancel."""
 
 NEAREST = {
     **dict.fromkeys(("euclidean", "root_mean_squared_error", "pseudobulk"), "rmse_of_mean_effects"),
@@ -35,7 +35,7 @@ NEAREST = {
     "mean_var_distribution": "error_of_variances",
     "mahalanobis": "weighted_mse",
 }
-"""Nearest metric here to the other distances of pertpy, whose values mean something else."""
+"""Most similar metrics to the other distances of pertpy, whose values have another meaning."""
 
 
 def metrics_of(metrics: str | Sequence[str]) -> list[str]:
@@ -44,7 +44,7 @@ def metrics_of(metrics: str | Sequence[str]) -> list[str]:
         if metrics not in SUITES:
             msg = (
                 f"Expected `metrics` to be a suite, one of {list(SUITES)}, or a list of names, found {metrics!r}. "
-                f"A single metric is a list of one."
+                f"For a single metric, pass a list with one name."
             )
             raise ValueError(msg)
         return list(SUITES[metrics])
@@ -52,8 +52,8 @@ def metrics_of(metrics: str | Sequence[str]) -> list[str]:
     if other := [name for name in names if name in NEAREST]:
         nearest = ", ".join(f"{NEAREST[name]!r} is nearest to {name!r}" for name in other)
         msg = (
-            f"Expected `metrics` of perturbflow, found distances of pertpy that are none here: {nearest}. Name that one; "
-            "its values mean something else."
+            f"Expected `metrics` of perturbflow, found distances that only pertpy has: {nearest}. Use that metric; "
+            "its values have another meaning."
         )
         raise ValueError(msg)
     check_names(names, METRICS, name="metrics")

@@ -99,7 +99,9 @@ def check_prediction(predicted: Any, n_genes: int, *, model: str, labels: Mappin
     check_unnamed(predicted, name=f"cells of {model}", order="the genes of `controls`")
     shape = np.shape(predicted)
     if len(shape) != 2 or shape[0] < 2 or shape[1] != n_genes:
-        msg = f"Expected {model!r} to return at least 2 cells of {n_genes} genes for {dict(labels)}, found {shape}."
+        msg = (
+            f"Expected {model!r} to return at least 2 cells of {n_genes} genes for {dict(labels)}, found shape {shape}."
+        )
         raise ValueError(msg)
     if not np.isfinite(predicted).all():
         msg = f"Expected {model!r} to return finite values, found NaN or infinity for {dict(labels)}."

@@ -24,15 +24,15 @@ from perturbflow.screen._named_arrays import aligned
 of_scores = shares(
     {
         "metrics": (
-            "A suite of ``perturbflow.metrics.SUITES`` or names from ``perturbflow.metrics.METRICS``. Those with one value for\n"
-            "a whole split are left out."
+            "A suite of ``perturbflow.metrics.SUITES`` or names from ``perturbflow.metrics.METRICS``. Dataset metrics, which\n"
+            "have one value per split, are left out."
         ),
-        "n_cells": "Compare at most this many cells of a condition and of the controls, drawn at random; None for all.",
+        "n_cells": "Maximum number of cells of a condition, and of the controls, drawn at random; None for all.",
         "device": (
-            'Torch device that computes distances between cells, such as "cuda"; "auto" takes a GPU where there is one. By\n'
-            "default that of ``pf.settings``, or else the CPU."
+            'Torch device for distances between cells, such as "cuda"; "auto" uses a GPU if there is one. By default that of\n'
+            "``pf.settings``, or else the CPU."
         ),
-        "seed": "Seed of all draws.",
+        "seed": "Random seed.",
     }
 )
 
@@ -130,15 +130,15 @@ def _check_names(
         check_type(by_name, Mapping, name=f"predicted[{model!r}]", expected="a dictionary of cells by perturbation")
     check_type(targets, Mapping, name="targets", expected="a dictionary of genes by perturbation")
     unknown = sorted({*targets} - {*real})
-    expected, hint = "targets of what has real cells", "Leave these out."
+    expected, hint = "targets only for perturbations with real cells", "Leave these out."
     check_none(unknown, expected, found="also ", which=" in `targets`", hint=hint)
     if not real:
-        msg = "Expected real cells of at least one perturbation in `real`, found none. Pass some."
+        msg = "Expected real cells of at least one perturbation in `real`, found none."
         raise ValueError(msg)
     taken = sorted({FLOOR, CEILING, DUPLICATE, "control", "real"} & {*predicted})
-    check_none(taken, "models with other names than the bounds", which=" in `predicted`", hint="Rename them.")
+    check_none(taken, "other names for models than those of the bounds", which=" in `predicted`", hint="Rename them.")
     for model, by_name in predicted.items():
-        expected = f"predictions of what has real cells in predicted[{model!r}]"
+        expected = f"only perturbations with real cells in predicted[{model!r}]"
         check_none(sorted({*by_name} - {*real}), expected, found="also ", hint=hint)
         if not by_name:
             msg = (
@@ -226,7 +226,7 @@ def score_samplers(
     True
     """
     if not conditions:
-        msg = "Expected at least one condition to judge, found none. Lower `min_cells`, or name other splits."
+        msg = "Expected at least one condition to evaluate, found none. Lower `min_cells`, or choose other splits."
         raise ValueError(msg)
     settings = Settings(tuple(metrics_of(metrics)), n_cells, seed, n_jobs=n_jobs, device=device)
     if targets is None:

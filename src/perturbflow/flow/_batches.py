@@ -41,7 +41,7 @@ class ConditionEncoder:
         if len(self.features) != self.n_components:
             msg = (
                 f"Expected `features` with one row for each of {self.n_components} perturbation components, found "
-                f"{len(self.features)}. Take them from the prior of the same cells."
+                f"{len(self.features)}. Use those of the prior of the same cells."
             )
             raise ValueError(msg)
         norm = float(np.sqrt(np.square(self.features).sum(axis=1).mean())) if self.n_components else 0.0

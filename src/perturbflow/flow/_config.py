@@ -15,7 +15,7 @@ from perturbflow.flow._solver import ADAPTIVE_METHODS, METHODS
 from perturbflow.flow._unet import TokenUNet, UNet
 
 NETWORKS: dict[str, Callable[..., VelocityNetwork]] = {"mlp": ResidualMLP, "unet": UNet, "token_unet": TokenUNet}
-"""Networks of the velocity by the name that ``model_kwargs={"network": ...}`` takes."""
+"""Velocity networks by the name that ``model_kwargs={"network": ...}`` takes."""
 
 Source = Literal["control", "noise"]
 SOURCES = get_args(Source)

@@ -149,7 +149,7 @@ class CellData:
                 )
                 raise ValueError(msg)
         if not (np.isfinite(perturbations.data) & (perturbations.data >= 0)).all():
-            msg = "Expected doses in `perturbations` to be finite and at least 0, found others."
+            msg = "Expected doses in `perturbations` to be finite and at least 0, found other values."
             raise ValueError(msg)
         if covariates.size and covariates.dtype.kind not in "iu":
             msg = f"Expected `covariates` to be integer codes, found dtype {covariates.dtype}."

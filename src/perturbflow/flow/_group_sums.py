@@ -170,8 +170,8 @@ class GroupSums:
         expected = self.n_genes, self.doses.shape[1], self.covariates.shape[1]
         if found != expected:
             msg = (
-                f"Expected cells with {expected[0]} genes, {expected[1]} components and {expected[2]} covariates, as "
-                f"those before, found {found[0]}, {found[1]} and {found[2]}. Read all chunks with the same columns."
+                f"Expected cells with {expected[0]} genes, {expected[1]} components and {expected[2]} covariates, like the "
+                f"preceding ones, found {found[0]}, {found[1]} and {found[2]}. Read all chunks with the same columns."
             )
             raise ValueError(msg)
         grouping = cells.grouping()
@@ -206,7 +206,7 @@ class GroupSums:
         known = self._known()
         places = np.array([known.get(name, -1) for name in group_keys(other.doses, other.covariates)], dtype=np.intp)
         if (places < 0).any() or (self.n_cells[places] < other.n_cells).any():
-            msg = "Expected sums over some of the cells, found groups or cells that are not among them. Pass a part."
+            msg = "Expected sums over a subset of the cells, found groups or cells that are not among them. Pass a subset."
             raise ValueError(msg)
         for name, rows in self._rows.items():
             _in_blocks(np.subtract, rows, places, other._rows[name])

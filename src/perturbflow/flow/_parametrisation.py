@@ -38,9 +38,9 @@ class Parametrisation(ABC):
     last_time: float
     """Time at which integration stops."""
     uses_distribution: bool = True
-    """True if the velocity is that of the prior where the network says nothing."""
+    """True if the velocity is that of the prior where the output of the network is zero."""
     has_zeros: bool = False
-    """True if its cells have exact zeros; else small values of either sign stand for them."""
+    """True if its cells have exact zeros rather than small values of either sign."""
 
     @abstractmethod
     def inputs(self, x: Tensor, t: Tensor, distribution: GeneDistribution) -> Tensor:

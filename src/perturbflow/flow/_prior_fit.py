@@ -135,7 +135,7 @@ def _contexts(controls: NDArray[np.int64], perturbed: NDArray[np.int64]) -> tupl
         if tuple(each) not in number:
             msg = (
                 f"Expected control cells in every context, found none with covariate codes "
-                f"{each}. Add controls of that context or leave its cells out of training."
+                f"{each}. Add controls for this context, or leave its cells out of training."
             )
             raise ValueError(msg)
         which.append(number[tuple(each)])

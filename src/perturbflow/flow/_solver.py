@@ -112,8 +112,8 @@ def integrate(
     if method == MULTISTEP:
         if not 0 <= start <= stop <= 1:
             msg = (
-                f"Expected times that rise between 0 and 1 for the method {MULTISTEP!r}, which knows the path there, found "
-                f"{start:g} to {stop:g}. Take a Runge-Kutta method."
+                f"Expected increasing times between 0 and 1 for the method {MULTISTEP!r}, found {start:g} to {stop:g}. Use a "
+                "Runge-Kutta method."
             )
             raise ValueError(msg)
         return follow_expectation(velocity, x, times) if start < stop else x
@@ -135,8 +135,8 @@ def _check(method: str, n_steps: int | None, rtol: float, atol: float) -> None:
         return
     if method not in ADAPTIVE_METHODS:
         msg = (
-            f"Expected `n_steps` for the method {method!r}, which does not choose its steps, found None. Name a number "
-            'of steps, or take the method "dopri5".'
+            f"Expected `n_steps` for the method {method!r}, which has fixed steps, found None. Give a number of steps, or use "
+            'the method "dopri5".'
         )
         raise ValueError(msg)
     for name, value in (("rtol", rtol), ("atol", atol)):
@@ -197,14 +197,14 @@ def _adaptive(
         if n_evaluations + len(tableau.b) > max_evaluations:
             msg = (
                 f"Expected to reach t = {stop:g} within {max_evaluations} evaluations, found t = {t:.6g} after "
-                f"{n_evaluations}. Raise `rtol` and `atol` or `max_evaluations`, or name a number of steps in "
-                "`n_steps`."
+                f"{n_evaluations}. Raise `rtol` and `atol`, or `max_evaluations`, or set `n_steps` for fixed "
+                "steps."
             )
             raise RuntimeError(msg)
         if t + step == t:
             msg = (
-                f"Expected a field that can be followed to the tolerance, found no step short enough at t = {t:.6g}. "
-                "Check that the field is finite there, or raise `rtol` and `atol`."
+                f"Expected a field that can be integrated to the tolerance, found no step short enough at t = {t:.6g}. Check "
+                "that the field is finite there, or raise `rtol` and `atol`."
             )
             raise RuntimeError(msg)
         slopes = _slopes(tableau, velocity, t, step, x, slope)

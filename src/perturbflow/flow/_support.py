@@ -111,13 +111,13 @@ def zero_thresholds(predicted: NDArray[np.floating], expressed: NDArray[np.float
     """
     n_cells, n_genes = predicted.shape
     if not n_cells:
-        msg = "Expected predicted cells, found none. Predict some of every training condition."
+        msg = "Expected predicted cells, found none. Predict cells for every training condition."
         raise ValueError(msg)
     share = np.asarray(expressed, dtype=np.float64)
     if share.shape != (n_genes,) or not ((share >= 0) & (share <= 1)).all():
         msg = (
             f"Expected `expressed` to be {n_genes} shares between 0 and 1, one per gene, found shape {share.shape} with values "
-            f"from {share.min(initial=np.inf):g} to {share.max(initial=-np.inf):g}. Take the means of `x > 0`."
+            f"from {share.min(initial=np.inf):g} to {share.max(initial=-np.inf):g}. Use the means of `x > 0`."
         )
         raise ValueError(msg)
     n_zeros = np.rint(n_cells * (1 - share)).astype(int)

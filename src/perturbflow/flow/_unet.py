@@ -151,7 +151,7 @@ def _permutation(gene_order: Sequence[int] | None, n_genes: int) -> Tensor | Non
         return None
     order = np.asarray(gene_order)
     if order.shape != (n_genes,) or (np.sort(order) != np.arange(n_genes)).any():
-        msg = f"Expected `gene_order` to be a permutation of 0..{n_genes - 1}, found {order.size} entries that are not."
+        msg = f"Expected `gene_order` to be a permutation of 0..{n_genes - 1}, found {order.size} entries that are not one."
         raise ValueError(msg)
     return torch.as_tensor(order, dtype=torch.long)
 

@@ -61,7 +61,7 @@ def differential_weights(conditions: Sequence[CellsOrMoments]) -> NDArray[np.flo
     named = {f"conditions[{i}]": cells for i, cells in enumerate(conditions)}
     groups = [moments_of(cells, name=name) for name, cells in zip(named, aligned("genes", **named), strict=True)]
     if len(groups) < 2:
-        msg = f"Expected at least 2 conditions, found {len(groups)}. A condition is compared with all others."
+        msg = f"Expected at least 2 conditions, found {len(groups)}: each is compared with all others."
         raise ValueError(msg)
     check_same_genes(**dict(zip(named, groups, strict=True)))
     others = _others(groups)

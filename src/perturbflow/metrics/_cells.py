@@ -56,7 +56,7 @@ def check_same_genes(**named: Any) -> None:
     """Refuse cells, or moments of them, with different numbers of genes."""
     found = {name: cells.shape[-1] for name, cells in named.items()}
     if len(set(found.values())) > 1:
-        msg = f"Expected the same genes in {', '.join(found)}; found these numbers of genes: {found}."
+        msg = f"Expected the same genes in {', '.join(found)}; found {found}."
         raise ValueError(msg)
 
 

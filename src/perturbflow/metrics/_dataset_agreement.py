@@ -87,7 +87,7 @@ def pearson_of_energy_distances(predicted: Strengths, observed: Strengths) -> ND
 def _same(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     if np.shape(predicted) != np.shape(observed):
         msg = (
-            f"Expected as many predicted as observed conditions, found {np.shape(predicted)} and {np.shape(observed)}. "
+            f"Expected the same number of predicted and observed conditions, found {np.shape(predicted)} and {np.shape(observed)}. "
             "Pass the same conditions in the same order."
         )
         raise ValueError(msg)

@@ -184,7 +184,7 @@ def check_same_tests(predicted: DifferentialExpression, observed: DifferentialEx
     if predicted.n_genes != observed.n_genes:
         msg = (
             f"Expected differential expression of the same genes, found {predicted.n_genes} predicted and "
-            f"{observed.n_genes} observed. Test both on the genes that they share."
+            f"{observed.n_genes} observed. Test both on their shared genes."
         )
         raise ValueError(msg)
 

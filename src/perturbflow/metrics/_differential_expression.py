@@ -60,7 +60,7 @@ class DifferentialExpression:
             object.__setattr__(self, name, values)
             if values.ndim != 1 or values.shape != self.log_fold_change.shape or not values.size:
                 msg = (
-                    f"Expected one value of `{name}` for every gene, found shape {values.shape} beside "
+                    f"Expected one value of `{name}` for every gene, found shape {values.shape} and "
                     f"{self.log_fold_change.shape}. Pass arrays of shape (genes,)."
                 )
                 raise ValueError(msg)

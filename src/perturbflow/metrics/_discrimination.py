@@ -143,8 +143,8 @@ def discrimination_score(
         x, y, kept = x[:, everywhere], y[:, everywhere], kept[:, everywhere]
     if not kept.any(axis=1).all():
         msg = (
-            f"Expected genes that are no targets, found none for condition {np.argmin(kept.any(axis=1))}. "
-            "Score more genes, or leave `targets` out."
+            f"Expected genes that are not targets, found none for condition {np.argmin(kept.any(axis=1))}. "
+            "Score more genes, or omit `targets`."
         )
         raise ValueError(msg)
     n_conditions, n_genes = y.shape

@@ -15,41 +15,40 @@ CELLS = {
     "y": "Real cells (m, G), same genes and scale as ``x``.",
     "control": "Control cells (c, G).",
     "unbiased": "Average over pairs of different cells.",
-    "n_top": "Number of genes, those of the largest variance in ``y``.",
+    "n_top": "Number of genes with the largest variance in ``y``.",
 }
 MOMENTS = {
     "x": "Predicted cells (n, G), log1p-normalised, or their :class:`Moments`.",
     "y": "Real cells (m, G), log1p-normalised, or their moments.",
     "control": "Control cells (c, G), log1p-normalised, or their moments.",
-    "predicted_control": "Control cells of the prediction alone, as cell-eval has it; see :func:`mse_of_mean_effects`.",
+    "predicted_control": "Separate control cells for the prediction, as in cell-eval; see :func:`mse_of_mean_effects`.",
     "base": (
-        'Base of the logarithm of the expression, as in ``adata.uns["log1p"]["base"]``: an array cannot tell. None for\n'
-        "natural logarithms."
+        'Base of the logarithm of the expression, as in ``adata.uns["log1p"]["base"]``; None for natural logarithms.'
     ),
 }
 TESTS = {
     "predicted": ":class:`DifferentialExpression` of predicted cells of one condition.",
-    "observed": "That of real cells, same genes.",
+    "observed": "The same for real cells and the same genes.",
     "fdr": "Adjusted p-value below which a gene is significant.",
-    "targets": "Genes that the perturbation acts on itself (G,), left out: that they change is no prediction.",
-    "smallest": "Predicted adjusted p-values below it count as equal to it; 0 keeps them apart. Cell-eval has 1e-10.",
+    "targets": "Genes targeted by the perturbation (G,); they are left out, since their change need not be predicted.",
+    "smallest": "Predicted adjusted p-values are clipped at this value; 0 for no clipping, 1e-10 as in cell-eval.",
 }
 PROFILES = {
     "predicted": "Mean expression of the predicted cells of P conditions of one context, shape (P, G).",
-    "observed": "The same of the real cells, shape (P, G), in the same order.",
-    "weights": "Weights of genes, not negative, shape (P, G) or (G,).",
-    "reference": "What changes are measured from, shape (G,) or (P, G): the mean over perturbed cells, or the controls.",
+    "observed": "The same for the real cells, shape (P, G), in the same order.",
+    "weights": "Non-negative weights of genes, shape (P, G) or (G,).",
+    "reference": "Reference of changes, shape (G,) or (P, G): the mean of perturbed cells, or of controls.",
 }
 NETWORKS = {
     "edge_scores": "Scores (r, d).",
     "truth": "Known network (r, d), signed or not.",
-    "candidates": "Pairs that count (r, d).",
+    "candidates": "Pairs to evaluate (r, d).",
     "threshold": "A pair is predicted to be an edge if its absolute score is larger.",
 }
 
-VALUE = "The value, or NaN where it is not defined."
+VALUE = "The value, or NaN if undefined."
 BAD_CELLS = (
-    "ValueError\n    If shapes disagree, values are not finite, cells are too few, or an option is out of range."
+    "ValueError\n    If shapes disagree, values are not finite, there are too few cells, or an option is out of range."
 )
 
 
@@ -86,21 +85,21 @@ of_networks = shares(
     NETWORKS,
     returns=VALUE,
     raises=(
-        "ValueError\n    If shapes disagree, values are not finite, the threshold is negative, or there is no edge or no\n"
-        "    non-edge."
+        "ValueError\n    If shapes disagree, values are not finite, the threshold is negative, or edges or non-edges are\n"
+        "    missing."
     ),
 )
 
 of_strengths = shares(
     {
-        "predicted": ":class:`Strengths` by predicted cells, conditions (..., P).",
-        "observed": "Those by real cells, same conditions.",
+        "predicted": ":class:`Strengths` from predicted cells, conditions (..., P).",
+        "observed": "The same from real cells, for the same conditions.",
     },
     returns="The correlation (...), or NaN.",
     raises="ValueError\n    If shapes disagree.",
 )
 of_panels = shares(
     {"panel": "Predicted and observed moments of P conditions, and of the controls."},
-    returns="The value of every condition (P,), or that of all of them; NaN where it is not defined.",
+    returns="The value of every condition (P,), or of all of them; NaN where undefined.",
     raises="ValueError\n    If shapes disagree or a variance is unknown (one cell).",
 )

@@ -67,7 +67,7 @@ def auroc(
     groups = {"all": None, "regulator": pairs.regulator, "target": pairs.target}[within]
     area = auroc_of(pairs.strength, pairs.is_edge, groups)
     if np.isnan(area):
-        msg = f"Expected an edge and a non-edge of the same {within}, found none. Compare within 'all'."
+        msg = f"Expected an edge and a non-edge of the same {within}, found none. Use `within='all'`."
         raise ValueError(msg)
     return area
 
@@ -346,7 +346,7 @@ def _judged(edge_scores: Network, truth: Network, candidates: NDArray[np.bool_] 
     if not 0 < n_edges < n_pairs:
         msg = (
             f"Expected true edges and other pairs among the candidates, found {n_edges} edges in {n_pairs} pairs. "
-            "Choose other `candidates`, or leave out this network."
+            "Choose other `candidates`, or omit this network."
         )
         raise ValueError(msg)
     return pairs

@@ -40,7 +40,7 @@ class PrincipalComponents:
         moments = Moments.of(cells, name="cells")
         mean, spread = moments.mean, float(moments.variance.sum())
         if spread <= RELATIVE_ZERO**2 * float(mean @ mean):  # what rounding leaves of equal cells
-            msg = "Expected cells that differ, found the same values in all of `cells`. Pass cells of more conditions."
+            msg = "Expected cells that differ, found identical values in all of `cells`. Pass cells of more conditions."
             raise ValueError(msg)
         n_cells, n_genes = cells.shape
         if n_genes <= MAX_COVARIANCE_GENES:

@@ -106,7 +106,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            msg = f"Expected `kind` to be one of {sorted(KINDS)}, found {self.kind!r}. Choose the one of its arguments."
+            msg = f"Expected `kind` to be one of {sorted(KINDS)}, found {self.kind!r}. Choose the kind that has its arguments."
             raise ValueError(msg)
         object.__setattr__(self, "needs", self.needs | KINDS[self.kind].needs)
 
@@ -133,7 +133,7 @@ class Metric:
 _METRICS: dict[str, Metric] = {}
 
 METRICS: Mapping[str, Metric] = MappingProxyType(_METRICS)
-"""All metrics by name, a read-only view; :func:`register` adds one."""
+"""All metrics by name (read-only); :func:`register` adds one."""
 
 
 def register(metric: Metric) -> Metric:

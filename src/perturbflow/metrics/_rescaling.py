@@ -71,7 +71,7 @@ CHALLENGE_SCALES: Mapping[str, Scale] = MappingProxyType(
         "de_wilcoxon_lfc_nmae": Scale(higher_is_better=False, low=-6.0, high=np.inf, missing=np.inf),
     }
 )
-"""Scales of the six metrics that the 2026 challenge scores, by their names in cell-eval2."""
+"""Scales of the six metrics of the 2026 challenge, by their names in cell-eval2."""
 
 
 def challenge_score(

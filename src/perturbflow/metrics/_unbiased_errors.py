@@ -125,7 +125,7 @@ def _sampling_variance(moments: Moments, *, name: str) -> NDArray[np.float64]:
     if np.isnan(moments.variance).any():
         msg = (
             f"Expected a variance for every gene in `{name}`, found NaN with {moments.n_cells} cells. "
-            "Give at least 2 cells, or moments of variance 0 for a mean that is no sample."
+            "Pass at least 2 cells, or moments with variance 0 for a mean without sampling noise."
         )
         raise ValueError(msg)
     return moments.variance / moments.n_cells
@@ -144,8 +144,8 @@ def _scored(panel: Panel) -> NDArray[np.bool_]:
     found = {len(one.mean) for one in (*panel.predicted, *panel.observed)}
     if len(panel.predicted) != shape[0] or found != {shape[1]}:
         msg = (
-            f"Expected {shape[0]} predicted conditions of {shape[1]} genes like the observed ones and the controls, "
-            f"found {len(panel.predicted)} predicted conditions and these numbers of genes: {sorted(found)}."
+            f"Expected {shape[0]} predicted conditions of {shape[1]} genes, as for the observed ones and the controls, "
+            f"found {len(panel.predicted)} predicted conditions and {sorted(found)} genes."
         )
         raise ValueError(msg)
     if panel.targets is None:

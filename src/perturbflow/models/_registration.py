@@ -159,12 +159,17 @@ def register(
 def one_modality(mdata: MuData, modalities: Mapping[str, str], *, arguments: Sequence[str]) -> str:
     """Return the modality that all arguments of a registration are in."""
     if not is_mudata(mdata):
-        msg = f"Expected `mdata` to be a MuData, found {type(mdata).__name__}. For an AnnData there is `setup_anndata`."
+        msg = f"Expected `mdata` to be a MuData, found {type(mdata).__name__}. Use `setup_anndata` for an AnnData."
         raise TypeError(msg)
-    check_type(modalities, Mapping, name=MODALITIES, expected='a modality by argument, such as {"layer": "rna"}')
+    check_type(
+        modalities,
+        Mapping,
+        name=MODALITIES,
+        expected='a dictionary of modalities by argument, such as {"layer": "rna"}',
+    )
     unknown = sorted(set(modalities) - set(arguments))
-    expected = f"`modalities` of the arguments {list(arguments)}"
-    check_none(unknown, expected, found="those of ", hint="Correct the names.")
+    expected = f"`modalities` for the arguments {list(arguments)}"
+    check_none(unknown, expected, hint="Correct the names.")
     names = sorted(set(modalities.values()))
     if len(names) != 1:
         msg = (
@@ -186,7 +191,9 @@ def without_sparse_array(adata: AnnData, layer: str | None) -> None:
     """Turn a sparse array with the expression into a CSR matrix."""
     x = adata.X if layer is None else adata.layers[layer]
     if isinstance(x, sparse.sparray):
-        logger.warning("The sparse array has become a CSR matrix: scvi-tools does not take sparse arrays.")
+        logger.warning(
+            "The sparse array was converted to a CSR matrix, because scvi-tools does not support sparse arrays."
+        )
         matrix = sparse.csr_matrix(x)
         if layer is None:
             adata.X = matrix
@@ -219,15 +226,15 @@ def register_as_saved(adata: AnnData, saved: dict[str, Any], passed: dict[str, A
     if missing or more or len(genes) != adata.n_vars:
         msg = (
             f"Expected the {len(genes)} genes of the saved model in `adata.var_names`, found {len(missing)} missing: "
-            f"{listing(missing)}, and {len(more)} further ones: {listing(more)}. Select those of the model, "
+            f"{listing(missing)}, and {len(more)} further ones: {listing(more)}. Select those of the model: "
             "`adata[:, model.fitted.genes]` with `model = PRiMeFlow.load(folder, adata=False)`."
         )
         raise ValueError(msg)
     check_fields_are_free(adata)
     check_expression(adata, fields)
     advice = (
-        "Control cells are enough to predict: leave other cells out, or fit a model to cells with these perturbations "
-        "and covariates."
+        "Control cells are sufficient for predictions: leave other cells out, or fit a model to cells with these "
+        "perturbations and covariates."
     )
     labels, _, types = perturbation_columns(adata, fields)
     distinct = set(zip(labels, [None] * len(labels) if types is None else types, strict=True))

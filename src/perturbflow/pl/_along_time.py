@@ -173,7 +173,7 @@ def _legend(figure: Figure, colors: dict[str, str], groups: list[str], *, is_for
         several = f" ({counts[kind]:,} trajectories)" if counts[kind] > 1 else ""
         handles.append(Line2D([], [], color=colors[kind], label=f"{kind.replace('|', ', ')}{several}"))
     if len(steps) < len(kinds):
-        handles.append(Line2D([], [], linestyle="none", label=f"… of {len(kinds):,}, in this order"))
+        handles.append(Line2D([], [], linestyle="none", label=f"… {len(kinds):,} in total, in this order"))
     handles.append(Line2D([], [], color=DARK, marker="o", linestyle="none", markersize=4, label="observed"))
     handles.append(Line2D([], [], color=DARK, label="fitted"))
     if is_forecast:
@@ -230,7 +230,7 @@ def knockout_response(
     result = read_result(adata, key, kind="knockout", entry="perturbed")
     if "time" not in result:
         msg = (
-            f"Expected a response along time in `adata.uns[{key!r}]`, found one of cells at rest. Draw its table: "
+            f"Expected a response along time in `adata.uns[{key!r}]`, found a steady-state response. Plot its table: "
             f"`adata.uns[{key!r}]['response'].head(20).plot.barh('gene', 'standardised_change')`."
         )
         raise ValueError(msg)

@@ -181,19 +181,21 @@ def _draw(ax: Axes, split: str, coverages: Sequence[_Coverage], *, is_fitted: bo
             linewidth=1.8,
             clip_on=False,
             zorder=3,
-            label=f"{kind}: {n} condition{'s' * (n != 1)}, off by {np.abs(mean - levels).mean():.2f}",
+            label=f"{kind}: {n} condition{'s' * (n != 1)}, mean deviation {np.abs(mean - levels).mean():.2f}",
         )
     ax.set(
         xlim=(0, 1),
         ylim=(0, 1),
         aspect="equal",
-        xlabel="level of the interval",
-        ylabel="share of observed means within it",
+        xlabel="nominal level of the interval",
+        ylabel="fraction of observed means in the interval",
     )
     ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False, fontsize=8, borderaxespad=0.1)
     n_kinds = len({coverage.kind for coverage in coverages})
     finish(ax, "")
-    ax.set_title(f"{split}{' (fitted on)' if is_fitted else ''}", loc="left", fontsize="medium", pad=8 + 13 * n_kinds)
+    ax.set_title(
+        f"{split}{' (used in the fit)' if is_fitted else ''}", loc="left", fontsize="medium", pad=8 + 13 * n_kinds
+    )
 
 
 def _independent_genes(shares: NDArray[np.float64]) -> float:

@@ -36,9 +36,15 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 _GOALS = {
-    "reach": ("share of the squared distance removed\n(0: no move, 1: the target", "perturbations toward the target"),
-    "follow": ("amount of the signature in the effect\n(0: no move, 1: all", "perturbations along the signature"),
-    "reverse": ("amount of the signature that is reversed\n(0: no move, 1: all", "perturbations against the signature"),
+    "reach": (
+        "fraction of the squared distance removed\n(0: no shift, 1: target reached",
+        "perturbations towards the target",
+    ),
+    "follow": ("fraction of the signature in the effect\n(0: none, 1: all", "perturbations that follow the signature"),
+    "reverse": (
+        "fraction of the signature that is reversed\n(0: none, 1: all",
+        "perturbations that reverse the signature",
+    ),
 }
 _CLASSES = {
     "synergistic": VERMILLION,
@@ -51,10 +57,10 @@ _CLASSES = {
 _SOURCES = ("measured", "predicted")
 _FARTHEST = 3.0  # magnitude
 _PARTS = {
-    "template": (ORANGE, "template: what all perturbations do"),
-    "conserved": (BLUE, "conserved over contexts"),
-    "interaction": (VERMILLION, "of this context alone"),
-    "own": (VERMILLION, "of this perturbation alone"),
+    "template": (ORANGE, "template: shared by all perturbations"),
+    "conserved": (BLUE, "conserved across contexts"),
+    "interaction": (VERMILLION, "specific to the context"),
+    "own": (VERMILLION, "specific to the perturbation"),
     "noise": (GREY, "noise"),
 }
 _NOT_LABELS = {
@@ -170,7 +176,7 @@ def interaction_scores(
     table["name"] = labels_of_rows(table, labels)
     own = table[table["source"] == source].sort_values("magnitude", ascending=False, kind="stable")
     if own.empty:
-        msg = f"Expected measurable combinations that are {source}, found none. Draw the other source."
+        msg = f"Expected measurable combinations that are {source}, found none. Choose the other `source`."
         raise ValueError(msg)
     columns = ["magnitude", "magnitude_lower", "magnitude_upper"]
     own[columns] = own[columns].clip(0, _FARTHEST)
@@ -186,7 +192,7 @@ def interaction_scores(
             other = np.clip(other, 0, _FARTHEST)
             ax.scatter(other, np.arange(len(own)), s=22, zorder=4, label=beside, facecolors="none", edgecolors=SKY)
         name_rows(ax, own["name"].tolist())
-        ax.set_xlabel("magnitude\n(1: the effects of both alone add up)")
+        ax.set_xlabel("magnitude\n(1: the single effects add up)")
         legend_beside(ax)
         finish(ax, f"interactions, {source}")
     return ax
@@ -258,5 +264,5 @@ def response_parts(
             xlim=(min(float(left.min(initial=0)), 0) * 1.05, max(float(right.max(initial=0)), 1e-9) * 1.25),
             xlabel="mean squared effect of a gene\n(numbers: reliability, without the template)",
         )
-        legend_above(ax, "parts of responses", n_lines=2, ncols=2)
+        legend_above(ax, "components of responses", n_lines=2, ncols=2)
     return ax

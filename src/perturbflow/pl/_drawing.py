@@ -29,18 +29,18 @@ Plot = TypeVar("Plot", bound=Callable[..., Any])
 
 FORMAT = "pdf"
 PARAMETERS = {
-    "ax": "Axes to draw on; those of a new figure if None.",
-    "show": "Show the figure.",
+    "ax": "Axes to draw on; by default those of a new figure.",
+    "show": "Whether to show the figure.",
     "save": (
-        "Save the figure in ``pf.settings.figdir``: True, or what to append to the name of the plot, such as\n"
+        "Whether to save the figure in ``pf.settings.figdir``, or a suffix for the file name, such as\n"
         '``"_first.png"``.'
     ),
 }
 
 RAISES = """KeyError
-    If what is drawn, or a name in it, is not in ``adata``, with the call that makes it or the most similar names.
+    If the results or a name in them are missing; the message has the call to run first or the most similar names.
 ValueError
-    If it is something else, or an option is unknown or out of range."""
+    If the entry is something else, or an option is unknown or out of range."""
 of_graph = shares(
     {"adata": "Cells with a graph (:func:`perturbflow.tl.infer_graph`).", "key": "The graph in ``adata.uns``."}
 )
@@ -51,10 +51,10 @@ of_evaluation = shares(
     {
         "adata": "Cells with an evaluation (:func:`perturbflow.tl.evaluate`).",
         "key": "The evaluation in ``adata.uns``.",
-        "split": "Draw this split only; by default one panel for every split.",
-        "ax": "Axes to draw on, with ``split`` only.",
+        "split": "Split to show; by default one panel per split.",
+        "ax": "Axes to draw on; requires ``split``.",
     },
-    returns="The Axes if ``split`` is given, otherwise an array with the Axes of every split, also if there is but one.",
+    returns="The Axes if ``split`` is given, otherwise an array with the Axes of all splits, even if there is only one.",
 )
 
 # Okabe and Ito's palette, which remains distinct under colour blindness, with a brown in place of their purple: without
@@ -108,8 +108,8 @@ def _path(name: str, save: bool | str) -> Path:
         save = ""
     if not isinstance(save, str) or "/" in save or "\\" in save:
         msg = (
-            f"Expected `save` to be True or the end of a file name, such as '_first.png', found {save!r}. "
-            "Files go to `pf.settings.figdir`; elsewhere with `ax.figure.savefig(path)`."
+            f"Expected `save` to be True or a suffix of the file name, such as '_first.png', found {save!r}. Files are saved "
+            "in `pf.settings.figdir`; use `ax.figure.savefig(path)` for other places."
         )
         raise ValueError(msg)
     known = save.rpartition(".")[2].lower() in Figure().canvas.get_supported_filetypes()
@@ -155,7 +155,7 @@ def check_split(splits: Sequence[str], split: str | None, ax: Axes | None) -> li
         check_one_of(split, splits, name="split")
         return [split]
     if ax is not None:
-        msg = f"Expected `split` to be one of {list(splits)} when `ax` is given, found None: every split has an Axes of its own."
+        msg = f"Expected `split` to be one of {list(splits)} when `ax` is given, found None: every split has its own Axes."
         raise ValueError(msg)
     return list(splits)
 

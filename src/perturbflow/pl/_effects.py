@@ -95,8 +95,8 @@ def perturbation_effect(
         effects["baseline"] = _baseline_effect(adata, comparison, baseline, split_key)
     if not comparison.is_observed and baseline is None:
         msg = (
-            f"Expected real cells of {comparison.label!r} to compare with, found none. "
-            f"Pass a `baseline` from {list(BASELINES)} to draw the prediction against it."
+            f"Expected real cells of {comparison.label!r} for the comparison, found none. "
+            f"Pass a `baseline` from {list(BASELINES)} to compare the prediction with."
         )
         raise ValueError(msg)
 
@@ -146,8 +146,8 @@ def _baseline_effect(adata: AnnData, comparison: Comparison, baseline: str, spli
         raise ValueError(msg)
     if comparison.perturbation is None:
         msg = (
-            f"Expected {comparison.label!r} among the registered perturbations to predict it with {baseline!r}, found "
-            "that these cells do not know it. Pass `baseline=None`."
+            f"Expected {comparison.label!r} to be a registered perturbation, to predict it with {baseline!r}, found it "
+            "unregistered. Pass `baseline=None`."
         )
         raise ValueError(msg)
     fitted = np.arange(len(comparison.cells))
@@ -246,7 +246,7 @@ def _scores(comparison: Comparison) -> dict[str, NDArray[np.float64]]:
     target = "observed" if comparison.is_observed else "predicted"
     few = [name for name in ("control", target) if len(cells[name]) < 2]
     if few:
-        msg = f"Expected at least 2 {few[0]} cells to see a response in, found {len(cells[few[0]])}. Add cells."
+        msg = f"Expected at least 2 {few[0]} cells to show a response, found {len(cells[few[0]])}. Add cells."
         raise ValueError(msg)
     axis = ResponseAxis.of(cells[target], cells["control"])
     if np.isnan(axis.origin):

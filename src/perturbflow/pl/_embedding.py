@@ -149,7 +149,7 @@ def _cell_map(
     sources = comparison.sources(drawn=drawn)
     n_real, n_genes = sum(len(each) for name, each in sources.items() if name != "predicted"), len(comparison.genes)
     if n_real < 3 or n_genes < 2:
-        msg = f"Expected at least 3 real cells and 2 genes, found {n_real} and {n_genes}. Widen `covariates`."
+        msg = f"Expected at least 3 real cells and 2 genes, found {n_real} and {n_genes}. Use fewer `covariates`."
         raise ValueError(msg)
     if basis == "effect":
         return _along_effect(comparison, drawn, seed)

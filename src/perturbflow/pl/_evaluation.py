@@ -239,10 +239,10 @@ def verdicts(
     """
     table = read_table(adata, key, "verdicts")
     if table.empty:
-        msg = "Expected verdicts, found an evaluation without. Evaluate a model that is no baseline, `n_permutations` > 0."
+        msg = "Expected verdicts, found an evaluation without. Evaluate a model other than a baseline with `n_permutations` > 0."
         raise ValueError(msg)
     unknown, hint = sorted(set(table["verdict"].astype(str)) - set(_STYLES)), "Run `pf.tl.evaluate` again."
-    check_none(unknown, f"the verdicts {list(_STYLES)}", which=", of an earlier version", hint=hint)
+    check_none(unknown, f"the verdicts {list(_STYLES)}", which=" from an earlier version", hint=hint)
     models = list(dict.fromkeys(map(str, table["model"])))
     model = models[0] if model is None else model
     check_one_of(model, models, name="model")

@@ -68,7 +68,7 @@ def training(
     flow = read_flow(adata, key)
     history = {name: np.asarray(values) for name, values in flow.history.items()}
     if "loss" not in history:
-        msg = f"Expected the history of a trained network in `adata.uns[{key!r}]`, found none: it is the prior alone. Fit another preset."
+        msg = f"Expected the history of a trained network in `adata.uns[{key!r}]`, found none: the flow is the prior alone. Fit with another preset."
         raise ValueError(msg)
     steps, energies = history.get("valid_step", np.empty(0)), history.get("valid_energy", np.empty(0))
     with drawing(ax, figsize=(4.8, 3.1)) as ax:
@@ -82,12 +82,14 @@ def training(
             ax.yaxis.label.set_color(BLUE)
             ax.tick_params(axis="y", labelcolor=BLUE)
             other = _second_axis(ax, "energy distance, held-out conditions", VERMILLION)
-            other.plot(steps, energies, "o--", color=VERMILLION, linewidth=1.2, markersize=3, label="held-out energy")
+            other.plot(
+                steps, energies, "o--", color=VERMILLION, linewidth=1.2, markersize=3, label="held-out energy distance"
+            )
             other.plot(best, np.nanmin(energies), "D", color=VERMILLION, markersize=7, markeredgecolor="white")
             other.axvline(best, color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
             other.set_ylim(_from_zero(energies))
             other.tick_params(axis="y", labelcolor=VERMILLION)
-            used = "; not used, the prior alone predicts" if flow.flow.config.entry_time == 1 else ""
+            used = "; not used: predictions are those of the prior" if flow.flow.config.entry_time == 1 else ""
             ax.set_title(f"best: step {best:,}{used}", loc="right", fontsize="small", color=DARK)
     return ax
 
@@ -160,9 +162,9 @@ def guidance(
         for weight, energy, recall in zip(weights, energies, recalls, strict=True):
             if weight == chosen:
                 ax.plot(energy, recall, "D", color=VERMILLION, markersize=8, markeredgecolor="white", zorder=3)
-        ax.set(xlabel="energy distance (lower is better)", ylabel="recall of the top 50 genes")
-        finish(ax, "weight of guidance" if key == "flow" else f"weight of guidance: {key}")
-        used = ", the prior alone predicts" if flow.flow.config.entry_time == 1 else ""
+        ax.set(xlabel="energy distance (lower is better)", ylabel="recall of the 50 most changed genes")
+        finish(ax, "guidance weight" if key == "flow" else f"guidance weight: {key}")
+        used = "; predictions are those of the prior" if flow.flow.config.entry_time == 1 else ""
         ax.set_title(f"used: {chosen:g}{used}", loc="right", fontsize="small", color=DARK)
         line = np.linspace(0, 1, 20)[:, None]
         course = np.column_stack([energies, recalls])
@@ -226,7 +228,7 @@ def sparsity_path(
             color=GREEN,
             linewidth=1.0,
             markersize=3.5,
-            label="edges left by the penalty",
+            label="edges kept by the penalty",
         )
         other.set_ylim(bottom=0)
         other.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -245,7 +247,7 @@ def sparsity_path(
                 markersize=3.5,
                 label="held-out error (± SE)",
             )
-        ax.axhline(1.0, color=DARK, linewidth=1.0, linestyle=":", zorder=0, label="error of no change at all")
+        ax.axhline(1.0, color=DARK, linewidth=1.0, linestyle=":", zorder=0, label="error of predicting no change")
         title = f"sparsity of {key!r}"
         for at in chosen:
             ax.axvline(strength[at], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
@@ -257,7 +259,7 @@ def sparsity_path(
                 title += f", {left:,} after elimination"
                 mark: dict[str, Any] = {"markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.5}
                 other.plot(strength[at], left, "s", color=GREEN, label="edges after elimination", **mark)
-        ax.set(xlabel="strength of the penalty", ylabel="relative error")
+        ax.set(xlabel="penalty strength", ylabel="relative error")
         _scale_strengths(ax, strength)
         handles = [*ax.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]]
         legend_above(ax, title, n_lines=math.ceil(len(handles) / 2), ncols=2, handles=handles)

@@ -150,7 +150,7 @@ def edge_stability(
         if len(shown):
             legend_beside(ax)
         sure = int((shown["confidence"] >= 0.5).sum())
-        finish(ax, f"{n_kept:,} of {len(pairs):,} pairs are edges, {sure:,} shown are sure")
+        finish(ax, f"{n_kept:,} of {len(pairs):,} pairs are edges; {sure:,} of those shown are confident")
     return ax
 
 
@@ -219,7 +219,7 @@ def graph_comparison(
         places = np.arange(len(names))
         ax.set_xticks(places, names, rotation=30, ha="right")
         ax.set_yticks(places, names)
-        ax.figure.colorbar(image, ax=ax, label="shared, of edges of either", shrink=0.8)
+        ax.figure.colorbar(image, ax=ax, label="shared edges / edges of either graph", shrink=0.8)
         finish(ax, f"edges of confidence ≥ {min_confidence:g}")
     return ax
 
@@ -266,7 +266,7 @@ def precision_recall(
     >>> len(ax.lines)
     2
     """
-    check_key(truth_key, adata.varp, where="adata.varp", hint="Put the known network there; row regulates column.")
+    check_key(truth_key, adata.varp, where="adata.varp", hint="Store the known network there; rows regulate columns.")
     truth = adata.varp[truth_key]
     truth = np.asarray(truth.toarray() if hasattr(truth, "toarray") else truth)
     names = as_list(keys, parameter="keys")
@@ -291,7 +291,7 @@ def _judged(pairs: pd.DataFrame, truth: NDArray[np.float64], genes: pd.Index, *,
     if not judged.is_edge.any() or judged.is_edge.all():
         msg = (
             f"Expected true and false edges among the {len(pairs)} pairs of `adata.uns[{key!r}]`, found "
-            f"{int(judged.is_edge.sum())} true ones. Check which genes the known network and the graph have in common."
+            f"{int(judged.is_edge.sum())} true ones. Check that the known network and the graph share genes."
         )
         raise ValueError(msg)
     return judged

@@ -187,4 +187,4 @@ def _alike(correlations: NDArray[np.float64]) -> NDArray[np.intp]:
 def _said(correlations: NDArray[np.float64]) -> str:
     pairs = correlations[np.tril_indices(len(correlations), -1)]
     pairs = pairs[~np.isnan(pairs)]
-    return f"\nmean correlation of ranks {pairs.mean():.2f}".replace("-", "−") if len(pairs) else ""
+    return f"\nmean rank correlation {pairs.mean():.2f}".replace("-", "−") if len(pairs) else ""

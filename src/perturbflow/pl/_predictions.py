@@ -25,12 +25,12 @@ from perturbflow.screen._screen import Screen
 of_prediction = shares(
     {
         "adata": "Cells with a prediction (:func:`perturbflow.tl.predict_perturbation`).",
-        "perturbation": "The perturbation, its components in any order.",
+        "perturbation": "The perturbation, with components in any order.",
         "covariates": (
-            "Values of covariates, by key, to which the cells are restricted; otherwise cells of all compared contexts."
+            "Values of covariates, by key, to restrict the cells to; by default cells of all compared contexts."
         ),
         "key": (
-            'Where the prediction is. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control,\n'
+            'Key of the prediction. ``adata.uns["<key>_colors"]`` may have colours: by name, or a list for control,\n'
             "observed and predicted."
         ),
     }
@@ -211,14 +211,14 @@ def _prediction(
         ]
     if len(found) > 1:
         msg = (
-            f"Expected a perturbation of one type, found {perturbation!r}{place('perturbation', covariates)}, which is any "
-            f"of {found}. Name one of them, or a context in `covariates`."
+            f"Expected a perturbation of one type, found {perturbation!r}{place('perturbation', covariates)}, which could be any "
+            f"of {found}. Pass one of them, or a context in `covariates`."
         )
         raise ValueError(msg)
     if not found or stored[found[0]] not in adata.obsm:
         msg = (
-            f"Expected the predicted cells of {perturbation!r}{place('perturbation', covariates)} among those in "
-            f"`adata.uns[{key!r}]`, found those of {listing(stored)}. "
+            f"Expected predicted cells of {perturbation!r}{place('perturbation', covariates)} in `adata.uns[{key!r}]`, found "
+            f"those of {listing(stored)}. "
             f"{_advice(min(labels), key=key, covariates=covariates)}"
         )
         raise KeyError(msg)

@@ -117,7 +117,7 @@ def skeleton(
     poses = {name: dense(of_sequence.X if name == X_NAME else of_sequence.layers[name])[:, columns] for name in names}
     rows = np.flatnonzero(np.all([np.isfinite(values).all(axis=(1, 2)) for values in poses.values()], axis=0))
     if not len(rows):
-        msg = f"Expected a frame of {sequence!r} with finite positions in {names}, found none. Draw fewer layers."
+        msg = f"Expected a frame of {sequence!r} with finite positions in {names}, found none. Show fewer layers."
         raise ValueError(msg)
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(n_poses, len(rows))).round().astype(int))]
     time = of_sequence.obs[time_key].to_numpy(dtype=np.float64)[rows]

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 START = 1 / 20  # share of the cells that are taken for the start
 LEAST = 0.01  # what a probability at the start counts as where it is smaller, so that rounding makes no members
-_HINT = "Name the fate probabilities that another tool has written, such as 'lineages_fwd' of CellRank."
+_HINT = "Pass the key of fate probabilities computed by another tool, such as 'lineages_fwd' of CellRank."
 
 
 @takes_modality
@@ -151,7 +151,7 @@ def _rows_of_members(adata: AnnData, member: NDArray[np.bool_], lineages: list[s
     lineage, cell = np.nonzero(member.T)
     n_left_out = int((~member.any(axis=1)).sum())
     if n_left_out:
-        logger.warning("Left out %d of %d cells, which are of no lineage.", n_left_out, adata.n_obs)
+        logger.warning("Left out %d of %d cells, which belong to no lineage.", n_left_out, adata.n_obs)
     obs = adata.obs.iloc[cell].copy()
     obs[key_added] = pd.Categorical.from_codes(lineage, categories=lineages)
     obs.index = [f"{name}-{lineages[which]}" for name, which in zip(adata.obs_names[cell], lineage, strict=True)]
@@ -165,7 +165,7 @@ def _rows_of_members(adata: AnnData, member: NDArray[np.bool_], lineages: list[s
 
 def _values(entry: Any, key: str) -> NDArray[np.float64]:
     """Values of an entry (n, lineages), 0 where they are missing."""
-    advice = "Give one column of probabilities, weights or booleans for every lineage."
+    advice = "Provide one column of probabilities, weights or booleans per lineage."
     try:
         values = np.nan_to_num(np.asarray(entry, dtype=np.float64), nan=0.0, posinf=np.inf)
     except (TypeError, ValueError):
@@ -184,16 +184,16 @@ def _names(entry: Any, names: Sequence[str] | None, *, key: str, n_lineages: int
     if names is None:
         names = getattr(entry, "columns", getattr(entry, "names", None))  # of a table, or of CellRank's `Lineage`
     if names is None:
-        msg = f"Expected `names` for the columns of `adata.obsm[{key!r}]`, found none. Give one name per column."
+        msg = f"Expected `names` for the columns of `adata.obsm[{key!r}]`, found none. Provide one name per column."
         raise ValueError(msg)
     found = list(map(str, names))
     if len(found) != n_lineages:
         msg = (
-            f"Expected {n_lineages} names of lineages, one a column of `adata.obsm[{key!r}]`, found {len(found)}: "
-            f"{listing(found)}. Give one name per column."
+            f"Expected {n_lineages} names of lineages, one per column of `adata.obsm[{key!r}]`, found {len(found)}: "
+            f"{listing(found)}. Provide one name per column."
         )
         raise ValueError(msg)
-    check_unique_names(found, what="names of lineages", hint="Name every lineage once.")
+    check_unique_names(found, what="names of lineages", hint="Use every name once.")
     return found
 
 
@@ -210,7 +210,7 @@ def members_of_paths(
         given = [
             name for name, value in (("groupby", groupby), ("paths", paths), ("names", names)) if value is not None
         ]
-        msg = f"Expected `groupby` and `paths` together and without `names`, found {given}. Name lineages in `paths`."
+        msg = f"Expected `groupby` and `paths` together and without `names`, found {given}. Lineages are named in `paths`."
         raise ValueError(msg)
     check_key(groupby, adata.obs.columns, where="adata.obs", hint="Name the column with the clusters.")
     check_type(paths, Mapping, name="paths", expected="the clusters of every lineage by its name")
@@ -226,7 +226,7 @@ def members_of_paths(
         check_unique_names(steps, what=f"`paths[{name!r}]`", hint="Name every cluster once.")
         if unknown := [step for step in steps if step not in known]:
             msg = (
-                f"Expected clusters of `adata.obs[{groupby!r}]` in `paths[{name!r}]`, found {listing(unknown)}. The most "
+                f"Expected clusters of `adata.obs[{groupby!r}]` in `paths[{name!r}]`, found {listing(unknown)}. The names most "
                 f"similar to {unknown[0]!r} are {nearest(unknown[0], known, n=3)}."
             )
             raise KeyError(msg)
@@ -244,4 +244,6 @@ def _warn_of_order(name: str, steps: list[str], clusters: NDArray[np.object_], t
     middle = [float(np.median(each)) if len(each) else np.nan for each in inside]
     early = [later for later, before, after in zip(steps[1:], middle[:-1], middle[1:], strict=True) if after < before]
     if early:
-        warn(f"On the path {name!r} the median time of {listing(early)} is before that of the cluster before.")
+        warn(
+            f"On the path {name!r}, the median time of {listing(early)} is earlier than that of the preceding cluster."
+        )

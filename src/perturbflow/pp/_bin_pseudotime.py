@@ -142,7 +142,7 @@ def bin_pseudotime(
     check_registration(adata, BINS_KEY)
     keys = [key for key in (trajectory_key, perturbation_key) if key is not None]
     if SIZE_COLUMN in (time_key, *keys):
-        msg = f"Expected columns other than {SIZE_COLUMN!r}, which is made here, found {[time_key, *keys]}. Rename it."
+        msg = f"Expected columns other than {SIZE_COLUMN!r}, which this function adds, found {[time_key, *keys]}. Rename it."
         raise ValueError(msg)
     check_whole_number(n_bins, name="n_bins", least=MIN_TIMES)
     for name, value in {"scale_time": scale_time, "drop_missing": drop_missing}.items():
@@ -155,8 +155,8 @@ def bin_pseudotime(
     time = (time - offset) / scale
     groups, codes = trajectory_groups(kept, fields)
     advice = (
-        "Lower `n_bins` or remove these cells. Cells at a few real time points need no bins: "
-        "`pf.pp.setup_dynamics` averages cells of equal time."
+        "Lower `n_bins`, or remove these cells. Cells at a few real time points need no bins: "
+        "`pf.pp.setup_dynamics` averages cells with equal times."
     )
     check_distinct_times(time, groups["name"], codes, least=n_bins, advice=advice)
     check_not_merged(kept, fields)
@@ -223,8 +223,8 @@ def check_distinct_times(
             for name, times, cells in zip(names[few], n_times[few], n_cells[few], strict=True)
         ]
         msg = (
-            f"Expected at least {least} distinct times in every trajectory, and under every perturbation, found fewer "
-            f"in {few.sum()} of {len(names)}: {listing(found)}. {advice}"
+            f"Expected at least {least} distinct times for every trajectory and perturbation, found fewer for "
+            f"{few.sum()} of {len(names)}: {listing(found)}. {advice}"
         )
         raise ValueError(msg)
 

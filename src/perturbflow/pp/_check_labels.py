@@ -30,7 +30,7 @@ def control_labels(control: object) -> tuple[str, ...]:
         check_type(label, str, name="control", expected="a string")
         check_text(label.strip(), name="control")
     if not labels:
-        msg = "Expected at least one label of control cells in `control`, found none. Name it as in `adata.obs`."
+        msg = "Expected at least one label of control cells in `control`, found none. Pass the label in `adata.obs`."
         raise ValueError(msg)
     if isinstance(control, Set):
         labels.sort()  # a set has no first
@@ -43,8 +43,8 @@ def check_labels(
     """Read the components of all labels of a column; ValueError for what cannot be read or told apart."""
     if separator in controls:
         msg = (
-            f"Expected `separator` to be no label of control cells, found {separator!r} in both. Name another "
-            "`separator`, which no label contains if there are no combinations."
+            f"Expected `separator` to differ from the labels of control cells, found {separator!r} in both. Choose another "
+            "`separator`; without combinations, any that no label contains."
         )
         raise ValueError(msg)
     where = f" in `adata.obs[{key!r}]`"
@@ -55,7 +55,7 @@ def check_labels(
     hint = (
         "Fill them in or remove these cells; where this stands for no perturbation, add it to the labels in `control`."
     )
-    check_none(missing, f"the names of perturbations{where}", which=", which name missing values", hint=hint)
+    check_none(missing, f"the names of perturbations{where}", which=", which represent missing values", hint=hint)
     components = {label: tuple(part for part in each if part not in controls) for label, each in parts.items()}
 
     found = {part for each in parts.values() for part in each}
@@ -64,7 +64,7 @@ def check_labels(
         label = (absent or controls)[0]
         msg = (
             f"Expected control cells labelled {label!r}{where}, found the labels {listing(nearest(label, known))}. "
-            "Name the label of the control cells in `control`."
+            "Pass the label of the control cells as `control`."
         )
         raise ValueError(msg)
     if not any(components.values()):
@@ -75,7 +75,7 @@ def check_labels(
     _check_canonical(components, controls=controls, separator=separator)
     twins = _twins(found, _shown)
     if twins:
-        msg = f"Expected names that look different{where}, found {ascii(twins[:10])}. Give each perturbation one name."
+        msg = f"Expected names that can be distinguished{where}, found {ascii(twins[:10])}. Use one name per perturbation."
         raise ValueError(msg)
     return components
 
@@ -86,10 +86,10 @@ def check_values(values: Iterable[str], *, key: str) -> None:
     known = sorted(values)
     missing = [value for value in known if not value.strip() or value in MISSING - _WORDS]
     hint = "Fill in the values or remove these cells."
-    check_none(missing, f"a value for every cell {where}", which=", which stand for missing ones", hint=hint)
+    check_none(missing, f"a value for every cell {where}", which=", which represent missing values", hint=hint)
     twins = _twins(known, _shown)
     if twins:
-        msg = f"Expected values that look different {where}, found {ascii(twins[:10])}. Give each one name."
+        msg = f"Expected values that can be distinguished {where}, found {ascii(twins[:10])}. Use one name for each."
         raise ValueError(msg)
 
 
@@ -97,7 +97,7 @@ def report_labels(components: Mapping[str, Sequence[str]], *, controls: Sequence
     """Say how the labels were read, and point out what looks like a slip."""
     spaced = [label for label in components if label != label.strip()]
     if spaced:
-        logger.warning("Spaces around labels do not count: %s are read without them.", listing(spaced))
+        logger.warning("Spaces around labels are ignored: %s are read without them.", listing(spaced))
     combinations = {label: each for label, each in components.items() if len(each) > 1}
     if combinations:
         logger.info(
@@ -109,15 +109,15 @@ def report_labels(components: Mapping[str, Sequence[str]], *, controls: Sequence
     if unlikely:
         never = sorted({part for each in unlikely.values() for part in each} - alone)
         logger.warning(
-            "Labels were read as combinations with components that are in no cell alone, %s: %s. If %r belongs to their "
-            "names, register again with a `separator` that no label contains; if they stand for control cells, add them "
-            "to `control`.",
+            "Some labels were read as combinations with components that occur in no cell alone, %s: %s. If %r is part of "
+            "their names, register again with a `separator` that no label contains; if they are control labels, add them to "
+            "`control`.",
             *(listing(never), readings(unlikely, limit=3), separator),
         )
     twins = _twins({*controls, *(part for each in components.values() for part in each)}, str.casefold)
     if twins:
         logger.warning(
-            "Names that differ only in upper and lower case count as different: %s. Rename them if they are the same.",
+            "Names that differ only in case are treated as different: %s. Rename them if they are the same.",
             listing(twins),
         )
 
@@ -128,8 +128,8 @@ def _check_canonical(components: Mapping[str, Sequence[str]], *, controls: Seque
         joined = canonical_label(each, control=controls[0], separator=separator)
         if each and label_parts(joined, control=controls, separator=separator) != sorted(each):
             msg = (
-                f"Expected combinations that cannot be taken for control cells, found {label!r}, which in alphabetical "
-                f"order is {joined!r} and names the control. Name another `separator`, or rename it."
+                f"Expected combinations that differ from control labels, found {label!r}, which in alphabetical order is "
+                f"{joined!r}, a control label. Choose another `separator`, or rename it."
             )
             raise ValueError(msg)
 

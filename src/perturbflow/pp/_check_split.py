@@ -158,8 +158,8 @@ def check_rules(
 def _read_record(adata: AnnData, key: str) -> Mapping[str, Any]:
     """Read what was recorded when the split was made."""
     hint = (
-        f"Split with `pf.pp.split_perturbations` or `pf.pp.split_scenario`; what they write to `adata.uns[{key!r}]` has "
-        "to stay with `adata.obs`."
+        f"Split with `pf.pp.split_perturbations` or `pf.pp.split_scenario`, and keep the record that they write to "
+        f"`adata.uns[{key!r}]` together with `adata.obs`."
     )
     check_key(key, adata.uns, where="adata.uns", hint=hint)
     record = adata.uns[key]
@@ -191,7 +191,7 @@ def check_split_key(adata: AnnData, key: str, fields: PerturbationFields) -> Non
     }
     if key in registered:
         msg = (
-            f"Expected `key_added` to be none of the registered columns of `adata.obs`, found {key!r}. "
+            f"Expected `key_added` to differ from the registered columns of `adata.obs`, found {key!r}. "
             "Choose another `key_added`."
         )
         raise ValueError(msg)

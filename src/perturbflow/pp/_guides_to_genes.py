@@ -90,9 +90,7 @@ def guides_to_genes(
     check_text(key_added, name="key_added")
     check_type(genes, (Mapping, type(None)), name="genes", expected="a dictionary of genes by guide")
     if key_added == guide_key:
-        msg = (
-            f"Expected `key_added` to be another column than `guide_key`, found {key_added!r} in both. Name a new one."
-        )
+        msg = f"Expected `key_added` to differ from `guide_key`, found {key_added!r} in both. Choose a new column."
         raise ValueError(msg)
     check_key(guide_key, adata.obs.columns, where="adata.obs")
     controls = control_labels(control)
@@ -102,7 +100,7 @@ def guides_to_genes(
     if missing.any():
         msg = (
             f"Expected a guide for every cell in `adata.obs[{guide_key!r}]`, found {int(missing.sum())} of {len(text)} cells "
-            "without. Remove them, or give those that are controls the name of a control."
+            "without. Remove them, or label controls with the name of a control."
         )
         raise ValueError(msg)
     measured = set(adata.var_names)
@@ -110,21 +108,21 @@ def guides_to_genes(
     if all(names.values()):
         known = sorted({guide for label in names for guide in label.split(separator)})
         msg = (
-            f"Expected guides without a target named {listing(controls)} in `adata.obs[{guide_key!r}]`, found none in "
-            f"{listing(nearest(controls[0], known))}. Name them in `control`."
+            f"Expected non-targeting guides named {listing(controls)} in `adata.obs[{guide_key!r}]`, found only "
+            f"{listing(nearest(controls[0], known))}. Pass their names as `control`."
         )
         raise ValueError(msg)
     labels = {each: canonical_label(some, control=controls[0], separator=separator) for each, some in names.items()}
     found = text.map(labels)
     if key_added in adata.obs and adata.obs[key_added].astype(str).tolist() != found.tolist():
         msg = (
-            "Expected `key_added` to name a new column, or one with these genes already, found other values in "
-            f"`adata.obs[{key_added!r}]`. Name another column, or remove that one."
+            "Expected `key_added` to be a new column or one with the same genes, found other values in "
+            f"`adata.obs[{key_added!r}]`. Choose another column, or remove this one."
         )
         raise ValueError(msg)
     adata = writable(adata, copy=copy)
     adata.obs[key_added] = pd.Categorical(found)
-    logger.info("Read %d perturbations from %d labels of guides.", len(set(labels.values())) - 1, len(labels))
+    logger.info("Read %d perturbations from %d guide labels.", len(set(labels.values())) - 1, len(labels))
     return adata if copy else None
 
 
@@ -139,8 +137,8 @@ def _genes_of(
         plain = guide if guide in measured else _NUMBER.sub("", guide)
         if genes is not None and guide not in genes and plain not in controls:
             msg = (
-                f"Expected the gene of every guide in `genes`, found none of {guide!r}. The most similar are "
-                f"{nearest(guide, map(str, genes), n=3)}. Add it, or name it in `control`."
+                f"Expected the gene of every guide in `genes`, found none for {guide!r}. The most similar guides are "
+                f"{nearest(guide, map(str, genes), n=3)}. Add the guide, or pass it in `control`."
             )
             raise KeyError(msg)
         gene = plain if genes is None or guide not in genes else str(genes[guide])

@@ -192,8 +192,8 @@ def hold_out_cells(
     split = divide_cells(conditions, names, wanted, rng=rng)
     if not (split == "test").any():
         msg = (
-            f"Expected cells to test on, found conditions of at most {np.bincount(conditions).max()} cells, which are "
-            f"too few for test_fraction={wanted.test_fraction:g}. Raise it or use task='unseen_perturbation'."
+            f"Expected test cells, found conditions of at most {np.bincount(conditions).max()} cells, which are too few for "
+            f"test_fraction={wanted.test_fraction:g}. Raise it, or use task='unseen_perturbation'."
         )
         raise ValueError(msg)
     return split
@@ -278,6 +278,6 @@ def check_training(split: NDArray[np.str_], conditions: Conditions) -> None:
     if not (perturbed & (split == "train")).any():
         msg = (
             f"Expected perturbed conditions in training, found all {perturbed.sum()} of them held out. "
-            "Lower `test_fraction` and `valid_fraction`, or name fewer conditions in `held_out`."
+            "Lower `test_fraction` and `valid_fraction`, or list fewer conditions in `held_out`."
         )
         raise ValueError(msg)

@@ -158,8 +158,8 @@ def perturbation_features(
     if source == "dynamics":
         if features is not None or kind != "table":
             msg = (
-                "Expected neither `features` nor a `kind` of them with `source='dynamics'`, found at least one. Leave them out, "
-                "or leave `source` out."
+                "Expected neither `features` nor `kind` with `source='dynamics'`, found at least one of them. Omit them, "
+                "or omit `source`."
             )
             raise ValueError(msg)
         vocabulary = _extended(fields.vocabulary, components or [])
@@ -243,8 +243,8 @@ def _smiles_of_cells(adata: AnnData, key: str, fields: PerturbationFields) -> di
         parts = parse_label(label, control=fields.controls, separator=fields.separator)
         if len(parts) == 1 and value and found.setdefault(parts[0], value) != value:
             msg = (
-                f"Expected one SMILES a perturbation in `adata.obs[{key!r}]`, found {found[parts[0]]!r} and {value!r} "
-                f"of {parts[0]!r}. Correct the column."
+                f"Expected one SMILES per perturbation in `adata.obs[{key!r}]`, found {found[parts[0]]!r} and {value!r} "
+                f"for {parts[0]!r}. Correct the column."
             )
             raise ValueError(msg)
     return found
@@ -300,15 +300,15 @@ def _vectors_of(vectors: pd.DataFrame, vocabulary: Vocabulary, *, missing: str) 
     absent = [component for component, row in zip(components, rows, strict=True) if row not in vectors.index]
     if len(absent) == len(components) or (absent and missing == "error"):
         msg = (
-            f"Expected features of all {len(components)} perturbation components, found none of {listing(absent)}. "
-            "Add rows for them, check that names are of the same kind, or pass `missing='mean'`."
+            f"Expected features of all {len(components)} perturbation components, found none for {listing(absent)}. "
+            "Add rows for them, check that the names are of the same kind, or pass `missing='mean'`."
         )
         raise ValueError(msg)
     values = vectors.reindex(rows).to_numpy()
     present = np.array([row in vectors.index for row in rows])
     if not np.isfinite(values[present]).all():
         wrong = [c for c, row, ok in zip(components, values, present, strict=True) if ok and not np.isfinite(row).all()]
-        msg = f"Expected finite features, found NaN or infinite values of {listing(wrong)}. Fill them in."
+        msg = f"Expected finite features, found NaN or infinite values for {listing(wrong)}. Fill them in."
         raise ValueError(msg)
     values = np.where(present[:, None], values, values[present].mean(axis=0))
     untyped = [full != row for full, row in zip(components, rows, strict=True)]
@@ -325,8 +325,8 @@ def _standardised(table: pd.DataFrame, *, scale_columns: bool, max_features: int
     varies = sd > 1e-9 * np.abs(table.to_numpy()).max(axis=0, initial=0)
     if not varies.any():
         msg = (
-            f"Expected features that differ between perturbations, found {table.shape[1]} constant columns of "
-            f"{len(table)} components. Pass others."
+            f"Expected features that differ between perturbations, found {table.shape[1]} constant columns for "
+            f"{len(table)} components. Pass other features."
         )
         raise ValueError(msg)
     values = values[:, varies] / (sd[varies] if scale_columns else np.sqrt(np.mean(sd[varies] ** 2)))
@@ -349,13 +349,13 @@ def dynamics_vectors(
     """
     if DYNAMICS_FIELDS_KEY not in adata.uns or not is_snapshot(adata):
         msg = (
-            "Expected cells at rest for `source='dynamics'`, found none registered. Run `pf.pp.setup_dynamics(adata, "
-            "regulators=...)` without `time_key` first."
+            "Expected steady-state dynamics for `source='dynamics'`, found none registered. Run "
+            "`pf.pp.setup_dynamics(adata, regulators=...)` without `time_key` first."
         )
         raise ValueError(msg)
     parts = [name.split(TYPE_MARK) if fields.vocabulary.has_types else [name] for name in components]
     unknown = sorted({gene for gene, *_ in parts} - {*map(str, adata.var_names)})
-    hint = "Dynamics know no others: pass a table of features."
+    hint = "Dynamics only have features of genes: pass a table of features."
     check_none(unknown, "perturbations of genes in `adata.var_names`", hint=hint)
     if split_key in adata.obs:
         adata = adata[check_no_leakage(adata, split_key, fields=fields) == "train"]

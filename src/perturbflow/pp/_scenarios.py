@@ -202,7 +202,7 @@ def _leave_value_out(conditions: Conditions, scenario: Scenario, *, rng: np.rand
     perturbed = conditions.is_perturbed
     test = perturbed & np.isin(of, values)
     if not test.any():
-        msg = f"Expected perturbed cells of {key} {list(values)} to test on, found none. Name another value."
+        msg = f"Expected perturbed test cells of {key} {list(values)}, found none. Choose another value."
         raise ValueError(msg)
     only_here = sorted(set(labels[test]) - set(labels[perturbed & ~test]))
     expected = f"every perturbation of {key} {list(values)} in another {key}, too"

@@ -137,16 +137,16 @@ def setup_dynamics(
         given = {"trajectory_key": trajectory_key, "prior": prior}
         if named := [f"`{name}`" for name, value in given.items() if value is not None]:
             msg = (
-                f"Expected {' and '.join(named)} only for cells along time, found no `time_key`. Name the column with the time, "
-                "or leave them out."
+                f"Expected {' and '.join(named)} only for cells along time, found no `time_key`. Pass the column with the time, "
+                "or omit them."
             )
             raise ValueError(msg)
         snapshot = SnapshotFields(perturbation_type_key=perturbation_type_key, **shared)
         return _setup_snapshot(adata, snapshot, regulators=regulators, copy=copy)
     if perturbation_type_key is not None:
         msg = (
-            f"Expected `perturbation_type_key` only for a snapshot, found {perturbation_type_key!r} beside "
-            f"`time_key={time_key!r}`. Make each kind of perturbation a trajectory of its own in `trajectory_key`."
+            f"Expected `perturbation_type_key` only without a time, found {perturbation_type_key!r} together with "
+            f"`time_key={time_key!r}`. Make each type of perturbation a separate trajectory in `trajectory_key`."
         )
         raise ValueError(msg)
     fields = DynamicsFields(time_key=time_key, trajectory_key=trajectory_key, **shared)
@@ -207,7 +207,7 @@ def _regulators(adata: AnnData, regulators: Sequence[str] | str | None) -> tuple
     if regulators is None:
         return tuple(map(str, adata.var_names))
     if isinstance(regulators, str):
-        hint = "Name a boolean column, or give the names of the genes in a list."
+        hint = "Pass a boolean column, or a list of gene names."
         check_key(regulators, adata.var.columns, where="adata.var", hint=hint)
         column = adata.var[regulators]
         if not pd.api.types.is_bool_dtype(column) or column.isna().any():
@@ -225,7 +225,7 @@ def _regulators(adata: AnnData, regulators: Sequence[str] | str | None) -> tuple
         )
         chosen = set(names)
     if not chosen:
-        msg = "Expected at least one regulator in `regulators`, found none. Leave it out to let every gene regulate."
+        msg = "Expected at least one regulator in `regulators`, found none. Omit it to use all genes as regulators."
         raise ValueError(msg)
     return tuple(gene for gene in map(str, adata.var_names) if gene in chosen)
 
@@ -252,11 +252,11 @@ def _prior(adata: AnnData, prior: pd.DataFrame | DiGraph, *, regulators: tuple[s
             raise TypeError(msg)
     is_known = edges[ends].isin(adata.var_names).all(axis=1).to_numpy()
     if not is_known.any():
-        hint = "Name genes in `prior` as in `adata.var_names`, or leave `prior` out."
+        hint = "Use the gene names of `adata.var_names` in `prior`, or omit `prior`."
         _check_genes(adata, edges[ends].to_numpy().ravel(), what="sources and targets of `prior`", hint=hint)
     if not is_known.all():
         logger.warning(
-            "Left out %d of %d edges of the prior, whose source or target is no gene of `adata.var_names`.",
+            "Left out %d of %d edges of the prior, whose source or target is not in `adata.var_names`.",
             (~is_known).sum(),
             len(edges),
         )
@@ -281,8 +281,8 @@ def _prior(adata: AnnData, prior: pd.DataFrame | DiGraph, *, regulators: tuple[s
         elif "weight" in prior:
             unique = unique.replace("prior.", "prior.astype({'weight': float}).sort_values('weight', key=abs).")
         msg = (
-            f"Expected every edge of `prior` once, found repeated {listing(repeated)}. Keep one of each, the strongest "
-            f"where they differ: `{unique}`."
+            f"Expected every edge of `prior` once, found repeated {listing(repeated)}. Keep one of each, the strongest if "
+            f"they differ: `{unique}`."
         )
         raise ValueError(msg)
 
@@ -290,12 +290,12 @@ def _prior(adata: AnnData, prior: pd.DataFrame | DiGraph, *, regulators: tuple[s
     if not allowed.any():
         msg = (
             f"Expected edges from the {len(regulators)} regulators in `prior`, found none among {len(edges)} edges. "
-            "Name their sources in `regulators`, or leave `prior` out."
+            "Add their sources to `regulators`, or omit `prior`."
         )
         raise ValueError(msg)
     if not allowed.all():
         logger.info(
-            "Left out %d of %d edges of the prior, whose sources are no regulators.", (~allowed).sum(), len(edges)
+            "Left out %d of %d edges of the prior, whose sources are not regulators.", (~allowed).sum(), len(edges)
         )
     source, target = (adata.var_names.get_indexer(edges.loc[allowed, end]) for end in ends)
     values = weight[allowed].astype(np.float32)
@@ -316,7 +316,7 @@ def _edges(prior: pd.DataFrame | DiGraph) -> pd.DataFrame:
         check_type(prior, nx.DiGraph, name="prior", expected="a DataFrame or a directed graph of networkx")
         edges = pd.DataFrame(list(prior.edges.data("weight", default=1.0)), columns=["source", "target", "weight"])
     if edges.empty:
-        msg = "Expected at least one edge in `prior`, found none. Leave `prior` out."
+        msg = "Expected at least one edge in `prior`, found none. Omit `prior`."
         raise ValueError(msg)
     return edges
 
@@ -342,8 +342,8 @@ def snapshot_fields(adata: AnnData, fields: SnapshotFields) -> SnapshotFields:
     check_text(fields.separator, name="separator")
     if fields.perturbation_type_key is not None and fields.perturbation_key is None:
         msg = (
-            f"Expected `perturbation_key` beside `perturbation_type_key`, found only the latter, "
-            f"{fields.perturbation_type_key!r}. Name the column with the perturbed genes."
+            f"Expected `perturbation_key` together with `perturbation_type_key`, found only the latter, "
+            f"{fields.perturbation_type_key!r}. Pass the column with the perturbed genes."
         )
         raise ValueError(msg)
     keys = [fields.perturbation_key, fields.perturbation_type_key, *fields.context_keys]
@@ -369,7 +369,7 @@ def _check_names_genes(adata: AnnData, fields: SnapshotFields) -> None:
         msg = (
             f"Expected labels of `adata.obs[{fields.perturbation_key!r}]` that name genes of `adata.var_names`, or "
             f"{naming(fields.controls)}, found {listing(named)}, none of which is a gene. The most similar genes to "
-            f"{named[0]!r} are {nearest(named[0], adata.var_names, n=3)}. Name the genes that are held, joined by "
-            f"{fields.separator!r}, and what else was done to them in `perturbation_type_key`."
+            f"{named[0]!r} are {nearest(named[0], adata.var_names, n=3)}. Label cells with the perturbed genes, joined by "
+            f"{fields.separator!r}; types of perturbations belong into `perturbation_type_key`."
         )
         raise ValueError(msg)

@@ -147,7 +147,7 @@ def setup_perturbation(
     taken = [key for key in (*covariate_keys, batch_key) if key in reserved]
     check_none(taken, expected, hint="Rename these columns of `adata.obs`.")
     wrong = [key for key in (perturbation_key, dose_key) if key in OF_PREDICTED_CELLS]
-    expected = f"names of columns other than {list(OF_PREDICTED_CELLS)}, which predicted cells have"
+    expected = f"names of columns other than {list(OF_PREDICTED_CELLS)}, which are added to predicted cells"
     check_none(wrong, expected, hint="Rename these columns of `adata.obs`.")
 
     if layer is not None:
@@ -194,7 +194,7 @@ def _components(adata: AnnData, fields: PerturbationFields) -> dict[str, tuple[s
     wrong = numbers or [value for value in values if not value.strip()]
     column = f"adata.obs[{key!r}]"
     advice = f" If numbers are names, run `{column} = {column}.astype(str)`." if numbers else ""
-    hint = f"Name every perturbation, and the controls.{advice}"
+    hint = f"Label every perturbation, and the controls.{advice}"
     check_none(wrong, f"labels in `{column}` to be non-empty strings", hint=hint)
     return check_labels(labels, controls=fields.controls, separator=fields.separator, key=key)
 
@@ -220,7 +220,7 @@ def _collect_vocabulary(
         token for token, total in zip(vocabulary.components, np.ravel(encoded.sum(axis=0)), strict=True) if total == 0
     ]
     hint = f"Correct `adata.obs[{fields.dose_key!r}]` or label these cells {fields.control!r}."
-    check_none(never, "every perturbation at a dose above 0 in some cell", found="only 0 for ", hint=hint)
+    check_none(never, "a dose above 0 for every perturbation in at least one cell", found="only 0 for ", hint=hint)
     return vocabulary, encoded
 
 
@@ -235,7 +235,7 @@ def _check_types(adata: AnnData, types: NDArray[np.object_], *, perturbed: NDArr
         raise ValueError(msg)
     unnamed = sorted(MISSING.intersection(types[perturbed]))
     expected = f"the names of types in `adata.obs[{key!r}]`"
-    check_none(unnamed, expected, which=", which name missing values", hint="Fill in the types.")
+    check_none(unnamed, expected, which=", which represent missing values", hint="Fill in the types.")
     check_no_slash(
         sorted(set(types[perturbed])), what="types of perturbations", hint=f"Rename them in `adata.obs[{key!r}]`."
     )
@@ -275,6 +275,6 @@ def _check_controls_of_contexts(contexts: pd.DataFrame, *, is_control: NDArray[n
         named = [dict(zip(keys, row if isinstance(row, tuple) else (row,), strict=True)) for row in empty]
         msg = (
             f"Expected control cells in every context, found none among the cells of {listing(named)}. "
-            "Remove these cells, or name fewer covariates."
+            "Remove these cells, or register fewer covariates."
         )
         raise ValueError(msg)

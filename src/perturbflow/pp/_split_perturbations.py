@@ -153,7 +153,7 @@ def split_perturbations(
     wanted = Wanted(test_fraction, valid_fraction)
     if task == "cells":
         if held_out is not None:
-            msg = f"Expected no `held_out` for task='cells', which holds out no condition, found {held_out!r}."
+            msg = f"Expected no `held_out` for task='cells', which holds out no conditions, found {held_out!r}."
             raise ValueError(msg)
         check_unique_names(
             adata.obs_names,
@@ -187,7 +187,7 @@ def _read_held_out(
     entries = [held_out] if isinstance(held_out, str) else held_out
     check_type(entries, Sequence, name="held_out", expected="a list of labels or of (label, covariates) pairs")
     if len(entries) == 0:
-        msg = "Expected at least one condition in `held_out`, found none. Leave it out for a random choice."
+        msg = "Expected at least one condition in `held_out`, found none. Omit it for a random choice."
         raise ValueError(msg)
     labels, parts = np.array(conditions.labels, dtype=object), conditions.components
     options, kind = {
@@ -235,7 +235,7 @@ def _label_and_covariates(
             )
             raise TypeError(msg)
         for key in entry[1]:
-            check_key(key, covariate_keys, where="covariate_keys", hint="Register it, or name another covariate.")
+            check_key(key, covariate_keys, where="covariate_keys", hint="Register it, or choose another covariate.")
         return entry[0], entry[1]
     if not isinstance(entry, str):
         msg = (

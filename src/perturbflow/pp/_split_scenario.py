@@ -194,13 +194,11 @@ def _with_options(rule: Scenario, held_out: object, *, fraction: float | None, s
     if held_out is not None and not isinstance(held_out, pd.DataFrame):
         check_type(held_out, Mapping if rule.rule in suits else (), name="held_out", expected=expected)
     if rule.rule == "left_out_value" and held_out is None:
-        msg = (
-            f"Expected the value to leave out for {rule.name!r}, found none. Give it, as held_out={{'cell_type': 'B'}}."
-        )
+        msg = f"Expected the value to hold out for {rule.name!r}, found none. Pass it, for example held_out={{'cell_type': 'B'}}."
         raise ValueError(msg)
     if fraction is not None:
         if isinstance(held_out, pd.DataFrame) or rule.rule == "left_out_value":
-            msg = f"Expected no `fraction` where {rule.name!r} with this `held_out` draws no part, found {fraction!r}."
+            msg = f"Expected no `fraction` for {rule.name!r} with this `held_out`, which draws nothing at random, found {fraction!r}."
             raise ValueError(msg)
         check_between(fraction, 0, 1, name="fraction")
         rule = replace(rule, fraction=float(fraction))
@@ -216,7 +214,7 @@ def _with_contexts(rule: Scenario, held_out: Mapping[str, Any] | None, condition
         contexts = read_contexts(held_out, conditions, only_one=rule.rule == "left_out_value")
         return replace(rule, contexts=contexts)
     for key, values in rule.contexts:
-        hint = f"Register it, or name the contexts as in the data, as held_out={{{key!r}: {list(values)!r}}}."
+        hint = f"Register it, or use the contexts of the data, for example held_out={{{key!r}: {list(values)!r}}}."
         check_key(key, conditions.covariate_keys, where="covariate_keys", hint=hint)
         check_values(key, values, conditions)
     return rule
@@ -246,7 +244,7 @@ def split_by_table(
     for column in ("perturbation", *keys):
         check_key(column, table.columns, where="held_out.columns", hint="Add the column, or rename one.")
     if table.empty:
-        msg = "Expected at least one condition in the table `held_out`, found none. Leave it out for a random choice."
+        msg = "Expected at least one condition in the table `held_out`, found none. Omit it for a random choice."
         raise ValueError(msg)
     rows_of: dict[tuple[str, ...], list[int]] = {}
     for row, part in enumerate(conditions.components):
@@ -269,14 +267,11 @@ def split_by_table(
 
     given = table["split"].astype(str).tolist()
     wrong = sorted(set(given) - {"valid", "test"}) or ([] if "test" in given else ["valid"])
-    hint = (
-        "Say which is which with `held_out['split'].map({...})`, or leave the column out to divide the conditions in "
-        "halves."
-    )
+    hint = "Rename the values with `held_out['split'].map({...})`, or omit the column to divide the conditions into halves."
     check_none(wrong, "'valid' or 'test' in `held_out['split']`, at least once 'test'", hint=hint)
     pairs = dict.fromkeys(zip(names, given, strict=True))
     twice = [" in ".join(name) for name, n in Counter(name for name, _ in pairs).items() if n > 1]
-    check_none(twice, "one split a condition in `held_out`", found="two of ", hint="Remove one of the rows.")
+    check_none(twice, "one split per condition in `held_out`", found="two for ", hint="Remove one of the rows.")
     split = np.full(len(conditions.table), "train")
     for name, of in pairs:
         split[rows_of[name]] = of
@@ -295,7 +290,7 @@ def read_contexts(
     for key, value in held_out.items():
         check_type(key, str, name="held_out", expected="a mapping of covariates to values")
         check_key(
-            key, conditions.covariate_keys, where="covariate_keys", hint="Register it, or name another covariate."
+            key, conditions.covariate_keys, where="covariate_keys", hint="Register it, or choose another covariate."
         )
         several = isinstance(value, list | tuple | set | np.ndarray | pd.Index | pd.Series)
         values = tuple(sorted({str(one) for one in value})) if several else (str(value),)  # type: ignore[attr-defined]
@@ -311,6 +306,6 @@ def check_values(key: str, values: Sequence[str], conditions: Conditions) -> Non
     if missing or not values:
         msg = (
             f"Expected values of {key!r} among {listing(known)} to hold out, found {listing(missing)}. "
-            f"Name them as in `adata.obs[{key!r}]`, for example held_out={{{key!r}: {known[0]!r}}}."
+            f"Use values of `adata.obs[{key!r}]`, for example held_out={{{key!r}: {known[0]!r}}}."
         )
         raise ValueError(msg)

@@ -103,7 +103,7 @@ def control_cells(
     columns = {name: column[rows] for name, column in columns.items()}
     without = [name for name, column in columns.items() if (column == "").any()]
     if without:
-        msg = f"Expected a category of {listing(without)} for every control cell, found cells without. Fill them in."
+        msg = f"Expected a value of {listing(without)} for every control cell, found missing ones. Fill them in."
         raise ValueError(msg)
     vocabulary = fields.vocabulary.with_categories(columns)
     codes = vocabulary.encode_covariates(columns, n_cells=len(rows))
@@ -156,14 +156,14 @@ class DosesToPredict:
     def check_names(self) -> None:
         """Raise ValueError if doses are asked for components that no perturbation had."""
         names = [self.vocabulary.components[column] for each in sorted(self.unused) for column in each]
-        check_none(names, "components of the perturbations in `dose`", hint="Leave them out.")
+        check_none(names, "components of the perturbations in `dose`", hint="Omit them.")
 
     def _columns(self, name: object) -> tuple[int, ...]:
         """Components of a name: without a type it stands for all of them, of which every context has its own."""
         known = self.vocabulary.components
         tokens = self.vocabulary.readings(str(name)) or (self.vocabulary.canonical(str(name), where=place("dose")),)
         if not set(tokens) <= set(known):
-            msg = f"Expected single perturbations in `dose`, found {name!r}. Name its components, each with its dose."
+            msg = f"Expected single perturbations in `dose`, found {name!r}. List its components, each with its dose."
             raise ValueError(msg)
         return tuple(known.index(token) for token in tokens)
 
@@ -184,8 +184,8 @@ class DosesToPredict:
             if len(doses) > 1 and len(columns) > 1:
                 name = self.vocabulary.components[column]
                 msg = (
-                    f"Expected a dose of {name!r} in combinations, which was measured at "
-                    f"{listing(map(dose_text, doses))}, found none. Name one in `dose`, such as "
+                    f"Expected a dose of {name!r} in combinations, where it was measured at "
+                    f"{listing(map(dose_text, doses))}, found none. Pass one as `dose`, such as "
                     f"`dose={{{name!r}: {dose_text(doses[-1])}}}`."
                 )
                 raise ValueError(msg)
@@ -202,8 +202,8 @@ class DosesToPredict:
             known = sorted({dose for design in designs for dose in design})
             name = self.vocabulary.components[column]
             msg = (
-                f"Expected a dose of {name!r}, which has no training cells and so none of its own, found none. "
-                f"Name one in `dose`, such as `dose={{{name!r}: 1}}`; others were measured at "
+                f"Expected a dose of {name!r}, which has no training cells to take it from, found none. "
+                f"Pass one as `dose`, such as `dose={{{name!r}: 1}}`; other perturbations were measured at "
                 f"{listing(map(dose_text, known))}."
             )
             raise ValueError(msg)

@@ -266,7 +266,7 @@ def readout_weights(readout: Any, genes: Sequence[str]) -> NDArray[np.float64]:
         weights[places[str(gene)]] = float(weight)
     size = np.abs(weights).sum()
     if not np.isfinite(size) or size == 0:
-        msg = f"Expected at least one gene with a finite weight in `readout`, found {dict(readout)}. Name a gene."
+        msg = f"Expected at least one gene with a finite weight in `readout`, found {dict(readout)}."
         raise ValueError(msg)
     return np.asarray(weights / size)
 

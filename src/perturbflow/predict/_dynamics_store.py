@@ -39,7 +39,7 @@ DYNAMICS: Mapping[str, Array] = MappingProxyType(
 )
 
 INTERRUPTED = "interrupted"
-"""Setting that tells whether the fit was cut short."""
+"""Setting that is True if the fit was interrupted."""
 _ENTRY = Entry(
     what="fitted dynamics",
     format=1,
@@ -70,7 +70,7 @@ STANDING: Mapping[str, Array] = MappingProxyType(
     }
 )
 _STANDING_ENTRY = Entry(
-    what="dynamics of cells at rest",
+    what="steady-state dynamics",
     format=1,
     names=frozenset({"standing", "evidence", "sign", "genes", "perturbations", "fields", "seed"}),
     advice="Fit again with `pf.tl.fit_dynamics`, or read what you had stored again.",
@@ -150,7 +150,7 @@ def _check(values: Mapping[str, Any]) -> None:
     config = FieldConfig.from_dict(values["config"])
     check_equal(len(values["genes"]), config.n_genes, what="genes")
     check_below(config.regulators, config.n_genes, what="a regulator")
-    check_below(config.at_rest, config.n_genes, what="a gene at rest")
+    check_below(config.at_rest, config.n_genes, what="a gene held at rest")
     sizes = {
         "d": config.n_genes,
         "s": config.order * config.n_genes,
@@ -262,23 +262,23 @@ def read_dynamics(adata: AnnData, key: str = "dynamics") -> StoredDynamics:
     check_key(key, adata.uns, where="adata.uns", hint=f"Run `pf.tl.fit_dynamics(adata, key_added={key!r})` first.")
     if is_standing(adata.uns[key]):
         msg = (
-            f"Expected dynamics along time in `adata.uns[{key!r}]`, found those of cells at rest. Register a time with "
+            f"Expected dynamics along time in `adata.uns[{key!r}]`, found steady-state dynamics. Register a time with "
             "`pf.pp.setup_dynamics(adata, time_key=...)` and fit again, or use `pf.tl.infer_graph` and "
-            "`pf.tl.simulate_knockout`, which need none."
+            "`pf.tl.simulate_knockout`, which need no time."
         )
         raise ValueError(msg)
     if not is_record(adata.uns[key], "dynamics"):
         msg = (
             f"Expected fitted dynamics in `adata.uns[{key!r}]`, found something else. "
-            "Run `pf.tl.fit_dynamics(adata, key_added=...)` with a key of its own."
+            "Run `pf.tl.fit_dynamics(adata, key_added=...)` with another key."
         )
         raise ValueError(msg)
     stored = StoredDynamics.from_dict(adata.uns[key], where=f"`adata.uns[{key!r}]`")
     check_genes_of_fit(stored.genes, adata.var_names, where="adata.var_names")
     if stored.interrupted:
         warn(
-            f"The fit of the dynamics in `adata.uns[{key!r}]` was interrupted: they are what it had learned by then. Run "
-            f"`pf.tl.fit_dynamics(adata, key_added={key!r}, ...)` again, with the same `checkpoint` to go on if it had one."
+            f"The dynamics in `adata.uns[{key!r}]` are from an interrupted fit. Run "
+            f"`pf.tl.fit_dynamics(adata, key_added={key!r}, ...)` again; with the same `checkpoint`, if any, it resumes."
         )
     return stored
 

@@ -27,7 +27,7 @@ from perturbflow.store._keys import is_record
 from perturbflow.store._stored_checks import checksum, reading
 
 CONTROL_TOTALS = "control_totals"
-"""Setting with percentiles of the totals of control cells, which new ones are compared with."""
+"""Setting with percentiles of the totals of control cells, to compare new ones with."""
 FILE = "flow.safetensors"
 """Name of the one file of a flow in a directory."""
 _ARRAY_PARTS = ("calibration", "guidance_curve", "history", "prior", "responses", "support", "weights")
@@ -105,7 +105,7 @@ class FittedFlow:
         vocabulary, steps = self.vocabulary, self.history.get("step", np.zeros(0))
         return (
             f"FittedFlow({len(vocabulary.components)} perturbations, {len(self.genes)} genes, covariates "
-            f"{[name for name, _ in vocabulary.covariates]}, {int(steps[-1]) if len(steps) else 0} steps of training on "
+            f"{[name for name, _ in vocabulary.covariates]}, {int(steps[-1]) if len(steps) else 0} training steps on "
             f"{list(self.fitted_splits)})"
         )
 
@@ -314,8 +314,8 @@ class FittedFlow:
                 values[part][key] = array
         if identity is not None and found != identity:
             msg = (
-                f"Expected the fitted flow {identity!r} in {str(path)!r}, found another, {found!r}, which has replaced it. "
-                "Fit again with a `store` of its own, or set the `id` entry of the flow in `adata.uns` to the other."
+                f"Expected the fitted flow {identity!r} in {str(path)!r}, found another one, {found!r}, which replaced it. Fit "
+                f"again with another `store`, or set the `id` entry of the flow in `adata.uns` to {found!r}."
             )
             raise ValueError(msg)
         return cls.from_dict(values, where=where)
@@ -328,7 +328,7 @@ def write_flow(adata: AnnData, fitted: FittedFlow, *, key: str = "flow", store: 
             identity = fitted.save(store)
         except OSError as error:
             warn(
-                f"The fitted flow could not be written to {str(store)!r} ({error}): it is kept in `adata.uns[{key!r}]`. "
+                f"The fitted flow could not be written to {str(store)!r} ({error}) and was kept in `adata.uns[{key!r}]`. "
                 f"`pf.models.FittedFlow.from_dict(adata.uns[{key!r}]).save(folder)` writes it elsewhere."
             )
         else:
@@ -344,7 +344,7 @@ def read_flow(adata: AnnData, key: str = "flow") -> FittedFlow:
     if not is_record(entry, "flow"):
         msg = (
             f"Expected a fitted flow in `adata.uns[{key!r}]`, found something else. "
-            f"Run `pf.tl.fit_flow(adata, key_added=...)` with a key of its own."
+            f"Run `pf.tl.fit_flow(adata, key_added=...)` with another key."
         )
         raise ValueError(msg)
     if _STORE in entry:

@@ -60,8 +60,8 @@ class Way:
         # Twice the standard deviation that the squared distance between samples of one distribution has.
         if squared <= 2 * np.sqrt(2 * np.square(noise).sum()):
             msg = (
-                "Expected a target that differs from the control cells by more than sampling, found none. "
-                "Name another target, or more cells."
+                "Expected a target that differs from the control cells by more than sampling noise, found none. "
+                "Choose another target, or more cells."
             )
             raise ValueError(msg)
         return cls(sign * direction, weights, float(noise.sum()), squared)

@@ -102,7 +102,7 @@ class OutputSpace:
             if name == "log_normalised":
                 msg = (
                     "Expected `target_total` together with `output` 'counts' or 'challenge', found it with "
-                    "'log_normalised', whose cells keep the total of the fitted cells. Leave it out."
+                    "'log_normalised', for which cells keep the total of the fitted cells. Omit it."
                 )
                 raise ValueError(msg)
             return cls(name, total=float(total), unit=unit)
@@ -113,8 +113,8 @@ class OutputSpace:
         if unknown.any() or not (totals > 0).any():
             msg = (
                 f"Expected control cells whose expression is log1p-normalised counts, found {unknown.sum()} of "
-                f"{len(scale)} cells whose values are not whole multiples of one number. Name the total of the counts "
-                "of a predicted cell in `target_total`."
+                f"{len(scale)} cells whose values are not integer multiples of one number. Set `target_total` to the total "
+                "counts of a predicted cell."
             )
             raise ValueError(msg)
         median = float(np.median((totals * scale)[totals > 0]))

@@ -118,13 +118,13 @@ def check_path(path: str | Path) -> Path:
     check_type(path, str | Path, name="path", expected="the path of a file to write")  # type: ignore[arg-type]
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        msg = f"Expected `path` to end in one of {list(SUFFIXES)}, found {str(path)!r}. Name a file of one of these kinds."
+        msg = f"Expected `path` to end in one of {list(SUFFIXES)}, found {str(path)!r}. Use one of these endings."
         raise ValueError(msg)
     if not path.parent.is_dir():
-        msg = f"Expected the folder of `path` to be there, found none at {str(path.parent)!r}. Make it first."
+        msg = f"Expected the folder of `path` to exist, found none at {str(path.parent)!r}. Create it first."
         raise ValueError(msg)
     if path.exists():
-        msg = f"Expected nothing at `path`, found {str(path)!r}. Delete it, or name another file."
+        msg = f"Expected `path` to be a new file, found an existing one, {str(path)!r}. Delete it, or choose another file."
         raise ValueError(msg)
     return path
 

@@ -110,17 +110,17 @@ def warn_of_new_contexts(fitted: FittedFlow, controls: ControlCells, conditions:
         told.add(condition.codes)
         context = context_of(fitted, controls, condition)
         text = (
-            f"{_named(controls, condition.covariates)} was not in training: it is placed by its "
-            f"{len(condition.members)} control cells"
+            f"{_named(controls, condition.covariates)} was not in training; its position among the known contexts is "
+            f"estimated from its {len(condition.members)} control cells"
         )
         measured = prior.groups.all_contexts
         if len(measured) > 1:
             nearest = prior.contexts[measured[context.distances[measured].argmin()]]
             text += (
-                f", nearest to {_named(controls, nearest)}, at {context_distance(fitted, context):.2g} of the median "
+                f". The nearest is {_named(controls, nearest)}, at {context_distance(fitted, context):.2g} times the median "
                 "distance between known contexts"
             )
-        warn(f"{text}. Uncertainties say what that leaves open; check the name if it should be known.")
+        warn(f"{text}. The stated uncertainties account for this. Check the name if the context should be known.")
 
 
 def _named(controls: ControlCells, codes: NDArray[np.integer]) -> str:

@@ -63,7 +63,7 @@ def conditions_to_predict(
             if len(measured) > 1 and not every_dose:
                 msg = (
                     f"Expected a dose of {vocabulary.label(measured[0])!r}, which was measured at "
-                    f"{listing(map(vocabulary.dose_label, measured))}, found none. Name one in `dose`."
+                    f"{listing(map(vocabulary.dose_label, measured))}, found none. Pass one as `dose`."
                 )
                 raise ValueError(msg)
             rows |= {(vocabulary.label(row), vocabulary.dose_label(row)): row for row in measured}
@@ -71,7 +71,7 @@ def conditions_to_predict(
         for label in labels if not every_dose else ():
             if labels.count(label) > 1:
                 several = [dose_label for other, dose_label in rows if other == label]
-                msg = f"Expected one dose of {label!r}, found {several}. Predict them one after the other."
+                msg = f"Expected one dose of {label!r}, found {several}. Predict them in separate calls."
                 raise ValueError(msg)
         for (label, dose_label), row in rows.items():
             # Contexts that differ only in the type written beside their control cells are one.
@@ -111,14 +111,14 @@ def warn_of_extrapolation(flow: FittedFlow, conditions: Sequence[PredictedCondit
     between = new_doses(flow, asked)
     if between:
         warn(
-            f"New doses, which were not measured: {listing(between)}. The response is interpolated, and its uncertainty "
-            "is larger than at measured doses."
+            f"Doses that were not measured: {listing(between)}. The response is interpolated, with a larger uncertainty "
+            "than at measured doses."
         )
     beyond = components[(asked > prior.dose_unit).any(axis=0) & prior.trained]
     if len(beyond):
         warn(
-            f"The dose of {listing(beyond.tolist())} is above the largest in training: it counts as the largest, "
-            "because nothing is known beyond."
+            f"The dose of {listing(beyond.tolist())} is above the highest training dose and is treated as the highest, "
+            "because responses beyond it are unknown."
         )
 
 
@@ -126,11 +126,11 @@ def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:
     """Return what predictions of components without training cells rest on."""
     prior = flow.flow.prior
     names = listing([flow.vocabulary.components[j] for j in unseen])
-    on_average = f"No training cells of {names}: the prediction is what perturbations do on average"
+    on_average = f"No training cells of {names}: the prediction is the mean effect of perturbations"
     if not prior.features.shape[1]:
         return (
-            f"{on_average}. Fit with cells of these perturbations for one of their own, or register features of "
-            "perturbations with `pf.pp.perturbation_features`."
+            f"{on_average}. For a specific prediction, fit with cells of these perturbations, or register features with "
+            "`pf.pp.perturbation_features`."
         )
     if prior.fraction.max() < LEAST_FRACTION:
         return f"{on_average}, because their features explain nothing of the effects in training. Use other features."
@@ -138,12 +138,11 @@ def _unseen_message(flow: FittedFlow, unseen: NDArray[np.intp]) -> str:
     far = {name: distance for name, distance in distances.items() if distance > FAR}
     text = f"No training cells of {names}: the prediction rests on their features"
     if not far:
-        return f"{text}, whose nearest perturbation in training is as near as those in training are to each other."
+        return f"{text}. The nearest training perturbation is as close as training perturbations are to each other."
     shown = listing([f"{name} ({distance:.1f})" for name, distance in far.items()])
     return (
-        f"{text}. The nearest perturbation in training is further than {FAR:g} times what is usual among those in "
-        f"training for {shown}: expect little more than the mean effect. See `feature_distance` in the record of the "
-        "prediction."
+        f"{text}. For {shown}, the nearest training perturbation is more than {FAR:g} times as far as usual: expect "
+        "little more than the mean effect. See `feature_distance` in the record of the prediction."
     )
 
 
@@ -235,7 +234,7 @@ def candidate_conditions(
     labels = candidate_labels(flow, candidates, combinations=combinations, untrained=untrained)
     conditions = conditions_to_predict(flow, controls, labels, dose, argument="candidates", every_dose=True)
     if not all(condition.perturbation.any() for condition in conditions):
-        msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Leave it out."
+        msg = f"Expected perturbations in `candidates`, found {flow.fields.control!r} or a dose of 0. Omit it."
         raise ValueError(msg)
     return conditions
 

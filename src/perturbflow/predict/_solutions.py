@@ -73,7 +73,7 @@ def observed_solutions(
     fitted = {run.name: run for run in trajectories_of(adata[:, stored.genes], replace(stored.fields, has_prior=False))}
     missing = [name for name in stored.model.names if name not in fitted]
     expected = f"the cells of the {len(stored.model.names)} trajectories of the fit in `adata`"
-    hint = "Pass the cells of the fit, and new ones in `observed`."
+    hint = "Pass the cells of the fit as `adata`, and new cells as `observed`."
     check_none(missing, expected, found=f"{len(missing)} missing: ", hint=hint)
     span = stored.model.span
     longest = max(last - first, float((span[:, 1] - span[:, 0]).max()))
@@ -123,17 +123,15 @@ def warn_without_effect(
     for gene, level in levels.items():
         at = stored.position(gene)
         if gene not in stored.fields.regulators:
-            reasons[gene] = "is not among the regulators of `pf.pp.setup_dynamics(adata, regulators=...)`"
+            reasons[gene] = "is not a regulator in `pf.pp.setup_dynamics(adata, regulators=...)`"
         elif at not in config.regulators:
-            reasons[gene] = (
-                "is at the same level in all cells of the fit, so that nothing is known of what it regulates"
-            )
+            reasons[gene] = "has the same level in all cells of the fit, so that its targets are unknown"
         elif not acts[at].any():
             reasons[gene] = "regulates no other gene in these dynamics"
         elif unperturbed is not None and np.allclose(
             unperturbed[..., at], level, rtol=SAME_LEVEL, atol=SAME_LEVEL * stored.model.units.scale[at]
         ):
-            reasons[gene] = f"is at {level:g} without intervention, too"
+            reasons[gene] = f"is at {level:g} even without intervention"
     if not reasons:
         return
     can = [stored.genes[k] for k in np.argsort(-acts.sum(axis=1), kind="stable") if acts[k].any()]
@@ -153,8 +151,8 @@ def warn_beyond(stored: StoredDynamics, values: NDArray[np.floating], *, held: S
         names = [stored.genes[k] for k in np.flatnonzero(far)]
         warn(
             f"{len(names)} of {len(stored.genes)} genes are predicted far outside the levels of the fit: {listing(names)}. "
-            "Treat these predictions as extrapolation. A shorter `until`, starts nearer to those of the fit, or "
-            "trajectories that reach such levels would support them."
+            "Treat these predictions as extrapolation. A shorter `until`, starts closer to those of the fit, or "
+            "trajectories that reach such levels would help."
         )
 
 
@@ -242,8 +240,8 @@ def _warn_of_response(stored: StoredStanding, levels: Mapping[str, float], mean:
     unable = [gene for gene in levels if gene not in known and not model.held[:, stored.position(gene)].any()]
     if unable:
         warn(
-            f"Holding {unable} changes no other gene by the fit: they are no registered regulators, and no measured "
-            "perturbation held them. Name them in `pf.pp.setup_dynamics(adata, regulators=...)`."
+            f"Holding {unable} changes no other gene: they are not registered as regulators, and no measured perturbation "
+            "held them. Pass them to `pf.pp.setup_dynamics(adata, regulators=...)`."
         )
     low = np.minimum(model.shift.min(axis=0, initial=0.0), -3.0)
     high = np.maximum(model.shift.max(axis=0, initial=0.0), 3.0)
@@ -254,5 +252,5 @@ def _warn_of_response(stored: StoredStanding, levels: Mapping[str, float], mean:
     if far.any():
         names = [stored.genes[k] for k in np.flatnonzero(far)]
         warn(
-            f"The response leaves the observed range of {len(names)} genes, among them {names[:5]}: do not trust it there."
+            f"The response of {len(names)} genes is outside their observed range, including {names[:5]}: it is unreliable there."
         )

@@ -63,7 +63,7 @@ def device_of(name: str, *, argument: str = "device") -> torch.device:
     try:
         return torch.empty(0, device="cuda" if found == "gpu" else found).device
     except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was built for the device
-        msg = f"Expected `{argument}` to be 'auto' or a torch device that is present, found {name!r} ({error}). Use 'cpu'."
+        msg = f"Expected `{argument}` to be 'auto' or an available torch device, found {name!r} ({error}). Use 'cpu'."
         raise ValueError(msg) from error
 
 

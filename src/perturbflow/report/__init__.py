@@ -1,1 +1,1 @@
-"""Questions and answers, in words and as a page."""
+"""Summaries of fits and evaluations, as text and as an HTML page."""

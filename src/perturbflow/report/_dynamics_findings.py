@@ -1,4 +1,4 @@
-"""Findings about dynamics and the graph, at whatever stage."""
+"""Findings about dynamics and the graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _METHODS = {"jacobian": "the fitted dynamics", "gates": "the weights of the fitt
 
 
 def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
-    """Say what is known of dynamics, of cells that are registered for them."""
+    """Return the findings about dynamics, at any stage after registration."""
     found: list[str] = []
     unknown: list[str] = []
     steps: list[Step] = []
@@ -38,23 +38,23 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
         kept = pairs[pairs["kept"].astype(bool)]
         found += _edges(pairs, kept, method, n_fits)
         if len(kept):
-            tables["Edges of most evidence"] = _edge_table(kept, has_confidence=n_fits > 0)
+            tables["Edges with the strongest evidence"] = _edge_table(kept, has_confidence=n_fits > 0)
         if method in _METHODS and not n_fits:
-            unknown.append("How sure edges are: the graph was read from one fit, without bootstraps.")
-            steps.append(Step("Find out how sure the edges are", read))
+            unknown.append("The confidence of the edges: the graph was inferred from a single fit, without bootstraps.")
+            steps.append(Step("Estimate the confidence of the edges", read))
         unknown.append(
-            "Whether edges are true: only a known network tells, and a regulator that was not measured is blamed on genes that "
-            "go with it."
+            "Whether the edges are true: this requires a known network. The effect of an unmeasured regulator is attributed to "
+            "genes that are correlated with it."
         )
         known = call_with("pl.precision_recall", truth_key="known_network", **unless("dynamics_graph", keys=graph_key))
-        steps.append(Step("Compare with a known network in `adata.varp`, where there is one", known))
+        steps.append(Step("Compare with a known network in `adata.varp`, if there is one", known))
     elif key in adata.uns:
-        steps.append(Step("Read the graph", read))
+        steps.append(Step("Infer the graph", read))
     if key in adata.uns:
         gene = next(map(str, adata.uns["dynamics_fields"]["regulators"]), str(adata.var_names[0]))
         steps.append(Step("Simulate a knock-out", call_with("tl.simulate_knockout", genes=gene, **names)))
         if not is_standing(adata.uns[key]):
-            steps.append(Step("Forecast along every trajectory", call_with("tl.forecast", **names)))
+            steps.append(Step("Forecast all trajectories", call_with("tl.forecast", **names)))
     return Findings(
         (_registered(adata),),
         tuple(found),
@@ -66,48 +66,48 @@ def dynamics_findings(adata: AnnData, *, key: str, graph_key: str) -> Findings:
 
 
 def _registered(adata: AnnData) -> str:
-    """Say what was registered."""
+    """Describe what was registered."""
     fields: Mapping[str, Any] = adata.uns["dynamics_fields"]
     regulators = counted(len(fields["regulators"]), "regulator")
     what = f"Which of {regulators} drive which of {counted(adata.n_vars, 'gene')}"
     if is_snapshot(adata):
-        return f"{what}, from {adata.n_obs:,} cells at rest (no time is registered)."
+        return f"{what}, from {adata.n_obs:,} cells assumed to be at steady state (no time is registered)."
     return f"{what}, from {adata.n_obs:,} cells along `adata.obs[{str(fields['time_key'])!r}]`."
 
 
 def _fit(entry: Mapping[str, Any], *, where: str) -> tuple[list[str], list[str]]:
-    """Say how dynamics were fitted, and what the fit cannot know."""
+    """Describe the fit and its limits."""
     if is_standing(entry):
         standing = StoredStanding.from_dict(entry, where=where)
         n = len(standing.perturbations)
         said = [
-            f"Dynamics of {counted(len(standing.genes), 'gene')} at rest were fitted, with "
-            f"{counted(n, 'measured perturbation')} beside the controls."
+            f"Steady-state dynamics of {counted(len(standing.genes), 'gene')} were fitted to the control cells and "
+            f"{counted(n, 'measured perturbation')}."
         ]
-        limits = [] if n else ["The direction of edges: without perturbations it rests on how levels covary."]
+        limits = [] if n else ["The direction of edges: without perturbations, it is inferred from covariation alone."]
         return said, limits
     stored = StoredDynamics.from_dict(entry, where=where)
     model, path = stored.model, pd.DataFrame(stored.model.path)
     said = [
-        f"Dynamics of {counted(len(stored.genes), 'gene')} were fitted to {counted(len(model.names), 'trajectory', plural='trajectories')}: "
-        f"{counted(int(model.support().sum()), 'input')} of genes are kept at strength {number(model.strength)} of the penalty."
+        f"Dynamics of {counted(len(stored.genes), 'gene')} were fitted to {counted(len(model.names), 'trajectory', plural='trajectories')}, "
+        f"with {counted(int(model.support().sum()), 'input')} kept at penalty strength {number(model.strength)}."
     ]
     limits = []
     held_out = path.loc[path["chosen"].astype(bool), "valid_error"].to_numpy(dtype=float) if len(path) else np.zeros(0)
     if held_out.size and np.isfinite(held_out[0]):
         said.append(
-            f"Rates on the held-out part of the data have relative error ↓ {number(float(held_out[0]))}, where 1 is the error "
-            "of predicting no change."
+            f"The relative error of the predicted rates on held-out data ↓ is {number(float(held_out[0]))}; 1 is the error of "
+            "predicting no change."
         )
     else:
-        limits.append("How well rates are predicted: the fit had nothing that could be held out.")
+        limits.append("How well rates are predicted: no data could be held out.")
     if stored.interrupted:
-        limits.append("What a whole fit would give: the fit was interrupted, and this is what it had learned by then.")
+        limits.append("The result of a complete fit: this one was interrupted.")
     return said, limits
 
 
 def _graph(adata: AnnData, key: str) -> tuple[pd.DataFrame, str, int]:
-    """Return all pairs of a graph, its method, and how many fits its confidences are shares of."""
+    """Return all pairs of a graph, its method, and the number of bootstraps."""
     pairs = read_pairs(adata, key)
     if "kept" not in pairs:
         pairs = pairs.assign(kept=pairs["weight"] != 0)
@@ -116,19 +116,19 @@ def _graph(adata: AnnData, key: str) -> tuple[pd.DataFrame, str, int]:
 
 
 def _edges(pairs: pd.DataFrame, kept: pd.DataFrame, method: str, n_fits: int) -> list[str]:
-    """Say how many edges there are, and which have most evidence."""
-    source = _METHODS.get(method, f"the baseline {method!r}, which knows no dynamics")
+    """Say how many edges there are, and how many are reproducible."""
+    source = _METHODS.get(method, f"the baseline {method!r}, which does not model dynamics")
     said = [
-        f"Of {counted(len(pairs), 'ranked pair')} of genes, {len(kept):,} are edges of the graph, read from {source}."
+        f"The graph has {counted(len(kept), 'edge')} among {counted(len(pairs), 'ranked gene pair')}, inferred from {source}."
     ]
     if n_fits:
         sure = int((kept["confidence"] >= SURE).sum())
-        said.append(f"{sure:,} of these edges came back in at least {SURE:.0%} of {n_fits:,} fits to resampled cells.")
+        said.append(f"{sure:,} of these edges were found in at least {SURE:.0%} of {n_fits:,} bootstrap fits.")
     return said
 
 
 def _edge_table(kept: pd.DataFrame, *, has_confidence: bool) -> pd.DataFrame:
-    """Write the edges of most evidence as text."""
+    """Return the edges with the strongest evidence, formatted as text."""
     top = kept.head(_MOST_EDGES)
     columns = {
         "source": top["source"].astype(str),

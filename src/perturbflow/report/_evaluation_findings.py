@@ -1,4 +1,4 @@
-"""Findings of an evaluation: who won on held-out conditions, by how much, and what it cannot tell."""
+"""Findings of an evaluation: which model is best on held-out conditions, by how much, and what remains unknown."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from perturbflow.report._model_tables import (
 from perturbflow.report._summary import Step
 from perturbflow.report._words import between, call_with, counted, listed, number
 
-FEW = 6  # conditions: a bootstrap over fewer gives intervals that are clearly too narrow
+FEW = 6  # conditions: bootstrap intervals over fewer are clearly too narrow
 HEADLINE = "energy_distance"
 _IN_WORDS = {
     BETTER: "better on average than every baseline",
     WORSE: "worse on average than the best baseline",
-    ALIKE: "not told apart from the best baseline",
+    ALIKE: "not significantly different from the best baseline",
 }
 _COLUMNS_OF_NO_CONDITION = {
     *("split", "model", "best_baseline", "difference", "lower", "upper", "p_value", "n_cells", "n_cells_needed"),
@@ -48,9 +48,9 @@ _COLUMNS_OF_NO_CONDITION = {
 
 @dataclass(frozen=True, eq=False)
 class EvaluationFindings:
-    """Answers of an evaluation, in the split that is held out, if there is any such.
+    """Findings of an evaluation in its held-out split, or in the first split if none was held out.
 
-    ``left_out`` are the conditions that were not judged, with the reason; ``fitted`` the splits that were used in the fit.
+    ``left_out`` has the conditions that were not evaluated, with the reason; ``fitted`` the splits used in the fit.
     """
 
     key: str
@@ -74,22 +74,22 @@ class EvaluationFindings:
 
     @property
     def is_held_out(self) -> bool:
-        """Return whether the split that answers was not used in the fit."""
+        """Whether the reported split was not used in the fit."""
         return self.split not in self.fitted
 
     @property
     def models(self) -> list[str]:
-        """Models that are no baselines."""
+        """Models other than baselines."""
         part = self.summary[self.summary["split"] == self.split]
         return [model for model in dict.fromkeys(map(str, part["model"])) if is_own(model)]
 
     @property
     def headline(self) -> str:
-        """Title of the table beside the sentences."""
+        """Title of the main table."""
         return self._title(self.models[0], self.split) if self.models else self._all_models(self.split)
 
     def _title(self, model: str, split: str) -> str:
-        return f"{model} beside baselines and bounds, {self._named(split)}"
+        return f"{model}, baselines and bounds, {self._named(split)}"
 
     def _all_models(self, split: str) -> str:
         return f"All models, {self._named(split)}"
@@ -98,7 +98,7 @@ class EvaluationFindings:
         return f"{split}{' (used in the fit)' if split in self.fitted else ''}"
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return the tables that stand beside the sentences, those of the answering split first."""
+        """Return all tables by title, those of the reported split first."""
         found: dict[str, pd.DataFrame] = {}
         splits = dict.fromkeys([self.split, *map(str, self.summary["split"])])
         for split in splits:
@@ -109,7 +109,7 @@ class EvaluationFindings:
         return found
 
     def sentences(self) -> list[str]:
-        """Say who won, by how much, and where not."""
+        """Say which model is best, by how much, and where it is not."""
         said = []
         for model in self.models:
             rows = comparisons(self.summary, self.split, model)
@@ -118,10 +118,10 @@ class EvaluationFindings:
             said += [self._winner(model, rows), *self._range(model), *self._metrics(model, rows)]
             said += [*self._conditions(model), *self._harm(model), *self._beaten_ceilings(model, rows)]
         if not self.models:
-            said.append(f"Only baselines were judged, on {self._conditions_of_split()}; the table has their scores.")
+            said.append(f"Only baselines were evaluated, on {self._conditions_of_split()}; the table has their scores.")
         merged = models_table(self.summary, self.split)[1]
         said += [
-            f"These baselines predict the same here and share a column: {listed(names, most=9)}." for names in merged
+            f"These baselines have identical scores and share a column: {listed(names, most=9)}." for names in merged
         ]
         return said
 
@@ -134,15 +134,15 @@ class EvaluationFindings:
     def _winner(self, model: str, rows: list[Comparison]) -> str:
         one = next((row for row in rows if row.metric == HEADLINE), rows[0])
         where = f"On {self._conditions_of_split()}"
-        fitted = "" if self.is_held_out else ", which were used in the fit and show no more than how well it fits"
+        fitted = "" if self.is_held_out else ", which were used in the fit and only show how well it fits"
         value = f"{metric_label(one.metric)} {number(one.model)}"
         if not one.best_baseline or np.isnan(one.difference):
-            return f"{where}{fitted}, {model} has {value}; no baseline was judged."
-        against = f"{number(one.baseline)} of the best baseline ({one.best_baseline})"
+            return f"{where}{fitted}, {model} has {value}; no baseline was evaluated."
+        against = f"{number(one.baseline)} for the best baseline ({one.best_baseline})"
         if np.isnan(one.lower):
-            return f"{where}{fitted}, {model} has {value} against {against}; one condition says nothing of others."
+            return f"{where}{fitted}, {model} has {value}, compared with {against}; a single condition has no interval."
         interval = f"difference {number(one.difference)}, {between(one.lower, one.upper)}"
-        return f"{where}{fitted}, {model} is {_IN_WORDS[one.finding]}: {value} against {against}; {interval}."
+        return f"{where}{fitted}, {model} is {_IN_WORDS[one.finding]}: {value}, compared with {against}; {interval}."
 
     def _range(self, model: str) -> list[str]:
         part = self.summary[(self.summary["split"] == self.split) & (self.summary["metric"] == FRACTION)]
@@ -156,9 +156,10 @@ class EvaluationFindings:
         low, high = float(share["lower"][model]), float(share["upper"][model])
         interval = "" if np.isnan(low) else f" ({between(100 * low, 100 * high)})"
         return [
-            f"Predicting no effect has {metric_label(HEADLINE)} {number(means[FLOOR])}, and real cells against each other "
-            f"{number(means[CEILING])}, the ceiling. Of the way between, {model} covers {number(100 * share['mean'][model])} %"
-            f"{interval}, and {best}, the best baseline, {number(100 * baselines[best])} %."
+            f"{metric_label(HEADLINE).capitalize()} is {number(means[FLOOR])} for a prediction of no effect (the floor) and "
+            f"{number(means[CEILING])} between two halves of the real cells (the ceiling). From floor to ceiling, {model} "
+            f"covers {number(100 * share['mean'][model])} %{interval} and the best baseline, {best}, "
+            f"{number(100 * baselines[best])} %."
         ]
 
     def _metrics(self, model: str, rows: list[Comparison]) -> list[str]:
@@ -170,8 +171,8 @@ class EvaluationFindings:
             finding: f" ({listed(labels)})" if labels and finding != ALIKE else "" for finding, labels in by.items()
         }
         return [
-            f"Across {len(judged)} metrics, {model} beats the best baseline of each on {len(by[BETTER])}{names[BETTER]}, loses "
-            f"on {len(by[WORSE])}{names[WORSE]}, and cannot be told apart on {len(by[ALIKE])}."
+            f"Of {len(judged)} metrics, {model} is better than the respective best baseline on {len(by[BETTER])}"
+            f"{names[BETTER]}, worse on {len(by[WORSE])}{names[WORSE]}, and not significantly different on {len(by[ALIKE])}."
         ]
 
     def _of_model(self, model: str) -> pd.DataFrame:
@@ -187,7 +188,7 @@ class EvaluationFindings:
         n = {name: int((verdicts == name).sum()) for name in (MODEL_BETTER, BASELINE_BETTER, TIE)}
         losses = f" ({listed(self._names(part[verdicts == BASELINE_BETTER]))})" if n[BASELINE_BETTER] else ""
         return [
-            f"Condition by condition, {model} is better than every baseline in {n[MODEL_BETTER]}, a baseline is better in "
+            f"By condition, {model} is better than every baseline in {n[MODEL_BETTER]}, a baseline is better in "
             f"{n[BASELINE_BETTER]}{losses}, and no difference could be shown in {n[TIE]}."
         ]
 
@@ -199,7 +200,7 @@ class EvaluationFindings:
         if not len(worse):
             return []
         return [
-            f"In {counted(len(worse), 'condition')} {model} is shown to be worse than no effect at all: "
+            f"In {counted(len(worse), 'condition')}, {model} is significantly worse than predicting no effect: "
             f"{listed(self._names(worse))}."
         ]
 
@@ -208,13 +209,13 @@ class EvaluationFindings:
         if not beaten:
             return []
         why = (
-            "the ceiling compares two halves of the real cells, which have half the cells and so more noise"
+            "the ceiling compares two halves of the real cells, which are noisier than all cells"
             if self.is_held_out
-            else "these very cells were used in the fit"
+            else "these cells were used in the fit"
         )
         return [
-            f"On {listed(beaten)} {model} is better than the ceiling. This is no mistake, and no proof of a perfect "
-            f"model: {why}."
+            f"On {listed(beaten)}, {model} is better than the ceiling. This is possible and does not mean that the model is "
+            f"perfect: {why}."
         ]
 
     def _names(self, part: pd.DataFrame) -> list[str]:
@@ -226,12 +227,12 @@ class EvaluationFindings:
         ]
 
     def limits(self) -> list[str]:
-        """Say what the evaluation cannot tell."""
+        """Say what the evaluation does not show."""
         said = []
         if not self.is_held_out:
-            said.append("How good predictions of unseen conditions are: no held-out condition was judged.")
+            said.append("The accuracy on unseen conditions: no held-out condition was evaluated.")
         elif self.split == "valid":
-            said.append("How good a fit that has not seen these conditions is: settings were chosen on them.")
+            said.append("The accuracy on unseen conditions: settings were chosen on these conditions.")
         if len(self.left_out):
             names = self._names(self.left_out.drop(columns="reason"))
             said.append(f"{counted(len(names), 'condition')} with too few cells: {listed(names)}.")
@@ -243,22 +244,22 @@ class EvaluationFindings:
             if len(hidden):
                 needed = hidden["n_cells_needed"].to_numpy(dtype=np.float64)
                 known = needed[np.isfinite(needed)]
-                cells = f"; about {number(float(np.median(known)))} cells each would be needed" if len(known) else ""
+                cells = f". About {number(float(np.median(known)))} cells each would be needed" if len(known) else ""
                 said.append(
-                    f"{counted(len(hidden), 'condition')} whose cells cannot be told from the controls, so that no model can "
-                    f"be judged there: {listed(self._names(hidden))}{cells}."
+                    f"{counted(len(hidden), 'condition')} without a detectable effect, on which no model can be evaluated: "
+                    f"{listed(self._names(hidden))}{cells}."
                 )
         part = self.summary[self.summary["split"] == self.split]
         undefined = [
             metric for metric in metrics_in(part, None) if part.loc[part["metric"] == metric, "mean"].isna().all()
         ]
         if undefined:
-            said.append(f"Metrics that have no value for these conditions: {listed(map(metric_label, undefined))}.")
+            said.append(f"Metrics that are undefined for these conditions: {listed(map(metric_label, undefined))}.")
         n = int(part["n_conditions"].max())
         if n == 1:
-            said.append("How other conditions would be predicted: one condition was judged, and intervals need more.")
+            said.append("The accuracy on other conditions: only one was evaluated, and intervals require more.")
         elif n < FEW:
-            said.append(f"How sure the averages are: intervals over {n} conditions are too narrow.")
+            said.append(f"The uncertainty of the averages: intervals over {n} conditions are too narrow.")
         return said
 
     def steps(self) -> list[Step]:
@@ -267,14 +268,14 @@ class EvaluationFindings:
         steps = []
         if len(self.verdicts):
             look = call_with("pl.verdicts", key=key, split=self.split)
-            steps.append(Step("Look at every condition", look))
+            steps.append(Step("View every condition", look))
         for model in self.models:
             rows = comparisons(self.summary, self.split, model)
             one = next((row for row in rows if row.metric == HEADLINE), rows[0] if rows else None)
             if one is not None and one.finding == WORSE:
                 steps.append(
-                    Step(f"Take the simpler model: {one.best_baseline} is better", call_with("pl.leaderboard", key=key))
+                    Step(f"Use the simpler model: {one.best_baseline} is better", call_with("pl.leaderboard", key=key))
                 )
         if not self.is_held_out:
-            steps.append(Step("Judge held-out conditions", call_with("tl.evaluate", splits="test")))
+            steps.append(Step("Evaluate held-out conditions", call_with("tl.evaluate", splits="test")))
         return steps

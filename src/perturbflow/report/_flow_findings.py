@@ -1,4 +1,4 @@
-"""Findings about perturbed cells, at whatever stage: how many there are, which were held out, how they are predicted."""
+"""Findings about perturbed cells: what was measured, held out and fitted."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from perturbflow.screen._splits import read_split
 from perturbflow.train._validation import MIN_CELLS
 
 HELD_OUT = ("test", "valid")
-FEW_CONDITIONS = 2  # or fewer do not tell which of two settings is better
+FEW_CONDITIONS = 2  # or fewer do not show which of two settings is better
 
 
 @dataclass(frozen=True)
 class ScreenCounts:
     """Numbers of cells and conditions of a screen.
 
-    ``n_usable`` is how many of the validation conditions have enough cells to choose settings on. The task of the split is empty
-    if it is not one of perturbflow, its column None where there is no split.
+    ``n_usable`` is the number of validation conditions with enough cells to choose settings on. ``task`` is empty if the split
+    is a custom one, ``split_key`` None without a split.
     """
 
     fields: PerturbationFields
@@ -44,7 +44,7 @@ class ScreenCounts:
 
     @classmethod
     def of(cls, adata: AnnData, split_key: str) -> ScreenCounts:
-        """Count registered cells; no expression is read."""
+        """Count registered cells without reading expression."""
         fields = read_fields(adata)
         screen = read_screen(adata, fields=fields)
         whole = screen.grouping()
@@ -76,18 +76,18 @@ class ScreenCounts:
 
     @property
     def n_held_out(self) -> int:
-        """Conditions that are not in training."""
+        """Number of conditions that are not in training."""
         return sum(self.n_conditions[name] for name in HELD_OUT)
 
     def sentences(self) -> list[str]:
         """Say what was measured, and what was held out."""
-        kinds = [f"{self.n_single:,} alone"] if self.n_single else []
-        kinds += [f"{self.n_combined:,} in combination"] if self.n_combined else []
+        kinds = [f"{self.n_single:,} single"] if self.n_single else []
+        kinds += [f"{counted(self.n_combined, 'combination')}"] if self.n_combined else []
         keys = self.fields.context_keys
         contexts = f" in {counted(self.n_contexts, 'context')} ({listed(keys)})" if keys else ""
         said = [
-            f"{counted(self.n_single + self.n_combined, 'perturbation')} ({', '.join(kinds)}){contexts}, measured in "
-            f"{self.n_cells:,} cells of {counted(self.n_genes, 'gene')}; {self.n_controls:,} of the cells are controls."
+            f"{counted(self.n_single + self.n_combined, 'perturbation')} ({', '.join(kinds)}){contexts}: {self.n_cells:,} cells, "
+            f"of which {self.n_controls:,} are controls, and {counted(self.n_genes, 'gene')}."
         ]
         if self.split_key is None or not self.n_held_out:
             said.append("No condition is held out: all cells are training cells.")
@@ -102,7 +102,7 @@ class ScreenCounts:
         return said
 
     def split_step(self) -> Step:
-        """Say how to hold conditions out, as the data allow."""
+        """Suggest a split that the data allow."""
         task = (
             "combination"
             if self.n_combined > 1
@@ -110,11 +110,13 @@ class ScreenCounts:
             if self.n_contexts > 1
             else "unseen_perturbation"
         )
-        return Step("Hold out conditions as you want to predict them", call_with("pp.split_perturbations", task=task))
+        return Step(
+            "Hold out conditions like those you want to predict", call_with("pp.split_perturbations", task=task)
+        )
 
 
 def flow_findings(adata: AnnData, *, key: str, evaluation_key: str, split_key: str) -> Findings:
-    """Say what is known of perturbed cells with registered fields."""
+    """Return the findings about perturbed cells, at any stage after registration."""
     counts = ScreenCounts.of(adata, split_key)
     flow = read_flow(adata, key) if key in adata.uns else None
     asked = counts.sentences()
@@ -122,7 +124,7 @@ def flow_findings(adata: AnnData, *, key: str, evaluation_key: str, split_key: s
     unknown: list[str] = []
     steps: list[Step] = []
     if not counts.n_held_out:
-        unknown.append("How good predictions of unseen conditions are: nothing is held out.")
+        unknown.append("The accuracy on unseen conditions: nothing is held out.")
         steps.append(counts.split_step())
     if flow is None:
         steps.append(Step("Fit a flow", call_with("tl.fit_flow", **unless("flow", key_added=key))))
@@ -131,7 +133,7 @@ def flow_findings(adata: AnnData, *, key: str, evaluation_key: str, split_key: s
         unknown += _limits(flow, counts)
         if flow.settings.get("interrupted"):
             again = call_with("tl.fit_flow", checkpoint="checkpoint", **unless("flow", key_added=key))
-            steps.append(Step("Finish the fit, with a checkpoint to go on from", again))
+            steps.append(Step("Complete the fit, with a checkpoint so that it can be resumed", again))
     if f"{evaluation_key}_summary" not in adata.uns:
         if flow is not None:
             chosen = unless("flow", key=key) | unless("evaluation", key_added=evaluation_key)
@@ -154,30 +156,30 @@ def flow_findings(adata: AnnData, *, key: str, evaluation_key: str, split_key: s
 
 
 def is_prior_alone(flow: FittedFlow) -> bool:
-    """Return whether a flow predicts what its prior predicts, without its network."""
+    """Whether predictions are those of the prior, without the network."""
     return flow.flow.config.source == "control" and flow.flow.config.entry >= 1
 
 
 def _is_trained(flow: FittedFlow) -> bool:
-    """Return whether there is a network: without one nothing is chosen on validation conditions."""
+    """Whether a network was trained; only then are settings chosen on validation conditions."""
     return bool(len(flow.history.get("step", ())))
 
 
 def _fit(flow: FittedFlow, counts: ScreenCounts) -> list[str]:
-    """Say how the flow was fitted and what was chosen."""
+    """Describe how the flow was fitted, and which settings were chosen."""
     config = flow.flow.config
     is_trained = _is_trained(flow)
-    training = f"{int(flow.history['step'][-1]):,} steps of training" if is_trained else "no training of a network"
-    said = [f"The flow was fitted with {training}, on the cells of {listed(flow.fitted_splits)}."]
+    training = f"with {int(flow.history['step'][-1]):,} training steps" if is_trained else "without training a network"
+    said = [f"The flow was fitted {training} to the cells of {listed(flow.fitted_splits)}."]
     if is_prior_alone(flow):
-        why = "no network was trained" if not is_trained else "validation conditions do not show that the network helps"
+        why = "no network was trained" if not is_trained else "the network did not help on validation conditions"
         said.append(
-            f"The prior alone predicts, since {why}: as the baseline {PRIOR!r} does, and no difference between the two is due "
-            "to a network."
+            f"Predictions use the prior alone, since {why}. The baseline {PRIOR!r} does the same: differences between the two "
+            "are not due to a network."
         )
     else:
         said.append(
-            f"Predictions enter the path at {number(config.entry)}, with correction scale {number(config.correction_scale)} and "
+            f"Predictions use entry time {number(config.entry)}, correction scale {number(config.correction_scale)} and "
             f"guidance {number(config.guidance)}."
         )
     if len(flow.guidance_curve.get("weight", ())):
@@ -186,21 +188,18 @@ def _fit(flow: FittedFlow, counts: ScreenCounts) -> list[str]:
 
 
 def _limits(flow: FittedFlow, counts: ScreenCounts) -> list[str]:
-    """Say what the fit cannot know."""
+    """Say what the fit does not show."""
     said = []
     if flow.settings.get("interrupted"):
-        said.append(
-            "What a whole fit would predict: the fit was interrupted, and the flow is what it had learned by then."
-        )
+        said.append("The result of a complete fit: this one was interrupted.")
     if not _is_trained(flow):
         return said
     if not counts.n_usable:
         said.append(
-            "Which settings are best: without validation conditions nothing was chosen, and training was not stopped early."
+            "Which settings are best: without validation conditions, none were chosen and training was not stopped early."
         )
     elif 0 < counts.n_usable <= FEW_CONDITIONS:
         said.append(
-            f"Which settings are best: they were chosen on {counted(counts.n_usable, 'validation condition')}, which is "
-            "too few to tell."
+            f"Which settings are best: they were chosen on only {counted(counts.n_usable, 'validation condition')}."
         )
     return said

@@ -1,4 +1,4 @@
-"""Models of an evaluation beside each other, as a reader sees them."""
+"""Tables that compare the models of an evaluation, formatted as text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from perturbflow.evaluation._tables import CEILING, DUPLICATE, FLOOR
 from perturbflow.pl._drawing import metric_name
 from perturbflow.report._words import number
 
-BETTER, WORSE, ALIKE, ONE_CONDITION = "better", "worse", "not told apart", "one condition only"
+BETTER, WORSE, ALIKE, ONE_CONDITION = "better", "worse", "no difference", "one condition only"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model and the best baseline under one metric, means over the conditions of a split; NaN where unknown.
+    """A model and the best baseline under one metric: means over the conditions of a split, NaN where unknown.
 
-    The difference is model minus baseline, over the conditions that both have; without a baseline its name is empty.
+    ``difference`` is model minus baseline over shared conditions; ``best_baseline`` is empty if there is none.
     """
 
     metric: str
@@ -41,10 +41,10 @@ class Comparison:
 
     @property
     def finding(self) -> str:
-        """Return whether the interval of the difference shows the model better or worse than the baseline; empty without one."""
+        """Whether the interval of the difference shows the model to be better or worse; empty without a baseline."""
         if not self.best_baseline or np.isnan(self.difference):
             return ""
-        if self.difference == 0:  # the same cells, or none of the two gets anything wrong
+        if self.difference == 0:  # identical cells, or both perfect
             return ALIKE
         if np.isnan(self.lower):
             return ONE_CONDITION
@@ -53,12 +53,12 @@ class Comparison:
 
 
 def metric_label(metric: str) -> str:
-    """Name a metric in words, with an arrow to its better side."""
+    """Return the name of a metric, with an arrow in the direction of better values."""
     return f"{metric_name(metric)}\N{NO-BREAK SPACE}{'↑' if higher_is_better(metric) else '↓'}"
 
 
 def comparisons(summary: pd.DataFrame, split: str, model: str) -> list[Comparison]:
-    """Compare a model with the best baseline and the bounds under all metrics that have a value in a split."""
+    """Compare a model with the best baseline and the bounds, for all metrics with a value in a split."""
     part = summary[summary["split"] == split]
     means = part.pivot(index="metric", columns="model", values="mean")
     rows = part[part["model"] == model].set_index("metric")
@@ -88,7 +88,7 @@ def comparisons(summary: pd.DataFrame, split: str, model: str) -> list[Compariso
 
 
 def comparison_table(found: Sequence[Comparison], model: str) -> pd.DataFrame:
-    """Write comparisons as a table of text; columns without anything are left out."""
+    """Format comparisons as a table, without empty columns."""
     table = pd.DataFrame(
         {
             "metric": [metric_label(one.metric) for one in found],
@@ -104,9 +104,9 @@ def comparison_table(found: Sequence[Comparison], model: str) -> pd.DataFrame:
 
 
 def models_table(summary: pd.DataFrame, split: str) -> tuple[pd.DataFrame, list[list[str]]]:
-    """Write the means of all models of a split as a table of text, from the best to the worst mean rank.
+    """Format the means of all models of a split as a table, ordered by mean rank; metrics without values are left out.
 
-    Baselines with equal means share a column, and their names are returned too; metrics without any value are left out.
+    Baselines with equal means share a column; their names are returned, too.
     """
     part = summary[summary["split"] == split]
     metrics = metrics_in(part, None)
@@ -115,7 +115,7 @@ def models_table(summary: pd.DataFrame, split: str) -> tuple[pd.DataFrame, list[
     for model in by_mean_rank([board]):
         means = board.means[board.models.index(model)]
         may_share = not is_own(model) and model not in {FLOOR, CEILING, DUPLICATE}
-        # Means that are equal to the last digit under every metric are those of the same cells; NaN does not equal itself.
+        # Means that agree to the last digit under every metric are from the same cells; NaN does not equal itself.
         key = ("" if may_share else model, *(None if np.isnan(mean) else float(mean) for mean in means))
         columns.setdefault(key, []).append(model)
     table = pd.DataFrame({"metric": [metric_label(metric) for metric in metrics]})

@@ -1,4 +1,4 @@
-"""A summary in words: what was asked, what was found, what cannot be measured, what to do next; and it as a page."""
+"""A summary as text and as an HTML page: data and question, findings, what remains unknown, next steps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import NamedTuple
 import pandas as pd
 
 _WIDTH = 100
-_ASKED, _FOUND, _NOT_MEASURABLE = "What was asked", "What was found", "What cannot be measured"
-_NEXT = "What to do next"
+_ASKED, _FOUND, _NOT_MEASURABLE = "Data and question", "Findings", "What remains unknown"
+_NEXT = "Next steps"
 
 
 class Step(NamedTuple):
-    """Something to do next: why, and the call that does it."""
+    """A next step: its purpose and the call."""
 
     reason: str
     call: str
@@ -26,9 +26,9 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Answers about one half of the package: sentences, steps, and the tables behind them by title.
+    """Findings about perturbed cells or dynamics: sentences, next steps, and tables by title.
 
-    ``headline`` is the title of the table that stands beside the sentences; empty for none.
+    ``headline`` is the title of the main table, or empty.
     """
 
     asked: tuple[str, ...]
@@ -39,19 +39,19 @@ class Findings:
     headline: str = ""
 
     def sections(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Yield the titles of the sections of sentences that have any."""
+        """Yield the non-empty sections: titles and sentences."""
         named = {_ASKED: self.asked, _FOUND: self.found, _NOT_MEASURABLE: self.not_measurable}
         yield from ((title, sentences) for title, sentences in named.items() if sentences)
 
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """Answers in words; it prints them, and is a page of its own in a notebook.
+    """A summary in plain language: text when printed, HTML in a notebook.
 
     Parameters
     ----------
     parts
-        Findings by what they are about: "Perturbed cells", "Dynamics".
+        Findings by topic: "Perturbed cells", "Dynamics".
     """
 
     parts: Mapping[str, Findings]
@@ -69,7 +69,7 @@ class Summary:
 
 
 def _as_text(findings: Findings) -> str:
-    """Write findings for a terminal; calls stand on lines of their own, so that they can be copied."""
+    """Format findings for a terminal, with calls on separate lines, so that they can be copied."""
     blocks = []
     for title, sentences in findings.sections():
         blocks.append("\n".join([title, *map(_item, sentences)]))
@@ -94,7 +94,7 @@ def _item(sentence: str) -> str:
 
 
 def findings_as_html(findings: Findings) -> str:
-    """Write findings as HTML: sections with lists, calls as code, and tables that scroll by themselves."""
+    """Format findings as HTML: lists, code and scrollable tables."""
     text = []
     for title, sentences in findings.sections():
         text.append(_list_as_html(title, map(html.escape, sentences)))
@@ -113,12 +113,12 @@ def _list_as_html(title: str, items: Iterable[str]) -> str:
 
 
 def table_as_html(title: str, table: pd.DataFrame) -> str:
-    """Write a table with its title, within a box that scrolls where the page is narrower."""
+    """Format a table with its title, in a box that scrolls on narrow pages."""
     body = table.to_html(index=False, border=0, escape=True, na_rep="")
     return f'<h4>{html.escape(title)}</h4><div class="scroll" style="overflow-x:auto">{body}</div>'
 
 
-_WIDE = 640  # pixels: a figure that would not be readable on a telephone, and scrolls there
+_WIDE = 640  # pixels: wider figures scroll on a phone
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -154,13 +154,13 @@ figcaption { color: #5a6475; font-size: .9rem; margin-top: 6px; }
 
 
 class Figure:
-    """A figure of a page, of a part of the summary, with the width at which it is meant to be seen, in pixels."""
+    """A figure of a part of the summary, with its display width in pixels."""
 
     def __init__(self, part: str, caption: str, png: bytes, *, width: int) -> None:
         self.part, self.caption, self.png, self.width = part, caption, png, width
 
     def to_html(self) -> str:
-        """Return the figure with the image in it."""
+        """Return the figure as HTML with the embedded image."""
         data = base64.b64encode(self.png).decode("ascii")
         caption = html.escape(self.caption)
         kind = ' class="wide"' if self.width > _WIDE else ""
@@ -169,7 +169,7 @@ class Figure:
 
 
 def page(title: str, about: str, summary: Summary, figures: Sequence[Figure]) -> str:
-    """Write a summary and the figures of its parts as a page, which loads nothing."""
+    """Format a summary and its figures as a self-contained HTML page."""
     sections = []
     for name, findings in summary.parts.items():
         drawn = "".join(figure.to_html() for figure in figures if figure.part == name)

@@ -1,4 +1,4 @@
-"""Numbers and lists as a sentence has them."""
+"""Numbers, lists and calls formatted for sentences."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ _ROUNDING = 1e-12
 
 
 def number(value: float) -> str:
-    """Write a number with three significant digits; what rounding left of a zero is one."""
+    """Format a number with three significant digits; rounding errors are 0."""
     if abs(value) < _ROUNDING:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def counted(n: int, what: str, *, plural: str | None = None) -> str:
-    """Write how many there are, for example "1 gene" and "2,000 genes"."""
+    """Format a count with its noun, for example "1 gene" and "2,000 genes"."""
     return f"{n:,} {what if n == 1 else plural or f'{what}s'}"
 
 
 def listed(items: Iterable[str], *, most: int = MOST_NAMES) -> str:
-    """Write names as a list of which only the first are named."""
+    """Join names, of which only the first are shown."""
     names = list(items)
     shown, rest = names[:most], len(names) - most
     if rest > 0:
@@ -30,16 +30,16 @@ def listed(items: Iterable[str], *, most: int = MOST_NAMES) -> str:
 
 
 def between(low: float, high: float) -> str:
-    """Write an interval."""
+    """Format an interval."""
     return f"95 % interval {number(low)} to {number(high)}"
 
 
 def call_with(function: str, **arguments: object) -> str:
-    """Write a call with its first argument and those that differ from the defaults, which are not None."""
+    """Format a call with ``adata`` and all arguments that are not None."""
     given = "".join(f", {name}={value!r}" for name, value in arguments.items() if value is not None)
     return f"pf.{function}(adata{given})"
 
 
 def unless(usual: str, **arguments: str) -> dict[str, str]:
-    """Return the arguments that are not what is usual."""
+    """Return the arguments that differ from the default."""
     return {name: value for name, value in arguments.items() if value != usual}

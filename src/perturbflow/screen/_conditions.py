@@ -217,7 +217,7 @@ class Vocabulary:
         )
         if not known:
             wrong = [token for token in tokens if token.count(TYPE_MARK) > 1 or token.endswith(TYPE_MARK)]
-            expected = f"perturbations and their types without {TYPE_MARK!r} and not empty, since it joins them"
+            expected = f"non-empty perturbations and types without {TYPE_MARK!r}, which joins the two"
             check_none(wrong, expected, hint="Rename them.")
             return tokens
         return tuple(self._resolve(token, where=where) for token in tokens)
@@ -234,7 +234,7 @@ class Vocabulary:
         if len(variants) == 1:
             return variants[0]
         if variants:
-            msg = f"Expected a perturbation of one type, found {name!r}{where}, which is any of {variants}. Name one of them."
+            msg = f"Expected a perturbation of one type, found {name!r}{where}, which could be any of {variants}. Pass one of them."
             raise ValueError(msg)
         msg = (
             f"Expected a known perturbation, found {name!r}{where}. "
@@ -273,11 +273,11 @@ def typed_label(
         return found[0]
     where = place(argument, context)
     if found:
-        msg = f"Expected a perturbation of one type, found {label!r}{where}, which is any of {found}. Name one of them."
+        msg = f"Expected a perturbation of one type, found {label!r}{where}, which could be any of {found}. Pass one of them."
         raise ValueError(msg)
     if not readings:
         vocabulary.canonical(label, where=where)  # says which component is unknown
     shown = readings[0] if len(readings) == 1 else label
     here = where.removeprefix(place(argument))
-    msg = f"Expected `{argument}` to name {what}{here}, found {shown!r}. The nearest: {nearest(shown, options, n=5)}."
+    msg = f"Expected `{argument}` to name {what}{here}, found {shown!r}. The most similar are {nearest(shown, options, n=5)}."
     raise ValueError(msg)

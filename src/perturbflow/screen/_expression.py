@@ -43,8 +43,8 @@ def source_of(values: Any, *, where: str) -> Source:
 
     if isinstance(values, CSCDataset):
         msg = (
-            f"Expected `{where}` stored by cells, found a CSC matrix in a file, of which every cell takes reading all. "
-            "Write it once more by cells, in a line: "
+            f"Expected `{where}` stored by cells, found a CSC matrix in a file, which has to be read completely for any "
+            "cell. Convert it once: "
             f"`adata = adata.to_memory(); {where} = {where}.tocsr(); adata.write_h5ad(path)`."
         )
         raise TypeError(msg)
@@ -288,7 +288,7 @@ def _indices(rows: Any, n_cells: int) -> NDArray[np.intp]:
     rows = np.asarray(rows)
     if rows.dtype == bool:
         if rows.shape != (n_cells,):
-            msg = f"Expected one boolean for each of {n_cells} cells in `rows`, found shape {rows.shape}. Pass as many."
+            msg = f"Expected one boolean for each of {n_cells} cells in `rows`, found shape {rows.shape}."
             raise ValueError(msg)
         return np.flatnonzero(rows)
     return rows.astype(np.intp, copy=False).reshape(-1)

@@ -102,8 +102,8 @@ def writable(adata: AnnData, *, copy: bool) -> AnnData:
         from anndata import ImplicitModificationWarning
 
         warn(
-            "`adata` is a view of another AnnData: it has become a copy, and the original has not changed. "
-            "Pass `adata.copy()` to do without this warning."
+            "`adata` is a view of another AnnData: it was copied, and the original is unchanged. "
+            "Pass `adata.copy()` to avoid this warning."
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImplicitModificationWarning)
@@ -117,7 +117,7 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
         msg = (
             f"Expected an AnnData in memory {'for `copy=True`' if copy else 'or a whole one'}, found "
             f"{'one' if copy else 'a view of one'} that is backed by a file. Run `adata = adata.to_memory()` first, or "
-            "make a file of its own with `adata.copy(filename=path)`."
+            "copy it to another file with `adata.copy(filename=path)`."
         )
         raise ValueError(msg)
 
@@ -161,7 +161,7 @@ def expression(adata: AnnData, layer: str | None) -> Any:
         return adata.layers[layer]
     x = adata.X  # once, since a view of a file is read by this
     if x is None:
-        msg = "Expected expression in `adata.X`, found none. Name a layer in `layer`."
+        msg = "Expected expression in `adata.X`, found none. Pass a `layer`."
         raise ValueError(msg)
     return x
 
@@ -192,9 +192,7 @@ def text_column(adata: AnnData, key: str, *, missing: str | None = None) -> NDAr
         column = adata.obs[key].astype("category")
     except TypeError:
         found = sorted({type(value).__name__ for value in adata.obs[key] if not isinstance(value, Hashable)})
-        msg = (
-            f"Expected one text a cell in `adata.obs[{key!r}]`, found {listing(found)}. Join the parts of each to one."
-        )
+        msg = f"Expected one string per cell in `adata.obs[{key!r}]`, found {listing(found)}. Join the parts of each."
         raise TypeError(msg) from None
     if column.cat.categories.dtype.kind == "f" and len(column.cat.categories):
         msg = (
@@ -300,7 +298,7 @@ def read_feature_table(
     if not is_record(table, FEATURE_TABLE_KEY):
         msg = (
             f"Expected features of perturbations in `adata.uns[{key!r}]`, found something else. "
-            "Run `pf.pp.perturbation_features(adata, ...)`, or give that entry another name."
+            "Run `pf.pp.perturbation_features(adata, ...)`, or rename that entry."
         )
         raise ValueError(msg)
     components = list((vocabulary or read_fields(adata).vocabulary).components)

@@ -57,9 +57,9 @@ def check_parts(
         free = [mark for mark in "|&;~^" if mark != separator and not any(mark in label for label in parts)]
         example = f", such as {free[0]!r}" if free else ""
         msg = (
-            f"Expected components joined by {separator!r}{where}, none of them empty and all brackets closed, found "
-            f"{readings(blind)}. Name a `separator` that no label contains{example}, if {separator!r} joins no "
-            "components; otherwise rename these labels."
+            f"Expected non-empty components joined by {separator!r}{where}, with closed brackets, found "
+            f"{readings(blind)}. If {separator!r} does not join components, choose a `separator` that no label "
+            f"contains{example}; otherwise rename these labels."
         )
         raise ValueError(msg)
     components = {label: [part for part in each if part not in controls] for label, each in parts.items()}
@@ -125,7 +125,7 @@ def one_each(values: tuple[Any, ...], n_components: int, *, what: str) -> tuple[
     if len(values) != n_components:
         msg = (
             f"Expected one value, or one for each of {n_components} components, found {len(values)} in {what}. "
-            "Give as many as there are components, in the order of the label."
+            "Pass one value per component, in the order of the label."
         )
         raise ValueError(msg)
     return values
@@ -166,7 +166,7 @@ def _as_dose(part: object, dose: object, *, separator: str) -> float:
         stored = np.float32(value)
     if isinstance(part, bool | np.bool_) or not np.isfinite(stored) or value < 0 or (value > 0 and stored == 0):
         msg = (
-            "Expected a dose to be a finite number of at least 0 (or one a component, as in "
+            "Expected a dose to be a finite number of at least 0 (or one per component, as in "
             f"'1{separator}0.5' or [1, 0.5]), found {dose!r}. {_advice(part, dose, separator=separator)}"
         )
         raise ValueError(msg)
@@ -178,14 +178,11 @@ def _advice(part: object, dose: object, *, separator: str) -> str:
     text = part if isinstance(part, str) else ""
     if re.fullmatch(rf"\s*{_NUMBER}\s*(?:[^\W\d_]|%).*", text):
         return (
-            "Give numbers without units, all in the same unit: convert them, or take the unit off with "
-            "`.str.extract(r'([0-9.eE+-]+)', expand=False).astype(float)` where all have the same."
+            "Use numbers without units, all in the same unit: convert them or, if all have the same unit, remove it with "
+            "`.str.extract(r'([0-9.eE+-]+)', expand=False).astype(float)`."
         )
     if re.fullmatch(r"\s*\d+(,\d+)+\s*", text):
-        return (
-            f"Write a point before decimals and nothing between thousands, and {separator!r} between the doses of "
-            "components."
-        )
+        return f"Use a decimal point, no separator for thousands, and {separator!r} between the doses of components."
     if isinstance(dose, str) and len(re.findall(_NUMBER, dose)) > 1:
-        return f"Write {separator!r} between the doses of components, or give a list of numbers."
-    return "Give a number; doses of control cells do not count."
+        return f"Use {separator!r} between the doses of components, or pass a list of numbers."
+    return "Use a number; doses of control cells are ignored."

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_MEANT = "Modality of a MuData that is meant"
+_MEANT = "Modality to use if a MuData is passed"
 _PARAMETERS = {
     "modality": f"{_MEANT}; results are written into it.",
     "copy": "Return a copy of ``adata`` instead of writing into it.",
@@ -108,14 +108,14 @@ def modality_of(mdata: MuData, modality: str | None, *, name: str) -> AnnData:
         example = names[0] if names else "rna"
         msg = (
             f"Expected `modality` to be one of {names}, those of the MuData in `{name}`, found {modality!r}. "
-            f"Say which one is meant, for example `modality={example!r}`."
+            f"Pass one of them, for example `modality={example!r}`."
         )
         raise ValueError(msg)
     adata = mdata.mod[modality]
     if is_mudata(adata):
         msg = (
             f"Expected an AnnData in the modality {modality!r} of `{name}`, found a MuData. "
-            f"Pass this one: `{name}[{modality!r}]`, with its own `modality`."
+            f"Pass `{name}[{modality!r}]` with one of its modalities."
         )
         raise TypeError(msg)
     return adata
@@ -126,7 +126,7 @@ def _check_annotated(value: object) -> None:
     if not (hasattr(value, "obs") and hasattr(value, "uns")):
         msg = (
             f"Expected `adata` to be an AnnData, found {type(value).__name__}. "
-            "Read a file with `anndata.read_h5ad(path)`, or make one of an array with `anndata.AnnData(array)`."
+            "Read a file with `anndata.read_h5ad(path)`, or create an AnnData from an array with `anndata.AnnData(array)`."
         )
         raise TypeError(msg)
 
@@ -136,8 +136,7 @@ def _check_use(value: object, modality: str | None, *, name: str) -> None:
     inside = value.values() if isinstance(value, Mapping) else (value,)
     if modality is not None and not any(map(is_mudata, inside)):
         msg = (
-            f"Expected a MuData in `{name}` for `modality={modality!r}`, found {type(value).__name__}. "
-            "Leave out `modality`."
+            f"Expected a MuData in `{name}` for `modality={modality!r}`, found {type(value).__name__}. Omit `modality`."
         )
         raise TypeError(msg)
 
@@ -157,7 +156,7 @@ def _check_columns(mdata: MuData, adata: AnnData, arguments: Mapping[str, Any], 
             )
             msg = (
                 f"Expected {key!r} (`{argument}`) in `mdata[{modality!r}].obs`, found it only in `mdata.obs`, which is "
-                f"not looked at. {advice}."
+                f"not used. {advice}."
             )
             raise KeyError(msg)
 

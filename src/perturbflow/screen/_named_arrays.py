@@ -29,7 +29,7 @@ def without_names(value: Any, *, name: str) -> Any:
         if np.ma.is_masked(value):
             msg = (
                 f"Expected all values of `{name}`, found {np.ma.count_masked(value)} of {value.size} masked. "
-                f"Leave these rows or columns out, or pass `{name}.filled(...)`."
+                f"Remove these rows or columns, or pass `{name}.filled(...)`."
             )
             raise ValueError(msg)
         return np.asarray(value)
@@ -37,8 +37,8 @@ def without_names(value: Any, *, name: str) -> Any:
         return np.asarray(value)
     if hasattr(value, "obs_names"):
         msg = (
-            f"Expected `{name}` to be an array, a sparse matrix or a table of pandas, found {type(value).__name__}. "
-            "Pass `adata.to_df()`, whose genes are found by name, or the matrix `adata.X` with the genes in the same order."
+            f"Expected `{name}` to be an array, a sparse matrix or a pandas DataFrame, found {type(value).__name__}. "
+            "Pass `adata.to_df()`, whose genes are matched by name, or `adata.X` with the genes in the same order."
         )
         raise TypeError(msg)
     return value
@@ -117,7 +117,7 @@ def orders(names: Mapping[str, pd.Index | None], *, what: str) -> dict[str, NDAr
             ]
             msg = (
                 f"Expected the same {what} in `{first}` and `{name}`, found {' and '.join(sides)}. "
-                f"Keep the {what} that both have."
+                f"Keep the shared {what}."
             )
             raise ValueError(msg)
         order = index.get_indexer(reference)
@@ -126,8 +126,8 @@ def orders(names: Mapping[str, pd.Index | None], *, what: str) -> dict[str, NDAr
     unnamed = [name for name in names if name not in known]
     if found and unnamed:
         msg = (
-            f"Expected names of the {what} in all of {list(names)}, whose tables have them in different orders, found none "
-            f"in {unnamed}. Pass these as tables of pandas, too, or all as arrays in one order."
+            f"Expected names of the {what} in all of {list(names)}, since the DataFrames have them in different orders, found "
+            f"none in {unnamed}. Pass these as DataFrames, too, or all as arrays in the same order."
         )
         raise ValueError(msg)
     return found
@@ -155,7 +155,7 @@ def chosen(value: Any, wanted: Sequence[str], *, name: str, what: str = "genes")
     missing = [one for one, place in zip(wanted, places, strict=True) if place < 0]
     if missing:
         has_rows = isinstance(value, pd.DataFrame) and bool(value.index.isin(wanted).any())
-        advice = f"Pass `{name}.T`, as they are the columns." if has_rows else "Add them, or pass an array."
+        advice = f"They are its columns: pass `{name}.T`." if has_rows else "Add them, or pass an array."
         msg = (
             f"Expected all {len(wanted)} {what} in `{name}`, found that {len(missing)} are missing: {listing(missing)}. "
             f"{advice}"
@@ -171,7 +171,7 @@ def check_unnamed(value: Any, *, name: str, order: str) -> None:
     if any(not _is_numbered(index) for index in named):
         msg = (
             f"Expected `{name}` to be an array in the order of {order}, found {type(value).__name__}, whose names cannot be "
-            f"compared with any. Put it in that order and pass `{name}.to_numpy()`."
+            f"matched. Sort it in that order and pass `{name}.to_numpy()`."
         )
         raise TypeError(msg)
 

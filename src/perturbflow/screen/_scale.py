@@ -82,7 +82,7 @@ def check_no_counts(x: Any, names: Sequence[str], *, where: str) -> None:
     msg = (
         f"Expected log1p-normalised expression in every cell of `{where}`, found raw counts (only whole numbers, up to "
         f"{highest.max():g}) in {len(rows)} of {x.shape[0]} cells: {listing([names[row] for row in rows], limit=3)}. "
-        "Normalise and log them as the others, or remove them."
+        "Normalise and log them like the others, or remove them."
     )
     raise ValueError(msg)
 
@@ -144,7 +144,7 @@ def warn_of_totals(x: Any, known: Sequence[float], *, unit: float, what: str, th
     if low / allowed <= found[1] <= high * allowed:
         return
     warn(
-        f"{what} are on another scale than {than}: without the logarithm their total in these genes is {found[1]:.3g} "
+        f"{what} are on a different scale from {than}: before the logarithm, their total over these genes is {found[1]:.3g} "
         f"instead of {middle:.3g}. Normalise them to the same `target_sum`, over the same genes, before `sc.pp.log1p`."
     )
 
@@ -186,7 +186,7 @@ def warn_of_mixed_totals(x: Any, contexts: pd.DataFrame, *, batch_key: str | Non
     if found:
         warn(
             f"Cells seem to be normalised to different totals: {'; '.join(found[:5])}. Normalise all "
-            "counts to one `target_sum` before `sc.pp.log1p`, or the difference counts as biology."
+            "counts to one `target_sum` before `sc.pp.log1p`; otherwise the difference is treated as biological."
         )
 
 

@@ -95,11 +95,11 @@ def split_meanings(names: Mapping[str, Any], *, where: str) -> dict[str, str]:
     meaning = {name: split_named(name) for name in sorted(names)}
     wrong = [name for name, split in meaning.items() if split not in SPLITS]
     pairs = ", ".join(f"{names[name]!r}: ..." for name in list(meaning)[:5])
-    hint = f"Say which is which, for example with `{where} = {where}.map({{{pairs}}})`, or name another column."
+    hint = f"Rename them, for example with `{where} = {where}.map({{{pairs}}})`, or choose another column."
     check_none(wrong, f"'train', 'valid' or 'test' in `{where}`", hint=hint)
     renamed = {name: split for name, split in meaning.items() if split != name}
     if renamed:
-        logger.warning("The names in `%s`, which stays as it is, are read as %s.", where, renamed)
+        logger.warning("The names in `%s` are read as %s; the column is unchanged.", where, renamed)
     return meaning
 
 
@@ -112,7 +112,7 @@ def split_names(splits: str | Iterable[str], *, name: str = "splits") -> list[st
         check_type(entry, str, name=name, expected=expected)
         check_one_of(split_named(entry), SPLITS, name=name)
     if not entries:
-        msg = f"Expected at least one split in `{name}`, found none. Name some of {list(SPLITS)}."
+        msg = f"Expected at least one split in `{name}`, found none. Choose from {list(SPLITS)}."
         raise ValueError(msg)
     return list(dict.fromkeys(map(split_named, entries)))
 

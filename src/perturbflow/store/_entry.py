@@ -49,7 +49,7 @@ class Entry:
         if found != self.format:
             is_later = found > self.format
             msg = (
-                f"Expected {self.what} of format {self.format} in {where}, found {found}, of "
+                f"Expected {self.what} of format {self.format} in {where}, found {found} from "
                 f"{'a later' if is_later else 'an earlier'} version. "
                 f"{'Update perturbflow.' if is_later else self.advice}"
             )
@@ -65,13 +65,13 @@ class Entry:
             raise KeyError(missing[0])
         unknown = sorted(map(str, values.keys() - self.names - self.optional - {FORMAT, CHECKSUM}))
         if unknown:
-            msg = f"entries that it does not have, {unknown}"
+            msg = f"unknown entries, {unknown}"
             raise Damage(msg)
 
 
 def _whole_number(value: Any) -> int:
     array = np.asarray(value)
     if array.shape or array.dtype.kind not in "iu":
-        msg = f"a format that is no whole number, {value!r}"
+        msg = f"a format that is not a whole number, {value!r}"
         raise Damage(msg)
     return int(array)

@@ -43,7 +43,7 @@ def read_file(path: Path, *, kind: str, advice: str) -> tuple[dict[str, NDArray[
     try:
         found = _read(path, kind)
     except OSError as error:
-        msg = f"Expected {kind} in {str(path)!r}, found what cannot be read: {error.strerror or error}. {advice}"
+        msg = f"Expected {kind} in {str(path)!r}, found an unreadable file: {error.strerror or error}. {advice}"
         raise type(error)(msg) from error
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         said = " ".join(str(error).split())[:200]
@@ -53,7 +53,7 @@ def read_file(path: Path, *, kind: str, advice: str) -> tuple[dict[str, NDArray[
         raise ValueError(msg) from error
     if found is None:
         msg = (
-            f"Expected {kind} in {str(path)!r}, found a file of something else, or of an earlier version of perturbflow. "
+            f"Expected {kind} in {str(path)!r}, found a file with other content, or from an earlier version of perturbflow. "
             f"{advice}"
         )
         raise ValueError(msg)
@@ -70,7 +70,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any
         names = list(file.keys())
         types = {file.get_slice(name).get_dtype() for name in names}
         if not types <= _TYPES:
-            msg = f"arrays of {sorted(types - _TYPES)}"
+            msg = f"arrays of types {sorted(types - _TYPES)}"
             raise TypeError(msg)
         arrays = {name: file.get_tensor(name) for name in names}
     if header[_DIGEST] != _digest(arrays, header[_VALUES], kind):
@@ -162,14 +162,14 @@ def check_folder(folder: str | Path, *, name: str) -> None:
     An empty name, which would be the current directory, is a ValueError.
     """
     if folder == "":
-        msg = f"Expected `{name}` to be a directory, found ''. Name one, or '.' for the current directory."
+        msg = f"Expected `{name}` to be a directory, found ''. Use '.' for the current directory."
         raise ValueError(msg)
     folder = Path(folder)
     inside = next(part for part in (folder, *folder.absolute().parents) if os.path.lexists(part))
     if not inside.is_dir():
         msg = (
-            f"Expected `{name}` to be a directory or free, found the file {str(inside)!r}"
-            f"{'' if inside == folder else f' in the way of {str(folder)!r}'}. Choose another `{name}`."
+            f"Expected `{name}` to be an existing or new directory, found the file {str(inside)!r}"
+            f"{'' if inside == folder else f' in the path {str(folder)!r}'}. Choose another `{name}`."
         )
         raise NotADirectoryError(msg)
     new = [part for part in (folder, *folder.parents) if not part.exists()]
@@ -183,7 +183,7 @@ def check_folder(folder: str | Path, *, name: str) -> None:
     except OSError as error:
         msg = (
             f"Expected `{name}` to be a directory that can be written to, found {str(folder)!r}: "
-            f"{error.strerror or error}. Choose another `{name}`, or make room for it."
+            f"{error.strerror or error}. Choose another `{name}`, or free the location."
         )
         raise type(error)(msg) from error
     finally:

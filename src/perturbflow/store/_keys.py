@@ -151,7 +151,7 @@ RECORDS: Mapping[str, Record] = MappingProxyType(
         ),
     }
 )
-"""Every kind of record by the key that it has by default."""
+"""All kinds of records by their default key."""
 
 # Entries of other names or of other packages, which something reads by name.
 _READ_BY = {
@@ -181,8 +181,8 @@ def check_name(key: str, kind: str, *, name: str = "key_added") -> None:
     reader = _READ_BY.get(key, RECORDS[key].writer if key in RECORDS and RECORDS[key].tests and key != kind else None)
     if reader is not None:
         msg = (
-            f"Expected `{name}` to be a name that nothing else is kept under, found {key!r}, which is that of "
-            f"{reader}. Choose another `{name}`."
+            f"Expected `{name}` to be an unused key, found {key!r}, which is reserved for {reader}. Choose another "
+            f"`{name}`."
         )
         raise ValueError(msg)
 
@@ -204,7 +204,7 @@ def check_registration(adata: AnnData, kind: str, *, beside: Collection[Place] =
     if taken := _taken(adata, kind, kind, beside):
         msg = (
             f"Expected {_listing([('uns', kind), *beside])} to be free or {RECORDS[kind].what}, found other content in "
-            f"{_listing(taken)}. Give that another name, or delete it."
+            f"{_listing(taken)}. Rename or delete it."
         )
         raise ValueError(msg)
 

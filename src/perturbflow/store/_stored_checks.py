@@ -45,9 +45,9 @@ def reading(what: str, *, where: str, advice: str) -> Iterator[None]:
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
         if isinstance(error, KeyError):
-            said = f"nothing under {said}"
+            said = f"no entry {said}"
         elif not isinstance(error, Damage):
-            said = f"what does not fit together ({said[:200]})"
+            said = f"inconsistent content ({said[:200]})"
         msg = f"Expected {what} in {where}, complete and as it was written, found {said}. {advice}"
         raise ValueError(msg) from error
 
@@ -78,7 +78,7 @@ def check_arrays(
         if array.dtype.kind in "biuf":
             _check_values(array, rule or Array(()), name=path)
         elif rule is None or not rule.is_text:
-            msg = f"`{path}` of type {array.dtype}, which are no numbers"
+            msg = f"`{path}` of type {array.dtype}, which is not numeric"
             raise Damage(msg)
     for name, size in sizes.items():
         base, _, offset = name.partition(" ")
@@ -138,7 +138,7 @@ def checksum(values: Mapping[str, Any], *, without: Iterable[str] = ()) -> str:
 def check_unchanged(values: Mapping[str, Any], *, without: Iterable[str] = ()) -> None:
     """Raise if values are not those that were stored; earlier versions stored none to compare with."""
     if CHECKSUM in values and str(values[CHECKSUM]) != checksum(values, without=without):
-        msg = "values that do not have the stored checksum: something was changed since"
+        msg = "values whose checksum differs from the stored one: they were changed since"
         raise Damage(msg)
 
 

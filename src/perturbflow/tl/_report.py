@@ -1,4 +1,4 @@
-"""The answer in words, and as a page with its tables and figures."""
+"""A summary in plain language, and a report with tables and figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CELLS, DYNAMICS = "Perturbed cells", "Dynamics"
 _DPI = 160
-_SEEN_AT = 100  # pixels an inch on the page
+_SEEN_AT = 100  # pixels per inch on the page
 
 
 @takes_modality
@@ -38,47 +38,39 @@ def summarise(
     graph_key: str = "dynamics_graph",
     modality: str | None = None,
 ) -> Summary:
-    """Say in words what was asked, what was found, what cannot be measured, and what to do next.
+    """Summarise data, fits and evaluations in plain language, with suggested next steps.
 
-    It can be called at any stage: after registration, after a fit, after an evaluation, for perturbed cells, dynamics or
-    both. Nothing is fitted, predicted or written.
+    It can be called at any stage after registration, for perturbed cells, dynamics or both. Nothing is fitted, predicted
+    or written.
 
     Parameters
     ----------
     adata
-        Cells that are registered (:func:`perturbflow.pp.setup_perturbation`, :func:`perturbflow.pp.setup_dynamics`).
-    key
-        The flow in ``adata.uns``, where one was fitted.
-    evaluation_key
-        The evaluation in ``adata.uns``.
+        Registered cells (:func:`perturbflow.pp.setup_perturbation`, :func:`perturbflow.pp.setup_dynamics`).
+    key, evaluation_key, dynamics_key, graph_key
+        Keys of the flow, the evaluation, the dynamics and the graph in ``adata.uns``.
     split_key
         Column of ``adata.obs`` with the split.
-    dynamics_key
-        The fitted dynamics in ``adata.uns``.
-    graph_key
-        The graph in ``adata.uns``.
 
     Returns
     -------
-    The summary. ``print`` shows it, a notebook shows it with its table. ``parts`` has the findings by what they are about,
-    "Perturbed cells" and "Dynamics": ``asked``, ``found`` and ``not_measurable`` are sentences, ``next_steps`` pairs of a
-    ``reason`` and a ``call``, and ``tables`` the tables behind them.
+    The summary, as text when printed and with a table in a notebook. ``parts`` has the findings about "Perturbed cells" and
+    "Dynamics": ``asked``, ``found`` and ``not_measurable`` are sentences, ``next_steps`` pairs of a ``reason`` and a
+    ``call``, and ``tables`` the underlying tables.
 
     Raises
     ------
     KeyError
         If nothing is registered.
     ValueError
-        If a fit in ``adata.uns`` is damaged, or is something else.
+        If a fit in ``adata.uns`` is damaged or not a fit.
 
     Notes
     -----
-    What is fitted is stored as plain arrays, which print as such: this says what is in them.
-
-    The answer is that of the first held-out split of "test" and "valid" that was judged. An arrow beside a metric points to
-    its better side. A model is called better or worse than the best baseline where the 95 % interval of the difference
-    over conditions excludes 0. Baselines whose scores are all equal share a column, and columns without any value are left
-    out.
+    The reported split is "test" or, failing that, "valid", if it was evaluated and not used in the fit. The arrow next to
+    a metric points in the direction of better values. A model is called better or worse than the best baseline if the 95 %
+    interval of the difference over conditions excludes 0. Baselines with identical scores share a column, and empty
+    columns are left out.
 
     Examples
     --------
@@ -90,16 +82,15 @@ def summarise(
     Perturbed cells
     ===============
     <BLANKLINE>
-    What was asked
-      - 6 perturbations (4 alone, 2 in combination), measured in 600 cells of 50 genes; 120 of the cells
-        are controls.
+    Data and question
+      - 6 perturbations (4 single, 2 combinations): 600 cells, of which 120 are controls, and 50 genes.
       - No condition is held out: all cells are training cells.
     <BLANKLINE>
-    What cannot be measured
-      - How good predictions of unseen conditions are: nothing is held out.
+    What remains unknown
+      - The accuracy on unseen conditions: nothing is held out.
     <BLANKLINE>
-    What to do next
-      - Hold out conditions as you want to predict them:
+    Next steps
+      - Hold out conditions like those you want to predict:
           pf.pp.split_perturbations(adata, task='combination')
       - Fit a flow:
           pf.tl.fit_flow(adata)
@@ -144,22 +135,22 @@ def report(
     progress_bar: bool = True,
     modality: str | None = None,
 ) -> Path:
-    """Write what was asked and found as one HTML file, with tables and figures.
+    """Write the summary as a single HTML file, with tables and figures.
 
-    The file needs no other file and no network, and can be read on a telephone.
+    The file is self-contained: it needs no other files and no internet connection.
 
     Parameters
     ----------
     adata
         Cells with a fit, an evaluation, dynamics or a graph.
     path
-        File to write, ending in ".html"; an earlier one is replaced.
+        File to write, ending in ".html"; an existing file is replaced.
     title
         Heading of the page.
     key, evaluation_key, split_key, dynamics_key, graph_key
-        As of :func:`perturbflow.tl.summarise`.
+        As for :func:`perturbflow.tl.summarise`.
     progress_bar
-        Whether to show a progress bar over figures.
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -170,9 +161,9 @@ def report(
     KeyError
         If nothing is registered.
     ValueError
-        If nothing was fitted or judged, or ``path`` does not end in ".html".
+        If nothing was fitted or evaluated, or ``path`` does not end in ".html".
     OSError
-        If the file cannot be written, which is tried before figures are drawn.
+        If the file cannot be written; this is checked before figures are drawn.
 
     Examples
     --------
@@ -183,13 +174,13 @@ def report(
     >>> pf.tl.fit_flow(adata, preset="prior", progress_bar=False)
     >>> with TemporaryDirectory() as folder:
     ...     page = pf.tl.report(adata, f"{folder}/report.html", progress_bar=False).read_text()
-    >>> "What was found" in page
+    >>> "Findings" in page
     True
     """
     check_type(path, (str, Path), name="path", expected="the path of a file")
     path = Path(path)
     if path.suffix.lower() not in {".html", ".htm"}:
-        msg = f"Expected `path` to end in '.html', found {str(path)!r}. Name the file so."
+        msg = f"Expected `path` to end in '.html', found {str(path)!r}. Add the ending."
         raise ValueError(msg)
     stage("summary")
     summary = summarise(
@@ -212,7 +203,7 @@ def report(
     except OSError as error:
         msg = (
             f"Expected `path` to be a file that can be written, found {str(path)!r}: {error.strerror or error}. Choose "
-            "another `path`, or make its directory first."
+            "another `path`, or create its directory first."
         )
         raise type(error)(msg) from error
     drawings = _drawings(adata, key=key, evaluation_key=evaluation_key, dynamics_key=dynamics_key, graph_key=graph_key)
@@ -221,7 +212,7 @@ def report(
     for (part, caption), draw in drawings.items():
         figures.append(_drawn(part, caption, draw))
         count()
-    about = f"{adata.n_obs:,} cells and {adata.n_vars:,} genes. An arrow points to the better side of a metric."
+    about = f"{adata.n_obs:,} cells and {adata.n_vars:,} genes. Arrows point in the direction of better values."
     path.write_text(page(title, about, summary, figures), encoding="utf-8")
     return path
 
@@ -229,7 +220,7 @@ def report(
 def _drawings(
     adata: AnnData, *, key: str, evaluation_key: str, dynamics_key: str, graph_key: str
 ) -> dict[tuple[str, str], Callable[[], Axes]]:
-    """Return what draws the figures that apply, by part and caption."""
+    """Return the functions that draw the applicable figures, by part and caption."""
     from perturbflow import pl  # here, because it loads Matplotlib
     from perturbflow.predict._dynamics_store import read_edges
     from perturbflow.predict._fitted_flow import read_flow
@@ -239,17 +230,17 @@ def _drawings(
     if f"{evaluation_key}_summary" in adata.uns:
         judged = EvaluationFindings.of(adata, evaluation_key)
         where: Mapping[str, Any] = {"key": evaluation_key, "split": judged.split, "show": False}
-        caption = f"All models under all metrics, on conditions of the split {judged.split!r}."
+        caption = f"All models and metrics, on the conditions of the split {judged.split!r}."
         found[CELLS, caption] = lambda: pl.leaderboard(adata, **where)
         if len(judged.verdicts) and (judged.verdicts["split"] == judged.split).any():
-            caption = "Every condition: the difference to the best baseline there, with its interval."
+            caption = "Every condition: difference from the respective best baseline, with its interval."
             found[CELLS, caption] = lambda: pl.verdicts(adata, **where)
     if key in adata.uns and len(read_flow(adata, key).history.get("step", ())):
-        found[CELLS, "Training: the loss, and the error on validation conditions."] = lambda: pl.training(
+        found[CELLS, "Training: loss, and error on validation conditions."] = lambda: pl.training(
             adata, key=key, show=False
         )
     if dynamics_key in adata.uns and not is_standing(adata.uns[dynamics_key]):
-        caption = "Errors and numbers of edges along the strength of the penalty."
+        caption = "Error and number of edges by penalty strength."
         found[DYNAMICS, caption] = lambda: pl.sparsity_path(adata, key=dynamics_key, show=False)
     if graph_key in adata.uns and len(read_edges(adata, graph_key)):
         caption = "The graph: which gene drives which."
