@@ -67,41 +67,41 @@ def perturbation_features(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Register features of the perturbations, from which :func:`perturbflow.tl.fit_flow` predicts those without cells.
+    """Register features of perturbations, from which :func:`perturbflow.tl.fit_flow` predicts those without cells.
 
-    Every perturbation component gets one vector. Columns are centred, constant ones are dropped, and those of a table
-    are scaled to variance 1, since they may have different units; embeddings and fingerprints keep the proportions of
-    their columns and are scaled as a whole. Where there are then more columns than components or than
-    ``max_features``, their principal component scores take their place. Nothing is written unless all is right.
+    Every perturbation component gets one vector. Columns are centred, and constant columns are dropped. Columns of a table
+    are scaled to variance 1, because they may have different units; embeddings and fingerprints are scaled as a whole. If
+    there are more columns than components, or more than ``max_features``, they are replaced by their principal component
+    scores. All inputs are checked before anything is written.
 
     Parameters
     ----------
     adata
         Cells that were registered with :func:`perturbflow.pp.setup_perturbation`.
     features
-        With kind "table" a DataFrame of numbers, one row per component. With "genes" the name of an entry of
-        ``adata.varm``, or a DataFrame with one row per gene: a component has the vector of the gene of its name. With
-        "smiles" the SMILES of every component, as a Series or dictionary, or the column of ``adata.obs`` that has it:
-        a component has the Morgan fingerprint (radius 2, 2,048 bits) of its molecule. None with another ``source``.
+        With kind "table", a numeric DataFrame with one row per component. With "genes", the name of an entry of
+        ``adata.varm``, or a DataFrame with one row per gene; a component has the vector of the gene with its name. With
+        "smiles", the SMILES of every component, as a Series or dictionary, or the name of a column of ``adata.obs``; a
+        component has the Morgan fingerprint (radius 2, 2,048 bits) of its molecule. None with another ``source``.
     kind
-        What ``features`` are.
+        Kind of ``features``.
     source
-        "features", those that are given. "dynamics", for cells at rest that were registered with
-        :func:`perturbflow.pp.setup_dynamics` too: how all genes respond, in standard deviations, if the gene of the
-        component is held, by dynamics fitted to the training cells in which nothing held it.
+        "features": those that are passed. "dynamics", for steady-state cells that were also registered with
+        :func:`perturbflow.pp.setup_dynamics`: the responses of all genes, in standard deviations, to holding the gene of
+        the component, simulated by dynamics fitted to training cells in which this gene was not perturbed.
     components
-        Components without cells that are to become predictable. By default all that ``features`` name; with "genes" and
-        from dynamics none.
+        Components without cells that should become predictable. By default all components in ``features``; with "genes"
+        and from dynamics none.
     missing
-        What happens where a component has no features: "error", or it gets the "mean" of the others.
+        Treatment of components without features: "error", or the "mean" of the others.
     max_features
         Largest number of features F.
     split_key
-        Column of ``adata.obs`` with the split, whose training cells dynamics are fitted to; without it all are.
+        Column of ``adata.obs`` with the split. Dynamics are fitted to its training cells; without the column, to all cells.
     seed
-        Seed of the fits of dynamics.
+        Random seed of the fits of dynamics.
     key_added
-        Entry of ``adata.uns``.
+        Key in ``adata.uns``.
 
     Returns
     -------
@@ -121,10 +121,10 @@ def perturbation_features(
     KeyError
         If fields are not registered, or the entry of ``varm`` or column of ``obs`` is missing.
     TypeError
-        If an argument is of the wrong type.
+        If an argument has the wrong type.
     ValueError
-        If components have no features, values are no finite numbers, all columns are constant, a SMILES cannot be
-        read, the name of a component without cells is no name of a component, or, from dynamics, is no gene.
+        If components have no features, values are not finite numbers, all columns are constant, a SMILES cannot be
+        parsed, or the name of a component without cells is not valid or, from dynamics, not a gene.
 
     Notes
     -----

@@ -56,42 +56,43 @@ def setup_dynamics(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Register where ``adata`` keeps what dynamics are fitted to, after checking all of it.
+    """Register the columns and genes to which dynamics are fitted.
 
-    Nothing is written unless everything is right. Another call replaces what was registered.
+    All inputs are checked before anything is written. Calling the function again replaces the registered fields.
 
-    Without ``time_key`` the cells are a snapshot: each condition is at rest, and dynamics are fitted to how its cells
-    covary and to what perturbations changed. What :func:`perturbflow.pp.setup_perturbation` registered is taken from there.
+    Without ``time_key`` the cells are a snapshot: every condition is assumed to be at steady state, and dynamics are fitted
+    to the covariation of its cells and to the effects of perturbations. Fields that were registered by
+    :func:`perturbflow.pp.setup_perturbation` are used by default.
 
     Parameters
     ----------
     adata
-        Cells, or means of cells (see :func:`~perturbflow.pp.bin_pseudotime`), with finite expression of any scale: an
+        Cells, or means of cells (see :func:`~perturbflow.pp.bin_pseudotime`), with finite expression on any scale: an
         array or a CSR or CSC matrix. A view becomes a copy, with a warning.
     time_key
-        Column of ``obs`` with the time or pseudotime, in one unit: numbers, or text that is numbers ("0", "6", "12").
-        Cells of equal time are replicates: they are averaged. By default the cells are a snapshot.
+        Column of ``obs`` with the time or pseudotime, in one unit, as numbers or as text ("0", "6", "12"). Cells with the
+        same time are replicates and are averaged. By default the cells are a snapshot.
     trajectory_key
-        Column of ``obs`` with the trajectory of every cell: a donor, a lineage, a well. By default all cells are of one.
-        Every trajectory, and under every perturbation, needs three distinct times. Not of a snapshot.
+        Column of ``obs`` with the trajectory of every cell, such as a donor, a lineage or a well. By default there is one
+        trajectory. Every trajectory, and every perturbation of it, needs three distinct times. Not for snapshots.
     regulators
         Genes that may regulate others: their names, or the name of a boolean column of ``var``. By default all genes.
     prior
-        Network that is known beforehand: a table with the columns ``source`` (regulator), ``target`` and, where wanted,
-        ``weight`` (finite, not 0, by default 1; its sign is that of the regulation), such as
-        ``decoupler.op.collectri()``, or a directed graph of networkx. Edges of genes that were not measured, and from
-        genes that are no ``regulators``, are left out, and logged. Not of a snapshot.
+        Known network: a table with the columns ``source`` (regulator), ``target`` and, optionally, ``weight`` (finite, not
+        0, by default 1; its sign is that of the regulation), such as ``decoupler.op.collectri()``, or a directed networkx
+        graph. Edges of unmeasured genes, and from genes that are not ``regulators``, are omitted and logged. Not for
+        snapshots.
     perturbation_key
-        Column of ``obs`` with the intervention on every cell: ``control``, or the genes that it holds at the level
-        that was observed ("GATA1", "GATA1+SPI1"), in any order. What regulates such a gene is not fitted there. By
-        default there are no interventions, or, in a snapshot, those of a registered screen.
+        Column of ``obs`` with the intervention on every cell: ``control``, or the genes that are held at their observed
+        level ("GATA1", "GATA1+SPI1"), in any order. Their own regulation is not fitted in these cells. By default there
+        are no interventions, or, in a snapshot, those of a registered screen.
     perturbation_type_key
-        Column of ``obs`` with the kind of the intervention on every cell of a snapshot, such as a knock-down or an
-        activation: two kinds on one gene are two conditions.
+        Column of ``obs`` with the type of the intervention on every cell of a snapshot, such as knock-down or activation.
+        Different types on the same gene are different conditions.
     control
-        Label of cells without intervention, or several, which count as the first.
+        One or several labels of cells without intervention; the first represents all of them.
     separator
-        What stands between the genes of a label.
+        Separator of the genes of a label.
     layer
         Layer with the expression; by default ``X``.
 
@@ -102,18 +103,19 @@ def setup_dynamics(
     `adata.uns["dynamics_fields"]`
         The names above, and the regulators in the order of ``var_names``; without ``time_key`` for a snapshot.
     `adata.varp["dynamics_prior"]` : CSR, float32
-        Weights of the prior network, row regulates column; only if there is one.
+        Weights of the prior network, where the row regulates the column; only with a ``prior``.
 
     Raises
     ------
     KeyError
         If a column, the layer or a column of the prior is missing.
     TypeError
-        If an argument or the expression is of the wrong type.
+        If an argument or the expression has the wrong type.
     ValueError
-        If a column "trajectory" or "lineage" is there but not named; times are missing, infinite, no numbers or all the
-        same, or a trajectory has fewer than three; a trajectory or a perturbation is missing; a perturbation, a regulator
-        or every edge of the prior is of no gene; regulators, edges or genes are repeated; or expression is not finite.
+        If a column "trajectory" or "lineage" exists but is not passed; times are missing, infinite, not numeric or all
+        equal, or a trajectory has fewer than three; a trajectory or perturbation is missing; a perturbation, a regulator
+        or all edges of the prior do not match any gene; regulators, edges or genes are repeated; or expression is not
+        finite.
 
     Examples
     --------

@@ -59,51 +59,51 @@ def setup_perturbation(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Register where ``adata`` says what was done to its cells, after checking all of it.
+    """Register the columns that describe the perturbation, context and dose of every cell.
 
-    Nothing is written unless everything is right. Another call replaces what was registered; splits and fits that were
-    made with other fields have to be made again.
+    All inputs are checked before anything is written. Calling the function again replaces the registered fields; splits
+    and fits made with other fields then have to be repeated.
 
     Parameters
     ----------
     adata
         Cells with log1p-normalised expression, not scaled: an array, a CSR or CSC matrix, backed by a file, lazy
-        (``anndata.experimental.read_lazy``) or with arrays of dask. Of a file only some thousand cells are looked at, and
-        nothing in it changes. Logarithms are natural, or of the base that ``scanpy.pp.log1p`` recorded in
-        ``uns["log1p"]``. A warning says where cells seem not to be normalised to one total. A view becomes a copy.
+        (``anndata.experimental.read_lazy``) or with dask arrays. Files are not changed, and only a few thousand cells
+        are read from them. Logarithms are natural, or have the base that ``scanpy.pp.log1p`` stored in
+        ``uns["log1p"]``. Cells that do not seem to be normalised to the same total cause a warning. A view becomes a copy.
     perturbation_key
         Column of ``obs`` with the perturbation of every cell: ``control``, one component ("KLF1") or several
-        ("SET+KLF1"), in any order. A label with an empty part or an open bracket ("Ca2+", "(+)-JQ1") is refused, and so
-        is the text of a missing value ("nan").
+        ("SET+KLF1"), in any order. Labels with an empty part or an open bracket ("Ca2+", "(+)-JQ1") and the text of a
+        missing value ("nan") raise an error.
     control
-        Label of control cells, or several of them (``["Neg0", "Neg1"]``): the first then stands for all. They are found
-        before labels are split ("KLF1_non_targeting" is "KLF1"), and may contain the separator.
+        One or several labels of control cells (``["Neg0", "Neg1"]``); the first represents all of them. They are
+        recognised before labels are split ("KLF1_non_targeting" is "KLF1"), and may contain the separator.
     covariate_keys
-        Columns of ``obs`` that make the context of a cell, such as its type; one name, or several. Every context needs
+        One or several columns of ``obs`` that define the context of a cell, such as its cell type. Every context needs
         control cells.
     dose_key
-        Column of ``obs`` with the dose, all in one unit: a number for all components of a cell, or one a component in
-        the order of the label, as a string ("1+0.5") or a list ([1, 0.5]). A component of dose 0 is like none. Doses of
-        control cells do not count. By default all doses are 1.
+        Column of ``obs`` with the dose, all in the same unit: one number for all components of a cell, or one number
+        per component in the order of the label, as a string ("1+0.5") or a list ([1, 0.5]). Components with dose 0 are
+        ignored, and so are doses of control cells. By default all doses are 1.
     batch_key
-        Column of ``obs`` with the batch, another part of the context, but not of what splits hold out.
+        Column of ``obs`` with the batch. Batches are part of the context, but are not held out by splits.
     layer
         Layer with the expression; by default ``X``.
     separator
-        What stands between the components of a label, and between their doses and types. Without combinations, one that
-        no label contains. How combinations were read is logged, as a warning where a component is in no cell alone.
+        Separator of the components of a label, and of their doses and types. If there are no combinations, choose one
+        that does not occur in any label. The combinations that were found are logged, as a warning if a component never
+        occurs alone.
     perturbation_type_key
-        Column of ``obs`` with the way of perturbing, where the same label means different things: the component is
-        then "MAPK1:CRISPRa" in one cell and "MAPK1:CRISPRi" in another, two perturbations that share nothing.
-        Does not count in control cells.
+        Column of ``obs`` with the type of perturbation, if the same label has different meanings. The components are
+        then, for example, "MAPK1:CRISPRa" and "MAPK1:CRISPRi", two unrelated perturbations. Ignored in control cells.
 
     Returns
     -------
     None, or the copy. Sets:
 
     `adata.uns["perturbation_fields"]`
-        The names above and the vocabulary: components, and categories of the covariates; ``log_base`` where logarithms
-        are not natural.
+        The names above and the vocabulary (components, and categories of the covariates); ``log_base`` unless logarithms
+        are natural.
     `adata.obsm["perturbation_doses"]` : CSR, float32
         Dose of every component of the vocabulary (n_obs, P); a row of zeros is a control cell.
 
@@ -112,11 +112,12 @@ def setup_perturbation(
     KeyError
         If a column or the layer is missing.
     TypeError
-        If an argument or the expression is of the wrong type.
+        If an argument or the expression has the wrong type.
     ValueError
         If the expression is not log1p-normalised; genes are repeated; values are missing in a column, also as text
-        ("nan"); a context, or a label in ``control``, has no control cell; a label cannot be read, or names a component
-        twice; two names look the same; a dose is wrong, or 0 wherever the component occurs; or a name cannot be stored.
+        ("nan"); a context, or a label in ``control``, has no control cells; a label cannot be parsed, or repeats a
+        component; two names look the same; a dose is invalid, or 0 in all cells of a component; or a name cannot be
+        stored.
 
     Examples
     --------

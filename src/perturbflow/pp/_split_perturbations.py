@@ -64,9 +64,9 @@ def split_perturbations(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Divide cells into training, validation and test for one of four questions.
+    """Split cells into training, validation and test for one of four tasks.
 
-    Test and validation hold out different conditions, each with all its cells, in all doses. Control cells stay in
+    Test and validation hold out different conditions, each with all its cells, at all doses. Control cells stay in
     training, except for ``"cells"``. The split depends on the conditions and the seed, not on the order of the cells.
 
     Parameters
@@ -74,29 +74,29 @@ def split_perturbations(
     adata
         Cells with fields registered by :func:`perturbflow.pp.setup_perturbation`.
     task
-        ``"combination"``: combinations are held out, in all contexts; all single perturbations are in training. Those
-        with all, some and none of their components in training alone are held out in equal shares.
+        ``"combination"``: combinations are held out, in all contexts; all single perturbations are in training.
+        Combinations with all, some or none of their components measured alone in training are held out equally often.
 
         ``"covariate_transfer"``: pairs of a perturbation and a context (a combination of covariates, without the batch)
-        are held out, evenly over contexts. Every perturbation keeps a context in training, and every context a
-        perturbed condition, unless there is no other way.
+        are held out, evenly over contexts. If possible, every perturbation keeps a context in training, and every
+        context a perturbed condition.
 
-        ``"unseen_perturbation"``: components are held out with every condition that contains them; where a component
-        of the test meets one of the validation, the condition is for the test.
+        ``"unseen_perturbation"``: components are held out with all conditions that contain them. Conditions with
+        components of both test and validation belong to the test split.
 
-        ``"cells"``: random cells of every condition, controls too. Nothing is held out: this measures the fit to known
-        conditions.
+        ``"cells"``: random cells of every condition, including controls. No condition is held out: this measures the
+        fit to known conditions.
     test_fraction, valid_fraction
-        Fractions of the candidates: of combinations, pairs, components, or the cells of every condition. Unless the
-        fraction is 0 it is at least one, as far as there are enough.
+        Fractions of the combinations, pairs, components, or cells of every condition. Unless the fraction is 0, at least
+        one is selected if there are enough.
     held_out
-        What to test on, instead of ``test_fraction``: labels of combinations (``["KLF1+SET"]``), components
+        Test conditions, instead of ``test_fraction``: labels of combinations (``["KLF1+SET"]``), components
         (``["KLF1"]``), or, for covariate transfer, pairs of a label and covariates (``[("IFN-beta", {"cell_type":
-        "B"})]``); covariates that are not named may have any value. Validation conditions are drawn from the rest.
+        "B"})]``); omitted covariates match any value. Validation conditions are drawn from the rest.
     seed
-        Seed of the random choice.
+        Random seed.
     key_added
-        Where to write in ``obs`` and ``uns``.
+        Key in ``obs`` and ``uns``.
 
     Returns
     -------
@@ -106,11 +106,11 @@ def split_perturbations(
         ``"train"``, ``"valid"`` or ``"test"``.
     `adata.uns["split" | key_added]`
         ``task``, ``seed``, ``test_fraction`` and ``valid_fraction`` as given; ``fields``, the registered names; and
-        ``held_out``, a table with one row a held-out condition: ``perturbation`` (canonical label), one column a
-        covariate, ``split``, ``n_cells``; for combinations ``n_components``, ``n_seen`` (how many of them are in
+        ``held_out``, a table with one row per held-out condition: ``perturbation`` (canonical label), one column
+        per covariate, ``split``, ``n_cells``; for combinations ``n_components``, ``n_seen`` (how many of them are in
         training alone) and ``seen`` (``"all"``, ``"some"`` or ``"none"``); for unseen perturbations ``unseen``, the
-        components that are held out. Further ``n_cells`` of every split, and by what two studies compare their splits:
-        ``hash`` (SHA-256 of which perturbed condition is where) and ``cell_hash`` (of which cell is where); see
+        components that are held out. Also ``n_cells`` of every split, and two hashes to compare splits between studies:
+        ``hash`` (SHA-256 of the assignment of perturbed conditions) and ``cell_hash`` (of the assignment of cells); see
         :func:`perturbflow.pp.check_split`.
 
     Raises
@@ -118,10 +118,10 @@ def split_perturbations(
     KeyError
         If no fields are registered.
     TypeError
-        If an argument is of the wrong type.
+        If an argument has the wrong type.
     ValueError
-        If there are too few candidates for the task, no perturbed condition is left for training, ``held_out`` names
-        something that is not there or does not suit the task, or ``key_added`` is taken by something else.
+        If there are too few candidates for the task, no perturbed condition is left for training, ``held_out`` contains
+        conditions that do not exist or do not fit the task, or ``key_added`` exists and is not a split.
 
     Examples
     --------

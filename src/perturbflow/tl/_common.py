@@ -1,4 +1,4 @@
-"""What the tools have in common: how they begin, what they write, and how their parameters are described."""
+"""Shared parts of the tools: reading inputs, writing results, and descriptions of parameters."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ from perturbflow.screen._fields import check_expression, check_writable, writabl
 from perturbflow.store._keys import check_key_added, remove_earlier
 
 _DEVICE = (
-    'Torch device of the network, such as "cuda"; "auto" takes a GPU where there is one. By default that of\n'
-    "``pf.settings``, or else the CPU."
+    'Torch device of the network, such as "cuda"; "auto" uses a GPU if available. By default that of\n'
+    "``pf.settings``, otherwise the CPU."
 )
 _OUTPUT = {
-    "seed": "Seed of everything random.",
+    "seed": "Random seed.",
     "progress_bar": "Whether to show a progress bar.",
-    "key_added": "Key of the results, or what their keys begin with; see Returns.",
+    "key_added": "Key, or prefix of the keys, of the results; see Returns.",
 }
 of_cells = shares(_OUTPUT)
 of_flow = shares(
     _OUTPUT
     | {
-        "key": "The fitted flow in ``adata.uns``.",
+        "key": "Key of the fitted flow in ``adata.uns``.",
         "dose": (
             "Dose of the perturbations, as in :func:`perturbflow.tl.predict_perturbation`. By default each of the doses\n"
             "at which a perturbation was measured."
         ),
         "level": "Probability of the intervals.",
-        "min_cells": "Conditions with fewer cells count as not measured, at least 2.",
+        "min_cells": "Conditions with fewer cells are treated as unmeasured; at least 2.",
         "device": _DEVICE,
     },
     raises="""KeyError
     If there is no fitted flow, or a column or gene is missing.
 ValueError
-    If no doses are registered that are needed, a perturbation or dose is unknown or not of the kind that is asked for,
-    nothing is left to look at, an option is out of range, or ``key_added`` names something else.""",
+    If required doses are not registered, a perturbation or dose is unknown or of the wrong kind, no condition is left,
+    an option is out of range, or ``key_added`` exists and is of another kind.""",
 )
 of_dynamics = shares(
     _OUTPUT
     | {
         "adata": "Cells with fitted dynamics (:func:`perturbflow.tl.fit_dynamics`).",
-        "until": "Time up to which to solve; a quarter beyond the observed time by default.",
-        "key": "The dynamics in ``adata.uns``.",
+        "until": "Last time of the solution; by default a quarter beyond the observed times.",
+        "key": "Key of the dynamics in ``adata.uns``.",
     },
     raises="""KeyError
-    If there are no fitted dynamics or registered fields, or a gene is unknown, with the most similar ones.
+    If there are no fitted dynamics or registered fields, or a gene is unknown; the error lists similar names.
 ValueError
-    If an option is wrong, or ``key_added`` names something else.""",
+    If an option is invalid, or ``key_added`` exists and is of another kind.""",
 )
 of_graph = shares(
     {
         "adata": "Cells with a graph (:func:`perturbflow.tl.infer_graph`).",
-        "key": "The graph in ``adata.uns``.",
-        "min_confidence": "Take edges of at least this confidence.",
+        "key": "Key of the graph in ``adata.uns``.",
+        "min_confidence": "Use edges with at least this confidence.",
     },
     raises="""KeyError
-    If there is no graph, with the call that makes it.
+    If there is no graph; the error names the function to run.
 TypeError, ValueError
-    If an option is of another type, or out of range.""",
+    If an option has the wrong type, or is out of range.""",
 )
 
 

@@ -74,19 +74,20 @@ def evaluate(
 ) -> AnnData | MuData | None:
     """Compare predicted with real cells, for models, simple baselines and two bounds.
 
-    Every condition (perturbation with its dose, in one context of covariates) is judged against its real cells. The
-    flow, every baseline (fitted on the same cells) and further samplers predict from the training controls of the
-    context; cells that another tool predicted are taken as they are. The same real controls are the reference of all
-    effects. Two bounds frame the scores: the controls themselves (the floor, model "control cells") and the real cells
-    against themselves, as the mean over random halvings (the ceiling, model "ceiling"). Where genes are tested, the
-    "interpolated duplicate" of Miller et al. (2025) is a second positive control for metrics of means.
+    The predictions for every condition (a perturbation with its dose, in one context of covariates) are compared with
+    its real cells. The flow, every baseline (fitted to the same cells) and other samplers predict from the training
+    controls of the context; cells predicted by other tools are used as they are. Effects are relative to the same real
+    controls for all models. Two bounds frame the scores: the controls themselves (the floor, model "control cells") and
+    the real cells compared with themselves, as the mean over random halves (the ceiling, model "ceiling"). If
+    differential expression is tested, the "interpolated duplicate" of Miller et al. (2025) is a second positive control
+    for metrics of means.
 
-    A model gains nothing from dependent or many cells: samplers predict twice, and the distances within a prediction,
-    which energy distance and MMD subtract, are those between the two; genes are tested with at most as many predicted
-    as real cells. Metrics that compare a condition with others (ranks, weights of genes) see all conditions of the same
-    context and split. On splits that were fitted on, scores can be better than the ceiling. The unbiased energy
-    distance and MMD are around 0, or below, where two samples cannot be told apart; halves have half the cells, so for
-    other metrics the ceiling is cautious.
+    Models cannot benefit from dependent or more cells: samplers predict twice, and the distances within a prediction,
+    which energy distance and MMD subtract, are those between the two samples; differential expression is tested with at
+    most as many predicted as real cells. Metrics that compare conditions with each other (ranks, weights of genes) use
+    all conditions of the same context and split. On splits that were used for the fit, scores can be better than the
+    ceiling. The unbiased energy distance and MMD are near 0, or negative, if two samples cannot be distinguished. For
+    other metrics the ceiling is conservative, because halves have half the cells.
 
     Parameters
     ----------
@@ -94,48 +95,49 @@ def evaluate(
         Observed cells with a fitted flow, whose fields are used, or without one with registered fields
         (:func:`perturbflow.pp.setup_perturbation`).
     predicted
-        What else is judged, by name: cells that any tool predicted, as an AnnData (or a MuData with this ``modality``)
-        or the path of an h5ad or zarr file, with the registered columns in ``obs``; or a fitted sampler, anything with
-        the method ``sample`` of :class:`perturbflow.baselines.Sampler`, which gets genes and perturbations in the order
-        of the flow or, without one, of ``adata``. An AnnData alone has the name "predicted". Predicted cells are of
-        conditions with real cells, in any split.
+        Further predictions to evaluate, by name: cells predicted by any tool, as an AnnData (or a MuData with this
+        ``modality``) or the path of an h5ad or zarr file, with the registered columns in ``obs``; or a fitted sampler,
+        an object with the method ``sample`` of :class:`perturbflow.baselines.Sampler`, with genes and perturbations in
+        the order of the flow or, without a flow, of ``adata``. A single AnnData is named "predicted". Only conditions
+        with real cells, in any split, can be evaluated.
     key
-        The flow in ``adata.uns``, which is also its name in the tables; None leaves it out. Without a flow under the
-        default key only ``predicted`` is judged.
+        Key of the flow in ``adata.uns``, which is also its name in the tables; None omits it. If there is no flow under
+        the default key, only ``predicted`` is evaluated.
     metrics
-        A suite of ``perturbflow.metrics.SUITES`` or names from ``perturbflow.metrics.METRICS``; "edistance", "mse" and
-        "mean_absolute_error" of pertpy are understood, for its other distances the error names the nearest metric.
+        A suite of ``perturbflow.metrics.SUITES`` or names from ``perturbflow.metrics.METRICS``. The names "edistance",
+        "mse" and "mean_absolute_error" of pertpy are accepted; for its other distances, the error names the nearest
+        metric.
     baselines
-        Names from ``perturbflow.baselines.BASELINES``; all by default. "control cells" is always there.
+        Names from ``perturbflow.baselines.BASELINES``; all by default. "control cells" is always included.
     scale
-        What the values of predicted cells are: log1p-normalised as the observed ones, or normalised but still to be
-        logged. It is never guessed; values that cannot be logged are refused.
+        Scale of the predicted cells: log1p-normalised like the observed cells, or linear (normalised without log). It is
+        never guessed; values that cannot be log-transformed raise an error.
     split_key
         Column of ``adata.obs`` with the split. Without it every cell counts as "train", with a warning.
     splits
-        The split to judge, or several, in the order of the table; those without cells are passed over.
+        One or several splits to evaluate, in the order of the table; splits without cells are skipped.
     n_cells
-        Compare at most this many controls of a context and real cells of a condition, drawn at random; None for all.
-        Time grows with the square of it.
+        Maximum number of controls per context and of real cells per condition, drawn at random; None for all. Run time
+        is quadratic in this number.
     min_cells
-        Conditions with fewer real cells, and contexts with fewer controls, are left out, with a warning and an entry in
+        Conditions with fewer real cells, and contexts with fewer controls, are omitted, with a warning and an entry in
         ``left_out``. At least 4.
     guidance
-        Weight of classifier-free guidance of the flow; the one chosen by the fit if None.
+        Weight of classifier-free guidance of the flow. By default the weight chosen by the fit.
     n_steps
-        Steps of the flow's solver; its own default if None.
+        Number of solver steps of the flow. By default chosen by the flow.
     n_resamples
-        Bootstrap samples behind every interval, at least 1.
+        Number of bootstrap samples for every interval, at least 1.
     n_permutations
-        Permutations of the test that a condition differs from its controls; 0 for no verdicts.
+        Number of permutations in the test whether a condition differs from its controls; 0 for no verdicts.
     n_jobs
-        Conditions side by side, as in joblib: -1 for all processors. Predictions are made one after another. Nothing
-        depends on it but time and memory.
+        Number of conditions evaluated in parallel, as in joblib: -1 for all processors. Predictions are made one after
+        another. Results do not depend on this number.
     device
-        Torch device of the network of the flow and of distances between cells, such as "cuda"; "auto" takes a GPU where
-        there is one. By default that of ``pf.settings``, or else the CPU.
+        Torch device of the network of the flow and of distances between cells, such as "cuda"; "auto" uses a GPU if
+        available. By default that of ``pf.settings``, otherwise the CPU.
     seed
-        Seed of all draws. The scores of a condition depend on other conditions only through metrics that compare them.
+        Random seed. The scores of a condition depend on other conditions only through metrics that compare conditions.
     progress_bar
         Whether to show a progress bar over conditions.
 
@@ -151,41 +153,41 @@ def evaluate(
         ``split``, ``model``, ``metric``, ``mean`` and ``sd`` over the ``n_conditions`` whose value is defined,
         ``lower`` and ``upper`` (95 %, bootstrap over conditions; NaN over a single one), the ``best_baseline`` on
         average, and the ``difference`` to it over the conditions that both have, with ``difference_lower`` and
-        ``difference_upper``. Further rows: "dynamic_range_fraction", the headline, ``(sum(floor) - sum(model)) /
-        (sum(floor) - sum(ceiling))`` of energy distances: 0 is as far from the real cells as the controls are, 1 as
-        close as they are to themselves. With verdicts "harm_against_controls" and "harm_against_prior", the shares of
-        conditions in which a model is shown to be worse than the control cells and than "shifted controls", with the
-        interval of Wilson. With ``metrics="vcc2026"`` and the baseline "mean effect" "challenge_score", see
-        :func:`perturbflow.metrics.challenge_score`.
+        ``difference_upper``. Further rows: "dynamic_range_fraction" is the main result, ``(sum(floor) - sum(model)) /
+        (sum(floor) - sum(ceiling))`` of energy distances: 0 is as far from the real cells as the controls, 1 as close
+        as the real cells are to themselves. With verdicts, "harm_against_controls" and "harm_against_prior" are the
+        fractions of conditions in which a model is significantly worse than the control cells and than "shifted
+        controls", with Wilson intervals. With ``metrics="vcc2026"`` and the baseline "mean effect" there is also
+        "challenge_score", see :func:`perturbflow.metrics.challenge_score`.
     `adata.uns["evaluation_verdicts"]` : DataFrame
-        One row per condition and model that is no baseline: ``best_baseline`` at this condition, ``difference`` of
+        One row per condition and model other than a baseline: ``best_baseline`` in this condition, ``difference`` of
         energy distances to it with ``lower`` and ``upper`` (95 %, bootstrap over real cells, the same for both),
-        ``worse_than_controls`` and ``worse_than_prior`` (1 where that is shown, else 0), ``p_value`` that real cells
-        differ from the controls at all, ``n_cells``, ``n_cells_needed`` to see that, and ``verdict``: "not measurable
-        at this number of cells", "model better" (than every baseline), "a baseline is better", or "no difference could
-        be shown" where the interval has 0 in it. ``finding`` says it in words, with names.
+        ``worse_than_controls`` and ``worse_than_prior`` (1 if significant, else 0), ``p_value`` of a difference between
+        real cells and controls, ``n_cells``, ``n_cells_needed`` to detect it, and ``verdict``: "not measurable at this
+        number of cells", "model better" (than every baseline), "a baseline is better", or "no difference could be
+        shown" if the interval includes 0. ``finding`` is the same as a sentence.
     `adata.uns["evaluation_params"]` : dict
-        The parameters, ``fitted_splits``, ``left_out``, a table of conditions left out with the reason, and ``report``:
-        what of the predicted cells was sorted, left out or missing.
+        The parameters, ``fitted_splits``, ``left_out`` (a table of omitted conditions with the reason), and ``report``
+        (which predicted cells and genes were reordered, omitted or missing).
 
     Raises
     ------
     KeyError
         If fields, flow or columns of predicted cells are missing, with the function to run first.
     ValueError
-        If a name is unknown or taken twice, a context has no training controls, no condition is left, ``key_added``
-        names something else, predicted cells lack genes, are on another scale, fewer than four or of conditions without
-        real cells, or a model returns cells of another shape or with values that are not finite.
+        If a name is unknown or not unique, a context has no training controls, no condition is left, ``key_added``
+        exists and is not an evaluation, predicted cells lack genes, are on another scale, fewer than four or from
+        conditions without real cells, or a model returns cells of the wrong shape or with values that are not finite.
     FileNotFoundError
-        If there is no file at a path in ``predicted``.
+        If a file in ``predicted`` does not exist.
     TypeError
         If an entry of ``predicted`` is neither cells nor a path nor a sampler.
 
     Notes
     -----
-    Conditions are streamed: memory is that of a few conditions with all their predictions, of the mean profiles and
-    principal components of one context, and, unless ``baselines=[]``, of three numbers a gene and training condition.
-    Training cells are read once, a chunk at a time. Models that predict the same cells are judged once.
+    Conditions are streamed. Memory holds a few conditions with all their predictions, the mean profiles and principal
+    components of one context, and, unless ``baselines=[]``, three numbers per gene and training condition. Training
+    cells are read once, in chunks. Models that predict identical cells are evaluated once.
 
     Examples
     --------

@@ -45,25 +45,26 @@ def fit_dynamics(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    r"""Learn how fast every gene changes as a sparse function of the levels of its regulators.
+    r"""Fit sparse dynamics: the rate of change of every gene as a function of the levels of its regulators.
 
-    The model is :math:`\dot x_i = p_i(x) - \gamma_i x_i` with a small network p for every gene, between 0 and a learned
-    maximum, and a positive rate of decay. It is fitted in stages: first to smoothed curves by integral matching, without
-    solving an equation, along ascending strengths of sparsity of which held-out trajectories (or late times) choose one;
-    then inputs are removed one by one as long as held-out error allows; then, with the support fixed, solutions of the
-    equation are fitted to the observations, short ones from many starts first and whole trajectories last. Interrupting
-    (Ctrl-C or SIGTERM) keeps what was learned, if anything was: whatever uses it then warns that the fit was interrupted.
+    The model is :math:`\dot x_i = p_i(x) - \gamma_i x_i`, with a small network p for every gene, between 0 and a learned
+    maximum, and a positive decay rate. It is fitted in stages. First, networks are fitted to smoothed curves by integral
+    matching, without solving an equation, for increasing strengths of the penalty; held-out trajectories (or late times)
+    determine the strength. Then inputs are removed one by one as long as the held-out error allows. Finally, with the
+    support fixed, solutions of the equation are fitted to the observations, first short ones from many starting points,
+    then whole trajectories. Interrupting the fit (Ctrl-C or SIGTERM) keeps what was learned so far; functions that use it
+    warn that the fit was interrupted.
 
-    Genes that do not change along any trajectory that leaves them free, or little and no more than noise does, are left out
-    with a warning: they have no say in units, errors and choices, nothing regulates them, and they stay at their level. If
-    their levels differ between trajectories they may still regulate others.
+    Genes that do not change along any trajectory in which they are not perturbed, or not more than noise does, are excluded
+    with a warning. They do not influence units, errors and choices, have no regulators, and stay at their level. If
+    their levels differ between trajectories, they can still regulate other genes.
 
-    Cells that were registered without a time are taken to be at rest in every condition, and get linear dynamics
-    :math:`\dot x = W x - x + \delta`. Evidence for edges comes from the covariance that such dynamics have, by the sparse
-    Lyapunov equation, and from interventions, under which the mean rate of every gene that is not held is zero: see
-    :func:`perturbflow.dynamics.snapshot_evidence`. W and the shift :math:`\delta` that perturbed conditions share are chosen
-    to predict perturbations that are left out: see :func:`perturbflow.dynamics.fit_standing`. Of the options below only
-    ``seed`` counts then; others are refused.
+    Cells that were registered without a time are assumed to be at steady state in every condition. The dynamics are then
+    linear, :math:`\dot x = W x - x + \delta`. Evidence for edges comes from the covariance of such dynamics (sparse
+    Lyapunov equation) and from interventions, under which the mean rate of every gene that is not perturbed is zero; see
+    :func:`perturbflow.dynamics.snapshot_evidence`. W and the shift :math:`\delta` shared by perturbed conditions are chosen
+    to predict perturbations that are left out; see :func:`perturbflow.dynamics.fit_standing`. In this case ``seed`` is the
+    only option below that may be set.
 
     Parameters
     ----------
@@ -73,54 +74,55 @@ def fit_dynamics(
         "per_target": a network for every gene; "linear": a linear function for every gene; "dense": one network for all
         genes, as in the papers.
     sparsity
-        What makes it sparse, a class in ``perturbflow.dynamics.SPARSITIES`` where formulas and sources are: "none";
-        "l1", weights; "cnode", paths of weights; "l0", hard-concrete gates; "group_lasso", inputs; "lassonet", inputs
-        bounded by a linear skip; "pathreg", as released, a gate an input unit; "pathreg_edge", a gate a weight and
-        expected paths.
+        The sparsity penalty: "none"; "l1" on weights; "cnode" on paths of weights; "l0" with hard-concrete gates;
+        "group_lasso" on inputs; "lassonet" on inputs bounded by a linear skip connection; "pathreg" as released, with a
+        gate per input unit; "pathreg_edge" with a gate per weight and expected paths. Formulas and sources are in the
+        classes of ``perturbflow.dynamics.SPARSITIES``.
     strength
-        Strength of sparsity, relative to a relative error; "auto" chooses among seven from 0.002 to 0.2.
+        Strength of the penalty, relative to a relative error; "auto" chooses among seven values from 0.002 to 0.2.
     order
         1: rates depend on levels. 2: accelerations depend on levels and rates.
     eliminate
-        Whether inputs are removed one by one after the penalty has ranked them. Not with a dense field, whose support
-        is what the penalty leaves.
+        Whether inputs are removed one by one after the penalty has ranked them. Not used with a dense field, whose
+        support is determined by the penalty alone.
     effort
-        Multiplies all numbers of steps.
+        Factor for the numbers of steps of all stages.
     model_kwargs
-        What the field is made of, such as ``{"hidden": (20,), "decay": False}``: the keys of
-        :class:`perturbflow.models.DynamicsModelKwargs`.
+        Options of the field, such as ``{"hidden": (20,), "decay": False}``; see
+        :class:`perturbflow.models.DynamicsModelKwargs` for all keys.
     plan_kwargs
-        How it is fitted, such as ``{"n_candidates": 12, "prior_weight": 0}``: the keys of
-        :class:`perturbflow.models.DynamicsPlanKwargs`.
+        Options of the fit, such as ``{"n_candidates": 12, "prior_weight": 0}``; see
+        :class:`perturbflow.models.DynamicsPlanKwargs` for all keys.
     checkpoint
-        Directory to continue from, with the same result as without a break; written after every strength of sparsity,
-        removal of inputs and stage, and removed when the fit is complete.
+        Directory for checkpoints, written after every strength of the penalty, removal of inputs and stage. An
+        interrupted fit continues from there, with the same result as an uninterrupted one. Checkpoints are removed when
+        the fit is complete.
 
     Returns
     -------
     None, or the copy with the entry
 
     `adata.uns["dynamics" | key_added]` : dict
-        Configuration, weights, units, genes, ``sparsity_path`` (strength, errors, edges), ``n_edges`` that are left in
-        the end, ``history``: plain arrays, values and tables. ``settings["interrupted"]`` is whether the fit was cut short.
+        Configuration, weights, units, genes, ``sparsity_path`` (strength, errors, edges), the final ``n_edges`` and
+        ``history``, as plain arrays, values and tables. ``settings["interrupted"]`` is true for an interrupted fit.
 
     Raises
     ------
     KeyError
         If the fields are not registered.
     TypeError
-        If a key of a dictionary of options is unknown, or a value of the wrong type.
+        If a key of a dictionary of options is unknown, or a value has the wrong type.
     ValueError
-        If a setting is wrong, no gene changes along time, no regulator varies, a checkpoint belongs to another fit, or
-        ``key_added`` names something else than earlier dynamics.
+        If an option is invalid, no gene changes over time, no regulator varies, a checkpoint belongs to another fit, or
+        ``key_added`` exists and is not earlier dynamics.
     OSError
-        If nothing can be written to ``checkpoint``, which is tried before the fit.
+        If ``checkpoint`` is not writable, which is tested before the fit.
 
     Notes
     -----
     Sparse neural ODEs after C-NODE (arXiv:2106.12430) and PathReg (arXiv:2210.14672). Integral matching after Dattner
-    and Klaassen (2015), *Electron. J. Stat.* 9, 1939. Time is linear in the numbers of targets, regulators and bins; it
-    does not grow with the number of cells.
+    and Klaassen (2015), *Electron. J. Stat.* 9, 1939. Run time is linear in the numbers of targets, regulators and
+    bins, and does not grow with the number of cells.
 
     Examples
     --------

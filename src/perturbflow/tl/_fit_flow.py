@@ -43,14 +43,14 @@ def fit_flow(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Fit PRiMeFlow: learn to generate the cells of every condition, and to extrapolate to conditions not seen.
+    """Fit PRiMeFlow: learn to generate the cells of every condition, including conditions that were not measured.
 
-    An additive hurdle prior over perturbations and covariates is estimated in closed form; a velocity network, trained
-    by Lightning, then learns what it lacks, by conditional flow matching. Training stops early on the validation
-    conditions, where it is also chosen how much of a control cell a prediction keeps and how far the network is
-    applied: not at all, unless these conditions show that it helps. Finally the prior is estimated anew on training and
-    validation cells. Test cells are never looked at. Interrupting (Ctrl-C, or the signal that ends a job) keeps the
-    best weights so far. Cells may be in memory or in a file.
+    An additive hurdle prior over perturbations and covariates is estimated in closed form. A velocity network, trained
+    by Lightning with conditional flow matching, then learns what the prior does not explain. Training stops early on
+    the validation conditions. These also determine how much of a control cell a prediction keeps and how strongly the
+    network is applied (not at all, unless it improves these conditions). Finally the prior is estimated again from
+    training and validation cells. Test cells are never used. Interrupting the fit (Ctrl-C, or the signal that ends a
+    job) keeps the best weights so far. Cells may be in memory or in a file.
 
     Parameters
     ----------
@@ -58,66 +58,69 @@ def fit_flow(
         Cells with registered fields (:func:`perturbflow.pp.setup_perturbation`) and, for early stopping, a split
         (:func:`perturbflow.pp.split_perturbations`).
     preset
-        What is taken where nothing is chosen. "default": the prior with a correction by a network, from control cells.
-        "prior": the prior alone, in seconds, and where no network helps with the same predictions. "primeflow": the
-        paper whole, a U-Net over the gene axis from noise, condition dropout 0.2, averaged weights and Dopri5.
+        Values of all options that are not set. "default": the prior with a network correction, starting from control
+        cells. "prior": the prior alone, in seconds; the predictions are the same if the network does not help.
+        "primeflow": the recipe of the paper, with a U-Net over the gene axis, noise as source, condition dropout 0.2,
+        averaged weights and Dopri5.
     max_steps
         Number of optimiser steps.
     model_kwargs
-        What the flow is made of, such as ``{"source": "noise", "guidance": 2.0}`` or ``{"network": "unet", "width":
-        8}``: the keys of :class:`perturbflow.models.FlowModelKwargs`.
+        Options of the model, such as ``{"source": "noise", "guidance": 2.0}`` or ``{"network": "unet", "width": 8}``;
+        see :class:`perturbflow.models.FlowModelKwargs` for all keys.
     plan_kwargs
-        How it is fitted, such as ``{"batch_size": 128, "learning_rate": 1e-4, "calibrate": False}``: the keys of
-        :class:`perturbflow.models.FlowPlanKwargs`.
+        Options of the training, such as ``{"batch_size": 128, "learning_rate": 1e-4, "calibrate": False}``; see
+        :class:`perturbflow.models.FlowPlanKwargs` for all keys.
     trainer_kwargs
-        Options of Lightning's trainer, such as ``{"accelerator": "cpu"}``, ``{"devices": 2, "strategy": "ddp"}`` (the
-        fit is that of one device), ``logger`` or ``callbacks``. A GPU is taken where there is one. The metrics are
-        ``train_loss`` and ``valid_energy``.
+        Options of Lightning's trainer, such as ``{"accelerator": "cpu"}``, ``{"devices": 2, "strategy": "ddp"}`` (with
+        the same result as on one device), ``logger`` or ``callbacks``. A GPU is used if available. The logged metrics
+        are ``train_loss`` and ``valid_energy``.
     init_from
-        An earlier flow whose network this one starts from, also over other genes and conditions, matched by name: a key
-        of ``adata.uns``, another AnnData with ``uns["flow"]`` (or a MuData with this ``modality``), the directory of a
-        ``store``, or a :class:`perturbflow.models.FittedFlow`. New genes start from known ones of similar statistics.
-        The network and its parametrisation are those of the earlier flow, the prior is that of the new cells.
+        Earlier flow from which to initialise the network: a key of ``adata.uns``, another AnnData with ``uns["flow"]``
+        (or a MuData with this ``modality``), the directory of a ``store``, or a
+        :class:`perturbflow.models.FittedFlow`. Genes and conditions may differ and are matched by name; new genes start
+        from known genes with similar statistics. The architecture and parametrisation are those of the earlier flow,
+        the prior is estimated from the new cells.
     split_key
-        Column of ``adata.obs`` with the split. Without it all cells are training cells.
+        Column of ``adata.obs`` with the split. Without this column all cells are training cells.
     seed
-        Seed of everything random: two runs on one machine give the same weights.
+        Random seed. Two runs on the same machine give the same weights.
     store
-        Directory for the fitted flow (safetensors and JSON), which ``adata.uns`` then only names: for large models.
+        Directory for the fitted flow (safetensors and JSON), for large models; ``adata.uns`` then only contains its path.
     checkpoint
-        Directory for checkpoints, written at every validation (or as often without one). A fit that was cut short
-        continues from the last, with the same result as without a break; it is removed when the fit is complete.
+        Directory for checkpoints, written at every validation (or equally often without validation). An interrupted
+        fit continues from the last checkpoint, with the same result as an uninterrupted one. Checkpoints are removed
+        when the fit is complete.
 
     Returns
     -------
     None, or the copy with the entry
 
     `adata.uns["flow" | key_added]` : dict
-        Configuration, weights, prior, genes, fields, history and ``guidance_curve`` (:func:`perturbflow.pl.guidance`),
-        as plain arrays and values, with ``init`` for what was taken over from an earlier flow; or the name of the
-        directory ``store``. If that can no longer be written, the flow is here, with a warning. Of several processes
-        that share a fit the first alone writes files.
+        Configuration, weights, prior, genes, fields, history and ``guidance_curve`` (:func:`perturbflow.pl.guidance`)
+        as plain arrays and values, with ``init`` for what was copied from an earlier flow; or the path of ``store``. If
+        ``store`` can no longer be written after the fit, the flow is kept here, with a warning. If several processes
+        share a fit, only the first writes files.
 
     Raises
     ------
     KeyError
         If the fields are not registered.
     TypeError
-        If a key of a dictionary of options is unknown, or a value of the wrong type.
+        If a key of a dictionary of options is unknown, or a value has the wrong type.
     ValueError
-        If a setting is wrong, cells of held-out conditions are among the training cells, a context has no training
-        controls, the expression is not log1p-normalised, a checkpoint belongs to another fit, or ``key_added`` names
-        something else than an earlier flow.
+        If an option is invalid, cells of held-out conditions are among the training cells, a context has no training
+        controls, the expression is not log1p-normalised, a checkpoint belongs to another fit, or ``key_added`` exists
+        and is not an earlier flow.
     FloatingPointError
-        If the loss is not finite before anything was validated; later the best weights are kept, with a warning.
+        If the loss is not finite before the first validation; later, the best weights are kept, with a warning.
     OSError
-        If nothing can be written to ``store`` or ``checkpoint``, which is tried before the fit.
+        If ``store`` or ``checkpoint`` is not writable, which is tested before the fit.
 
     Notes
     -----
     PRiMeFlow (arXiv 2604.13986) with the parametrisation and the prior of :class:`perturbflow.flow.ZeroInflated` and
-    :class:`perturbflow.flow.AdditiveHurdlePrior`. Time is linear in the number of steps, genes and width, and does not
-    grow with the number of cells; memory is that of the cells, and of two distributions per training condition.
+    :class:`perturbflow.flow.AdditiveHurdlePrior`. Run time is linear in the number of steps, genes and width, and does
+    not grow with the number of cells. Memory holds the cells and two distributions per training condition.
 
     Examples
     --------

@@ -39,55 +39,56 @@ def infer_graph(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    r"""Infer the signed gene-dependency graph: which gene drives which, how strongly, and how sure that is.
+    r"""Infer the signed gene-dependency graph: which gene regulates which, how strongly, and with what confidence.
 
-    The weight of an edge from j to i is :math:`E|\partial f_i / \partial x_j| \cdot s_j / s_i` with the sign of
-    the mean, over the observed states, in units of the genes' spreads s and of the time scale of the fit. Its confidence
-    is the share of fits, to bootstraps of the trajectories and with other seeds, that are sure of it (stability selection): that keep
-    it and whose error is at least a third larger without it.
+    The weight of an edge from j to i is :math:`E|\partial f_i / \partial x_j| \cdot s_j / s_i`, with the sign of the mean
+    derivative over the observed states, in units of the genes' spreads s and of the time scale of the fit. Its confidence is
+    the fraction of fits to bootstraps of the trajectories, with different seeds, that support it (stability selection):
+    the edge is kept, and the error is at least a third larger without it.
 
-    Where trajectories are means of at least two cells per time or bin, how these cells covary is lost in the fit, and joins the
-    evidence: pairs are ranked by the mean of their rank by the fit, with weight n, and that by
-    :func:`perturbflow.dynamics.snapshot_evidence`, with weight 2p, for n times or bins in all and p regulators.
+    If trajectories are means of at least two cells per time or bin, the covariation of these cells is lost in the fit and is
+    added to the evidence. Pairs are ranked by the weighted mean of two ranks: that of the fit, with weight n, and that of
+    :func:`perturbflow.dynamics.snapshot_evidence`, with weight 2p, for a total of n times or bins and p regulators.
 
-    Of cells at rest, registered without a time, the confidence is the share of halves of the cells, half of them seen as ranks, in which the edge
-    is among those of most evidence (see :func:`perturbflow.dynamics.edge_stability`); of edges from a regulator that was never perturbed it is two thirds of that, since about
-    as many of those that always come back are true, or half where the edge could as well point the other way. Edges
-    from 0.5 on are kept. The weight is its evidence, with the sign of its effect.
+    For cells at steady state, registered without a time, the confidence is the fraction of random halves of the cells (every
+    other one converted to ranks) in which the edge is among those with the strongest evidence; see
+    :func:`perturbflow.dynamics.edge_stability`. For edges from regulators that were never perturbed, it is two thirds of this
+    fraction, because only about that many reproducible edges are true, or half if the edge could equally point in the other
+    direction. Edges with a confidence of at least 0.5 are kept. The weight is the evidence, with the sign of the effect.
 
     A graph is a statement about the model: j changes the rate of i at the observed levels, given all other regulators.
-    It is no proof of binding, and a regulator that was not measured is blamed on those that go with it.
+    It is not evidence of binding, and the effect of an unmeasured regulator is attributed to genes correlated with it.
 
     Parameters
     ----------
     method
-        "jacobian", as above; "gates", the weights of paths times the gates that are open, with the sign of the
-        Jacobian; or a baseline that knows neither time nor the fit: "correlation" and "partial_correlation", whose
-        absolute value is also their confidence.
+        "jacobian", as above; "gates", the weights of paths times the open gates, with the sign of the Jacobian; or one
+        of the baselines "correlation" and "partial_correlation", which use neither time nor the fit. The absolute value
+        of a baseline is also its confidence.
     n_bootstraps
-        Number of further fits; 0 takes the edges of the fit itself with confidence 1. Of cells at rest, number of halves;
-        without any, an edge for every gene and regulator is kept, with confidence 1.
+        Number of additional fits; with 0, the edges of the fit itself have confidence 1. For cells at steady state, number
+        of halves; with 0, an edge for every pair of gene and regulator is kept, with confidence 1.
     n_jobs
-        Fits side by side, as in joblib: -1 for all processors, or the backend of a ``joblib.parallel_config``.
+        Number of fits in parallel, as in joblib: -1 for all processors, or the backend of a ``joblib.parallel_config``.
     seed
-        Seed of the bootstraps.
+        Random seed of the bootstraps.
     progress_bar
-        Whether to show how many of the further fits, or halves, are done.
+        Whether to show the progress of the additional fits, or halves.
 
     Returns
     -------
     None, or the copy. Sets:
 
     `adata.varp["dynamics_graph" | key_added]` : CSR, float32
-        Signed weights; row regulates column. :func:`perturbflow.tl.to_networkx` makes a graph of it.
+        Signed weights; the row regulates the column. :func:`perturbflow.tl.to_networkx` converts it to a graph.
     `adata.varp["dynamics_graph_evidence"]` : CSR, float32
-        What ranks all candidate edges, also those left out.
+        Evidence that ranks all candidate edges, including those that are not kept.
     `adata.uns["dynamics_graph" | key_added]` : dict
         ``edges`` (source, target, weight, sign, confidence, evidence, kept), ``method`` and ``parameters``. The table
-        ranks all pairs of a regulator and another gene, those of most evidence first; ``kept`` says which of them the graph
-        has: plots, :func:`perturbflow.tl.to_networkx` and :func:`perturbflow.tl.graph_table` take these. A graph without
-        edges is possible, and a warning says so. For a second-order field the edges also say whether they act through the
-        level or the rate of the source, and ``varp["dynamics_graph_rate"]`` has the latter.
+        ranks all pairs of a regulator and another gene, with the strongest evidence first. ``kept`` marks the edges of the
+        graph, which plots, :func:`perturbflow.tl.to_networkx` and :func:`perturbflow.tl.graph_table` use. A graph can be
+        empty, with a warning. For second-order fields, a further column says whether an edge acts through the level or the
+        rate of the source, and ``varp["dynamics_graph_rate"]`` contains the latter.
 
     Notes
     -----

@@ -36,16 +36,16 @@ def next_perturbations(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    r"""Choose the conditions to measure next: those whose cells would say the most of all candidates.
+    r"""Choose the conditions to measure next: those whose cells would be most informative about all candidates.
 
-    What is not known is the variance of the predicted effects on mean expression, summed over all candidates, contexts of the
-    control cells, and genes. With :math:`S` the covariance between contexts of the errors of a perturbation and the variance
-    s of expression between its cells, n cells of it in the context c are expected to take away
+    The uncertainty is the variance of the predicted effects on mean expression, summed over all candidates, contexts of the
+    control cells, and genes. Let :math:`S` be the covariance between contexts of the errors of a perturbation, and s the
+    variance of expression between its cells. Then n cells in the context c are expected to reduce this variance by
 
     .. math:: \sum_g \sum_k \frac{S_{ckg}^2}{S_{ccg} + s_{cg} / n},
 
-    of the context c itself and of those that it tells something of (Bayesian A-optimal design). The best condition is chosen
-    first, then the best given that it will have been measured, and so on.
+    in the context c itself and in contexts with correlated errors (Bayesian A-optimal design). The best condition is chosen
+    first, then the best one given this measurement, and so on.
 
     Parameters
     ----------
@@ -54,29 +54,29 @@ def next_perturbations(
     candidates
         Labels of perturbations, such as "KLF1" or "KLF1+SET"; by default every component, also those without training cells.
     n
-        How many conditions to choose.
+        Number of conditions to choose.
     n_cells
-        How many cells each of them gets.
+        Number of cells per condition.
     combinations
-        All pairs of single candidates are candidates too.
+        Whether all pairs of single candidates are candidates as well.
 
     Returns
     -------
     None, or the copy with the entries
 
     `adata.uns["next_perturbations" | key_added]` : DataFrame
-        One row a chosen condition, in the order of choice: ``perturbation``, ``dose`` (if doses are registered or given), one
-        column a covariate, ``reduction`` of the summed variance given the rows above, ``reduction_per_cell``,
+        One row per chosen condition, in the order of choice: ``perturbation``, ``dose`` (if doses are registered or given),
+        one column per covariate, ``reduction`` of the summed variance given the rows above, ``reduction_per_cell``,
         ``share_of_variance``, ``cumulative_share``, ``kind`` of prediction as in
-        :func:`perturbflow.tl.rank_perturbations`, and ``n_training_cells`` of this very condition.
+        :func:`perturbflow.tl.rank_perturbations`, and ``n_training_cells`` of exactly this condition.
     `adata.uns["next_perturbations_params" | f"{key_added}_params"]` : dict
-        The parameters, and ``variance``, what is summed before anything is measured.
+        The parameters, and ``variance``, the sum before any of these measurements.
 
     Notes
     -----
-    Errors of different perturbations count as independent: what a combination says of its components, and a perturbation of
-    others with similar features, is not counted, nor what more control cells would say. Sums of squares follow the genes
-    with the largest effects. Where the fit cannot tell two candidates apart the choice follows their order.
+    Errors of different perturbations are assumed to be independent. Information of a combination about its components, of a
+    perturbation about others with similar features, and of additional control cells is not included. Sums of squares are
+    dominated by the genes with the largest effects. Candidates that are equally good are chosen in their order.
 
     Examples
     --------

@@ -62,49 +62,49 @@ def predict_perturbation(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Predict the cells that perturbations would give, from control cells.
+    """Predict perturbed cells from control cells.
 
-    Only control cells are needed; they may be new ones that the fit has not seen, with the flow copied into
-    ``adata.uns``. Genes are aligned by name. With the control source a prediction is the perturbed counterpart of its
-    control cell; with the noise source it is a sample for that cell's context and shares nothing else with it.
+    Only control cells are needed. They may be new cells that were not part of the fit, with the flow copied into
+    ``adata.uns``. Genes are aligned by name. With controls as the source of the flow, a predicted cell is the perturbed
+    counterpart of its control cell; with noise as the source, it is a random sample for the context of that cell.
 
     Parameters
     ----------
     adata
-        Control cells, with or without others. Cells without the perturbation column are all taken for controls.
+        Control cells, with or without other cells. Without the perturbation column, all cells are used as controls.
     perturbations
-        One label or several, such as "KLF1" or "KLF1+SET"; the order of components does not matter.
+        One or several labels, such as "KLF1" or "KLF1+SET", with components in any order.
     covariates
         Predict only in this context, for example ``{"cell_type": "B"}``. Covariates without a column in ``adata.obs``
         are set for all cells.
     dose
-        Dose of the perturbations: a number; one a component in the order of the label ("1+0.5", [1, 0.5]); or one by
-        component ({"KLF1": 1}). By default the dose in training, see Notes. A dose between measured ones is of kind
-        "new dose", one above the largest counts as the largest, each with a warning.
+        Dose of the perturbations: a number, one number per component in the order of the label ("1+0.5", [1, 0.5]), or
+        a dictionary by component ({"KLF1": 1}). By default the dose in training, see Notes. Doses between measured ones
+        are of kind "new dose"; doses above the largest are replaced by the largest. A warning is given in both cases.
     guidance
-        Weight of classifier-free guidance; 1 is the conditional flow itself, larger values exaggerate what sets the
-        condition apart. By default the one chosen by the fit.
+        Weight of classifier-free guidance. 1 is the conditional flow itself; larger values amplify the differences
+        between conditions. By default the weight chosen by the fit.
     n_cells
-        With ``as_anndata`` or ``path``: cells for every perturbation and context, from control cells drawn at random.
-        By default one for every control cell.
+        With ``as_anndata`` or ``path``: number of cells per perturbation and context, from randomly drawn control
+        cells. By default one per control cell.
     n_steps
-        Steps of the solver; chosen by the flow by default.
+        Number of solver steps. By default chosen by the flow.
     output
-        Units of the predicted cells. "log_normalised": those of the fitted cells. "counts": whole counts at the depth
-        of each cell's control cell, rounded at random so that expectations are kept. "challenge": the recipe for the
-        Virtual Cell Challenge, see Notes.
+        Units of the predicted cells. "log_normalised": those of the fitted cells. "counts": integer counts with the
+        depth of the control cell, rounded at random such that expectations are preserved. "challenge": the format of
+        the Virtual Cell Challenge, see Notes.
     target_total
-        Total of the counts of a cell over the genes of the flow, with "counts", or what cells are scaled to, with
-        "challenge". By default that of each control cell, or the median of all, as told from values that are whole
-        multiples of that of a single count.
+        With "counts", the total counts per cell over the genes of the flow; with "challenge", the total to which cells
+        are scaled. By default the total of each control cell, or the median of all. These totals are inferred from
+        expression values that are integer multiples of the value of a single count.
     as_anndata
-        Return the predicted cells as a new AnnData; nothing is written into ``adata``.
+        Return the predicted cells as a new AnnData and write nothing into ``adata``.
     path
-        Write the AnnData that ``as_anndata`` would return to this file instead, ending in ".h5ad" or ".zarr", with
-        sparse expression. Cells are written as they are predicted, so that any number fits in memory, and the file is
-        there when it is complete. Nothing may be there before.
+        Write the AnnData that ``as_anndata`` would return to this new file, ending in ".h5ad" or ".zarr", with sparse
+        expression. Cells are written while they are predicted, so that they need not fit in memory. The file appears
+        when it is complete.
     seed
-        Seed of everything random. The cells of one perturbation do not depend on which others are asked for.
+        Random seed. The cells of one perturbation do not depend on the other perturbations in the call.
     progress_bar
         Whether to show a progress bar over cells.
 
@@ -112,55 +112,57 @@ def predict_perturbation(
     -------
     None, the copy with these entries, or with ``as_anndata`` the predicted cells
 
-    An earlier prediction under the key is replaced, with all that it has written.
+    All entries of an earlier prediction with the same key are replaced.
 
     `adata.obsm["predicted" | key_added]` : CSR, float32 (n_obs, n_vars)
-        Predicted expression, log1p-normalised or counts, in the rows of control cells. Other rows, and genes that the
-        flow does not know, store nothing, which is no prediction of zeros: ``obsm["predicted"].getnnz(axis=1) > 0`` are
-        the rows with a cell. For several perturbations one entry each, ``"predicted_KLF1+SET"``.
+        Predicted expression, log1p-normalised or counts, in the rows of control cells. Other rows, and genes outside the
+        flow, are empty, which does not mean that zeros are predicted: rows with predicted cells are
+        ``obsm["predicted"].getnnz(axis=1) > 0``. Several perturbations have one entry each, ``"predicted_KLF1+SET"``.
     `adata.uns["predicted" | key_added]` : dict
         ``perturbations``, their ``doses`` (if registered or given), the names of their entries in ``obsm``, ``params``,
-        and ``uncertainty``: a table of perturbations and contexts, with the ``kind`` of the condition ("seen", "new
+        and ``uncertainty``: a table of perturbations and contexts with the ``kind`` of the condition ("seen", "new
         dose", "combination", "new context", "unseen"), the root mean squares over genes of the predicted effect and of
         its calibrated standard deviation (``rms_effect``, ``rms_sd``), ``feature_distance`` of perturbations without
-        training cells to the nearest in training (1 is usual among those; NaN without features), and
-        ``context_distance`` to the nearest context with perturbed training cells (1 is the median between such).
+        training cells to the nearest perturbation in training (typically 1 between those; NaN without features), and
+        ``context_distance`` to the nearest context with perturbed training cells (relative to the median distance
+        between such contexts).
     `adata.varm["predicted_sd" | key_added + "_sd"]` : DataFrame (n_vars, perturbations)
-        Standard deviation of the error of the predicted mean of every gene (log1p-normalised); NaN for genes that the
-        flow does not know.
+        Standard deviation of the error of the predicted mean of every gene (log1p-normalised); NaN for genes outside
+        the flow.
 
-    The new AnnData has the same two entries, the flow's genes and in ``obs`` the perturbation, its dose (if doses are
-    registered), the covariates, ``source`` ("predicted") and ``source_cell`` (the control cell it started from).
+    The new AnnData has the last two entries, the genes of the flow, and in ``obs`` the perturbation, its dose (if doses
+    are registered), the covariates, ``source`` ("predicted") and ``source_cell`` (the control cell).
 
     Raises
     ------
     KeyError
         If there is no fitted flow, or a covariate is missing.
     ValueError
-        If a perturbation is unknown, a dose is wrong or cannot be left out, genes, control cells or categories of a
-        covariate are missing, the expression is not log1p-normalised, counts are wanted that the control cells do not
-        tell, ``key_added`` names something else, the device is not there, or no file can be made at ``path``.
+        If a perturbation is unknown, a dose is invalid or required, genes, control cells or categories of a
+        covariate are missing, the expression is not log1p-normalised, counts cannot be inferred from the control cells,
+        ``key_added`` exists and is not a prediction, the device is not available, or ``path`` cannot be created.
     OSError
         If the file cannot be written.
 
     Notes
     -----
-    A category of a covariate that the flow does not know is a new context: it is placed among the known ones by its
-    control cells, with a warning that names the nearest; no fit is needed.
+    An unknown category of a covariate is a new context. Its control cells place it among the known contexts, without a
+    new fit; a warning names the nearest one.
 
-    Cells are predicted in batches: memory is that of one batch and, unless it goes to a file, of the output. Control
-    cells may be in a file too (backed, lazy, or arrays of dask): only those of a batch are read. Those of a context
-    without training controls are one batch.
+    Cells are predicted in batches. Memory holds one batch and, unless ``path`` is set, the output. Control cells may
+    also be in a file (backed, lazy, or dask arrays); only those of the current batch are read. The control cells of a
+    context without training controls form one batch.
 
-    Where doses are registered and ``dose`` is left out, a perturbation is predicted at the dose at which it was
-    measured in the contexts of the prediction or, if it was not there, in any; a combination that was not measured at
-    the doses of its components, and a component without training cells at the dose of all others if it is the same for
-    all. Where there are several such doses, an error lists them. Doses that are not registered are 1.
+    If doses are registered and ``dose`` is not given, a perturbation is predicted at the dose at which it was measured
+    in the contexts of the prediction or, if it was not measured there, in any context. Unmeasured combinations are
+    predicted at the doses of their components, and components without training cells at the dose of all others if
+    these share a single one. If there are several such doses, an error lists them. Without registered doses, the dose
+    is 1.
 
-    With ``output="challenge"`` the logarithm is undone, every cell is scaled to ``target_total``, rounded to whole
-    counts, scaled again and taken the log1p of, and the gene that is knocked down is set to 0 (arXiv 2604.13986). That
-    is the gene with the name of the component; where types are registered, only for those that repress, such as
-    "CRISPRi". The challenge gives the median total of its cells: pass it as ``target_total``.
+    With ``output="challenge"``, every cell is transformed back from log1p, scaled to ``target_total``, rounded to
+    integer counts, scaled again and log1p-transformed, and the knocked-down gene is set to 0 (arXiv 2604.13986). This
+    is the gene with the name of the component; if types are registered, only for repressing types such as "CRISPRi".
+    The challenge provides the median total of its cells: pass it as ``target_total``.
 
     Examples
     --------

@@ -71,59 +71,59 @@ def rank_perturbations(
 ) -> AnnData | MuData | None:
     r"""Rank perturbations by how far they would move control cells toward a target state, with uncertainty.
 
-    The score is the share of the squared distance to the target that the perturbation removes,
+    The score is the fraction of the squared distance to the target that the perturbation removes,
 
     .. math:: 1 - \frac{\lVert c + e - t \rVert^2 - v}{\lVert c - t \rVert^2 - v},
 
-    with the mean profile c of the control cells, the predicted effect e on it and the target profile t, minus the
-    sampling variance v of both profiles: 1, the largest, reaches the target, 0 is no move, below 0 leads away. Profiles are means of
-    log1p-normalised expression over the genes of the flow; the effect is that of the flow's prior in the contexts of
-    the control cells, in closed form, so that thousands of candidates take seconds. Standard deviation and interval come
-    from the calibrated uncertainty of every gene, whose errors go together as much as they did in left-out conditions.
+    with the mean profile c of the control cells, its predicted change e, the target profile t, and the sampling variance v
+    of both profiles. The maximum of 1 reaches the target, 0 is no move, and negative scores lead away from it. Profiles are
+    means of log1p-normalised expression over the genes of the flow. The change is that of the prior of the flow in the
+    contexts of the control cells, in closed form, so that thousands of candidates take seconds. Standard deviations and
+    intervals are based on the calibrated uncertainty of every gene, with the correlation of errors in left-out conditions.
 
-    Where no state is known but a direction, such as the difference between diseased and healthy cells, a signature u is
-    followed or reversed. The score is then how much of it is in the effect, :math:`\pm\, e \cdot u / \lVert u \rVert^2`: of
-    log fold changes, reversed, 1 undoes them, 0 is no move, below 0 adds to them; of sets of genes that should go up and
-    down it is their mean change.
+    If only a direction is known, such as the difference between diseased and healthy cells, the effect should follow or
+    reverse a signature u. The score is then :math:`\pm\, e \cdot u / \lVert u \rVert^2`. If log fold changes are reversed, 1
+    cancels them, 0 is no move, and negative scores add to them. For sets of genes that should go up or down, the score is
+    their mean change.
 
     Parameters
     ----------
     adata
         Cells with control cells and a fitted flow.
     target
-        The state to reach: cells, as values of columns of ``obs`` (``{"cell_type": "B"}``, or several values
-        ``{"cell_type": ["B", "NK"]}``) or as one boolean per cell; or their mean profile, as a Series by gene or one
-        number a gene of ``adata``. A Series is read by its names, of genes or of cells. To follow or reverse: a Series with a
-        number of either sign for some genes, one number per gene, sets of genes as ``{"up": [...], "down": [...]}`` (or one
-        of them), or cells, whose difference from the control cells is the signature.
+        The state to reach: cells, given by values of columns of ``obs`` (``{"cell_type": "B"}``, or several values
+        ``{"cell_type": ["B", "NK"]}``) or by one boolean per cell; or their mean profile, as a Series by gene or an array
+        with one number per gene of ``adata``. A Series is aligned by its names of genes or cells. To follow or reverse: a
+        Series with signed numbers for some genes, one number per gene, sets of genes as ``{"up": [...], "down": [...]}``
+        (or one of them), or cells, whose difference from the control cells is the signature.
     goal
         "reach" the target, or "follow" or "reverse" the signature.
     candidates
         Labels of perturbations, such as "KLF1" or "KLF1+SET"; by default every component with training cells or
         features.
     combinations
-        Rank all pairs of single candidates too.
+        Whether to also rank all pairs of single candidates.
     from_cells
-        The control cells to move, as values of columns of ``obs`` or one boolean per cell; by default all. Other cells
-        among them do not count.
+        The control cells to move, given by values of columns of ``obs`` or one boolean per cell; by default all. Perturbed
+        cells among them are ignored.
     metric
         "euclidean", or "standardised" to divide every gene by its standard deviation among control cells.
     level
         Probability of the interval from ``lower`` to ``upper``.
     seed
-        Seed of the draws for ``probability_best``.
+        Random seed for ``probability_best``.
 
     Returns
     -------
     None, or the copy with the entries
 
     `adata.uns["ranked_perturbations" | key_added]` : DataFrame
-        One row a candidate and dose, best first: ``perturbation``, ``dose`` (if doses are registered or given),
-        ``score``, its ``sd``, ``lower`` and ``upper``; ``cosine`` of the predicted effect and the direction to the
-        target, or along the signature; ``distance``, what is left of the distance to the target (to "reach" one); ``probability_better_than_none`` that the
-        score is above 0, and ``probability_best`` among the rows, both with normal and independent errors; ``kind`` of
-        prediction ("seen", "new dose", "combination", "new context", "unseen"; of several contexts the least known) and
-        ``n_training_cells`` of this very condition.
+        One row per candidate and dose, best first: ``perturbation``, ``dose`` (if doses are registered or given),
+        ``score``, its ``sd``, ``lower`` and ``upper``; ``cosine`` similarity of the predicted effect and the direction to
+        the target, or the signature; ``distance`` that remains to the target (for "reach"); the
+        ``probability_better_than_none`` of a positive score, and ``probability_best`` among the rows, both assuming normal,
+        independent errors; ``kind`` of prediction ("seen", "new dose", "combination", "new context", "unseen"; that of the
+        least known context) and ``n_training_cells`` of exactly this condition.
     `adata.uns["ranked_perturbations_params" | f"{key_added}_params"]` : dict
         The parameters, and the ``distance`` to the target without perturbation, or the length of the signature.
 
@@ -132,15 +132,15 @@ def rank_perturbations(
     KeyError
         If there is no fitted flow, or a column is missing.
     ValueError
-        If a perturbation or value is unknown, a dose is wrong or cannot be left out, there are no cells, genes are
-        missing, or the target does not differ from the control cells by more than sampling.
+        If a perturbation or value is unknown, a dose is invalid or required, there are no cells, genes are missing, or
+        the target does not differ from the control cells by more than sampling noise.
 
     Notes
     -----
-    Cells of a perturbation in another context than the control cells are a target as good as any; but what only sets
-    the contexts apart is then part of the direction, and no perturbation may lead there. The network of the flow has no
-    part in the ranking: it refines the distribution of cells around means that are the prior's. Predict the first few
-    with :func:`perturbflow.tl.predict_perturbation` to see their cells.
+    Target cells may be from another context than the control cells, but differences between the contexts are then part of
+    the direction, and possibly no perturbation leads there. The ranking does not use the network of the flow, which
+    refines the distribution of cells around the means of the prior. Predict the cells of the first candidates with
+    :func:`perturbflow.tl.predict_perturbation`.
 
     Examples
     --------

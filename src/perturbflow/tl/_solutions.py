@@ -56,27 +56,27 @@ def forecast(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    r"""Predict the levels of all genes along every trajectory and beyond, from new initial cells, or on from observed ones.
+    r"""Predict the levels of all genes over time, for the fitted trajectories, new initial cells or partly observed ones.
 
-    Of new trajectories a first part may have been observed, at many times or at one (``observed``). Each is then placed
-    along the solutions of the fit: :math:`x(t) = z(s + \tau t) + g(t)`, with the place s and the tempo :math:`\tau` that
-    its observed part tells, and deviations g of which that part tells how large they are: a static offset, a readout of the
-    state z of its own, and what passes. The limits are the solution as it is, and a trajectory that repeats itself. How far
-    trajectories are from solutions, and how much their tempos differ, is measured on the trajectories of the fit.
+    The first part of new trajectories may have been observed, at one or more times (``observed``). Every new trajectory is
+    then aligned to the solutions of the fit, :math:`x(t) = z(s + \tau t) + g(t)`, with a place s, a tempo :math:`\tau` and
+    deviations g that are estimated from the observed part: a static offset, an individual readout of the state z, and a
+    transient part. The two extremes are the solution itself and a trajectory that repeats itself. The size of deviations and
+    the variation of tempos are estimated from the trajectories of the fit.
 
     Parameters
     ----------
     n_times
-        Number of times, evenly spaced from the first observed one.
+        Number of times, evenly spaced from the first observed time.
     start
-        Levels of new initial cells at the first time, shape (K, d) or (d,): a table of pandas, whose columns or index
-        name the genes in any order, or an array in the order of ``adata.var_names``. By default the trajectories of the
-        fit, from the starts that were learned with it.
+        Levels of new initial cells at the first time, shape (K, d) or (d,): a pandas object whose columns or index are the
+        genes in any order, or an array in the order of ``adata.var_names``. By default the trajectories of the fit, from
+        their fitted initial levels.
     start_names
-        Names of the new starts; "start 0", "start 1", ... by default. Not used without ``start``.
+        Names of the new initial cells; by default "start 0", "start 1", ... Only with ``start``.
     observed
-        Cells of new trajectories, with the columns that were registered for the fit and the same genes in any order. The
-        cells of the fit have to be in ``adata`` then. Not with ``start``.
+        Cells of new trajectories, with the registered columns and the same genes in any order. ``adata`` must then contain
+        the cells of the fit. Not with ``start``.
 
     Returns
     -------
@@ -84,18 +84,19 @@ def forecast(
 
     `adata.uns["forecast" | key_added]` : dict
         ``time`` (n,), ``trajectories`` (K,), ``values`` (K, n, d), ``genes`` (d,) and ``observed_until`` (K,), the time
-        after which a trajectory is a forecast. With ``observed`` the trajectories are the new ones. Values before the first observed time of a trajectory are NaN.
+        after which values are a forecast. With ``observed`` these are the new trajectories. Values before the first
+        observed time of a trajectory are NaN.
 
     Raises
     ------
     KeyError
         If there are no fitted dynamics, or ``observed`` lacks a gene or a registered column.
     TypeError
-        If ``observed`` is no AnnData.
+        If ``observed`` is not an AnnData.
     ValueError
-        If ``until`` is before the observed time begins, ``start`` has another number of genes or is not finite,
+        If ``until`` is before the first observed time, ``start`` has another number of genes or is not finite,
         ``observed`` has no cells, ``adata`` lacks trajectories of the fit, both ``start`` and ``observed`` are given, or
-        ``key_added`` names something else than an earlier forecast.
+        ``key_added`` exists and is not an earlier forecast.
 
     Examples
     --------
@@ -107,7 +108,7 @@ def forecast(
     >>> adata.uns["forecast"]["values"].shape
     (6, 41, 5)
 
-    A trajectory of which the first five times are known:
+    A trajectory with five observed times:
 
     >>> new = pf.datasets.hill_network(n_genes=5, n_trajectories=7, n_times=20)
     >>> new = new[(new.obs["trajectory"] == "6") & (new.obs["time"] < 0.5)].copy()
@@ -148,33 +149,32 @@ def simulate_knockout(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Hold genes at a level from the start on, and predict how all others respond over time.
+    """Hold genes at a fixed level, and predict the response of all other genes over time.
 
-    A do-intervention: whatever regulates the held genes no longer counts. The response is the difference between the
-    run under intervention and the same run without it. A warning names held genes that cannot change any other, and why.
+    This is a do-intervention: the regulators of the held genes have no effect on them. The response is the difference between
+    solutions with and without the intervention. A warning names held genes that cannot affect any other gene, and why.
 
-    Of cells at rest, registered without a time, the result is the new standing distribution: means and standard deviations
-    of all genes. Perturbations that were measured add what they did beyond the fitted edges, so that at their level they are
-    reproduced, without what sampling alone explains; several genes add up what each did alone, where they were not held
-    together. ``until``, ``n_times`` and
-    ``start`` do not apply.
+    For cells at steady state, registered without a time, the result is the new steady-state distribution, with means and
+    standard deviations of all genes. For measured perturbations, effects beyond the fitted edges are added (without the part
+    explained by sampling noise), so that the perturbations are reproduced at their level. The effects of several genes are
+    added, unless they were measured together. ``until``, ``n_times`` and ``start`` do not apply.
 
     Parameters
     ----------
     genes
-        One gene or several that are held together; or the level at which to hold each. The label of a combination, such as
-        "KLF1+SET", names all of its genes.
+        One or several genes that are held together, or a dictionary with the level of each. The label of a combination,
+        such as "KLF1+SET", stands for all of its genes.
     kind
-        Level of genes named without one: 0 for "knockout", a quarter of the mean observed level for "knockdown", 1.5
-        times the largest observed level for "overexpression". Of cells at rest, the level of the measured perturbation of
-        this gene alone in that direction, for the latter two; without one, a quarter of the mean, or the mean and three
-        standard deviations.
+        Level of genes without a given level: 0 for "knockout", a quarter of the mean observed level for "knockdown", 1.5
+        times the largest observed level for "overexpression". For cells at steady state, the latter two use the level of the
+        measured perturbation of this gene alone in that direction; without one, a quarter of the mean, or the mean plus
+        three standard deviations.
     n_times
-        Number of times, evenly spaced.
+        Number of evenly spaced times.
     start
-        Levels of initial cells, shape (K, d) or (d,): a table of pandas, whose columns or index name the genes in any
-        order, or an array in the order of ``adata.var_names``. By default the starts of the trajectories without
-        intervention, or of all if there are none.
+        Levels of initial cells, shape (K, d) or (d,): a pandas object whose columns or index are the genes in any order, or
+        an array in the order of ``adata.var_names``. By default the initial levels of the trajectories without intervention,
+        or of all trajectories if there are none.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def simulate_knockout(
     `adata.uns["knockout" | key_added]` : dict
         ``time`` (n,), ``trajectories`` (K,), ``unperturbed`` and ``perturbed`` (K, n, d), ``genes`` (d,),
         ``interventions`` (gene, kind, value) and ``response``, a table of all genes with the mean change at the last
-        time, the largest mean change and when it is reached, in the unit of the expression. Of cells at rest,
+        time, the largest mean change and its time, in the unit of the expression. For cells at steady state,
         ``unperturbed``, ``perturbed``, ``unperturbed_sd`` and ``perturbed_sd`` (d,), and in ``response`` the change, the
         same in standard deviations, and the ratio of the standard deviations.
 
