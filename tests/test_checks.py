@@ -158,7 +158,9 @@ def test_logged_values_pass(make, dtype):
             np.array([[0.0, 3.0]]), r"raw counts \(only whole numbers, up to 3\). Run `sc.pp.norm", id="counts"
         ),
         pytest.param(np.array([[0, 3]]), "raw counts", id="integers"),
-        pytest.param(np.array([[0.5, 31.0]]), "values up to 31, which look un-logged. Run `sc.pp.log1p", id="unlogged"),
+        pytest.param(
+            np.array([[0.5, 31.0]]), "values up to 31, which do not seem to be logged. Run `sc.pp.log1p", id="unlogged"
+        ),
         pytest.param(np.array([[0.5, -1.5]]), "negative values down to -1.5. Start from counts", id="negative"),
         pytest.param(np.array([[0.5, np.nan]]), "NaN or infinite values. Remove", id="nan"),
         pytest.param(np.array([[0.5, np.inf]]), "NaN or infinite values", id="inf"),

@@ -98,7 +98,7 @@ def test_a_component_without_cells_has_the_doses_that_all_others_have():
     assert doses_of("D", groups=common) == ["1", "10"]
     assert doses_of("D", groups=common[:1]) == ["1"]
     with pytest.raises(
-        ValueError, match=r"dose of 'D', which has no training cells .* found none. Name one .*\{'D': 1\}"
+        ValueError, match=r"dose of 'D', which has no training cells .* found none. Pass one .*\{'D': 1\}"
     ):
         doses_of("D")
 
@@ -106,13 +106,13 @@ def test_a_component_without_cells_has_the_doses_that_all_others_have():
 @pytest.mark.parametrize(
     ("name", "asked", "message"),
     [
-        ("A+B", None, r"dose of 'B' in combinations, which was measured at \['1', '10'\], found none.*\{'B': 10\}"),
-        ("A", {"B": 1}, r"Expected components of the perturbations in `dose`, found \['B'\]. Leave them out"),
+        ("A+B", None, r"dose of 'B' in combinations, where it was measured at \['1', '10'\], found none.*\{'B': 10\}"),
+        ("A", {"B": 1}, r"Expected components of the perturbations in `dose`, found \['B'\]. Omit them"),
         ("A", {"AB": 1}, "Expected a known perturbation, found 'AB'"),
         ("A+B", {"A+B": 1}, r"Expected single perturbations in `dose`, found 'A\+B'"),
         ("A", {"A": True}, "Expected a dose to be a finite number .* found True"),
         ("A", {"A": [1, 2]}, "one for each of 1 components, found 2"),
-        ("A+B", [1, 2, 3], r"found 3 in dose \(1, 2, 3\) of 'A\+B'. Give as many as there are components"),
+        ("A+B", [1, 2, 3], r"found 3 in dose \(1, 2, 3\) of 'A\+B'. Pass one value per component"),
     ],
 )
 def test_doses_that_cannot_be_told(name, asked, message):
@@ -212,7 +212,7 @@ def test_a_new_dose_lies_between_its_neighbours(screen):
 
 
 def test_new_doses_warn_once(screen):
-    with pytest.warns(UserWarning, match="New doses") as caught:
+    with pytest.warns(UserWarning, match="Doses that were not measured") as caught:
         pf.tl.predict_perturbation(screen, ["Drug", "Strong"], dose=31)
     (warning,) = caught
     assert "['Drug at 31 (between 10 and 1000)', 'Strong at 31 (between no effect at 0 and 100)']" in str(
@@ -235,7 +235,7 @@ def test_perturbations_are_ranked_at_their_own_doses(screen):
     pf.tl.rank_perturbations(screen, {"p": "Strong"}, candidates=["Strong", "Weak"], combinations=True)
     table = screen.uns["ranked_perturbations"].set_index("perturbation")
     assert table["dose"].to_dict() == {"Strong": "100", "Weak": "1", "Strong+Weak": "100+1"}
-    with pytest.raises(ValueError, match=r"dose of 'Drug' in combinations, which was measured at \['10', '1000'\]"):
+    with pytest.raises(ValueError, match=r"dose of 'Drug' in combinations, where it was measured at \['10', '1000'\]"):
         pf.tl.rank_perturbations(screen, {"p": "Strong"}, combinations=True)
     pf.tl.rank_perturbations(screen, {"p": "Strong"}, combinations=True, dose={"Drug": 1000})
     assert len(screen.uns["ranked_perturbations"]) == 6

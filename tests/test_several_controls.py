@@ -65,7 +65,7 @@ def test_scores_are_the_same(pair, caplog):
     pd.testing.assert_frame_equal(one.uns["evaluation"], two.uns["evaluation"])
     assert set(two.uns["evaluation"]["split"]) == {"test"}
     assert [text for text in caplog.messages if "'ood': 'test'" in text] == [
-        "The names in `adata.obs['split']`, which stays as it is, are read as {'Val': 'valid', 'ood': 'test'}."
+        "The names in `adata.obs['split']` are read as {'Val': 'valid', 'ood': 'test'}; the column is unchanged."
     ]
 
 

@@ -97,7 +97,9 @@ def test_tools_predict_from_features_and_say_how_far_and_how_sure(screen):
     assert informed["kind"] == "unseen"
     assert 0 < informed["feature_distance"] < 10
     shuffled = pd.DataFrame(np.random.default_rng(1).permutation(table.to_numpy()), table.index, table.columns)
-    _, uninformed_sd = predicted_uncertainty(screen, shuffled, "on average, because their features explain nothing")
+    _, uninformed_sd = predicted_uncertainty(
+        screen, shuffled, "the mean effect of perturbations, because their features explain nothing"
+    )
     assert uninformed_sd > sd
     # Ten times as far from everything: little more than the mean effect.
     far = table.copy()

@@ -114,7 +114,7 @@ def test_without_pooch_the_message_says_how_to_install_it(monkeypatch):
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_a_missing_copy_is_named(reader):
-    with pytest.raises(FileNotFoundError, match="at nowhere.h5ad, found no file. Leave `path` out to download it"):
+    with pytest.raises(FileNotFoundError, match="at nowhere.h5ad, found no file. Omit `path` to download it"):
         reader("nowhere.h5ad")
 
 

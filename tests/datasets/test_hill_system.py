@@ -123,7 +123,7 @@ def test_bad_networks(changes, match):
     [
         (np.ones(3), [0.0, 1.0], None, r"start of shape \(K, 3\)"),
         (np.ones((2, 3)), [[0.0, 1.0]], None, r"times of shape \(n,\) or \(K, n\)"),
-        (np.ones((2, 3)), [1.0, 0.0], None, "ascend"),
+        (np.ones((2, 3)), [1.0, 0.0], None, "to increase"),
         (-np.ones((2, 3)), [0.0, 1.0], None, "levels of at least 0, found -1"),
         (np.ones((2, 3)), [0.0, 1.0], {1: -0.5}, "levels of at least 0, found -0.5"),
         (np.ones((2, 3)), [0.0, 1.0], {3: 0.0}, r"`clamp` to name positions 0 to 2, found \[3\]"),

@@ -72,7 +72,7 @@ def test_neighbours_are_joined_across_joints_without_channels():
 def test_absent_file_says_where_to_get_it(folder):
     (folder / "angles.csv.gz").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"angles.csv.gz, found none. Get it from its source .*mocap.cs.cmu.edu"
+        FileNotFoundError, match=r"angles.csv.gz, found none. Download it from its source .*mocap.cs.cmu.edu"
     ):
         pf.datasets.motion_capture()
     assert pf.datasets.motion_capture("positions").n_obs == 9

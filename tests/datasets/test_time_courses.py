@@ -83,8 +83,8 @@ def test_edges_of_a_graph():
     ("times", "match"),
     [
         *[(times, "`times` to be at least two finite numbers") for times in ([0.0], [0.0, np.nan], [[[0.0, 1.0]]])],
-        *[(times, "`times` to ascend from 0 or later") for times in ([0.0, 0.0], [1.0, 0.5], [-1.0, 0.0])],
-        ([[0.0, 1.0], [1.0, 0.0]], "`times` to ascend from 0 or later"),
+        *[(times, "`times` to increase and to be at least 0") for times in ([0.0, 0.0], [1.0, 0.5], [-1.0, 0.0])],
+        ([[0.0, 1.0], [1.0, 0.0]], "`times` to increase and to be at least 0"),
     ],
 )
 def test_times_have_to_ascend(times, match):

@@ -33,7 +33,7 @@ def test_rows_keep_what_belongs_to_genes():
 
 @pytest.mark.parametrize("time", [(0.0, 1.0, 1.0), (1.0, 0.0, 2.0), (0.0,), (0.0, np.nan, 1.0)])
 def test_times_that_do_not_increase_are_an_error(time):
-    with pytest.raises(ValueError, match="strictly increasing, in trajectory 'run'"):
+    with pytest.raises(ValueError, match="strictly increasing times in trajectory 'run'"):
         trajectory(time)
 
 

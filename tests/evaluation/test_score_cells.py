@@ -63,8 +63,8 @@ def test_targets_are_left_out():
     ("predicted", "real", "message"),
     [
         ({"mine": MINE}, {}, "real cells of at least one perturbation in `real`"),
-        ({"ceiling": MINE}, REAL, r"other names than the bounds, found \['ceiling'\]"),
-        ({"mine": {"C": MINE["A"]}}, REAL, r"has real cells in predicted\['mine'\], found also \['C'\]"),
+        ({"ceiling": MINE}, REAL, r"other names for models than those of the bounds, found \['ceiling'\]"),
+        ({"mine": {"C": MINE["A"]}}, REAL, r"perturbations with real cells in predicted\['mine'\], found also \['C'\]"),
         ({"mine": {}}, REAL, r"at least one perturbation in predicted\['mine'\]"),
         ({"mine": {"A": MINE["A"][:3]}}, REAL, r"at least 4 cells and 1 gene in `predicted\['mine'\]\['A'\]`"),
         ({"mine": {"A": MINE["A"][:, :5]}}, REAL, "Expected the same genes"),
@@ -91,7 +91,7 @@ def test_arrays_without_names_are_refused(predicted, real, message):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ({"C": np.ones(3, dtype=bool)}, r"targets of what has real cells, found also \['C'\]"),
+        ({"C": np.ones(3, dtype=bool)}, r"targets only for perturbations with real cells, found also \['C'\]"),
         ({"A": np.ones(3, dtype=bool)}, r"genes in targets\['A'\], found shape \(3,\)"),
     ],
 )

@@ -56,7 +56,7 @@ def test_torch_and_numpy_compute_the_same_distances(adata, monkeypatch):
 
 def test_a_device_that_is_not_there_is_refused(adata):
     cells = registered_cells(adata)
-    with pytest.raises(ValueError, match="torch device that is present, found 'nowhere'"):
+    with pytest.raises(ValueError, match="available torch device, found 'nowhere'"):
         score_samplers(cells, judged_conditions(adata, splits="test"), {}, device="nowhere")
 
 

@@ -82,5 +82,5 @@ def test_the_start_is_left_as_it_is():
 
 @pytest.mark.parametrize(("start", "stop"), [(1.0, 0.0), (-0.1, 1.0), (0.0, 1.5)])
 def test_times_outside_the_path(start, stop):
-    with pytest.raises(ValueError, match="Expected times that rise between 0 and 1 for the method 'multistep'"):
+    with pytest.raises(ValueError, match="Expected increasing times between 0 and 1 for the method 'multistep'"):
         integrate(gaussian_flow, torch.ones(1), start=start, stop=stop, n_steps=3, method="multistep")

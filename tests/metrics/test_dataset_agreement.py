@@ -38,5 +38,7 @@ def test_strengths_without_order(metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_other_conditions_are_refused(metric):
-    with pytest.raises(ValueError, match=r"as many predicted as observed conditions, found \(1,\) and \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"the same number of predicted and observed conditions, found \(1,\) and \(2,\)"
+    ):
         metric(strengths([1]), strengths([1, 2]))

@@ -174,7 +174,7 @@ def test_undefined_conditions_do_not_count():
 def test_bad_input():
     rng = np.random.default_rng(10)
     with pytest.raises(
-        ValueError, match="variance for every gene in `predicted`, found NaN with 1 cells. Give at least 2"
+        ValueError, match="variance for every gene in `predicted`, found NaN with 1 cells. Pass at least 2"
     ):
         of_one(np.ones((1, 2)), np.ones((2, 2)))
     panel_ = panel(rng)

@@ -156,9 +156,13 @@ def test_sparse_array_of_the_modality_becomes_a_matrix(mdata, caplog):
         (
             {"label_key": "rna"},
             ValueError,
-            r"Expected `modalities` for the arguments .* found those of \['label_key'\]",
+            r"Expected `modalities` for the arguments .* found \['label_key'\]",
         ),
-        ("rna", TypeError, r'Expected `modalities` to be a modality by argument, such as {"layer": "rna"}'),
+        (
+            "rna",
+            TypeError,
+            r'Expected `modalities` to be a dictionary of modalities by argument, such as {"layer": "rna"}',
+        ),
     ],
 )
 def test_wrong_modalities(unregistered, unchanged, modalities, error, message):
@@ -180,7 +184,7 @@ def test_unknown_arguments_are_refused_before_anything_is_written(registered, un
 
 
 def test_wrong_kinds_of_cells(mdata, registered):
-    with pytest.raises(TypeError, match="found AnnData. For an AnnData there is `setup_anndata`"):
+    with pytest.raises(TypeError, match="found AnnData. Use `setup_anndata` for an AnnData"):
         PRiMeFlow.setup_mudata(registered, **FIELDS, **RNA)
     with pytest.raises(TypeError, match="Expected an AnnData in `adata`, found a MuData. Use `setup_mudata`"):
         PRiMeFlow.setup_anndata(mdata, **FIELDS)

@@ -355,7 +355,7 @@ def test_bad_requests_are_refused(registered, unchanged, options, error, message
 
 def test_extrapolation_warns_as_the_function_does(registered):
     model = trained(registered)
-    with pytest.warns(UserWarning, match=r"The dose of \['A'\] is above the largest in training") as caught:
+    with pytest.warns(UserWarning, match=r"The dose of \['A'\] is above the highest training dose") as caught:
         model.predict("A", dose=3)
     assert caught[0].filename == __file__
 
@@ -376,7 +376,7 @@ def test_raw_counts_are_refused(registered, unchanged):
         ({"source": "cells"}, {}, "Expected `source` to be one of"),
         ({"width": 0}, {}, "Expected `width` to be at least 1"),
         ({}, {"max_steps": 0}, "Expected `max_steps` to be at least 1"),
-        ({}, {"accelerator": "abacus"}, "a torch device that is present"),
+        ({}, {"accelerator": "abacus"}, "an available torch device"),
         ({}, {"precision": "16-mixed"}, "Expected `precision` to be '32-true' or 'bf16-mixed'"),
         ({}, {"max_epochs": 0}, "Expected `max_epochs` to be at least 1"),
     ],

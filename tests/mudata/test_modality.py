@@ -101,14 +101,14 @@ def test_the_modality_has_to_be_named(mdata, registered):
 
 
 def test_anndata_has_no_modality(registered):
-    with pytest.raises(TypeError, match="Expected a MuData in `adata` for `modality='rna'`, found AnnData. Leave out"):
+    with pytest.raises(TypeError, match="Expected a MuData in `adata` for `modality='rna'`, found AnnData. Omit"):
         mark(registered, modality="rna")
 
 
 def test_a_nested_mudata_is_refused(registered, with_protein):
     protein = with_protein(registered)["protein"]
     outer = mudata.MuData({"inner": mudata.MuData({"rna": registered}), "protein": protein})
-    with pytest.raises(TypeError, match=r"found a MuData. Pass this one: `adata\['inner'\]`"):
+    with pytest.raises(TypeError, match=r"found a MuData. Pass `adata\['inner'\]`"):
         mark(outer, modality="inner")
     mark(outer["inner"], modality="rna")
     assert outer["inner"]["rna"].uns["word"] == "x"
@@ -160,7 +160,7 @@ def test_a_split_of_all_modalities_is_not_passed_over(mdata):
 )  # of mudata; `pytest.warns` gives it out anew, as if it were ours
 def test_a_view_becomes_a_copy_that_keeps_what_is_written(mdata, tmp_path, unchanged):
     view = mdata[:100]
-    with unchanged(mdata["rna"]), pytest.warns(UserWarning, match="it has become a copy") as caught:
+    with unchanged(mdata["rna"]), pytest.warns(UserWarning, match="it was copied") as caught:
         mark(view, modality="rna")
     assert caught[0].filename == __file__
     assert not any(each.is_view for each in (view, view["rna"], view["protein"]))

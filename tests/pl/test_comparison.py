@@ -180,5 +180,5 @@ def test_dose_selects_the_observed_cells(compared, adata):
 @pytest.mark.parametrize("entry", [None, 3, np.zeros(3)])
 def test_what_is_no_prediction_is_refused(registered, entry):
     registered.uns["predicted"] = entry
-    with pytest.raises(KeyError, match=r"Expected the predicted cells of 'A' .* Run pf.tl.predict_perturbation"):
+    with pytest.raises(KeyError, match=r"Expected predicted cells of 'A' .* Run pf.tl.predict_perturbation"):
         pl.expression(registered, "A")

@@ -68,7 +68,7 @@ def test_pairs_in_the_order_of_their_evidence(adata):
     assert points["activates"] == [[1, 1.0], [3, 0.2]]
     assert points["represses"] == [[2, 0.6]]
     assert points["not in the graph"] == [[4, 0], [5, 0], [6, 0]]
-    assert ax.get_title(loc="left") == "3 of 6 pairs are edges, 2 shown are sure"
+    assert ax.get_title(loc="left") == "3 of 6 pairs are edges; 2 of those shown are confident"
     assert len(edge_stability(adata, top=1).collections) == 1
     with pytest.raises(ValueError, match="`top`"):
         edge_stability(adata, top=0)

@@ -50,7 +50,7 @@ def test_a_weight_that_was_not_traced_is_named_but_not_marked(with_curve):
 
 def test_without_the_network_guidance_changes_nothing(with_curve):
     ax: Any = guidance(with_curve(CURVE, entry_time=1.0))
-    assert ax.get_title(loc="right") == "used: 2, the prior alone predicts"
+    assert ax.get_title(loc="right") == "used: 2; predictions are those of the prior"
 
 
 def test_fit_without_validation_conditions_has_none(with_curve):

@@ -63,7 +63,7 @@ def test_the_metric_that_disagrees_stands_aside(judged):
     # Pairs: 1 (energy, RMSE), sqrt(3)/2 (MMD with both), -1 twice and -sqrt(3)/2 with Pearson.
     expected = (1 + np.sqrt(3) / 2 * 2 - 2 - np.sqrt(3) / 2) / 6
     assert f"{expected:.2f}".replace("-", "−") in ax.get_title(loc="left")
-    assert ax.get_title(loc="left").startswith("test: 7 conditions\nmean correlation of ranks ")
+    assert ax.get_title(loc="left").startswith("test: 7 conditions\nmean rank correlation ")
 
 
 def test_models_are_coloured_and_baselines_grey(judged):

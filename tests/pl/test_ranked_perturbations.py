@@ -25,7 +25,7 @@ def test_points_and_intervals_are_those_of_the_table(fitted):
     intervals: list[Any] = [c for c in ax.collections if hasattr(c, "get_segments")]
     ends = {segment[0, 1]: segment[:, 0] for c in intervals for segment in c.get_segments()}
     np.testing.assert_allclose([ends[place] for place in range(6)], table[["lower", "upper"]][:6])
-    assert ax.get_xlabel() == "fraction of the squared distance removed\n(0: no move, 1: the target; 90% interval)"
+    assert ax.get_xlabel() == "fraction of the squared distance removed\n(0: no shift, 1: target reached; 90% interval)"
     kinds = [text.get_text() for text in ax.get_legend().get_texts()]
     assert kinds == [
         kind for kind in ("seen", "new dose", "combination", "new context", "unseen") if kind in set(table["kind"][:6])

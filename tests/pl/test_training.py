@@ -53,7 +53,7 @@ def test_axes_have_zero_on_them(with_history):
 def test_it_is_said_if_the_network_is_not_used(with_history):
     history = {"step": STEPS, "loss": LOSS, "valid_step": VALID_STEPS, "valid_energy": ENERGY}
     title = training(with_history(history, entry_time=1.0)).get_title(loc="right")
-    assert title == "best: step 150; not used, the prior alone predicts"
+    assert title == "best: step 150; not used: predictions are those of the prior"
 
 
 def test_without_held_out_conditions(with_history):

@@ -118,7 +118,7 @@ def test_many_trajectories_have_distinct_colours_and_a_short_legend(adata):
     figure: Any = trajectories(adata, "a")
     assert len({to_rgb(line.get_color()) for line in lines(figure.axes[0], "-")}) == 20
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts[:7] == ["t0", "t3", "t7", "t11", "t15", "t19", "… of 20, in this order"]
+    assert texts[:7] == ["t0", "t3", "t7", "t11", "t15", "t19", "… 20 in total, in this order"]
 
 
 @pytest.fixture

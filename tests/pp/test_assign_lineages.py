@@ -130,7 +130,7 @@ def test_masks_and_missing_weights(adata, caplog):
     adata.obsm["masks"] = masks
     found = members(assign_lineages(adata, "masks", time_key="dpt_pseudotime", min_share=1.0))
     assert found == {name: [cell for cell in cells if cell != "cell_4"] for name, cells in BOTH.items()}
-    assert caplog.messages == ["Left out 1 of 7 cells, which are of no lineage."]
+    assert caplog.messages == ["Left out 1 of 7 cells, which belong to no lineage."]
     adata.obsm["weights"] = masks.where(masks).astype(float)
     assert members(assign_lineages(adata, "weights", time_key="dpt_pseudotime")) == found
 
@@ -233,7 +233,7 @@ def test_lineages_are_paths_through_clusters(clustered, unchanged):
 
 
 def test_a_path_that_goes_back_in_time_is_named(clustered):
-    with pytest.warns(UserWarning, match=r"'red' the median time of \['stem'\] is before"):
+    with pytest.warns(UserWarning, match=r"'red', the median time of \['stem'\] is earlier than"):
         assign_lineages(clustered, time_key="dpt_pseudotime", groupby="cluster", paths={"red": ["ery", "stem"]})
 
 

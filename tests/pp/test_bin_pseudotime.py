@@ -238,13 +238,13 @@ def test_cells_outside_all_trajectories(caplog, unchanged):
         (
             {"n_bins": 14},
             ValueError,
-            r"at least 14 distinct times .* in 1 of 2: \['lineage_0: 13 \(13 cells\)'\]. Lower `n_bins`",
+            r"at least 14 distinct times .* for 1 of 2: \['lineage_0: 13 \(13 cells\)'\]. Lower `n_bins`",
         ),
         ({"n_bins": 2}, ValueError, "`n_bins` to be at least 3, found 2"),
         ({"n_bins": 5.0}, TypeError, "`n_bins` to be a whole number"),
         ({"scale_time": "yes"}, TypeError, "`scale_time` to be True or False"),
         ({"layer": "smooth"}, KeyError, "'smooth' in `adata.layers`"),
-        ({"trajectory_key": "n_cells"}, ValueError, "columns other than 'n_cells', which is made here"),
+        ({"trajectory_key": "n_cells"}, ValueError, "columns other than 'n_cells', which this function adds"),
     ],
 )
 def test_wrong_arguments(unchanged, options, error, message):

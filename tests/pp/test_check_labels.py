@@ -34,10 +34,10 @@ def test_combinations_are_said_once_with_examples(caplog):
 @pytest.mark.parametrize(
     ("labels", "separator", "found"),
     [
-        (["2i+LIF", "A", "B", "A+B"], "+", "['2i', 'LIF']: '2i+LIF' as ['2i', 'LIF']. If '+' belongs"),
-        (["CD3+CD28", "CD28"], "+", "['CD3']: 'CD3+CD28' as ['CD3', 'CD28']. If '+' belongs"),
-        (["KLF1+ctrl", "KLF1"], "+", "['ctrl']: 'KLF1+ctrl' as ['KLF1', 'ctrl']. If '+' belongs"),
-        (["IFN-beta", "A"], "-", "['IFN', 'beta']: 'IFN-beta' as ['IFN', 'beta']. If '-' belongs"),
+        (["2i+LIF", "A", "B", "A+B"], "+", "['2i', 'LIF']: '2i+LIF' as ['2i', 'LIF']. If '+' is part"),
+        (["CD3+CD28", "CD28"], "+", "['CD3']: 'CD3+CD28' as ['CD3', 'CD28']. If '+' is part"),
+        (["KLF1+ctrl", "KLF1"], "+", "['ctrl']: 'KLF1+ctrl' as ['KLF1', 'ctrl']. If '+' is part"),
+        (["IFN-beta", "A"], "-", "['IFN', 'beta']: 'IFN-beta' as ['IFN', 'beta']. If '-' is part"),
     ],
 )
 def test_components_that_are_never_alone_are_pointed_out(caplog, labels, separator, found):

@@ -71,17 +71,21 @@ def test_the_column_can_be_registered():
 
 BAD = {
     "column": ({"guide_key": "guides"}, KeyError, r"Expected 'guides' in `adata.obs`, found \['guide'\]"),
-    "key": ({"key_added": "guide"}, ValueError, "another column than `guide_key`, found 'guide' in both"),
+    "key": (
+        {"key_added": "guide"},
+        ValueError,
+        "Expected `key_added` to differ from `guide_key`, found 'guide' in both",
+    ),
     "key_type": ({"key_added": 3}, TypeError, "Expected `key_added` to be a string"),
     "control": (
         {"control": "NegCtrl"},
         ValueError,
-        r"without a target named \['NegCtrl'\] .* found none in .* Name them in",
+        r"guides named \['NegCtrl'\] .* found only .* Pass their names as",
     ),
     "genes": (
         {"genes": {"A_g2": "A"}},
         KeyError,
-        r"gene of every guide in `genes`, found none of 'A_g1'. .* \['A_g2'\]",
+        r"gene of every guide in `genes`, found none for 'A_g1'. .* \['A_g2'\]",
     ),
     "genes_type": ({"genes": "A"}, TypeError, "Expected `genes` to be a dictionary of genes by guide"),
     "separator": ({"separator": ""}, ValueError, "Expected `separator` to be a string of at least one character"),

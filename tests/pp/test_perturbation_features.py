@@ -119,7 +119,7 @@ def test_smiles_of_cells(adata):
     found = register(adata, "smiles", kind="smiles")
     assert found.index.tolist() == ["A", "B", "C"]
     adata.obs.loc[adata.obs_names[labels == "A"][0], "smiles"] = "CCC"
-    with pytest.raises(ValueError, match="one SMILES per perturbation .* found 'CCC' and 'CCO' of 'A'"):
+    with pytest.raises(ValueError, match="one SMILES per perturbation .* found 'CCC' and 'CCO' for 'A'"):
         register(adata, "smiles", kind="smiles")
 
 
@@ -162,11 +162,11 @@ def test_features_with_types(typed):
 
 def test_missing_features(adata, unchanged):
     table = features_of("AC")
-    with unchanged(adata), pytest.raises(ValueError, match=r"all 3 perturbation components, found none of \['B'\]"):
+    with unchanged(adata), pytest.raises(ValueError, match=r"all 3 perturbation components, found none for \['B'\]"):
         pf.pp.perturbation_features(adata, table)
     found = register(adata, table, missing="mean")
     np.testing.assert_allclose(found.loc["B"], 0, atol=1e-12)
-    with pytest.raises(ValueError, match=r"found none of \['A', 'B', 'C'\]"):
+    with pytest.raises(ValueError, match=r"found none for \['A', 'B', 'C'\]"):
         pf.pp.perturbation_features(adata, features_of("XYZ"), components=[], missing="mean")
 
 
@@ -195,7 +195,7 @@ def test_registration_again(adata):
     assert features is not None
     assert features.shape == (3, 3)  # those with cells, in their order
     adata.uns["perturbation_feature_table"] = adata.uns["perturbation_feature_table"].drop("B")
-    with pytest.raises(ValueError, match=r"found none of \['B'\]. Run `pf.pp.perturbation_features"):
+    with pytest.raises(ValueError, match=r"found none for \['B'\]. Run `pf.pp.perturbation_features"):
         read_feature_table(adata)
 
 
@@ -212,13 +212,13 @@ def test_registration_again(adata):
         pytest.param(features_of("ABC"), {"max_features": 0}, ValueError, "at least 1, found 0", id="width"),
         pytest.param(features_of("ABC"), {"key_added": "a/b"}, ValueError, "`key_added` without '/'", id="key"),
         pytest.param(features_of("ABCA"), {}, ValueError, r"to be unique, found repeated \['A'\]", id="repeated"),
-        pytest.param(features_of("ABC") * np.nan, {}, ValueError, r"finite features.* of \['A', 'B', 'C'\]", id="nan"),
-        pytest.param(features_of("ABC") * 0 + 0.1, {}, ValueError, "found 3 constant columns of 3", id="constant"),
+        pytest.param(features_of("ABC") * np.nan, {}, ValueError, r"finite features.* for \['A', 'B', 'C'\]", id="nan"),
+        pytest.param(features_of("ABC") * 0 + 0.1, {}, ValueError, "found 3 constant columns for 3", id="constant"),
         pytest.param(features_of("ABC").astype(str), {}, ValueError, r"numbers in all columns.*'dim/0'", id="text"),
         pytest.param(features_of(["A", "B", "C", "A+D"]), {}, ValueError, r"without '\+', found \['A\+D'\]", id="pair"),
         pytest.param(features_of("ABC"), {"components": "D"}, TypeError, "a list of names", id="one_name"),
         pytest.param(features_of("ABC"), {"components": ["D/E"]}, ValueError, "components without '/'", id="slash"),
-        pytest.param(features_of("ABC"), {"components": ["D"]}, ValueError, r"none of \['D'\]", id="no_features"),
+        pytest.param(features_of("ABC"), {"components": ["D"]}, ValueError, r"none for \['D'\]", id="no_features"),
     ],
 )
 def test_bad_input(adata, unchanged, features, options, error, match):

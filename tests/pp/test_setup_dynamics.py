@@ -82,7 +82,7 @@ def test_copies_and_views(adata, unchanged):
     assert copied is not None
     assert "dynamics_prior" in copied.varp
     view = adata[(adata.obs["donor"] == "b").to_numpy()]
-    with unchanged(adata), pytest.warns(UserWarning, match="`adata` is a view .* it has become a copy") as caught:
+    with unchanged(adata), pytest.warns(UserWarning, match="`adata` is a view .* it was copied") as caught:
         pf.pp.setup_dynamics(view, time_key="time")
     assert caught[0].filename == __file__
     assert "dynamics_fields" in view.uns
@@ -141,7 +141,7 @@ def test_edges_from_no_regulators_are_left_out_and_logged(adata, caplog):
     prior = edges(("GATA1", "SPI1"), ("KLF1", "GATA1"))
     with caplog.at_level(logging.INFO, logger="perturbflow"):
         pf.pp.setup_dynamics(adata, time_key="time", regulators="is_tf", prior=prior)
-    assert "Left out 1 of 2 edges of the prior, whose sources are no regulators." in caplog.messages
+    assert "Left out 1 of 2 edges of the prior, whose sources are not regulators." in caplog.messages
     assert "Registered 1 trajectories of 12 cells, with 3 regulators of 4 genes." in caplog.messages
     assert adata.varp["dynamics_prior"].nnz == 1
 
@@ -151,7 +151,7 @@ def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
     for network in (prior, nx.from_pandas_edgelist(prior, edge_attr="weight", create_using=nx.DiGraph)):
         caplog.clear()
         pf.pp.setup_dynamics(adata, time_key="time", prior=network)
-        message = "Left out 3 of 4 edges of the prior, whose source or target is no gene of `adata.var_names`."
+        message = "Left out 3 of 4 edges of the prior, whose source or target is not in `adata.var_names`."
         assert caplog.messages[0] == message
         found = adata.varp["dynamics_prior"].tocoo()
         assert [(found.row[0], found.col[0])] == [tuple(adata.var_names.get_indexer(["GATA1", "SPI1"]))]
@@ -165,7 +165,7 @@ def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
         ({"time_key": 3}, TypeError, "`time_key` to be a string"),
         ({"trajectory_key": ""}, ValueError, "`trajectory_key` to be a string of at least one character"),
         ({"trajectory_key": "donors"}, KeyError, r"'donors' in `adata.obs`, found \['donor'"),
-        ({"trajectory_key": "time"}, ValueError, r"repeated \['time'\]. Give each column one role"),
+        ({"trajectory_key": "time"}, ValueError, r"repeated \['time'\]. Use each column for one purpose only"),
         ({"layer": "smooth"}, KeyError, "'smooth' in `adata.layers`"),
         (
             {"regulators": ["GATA1", "gata2"]},
@@ -251,7 +251,7 @@ def repeat_gene(adata):
             relabel("donor", "a", "nan"),
             r"a value for every cell in `adata.obs\['donor'\]`, found \['nan'\], which represent",
         ),
-        (keep_two_of_donor_a, r"at least 3 distinct times .* in 1 of 3: \['a\|control: 2 \(2 cells\)'\]"),
+        (keep_two_of_donor_a, r"at least 3 distinct times .* for 1 of 3: \['a\|control: 2 \(2 cells\)'\]"),
         (relabel("donor", "a", None), r"a value for every cell in `adata.obs\['donor'\]`, found none in 4 cells"),
         (relabel("perturbation", "KLF1", None), "a value for every cell in `adata.obs.'perturbation'"),
         (relabel("perturbation", "KLF1", "dasatinib"), r"found \['dasatinib'\], which are no genes.* such as a drug"),
@@ -272,7 +272,7 @@ def test_wrong_data_are_left_unchanged(adata, unchanged, spoil, message):
 
 def test_replicates_do_not_make_up_for_times(adata):
     adata.obs["time"] = np.where(adata.obs["time"] > 1, 4.0, 0.0)
-    with pytest.raises(ValueError, match=r"found fewer in 3 of 3: \['a\|control: 2 \(4 cells\)', 'b\|control"):
+    with pytest.raises(ValueError, match=r"found fewer for 3 of 3: \['a\|control: 2 \(4 cells\)', 'b\|control"):
         pf.pp.setup_dynamics(adata, **FULL)
 
 

@@ -57,7 +57,7 @@ def test_views_become_copies(make_adata, unchanged, form):
     adata = make_adata()
     adata.X = form(adata.X)
     view = adata[(adata.obs["cell_type"] == "T").to_numpy()]
-    with unchanged(adata), pytest.warns(UserWarning, match="`adata` is a view .* it has become a copy") as caught:
+    with unchanged(adata), pytest.warns(UserWarning, match="`adata` is a view .* it was copied") as caught:
         pf.pp.setup_perturbation(view, **BASIC, covariate_keys=["cell_type"])
     assert caught[0].filename == __file__
     assert not view.is_view
@@ -209,7 +209,7 @@ def nothing(adata):
 BAD: dict[str, tuple] = {
     # the expression
     "counts": (on_x(lambda x: x.ceil()), {}, ValueError, r"in `adata.X`, found raw counts .* Run `sc.pp.normalize_total\(adata, target_sum=1e4\)` and `sc.pp.log1p\(adata\)` first"),
-    "unlogged": (on_x(lambda x: x * 1e3), {}, ValueError, "values up to .*, which look un-logged. Run `sc.pp.log1p"),
+    "unlogged": (on_x(lambda x: x * 1e3), {}, ValueError, "values up to .*, which do not seem to be logged. Run `sc.pp.log1p"),
     "negative": (on_x(lambda x: -x), {}, ValueError, "found negative values down to -"),
     "nan": (on_x(lambda x: x * np.nan), {}, ValueError, "found NaN or infinite values"),
     "infinite": (on_x(lambda x: x * np.inf), {}, ValueError, "found NaN or infinite values"),
@@ -228,11 +228,11 @@ BAD: dict[str, tuple] = {
     "label_repeats": (relabel("A+B", "B+B"), {}, ValueError, r"every component once in a perturbation, found 'B\+B'"),
     "label_nan": (relabel("A", "nan"), {}, ValueError, r"names of perturbations in `adata.obs\['perturbation'\]`, found \['nan'\], which represent missing values"),
     "label_part_nan": (relabel("A+B", "A+None"), {}, ValueError, r"found \['A\+None'\], which represent missing values"),
-    "label_empty_part": (relabel("A+B", "A+"), {}, ValueError, r"in `adata.obs\['perturbation'\]`, none of them empty .* found 'A\+' as \['A', ''\]. Name a `separator` .* '\|', if"),
-    "label_brackets": (relabel("A+B", "x (A+B)"), {}, ValueError, r"found 'x \(A\+B\)' as \['x \(A', 'B\)'\]. Name"),
+    "label_empty_part": (relabel("A+B", "A+"), {}, ValueError, r"in `adata.obs\['perturbation'\]`, with closed brackets, found 'A\+' as \['A', ''\]. .* choose a `separator` .* '\|'; otherwise"),
+    "label_brackets": (relabel("A+B", "x (A+B)"), {}, ValueError, r"found 'x \(A\+B\)' as \['x \(A', 'B\)'\]. If"),
     "label_separator": (relabel("A+B", "+"), {}, ValueError, r"found '\+' as \['', ''\]"),
-    "label_becomes_control": (with_obs(perturbation=lambda adata: ["x_y", *["y_x"] * (adata.n_obs - 1)]), {"separator": "_", "control": "x_y"}, ValueError, "found 'y_x', which in alphabetical order is 'x_y' and names the control"),
-    "label_twins": (relabel("A+B", "A\u200b"), {}, ValueError, r"Expected names that look different in `adata.obs\['perturbation'\]`, found \[\('A', 'A\\u200b'\)\]"),
+    "label_becomes_control": (with_obs(perturbation=lambda adata: ["x_y", *["y_x"] * (adata.n_obs - 1)]), {"separator": "_", "control": "x_y"}, ValueError, "found 'y_x', which in alphabetical order is 'x_y', a control label"),
+    "label_twins": (relabel("A+B", "A\u200b"), {}, ValueError, r"Expected names that can be distinguished in `adata.obs\['perturbation'\]`, found \[\('A', 'A\\u200b'\)\]"),
     "label_slash": (relabel("A+B", "A/B"), {}, ValueError, r"labels of perturbations without '/', .* found \['A/B'\]. Rename them"),
     "separator_slash": (nothing, {"separator": "/"}, ValueError, r"labels of perturbations without '/'.* found \['/'\]"),
     "separator_empty": (nothing, {"separator": ""}, ValueError, "Expected `separator` to be a string of at least one character"),
@@ -241,9 +241,9 @@ BAD: dict[str, tuple] = {
     "covariate_float": (with_obs(age=0.5), {"covariate_keys": ["age"]}, ValueError, r"found floating-point numbers. .*astype\(str\)"),
     "covariate_nan": (with_obs(donor=lambda adata: np.resize(["1", "nan"], adata.n_obs)), {"covariate_keys": ["donor"]}, ValueError, r"a value for every cell in `adata.obs\['donor'\]`, found \['nan'\], which represent missing"),
     "batch_empty": (with_obs(plate=lambda adata: np.resize(["p1", " "], adata.n_obs)), {"batch_key": "plate"}, ValueError, r"a value for every cell in `adata.obs\['plate'\]`, found \[' '\]"),
-    "covariate_space": (with_obs(donor=lambda adata: np.resize(["1", "1 "], adata.n_obs)), {"covariate_keys": ["donor"]}, ValueError, r"look different in `adata.obs\['donor'\]`, found \[\('1', '1 '\)\]"),
-    "perturbation_reserved": (with_obs(source="A"), {"perturbation_key": "source"}, ValueError, r"other than \['source', 'source_cell'\], which predicted cells have, found \['source'\]"),
-    "dose_reserved": (with_obs(source_cell=1), {"dose_key": "source_cell"}, ValueError, r"which predicted cells have, found \['source_cell'\]"),
+    "covariate_space": (with_obs(donor=lambda adata: np.resize(["1", "1 "], adata.n_obs)), {"covariate_keys": ["donor"]}, ValueError, r"can be distinguished in `adata.obs\['donor'\]`, found \[\('1', '1 '\)\]"),
+    "perturbation_reserved": (with_obs(source="A"), {"perturbation_key": "source"}, ValueError, r"other than \['source', 'source_cell'\], which are added to predicted cells, found \['source'\]"),
+    "dose_reserved": (with_obs(source_cell=1), {"dose_key": "source_cell"}, ValueError, r"which are added to predicted cells, found \['source_cell'\]"),
     "covariate_reserved": (with_obs(split="a"), {"covariate_keys": ["split"]}, ValueError, r"names of covariates other than .* found \['split'\]. Rename"),
     "covariate_dose": (with_obs(dose="1", amount=1), {"covariate_keys": ["dose"], "dose_key": "amount"}, ValueError, r"found \['dose'\]"),
     "no_control_in_context": (with_obs(cell_type=lambda adata: ["B", *["B" if label == "A" else "T" for label in adata.obs["perturbation"][1:]]]), {"covariate_keys": ["donor", "cell_type"]}, ValueError, r"control cells in every context, found none among the cells of \[{'donor': '2', 'cell_type': 'B'}\]. Remove"),
@@ -254,8 +254,8 @@ BAD: dict[str, tuple] = {
     "dose_column": (nothing, {"dose_key": "doses"}, KeyError, "Expected 'doses' in `adata.obs`"),
     "batch_column": (nothing, {"batch_key": "batches"}, KeyError, "Expected 'batches' in `adata.obs`"),
     "type_column": (nothing, {"perturbation_type_key": "types"}, KeyError, "Expected 'types' in `adata.obs`"),
-    "used_twice": (nothing, {"covariate_keys": ["cell_type"], "batch_key": "cell_type"}, ValueError, r"the use of every column of `adata.obs` to be unique, found repeated \['cell_type'\]"),
-    "listed_twice": (nothing, {"covariate_keys": ["cell_type", "cell_type"]}, ValueError, r"found repeated \['cell_type'\]. Give each column one role"),
+    "used_twice": (nothing, {"covariate_keys": ["cell_type"], "batch_key": "cell_type"}, ValueError, r"columns of `adata.obs` to be unique, found repeated \['cell_type'\]"),
+    "listed_twice": (nothing, {"covariate_keys": ["cell_type", "cell_type"]}, ValueError, r"found repeated \['cell_type'\]. Use each column for one purpose only"),
     "column_twice": (repeat_column, {"covariate_keys": ["cell_type"]}, ValueError, r"columns of `adata.obs` to be unique, found repeated \['cell_type'\]"),
     "column_slash": (with_obs(**{"cell/type": "a"}), {"covariate_keys": ["cell/type"]}, ValueError, r"column names in `adata.obs` without '/'"),
     # doses
@@ -263,23 +263,23 @@ BAD: dict[str, tuple] = {
     "dose_negative": (dose("-1"), {"dose_key": "dose"}, ValueError, "found '-1'"),
     "dose_nan": (dose(np.nan), {"dose_key": "dose"}, ValueError, r"dose of every perturbed cell in `adata.obs\['dose'\]`, found none in 6 cells: \['cell_6', 'cell_7', 'cell_8'\] and 3 more"),
     "dose_none": (dose(None), {"dose_key": "dose"}, ValueError, "Expected the dose of every perturbed cell"),
-    "dose_unit": (dose("10 uM"), {"dose_key": "dose"}, ValueError, r"found '10 uM'. Give numbers without units.* `adata.obs\['dose'\]` of 6 cells: \['cell_6', "),
+    "dose_unit": (dose("10 uM"), {"dose_key": "dose"}, ValueError, r"found '10 uM'. Use numbers without units.* `adata.obs\['dose'\]` of 6 cells: \['cell_6', "),
     "dose_list": (dose([1, 2]), {"dose_key": "dose"}, ValueError, r"one for each of 1 components, found 2 in dose \(1, 2\) of 'A'"),
     "dose_mapping": (dose({"A": 1}), {"dose_key": "dose"}, ValueError, "Expected a dose to be a finite number"),
     "dose_infinite": (dose("inf"), {"dose_key": "dose"}, ValueError, "found 'inf'"),
     "dose_count": (dose("1+1"), {"dose_key": "dose"}, ValueError, r"one for each of 1 components, found 2 in dose '1\+1' of 'A'"),
-    "dose_zero": (with_obs(dose=lambda adata: [0 if "E" in label else 1 for label in adata.obs["perturbation"]]), {"dose_key": "dose"}, ValueError, r"a dose above 0 in some cell, found only 0 for \['E', 'F'\]"),
+    "dose_zero": (with_obs(dose=lambda adata: [0 if "E" in label else 1 for label in adata.obs["perturbation"]]), {"dose_key": "dose"}, ValueError, r"a dose above 0 for every perturbation in at least one cell, found only 0 for \['E', 'F'\]"),
     # types
     "type_missing": (kind(None), {"perturbation_type_key": "kind"}, ValueError, r"type of the perturbation of every perturbed cell in `adata.obs\['kind'\]`, found none in 6 cells: \['cell_6', 'cell_7', 'cell_8'\] and 3 more"),
-    "type_mark": (kind("a:b"), {"perturbation_type_key": "kind"}, ValueError, "perturbations and their types without ':'"),
-    "type_list": (kind(["a"]), {"perturbation_type_key": "kind"}, TypeError, r"one text a cell in `adata.obs\['kind'\]`, found \['list'\]. Join"),
+    "type_mark": (kind("a:b"), {"perturbation_type_key": "kind"}, ValueError, "perturbations and types without ':'"),
+    "type_list": (kind(["a"]), {"perturbation_type_key": "kind"}, TypeError, r"one string per cell in `adata.obs\['kind'\]`, found \['list'\]. Join"),
     "type_slash": (kind("a/b"), {"perturbation_type_key": "kind"}, ValueError, r"types of perturbations without '/'"),
     "type_count": (kind("a+i"), {"perturbation_type_key": "kind"}, ValueError, r"found 2 in type 'a\+i' of 'A'"),
     # arguments
     "key_type": (nothing, {"perturbation_key": 1}, TypeError, "Expected `perturbation_key` to be a string, found 1"),
     "control_empty": (nothing, {"control": []}, ValueError, "at least one label of control cells in `control`, found none"),
     "control_blank": (nothing, {"control": ["control", " "]}, ValueError, "Expected `control` to be a string of at least one"),
-    "control_separator": (nothing, {"control": "+"}, ValueError, r"`separator` to be no label of control cells, found '\+'"),
+    "control_separator": (nothing, {"control": "+"}, ValueError, r"`separator` to differ from the labels of control cells, found '\+'"),
     "control_absent": (nothing, {"control": ["control", "contro"]}, ValueError, r"control cells labelled 'contro' in .* found the labels \['control', "),
     "control_mapping": (nothing, {"control": {"control": 1}}, TypeError, "Expected `control` to be a string, found {'control': 1}"),
     "controls_type": (nothing, {"control": ["control", 1]}, TypeError, "Expected `control` to be a string, found 1 of type int"),
@@ -373,7 +373,7 @@ def test_a_backed_screen_stored_by_genes_is_refused(make_adata, tmp_path):
     # What it says is done as it says.
     path = tmp_path / "again.h5ad"
     names = {"adata": backed, "path": path}
-    exec(str(raised.value).split("in a line: `")[1].rstrip("`."), names)
+    exec(str(raised.value).split("Convert it once: `")[1].rstrip("`."), names)
     backed.file.close()
     again = anndata.read_h5ad(path, backed="r")
     pf.pp.setup_perturbation(again, **BASIC)

@@ -294,7 +294,7 @@ def test_types_are_perturbations_of_their_own(make_adata):
     adata = make_adata([("control", "T"), ("A", "T"), ("A", "NK"), ("control", "NK"), ("B", "T")])
     adata.obs["type"] = np.where(adata.obs["cell_type"] == "T", "a", "i")
     pf.pp.setup_perturbation(adata, **BASIC, perturbation_type_key="type")
-    with pytest.raises(ValueError, match=r"one type, found 'A' in `held_out`, which is any of \['A:a', 'A:i'\]"):
+    with pytest.raises(ValueError, match=r"one type, found 'A' in `held_out`, which could be any of \['A:a', 'A:i'\]"):
         pf.pp.split_perturbations(adata, task="unseen_perturbation", held_out=["A"])
     pf.pp.split_perturbations(adata, task="unseen_perturbation", held_out=["A:i"], valid_fraction=0)
     assert held_out(adata, "test") == {"A:i"}
@@ -374,14 +374,14 @@ BAD: dict[str, tuple] = {
     "seed_type": ({"seed": None}, TypeError, "Expected `seed` to be a whole number"),
     "key_registered": ({"key_added": "cell_type"}, ValueError, r"`key_added` to be free or an earlier split, found 'cell_type' with other content in `adata.obs\['cell_type'\]`\. Choose"),
     "key_taken": ({"key_added": "mine"}, ValueError, r"found 'mine' with other content in `adata.obs\['mine'\]`"),
-    "key_in_uns": ({"key_added": "perturbation_fields"}, ValueError, "found 'perturbation_fields', which is that of pf.pp.setup_perturbation"),
+    "key_in_uns": ({"key_added": "perturbation_fields"}, ValueError, "found 'perturbation_fields', which is reserved for pf.pp.setup_perturbation"),
     "key_slash": ({"key_added": "a/b"}, ValueError, "Expected `key_added` without '/'"),
     "key_type": ({"key_added": 3}, TypeError, "Expected `key_added` to be a string"),
     "cells_named": ({"task": "cells", "held_out": ["A"]}, ValueError, "Expected no `held_out` for task='cells'"),
     "named_nothing": ({"held_out": []}, ValueError, "at least one condition in `held_out`, found none"),
     "named_type": ({"held_out": 3}, TypeError, "Expected `held_out` to be a list of labels or of"),
     "named_unknown": ({"held_out": ["A+X"]}, ValueError, r"Expected a known perturbation, found 'X'"),
-    "named_not_there": ({"held_out": ["E+D"]}, ValueError, r"a combination in the data for task='combination', found 'D\+E'. The nearest: \['"),
+    "named_not_there": ({"held_out": ["E+D"]}, ValueError, r"a combination in the data for task='combination', found 'D\+E'. The most similar are \['"),
     "named_single": ({"held_out": ["A"]}, ValueError, "to name a combination in the data for task='combination', found 'A'"),
     "named_pair": ({"held_out": [PAIR]}, TypeError, "to be labels for task='combination', .* Use task='covariate_transfer'"),
     "named_control": ({"task": "unseen_perturbation", "held_out": ["control"]}, ValueError, "to name a single component .* found 'control'"),
@@ -413,7 +413,7 @@ TOO_FEW = {
     "combination": ("combination", SINGLES, "combinations of perturbations .* found none. Use task='unseen_perturbation'"),
     "contexts": ("covariate_transfer", SINGLES, "a perturbation with cells in two contexts .* found none. .* use task='combination'"),
     "unseen": ("unseen_perturbation", SINGLES[:2], r"at least two perturbations .* found \['A'\]. Use task='covariate_transfer' or 'cells'"),
-    "cells": ("cells", SINGLES, "cells to test on, found conditions of at most 1 cells"),
+    "cells": ("cells", SINGLES, "test cells, found conditions of at most 1 cells"),
     "only_combination": ("combination", [("control", "T"), ("A+B", "T")], "perturbed conditions in training, found all 1 of them"),
 }  # fmt: skip
 

@@ -78,7 +78,7 @@ def test_an_interrupted_fit_says_so_wherever_it_is_used(fitted_dynamics, tmp_pat
     if kind != "uns":
         fitted_dynamics.write_h5ad(tmp_path / "cells.h5ad")
         fitted_dynamics = anndata.read_h5ad(tmp_path / "cells.h5ad")
-    said = r"The fit of the dynamics in `adata.uns\['dynamics'\]` was interrupted.*Run `pf.tl.fit_dynamics\(adata, key_added='dyn"
+    said = r"The dynamics in `adata.uns\['dynamics'\]` are from an interrupted fit.*Run `pf.tl.fit_dynamics\(adata, key_added='dyn"
     for use in (
         lambda: forecast(fitted_dynamics, n_times=3),
         lambda: infer_graph(fitted_dynamics, n_bootstraps=0),
@@ -114,7 +114,7 @@ def test_what_is_missing_or_something_else(fitted_dynamics, unchanged):
 
 def test_later_format_asks_for_an_update(fitted_dynamics):
     fitted_dynamics.uns["dynamics"]["format"] = 99
-    with pytest.raises(ValueError, match="of format 1 in .*, found 99, of a later version. Update perturbflow"):
+    with pytest.raises(ValueError, match="of format 1 in .*, found 99 from a later version. Update perturbflow"):
         read_dynamics(fitted_dynamics)
 
 

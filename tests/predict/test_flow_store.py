@@ -173,7 +173,7 @@ def test_directory_without_a_flow_is_named(stored):
 
 
 @pytest.mark.parametrize(
-    ("found", "advice"), [(99, "of a later version. Update perturbflow"), (1, "of an earlier version. Fit again")]
+    ("found", "advice"), [(99, "from a later version. Update perturbflow"), (1, "from an earlier version. Fit again")]
 )
 @pytest.mark.parametrize("kind", ["uns", "store"])
 def test_other_formats_are_refused(fitted, tmp_path, rewrite, kind, found, advice):
@@ -183,20 +183,22 @@ def test_other_formats_are_refused(fitted, tmp_path, rewrite, kind, found, advic
         rewrite(path, lambda arrays, values: values.update(format=found), kind="a fitted flow")
     else:
         fitted.uns["flow"]["format"] = found
-    with pytest.raises(ValueError, match=f"Expected a fitted flow of format 6 in .*, found {found}, {advice}"):
+    with pytest.raises(ValueError, match=f"Expected a fitted flow of format 6 in .*, found {found} {advice}"):
         read_flow(fitted)
 
 
 @pytest.mark.parametrize("found", [2.5, "2", [2], None, np.array([2, 2])])
 def test_what_is_no_format_is_refused(fitted, found):
     fitted.uns["flow"]["format"] = found
-    with pytest.raises(ValueError, match="Expected a fitted flow in .*a format that is no whole number"):
+    with pytest.raises(ValueError, match="Expected a fitted flow in .*a format that is not a whole number"):
         read_flow(fitted)
 
 
 def test_store_of_an_earlier_version_is_named(stored, tmp_path):
     save_file({"prior/variance": np.ones(3)}, tmp_path / "store" / "flow.safetensors")
-    with pytest.raises(ValueError, match="found a file of something else, or of an earlier version .* Fit again with"):
+    with pytest.raises(
+        ValueError, match="found a file with other content, or from an earlier version .* Fit again with"
+    ):
         read_flow(stored)
 
 
@@ -211,7 +213,7 @@ def test_another_fit_in_a_store_is_not_taken_for_the_first(fitted, tmp_path, unc
     with (
         unchanged(first),
         pytest.raises(
-            ValueError, match=f"Expected the fitted flow '{ids[0]}' in .*, found another, '{ids[1]}'"
+            ValueError, match=f"Expected the fitted flow '{ids[0]}' in .*, found another one, '{ids[1]}'"
         ) as error,
     ):
         predict_perturbation(first, "A")

@@ -177,8 +177,8 @@ def test_rounding_is_decided_by_the_randomness_alone(counts):
         ("counts", 0, ValueError, "Expected `target_total` to be from 1 to"),
         ("counts", "1e4", TypeError, "Expected `target_total` to be a number, found '1e4'"),
         ("log_normalised", 1e4, ValueError, "Expected `target_total` together with `output` 'counts' or 'challenge'"),
-        ("counts", None, ValueError, "found 3 of 4 cells whose values are not whole .* Set `target_total` to the total"),
-        ("challenge", None, ValueError, "found 3 of 4 cells whose values are not whole"),
+        ("counts", None, ValueError, "found 3 of 4 cells whose values are not integer .* Set `target_total` to the total"),
+        ("challenge", None, ValueError, "found 3 of 4 cells whose values are not integer"),
     ],
 )  # fmt: skip
 def test_bad_requests(name, total, error, message):

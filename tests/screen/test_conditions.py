@@ -94,11 +94,12 @@ def test_the_control_may_be_written_in_any_way(control):
     ],
 )
 def test_labels_are_not_split_blindly(label, parts):
-    with pytest.raises(
-        ValueError, match="Expected components joined by '[+]', none of them empty .* if '[+]' joins"
-    ) as e:
+    with pytest.raises(ValueError, match="Expected non-empty components joined by '[+]'.* If '[+]' does not join") as e:
         parse_label(label, **STYLE)
-    assert f"found {label!r} as {parts}. Name a `separator` that no label contains, such as '|', if" in str(e.value)
+    assert (
+        f"found {label!r} as {parts}. If '+' does not join components, choose a `separator` that no label contains, such as '|'; otherwise"
+        in str(e.value)
+    )
     assert parse_label(label or "A", control="control", separator="|") == (label or "A",)
 
 
@@ -168,8 +169,8 @@ def test_wrong_doses_are_refused(dose):
         ("10nM", "without units"),
         ("1e-3 µM+5 µM", "without units"),
         ("50%", "without units"),
-        ("0,5", "a point before decimals"),
-        ("1,000", "a point before decimals"),
+        ("0,5", "a decimal point"),
+        ("1,000", "a decimal point"),
         ("1;0.5", r"'\+' between the doses"),
         ("1, 0.5", r"'\+' between the doses"),
         ("1 0.5", r"'\+' between the doses"),
@@ -297,7 +298,9 @@ def test_types_are_needed_only_where_there_are_several():
     assert known.canonical("A:i+B") == "A:i+B:i"
     assert known.canonical("A", perturbation_type="i") == "A:i"
     assert known.encode_perturbations(["A:i"], types=["i"]).toarray().tolist() == [[0, 1, 0]]
-    with pytest.raises(ValueError, match=r"one type, found 'A', which is any of \['A:a', 'A:i'\]. Name one of them"):
+    with pytest.raises(
+        ValueError, match=r"one type, found 'A', which could be any of \['A:a', 'A:i'\]. Pass one of them"
+    ):
         known.canonical("A")
     with pytest.raises(ValueError, match="known perturbation, found 'B:a'"):
         known.canonical("B", perturbation_type="a")
@@ -312,7 +315,7 @@ def test_without_types_the_mark_is_a_letter():
 
 @pytest.mark.parametrize(("label", "kind"), [("A:1", "a"), ("A", "a:1"), ("A", "")])
 def test_types_and_names_must_be_told_apart(label, kind):
-    with pytest.raises(ValueError, match="perturbations and their types without ':' and not empty.*Rename them"):
+    with pytest.raises(ValueError, match="non-empty perturbations and types without ':'.*Rename them"):
         vocabulary(label, types=[kind])
 
 

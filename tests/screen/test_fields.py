@@ -140,7 +140,7 @@ def test_expression_is_that_of_the_layer():
     np.testing.assert_array_equal(expression(adata, "log"), X + 1)
     with pytest.raises(KeyError, match="Expected 'logs' in `adata.layers`, found \\['log'"):
         expression(adata, "logs")
-    with pytest.raises(ValueError, match="Expected expression in `adata.X`, found none. Name a layer"):
+    with pytest.raises(ValueError, match="Expected expression in `adata.X`, found none. Pass a `layer`"):
         expression(AnnData(obs=adata.obs), None)
 
 
@@ -212,7 +212,7 @@ def test_one_dose_written_in_several_ways_is_one_condition():
 def test_a_view_becomes_a_copy_with_a_warning():
     adata = make()
     view = adata[:4]
-    with pytest.warns(UserWarning, match="`adata` is a view of another AnnData: it has become a copy") as caught:
+    with pytest.warns(UserWarning, match="`adata` is a view of another AnnData: it was copied") as caught:
         assert writable(view, copy=False) is view
     assert len(caught) == 1
     assert not view.is_view
@@ -249,8 +249,8 @@ def test_other_names_of_splits_are_understood_and_said(unchanged, caplog):
         split = check_no_leakage(adata)
     assert split.tolist() == ["train", "train", "valid", "test", "test", "test"]
     assert caplog.messages == [
-        "The names in `adata.obs['split']`, which stays as it is, are read as {'OOD': 'test', 'Training': 'train', "
-        "'held-out': 'test', 'val': 'valid'}."
+        "The names in `adata.obs['split']` are read as {'OOD': 'test', 'Training': 'train', "
+        "'held-out': 'test', 'val': 'valid'}; the column is unchanged."
     ]
 
 
@@ -268,7 +268,7 @@ def test_unknown_splits_say_how_to_name_them(values, found, pairs):
     with pytest.raises(ValueError, match="Expected 'train', 'valid' or 'test'") as error:
         read_split(adata, "fold")
     column = "adata.obs['fold']"
-    assert f"in `{column}`, found {found}. Say which is which" in str(error.value)
+    assert f"in `{column}`, found {found}. Rename them" in str(error.value)
     assert f"with `{column} = {column}.map({pairs})`" in str(error.value)
     assert "split_perturbations" not in str(error.value)
 

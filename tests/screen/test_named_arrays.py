@@ -109,7 +109,7 @@ def test_wanted_names_are_chosen():
     assert chosen(X.to_numpy(), ["c", "a"], name="x") is None
     with pytest.raises(ValueError, match=r"all 2 genes in `x`, found that 1 are missing: \['z'\]. Add them"):
         chosen(X, ["a", "z"], name="x")
-    with pytest.raises(ValueError, match=r"found that 2 are missing: \['p', 'q'\]. Pass `x.T`"):
+    with pytest.raises(ValueError, match=r"found that 2 are missing: \['p', 'q'\]. They are its columns: pass `x.T`"):
         chosen(X, ["p", "q"], name="x")
     with pytest.raises(ValueError, match="genes of `x` to be unique"):
         chosen(X[list("aab")], ["a"], name="x")

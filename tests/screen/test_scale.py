@@ -294,7 +294,9 @@ def test_predicted_cells_on_another_scale():
         "n_permutations": 0,
         "progress_bar": False,
     }
-    with pytest.warns(UserWarning, match=r"cells of predicted\['predicted'\] are on another scale than the observed"):
+    with pytest.warns(
+        UserWarning, match=r"cells of predicted\['predicted'\] are on a different scale from the observed"
+    ):
         evaluate(adata, predicted, key=None, n_resamples=2, n_cells=20, **options)
 
 
@@ -316,7 +318,7 @@ def fitted_cells():
 def test_new_controls_on_another_scale(fitted_cells, factor, differs):
     new = AnnData(scaled(logged(seed=1, n=40), slice(None), factor), uns={"flow": fitted_cells.uns["flow"]})
     if differs:
-        with pytest.warns(UserWarning, match="The control cells are on another scale than those of the fit"):
+        with pytest.warns(UserWarning, match="The control cells are on a different scale from those of the fit"):
             predict_perturbation(new, "A")
     else:
         with warnings.catch_warnings():

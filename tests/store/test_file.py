@@ -181,14 +181,14 @@ def test_other_files_are_refused(tmp_path):
         (tmp_path / name).write_bytes(content)
         refuse(tmp_path / name)
     save_file({"a": np.ones(2)}, tmp_path / "arrays")
-    with pytest.raises(ValueError, match="found a file of something else, or of an earlier version"):
+    with pytest.raises(ValueError, match="found a file with other content, or from an earlier version"):
         read(tmp_path / "arrays")
     write_file(tmp_path / "other", {}, {}, kind="another test")
-    with pytest.raises(ValueError, match="found a file of something else"):
+    with pytest.raises(ValueError, match="found a file with other content"):
         read(tmp_path / "other")
-    with pytest.raises(IsADirectoryError, match=r"found what cannot be read: Is a directory\. Write it again\."):
+    with pytest.raises(IsADirectoryError, match=r"found an unreadable file: Is a directory\. Write it again\."):
         read(tmp_path)
-    with pytest.raises(FileNotFoundError, match="found what cannot be read: No such file"):
+    with pytest.raises(FileNotFoundError, match="found an unreadable file: No such file"):
         read(tmp_path / "absent")
 
 

@@ -106,7 +106,7 @@ def test_names_that_something_else_is_kept_under_are_refused(kind, cells, unchan
     others = [*(name for name in RECORDS if name not in {kind, "lineage"}), "log1p", "perturbation_doses"]
     with unchanged(adata):
         for name in others:
-            with pytest.raises(ValueError, match=f"a name that nothing else is kept under, found '{name}'"):
+            with pytest.raises(ValueError, match=f"an unused key, found '{name}'"):
                 write(adata, key_added=name)
         for bad, error in {"a/b": ValueError, "": ValueError, 3: TypeError}.items():
             with pytest.raises(error, match="Expected `key_added`"):
@@ -140,7 +140,7 @@ def test_stored_fits_are_recognised_after_a_file(kind, cells, tmp_path, unchange
 def test_evaluation_does_not_replace_the_flow(fitted, unchanged):
     with (
         unchanged(fitted),
-        pytest.raises(ValueError, match=r"found 'flow', which is that of pf\.tl\.fit_flow\. Choose"),
+        pytest.raises(ValueError, match=r"found 'flow', which is reserved for pf\.tl\.fit_flow\. Choose"),
     ):
         pf.tl.evaluate(fitted, **EVALUATE, key_added="flow")
     pf.tl.predict_perturbation(fitted, "A", n_steps=2)
@@ -202,7 +202,9 @@ def test_dynamics_fields_do_not_replace_other_content(time_courses, unchanged):
         ):
             pf.pp.setup_dynamics(time_courses, **call, **options)
     time_courses.uns["bin_pseudotime"] = {"mine": 1}
-    with pytest.raises(ValueError, match=r"found other content in `adata.uns\['bin_pseudotime'\]`. Give that another"):
+    with pytest.raises(
+        ValueError, match=r"found other content in `adata.uns\['bin_pseudotime'\]`. Rename or delete it"
+    ):
         pf.pp.bin_pseudotime(time_courses, **call, n_bins=5)
 
 
@@ -219,7 +221,7 @@ def test_a_modality_is_guarded_as_an_anndata_is(fitted, with_protein):
     mdata["rna"].varm["mine_sd"] = np.zeros((fitted.n_vars, 1))
     with pytest.raises(ValueError, match=r"other content in `adata.varm\['mine_sd'\]`"):
         pf.tl.predict_perturbation(mdata, "A", n_steps=2, key_added="mine", modality="rna")
-    with pytest.raises(ValueError, match="a name that nothing else is kept under"):
+    with pytest.raises(ValueError, match="an unused key"):
         pf.tl.evaluate(mdata, **EVALUATE, key_added="flow", modality="rna")
     assert set(mdata["rna"].uns) == set(fitted.uns)
 

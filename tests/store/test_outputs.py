@@ -56,7 +56,7 @@ def test_a_folder_that_can_be_written_to_is_left_as_it_was(tmp_path, monkeypatch
 def test_a_file_in_the_way_is_named(tmp_path, below):
     (tmp_path / "f").write_text("mine")
     with pytest.raises(
-        NotADirectoryError, match=r"Expected `store` to be a directory or free, found the file .*f'"
+        NotADirectoryError, match=r"Expected `store` to be an existing or new directory, found the file .*f'"
     ) as error:
         check_folder(tmp_path / "f" / below, name="store")
     assert str(tmp_path / "f") in str(error.value)
@@ -92,13 +92,16 @@ def test_places_are_tried_before_a_flow_is_fitted(registered, unchanged, tmp_pat
 
 def test_places_are_tried_before_dynamics_are_fitted(time_courses, unchanged, tmp_path, no_work):
     (tmp_path / "f").write_text("mine")
-    with unchanged(time_courses), pytest.raises(NotADirectoryError, match="Expected `checkpoint` to be a directory"):
+    with (
+        unchanged(time_courses),
+        pytest.raises(NotADirectoryError, match="Expected `checkpoint` to be an existing or new directory"),
+    ):
         fit_dynamics(time_courses, checkpoint=tmp_path / "f" / "x", progress_bar=False)
 
 
 def test_places_are_tried_before_a_model_is_trained(registered, tmp_path, no_work):
     (tmp_path / "f").write_text("mine")
-    with pytest.raises(NotADirectoryError, match="Expected `checkpoint` to be a directory"):
+    with pytest.raises(NotADirectoryError, match="Expected `checkpoint` to be an existing or new directory"):
         PRiMeFlow(registered, width=8).train(max_steps=1, checkpoint=tmp_path / "f" / "x", progress_bar=False)
 
 
@@ -111,7 +114,7 @@ def test_a_flow_that_cannot_be_stored_is_kept(registered, tmp_path, monkeypatch,
             write_flow(*args, **kwargs)
 
         patch.setattr("perturbflow.tl._fit_flow.write_flow", fail_after_the_fit)
-        with pytest.warns(UserWarning, match=r"could not be written to .*: and was kept in `adata.uns\['flow'\]`"):
+        with pytest.warns(UserWarning, match=r"could not be written to .* and was kept in `adata.uns\['flow'\]`"):
             fit_flow(registered, **QUICK, split_key="none", store=tmp_path / "store")
     predict_perturbation(registered, "A", n_steps=2)
     FittedFlow.from_dict(registered.uns["flow"]).save(tmp_path / "again")
@@ -145,5 +148,5 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_fit(registered, time_course
 
 
 def test_no_name_is_no_directory():
-    with pytest.raises(ValueError, match="Expected `store` to be a directory, found ''. Name one"):
+    with pytest.raises(ValueError, match="Expected `store` to be a directory, found ''. Use"):
         check_folder("", name="store")

@@ -49,18 +49,18 @@ FLOW: dict[str, tuple[Change, str]] = {
     "fewer contexts": (put("prior", "n_controls", lambda a: a[1:], at=None), "`prior/n_controls` of shape"),
     "context": (put("prior", "group_contexts", 9), "the number 9 of a context, of which there are 2"),
     "component of a group": (put("prior", "group_components", 9), "the number 9 of a component, of which there are 4"),
-    "start of a group": (put("prior", "group_starts", 9, at=1), "what does not fit together"),
+    "start of a group": (put("prior", "group_starts", 9, at=1), "inconsistent content"),
     "doses": (put("prior", "group_starts", 9, at=-1), "found 9 doses of training groups instead of 12"),
     "component": (put("prior", "level_components", 9), "the number 9 of a component, of which there are 4"),
     "category": (put("prior", "contexts", 7), "the number 7 of a category, of which there are 2"),
-    "no array": (lambda stored: stored["prior"].pop("effect_codes"), "nothing under 'effect_codes'"),
-    "no part": (lambda stored: stored.pop("calibration"), "nothing under 'calibration'"),
-    "no weight": (lambda stored: stored["weights"].pop("read.weight"), "nothing under 'weights/read.weight'"),
+    "no array": (lambda stored: stored["prior"].pop("effect_codes"), "no entry 'effect_codes'"),
+    "no part": (lambda stored: stored.pop("calibration"), "no entry 'calibration'"),
+    "no weight": (lambda stored: stored["weights"].pop("read.weight"), "no entry 'weights/read.weight'"),
     "another weight": (put("weights", "more", np.zeros(3), at=None), r"`weights/more` of shape and type .* instead of None"),
     "shape": (put("weights", "read.bias", lambda a: a[1:], at=None), r"`weights/read.bias` of shape and type \(\(15,\), 'float32'\) instead of \(\(16,\), 'float32'\)"),
     "type": (put("weights", "read.bias", lambda a: a.astype(float), at=None), "'float64'. instead of"),
-    "text": (put("prior", "variance", lambda a: a.astype(str), at=None), "`prior/variance` of type <U.*, which are no numbers"),
-    "another part": (put("", "more", 1, at=None), r"entries that it does not have, \['more'\]"),
+    "text": (put("prior", "variance", lambda a: a.astype(str), at=None), "`prior/variance` of type <U.*, which is not numeric"),
+    "another part": (put("", "more", 1, at=None), r"unknown entries, \['more'\]"),
     "names of genes": (put("", "genes", lambda a: a[1:], at=None), "39 genes instead of 40"),
     "components": (lambda stored: stored["fields"]["vocabulary"]["components"].pop(), "3 components instead of 4"),
     "width": (put("config", "width", 7, at=None), r"`weights/.*` of shape and type"),
@@ -94,7 +94,7 @@ def test_a_damaged_flow_predicts_nothing(fitted, unchanged, change, match, with_
 @pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
 def test_a_changed_flow_is_told_by_its_checksum(fitted, change):
     change(fitted.uns["flow"])
-    with pytest.raises(ValueError, match="found values that do not have the stored checksum"):
+    with pytest.raises(ValueError, match="found values whose checksum differs from the stored one"):
         read_flow(fitted)
     del fitted.uns["flow"]["checksum"]
     read_flow(fitted)
@@ -113,7 +113,7 @@ def test_a_changed_file_is_named(fitted, tmp_path, rewrite):
         arrays["prior/variance"][0] += 1
 
     rewrite(tmp_path / FILE, more, kind="a fitted flow")
-    with pytest.raises(ValueError, match=r"Expected a fitted flow in the file .*flow.safetensors.*stored checksum"):
+    with pytest.raises(ValueError, match=r"Expected a fitted flow in the file .*flow.safetensors.*checksum differs"):
         predict_perturbation(fitted, "A")
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"Expected a fitted flow in .*flow.safetensors.*found a damaged file"):
@@ -124,20 +124,20 @@ def test_a_changed_file_is_named(fitted, tmp_path, rewrite):
     ("change", "match"),
     [
         (put("weights", "raw_decay", np.nan), "NaN or infinite values in `weights/raw_decay`"),
-        (put("weights", "raw_decay", 0.25), "stored checksum"),
+        (put("weights", "raw_decay", 0.25), "checksum differs"),
         (put("", "scale", 0.0), "in `scale`, which should be above 0"),
         (put("", "time_scale", -1.0, at=None), "in `time_scale`, which should be above 0"),
         (put("", "start", lambda a: a[:, 1:], at=None), r"`start` of shape \(\d+, 4\) instead of \(N, s\)"),
         (put("", "genes", lambda a: a[1:], at=None), "4 genes instead of 5"),
         (put("config", "regulators", [0, 9], at=None), "the number 9 of a regulator, of which there are 5"),
-        (put("config", "at_rest", [9], at=None), "the number 9 of a gene at rest, of which there are 5"),
+        (put("config", "at_rest", [9], at=None), "the number 9 of a gene held at rest, of which there are 5"),
         (put("config", "hidden", [10**12], at=None), "1000000000000 units in layer 1 instead of 10"),
-        (put("", "span", lambda a: a.astype(str), at=None), "`span` of type <U.*, which are no numbers"),
-        (put("", "more", 1, at=None), r"entries that it does not have, \['more'\]"),
-        (lambda stored: stored.pop("rates"), "nothing under 'rates'"),
-        (lambda stored: stored["weights"].pop("raw_decay"), "stored checksum"),
+        (put("", "span", lambda a: a.astype(str), at=None), "`span` of type <U.*, which is not numeric"),
+        (put("", "more", 1, at=None), r"unknown entries, \['more'\]"),
+        (lambda stored: stored.pop("rates"), "no entry 'rates'"),
+        (lambda stored: stored["weights"].pop("raw_decay"), "checksum differs"),
         # Earlier versions stored no checksum.
-        (lambda stored: [stored.pop("checksum"), stored["weights"].pop("raw_decay")], "nothing under 'raw_decay'"),
+        (lambda stored: [stored.pop("checksum"), stored["weights"].pop("raw_decay")], "no entry 'raw_decay'"),
     ],
 )
 def test_damaged_dynamics_forecast_nothing(fitted_dynamics, unchanged, change, match):
@@ -161,7 +161,7 @@ def test_arrays_that_nothing_is_known_of_are_finite():
     check_arrays(
         {"new": np.ones(3), "text": np.array(["a"], dtype=object)}, {"text": Array((1,), is_text=True)}, part="prior"
     )
-    with pytest.raises(ValueError, match="`prior/text` of type object, which are no numbers"):
+    with pytest.raises(ValueError, match="`prior/text` of type object, which is not numeric"):
         check_arrays({"text": np.array(["a"], dtype=object)}, {}, part="prior")
     check_arrays({"a": np.array([np.inf]), "b": np.empty(0)}, {"a": Array((1,), finite=False), "b": Array((7, 7), or_empty=True)}, part="")  # fmt: skip
 

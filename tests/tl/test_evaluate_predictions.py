@@ -81,7 +81,9 @@ def test_predictions_of_other_splits_than_the_judged_are_no_fault():
     assert set(table(found, "predicted").index.get_level_values(0)) == {"A+B"}
     rest = screen(seed=1)
     rest = rest[rest.obs["perturbation"] != "A+B"].copy()
-    match = r"Expected predictions of what is judged, \['A\+B in T', 'A\+B in U'\], .* only those of \['A in T', "
+    match = (
+        r"Expected predictions of the evaluated conditions, \['A\+B in T', 'A\+B in U'\], .* found only \['A in T', "
+    )
     with pytest.raises(ValueError, match=match):
         judged(rest, splits=["test"])
 
@@ -92,7 +94,8 @@ def test_doses_are_a_part_of_what_is_matched():
         cells.obs["dose"] = np.where(cells.obs["perturbation"] == "control", 0.0, dose)
     setup_perturbation(adata, perturbation_key="perturbation", control="control", dose_key="dose")
     with pytest.raises(
-        ValueError, match=r"found 4 of others: \['A \(20\)', .*without .* 4 real conditions: \['A \(10\)'"
+        ValueError,
+        match=r"found 4 others: \['A \(20\)', .* 4 conditions with real cells have no prediction: \['A \(10\)'",
     ):
         evaluate(adata, predictions, **QUICK)
 
@@ -213,7 +216,7 @@ def test_a_model_that_is_worse_than_no_effect_is_called_so():
     wrong = screen(seed=1)
     wrong.X = wrong.X.toarray()
     wrong.X[(wrong.obs["perturbation"] != "control").to_numpy(), 3:] += 6.0
-    with pytest.warns(UserWarning, match="on another scale than the observed ones"):
+    with pytest.warns(UserWarning, match="on a different scale from the observed ones"):
         found = verdicts(wrong)
     assert (found["verdict"] == BASELINE_BETTER).all()
     assert found["finding"].str.contains("no effect (control cells)", regex=False).all()
@@ -283,7 +286,7 @@ def test_very_few_predicted_cells_are_refused(unchanged):
     adata = screen()
     with (
         unchanged(adata),
-        pytest.raises(ValueError, match=r"at least 4 predicted cells of .* found fewer of \['A in T'\]"),
+        pytest.raises(ValueError, match=r"at least 4 predicted cells per condition .* found fewer for \['A in T'\]"),
     ):
         evaluate(adata, predictions, **QUICK)
     judged(predictions, splits=["valid", "test"])
@@ -300,7 +303,7 @@ def test_predictions_of_other_perturbations_are_refused():
     predictions = screen(seed=1)
     predictions.obs["perturbation"] = "never seen"
     with pytest.raises(
-        ValueError, match=r"found 1 of others: \['never seen'\]; without a prediction are 8 real conditions"
+        ValueError, match=r"found 1 others: \['never seen'\]. 8 conditions with real cells have no prediction"
     ):
         judged(predictions)
 

@@ -191,7 +191,7 @@ def test_where_it_writes(unchanged):
         ({"n_resamples": 0}, "Expected `n_resamples` to be at least 1, found 0"),
         ({"seed": -1}, "Expected `seed` to be at least 0, found -1"),
         ({"min_cells": 5000}, r"Expected conditions with at least 5000 cells .* found none of 6. Lower `min_cells`"),
-        ({"key_added": "flow"}, "Expected `key_added` to be a name that nothing else"),
+        ({"key_added": "flow"}, "Expected `key_added` to be an unused key"),
     ],
 )
 def test_wrong_settings(options, message, unchanged):

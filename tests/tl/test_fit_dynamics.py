@@ -136,10 +136,10 @@ def test_interrupted_fit_keeps_what_was_learned(small, monkeypatch, caplog, tmp_
             fit_dynamics(small, **SHORT, checkpoint=folder)
     assert "Interrupted" in caplog.text
     assert small.uns["dynamics"]["settings"]["interrupted"] is True
-    with pytest.warns(UserWarning, match="was interrupted"):
+    with pytest.warns(UserWarning, match="from an interrupted fit"):
         forecast(small, n_times=3)
     assert np.isfinite(small.uns["forecast"]["values"]).all()
-    with pytest.warns(UserWarning, match="was interrupted"):
+    with pytest.warns(UserWarning, match="from an interrupted fit"):
         infer_graph(small, n_bootstraps=0)
     if folder is None:
         return
@@ -330,10 +330,10 @@ def test_progress_is_shown_where_somebody_looks(small, capsys, monkeypatch):
         (
             {"key_added": "dynamics_fields"},
             ValueError,
-            "found 'dynamics_fields', which is that of pf.pp.setup_dynamics",
+            "found 'dynamics_fields', which is reserved for pf.pp.setup_dynamics",
         ),
         ({"key_added": "a/b"}, ValueError, "without '/'"),
-        ({"checkpoint": __file__}, NotADirectoryError, "Expected `checkpoint` to be a directory or free"),
+        ({"checkpoint": __file__}, NotADirectoryError, "Expected `checkpoint` to be an existing or new directory"),
     ],
 )
 def test_bad_options(small, unchanged, options, error, message):
@@ -397,7 +397,7 @@ def test_genes_that_do_not_move_have_no_say(small, with_genes_at_rest):
     assert_close(found[..., 1:6], small.uns["forecast"]["values"], rtol=1e-3, atol=1e-4)
     assert not np.ptp(found[..., [0, 6]], axis=1).any()
     assert not found[..., 0].any()
-    with pytest.warns(UserWarning, match="'noisy' is at the same level in all cells of the fit"):
+    with pytest.warns(UserWarning, match="'noisy' has the same level in all cells of the fit"):
         simulate_knockout(with_genes_at_rest, {"noisy": 5.0})
     assert (with_genes_at_rest.uns["knockout"]["perturbed"][..., 6] == 5).all()
 

@@ -349,7 +349,7 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
         (
             {"trainer_kwargs": {"accelerator": "abacus"}},
             ValueError,
-            "Expected `accelerator` to be 'auto' or a torch device",
+            "Expected `accelerator` to be 'auto' or an available torch device",
         ),
         ({"plan_kwargs": {"learning_rat": 1.0}}, TypeError, "Instead of 'learning_rat' use 'learning_rate'"),
         ({"plan_kwargs": {"width": 8}}, TypeError, "'width' is one of the model's options"),
@@ -359,7 +359,7 @@ def test_bad_cells_are_refused_before_anything_is_written(registered, unchanged,
         ({"model_kwargs": {"batch_size": 8}}, TypeError, "'batch_size' is a key of `plan_kwargs`"),
         ({"key_added": ""}, ValueError, "Expected `key_added` to be a string of at least one character"),
         ({"key_added": "my/flow"}, ValueError, "Expected `key_added` without '/'"),
-        ({"key_added": "split"}, ValueError, "found 'split', which is that of pf.pp.split_perturbations"),
+        ({"key_added": "split"}, ValueError, "found 'split', which is reserved for pf.pp.split_perturbations"),
         ({"key_added": "perturbation_fields"}, ValueError, "Choose another `key_added`"),
     ],
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
@@ -373,7 +373,10 @@ def test_places_to_write_to_are_checked_before_the_fit(registered, unchanged, tm
     file = tmp_path / "file"
     file.write_text("not a directory")
     for name in ("store", "checkpoint"):
-        with unchanged(registered), pytest.raises(NotADirectoryError, match=f"Expected `{name}` to be a directory"):
+        with (
+            unchanged(registered),
+            pytest.raises(NotADirectoryError, match=f"Expected `{name}` to be an existing or new directory"),
+        ):
             fit_flow(registered, **QUICK, **{name: file})
     assert file.read_text() == "not a directory"
 

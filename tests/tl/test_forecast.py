@@ -127,7 +127,7 @@ def test_copy_view_and_key(fitted_dynamics, unchanged):
         ({"start": np.ones((2, 5)), "start_names": ["a"]}, ValueError, r"Expected 2 different names .* found \['a'\]"),
         ({"start": np.ones((2, 5)), "start_names": ["a", "a"]}, ValueError, "Expected 2 different names"),
         ({"key": "absent"}, KeyError, "Run `pf.tl.fit_dynamics"),
-        ({"key_added": "dynamics"}, ValueError, "found 'dynamics', which is that of pf.tl.fit_dynamics"),
+        ({"key_added": "dynamics"}, ValueError, "found 'dynamics', which is reserved for pf.tl.fit_dynamics"),
         ({"key_added": "a/b"}, ValueError, "without '/'"),
         ({"key_added": ""}, ValueError, "at least one character"),
     ],
@@ -166,7 +166,7 @@ def test_new_cells_by_name(fitted_dynamics, names):
     ("start", "error", "message"),
     [
         (lambda x: x.rename(columns={"gene1": "other"}), ValueError, r"all 5 genes in `start`.*missing: \['gene1'\]"),
-        (lambda x: x.T, ValueError, "Pass `start.T`"),
+        (lambda x: x.T, ValueError, "pass `start.T`"),
         (lambda x: x[["gene0", *x.columns]], ValueError, r"genes of `start` to be unique, found repeated \['gene0'\]"),
         (AnnData, TypeError, r"found AnnData. Pass `adata.to_df\(\)`"),
     ],

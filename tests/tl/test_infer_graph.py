@@ -192,7 +192,7 @@ def test_copy_view_and_key(fitted_dynamics, unchanged):
         ({"n_jobs": 0}, ValueError, "Expected `n_jobs` to be a number of processes, .* found 0"),
         ({"seed": "0"}, TypeError, "Expected `seed` to be a whole number"),
         ({"key": "absent"}, KeyError, "Run `pf.tl.fit_dynamics"),
-        ({"key_added": "dynamics"}, ValueError, "found 'dynamics', which is that of pf.tl.fit_dynamics"),
+        ({"key_added": "dynamics"}, ValueError, "found 'dynamics', which is reserved for pf.tl.fit_dynamics"),
         (
             {"key_added": "true_graph"},
             ValueError,

@@ -108,7 +108,7 @@ def test_several_perturbations_have_an_entry_each_and_do_not_depend_on_each_othe
 
 def test_order_of_components_does_not_matter(fitted):
     np.testing.assert_array_equal(predicted(fitted, "B+D"), predicted(fitted, " D + B "))
-    new = r"New doses, .*D at 0.5 \(between no effect at 0 and 1\)"
+    new = r"Doses that were not measured: .*D at 0.5 \(between no effect at 0 and 1\)"
     one = predicted(fitted, "B+D", dose="1+0.5", warns=new)
     np.testing.assert_array_equal(one, predicted(fitted, "D+B", dose="0.5+1", warns=new))
     np.testing.assert_array_equal(one, predicted(fitted, "D+B", dose=[0.5, 1], warns=new))
@@ -165,7 +165,7 @@ def test_dose_zero_and_the_control_label_are_the_law_of_controls(fitted):
 
 
 def test_dose_beyond_the_largest_counts_as_the_largest_with_a_warning(fitted):
-    predicted(fitted, "A", dose=2, warns=r"The dose of \['A'\] is above the largest in training")
+    predicted(fitted, "A", dose=2, warns=r"The dose of \['A'\] is above the highest training dose")
     flow, x = read_flow(fitted), fitted.X.toarray()[is_control(fitted)]
     samples = [
         flow.sample(x, np.array([dose, 0, 0, 0]), np.array([0]), rng=np.random.default_rng(0)) for dose in (1.0, 2.0)
@@ -177,7 +177,7 @@ def test_component_without_training_cells_has_the_mean_effect(registered):
     registered.obs["split"] = np.where(registered.obs["perturbation"].isin(["A", "B", "B+D"]), "test", "train")
     del registered.uns["split"]
     fit_flow(registered, **(QUICK | {"split_key": "split"}))
-    predicted(registered, "A", warns=r"No training cells of \['A'\]: .* what perturbations do on average")
+    predicted(registered, "A", warns=r"No training cells of \['A'\]: .* the mean effect of perturbations")
     flow = read_flow(registered)
     context = flow.flow.prior.context(np.array([1]))
     distributions = [flow.flow.prior.distribution(row, context) for row in np.eye(4)[:2]]
@@ -282,7 +282,7 @@ def test_predictions_can_be_written(fitted, tmp_path):
     cells = new_cells(fitted, ["A", "B+D"], n_cells=5)
     cells.write_h5ad(tmp_path / "cells.h5ad")
     assert anndata.read_h5ad(tmp_path / "cells.h5ad").obs["perturbation"].tolist() == cells.obs["perturbation"].tolist()
-    with pytest.warns(UserWarning, match="New doses"):
+    with pytest.warns(UserWarning, match="Doses that were not measured"):
         predict_perturbation(fitted, ["A", "B+D"], dose="0.5", n_steps=4)
     fitted.write_h5ad(tmp_path / "predicted.h5ad")
     again = anndata.read_h5ad(tmp_path / "predicted.h5ad")
@@ -460,7 +460,7 @@ def test_type_of_a_perturbation_is_that_of_the_control_cells():
 def test_type_can_be_named_and_must_be_where_cells_do_not_tell():
     adata = typed_screen()
     adata.obs["kind"] = adata.obs["kind"].astype(object).where(~is_control(adata), None)
-    with pytest.raises(ValueError, match=r"which is any of \['g0:CRISPRa', 'g0:CRISPRi'\]. Name one of them"):
+    with pytest.raises(ValueError, match=r"which could be any of \['g0:CRISPRa', 'g0:CRISPRi'\]. Pass one of them"):
         predict_perturbation(adata, "g0")
     predict_perturbation(adata, "g0:CRISPRi")
     np.testing.assert_array_equal(has_cell(adata), is_control(adata))
@@ -482,7 +482,7 @@ def test_doses_and_batches_are_in_the_new_cells(registered):
         batch_key="plate",
     )
     fit_flow(registered, **QUICK)
-    with pytest.warns(UserWarning, match=r"New doses.*D at 1 \(between no effect at 0 and 1.5\)"):
+    with pytest.warns(UserWarning, match=r"Doses that were not measured.*D at 1 \(between no effect at 0 and 1.5\)"):
         cells = new_cells(registered, "B+D", dose="1.5+1", n_cells=3)
     assert list(cells.obs) == ["perturbation", "dose", "cell_type", "plate", "source", "source_cell"]
     assert cells.obs["dose"].unique().tolist() == ["1.5+1"]
@@ -551,10 +551,10 @@ def shifted(adata):
     [
         (no_flow, {}, KeyError, r"Run `pf\.tl\.fit_flow\(adata, key_added='flow'\)` first"),
         (other_entry, {}, ValueError, r"Expected a fitted flow in `adata.uns\['flow'\]`, found something else"),
-        (later_format, {}, ValueError, r"Expected a fitted flow of format 6 in .*, found 99, of a later version. Update perturbflow"),
+        (later_format, {}, ValueError, r"Expected a fitted flow of format 6 in .*, found 99 from a later version. Update perturbflow"),
         (raw_counts, {}, ValueError, "Expected log1p-normalised expression in `adata.X`, found raw counts"),
         (no_controls, {}, ValueError, r"Expected control cells \('control' in .* found none among 600 cells"),
-        (empty_cell_type, {}, ValueError, r"Expected a category of \['cell_type'\] for every control cell"),
+        (empty_cell_type, {}, ValueError, r"Expected a value of \['cell_type'\] for every control cell"),
         (other_genes, {}, ValueError, r"found that 2 are missing: \['GENE_000', 'GENE_039'\]"),
         (repeated_genes, {}, ValueError, r"found repeated \['z1'\]"),
         (None, {"perturbations": "AB"}, ValueError, r"found 'AB' in `perturbations` for cell_type='type_1'. The most similar of 4 known ones are \['A', 'B', 'C'\]"),
@@ -569,7 +569,7 @@ def shifted(adata):
         (None, {"n_cells": 5}, ValueError, "Expected `n_cells` together with `as_anndata=True` or `path`"),
         (None, {"path": 3}, TypeError, "Expected `path` to be the path of a file to write, found 3"),
         (None, {"path": "cells.csv"}, ValueError, r"Expected `path` to end in one of \['.h5ad', '.zarr'\], found 'cells.csv'"),
-        (None, {"path": "nowhere/cells.zarr"}, ValueError, "Expected the folder of `path` to be there, found none at 'nowhere'"),
+        (None, {"path": "nowhere/cells.zarr"}, ValueError, "Expected the folder of `path` to exist, found none at 'nowhere'"),
         (None, {"path": "cells.zarr", "copy": True}, ValueError, "either in a file or in memory, found .* with `copy=True`"),
         (None, {"path": "cells.zarr", "as_anndata": True}, ValueError, "found .* with `as_anndata=True`. Leave out one"),
         (None, {"n_cells": 0, "as_anndata": True}, ValueError, "Expected `n_cells` to be at least 1"),
@@ -583,10 +583,10 @@ def shifted(adata):
         (None, {"output": "counts", "target_total": -1}, ValueError, "Expected `target_total` to be from 1"),
         (shifted, {"output": "counts"}, ValueError, "not integer multiples of one number. Set `target_total` to the total"),
         (None, {"seed": -1}, ValueError, "Expected `seed` to be at least 0"),
-        (None, {"device": "abacus"}, ValueError, "Expected `device` to be 'auto' or a torch device that is present, found 'abacus'"),
-        (None, {"device": 0.5}, ValueError, "Expected `device` to be 'auto' or a torch device that is present, found 0.5"),
+        (None, {"device": "abacus"}, ValueError, "Expected `device` to be 'auto' or an available torch device, found 'abacus'"),
+        (None, {"device": 0.5}, ValueError, "Expected `device` to be 'auto' or an available torch device, found 0.5"),
         (None, {"key_added": "a/b"}, ValueError, "Expected `key_added` without '/'"),
-        (None, {"key_added": "flow"}, ValueError, "found 'flow', which is that of pf.tl.fit_flow"),
+        (None, {"key_added": "flow"}, ValueError, "found 'flow', which is reserved for pf.tl.fit_flow"),
         (None, {"key_added": "perturbation_doses"}, ValueError, "Choose another `key_added`"),
     ],
 )  # fmt: skip
@@ -636,7 +636,7 @@ def test_a_context_that_was_never_registered_is_as_one_registered_by_its_control
     controls.uns["flow"] = known.uns["flow"]
     with pytest.warns(
         UserWarning,
-        match=rf"cell_type '{left_out}' was not in training: it is placed by its .* control cells, nearest to",
+        match=rf"cell_type '{left_out}' was not in training; .* from its .* control cells. The nearest is",
     ):
         predict_perturbation(controls, label)
     found, expected = controls.uns["predicted"]["uncertainty"], record.uns["predicted"]["uncertainty"]

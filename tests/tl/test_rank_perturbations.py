@@ -153,7 +153,12 @@ def test_survives_a_file(fitted, tmp_path):
         ({"cell_type": "type_2"}, {"metric": "cosine"}, ValueError, "Expected `metric` to be one of"),
         ({"cell_type": "type_2"}, {"level": 1.0}, ValueError, "Expected `level` to be from"),
         ({"cell_type": "type_2"}, {"key": "none"}, KeyError, "pf.tl.fit_flow"),
-        ({"cell_type": "type_2"}, {"key_added": "flow"}, ValueError, "found 'flow', which is that of pf.tl.fit_flow"),
+        (
+            {"cell_type": "type_2"},
+            {"key_added": "flow"},
+            ValueError,
+            "found 'flow', which is reserved for pf.tl.fit_flow",
+        ),
     ],
 )
 def test_bad_input_leaves_everything_as_it_is(fitted, unchanged, target, options, error, message):

@@ -89,10 +89,10 @@ def test_chosen_levels_of_several_genes(chain):
     [
         ("gene2", ["'gene2' regulates no other gene in these dynamics"]),
         (["gene1", "gene4"], ["'gene4' regulates no other gene in these dynamics"]),
-        ({"gene3": 0.5}, ["'gene3' is at 0.5 without intervention, too"]),
+        ({"gene3": 0.5}, ["'gene3' is at 0.5 even without intervention"]),
         (
             {"gene3": 0.5, "gene2": 1.0},
-            ["'gene3' is at 0.5 without intervention, too", "'gene2' regulates no other gene in these dynamics"],
+            ["'gene3' is at 0.5 even without intervention", "'gene2' regulates no other gene in these dynamics"],
         ),
         ({"gene3": 0.4, "gene0": 0.0}, []),
     ],
@@ -117,7 +117,7 @@ def test_what_changes_no_other_gene_is_said(chain, genes, idle, recwarn):
 def test_only_registered_regulators_act(time_courses):
     setup_dynamics(time_courses, time_key="time", trajectory_key="trajectory", regulators=["gene0"])
     fit_dynamics(time_courses, effort=0.01, strength=0.0, eliminate=False, progress_bar=False)
-    with pytest.warns(UserWarning, match=r"'gene4' is not among the regulators of .*others here: \['gene0'\]"):
+    with pytest.warns(UserWarning, match=r"'gene4' is not a regulator in .*others here: \['gene0'\]"):
         simulate_knockout(time_courses, "gene4")
     simulate_knockout(time_courses, "gene0")
     assert (time_courses.uns["knockout"]["response"]["largest_change"] != 0).all()
@@ -187,7 +187,7 @@ def test_copy_view_and_key(chain, unchanged):
         ("gene0", {"n_times": 1}, ValueError, "Expected `n_times` to be at least 2"),
         ("gene0", {"start": np.ones(3)}, ValueError, "Expected `start` of shape"),
         ("gene0", {"key": "absent"}, KeyError, "Run `pf.tl.fit_dynamics"),
-        ("gene0", {"key_added": "dynamics"}, ValueError, "found 'dynamics', which is that of pf.tl.fit_dynamics"),
+        ("gene0", {"key_added": "dynamics"}, ValueError, "found 'dynamics', which is reserved for pf.tl.fit_dynamics"),
         ("gene0", {"key_added": "a/b"}, ValueError, "without '/'"),
     ],
 )

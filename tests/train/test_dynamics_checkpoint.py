@@ -148,7 +148,7 @@ def test_other_files_are_refused(tmp_path):
     ):
         saved(tmp_path, trainer())
     save_file({"x": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="Expected a checkpoint in .* found a file of something else"):
+    with pytest.raises(ValueError, match="Expected a checkpoint in .* found a file with other content"):
         saved(tmp_path, trainer())
 
 
@@ -160,20 +160,20 @@ def put(name, change):
 FORGED = {
     "not a number": (put("field.raw_decay", lambda a: a * np.nan), "NaN or infinite values in 'field.raw_decay'"),
     "not a number before": (put("tried.1.field.centre", lambda a: a + np.inf), "infinite values in 'tried.1.field.centre'"),
-    "shape": (put("field.raw_decay", lambda a: a[1:]), "what does not fit together .*raw_decay"),
-    "shape before": (put("tried.0.field.raw_decay", lambda a: a[1:]), "what does not fit together .*raw_decay"),
+    "shape": (put("field.raw_decay", lambda a: a[1:]), "inconsistent content .*raw_decay"),
+    "shape before": (put("tried.0.field.raw_decay", lambda a: a[1:]), "inconsistent content .*raw_decay"),
     "starts": (put("start", lambda a: a[1:]), r"starts of shape \(3, 2\) instead of \(4, 2\)"),
-    "generator": (put("generator", lambda a: a[:9]), "what does not fit together"),
-    "type of the generator": (put("generator", lambda a: a.astype(float)), "what does not fit together"),
-    "removals": (put("removals.0.candidates", lambda a: a + 7), "what does not fit together"),
-    "no tensor": (lambda tensors, values: tensors.pop("evidence"), "nothing under 'evidence'"),
-    "no strength": (lambda tensors, values: tensors.pop("tried.0.field.centre"), "what does not fit together"),
+    "generator": (put("generator", lambda a: a[:9]), "inconsistent content"),
+    "type of the generator": (put("generator", lambda a: a.astype(float)), "inconsistent content"),
+    "removals": (put("removals.0.candidates", lambda a: a + 7), "inconsistent content"),
+    "no tensor": (lambda tensors, values: tensors.pop("evidence"), "no entry 'evidence'"),
+    "no strength": (lambda tensors, values: tensors.pop("tried.0.field.centre"), "inconsistent content"),
     "stages": (lambda tensors, values: values["state"].update(n_done=77), "77 stages"),
-    "choice": (lambda tensors, values: values["state"].update(chosen=2), "the choice 2 of 2"),
-    "no history": (lambda tensors, values: values["state"].pop("history"), "nothing under 'history'"),
-    "text": (lambda tensors, values: values["state"].update(n_done="1"), "what does not fit together"),
-    "no state": (lambda tensors, values: values.pop("state"), "nothing under 'state'"),
-    "no fit": (lambda tensors, values: values.update(fit=3), "what does not fit together"),
+    "choice": (lambda tensors, values: values["state"].update(chosen=2), "choice 2 of 2"),
+    "no history": (lambda tensors, values: values["state"].pop("history"), "no entry 'history'"),
+    "text": (lambda tensors, values: values["state"].update(n_done="1"), "inconsistent content"),
+    "no state": (lambda tensors, values: values.pop("state"), "no entry 'state'"),
+    "no fit": (lambda tensors, values: values.update(fit=3), "inconsistent content"),
 }  # fmt: skip
 
 

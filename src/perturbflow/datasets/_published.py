@@ -78,7 +78,7 @@ def kang_2018(path: str | Path | None = None) -> AnnData:
     >>> import perturbflow as pf
     >>> pf.datasets.kang_2018("elsewhere/kang_2018.h5ad")
     Traceback (most recent call last):
-    FileNotFoundError: Expected kang_2018.h5ad at elsewhere/kang_2018.h5ad, found no file. Leave `path` out to ...
+    FileNotFoundError: Expected kang_2018.h5ad at elsewhere/kang_2018.h5ad, found no file. Omit `path` to ...
     """
     adata = read_h5ad(local_copy(FILES["kang"], path))
     adata.X = sparse.csr_matrix(adata.X, dtype=np.float32)

@@ -105,7 +105,7 @@ def calibration(
     >>> pf.tl.fit_flow(adata, max_steps=20, progress_bar=False)
     >>> ax = pf.pl.calibration(adata, split="test")
     >>> ax.get_ylabel()
-    'share of observed means within it'
+    'fraction of observed means in the interval'
     """
     check_whole_number(min_cells, name="min_cells", least=2)
     flow = read_flow(adata, key)

@@ -210,7 +210,7 @@ def sparsity_path(
     >>> pf.tl.fit_dynamics(adata, effort=0.02, progress_bar=False)
     >>> ax = pf.pl.sparsity_path(adata)
     >>> ax.get_xlabel()
-    'strength of the penalty'
+    'penalty strength'
     """
     result = read_result(adata, key, kind="dynamics", entry="sparsity_path")
     path = pd.DataFrame(result["sparsity_path"])

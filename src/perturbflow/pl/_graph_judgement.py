@@ -219,7 +219,7 @@ def graph_comparison(
         places = np.arange(len(names))
         ax.set_xticks(places, names, rotation=30, ha="right")
         ax.set_yticks(places, names)
-        ax.figure.colorbar(image, ax=ax, label="shared edges / edges of either graph", shrink=0.8)
+        ax.figure.colorbar(image, ax=ax, label="shared edges / all edges", shrink=0.8)
         finish(ax, f"edges of confidence ≥ {min_confidence:g}")
     return ax
 

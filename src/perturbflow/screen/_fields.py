@@ -305,5 +305,5 @@ def read_feature_table(
     missing = sorted(set(components) - set(table.index))
     expected = f"features of all {len(components)} perturbation components in `adata.uns[{key!r}]`"
     hint = "Run `pf.pp.perturbation_features(adata, ...)` again, or delete that entry."
-    check_none(missing, expected, found="none of ", hint=hint)
+    check_none(missing, expected, found="none for ", hint=hint)
     return table.loc[components].to_numpy(dtype=np.float64)
