@@ -247,7 +247,7 @@ def test_level_is_kept_and_effects_are_found():
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        pytest.param(np.ones((0, 2)), "at least 1 cells", id="no_cells"),
+        pytest.param(np.ones((0, 2)), "at least 1 cells and 1 gene in `cells`", id="no_cells"),
         pytest.param(np.ones((3, 3)), "same genes", id="genes"),
         pytest.param(np.array([[1.0, np.nan]]), "finite values in `cells`", id="nan"),
         pytest.param(np.ones(3), "shape", id="vector"),

@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from perturbflow.metrics import pearson_against_reference
 from perturbflow.metrics._principal_components import (
     PrincipalComponents,
     cosine_in_components,
@@ -79,6 +80,16 @@ def test_cosine_by_hand():
     np.testing.assert_allclose(cross_cosine_in_components(a, b), expected, atol=1e-12)
     np.testing.assert_allclose(cosine_in_components(a, b[:4]), np.diagonal(expected), atol=1e-12)
     assert cosine_in_components(a[0], b[0]) == pytest.approx(expected[0, 0], abs=1e-12)
+
+
+def test_rounding_makes_no_cosine_larger_than_one():
+    vectors = np.random.default_rng(0).normal(size=(200, 5))
+    for found in (cross_cosine_in_components(vectors, vectors), cosine_in_components(vectors, vectors)):
+        assert found.max() == 1
+    for found in (cross_cosine_in_components(-vectors, vectors), cosine_in_components(-vectors, vectors)):
+        assert found.min() == -1
+    assert pearson_against_reference(vectors, vectors, np.zeros(5)).max() == 1
+    assert pearson_against_reference(-vectors, vectors, np.zeros(5)).min() == -1
 
 
 def test_cosine_is_measured_from_the_centre():

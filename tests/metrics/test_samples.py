@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from perturbflow.metrics import Moments, energy_distance, energy_loss
+from perturbflow.metrics import METRICS, Moments, energy_distance, energy_loss
 from perturbflow.metrics._clouds import energy_distance_of
 from perturbflow.metrics._principal_components import PrincipalComponents
-from perturbflow.metrics._samples import Pair, Sample, Space, distances_together
+from perturbflow.metrics._samples import Comparison, Pair, Sample, Space, distances_together
 
 
 @pytest.fixture(params=[None, "cpu"], ids=["numpy", "torch"])
@@ -81,6 +81,16 @@ def test_energy_loss_in_components_is_that_of_the_components(samples):
     near = [Sample(1e-6 * one.cells, x.space) for one in (x, y)]  # nearer than what geomloss tells apart
     expected = energy_loss(*(one.components for one in near))
     assert Pair(*near).energy_loss_in_components() == pytest.approx(expected, abs=1e-12)
+
+
+def test_metrics_of_components_are_means_over_predictions(samples):
+    x, y = samples
+    parts = [x.part(np.arange(20)), x.part(np.arange(20, 40))]
+    comparison = Comparison((x.moments, y.moments, y.moments), pairs=[Pair(part, y) for part in parts])
+    for name in ("cosine_in_components", "energy_loss_in_components"):
+        metric = METRICS[name]
+        expected = np.mean([metric.function(part.components, y.components) for part in parts])
+        assert metric.value(comparison) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_sample_has_two_cells(samples):

@@ -37,7 +37,7 @@ class PrincipalComponents:
         """
         check_whole_number(n_components, name="n_components", least=1)
         cells = check_cells(cells, name="cells", minimum=2)
-        moments = Moments.of(cells, name="cells")
+        moments = Moments.of(cells)
         mean, spread = moments.mean, float(moments.variance.sum())
         if spread <= RELATIVE_ZERO**2 * float(mean @ mean):  # what rounding leaves of equal cells
             msg = "Expected cells that differ, found identical values in all of `cells`. Pass cells of more conditions."

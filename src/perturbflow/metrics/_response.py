@@ -34,7 +34,7 @@ class ResponseAxis:
         The genes with a t beyond 2, or the five most changed ones if they are fewer, count with their change over their
         variance: the best direction to tell cells apart by if genes varied independently (Fisher 1936).
         """
-        real, reference = Moments.of(y, name="y"), Moments.of(control, name="control")
+        real, reference = Moments.of(y), Moments.of(control)
         change = real.mean - reference.mean
         error = np.sqrt(real.variance / real.n_cells + reference.variance / reference.n_cells)
         deviation = np.sqrt((real.variance + reference.variance) / 2)
