@@ -208,6 +208,24 @@ def test_empty_matrices_are_refused(shape):
         check_log_normalised(np.zeros(shape), where="adata.X")
 
 
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array])
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]], ids=["sorted", "unsorted"])
+def test_places_that_are_stored_twice_are_refused(form, order):
+    indices, data = np.array([0, 1, 1])[order], np.array([0.5, 0.7, 0.8])[order]
+    twice = form((data, indices, np.array([0, 3, 3])), shape=(2, 2))
+    with pytest.raises(ValueError, match=r"found several, whose sum is the value.* `adata.X.sum_duplicates\(\)`"):
+        check_log_normalised(twice, where="adata.X")
+    assert twice.nnz == 3
+    twice.sum_duplicates()
+    check_log_normalised(twice, where="adata.X")
+
+
+def test_places_in_any_order_are_accepted_as_they_are():
+    unsorted = sparse.csr_matrix((np.array([0.5, 0.7]), np.array([1, 0]), np.array([0, 2])), shape=(1, 2))
+    check_log_normalised(unsorted, where="adata.X")
+    assert unsorted.indices.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("x", "found"),
     [

@@ -104,4 +104,6 @@ def test_tools_predict_from_features_and_say_how_far_and_how_sure(screen):
     # Ten times as far from everything: little more than the mean effect.
     far = table.copy()
     far.loc[screen[1][0]] *= 10
-    predicted_uncertainty(screen, far, r"\(\d+\.\d\)'\], the nearest .* more than 2 times as far as usual", calibrate=False)
+    predicted_uncertainty(
+        screen, far, r"\(\d+\.\d\)'\], the nearest .* more than 2 times as far as usual", calibrate=False
+    )

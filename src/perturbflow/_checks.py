@@ -163,6 +163,21 @@ def check_matrix(x: Any, *, where: str) -> None:
     if 0 in x.shape:
         msg = f"Expected at least one cell and one gene in `{where}`, found shape {x.shape}."
         raise ValueError(msg)
+    if sparse.issparse(x) and _has_repeated_entries(x):
+        msg = (
+            f"Expected one entry per cell and gene in the sparse matrix `{where}`, found several, whose sum is the value. "
+            f"Add them up first: `{where}.sum_duplicates()`."
+        )
+        raise ValueError(msg)
+
+
+def _has_repeated_entries(x: Any) -> bool:
+    """Whether a CSR or CSC matrix stores a place more than once, which slices keep and functions of stored values miss."""
+    if x.has_canonical_format or x.has_sorted_indices:
+        return not x.has_canonical_format
+    places = type(x)((np.ones(len(x.indices), dtype=bool), x.indices.copy(), x.indptr), shape=x.shape)
+    places.sort_indices()
+    return not places.has_canonical_format
 
 
 def check_log_normalised(x: Any, *, where: str, layer: str | None = None) -> None:

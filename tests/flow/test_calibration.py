@@ -61,6 +61,15 @@ def test_size_of_errors_is_found_through_the_noise(scale, offset):
     np.testing.assert_allclose(upper - lower, 2 * norm.ppf(0.95) * scale * sd, rtol=tolerance + 0.05)
 
 
+def test_a_single_gene_says_nothing_of_the_mean_error():
+    """Its errors go together, whatever the number of conditions: sizes are learned, an offset is not."""
+    rng, sd = np.random.default_rng(0), np.ones(1)
+    found = calibration(predictions(300, scale=2, offset=1, noise=0.01, n_genes=1, rng=rng))
+    lower, upper = found.interval(np.full(1, 50.0), sd, kind="unseen", level=0.9)
+    np.testing.assert_allclose((lower + upper) / 2, 50, rtol=1e-6)
+    assert np.isfinite(found.factor("unseen", sd)).all()
+
+
 def test_errors_that_noise_hides_are_believed_to_be_as_stated():
     """Genes with the same error in every condition, and noise far above it: no width can be read from them."""
     rng, made = np.random.default_rng(0), []

@@ -31,6 +31,20 @@ def test_one_pass_gives_both_distances(clouds):
     assert twice.mmd == pytest.approx(mmd(x, y, again=again), abs=1e-5)
 
 
+@pytest.mark.parametrize("kept", [2000, 10])
+@pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["numpy", "torch"])
+def test_where_most_cells_are_equal_only_mmd_has_no_value(device, kept, monkeypatch):
+    for module in ("_clouds", "_samples"):
+        monkeypatch.setattr(f"perturbflow.metrics.{module}.MOST_CELLS_KEPT", kept)
+    x, y = np.random.default_rng(0).poisson(0.1, (2, 40, 2)).astype(np.float32)
+    with pytest.raises(ValueError, match="found a median distance of 0"):
+        mmd(x, y)
+    found = Cloud(sample(y, device)).scores(sample(x, device))
+    assert np.isnan(found.mmd)
+    assert found.energy_distance == pytest.approx(energy_distance(x, y), abs=1e-5)
+    assert found.energy_loss == pytest.approx(energy_loss(x, y), abs=1e-5)
+
+
 @pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["numpy", "torch"])
 @pytest.mark.parametrize("kept", [2000, 31, 30, 10])
 def test_what_is_kept_and_where_it_is_computed_change_nothing(clouds, device, kept, monkeypatch):

@@ -122,7 +122,7 @@ def test_what_needs_a_time_says_so(fitted):
         pf.tl.fit_dynamics(fitted, effort=0.5)
     with pytest.raises(ValueError, match="neither `until` nor `start`"):
         pf.tl.simulate_knockout(fitted, "GENE_000", until=3.0)
-    with pytest.raises(ValueError, match="to be 'jacobian' for cells at rest"):
+    with pytest.raises(ValueError, match="to be 'jacobian' for cells at steady state"):
         pf.tl.infer_graph(fitted, method="correlation")
     with pytest.raises(KeyError, match="Similar names"):
         pf.tl.simulate_knockout(fitted, "GENE_00")
@@ -148,3 +148,18 @@ def test_few_cells_and_unmeasured_genes_are_left_out_with_a_warning(fitted):
     said = " ".join(str(warning.message) for warning in caught)
     assert "GENE_029" in said
     assert "XIST" in said
+
+
+def test_a_knockout_of_scaled_expression_is_questioned(fitted, recwarn):
+    x = fitted.X.toarray() if hasattr(fitted.X, "toarray") else np.asarray(fitted.X)
+    scaled = ad.AnnData((x - x.mean(axis=0)) / (x.std(axis=0) + 0.1) - 1, obs=fitted.obs.copy(), var=fitted.var.copy())
+    pf.pp.setup_dynamics(scaled, regulators="is_regulator", perturbation_key="perturbation")
+    pf.tl.fit_dynamics(scaled)
+    gene = scaled.var_names[scaled.var["is_regulator"]][0]
+    for kind in ("knockout", "knockdown"):
+        with pytest.warns(UserWarning, match=rf"The {kind} of \['{gene}'\] .* does not mean that a gene is off"):
+            pf.tl.simulate_knockout(scaled, gene, kind=kind)
+    recwarn.clear()
+    pf.tl.simulate_knockout(scaled, {gene: -2.0})
+    pf.tl.simulate_knockout(fitted, gene)
+    assert not any("does not mean" in str(one.message) for one in recwarn)

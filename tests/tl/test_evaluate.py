@@ -18,7 +18,7 @@ from perturbflow.evaluation import registered_cells
 from perturbflow.metrics import METRICS, SUITES, energy_distance, rmse_of_mean_effects
 from perturbflow.pp import setup_perturbation
 from perturbflow.screen import read_fields
-from perturbflow.tl import evaluate
+from perturbflow.tl import evaluate, fit_flow
 
 GENES = 6
 EFFECTS = {"control": (), "A": (0,), "B": (1,), "A+B": (0, 1), "C": (2,)}
@@ -372,3 +372,23 @@ def test_a_failing_call_leaves_a_view_a_view():
     with pytest.raises(KeyError, match="fit_flow"):
         evaluate(view)
     assert view.is_view
+
+
+@pytest.mark.parametrize("n_genes", [1, 2])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_small_panels_in_which_most_cells_are_silent_are_evaluated(n_genes):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["control", "A", "B"], [80, 40, 40])
+    x = np.where(rng.random((160, n_genes)) < 0.1, rng.normal(2, 0.3, (160, n_genes)), 0).clip(0)
+    x[labels == "A", 0] = rng.choice([3.1, 3.2], 40, p=[0.8, 0.2])
+    obs = pd.DataFrame({"p": labels}, index=[f"cell_{i}" for i in range(160)])
+    adata = AnnData(x.astype(np.float32), obs=obs)
+    setup_perturbation(adata, perturbation_key="p", control="control")
+    fit_flow(adata, preset="prior", progress_bar=False)
+    evaluate(adata, metrics="all", progress_bar=False)
+    values = (
+        adata.uns["evaluation"].query("model == 'flow'").pivot_table("value", "metric", "perturbation", dropna=False)
+    )
+    assert values.loc["mmd"].isna().all()
+    assert values.loc["energy_distance"].notna().all()
+    assert (values.loc["rmse_of_mean_effects"] < 0.2).all()

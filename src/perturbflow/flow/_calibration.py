@@ -249,7 +249,10 @@ def _error_sizes(
             members = rng.choice(members, _MOST_RESIDUALS, replace=False)
         standardised, relative_noise = residual[members] / sd[members], noise[members] / sd[members] ** 2
         mean = standardised.mean()
-        spread = _sum_of_squares(standardised - mean, gene[members]) / len(members) ** 2
+        # Errors of one gene go together: from a single gene the mean of others cannot be known.
+        is_one_gene = bool((gene[members] == gene[members[0]]).all())
+        squares = np.inf if is_one_gene else _sum_of_squares(standardised - mean, gene[members])
+        spread = squares / len(members) ** 2
         offsets[s] = _believed(0.0, _BELIEF_IN_OFFSETS, mean, spread)
         standardised -= offsets[s]
         variances = _SCALES[:, None] ** 2 + relative_noise

@@ -36,11 +36,7 @@ class Cloud:
     def __init__(self, cells: Sample) -> None:
         self._cells = cells
         # Each default bandwidth is half the next: every kernel value is a power of that of the widest.
-        if len(cells) <= MOST_CELLS_KEPT:
-            bandwidths = bandwidths_of(np.sqrt(as_array(cells.within)[np.triu_indices(len(cells), k=1)]))
-        else:
-            bandwidths = median_bandwidths(cells.cells)
-        self._precision = float(np.float32(-0.5 / bandwidths[-1] ** 2))
+        self._precision = float(np.float32(-0.5 / _widest(cells) ** 2))
         _, distances, kernel = self._means(cells, cells)
         self._factor = len(distances) / (len(distances) - 1)
         self._distances, self._kernel = distances * self._factor, (kernel - 1 / len(distances)) * self._factor
@@ -89,6 +85,16 @@ class Cloud:
                 power *= power
                 power *= power
         return total / 5
+
+
+def _widest(cells: Sample) -> float:
+    """Widest of the default bandwidths; NaN, and MMD with it, if most cells are equal, as where few genes are measured."""
+    try:
+        if len(cells) > MOST_CELLS_KEPT:
+            return float(median_bandwidths(cells.cells)[-1])
+        return float(bandwidths_of(np.sqrt(as_array(cells.within)[np.triu_indices(len(cells), k=1)]))[-1])
+    except ValueError:
+        return np.nan
 
 
 def energy_distance_of(x: Sample, y: Sample) -> float:

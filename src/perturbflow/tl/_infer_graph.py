@@ -120,7 +120,7 @@ def infer_graph(
     check_key_added(adata, key_added, "dynamics_graph", beside=[("varp", name) for name in names])
     if method != "jacobian" and (is_snapshot(adata) or has_standing(adata, key)):
         msg = (
-            f"Expected `method` to be 'jacobian' for cells at rest, found {method!r}. Leave it out; "
+            f"Expected `method` to be 'jacobian' for cells at steady state, found {method!r}. Omit it; "
             "`pf.baselines.partial_correlation_graph` and the like take an array."
         )
         raise ValueError(msg)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, nearest
+from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, listing, nearest
+from perturbflow._warnings import warn
 from perturbflow.predict._dynamics_store import StoredStanding, has_standing, read_dynamics, read_standing
 from perturbflow.predict._solutions import (
     default_level,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
 
 KINDS = ("knockout", "knockdown", "overexpression")
+LEAST_LOWERED = 1e-3  # spreads by which a loss of function lowers a gene that any cell expresses
 KNOCKDOWN = 0.25  # of the mean level
 OVEREXPRESSION = 1.5  # times the largest level
 LARGEST = float(np.finfo(np.float32).max)  # of the levels that the result can hold
@@ -202,7 +204,7 @@ def simulate_knockout(
     check_whole_number(n_times, name="n_times", least=2)
     if has_standing(adata, key):
         if until is not None or start is not None:
-            msg = "Expected neither `until` nor `start` for cells at rest, found at least one. Leave them out."
+            msg = "Expected neither `until` nor `start` for cells at steady state, found at least one. Omit them."
             raise ValueError(msg)
         standing = read_standing(adata, key)
         interventions = _interventions(standing, genes, kind)
@@ -276,7 +278,28 @@ def _interventions(stored: StoredDynamics | StoredStanding, genes: Any, kind: st
                 kind, 0
             )
         rows.append({"gene": name, "kind": this_kind, "value": float(level)})
+    if not isinstance(genes, Mapping) and kind != "overexpression":
+        _warn_of_scaled(stored, {row["gene"]: row["value"] for row in rows}, kind)
     return pd.DataFrame(rows)
+
+
+def _warn_of_scaled(stored: StoredDynamics | StoredStanding, levels: Mapping[str, float], kind: str) -> None:
+    """Say which genes a loss of function does not lower: where expression is centred, 0 is its mean."""
+    raised = []
+    for name, level in levels.items():
+        observed = _observed(stored, name)
+        place = stored.position(name)
+        spread = stored.model.scale[place] if isinstance(stored, StoredStanding) else observed.std()
+        if (
+            observed.mean() != 0 and level >= observed.mean() - LEAST_LOWERED * spread
+        ):  # 0 in all cells: nothing to lower
+            raised.append(name)
+    if raised:
+        warn(
+            f"The {kind} of {listing(raised)} holds them at or above their mean level: if expression was centred or scaled, 0 "
+            f"does not mean that a gene is off. Pass levels, such as `genes={{{raised[0]!r}: level}}`, or fit to expression "
+            "that is not scaled."
+        )
 
 
 def _observed(stored: StoredDynamics | StoredStanding, name: str) -> NDArray[np.float64]:
