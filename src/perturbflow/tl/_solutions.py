@@ -278,9 +278,10 @@ def _interventions(stored: StoredDynamics | StoredStanding, genes: Any, kind: st
                 kind, 0
             )
         rows.append({"gene": name, "kind": this_kind, "value": float(level)})
+    table = pd.DataFrame(rows)
     if not isinstance(genes, Mapping) and kind != "overexpression":
-        _warn_of_scaled(stored, {row["gene"]: row["value"] for row in rows}, kind)
-    return pd.DataFrame(rows)
+        _warn_of_scaled(stored, table.set_index("gene")["value"].to_dict(), kind)
+    return table
 
 
 def _warn_of_scaled(stored: StoredDynamics | StoredStanding, levels: Mapping[str, float], kind: str) -> None:
