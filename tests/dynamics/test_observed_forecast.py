@@ -160,7 +160,7 @@ def test_bad_input(cycle):
     model, runs = cycle
     with pytest.raises(ValueError, match=r"Expected the 4 trajectories .* found 3"):
         ObservedForecasts(model, runs[:3], duration=1.0)
-    with pytest.raises(ValueError, match=r"Expected rising times .* in 'new'"):
+    with pytest.raises(ValueError, match=r"Expected increasing times .* in 'new'"):
         Observed("new", np.zeros(2), np.zeros((2, 1)), np.zeros(1, dtype=bool))
     with pytest.raises(ValueError, match="at least one"):
         Observed("new", np.zeros(0), np.zeros((0, 1)), np.zeros(1, dtype=bool))

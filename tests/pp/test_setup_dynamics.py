@@ -199,11 +199,11 @@ def test_edges_of_unmeasured_genes_are_left_out_and_logged(adata, caplog):
             ValueError,
             "edges from the 3 regulators in `prior`",
         ),
-        ({"control": "ntc"}, ValueError, r"genes of .* or 'ntc', found \['control'\], which are no genes"),
+        ({"control": "ntc"}, ValueError, r"genes of .* or 'ntc', found \['control'\], which are not genes"),
         (
             {"control": ["ntc", "Neg 1"]},
             ValueError,
-            r"genes of .* or any of \['ntc', 'Neg 1'\], found \['control'\], which are no genes",
+            r"genes of .* or any of \['ntc', 'Neg 1'\], found \['control'\], which are not genes",
         ),
         ({"control": []}, ValueError, "at least one label of control cells in `control`, found none"),
     ],
@@ -254,7 +254,7 @@ def repeat_gene(adata):
         (keep_two_of_donor_a, r"at least 3 distinct times .* for 1 of 3: \['a\|control: 2 \(2 cells\)'\]"),
         (relabel("donor", "a", None), r"a value for every cell in `adata.obs\['donor'\]`, found none in 4 cells"),
         (relabel("perturbation", "KLF1", None), "a value for every cell in `adata.obs.'perturbation'"),
-        (relabel("perturbation", "KLF1", "dasatinib"), r"found \['dasatinib'\], which are no genes.* such as a drug"),
+        (relabel("perturbation", "KLF1", "dasatinib"), r"found \['dasatinib'\], which are not genes.* such as a drug"),
         (
             relabel("perturbation", "KLF1", "SPI1+KLF2"),
             r"found \['KLF2'\].*genes to 'KLF2' in 'KLF2\+SPI1' are \['KLF1'",
@@ -293,7 +293,7 @@ def test_what_is_no_anndata():
 def test_trajectories_are_not_merged_silently(adata, column):
     adata.obs[column] = adata.obs["donor"]
     with pytest.raises(
-        ValueError, match=f"would be averaged into one course. Name the column, `trajectory_key='{column}'`"
+        ValueError, match=f"would be averaged into one trajectory. Pass the column, `trajectory_key='{column}'`"
     ):
         pf.pp.setup_dynamics(adata, time_key="time")
     assert "dynamics_fields" not in adata.uns

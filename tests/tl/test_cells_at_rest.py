@@ -143,7 +143,7 @@ def test_few_cells_and_unmeasured_genes_are_left_out_with_a_warning(fitted):
     labels.iloc[perturbed[:3]] = "GENE_029"
     labels.iloc[perturbed[3:30]] = "XIST"
     adata.obs["perturbation"] = labels
-    with pytest.warns(UserWarning, match="are left out") as caught:
+    with pytest.warns(UserWarning, match="are omitted") as caught:
         pf.pp.setup_dynamics(adata, perturbation_key="perturbation")
     said = " ".join(str(warning.message) for warning in caught)
     assert "GENE_029" in said
@@ -163,3 +163,22 @@ def test_a_knockout_of_scaled_expression_is_questioned(fitted, recwarn):
     pf.tl.simulate_knockout(scaled, {gene: -2.0})
     pf.tl.simulate_knockout(fitted, gene)
     assert not any("does not mean" in str(one.message) for one in recwarn)
+
+
+def test_a_regulator_on_which_no_gene_depends_is_named(fitted):
+    constant = ad.concat(
+        [
+            ad.AnnData(fitted.X, obs=fitted.obs, var=fitted.var),
+            ad.AnnData(np.full((fitted.n_obs, 1), 3.0), obs=fitted.obs),
+        ],
+        axis=1,
+        merge="first",
+    )
+    constant.var_names = [*fitted.var_names, "constant"]
+    constant.X = constant.X.tocsr() if hasattr(constant.X, "tocsr") else constant.X
+    regulators = [*fitted.var_names[fitted.var["is_regulator"]], "constant"]
+    pf.pp.setup_dynamics(constant, regulators=regulators, perturbation_key="perturbation")
+    with pytest.warns(UserWarning, match="cannot be part of any edge"):
+        pf.tl.fit_dynamics(constant)
+    with pytest.warns(UserWarning, match=r"Holding \['constant'\] changes no other gene: no gene depends on them"):
+        pf.tl.simulate_knockout(constant, "constant")

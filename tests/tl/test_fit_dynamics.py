@@ -215,7 +215,7 @@ def test_foreign_checkpoint_is_refused(small, monkeypatch, tmp_path, unchanged):
         fit_dynamics(small.copy(), **SHORT, checkpoint=tmp_path)
     with (
         unchanged(small),
-        pytest.raises(ValueError, match=r"to be of this fit, found another: different \['settings'\]"),
+        pytest.raises(ValueError, match=r"to belong to this fit, found another one: different \['settings'\]"),
     ):
         fit_dynamics(small, **SHORT, seed=1, checkpoint=tmp_path)
     small.obs["time"] *= 2
@@ -350,14 +350,14 @@ def test_dynamics_without_any_edge_are_pointed_out(small):
 def test_unregistered_or_constant_cells(small, unchanged):
     constant = copy.copy(small)
     constant.X = np.ones(small.shape, dtype=np.float32)
-    with unchanged(constant), pytest.raises(ValueError, match="Expected expression that changes along time"):
+    with unchanged(constant), pytest.raises(ValueError, match="Expected expression that changes over time"):
         fit_dynamics(constant, **QUICK)
     del small.uns["dynamics_fields"]
     with unchanged(small), pytest.raises(KeyError, match="Run `pf.pp.setup_dynamics"):
         fit_dynamics(small, **QUICK)
 
 
-LEFT_OUT = r"2 of 7 genes do not change along any trajectory .*: \['silent', 'noisy'\]"
+LEFT_OUT = r"2 of 7 genes do not change in any trajectory .*: \['silent', 'noisy'\]"
 
 
 @pytest.fixture
@@ -441,7 +441,9 @@ def test_regulators_that_do_not_vary(with_genes_at_rest, unchanged):
     setup_dynamics(with_genes_at_rest, time_key="time", trajectory_key="trajectory", regulators=["silent", "noisy"])
     with (
         unchanged(with_genes_at_rest),
-        pytest.raises(ValueError, match="Expected a regulator whose level differs .*, found none among 2. Register"),
+        pytest.raises(
+            ValueError, match="Expected a regulator whose level changes over time .*, found none among 2. Register"
+        ),
     ):
         fit_dynamics(with_genes_at_rest, **QUICK)
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from scipy import sparse
 
 from perturbflow.pp import setup_dynamics
 from perturbflow.predict import read_dynamics
@@ -202,3 +203,30 @@ def test_new_cells_by_name(fitted_dynamics):
     np.testing.assert_allclose(fitted_dynamics.uns["knockout"]["unperturbed"][0, 0], np.arange(5), atol=1e-6)
     with pytest.raises(ValueError, match=r"all 5 genes in `start`, found that 1 are missing: \['gene4'\]"):
         simulate_knockout(fitted_dynamics, "gene0", start=start[:4])
+
+
+def test_genes_and_levels_may_be_in_any_collection(chain):
+    simulate_knockout(chain, ["gene0", "gene3"])
+    expected = chain.uns["knockout"]["perturbed"]
+    for genes in (
+        ("gene0", "gene3"),
+        np.array(["gene0", "gene3"]),
+        pd.Index(["gene0", "gene3"]),
+        chain.var_names[[0, 3]],
+    ):
+        simulate_knockout(chain, genes)
+        np.testing.assert_array_equal(chain.uns["knockout"]["perturbed"], expected)
+    simulate_knockout(chain, pd.Series({"gene3": 0.0, "gene0": 0.0}))
+    np.testing.assert_array_equal(chain.uns["knockout"]["perturbed"], expected)
+    with pytest.raises(ValueError, match=r"the index of `genes` to be unique, found repeated \['gene0'\]"):
+        simulate_knockout(chain, pd.Series([0.0, 1.0], index=["gene0", "gene0"]))
+    with pytest.raises(TypeError, match="Expected `genes` to be a gene, several, or the level of each, found 3"):
+        simulate_knockout(chain, 3)
+
+
+def test_starts_may_be_sparse(chain):
+    levels = np.array([[0.5, 0.0, 1.0, 0.2, 0.0]])
+    simulate_knockout(chain, "gene0", start=levels)
+    expected = chain.uns["knockout"]["perturbed"]
+    simulate_knockout(chain, "gene0", start=sparse.csr_matrix(levels))
+    np.testing.assert_array_equal(chain.uns["knockout"]["perturbed"], expected)

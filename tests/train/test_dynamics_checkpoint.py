@@ -129,7 +129,7 @@ def test_nothing_is_written_before_the_first_stage_and_all_is_removed(tmp_path):
 def test_another_fit_is_refused(tmp_path, options, different):
     cut_short(tmp_path, 1)
     one = trainer(**options)
-    with pytest.raises(ValueError, match=rf"to be of this fit, found another: different \['{different}'\]"):
+    with pytest.raises(ValueError, match=rf"to belong to this fit, found another one: different \['{different}'\]"):
         saved(tmp_path, one)
     assert one.n_done == 0
 

@@ -229,7 +229,10 @@ def test_checkpoint_of_another_fit_is_refused(registered, tmp_path, monkeypatch,
     fitted(registered, split_key="none", checkpoint=tmp_path)
     registered.obs["half"] = np.where(registered.obs["perturbation"] == "A", "test", "train")
     before = (tmp_path / "training.safetensors").read_bytes()
-    with unchanged(registered), pytest.raises(ValueError, match=f"to be of this fit, found another: .*'{different}'"):
+    with (
+        unchanged(registered),
+        pytest.raises(ValueError, match=f"to belong to this fit, found another one: .*'{different}'"),
+    ):
         fitted(registered, **({"split_key": "none", "checkpoint": tmp_path} | change))
     assert (tmp_path / "training.safetensors").read_bytes() == before
 

@@ -136,7 +136,7 @@ def test_a_regulator_that_is_steady_in_time_is_found_in_how_cells_covary():
     cells = AnnData(levels, obs=pd.DataFrame({"time": time}, index=map(str, range(time.size))))
     cells.var_names = ["steady", "target", "other"]
     pf.pp.setup_dynamics(cells, time_key="time")
-    with pytest.warns(UserWarning, match="1 of 3 genes do not change along any trajectory"):
+    with pytest.warns(UserWarning, match="1 of 3 genes do not change in any trajectory"):
         pf.tl.fit_dynamics(cells, effort=0.02, progress_bar=False)
     pf.tl.infer_graph(cells, n_bootstraps=0, progress_bar=False)
     edges = cells.uns["dynamics_graph"]["edges"].set_index(["source", "target"])

@@ -370,7 +370,7 @@ def test_a_loss_that_is_not_finite_names_genes_and_groups():
     x[CELLS.perturbations.toarray()[:, 0] > 0, 3] = np.inf
     flow = new_flow()
     before = weights(flow)
-    with pytest.raises(NonFiniteLossError, match=r"finite loss, found others at step 1\. Lower") as raised:
+    with pytest.raises(NonFiniteLossError, match=r"finite loss, found NaN or infinity at step 1\. Lower") as raised:
         train(flow, CellData(x, CELLS.perturbations, CELLS.covariates))
     assert equal(weights(flow), before)
     assert raised.value.genes == [3]

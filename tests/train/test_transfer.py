@@ -403,7 +403,7 @@ def unchanged_after(flow, fitted, genes, match):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"width": 8}, "found `width` 8 instead of 16. Leave these settings out"),
+        ({"width": 8}, "found `width` 8 instead of 16. Omit these settings"),
         ({"parametrisation": "velocity"}, "`parametrisation` 'velocity' instead of 'zero_inflated'"),
         ({"network": "unet", "width": 16, "n_blocks": 1}, "`network` 'unet' instead of 'mlp'.*`multipliers`"),
         ({"width": 8, "n_blocks": 2}, "`width` 8 instead of 16, `n_blocks` 2 instead of 1"),

@@ -70,7 +70,7 @@ class Observed:
         n, d = self.levels.shape
         if not n or self.time.shape != (n,) or self.clamped.shape != (d,) or not (np.diff(self.time) > 0).all():
             msg = (
-                f"Expected rising times ({n},), at least one, and clamped of shape ({d},) for levels of shape ({n}, {d}), found "
+                f"Expected increasing times ({n},), at least one, and clamped of shape ({d},) for levels of shape ({n}, {d}), found "
                 f"{self.time.shape} and {self.clamped.shape}. Average levels at equal times in {self.name!r}."
             )
             raise ValueError(msg)

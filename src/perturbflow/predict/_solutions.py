@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from perturbflow._checks import check_between, check_none, listing
 from perturbflow._warnings import warn
@@ -172,8 +173,9 @@ def new_starts(
 def start_levels(start: ArrayLike, genes: Sequence[str], *, order: Sequence[str]) -> NDArray[np.float64]:
     """Return levels (K, d) of new starts in the order of ``genes``: by name, or those of an array in another order."""
     named = chosen(start, genes, name="start")
+    values: Any = start if named is None else named
     try:
-        levels = np.asarray(start if named is None else named, dtype=float)
+        levels = np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=float)
     except (TypeError, ValueError) as error:
         msg = f"Expected `start` to be an array of levels, found {type(start).__name__} ({error}). Pass one number per gene."
         raise ValueError(msg) from error
@@ -242,6 +244,13 @@ def _warn_of_response(stored: StoredStanding, levels: Mapping[str, float], mean:
         warn(
             f"Holding {unable} changes no other gene: they are not registered as regulators, and no measured perturbation "
             "held them. Pass them to `pf.pp.setup_dynamics(adata, regulators=...)`."
+        )
+    acts = dict(zip(model.regulators, np.any(model.weights, axis=0).tolist(), strict=True))
+    places = {gene: stored.position(gene) for gene in known}
+    if idle := [gene for gene, at in places.items() if not acts[at] and not model.held[:, at].any()]:
+        warn(
+            f"Holding {idle} changes no other gene: no gene depends on them in these dynamics, and no measured perturbation "
+            "held them."
         )
     low = np.minimum(model.shift.min(axis=0, initial=0.0), -3.0)
     high = np.maximum(model.shift.max(axis=0, initial=0.0), 3.0)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from perturbflow._checks import check_between, check_one_of, check_type, check_whole_number, listing, nearest
+from perturbflow._checks import (
+    check_between,
+    check_one_of,
+    check_type,
+    check_unique_names,
+    check_whole_number,
+    listing,
+    nearest,
+)
 from perturbflow._warnings import warn
-from perturbflow.predict._dynamics_store import StoredStanding, has_standing, read_dynamics, read_standing
+from perturbflow.predict._dynamics_store import (
+    StoredDynamics,
+    StoredStanding,
+    has_standing,
+    read_dynamics,
+    read_standing,
+)
 from perturbflow.predict._solutions import (
     default_level,
     fitted_solutions,
@@ -32,8 +46,6 @@ from perturbflow.tl._common import of_dynamics, written
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
-
-    from perturbflow.predict._dynamics_store import StoredDynamics, StoredStanding
 
 KINDS = ("knockout", "knockdown", "overexpression")
 LEAST_LOWERED = 1e-3  # spreads by which a loss of function lowers a gene that any cell expresses
@@ -140,7 +152,7 @@ def forecast(
 @usual_torch()
 def simulate_knockout(
     adata: AnnData | MuData,
-    genes: str | Sequence[str] | Mapping[str, float],
+    genes: str | Iterable[str] | Mapping[str, float] | pd.Series,
     *,
     kind: Literal["knockout", "knockdown", "overexpression"] = "knockout",
     until: float | None = None,
@@ -164,7 +176,7 @@ def simulate_knockout(
     Parameters
     ----------
     genes
-        One or several genes that are held together, or a dictionary with the level of each. The label of a combination,
+        One or several genes that are held together, or a dictionary or Series with the level of each. The label of a combination,
         such as "KLF1+SET", stands for all of its genes.
     kind
         Level of genes without a given level: 0 for "knockout", a quarter of the mean observed level for "knockdown", 1.5
@@ -202,6 +214,9 @@ def simulate_knockout(
     check_key_added(adata, key_added, "knockout")
     check_one_of(kind, KINDS, name="kind")
     check_whole_number(n_times, name="n_times", least=2)
+    if isinstance(genes, pd.Series) and pd.api.types.is_numeric_dtype(genes):
+        check_unique_names(genes.index, what="the index of `genes`", hint="Pass one level per gene.")
+        genes = genes.to_dict()
     if has_standing(adata, key):
         if until is not None or start is not None:
             msg = "Expected neither `until` nor `start` for cells at steady state, found at least one. Omit them."
@@ -316,8 +331,8 @@ def _held(genes: Any, stored: StoredDynamics | StoredStanding) -> list[tuple[str
 
     A label may name control cells beside its genes, and the type of the perturbation of each.
     """
-    names = [genes] if isinstance(genes, str) else genes
-    check_type(names, (Mapping, Sequence), name="genes", expected="a gene, several, or the level of each")
+    check_type(genes, Iterable, name="genes", expected="a gene, several, or the level of each")
+    names = [genes] if isinstance(genes, str) else genes if isinstance(genes, Mapping) else list(genes)
     if len(names) == 0:
         msg = "Expected at least one gene in `genes`, found none. Name the genes to hold."
         raise ValueError(msg)

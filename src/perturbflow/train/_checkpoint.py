@@ -53,7 +53,7 @@ class Checkpoint:
             if saved != self.fit:
                 different = sorted(name for name in self.fit if saved.get(name) != self.fit[name])
                 msg = (
-                    f"Expected the checkpoint in {str(self.folder)!r} to be of this fit, found another: different "
+                    f"Expected the checkpoint in {str(self.folder)!r} to belong to this fit, found another one: different "
                     f"{different}. Use the same cells and settings, or another `checkpoint`."
                 )
                 raise ValueError(msg)

@@ -198,14 +198,14 @@ class DynamicsOptions:
         movement = Movement.of(trajectories)
         if not movement.moves.any():
             msg = (
-                f"Expected expression that changes along time, found that none of {len(movement.moves)} genes changes "
-                "where it is not held by a perturbation. Check the layer, the times and the trajectories."
+                f"Expected expression that changes over time, found that none of {len(movement.moves)} genes changes "
+                "in a trajectory in which it is not perturbed. Check the layer, the times and the trajectories."
             )
             raise ValueError(msg)
         varying = tuple(gene for gene in regulators if movement.varies[gene])
         if not varying:
             msg = (
-                f"Expected a regulator whose level differs along time or between trajectories, found none among "
+                f"Expected a regulator whose level changes over time or differs between trajectories, found none among "
                 f"{len(regulators)}. Register others in `pf.pp.setup_dynamics(adata, regulators=...)`."
             )
             raise ValueError(msg)

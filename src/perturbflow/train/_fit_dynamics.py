@@ -161,7 +161,7 @@ def _check_varies(cells: Snapshot, genes: list[str]) -> None:
         raise ValueError(msg)
     if not varies.all():
         names = [genes[k] for k in np.flatnonzero(~varies)]
-        warn(f"{len(names)} genes have the same level in all cells and take part in no edge: {listing(names)}.")
+        warn(f"{len(names)} genes have the same level in all cells and cannot be part of any edge: {listing(names)}.")
 
 
 def identity(trainer: DynamicsTrainer) -> dict[str, Any]:
@@ -193,12 +193,12 @@ def _warn_at_rest(config: FieldConfig, genes: Sequence[str]) -> None:
         return
     names = [genes[k] for k in config.at_rest]
     msg = (
-        f"{len(names)} of {len(genes)} genes do not change along any trajectory that leaves them free, or no more than "
-        f"noise does: {listing(names)}. They have no say in the fit, nothing regulates them, and they stay at their level."
+        f"{len(names)} of {len(genes)} genes do not change in any trajectory in which they are not perturbed, or not more than "
+        f"noise does: {listing(names)}. They do not influence the fit, have no regulators, and stay at their level."
     )
     if acting := [genes[k] for k in config.at_rest if k in config.regulators]:
         msg += f" As their levels differ between trajectories, {listing(acting)} may still regulate others."
-    warn(f"{msg} Leave such genes out of `adata` to do without this warning.")
+    warn(f"{msg} Remove these genes from `adata` to avoid this warning.")
 
 
 def _warn_same(trajectories: Sequence[Trajectory], config: FieldConfig, genes: Sequence[str]) -> None:
@@ -210,7 +210,7 @@ def _warn_same(trajectories: Sequence[Trajectory], config: FieldConfig, genes: S
     if groups := [names for names in same.values() if len(names) > 1]:
         warn(
             f"Some genes have the same levels everywhere: {listing(groups)}. Which of them regulates another gene cannot be "
-            "told, and each may seem to regulate the others. Keep one of them in `adata`."
+            "determined, and each may seem to regulate the others. Keep one of them in `adata`."
         )
 
 
@@ -221,8 +221,8 @@ def _warn_apart(trajectories: Sequence[Trajectory]) -> None:
         return
     warn(
         f"Trajectory {first.name!r} ends at {first.time[-1]:g}, before {last.name!r} begins at {last.time[0]:g}. "
-        "No time is common to all trajectories. If their times are not on one scale, put them on one, as "
-        "`pf.pp.bin_pseudotime` does; if they are parts of one course, give them one `trajectory_key`."
+        "No time is common to all trajectories. If their times are on different scales, use "
+        "`pf.pp.bin_pseudotime`; if they are parts of the same time course, give them the same trajectory in `trajectory_key`."
     )
 
 
@@ -245,8 +245,8 @@ def _warn_diverged(trainer: DynamicsTrainer, genes: Sequence[str]) -> None:
     stages = {stage: listing(genes[k] for k in places) for stage, places in trainer.diverged.items()}
     warn(
         f"The error became infinite or NaN in {' and '.join(f'{stage} by {names}' for stage, names in stages.items())}. "
-        "Training ended there, and the best weights before are kept. Look at the levels and times of these genes, for "
-        "values of other sizes than those of other genes, or leave them out of `adata`."
+        "Training ended there, and the best earlier weights are kept. Check the levels and times of these genes for "
+        "unusually large values, or remove the genes from `adata`."
     )
 
 

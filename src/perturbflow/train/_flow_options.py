@@ -227,8 +227,8 @@ class FlowOptions:
             chosen = sorted([*model, *plan, *steps, *(["init_from"] if inherited else [])])
             if chosen:
                 msg = (
-                    f"Expected no {listing(chosen)} with `preset='prior'`, which has no network to train, found some. Leave "
-                    "them out, or take another preset."
+                    f"Expected no {listing(chosen)} with `preset='prior'`, which has no network to train, found some. Omit "
+                    "them, or choose another preset."
                 )
                 raise ValueError(msg)
         return cls(_merged(of_model, model, inherited or {}), training, guidance, calibrate)

@@ -48,7 +48,7 @@ class NonFiniteLossError(FloatingPointError):
     """The loss is not finite; `genes` and `groups` are the places of what makes it so."""
 
     def __init__(self, step: int, genes: Sequence[int], groups: Sequence[int]) -> None:
-        super().__init__(f"Expected a finite loss, found others at step {step}. Lower `learning_rate`.")
+        super().__init__(f"Expected a finite loss, found NaN or infinity at step {step}. Lower `learning_rate`.")
         self.step, self.genes, self.groups = step, list(genes), list(groups)
 
     def named(self, genes: Sequence[str], condition: Callable[[int], str]) -> FloatingPointError:
@@ -60,7 +60,7 @@ class NonFiniteLossError(FloatingPointError):
                 parts.append(f"{what} {', '.join(repr(name(i)) for i in places[:_MOST_NAMES])}{more}")
         where = f" from {' in '.join(parts)}" if parts else ""
         msg = (
-            f"Expected a finite loss, found others at step {self.step}{where}. Check these cells, or lower "
+            f"Expected a finite loss, found NaN or infinity at step {self.step}{where}. Check these cells, or lower "
             "`learning_rate`."
         )
         return FloatingPointError(msg)

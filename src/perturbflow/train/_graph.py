@@ -114,7 +114,7 @@ def fitted_graph(
         if adata is None:
             msg = (
                 f"Expected cells for {n_bootstraps} bootstraps, found a model that was loaded without any. Load it with "
-                "`adata`, or leave `n_bootstraps` at 0."
+                "`adata`, or set `n_bootstraps=0`."
             )
             raise ValueError(msg)
         found = stability(adata, stored, n_fits=n_bootstraps, n_jobs=n_jobs, seed=seed)
@@ -147,8 +147,8 @@ def fitted_graph(
         found_evidence += (1 - trusted) * snapshot_evidence(cells).evidence
     if not weight.any():
         warn(
-            "The fitted dynamics keep no edge: the graph is empty. The ranking of all pairs is in `edges`, and more times, "
-            "trajectories or perturbations make it surer."
+            "The fitted dynamics keep no edge: the graph is empty. The ranking of all pairs is in `edges`; it becomes more reliable "
+            "with more times, trajectories or perturbations."
         )
     return Graph(
         weight=square(weight, 0),
@@ -187,8 +187,8 @@ def standing_graph(
         confidence = kept.astype(float)
     if not kept.any():
         warn(
-            f"No edge comes back in {KEPT:.0%} of the halves of the cells: the graph is empty. The ranking of all pairs is in "
-            "`edges`, and more cells or perturbations make it surer."
+            f"No edge is found in at least {KEPT:.0%} of the halves of the cells: the graph is empty. The ranking of all pairs is in "
+            "`edges`; it becomes more reliable with more cells or perturbations."
         )
     weight = evidence * sign
     return Graph(np.where(kept, weight, 0.0), confidence, evidence, possible, signed=weight)

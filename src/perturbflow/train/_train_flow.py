@@ -162,7 +162,7 @@ def check_trainer_options(options: Mapping[str, Any] | None, *, is_lightning: bo
     decided = sorted(asked.keys() & _DECIDED.keys())
     if decided:
         advice = "; ".join(f"`{name}`: {_DECIDED[name]}" for name in decided)
-        msg = f"Expected options of the trainer that a fit does not decide, found {decided}. Instead of {advice}."
+        msg = f"Expected trainer options that are not set by the fit, found {decided}. Instead of {advice}."
         raise TypeError(msg)
     return asked
 

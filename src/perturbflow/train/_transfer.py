@@ -203,8 +203,8 @@ def _check_same_network(old: FlowConfig, new: FlowConfig) -> None:
     ]
     if different:
         msg = (
-            f"Expected the network of the flow in `init_from`, found {', '.join(different)}. Leave these settings out, "
-            "to take over those of `init_from`, or fit from scratch, without `init_from`."
+            f"Expected the network of the flow in `init_from`, found {', '.join(different)}. Omit these settings to "
+            "use those of `init_from`, or fit from scratch, without `init_from`."
         )
         raise ValueError(msg)
 

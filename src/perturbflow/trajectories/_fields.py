@@ -120,8 +120,8 @@ def read_dynamics_fields(adata: AnnData) -> DynamicsFields:
     check_key(DYNAMICS_FIELDS_KEY, adata.uns, where="adata.uns", hint=_SETUP)
     if "time_key" not in adata.uns[DYNAMICS_FIELDS_KEY]:
         msg = (
-            "Expected cells along time, found a snapshot registered. Run `pf.pp.setup_dynamics(adata, time_key=...)` where "
-            "there is a time; `pf.tl.fit_dynamics`, `pf.tl.infer_graph` and `pf.tl.simulate_knockout` need none."
+            "Expected cells along time, found a snapshot registered. Run `pf.pp.setup_dynamics(adata, time_key=...)` if "
+            "there is a time; `pf.tl.fit_dynamics`, `pf.tl.infer_graph` and `pf.tl.simulate_knockout` do not need one."
         )
         raise ValueError(msg)
     fields = DynamicsFields.from_dict(adata.uns[DYNAMICS_FIELDS_KEY])
@@ -252,7 +252,7 @@ def check_times_differ(time: NDArray[np.float64], key: str) -> None:
     if len(known) and (known != known[0]).any():
         return
     found = f"{known[0]:g} in all {len(known)} cells" if len(known) else f"none in all {len(time)} cells"
-    msg = f"Expected times that differ in `adata.obs[{key!r}]`, found {found}. Name the column with the time in `time_key`."
+    msg = f"Expected times that differ in `adata.obs[{key!r}]`, found {found}. Pass the column with the time as `time_key`."
     raise ValueError(msg)
 
 
@@ -264,9 +264,9 @@ def check_not_merged(adata: AnnData, fields: DynamicsFields) -> None:
     if fields.trajectory_key is None and several:
         name, number = next(iter(several.items()))
         msg = (
-            f"Expected `trajectory_key` where `adata.obs[{name!r}]` has {number} trajectories, found none: their cells would be "
-            f"averaged into one course. Name the column, `trajectory_key={name!r}`, or remove it, `del adata.obs[{name!r}]`, "
-            "if all cells follow one course."
+            f"Expected `trajectory_key`, because `adata.obs[{name!r}]` has {number} trajectories, found none: their cells would be "
+            f"averaged into one trajectory. Pass the column, `trajectory_key={name!r}`, or remove it, `del adata.obs[{name!r}]`, "
+            "if all cells follow one trajectory."
         )
         raise ValueError(msg)
 
@@ -308,8 +308,8 @@ def clamped_genes(adata: AnnData, labels: list[str], fields: DynamicsFields) -> 
         name, label = next(iter(unknown.items()))
         msg = (
             f"Expected genes of `adata.var_names` in the labels of `adata.obs[{fields.perturbation_key!r}]`, or "
-            f"{naming(fields.controls)}, found {listing(unknown)}, which are no genes. The most similar genes to {name!r} in "
-            f"{label!r} are {nearest(name, adata.var_names, n=3)}. Name the genes that are held at their level, joined by "
+            f"{naming(fields.controls)}, found {listing(unknown)}, which are not genes. The most similar genes to {name!r} in "
+            f"{label!r} are {nearest(name, adata.var_names, n=3)}. Use the names of the perturbed genes, joined by "
             f"{fields.separator!r}, and controls in `control`; remove cells under an intervention on no measured gene, "
             "such as a drug, or make each such condition a trajectory of its own in `trajectory_key`."
         )

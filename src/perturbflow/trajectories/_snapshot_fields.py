@@ -66,7 +66,7 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
     n_control = int(n_cells[control].sum())
     if n_control < FEWEST_CELLS:
         msg = (
-            f"Expected at least {FEWEST_CELLS} cells without intervention, found {n_control}. Name their labels in "
+            f"Expected at least {FEWEST_CELLS} cells without intervention, found {n_control}. Pass their labels to "
             "`pf.pp.setup_dynamics(adata, control=...)`."
         )
         raise ValueError(msg)
@@ -74,7 +74,7 @@ def snapshot_of(adata: AnnData, fields: SnapshotFields) -> Snapshot:
     few = [k for k in kept if n_cells[k] < FEWEST_CELLS]
     unknown = [k for k, parts in enumerate(genes) if parts and k not in kept]
     kept = [k for k in kept if k not in few]
-    _warn_left_out([_name(found[k]) for k in unknown], "hold genes that are not in `adata.var_names`")
+    _warn_left_out([_name(found[k]) for k in unknown], "target genes that are not in `adata.var_names`")
     _warn_left_out([_name(found[k]) for k in few], f"have fewer than {FEWEST_CELLS} cells")
 
     number = np.full(len(found), -1, dtype=np.intp)
@@ -125,7 +125,7 @@ def _name(condition: tuple[str, str]) -> str:
 
 def _warn_left_out(names: list[str], why: str) -> None:
     if names:
-        warn(f"{len(names)} perturbations are left out, because they {why}: {listing(names)}.")
+        warn(f"{len(names)} perturbations are omitted, because they {why}: {listing(names)}.")
 
 
 def course_cells(adata: AnnData, fields: DynamicsFields) -> Snapshot:
