@@ -1,4 +1,4 @@
-"""Mean and variance of every gene, which is all that many metrics need of cells, of one condition and of several."""
+"""Mean and variance of every gene, of one condition or of several, and what is pooled over conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file with named arrays and plain values: safetensors with JSON in its header, replaced as a whole."""
+"""Files with named arrays and plain values (safetensors with JSON in the header), replaced atomically; output folders."""
 
 from __future__ import annotations
 
