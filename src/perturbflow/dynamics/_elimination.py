@@ -1,4 +1,4 @@
-"""Backward elimination of edges, with the evidence for each."""
+"""Backward elimination of edges, with the evidence for each, on networks without removed inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vector fields: how fast every gene changes, given the levels of all."""
+"""Vector fields, the rate of change of every gene given the levels of all, and their mean Jacobian."""
 
 from __future__ import annotations
 

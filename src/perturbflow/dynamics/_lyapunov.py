@@ -1,4 +1,4 @@
-"""Sparse dynamics whose standing distribution has given second moments: the continuous Lyapunov equation."""
+"""Sparse dynamics with given second moments at steady state: the Lyapunov equation, by proximal descent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of predicted cells: a sampler that is asked twice, or cells that were predicted elsewhere; equal cells are one sample."""
+"""Sources of predicted cells: samplers, which predict twice, given cells, and fitted baselines."""
 
 from __future__ import annotations
 

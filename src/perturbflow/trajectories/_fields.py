@@ -1,4 +1,4 @@
-"""The keys under which AnnData keeps what dynamics are fitted to, and how its cells become trajectories."""
+"""Registered fields of cells over time: where they are in AnnData, and the trajectories they make."""
 
 from __future__ import annotations
 
